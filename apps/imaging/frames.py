@@ -1,0 +1,51 @@
+"""The app's own types: no library's objects cross from one room to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class FrameId:
+    """Where a frame comes from. source: the path as the list or folder names it (relative to a folder's root, '/'
+    between parts); frame: 0-based. UIDs are empty for what is not DICOM."""
+
+    source: str
+    frame: int
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image, ready for a network. pixels: float32 [side, side], grey levels in 0..1, light is dense tissue
+    (MONOCHROME2)."""
+
+    id: FrameId
+    pixels: npt.NDArray[np.float32]
+    decode_ms: float
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file or frame that was not classified. reason: a short stable code (`unreadable`, `not-an-image`, ...);
+    message: what was found and where, without patient data."""
+
+    id: FrameId
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """probability: calibrated, of the positive class; decision: one of the artifact's labels."""
+
+    id: FrameId
+    probability: float
+    decision: str
+    decode_ms: float
+    inference_ms: float

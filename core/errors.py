@@ -1,0 +1,93 @@
+"""Every error that Featherweight raises on purpose, in one tree.
+
+    FeatherweightError          exit code
+    ├── UsageError              2   what was asked for cannot be done as asked
+    │   ├── RecipeError         2   a recipe file has faults (all of them listed)
+    │   └── MissingExtraError   2   a package that an optional extra brings is not installed
+    ├── DataError               2   a data set or input file is missing, damaged or not what it should be
+    ├── TensorError             1   a tensor does not match its specification
+    ├── ArtifactError           5   an artifact cannot be trusted or understood
+    │   └── DigestError         5   bytes differ from the digest that was sealed
+    ├── BackendError            1   a runtime cannot open or run a program
+    │   └── BackendUnavailableError  2   this host does not have the runtime or device
+    ├── OutputError             6   results could not be written (disk full, no permission)
+    └── LimitError              4   no candidate kept the recipe's limits, so nothing was sealed
+
+A message says what was found, where, and what to do. The command line prints it without a traceback
+and exits with the code shown; a traceback means a bug in Featherweight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FeatherweightError(Exception):
+    """Root of the tree; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(FeatherweightError):
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake in a recipe: the key where it stands (`step[1].ratio`) and what is wrong with it."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}"
+
+
+class RecipeError(UsageError):
+    """Carries every fault of the file, not only the first."""
+
+    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+        self.source = source
+        self.faults = tuple(faults)
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        noun = "fault" if len(self.faults) == 1 else "faults"
+        super().__init__(f"{source}: {len(self.faults)} {noun} in the recipe\n{lines}")
+
+
+class MissingExtraError(UsageError):
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.extra = extra
+        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'featherweight[{extra}]'")
+
+
+class DataError(FeatherweightError):
+    exit_code = 2
+
+
+class TensorError(FeatherweightError):
+    pass
+
+
+class ArtifactError(FeatherweightError):
+    exit_code = 5
+
+
+class DigestError(ArtifactError):
+    pass
+
+
+class BackendError(FeatherweightError):
+    pass
+
+
+class BackendUnavailableError(BackendError):
+    exit_code = 2
+
+
+class OutputError(FeatherweightError):
+    exit_code = 6
+
+
+class LimitError(FeatherweightError):
+    exit_code = 4

@@ -1,0 +1,27 @@
+"""Program: what a backend opens. One ONNX file with a stated precision."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from core.tensors import TensorSpec
+
+Precision = Literal["fp32", "bf16", "int8"]
+"""fp32 runs in float32 throughout. bf16 is the same float32 file, run with bfloat16 arithmetic by backends that have
+it. int8 is a file with QDQ nodes, unsigned activations and per-channel weights."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """An ONNX file's bytes with the specs of its tensors; every input's and output's first dimension is the batch."""
+
+    content: bytes
+    precision: Precision
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()

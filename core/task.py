@@ -1,0 +1,80 @@
+"""Task: what an app lends the optimizer. Core never imports an app; it loads the task that a recipe names by its
+entry point (group `featherweight.tasks`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from core.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from core.model import Model
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled cases that nothing was fitted on.
+
+    ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive.
+    """
+
+    ids: tuple[str, ...]
+    tensors: Tensors
+    labels: npt.NDArray[np.int64]
+
+    def batches(self, size: int) -> Iterator[Tensors]:
+        for start in range(0, len(self.labels), size):
+            yield {name: array[start : start + size] for name, array in self.tensors.items()}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What the app seals beside the programs. files: name -> bytes, opaque to core."""
+
+    app: str
+    labels: tuple[str, ...]
+    files: Mapping[str, bytes]
+    weights_source: str
+
+
+class Task(Protocol):
+    baseline: Model
+    positive_threshold: float
+    """The baseline's decision threshold on the score of `scores`."""
+
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed)."""
+        ...
+
+    def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        """Training inputs, unlabelled, in small batches, for the ranges of activations."""
+        ...
+
+    def choosing(self) -> HeldOut:
+        """Validation cases: candidates are compared, calibrated and chosen on these."""
+        ...
+
+    def reporting(self) -> HeldOut:
+        """Test cases: run once, for the candidate that is sealed."""
+        ...
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        """Raw scores [N] (a logit, say) of a program's outputs; larger is more positive."""
+        ...
+
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+        """Calibrate on a candidate's validation scores; returns the app's files and the candidate's threshold on raw scores."""
+        ...
+
+
+class TaskFactory(Protocol):
+    def __call__(self, settings: Mapping[str, Any]) -> Task:
+        """`settings` is the recipe's [source] table. Raises UsageError or DataError."""
+        ...

@@ -1,0 +1,103 @@
+"""The one training loop: an app trains with it, the recover pass fine-tunes with it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+"""epoch -> batches of (inputs, targets); the epoch seeds the order, so that a resumed run sees the same batches."""
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(outputs, inputs, targets) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    The learning rate rises linearly over the first tenth of the steps and falls as a cosine to zero
+    (Loshchilov & Hutter, SGDR, 2017, without restarts).
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    learning_rate: float
+    weight_decay: float = 0.02
+    ema_decay: float = 0.99
+    mixed_precision: bool = True
+
+    def factor(self, step: int) -> float:
+        total = max(1, self.epochs * self.steps_per_epoch)
+        warm = max(1, total // 10)
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+@dataclass
+class Fit:
+    """A training run that can stop after any epoch and go on from `state()`."""
+
+    network: nn.Module
+    schedule: Schedule
+    loss: Loss
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": self.schedule.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.schedule.learning_rate)
+        self.averaged = copy.deepcopy(self.network).eval()
+        for parameter in self.averaged.parameters():
+            parameter.requires_grad_(False)
+
+    def run_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], on_step: Callable[[float], None]) -> float:
+        """Train one epoch; `on_step` hears each batch's loss. Returns the mean loss."""
+        self.network.train()
+        device = next(self.network.parameters()).device
+        losses = []
+        for index, (inputs, targets) in enumerate(batches):
+            inputs, targets = inputs.to(device), targets.to(device)
+            step = self.epoch * self.schedule.steps_per_epoch + index
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.schedule.learning_rate * self.schedule.factor(step)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.schedule.mixed_precision):
+                outputs = self.network(inputs)
+            loss = self.loss(outputs.float(), inputs, targets)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+            self.optimizer.step()
+            self._average(step)
+            losses.append(loss.item())
+            on_step(losses[-1])
+        self.epoch += 1
+        return sum(losses) / max(1, len(losses))
+
+    def _average(self, step: int) -> None:
+        # The exponential moving average of the weights: one network with most of the gain of an
+        # ensemble. The first steps use a shorter memory, or the random start would linger.
+        decay = min(self.schedule.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, value in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+                if mean.dtype.is_floating_point:
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
+
+def fit(run: Fit, batches: Batches, on_step: Callable[[float], None] = lambda loss: None) -> nn.Module:
+    """Run the epochs that are left; returns the averaged network in eval mode."""
+    while run.epoch < run.schedule.epochs:
+        run.run_epoch(batches(run.epoch), on_step)
+    return run.averaged.eval()
