@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,29 @@ class Fit:
         self.averaged = copy.deepcopy(self.network).eval()
         for parameter in self.averaged.parameters():
             parameter.requires_grad_(False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything a later process needs to go on, for safetensors; pair it with `epoch`."""
+        kept = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        kept |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            kept |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return {name: value.detach().cpu().contiguous().clone() for name, value in kept.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Go on from `tensors()`. Raises RuntimeError when they belong to another network."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = value
+        self.network.load_state_dict(parts["network"])
+        self.averaged.load_state_dict(parts["averaged"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimizer"].items():
+            index, _, moment = name.partition(".")
+            moments.setdefault(int(index), {})[moment] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.epoch = epoch
 
     def run_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], on_step: Callable[[float], None]) -> float:
         """Train one epoch; `on_step` hears each batch's loss. Returns the mean loss."""

@@ -1,7 +1,8 @@
-"""Train a network on labelled images; choose calibration and threshold on the validation part alone."""
+"""Train a network on labelled images: augmentation, loss, checkpoints."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from apps.imaging.cases import Cases
 from apps.imaging.network import build
+from core.errors import DataError
 from core.training import Fit, Schedule
 
 
@@ -30,6 +34,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
+    ema_decay: float = 0.995
     mirror: bool = True
     seed: int = 0
 
@@ -107,34 +112,60 @@ def predict(network: nn.Module, images: npt.NDArray[np.uint8], batch: int = 64) 
 
 
 def train(
-    train_cases: Cases,
+    cases: Cases,
     settings: TrainSettings,
-    directory: Path,
+    checkpoint: Path,
     *,
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None,
     on_epoch: Callable[[int, float, nn.Module], None] = lambda epoch, loss, network: None,
 ) -> nn.Module:
-    """Train from scratch or go on from the checkpoint in `directory`; returns the averaged network.
+    """Train from scratch, or go on from `checkpoint` if it is there; returns the averaged network in eval mode.
 
-    The checkpoint is written after each epoch. `on_step` hears (steps done, steps in all, loss).
+    The checkpoint is replaced after each epoch and bound to the settings. `on_step` hears (steps done, steps in
+    all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other settings.
     """
     torch.manual_seed(settings.seed)
-    mean, std = float(train_cases.images.mean() / 255), float(train_cases.images.std() / 255)
-    network = build(settings.network, mean=mean, std=std).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    epochs = [side for side, count in settings.stages for _ in range(count)]
-    steps = len(train_cases) // settings.batch
-    schedule = Schedule(len(epochs), steps, settings.learning_rate, settings.weight_decay, ema_decay=0.995)
-    run = Fit(network, schedule, balanced_loss(train_cases.labels, settings.label_smoothing))
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoint = directory / "checkpoint.pt"
-    while run.epoch < len(epochs):
-        side = epochs[run.epoch]
-        done = run.epoch * steps
+    mean, std = float(cases.images.mean() / 255), float(cases.images.std() / 255)
+    network = build(settings.network, mean=mean, std=std)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sides = [side for side, count in settings.stages for _ in range(count)]
+    steps = len(cases) // settings.batch
+    if steps == 0:
+        raise DataError(f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch or add images")
+    schedule = Schedule(len(sides), steps, settings.learning_rate, settings.weight_decay, settings.ema_decay)
+    run = Fit(network, schedule, balanced_loss(cases.labels, settings.label_smoothing))
+    _restore(run, settings, checkpoint)
+    while run.epoch < len(sides):
         batches = training_batches(
-            train_cases, run.epoch, batch=settings.batch, side=side, seed=settings.seed, mirror=settings.mirror
+            cases, run.epoch, batch=settings.batch, side=sides[run.epoch], seed=settings.seed, mirror=settings.mirror
         )
-        counter = iter(range(done + 1, done + steps + 1))
-        loss = run.run_epoch(batches, lambda value: on_step(next(counter), len(epochs) * steps, value))
+        counter = itertools.count(run.epoch * steps + 1)
+        loss = run.run_epoch(batches, lambda value, counter=counter: on_step(next(counter), len(sides) * steps, value))  # type: ignore[misc]
+        _write_checkpoint(run, settings, checkpoint)
         on_epoch(run.epoch, loss, run.averaged)
-    (directory / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
     return run.averaged.eval()
+
+
+def _describe(settings: TrainSettings) -> str:
+    return json.dumps(asdict(settings), sort_keys=True)
+
+
+def _write_checkpoint(run: Fit, settings: TrainSettings, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(run.tensors(), partial, {"epoch": str(run.epoch), "settings": _describe(settings)})
+    partial.replace(path)
+
+
+def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a readable checkpoint ({error}); delete it to start over") from error
+    if metadata.get("settings") != _describe(settings):
+        raise DataError(f"{path}: the checkpoint of a run with other settings; delete it or train into another folder")
+    run.restore(tensors, int(metadata["epoch"]))

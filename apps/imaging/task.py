@@ -1,0 +1,87 @@
+"""What imaging lends the optimizer: the trained network, its data, and how a candidate is calibrated and sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from apps.imaging.calibration import fit_decision, raw_threshold
+from apps.imaging.cases import READERS, Cases, Split
+from apps.imaging.settings import encode
+from apps.imaging.train import training_batches
+from apps.imaging.trained import Trained, read_trained
+from core.datasets import local_copy
+from core.errors import DataError, UsageError
+from core.task import HeldOut, Sealed
+from core.tensors import Tensors
+
+
+class ImagingTask:
+    """Fulfils core.task.Task for a network with one grey input and one logit."""
+
+    def __init__(self, trained: Trained, split: Split, batch: int = 32) -> None:
+        self.trained, self.split, self.batch = trained, split, batch
+        self.baseline = trained.model()
+        self.positive_threshold = raw_threshold(trained.decision)
+
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        side = self.trained.description.side
+        return training_batches(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
+
+    def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]
+        for start in range(0, len(order), 8):
+            yield _inputs(self.split.train.images[np.sort(order[start : start + 8])])
+
+    def choosing(self) -> HeldOut:
+        return _held_out(self.split.validation)
+
+    def reporting(self) -> HeldOut:
+        return _held_out(self.split.test)
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        return outputs["logit"][:, 0].astype(np.float64)
+
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+        decision = fit_decision(scores, labels, self.trained.decision.prevalence)
+        files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
+        description = self.trained.description
+        return Sealed("imaging", description.labels, files, description.source), raw_threshold(decision)
+
+
+def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:
+    return {"image": images[:, None].astype(np.float32) / 255}
+
+
+def _held_out(cases: Cases) -> HeldOut:
+    return HeldOut(cases.ids, _inputs(cases.images), cases.labels)
+
+
+def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
+    """The split of a data set: `data` is a path or the catalogue's name of a fetched set.
+
+    Raises UsageError for an unknown reader, DataError when there is no such data or it is not what it should be.
+    """
+    if reader not in READERS:
+        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+    path = Path(data) if Path(data).exists() else local_copy(data)
+    if path is None:
+        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    return READERS[reader](path, seed=seed, side=side)
+
+
+def open_task(settings: Mapping[str, Any]) -> ImagingTask:
+    """The task of a recipe's [source]: `network` (folder of `imaging train`), `data` (path or catalogue name),
+    `reader` (kermany, medmnist, folder), `seed` of the split (default 0)."""
+    unknown = settings.keys() - {"task", "network", "data", "reader", "seed", "batch"}
+    missing = {"network", "data", "reader"} - settings.keys()
+    if unknown or missing:
+        raise UsageError(f"[source] of an imaging recipe: missing {sorted(missing)}, unknown {sorted(unknown)}")
+    trained = read_trained(Path(settings["network"]))
+    split = read_split(settings["data"], settings["reader"], side=trained.description.side, seed=int(settings.get("seed", 0)))
+    return ImagingTask(trained, split, int(settings.get("batch", 32)))
