@@ -1,0 +1,114 @@
+"""`featherweight imaging train`: from labelled images to a folder that `optimize` takes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import nn
+
+from apps.imaging.calibration import fit_decision, raw_threshold
+from apps.imaging.cases import Cases, Split
+from apps.imaging.network import NETWORKS
+from apps.imaging.settings import Decision, Preprocess
+from apps.imaging.task import read_split
+from apps.imaging.train import TrainSettings, predict, train
+from apps.imaging.trained import Description, Trained, write_trained
+from core.errors import UsageError
+
+
+def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
+    """(side, epochs) of progressive resizing: half of the epochs at half size, a quarter at 0.7, a quarter at full size.
+
+    Images under 96 pixels have nothing to spare and train at full size throughout.
+    """
+    if side < 96 or epochs < 4:
+        return ((side, epochs),)
+    half, quarter = epochs // 2, epochs // 4
+    return ((side // 2, half), (round(side * 0.7 / 16) * 16, quarter), (side, epochs - half - quarter))
+
+
+def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: Decision) -> dict[str, float]:
+    """AUC, accuracy and balanced accuracy at the decision's threshold; counts."""
+    positive = logits >= raw_threshold(decision)
+    return {
+        "cases": len(labels),
+        "positives": int(labels.sum()),
+        "auc": float(roc_auc_score(labels, logits)),
+        "accuracy": float((positive == labels).mean()),
+        "balanced_accuracy": float(balanced_accuracy_score(labels, positive)),
+        "sensitivity": float(positive[labels == 1].mean()),
+        "specificity": float((~positive[labels == 0]).mean()),
+    }
+
+
+def run_training(
+    *,
+    data: str,
+    reader: str,
+    out: Path,
+    network: str,
+    side: int,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    labels: tuple[str, str],
+    seed: int,
+    split_seed: int,
+    report_test: bool,
+) -> dict[str, Any]:
+    """Train (or go on), calibrate on validation, write the folder; returns the summary that it also writes as metrics.json."""
+    if network not in NETWORKS:
+        raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
+    split = read_split(data, reader, side=side, seed=split_seed)
+    settings = TrainSettings(
+        network=network, side=side, stages=stages_for(side, epochs), batch=batch, learning_rate=learning_rate, seed=seed
+    )
+    trained_network = _train_with_progress(split, settings, out)
+    logits = predict(trained_network, split.validation.images)
+    decision = fit_decision(logits, split.validation.labels)
+    description = Description(
+        network=network,
+        side=side,
+        mean=float(split.train.images.mean() / 255),
+        std=float(split.train.images.std() / 255),
+        labels=labels,
+        source=f"trained from scratch on {Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}",
+    )
+    write_trained(out, Trained(trained_network, description, Preprocess(side=side), decision))
+    summary: dict[str, Any] = {"network": network, "seed": seed, "train_cases": len(split.train)}
+    summary["validation"] = metrics(logits, split.validation.labels, decision)
+    if report_test:
+        summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
+    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _train_with_progress(split: Split, settings: TrainSettings, out: Path) -> nn.Module:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
+        task = progress.add_task("training", total=None)
+        writer = csv.writer(log)
+
+        def on_step(done: int, total: int, loss: float) -> None:
+            progress.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+
+        def on_epoch(epoch: int, loss: float, network: nn.Module) -> None:
+            auc = roc_auc_score(split.validation.labels, predict(network, split.validation.images))
+            writer.writerow([epoch, f"{loss:.5f}", f"{auc:.5f}"])
+            log.flush()
+            progress.console.print(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
+
+        return train(split.train, settings, out / "checkpoint.safetensors", on_step=on_step, on_epoch=on_epoch)
+
+
+def _digest(cases: Cases) -> str:
+    return hashlib.sha256(cases.images.tobytes() + cases.labels.tobytes()).hexdigest()

@@ -1,0 +1,133 @@
+"""One 224x224 image, one thread: the compressed artifact against what a user would run instead, in one interleaved run.
+
+    python -m bench.latency --network runs/chest-xray --artifact data/models/chest-xray [--repetitions 200]
+
+Contenders: torch eager and torch.compile fp32, ONNX Runtime and OpenVINO fp32, OpenVINO bf16, OpenVINO int8 by
+NNCF of the unpruned baseline, ONNX Runtime int8 of the unpruned baseline, and the artifact on both engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from apps.imaging.task import read_split
+from apps.imaging.trained import read_trained
+from bench.timing import median, show
+from core.artifact.store import read_artifact
+from core.backends.registry import find_backend
+from core.export import export
+from core.passes.quantize import quantize
+from core.program import Program
+from core.recipe import QuantizeStep
+
+
+def nncf_int8(program: Program, calibration: np.ndarray) -> Callable[[np.ndarray], object]:
+    """OpenVINO's own road: NNCF post-training quantization of the fp32 model, default settings."""
+    import nncf
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(program.content)
+    dataset = nncf.Dataset([image[None] for image in calibration], lambda image: {"image": image})
+    quantized = nncf.quantize(model, dataset, subset_size=len(calibration))
+    quantized.reshape([1, *program.inputs[0].shape[1:]])
+    hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(quantized, "CPU", hints).create_infer_request()
+    return lambda image: request.infer({"image": image}, share_inputs=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", type=Path, required=True)
+    parser.add_argument("--artifact", type=Path, required=True)
+    parser.add_argument("--data", default="chest_xray_224")
+    parser.add_argument("--reader", default="kermany")
+    parser.add_argument("--repetitions", type=int, default=200)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    trained = read_trained(options.network)
+    split = read_split(options.data, options.reader, side=trained.description.side, seed=0)
+    images = split.validation.images[:32, None].astype(np.float32) / 255
+    calibration = split.train.images[::20, None].astype(np.float32) / 255
+    fp32, _ = export(trained.model())
+    batches = ({"image": calibration[i : i + 8]} for i in range(0, len(calibration), 8))
+    int8, _ = quantize(fp32, QuantizeStep(precision="int8"), batches)
+    bf16 = Program(fp32.content, "bf16", fp32.inputs, fp32.outputs)
+    artifact = read_artifact(options.artifact)
+    shipped = artifact.programs[0]
+
+    def eager(network: Any) -> Callable[[np.ndarray], object]:
+        def run(image: np.ndarray) -> object:
+            with torch.inference_mode():
+                return network(torch.from_numpy(image)).numpy()
+
+        return run
+
+    def session(backend: str, program: Program) -> Callable[[np.ndarray], object]:
+        opened = find_backend(backend).open(program, threads=1)
+        return lambda image: opened.run({"image": image})
+
+    contenders: dict[str, Callable[[np.ndarray], object]] = {
+        "torch eager fp32, unpruned": eager(trained.network),
+        "torch.compile fp32, unpruned": eager(torch.compile(trained.network)),
+        "ONNX Runtime fp32, unpruned": session("onnxruntime", fp32),
+        "OpenVINO fp32, unpruned": session("openvino", fp32),
+        "OpenVINO bf16, unpruned": session("openvino", bf16),
+        "ONNX Runtime int8, unpruned": session("onnxruntime", int8),
+        "OpenVINO int8 (NNCF), unpruned": nncf_int8(fp32, calibration),
+        "artifact on ONNX Runtime": session("onnxruntime", shipped),
+        "artifact on OpenVINO": session("openvino", shipped),
+    }
+    for run in contenders.values():
+        for image in images[:10]:
+            run(image[None])
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    generator = random.Random(0)  # noqa: S311
+    for step in range(options.repetitions):
+        names = list(contenders)
+        generator.shuffle(names)
+        image = images[step % len(images)][None]
+        for name in names:
+            contenders[name](image)  # warms the caches for this engine after another one used them
+            start = time.perf_counter()
+            contenders[name](image)
+            samples[name].append((time.perf_counter() - start) * 1000)
+    eager_ms, nncf_ms = median(samples["torch eager fp32, unpruned"]), median(samples["OpenVINO int8 (NNCF), unpruned"])
+    rows = [
+        [
+            name,
+            f"{median(values):.2f}",
+            f"{float(np.percentile(values, 95)):.2f}",
+            f"{eager_ms / median(values):.1f}x",
+            f"{nncf_ms / median(values):.2f}x",
+        ]
+        for name, values in samples.items()
+    ]
+    show(
+        f"one 224x224 image, one thread, {options.repetitions} interleaved repetitions",
+        ["contender", "p50 ms", "p95 ms", "against torch eager", "against OpenVINO int8"],
+        rows,
+    )
+    sizes = [["fp32 ONNX of the baseline", fp32], ["shipped program", shipped]]
+    show(
+        "size",
+        ["file", "bytes", "gzip bytes", "smaller"],
+        [
+            [str(name), f"{len(p.content):,}", f"{len(gzip.compress(p.content)):,}", f"{len(fp32.content) / len(p.content):.1f}x"]
+            for name, p in sizes
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
