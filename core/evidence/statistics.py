@@ -1,0 +1,410 @@
+"""The statistics of a comparison: pure functions of arrays, in numpy and the standard library alone.
+
+Scores are float64 [N], larger is more positive; labels are 0 or 1, [N]; decisions are bool [N]. Intervals are
+two-sided 95% unless said otherwise; bounds on a loss are one-sided 95%. A figure that the data cannot give (a
+sensitivity without positives) is None, never a made-up number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+Z_TWO_SIDED = NormalDist().inv_cdf(0.975)
+Z_ONE_SIDED = NormalDist().inv_cdf(0.95)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its two-sided 95% interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Candidate minus baseline, and the one-sided 95% lower bound of it: the true difference is above `low` with 95%
+    confidence."""
+
+    estimate: float
+    low: float
+
+
+# ---------------------------------------------------------------------------------------------------- AUC
+
+
+def roc_auc(scores: Floats, labels: Labels) -> float | None:
+    """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counting half."""
+    parts = _placements(scores, labels)
+    return None if parts is None else parts.auc
+
+
+def roc_auc_interval(scores: Floats, labels: Labels) -> Interval | None:
+    """95% interval on the logit scale with DeLong's variance (DeLong et al., Biometrics 1988; logit: Pepe 2003, 5.2).
+
+    Where that variance is zero (a perfect ranking, or a class of one case) it says nothing, and the score interval of
+    Newcombe (Statistics in Medicine 2006, method 5) is used.
+    """
+    parts = _placements(scores, labels)
+    if parts is None:
+        return None
+    auc, variance = parts.auc, parts.variance()
+    if variance <= _ROUNDING or not 0 < auc < 1:
+        positives, negatives = len(parts.positive), len(parts.negative)
+        low = _newcombe_auc_low(auc, positives, negatives, Z_TWO_SIDED)
+        return Interval(auc, low, 1 - _newcombe_auc_low(1 - auc, positives, negatives, Z_TWO_SIDED))
+    middle = math.log(auc / (1 - auc))
+    reach = Z_TWO_SIDED * math.sqrt(variance) / (auc * (1 - auc))
+    return Interval(auc, _sigmoid(middle - reach), _sigmoid(middle + reach))
+
+
+def roc_auc_difference(baseline: Floats, candidate: Floats, labels: Labels) -> Difference | None:
+    """Paired difference of two scorers' AUC on the same cases (DeLong et al. 1988; computed as Sun & Xu, IEEE Signal
+    Processing Letters 2014).
+
+    Two scorers that order all cases alike differ by exactly 0. Two that both separate the classes perfectly but order
+    the cases otherwise have no variance to judge by: the bound then is that of the candidate's AUC alone.
+    """
+    first, second = _placements(baseline, labels), _placements(candidate, labels)
+    if first is None or second is None:
+        return None
+    estimate = second.auc - first.auc
+    apart = _Placements(second.auc - first.auc, second.positive - first.positive, second.negative - first.negative)
+    variance = apart.variance()
+    if variance > _ROUNDING:
+        return Difference(estimate, max(-1.0, estimate - Z_ONE_SIDED * math.sqrt(variance)))
+    if np.array_equal(_midranks(baseline), _midranks(candidate)):
+        return Difference(estimate, estimate)
+    low = _newcombe_auc_low(second.auc, len(second.positive), len(second.negative), Z_ONE_SIDED)
+    return Difference(estimate, min(estimate, low - first.auc))
+
+
+_ROUNDING = 1e-18
+"""Variances below this are zero but for rounding."""
+
+
+@dataclass(frozen=True)
+class _Placements:
+    """DeLong's structural components: for each positive the share of negatives below it, for each negative the share
+    of positives above it."""
+
+    auc: float
+    positive: Floats
+    negative: Floats
+
+    def variance(self) -> float:
+        if min(len(self.positive), len(self.negative)) < 2:
+            return 0.0
+        return sum(float(np.var(values, ddof=1)) / len(values) for values in (self.positive, self.negative))
+
+
+def _placements(scores: Floats, labels: Labels) -> _Placements | None:
+    is_positive = labels == 1
+    positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
+    if positives == 0 or negatives == 0:
+        return None
+    ranks = _midranks(scores)
+    positive = (ranks[is_positive] - _midranks(scores[is_positive])) / negatives
+    negative = 1 - (ranks[~is_positive] - _midranks(scores[~is_positive])) / positives
+    return _Placements(float(positive.mean()), positive, negative)
+
+
+def _midranks(values: Floats) -> Floats:
+    """Ranks from 1; tied values share the mean of their ranks."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[inverse], dtype=np.float64)
+
+
+def _newcombe_auc_low(auc: float, positives: int, negatives: int, z: float) -> float:
+    """The smallest AUC that does not contradict `auc` at z standard errors of its own (Newcombe 2006, method 5)."""
+    middle = (positives + negatives) / 2 - 1
+
+    def contradicted(area: float) -> bool:
+        spread = 1 + middle * (1 - area) / (2 - area) + middle * area / (1 + area)
+        return auc - area > z * math.sqrt(area * (1 - area) * spread / (positives * negatives))
+
+    return _bisect(contradicted, 0.0, auc)
+
+
+# ---------------------------------------------------------------------------------------------------- shares
+
+
+@dataclass(frozen=True)
+class Confusion:
+    true_positives: int
+    false_negatives: int
+    true_negatives: int
+    false_positives: int
+
+    @property
+    def positives(self) -> int:
+        return self.true_positives + self.false_negatives
+
+    @property
+    def negatives(self) -> int:
+        return self.true_negatives + self.false_positives
+
+    def sensitivity(self) -> Interval | None:
+        return wilson_interval(self.true_positives, self.positives)
+
+    def specificity(self) -> Interval | None:
+        return wilson_interval(self.true_negatives, self.negatives)
+
+    def accuracy(self) -> Interval | None:
+        return wilson_interval(self.true_positives + self.true_negatives, self.positives + self.negatives)
+
+
+def confusion(decisions: Bools, labels: Labels) -> Confusion:
+    positive = labels == 1
+    return Confusion(
+        true_positives=int((decisions & positive).sum()),
+        false_negatives=int((~decisions & positive).sum()),
+        true_negatives=int((~decisions & ~positive).sum()),
+        false_positives=int((decisions & ~positive).sum()),
+    )
+
+
+def wilson_interval(successes: int, trials: int) -> Interval | None:
+    """A share's score interval (Wilson, JASA 1927); None without trials."""
+    if trials == 0:
+        return None
+    share, z2 = successes / trials, Z_TWO_SIDED**2
+    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    reach = Z_TWO_SIDED / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    low = 0.0 if successes == 0 else max(0.0, middle - reach)
+    high = 1.0 if successes == trials else min(1.0, middle + reach)
+    return Interval(share, low, high)
+
+
+def paired_share_difference(baseline_right: Bools, candidate_right: Bools) -> Difference | None:
+    """Difference of two paired shares, with the one-sided 95% score bound of Tango (Statistics in Medicine 1998).
+
+    Without any discordant pair the bound is -z^2 / (n + z^2), not 0: n cases that agree do not prove that all do.
+    """
+    trials = len(baseline_right)
+    if trials == 0:
+        return None
+    gained = int((candidate_right & ~baseline_right).sum())
+    lost = int((baseline_right & ~candidate_right).sum())
+    estimate = (gained - lost) / trials
+
+    def contradicted(delta: float) -> bool:
+        linear = (2 * trials - gained + lost) * delta - gained - lost
+        inside = max(0.0, linear**2 + 8 * trials * lost * delta * (1 - delta))
+        share_lost = max(0.0, (math.sqrt(inside) - linear) / (4 * trials))
+        variance = trials * (2 * share_lost + delta * (1 - delta))
+        return gained - lost - trials * delta > Z_ONE_SIDED * math.sqrt(max(0.0, variance))
+
+    return Difference(estimate, _bisect(contradicted, -1.0, estimate))
+
+
+def _bisect(contradicted: Callable[[float], bool], low: float, high: float) -> float:
+    """The border between values from `low` that are contradicted and values up to `high` that are not."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if contradicted(middle) else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Indices of the cases whose decision changed."""
+
+    to_positive: npt.NDArray[np.intp]
+    to_negative: npt.NDArray[np.intp]
+
+    @property
+    def count(self) -> int:
+        return len(self.to_positive) + len(self.to_negative)
+
+
+def flipped_decisions(baseline: Bools, candidate: Bools) -> Flips:
+    return Flips(np.flatnonzero(~baseline & candidate), np.flatnonzero(baseline & ~candidate))
+
+
+# ------------------------------------------------------------------------------------- figures with a bootstrap
+
+
+RELIABILITY_BINS = 10
+
+
+def average_precision(scores: Floats, labels: Labels) -> float | None:
+    """Sum over distinct scores, falling, of (rise of recall) x precision: scikit-learn's, without interpolation."""
+    if not (labels == 1).any():
+        return None
+    return float(_weighted_average_precision(scores, labels)(np.ones((1, len(labels))))[0])
+
+
+def brier_score(probabilities: Floats, labels: Labels) -> float:
+    """Mean squared distance of the probability of the positive class from the outcome (Brier 1950, two classes)."""
+    return float(np.mean((probabilities - labels) ** 2))
+
+
+def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
+    """Mean over ten equally wide bins of |mean probability - share of positives|, weighted by cases (Naeini et al.
+    2015, with the positive class's probability as confidence)."""
+    return float(_weighted_calibration_error(probabilities, labels)(np.ones((1, len(labels))))[0])
+
+
+def bootstrap_intervals(
+    labels: Labels,
+    decisions: Bools,
+    scores: Floats,
+    probabilities: Floats | None,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """95% percentile intervals from a bootstrap stratified by class (Efron & Tibshirani 1993), one set of resamples
+    for all figures: `balanced_accuracy`, `average_precision`, and with probabilities `brier_score` and
+    `calibration_error`. Empty when a class has no case. The calibration error's interval lies high where the error is
+    small: noise in the bins only ever adds to it.
+    """
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels != 1)
+    if not len(positive) or not len(negative):
+        return {}
+    right = (decisions == (labels == 1)).astype(np.float64)
+    halves = right * np.where(labels == 1, 0.5 / len(positive), 0.5 / len(negative))
+    figures: dict[str, Callable[[Floats], Floats]] = {
+        "balanced_accuracy": lambda weights: weights @ halves,
+        "average_precision": _weighted_average_precision(scores, labels),
+    }
+    if probabilities is not None:
+        squares = (probabilities - labels) ** 2 / len(labels)
+        figures["brier_score"] = lambda weights: weights @ squares
+        figures["calibration_error"] = _weighted_calibration_error(probabilities, labels)
+    whole = np.ones((1, len(labels)))
+    drawn: dict[str, list[Floats]] = {name: [] for name in figures}
+    for weights in _resamples(positive, negative, samples, seed):
+        for name, figure in figures.items():
+            drawn[name].append(figure(weights))
+    return {name: _percentile_interval(float(figures[name](whole)[0]), np.concatenate(drawn[name])) for name in figures}
+
+
+def _resamples(
+    positive: npt.NDArray[np.intp], negative: npt.NDArray[np.intp], samples: int, seed: int
+) -> Iterator[Floats]:
+    """Yields weights [chunk, N]: how often each case was drawn, each class with its own count kept."""
+    generator = np.random.default_rng(seed)
+    cases = len(positive) + len(negative)
+    chunk = max(1, min(samples, 1_000_000 // cases))
+    for start in range(0, samples, chunk):
+        rows = min(chunk, samples - start)
+        offsets = cases * np.arange(rows)[:, None]
+        drawn = [
+            group[generator.integers(len(group), size=(rows, len(group)))] + offsets for group in (positive, negative)
+        ]
+        counts = np.bincount(np.concatenate([part.ravel() for part in drawn]), minlength=rows * cases)
+        yield counts.reshape(rows, cases).astype(np.float64)
+
+
+def _weighted_average_precision(scores: Floats, labels: Labels) -> Callable[[Floats], Floats]:
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    is_positive = (labels[order] == 1).astype(np.float64)
+
+    def figure(weights: Floats) -> Floats:
+        drawn = weights[:, order]
+        predicted = np.cumsum(drawn, axis=1)[:, ends]
+        hits = np.cumsum(drawn * is_positive, axis=1)[:, ends]
+        precision = hits / np.maximum(predicted, 1)
+        rise = np.diff(hits, axis=1, prepend=0) / hits[:, -1:]
+        return np.asarray((rise * precision).sum(axis=1), dtype=np.float64)
+
+    return figure
+
+
+def _weighted_calibration_error(probabilities: Floats, labels: Labels) -> Callable[[Floats], Floats]:
+    bins = np.eye(RELIABILITY_BINS)[_bin_of(probabilities)]
+    gaps = bins * (probabilities - labels)[:, None] / len(labels)
+    return lambda weights: np.abs(weights @ gaps).sum(axis=1)
+
+
+def _bin_of(probabilities: Floats) -> npt.NDArray[np.intp]:
+    return np.clip((probabilities * RELIABILITY_BINS).astype(np.intp), 0, RELIABILITY_BINS - 1)
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Cases whose probability lies in one bin: their mean probability and the share of positives with its interval."""
+
+    cases: int
+    mean_probability: float
+    positives: Interval
+
+
+def reliability_bins(probabilities: Floats, labels: Labels) -> tuple[ReliabilityBin, ...]:
+    """The bins of `expected_calibration_error` that have cases."""
+    which = _bin_of(probabilities)
+    found = []
+    for index in np.unique(which):
+        inside = which == index
+        share = wilson_interval(int((labels[inside] == 1).sum()), int(inside.sum()))
+        if share is not None:
+            found.append(ReliabilityBin(int(inside.sum()), float(probabilities[inside].mean()), share))
+    return tuple(found)
+
+
+def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """(1 - specificity, sensitivity) at every distinct threshold, from (0, 0) to (1, 1), with points that lie on a
+    straight line left out. Both classes must be present."""
+    order = np.argsort(-scores, kind="stable")
+    falling = scores[order]
+    ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    hits = np.concatenate([[0], np.cumsum(labels[order] == 1)[ends]])
+    alarms = np.concatenate([[0], np.cumsum(labels[order] != 1)[ends]])
+    rises, runs = np.diff(hits), np.diff(alarms)
+    corners = np.concatenate([[True], rises[1:] * runs[:-1] != rises[:-1] * runs[1:], [True]])
+    return alarms[corners] / alarms[-1], hits[corners] / hits[-1]
+
+
+# ---------------------------------------------------------------------------------------------------- timing
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    p50: float
+    p95: float
+    p99: float
+
+
+def quantiles(samples: Floats) -> Quantiles:
+    """The empirical 50th, 95th and 99th percentile, linear between samples (numpy's default)."""
+    p50, p95, p99 = (float(value) for value in np.percentile(samples, [50, 95, 99]))
+    return Quantiles(p50, p95, p99)
+
+
+def median_ratio(baseline: Floats, candidate: Floats, *, samples: int = 2000, seed: int = 0) -> Interval:
+    """Median of `baseline` over median of `candidate` with a 95% bootstrap percentile interval."""
+    generator = np.random.default_rng(seed)
+
+    def medians(values: Floats) -> Floats:
+        chunk = max(1, 1_000_000 // len(values))
+        sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
+        parts = [np.median(values[generator.integers(len(values), size=(size, len(values)))], axis=1) for size in sizes]
+        return np.concatenate(parts)
+
+    ratios = medians(baseline) / medians(candidate)
+    return _percentile_interval(float(np.median(baseline) / np.median(candidate)), ratios)
+
+
+def _percentile_interval(estimate: float, drawn: Floats) -> Interval:
+    low, high = (float(value) for value in np.percentile(drawn, [2.5, 97.5]))
+    return Interval(estimate, low, high)
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

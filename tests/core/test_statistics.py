@@ -1,0 +1,262 @@
+"""The statistics against scikit-learn, scipy, published examples and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import xlogy
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
+
+from core.evidence import statistics as s
+
+
+@st.composite
+def scored_cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Scores on a coarse grid, so that ties are common, with both classes present."""
+    size = draw(st.integers(4, 60))
+    scores = draw(st.lists(st.integers(-8, 8), min_size=size, max_size=size))
+    labels = draw(st.lists(st.integers(0, 1), min_size=size, max_size=size))
+    assume(0 < sum(labels) < size)
+    return np.array(scores, dtype=np.float64) / 4, np.array(labels, dtype=np.int64)
+
+
+def binormal(rng: np.random.Generator, positives: int, negatives: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.repeat([1, 0], [positives, negatives])
+    return rng.normal(size=positives + negatives) + shift * labels, labels
+
+
+@given(scored_cases())
+def test_auc_and_average_precision_equal_scikit_learns(cases):
+    scores, labels = cases
+    assert s.roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert s.average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+
+
+@given(scored_cases())
+def test_roc_points_are_the_curve_and_their_area_the_auc(cases):
+    scores, labels = cases
+    alarms, hits = s.roc_points(scores, labels)
+    assert np.trapezoid(hits, alarms) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    expected_alarms, expected_hits, _ = roc_curve(labels, scores, drop_intermediate=False)
+    known = set(zip(expected_alarms.round(9), expected_hits.round(9), strict=True))
+    assert set(zip(alarms.round(9), hits.round(9), strict=True)) <= known
+
+
+@given(scored_cases())
+def test_auc_knows_only_the_order(cases):
+    scores, labels = cases
+    for stretched in (np.exp(scores), scores**3 * 100 + 7, np.arctan(scores)):
+        assert s.roc_auc(stretched, labels) == pytest.approx(s.roc_auc(scores, labels), abs=1e-12)
+        assert s.roc_auc_interval(stretched, labels) == s.roc_auc_interval(scores, labels)
+        assert s.roc_auc_difference(scores, stretched, labels) == s.Difference(0.0, 0.0)
+    assert s.roc_auc(-scores, labels) == pytest.approx(1 - s.roc_auc(scores, labels), abs=1e-12)
+
+
+@given(scored_cases())
+def test_auc_interval_holds_the_estimate_and_stays_inside_0_and_1(cases):
+    interval = s.roc_auc_interval(*cases)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+    assert interval.low < interval.high
+
+
+@given(scored_cases(), st.randoms(use_true_random=False))
+def test_the_order_of_the_cases_does_not_matter(cases, random):
+    scores, labels = cases
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    other = np.roll(scores, 3)
+    first = s.roc_auc_difference(scores, other, labels)
+    second = s.roc_auc_difference(scores[order], other[order], labels[order])
+    assert first.estimate == pytest.approx(second.estimate, abs=1e-12)
+    assert first.low == pytest.approx(second.low, abs=1e-9)
+
+
+def test_delong_variance_equals_the_definition_over_all_pairs():
+    rng = np.random.default_rng(5)
+    baseline, labels = binormal(rng, 23, 31, 1.2)
+    candidate = np.round(baseline + rng.normal(size=len(labels)) * 0.5, 1)
+    baseline = np.round(baseline, 1)
+
+    def components(scores):
+        pairs = scores[labels == 1][:, None] - scores[labels == 0][None, :]
+        order = (pairs > 0) + 0.5 * (pairs == 0)
+        return order.mean(), order.mean(axis=1), order.mean(axis=0)
+
+    (auc_a, pos_a, neg_a), (auc_b, pos_b, neg_b) = components(baseline), components(candidate)
+    error = np.sqrt(np.var(pos_b - pos_a, ddof=1) / 23 + np.var(neg_b - neg_a, ddof=1) / 31)
+    found = s.roc_auc_difference(baseline, candidate, labels)
+    assert found.estimate == pytest.approx(auc_b - auc_a, abs=1e-12)
+    assert found.low == pytest.approx(auc_b - auc_a - 1.6448536269514722 * error, abs=1e-12)
+
+
+def test_two_perfect_scorers_that_differ_do_not_prove_equality():
+    labels = np.repeat([1, 0], [30, 30])
+    baseline = np.arange(60)[::-1].astype(float)
+    candidate = baseline.copy()
+    candidate[[0, 1]] = candidate[[1, 0]]
+    found = s.roc_auc_difference(baseline, candidate, labels)
+    assert found.estimate == 0
+    assert -0.15 < found.low < -0.02
+
+
+def test_without_one_class_there_is_no_figure():
+    scores, ones = np.array([0.1, 0.2]), np.array([1, 1])
+    assert s.roc_auc(scores, ones) is None
+    assert s.roc_auc_interval(scores, ones) is None
+    assert s.roc_auc_difference(scores, scores, ones) is None
+    assert s.average_precision(scores, 1 - ones) is None
+    assert s.confusion(scores > 0.15, ones).specificity() is None
+    assert s.bootstrap_intervals(ones, scores > 0, scores, None) == {}
+
+
+@given(st.integers(0, 400), st.integers(1, 400))
+def test_wilson_equals_scipys(successes, trials):
+    successes = min(successes, trials)
+    expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    found = s.wilson_interval(successes, trials)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def rights(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    counts = [both, gained, lost, neither]
+    return np.repeat([True, False, True, False], counts), np.repeat([True, True, False, False], counts)
+
+
+@pytest.mark.parametrize(("gained", "lost", "cases"), [(0, 1, 44), (1, 0, 44), (3, 9, 134), (12, 12, 390), (0, 7, 60)])
+def test_tango_bound_is_where_the_score_test_turns(gained, lost, cases):
+    """The same test by another road: the nuisance share is found by maximizing the multinomial likelihood."""
+    baseline, candidate = rights(cases - gained - lost, gained, lost, 0)
+    delta = s.paired_share_difference(baseline, candidate).low
+
+    def unlikely(share_lost):
+        shares = share_lost + delta, share_lost, 1 - 2 * share_lost - delta
+        return -float(xlogy((gained, lost, cases - gained - lost), shares).sum())
+
+    found = minimize_scalar(unlikely, bounds=(-delta, (1 - delta) / 2), method="bounded", options={"xatol": 1e-12})
+    error = np.sqrt(cases * (2 * found.x + delta - delta**2))
+    assert (gained - lost - cases * delta) / error == pytest.approx(1.6448536269514722, abs=1e-3)
+
+
+@pytest.mark.parametrize("cases", [1, 10, 134, 390, 10_000])
+def test_without_discordant_pairs_the_bound_is_the_score_tests(cases):
+    baseline, candidate = rights(cases, 0, 0, 0)
+    z2 = s.Z_ONE_SIDED**2
+    assert s.paired_share_difference(baseline, candidate) == s.Difference(0.0, pytest.approx(-z2 / (cases + z2)))
+
+
+@given(st.tuples(*[st.integers(0, 60)] * 4))
+def test_tango_bound_lies_below_the_estimate_and_shrinks_with_more_cases(counts):
+    assume(sum(counts))
+    found = s.paired_share_difference(*rights(*counts))
+    more = s.paired_share_difference(*rights(*[count * 4 for count in counts]))
+    assert -1 <= found.low <= found.estimate <= 1
+    assert more.low >= found.low - 1e-9
+
+
+def test_no_case_no_difference():
+    assert s.paired_share_difference(np.array([], bool), np.array([], bool)) is None
+
+
+def test_brier_equals_scikit_learns_and_calibration_error_its_definition():
+    rng = np.random.default_rng(2)
+    probabilities, labels = rng.uniform(size=500), rng.integers(2, size=500)
+    assert s.brier_score(probabilities, labels) == pytest.approx(brier_score_loss(labels, probabilities))
+    bins = s.reliability_bins(probabilities, labels)
+    expected = sum(b.cases * abs(b.mean_probability - b.positives.estimate) for b in bins) / 500
+    assert s.expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+    assert len(bins) == s.RELIABILITY_BINS
+    assert sum(b.cases for b in bins) == 500
+    assert s.expected_calibration_error(np.array([0.0, 1.0]), np.array([0, 1])) == 0
+    assert s.expected_calibration_error(np.array([1.0, 0.0]), np.array([0, 1])) == 1
+
+
+def test_bootstrap_figures_equal_the_plain_ones_and_the_seed_decides():
+    rng = np.random.default_rng(3)
+    scores, labels = binormal(rng, 60, 90, 1.5)
+    scores = scores.round(1)
+    probabilities, decisions = 1 / (1 + np.exp(-scores)), scores >= 0.7
+    found = s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
+    counts = s.confusion(decisions, labels)
+    balanced = (counts.sensitivity().estimate + counts.specificity().estimate) / 2
+    assert found["balanced_accuracy"].estimate == pytest.approx(balanced)
+    assert found["average_precision"].estimate == pytest.approx(average_precision_score(labels, scores))
+    assert found["brier_score"].estimate == pytest.approx(brier_score_loss(labels, probabilities))
+    assert found["calibration_error"].estimate == pytest.approx(s.expected_calibration_error(probabilities, labels))
+    assert all(v.low < v.estimate < v.high for k, v in found.items() if k != "calibration_error")
+    assert found == s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
+    assert found != s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=2)
+
+
+def test_a_weight_counts_a_case_as_often():
+    scores, labels = np.array([3.0, 2, 2, 1]), np.array([1, 0, 1, 1])
+    weights = np.array([[1, 2, 0, 3]])
+    repeated = np.repeat(np.arange(4), weights[0])
+    found = s._weighted_average_precision(scores, labels)(weights.astype(float))[0]
+    assert found == pytest.approx(average_precision_score(labels[repeated], scores[repeated]))
+
+
+# The next three keep the statistics honest: with 400 repetitions the standard error of a coverage of 95% is 1.1%.
+
+
+def test_auc_interval_covers_the_truth():
+    rng = np.random.default_rng(7)
+    truth = 0.9217  # normal cdf of 2 / sqrt(2)
+    intervals = [s.roc_auc_interval(*binormal(rng, 50, 80, 2.0)) for _ in range(400)]
+    assert 0.92 <= np.mean([i.low <= truth <= i.high for i in intervals]) <= 0.985
+
+
+def test_paired_auc_bound_covers_the_truth():
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(400):
+        baseline, labels = binormal(rng, 60, 90, 1.5)
+        noise = rng.normal(size=len(labels))
+        candidate = 0.8 * (baseline - 1.5 * labels) + 0.6 * noise + 1.5 * labels  # as good, correlated 0.8
+        covered += s.roc_auc_difference(baseline, candidate, labels).low <= 0
+    assert 0.92 <= covered / 400 <= 0.985
+
+
+def test_paired_sensitivity_bound_covers_the_truth():
+    rng = np.random.default_rng(9)
+    kinds = rng.choice(4, p=[0.88, 0.03, 0.05, 0.04], size=(400, 200))  # both, gained, lost, neither
+    lows = [s.paired_share_difference(np.isin(k, [0, 2]), np.isin(k, [0, 1])).low for k in kinds]
+    assert 0.92 <= np.mean(np.array(lows) <= -0.02) <= 0.985
+
+
+def test_bootstrap_interval_of_average_precision_covers_the_truth():
+    rng = np.random.default_rng(10)
+    scores, labels = binormal(rng, 80_000, 120_000, 1.5)
+    truth = s.average_precision(scores, labels)
+    covered = 0
+    for seed in range(200):
+        scores, labels = binormal(rng, 80, 120, 1.5)
+        found = s.bootstrap_intervals(labels, scores > 0, scores, None, samples=200, seed=seed)
+        covered += found["average_precision"].low <= truth <= found["average_precision"].high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())
+def test_flips_name_each_changed_decision_once(baseline, data):
+    candidate = data.draw(st.lists(st.booleans(), min_size=len(baseline), max_size=len(baseline)))
+    flips = s.flipped_decisions(np.array(baseline), np.array(candidate))
+    changed = [i for i, (a, b) in enumerate(zip(baseline, candidate, strict=True)) if a != b]
+    assert sorted([*flips.to_positive, *flips.to_negative]) == changed
+    assert flips.count == len(changed)
+    assert all(candidate[i] for i in flips.to_positive)
+
+
+@settings(max_examples=30)
+@given(st.floats(0.2, 5.0))
+def test_median_ratio_is_that_of_the_medians_and_its_interval_holds_it(factor):
+    samples = np.random.default_rng(4).gamma(9, size=300)
+    found = s.median_ratio(samples * factor, samples, samples=200)
+    assert found.estimate == pytest.approx(factor)
+    assert found.low < factor < found.high
+
+
+def test_quantiles_are_numpys():
+    samples = np.arange(101.0)
+    assert s.quantiles(samples) == s.Quantiles(50, 95, 99)
