@@ -1,0 +1,143 @@
+"""The public data sets of `data/catalogue.toml`, and their copies on this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import platformdirs
+
+from core.bundled import checkout_directory, data_directory
+from core.download import Expected, Progress, check_file, copy_file, fetch_file
+from core.errors import DataError, OutputError, UsageError
+
+VARIABLE = "FEATHERWEIGHT_DATA"
+"""The environment variable that names the folder with the data sets."""
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?$")]
+
+
+class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One set of the catalogue. url is empty when only a local copy can serve; md5 when its publisher states none."""
+
+    title: Text
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    page: Annotated[str, msgspec.Meta(pattern="^https://")]
+    bytes: Annotated[int, msgspec.Meta(gt=0, le=1 << 40)]
+    sha256: Hex64
+    licence: Text
+    citation: Text
+    purpose: Text
+    url: Annotated[str, msgspec.Meta(pattern="^(https://.*)?$")] = ""
+    md5: Hex32 = ""
+    notes: str = ""
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(self.bytes, self.sha256, self.md5)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """path: where the checked file lies; source: `here` already, `local` copy, or `publisher`."""
+
+    path: Path
+    source: Literal["here", "local", "publisher"]
+
+
+def read_catalogue(path: Path | None = None) -> dict[str, Dataset]:
+    """The catalogue that comes with Featherweight, or another file of the same form. Raises DataError."""
+    path = data_directory() / "catalogue.toml" if path is None else path
+    try:
+        return parse_catalogue(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); reinstall featherweight") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def parse_catalogue(content: bytes) -> dict[str, Dataset]:
+    """Name -> set, in the file's order. Raises DataError for anything that is not a catalogue of version 1."""
+    try:
+        tables = msgspec.toml.decode(content, type=dict[str, Any])
+        version = tables.pop("version", None)
+        if version != 1:
+            raise DataError(f"found version {version!r}, expected 1; update featherweight")
+        return msgspec.convert(tables, dict[str, Dataset])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not a valid catalogue: {error}") from error
+
+
+def dataset(name: str) -> Dataset:
+    """The set of that name. Raises UsageError with the names there are."""
+    catalogue = read_catalogue()
+    if name not in catalogue:
+        raise UsageError(f"no data set named {name!r}; there are: {', '.join(catalogue)}")
+    return catalogue[name]
+
+
+def cache_directory() -> Path:
+    """Where fetched sets lie: $FEATHERWEIGHT_DATA, else `data/cache` of a checkout, else the platform's cache folder."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named)
+    root = checkout_directory()
+    return (
+        platformdirs.user_cache_path("featherweight", appauthor=False) / "data"
+        if root is None
+        else root / "data" / "cache"
+    )
+
+
+def local_copy(name: str) -> Path | None:
+    """The fetched file of a set, checked against its digest; None when there is none.
+
+    Raises UsageError for an unknown name and DataError for a damaged copy.
+    """
+    entry = dataset(name)
+    path = cache_directory() / entry.file
+    if not path.is_file():
+        return None
+    check_file(path, entry.expected)
+    return path
+
+
+def fetch(
+    entry: Dataset, directory: Path, *, source: Path | None = None, on_progress: Progress = lambda done, total: None
+) -> Fetched:
+    """Bring a set into `directory`, from the folder (or file) `source` of local copies if given, else from its publisher.
+
+    A good copy that is already there is left alone; a damaged one is replaced once the new one has been checked.
+    Raises DataError for damaged or missing files, UsageError when the set has no publisher's address, OutputError.
+    """
+    target = directory / entry.file
+    if target.is_file() and _is_good(target, entry.expected):
+        return Fetched(target, "here")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{directory}: cannot be made ({error.strerror}); choose another folder with --to") from error
+    if source is not None:
+        found = source / entry.file if source.is_dir() else source
+        if not found.is_file():
+            raise DataError(f"{found}: no such file; {source} should hold {entry.file} (sha256 {entry.sha256})")
+        copy_file(found, target, entry.expected, on_progress)
+        return Fetched(target, "local")
+    if not entry.url:
+        raise UsageError(
+            f"{entry.file} has no direct address at its publisher; see {entry.page} and give a folder with a copy: --from DIR"
+        )
+    fetch_file(entry.url, target, entry.expected, on_progress)
+    return Fetched(target, "publisher")
+
+
+def _is_good(path: Path, expected: Expected) -> bool:
+    try:
+        check_file(path, expected)
+    except DataError:
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""`featherweight data`: list and fetch the public data sets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List and fetch the public data sets that Featherweight knows.")
+
+
+def _rows() -> list[dict[str, Any]]:
+    from core.datasets import cache_directory, read_catalogue
+
+    directory = cache_directory()
+    rows = []
+    for name, entry in read_catalogue().items():
+        path = directory / entry.file
+        rows.append(
+            {
+                "name": name,
+                "title": entry.title,
+                "bytes": entry.bytes,
+                "licence": entry.licence,
+                "citation": entry.citation,
+                "purpose": entry.purpose,
+                "page": entry.page,
+                "url": entry.url or None,
+                "sha256": entry.sha256,
+                "notes": entry.notes,
+                "path": str(path) if path.is_file() else None,
+            }
+        )
+    return rows
+
+
+@app.command("list")
+def list_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything the catalogue says, for scripts.")] = False,
+) -> None:
+    """Show the sets: size, licence, whether a copy is here, and where it comes from.
+
+    Example: featherweight data list --json
+    """
+    rows = _rows()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "MB", "licence", "from", "here"):
+        table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+    for row in rows:
+        origin = "its publisher" if row["url"] else "a local copy (--from)"
+        table.add_row(row["name"], f"{row['bytes'] / 1e6:.1f}", row["licence"], origin, "yes" if row["path"] else "no")
+    Console().print(table)
+
+
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[str, typer.Argument(help="A name that `featherweight data list` shows.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A folder with local copies, or the file itself; nothing is downloaded."),
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Where the file goes (default: the cache folder).")] = None,
+) -> None:
+    """Fetch a set from its publisher, or from a folder of local copies, and check its digest.
+
+    An interrupted download goes on when the same command runs again.
+
+    Example: featherweight data fetch pneumoniamnist
+
+    Example: featherweight data fetch chest_xray_224 --from /mnt/datasets
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from core.datasets import cache_directory, dataset, fetch
+
+    entry = dataset(name)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+        task = progress.add_task(entry.file, total=entry.bytes)
+
+        def on_progress(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        fetched = fetch(entry, cache_directory() if to is None else to, source=source, on_progress=on_progress)
+        progress.update(task, completed=entry.bytes)
+    words = {"here": "was already here", "local": "copied", "publisher": "downloaded"}[fetched.source]
+    typer.echo(f"{fetched.path}  {words}, sha256 checked; licence {entry.licence}", err=True)
+    typer.echo(fetched.path)
