@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from apps.imaging.calibration import fit_decision
+from apps.imaging.cases import Cases
+from apps.imaging.network import NETWORKS, build
+from apps.imaging.settings import Preprocess
+from apps.imaging.train import TrainSettings, augment, predict, train, training_batches
+from apps.imaging.train_command import stages_for
+from apps.imaging.trained import Description, Trained, read_trained, write_trained
+from core.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def blobs() -> Cases:
+    """Images with a bright left half (1) or a bright upper half (0): easy, and not to be told apart by their mean."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 96).astype(np.int64)
+    images = generator.integers(0, 60, (96, 32, 32), dtype=np.uint8)
+    images[labels == 1, :, :16] += 120
+    images[labels == 0, :16, :] += 120
+    names = tuple(map(str, range(96)))
+    return Cases(images, labels, names, names)
+
+
+SETTINGS = TrainSettings(network="compact", side=32, stages=((32, 4),), batch=16, learning_rate=3e-3, mirror=False)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(blobs: Cases, tmp_path: Path) -> None:
+    whole = train(blobs, SETTINGS, tmp_path / "whole.safetensors")
+
+    def stop(epoch: int, loss: float, network: nn.Module) -> None:
+        if epoch == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(blobs, SETTINGS, tmp_path / "cut.safetensors", on_epoch=stop)
+    epochs: list[int] = []
+    resumed = train(blobs, SETTINGS, tmp_path / "cut.safetensors", on_epoch=lambda epoch, *_: epochs.append(epoch))
+    assert epochs == [3, 4]
+    np.testing.assert_allclose(predict(resumed, blobs.images), predict(whole, blobs.images), atol=1e-3)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(blobs: Cases, tmp_path: Path) -> None:
+    one = TrainSettings(network="compact", side=32, stages=((32, 1),), batch=16)
+    train(blobs, one, tmp_path / "c.safetensors")
+    with pytest.raises(DataError, match="other settings"):
+        train(blobs, SETTINGS, tmp_path / "c.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"garbage")
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        train(blobs, SETTINGS, tmp_path / "c.safetensors")
+
+
+def test_training_learns(blobs: Cases, tmp_path: Path) -> None:
+    logits = predict(train(blobs, SETTINGS, tmp_path / "c.safetensors"), blobs.images)
+    assert ((logits > np.median(logits)) == (blobs.labels == 1)).mean() > 0.9
+
+
+def test_batches_repeat_for_the_same_epoch_only(blobs: Cases) -> None:
+    def first(epoch: int) -> torch.Tensor:
+        return next(training_batches(blobs, epoch, batch=8, side=32, seed=1))[0]
+
+    assert torch.equal(first(3), first(3))
+    assert not torch.equal(first(3), first(4))
+
+
+def test_views_stay_grey_levels() -> None:
+    views = augment(torch.rand(16, 1, 40, 40), torch.Generator().manual_seed(0))
+    assert views.shape == (16, 1, 40, 40)
+    assert 0 <= views.min() <= views.max() <= 1
+    assert torch.isfinite(views).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_one_logit(name: str) -> None:
+    assert build(name).eval()(torch.zeros(2, 1, 64, 64)).shape == (2, 1)
+
+
+@pytest.mark.parametrize(("side", "epochs"), [(28, 30), (96, 5), (224, 16), (224, 3), (128, 7)])
+def test_stages_end_at_full_size_and_spend_all_epochs(side: int, epochs: int) -> None:
+    stages = stages_for(side, epochs)
+    assert sum(count for _, count in stages) == epochs
+    assert stages[-1][0] == side
+    assert [s for s, _ in stages] == sorted(s for s, _ in stages)
+
+
+def test_a_trained_network_survives_the_disk(tmp_path: Path) -> None:
+    network = build("compact", mean=0.4, std=0.2).eval()
+    decision = fit_decision(np.array([-1.0, -0.5, 0.7, 1.0]), np.array([0, 0, 1, 1]))
+    description = Description(network="compact", side=32, mean=0.4, std=0.2, labels=("normal", "ill"), source="a test")
+    write_trained(tmp_path / "t", Trained(network, description, Preprocess(side=32), decision))
+    again = read_trained(tmp_path / "t")
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    np.testing.assert_array_equal(predict(network, images), predict(again.network, images))
+    assert (again.description, again.decision) == (description, decision)
+    assert again.model().inputs[0].shape == (None, 1, 32, 32)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "decision"])
+def test_a_damaged_folder_is_one_clear_error(damage: str, tmp_path: Path) -> None:
+    decision = fit_decision(np.array([-1.0, -0.5, 0.7, 1.0]), np.array([0, 0, 1, 1]))
+    description = Description(network="compact", side=32, mean=0.4, std=0.2, labels=("normal", "ill"), source="a test")
+    write_trained(tmp_path, Trained(build("compact"), description, Preprocess(side=32), decision))
+    if damage == "missing":
+        (tmp_path / "weights.safetensors").unlink()
+    elif damage == "truncated":
+        (tmp_path / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:5000])
+    else:
+        (tmp_path / "decision.json").write_text("{}")
+    with pytest.raises(DataError, match="train"):
+        read_trained(tmp_path)
