@@ -1,0 +1,91 @@
+"""The closed set of steps a recipe may hold. Plain values: importing this loads no framework.
+
+A field's `Number` or `Choice` says which values it may have; the recipe's parser reads the bounds from there, and so
+does whoever writes help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Number:
+    """Bounds of a numeric field, both included; `whole` wants an integer."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{'a whole number' if self.whole else 'a number'} from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    options: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(f'"{option}"' for option in self.options)
+
+
+Bound = Number | Choice
+
+
+def bounded(bound: Bound, **default: Any) -> Any:
+    """A dataclass field that carries its bound; `default=` as in dataclasses.field."""
+    return field(metadata={"bound": bound}, **default)
+
+
+@dataclass(frozen=True)
+class PruneChannelsStep:
+    """Remove the `ratio` of every layer's channels that matter least; widths that stay are multiples of `round_to`."""
+
+    kind: ClassVar[str] = "prune-channels"
+    ratio: float = bounded(Number(0.01, 0.95))
+    round_to: int = bounded(Number(1, 64, whole=True), default=16)
+    scope: Literal["layer", "network"] = bounded(Choice(("layer", "network")), default="layer")
+    """layer: the same ratio everywhere. network: channels of all layers compete with each other."""
+
+
+@dataclass(frozen=True)
+class PruneWeightsStep:
+    """Set the `sparsity` of all weights that are smallest to zero. The file compresses better; nothing runs faster."""
+
+    kind: ClassVar[str] = "prune-weights"
+    sparsity: float = bounded(Number(0.01, 0.99))
+
+
+@dataclass(frozen=True)
+class RecoverStep:
+    """Fine-tune with the unpruned network as teacher."""
+
+    kind: ClassVar[str] = "recover"
+    epochs: int = bounded(Number(1, 1000, whole=True))
+    learning_rate: float = bounded(Number(1e-7, 1.0), default=1e-3)
+    weight_decay: float = bounded(Number(0.0, 1.0), default=0.02)
+    teacher_weight: float = bounded(Number(0.0, 1.0), default=0.7)
+    """Share of the teacher in the loss; the rest is the true label."""
+    temperature: float = bounded(Number(0.5, 20.0), default=2.0)
+    ema_decay: float = bounded(Number(0.0, 0.9999), default=0.99)
+
+
+@dataclass(frozen=True)
+class QuantizeStep:
+    """int8: static quantization, calibrated on training inputs. bf16: the same file, run with bfloat16 arithmetic."""
+
+    kind: ClassVar[str] = "quantize"
+    precision: Literal["int8", "bf16"] = bounded(Choice(("int8", "bf16")), default="int8")
+    calibration_samples: int = bounded(Number(1, 100_000, whole=True), default=256)
+    method: Literal["minmax", "percentile", "entropy"] = bounded(
+        Choice(("minmax", "percentile", "entropy")), default="minmax"
+    )
+    percentile: float = bounded(Number(90.0, 100.0), default=99.99)
+    """Used by the method "percentile": the share of values that the range keeps, in percent."""
+
+
+Step = PruneChannelsStep | PruneWeightsStep | RecoverStep | QuantizeStep
+STEPS: dict[str, type[Step]] = {
+    step.kind: step for step in (PruneChannelsStep, PruneWeightsStep, RecoverStep, QuantizeStep)
+}
