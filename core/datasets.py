@@ -82,15 +82,13 @@ def dataset(name: str) -> Dataset:
 
 
 def cache_directory() -> Path:
-    """Where fetched sets lie: $FEATHERWEIGHT_DATA, else `data/cache` of a checkout, else the platform's cache folder."""
+    """Where fetched sets lie: $FEATHERWEIGHT_DATA, else `data/cache` of a checkout, else the platform's own place."""
     if named := os.environ.get(VARIABLE):
         return Path(named)
     root = checkout_directory()
-    return (
-        platformdirs.user_cache_path("featherweight", appauthor=False) / "data"
-        if root is None
-        else root / "data" / "cache"
-    )
+    if root is not None:
+        return root / "data" / "cache"
+    return platformdirs.user_cache_path("featherweight", appauthor=False) / "data"
 
 
 def local_copy(name: str) -> Path | None:
@@ -109,7 +107,7 @@ def local_copy(name: str) -> Path | None:
 def fetch(
     entry: Dataset, directory: Path, *, source: Path | None = None, on_progress: Progress = lambda done, total: None
 ) -> Fetched:
-    """Bring a set into `directory`, from the folder (or file) `source` of local copies if given, else from its publisher.
+    """Bring a set into `directory`: from the folder (or file) `source` of local copies, or else from its publisher.
 
     A good copy that is already there is left alone; a damaged one is replaced once the new one has been checked.
     Raises DataError for damaged or missing files, UsageError when the set has no publisher's address, OutputError.
@@ -129,7 +127,8 @@ def fetch(
         return Fetched(target, "local")
     if not entry.url:
         raise UsageError(
-            f"{entry.file} has no direct address at its publisher; see {entry.page} and give a folder with a copy: --from DIR"
+            f"{entry.file} has no direct address at its publisher ({entry.page}); "
+            "give a folder that holds a copy: --from DIR"
         )
     fetch_file(entry.url, target, entry.expected, on_progress)
     return Fetched(target, "publisher")

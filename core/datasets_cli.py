@@ -54,7 +54,7 @@ def list_command(
 
     table = Table(box=None, pad_edge=False)
     for column in ("name", "MB", "licence", "from", "here"):
-        table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
+        table.add_column(column, justify="right" if column == "MB" else "left", no_wrap=column == "name")
     for row in rows:
         origin = "its publisher" if row["url"] else "a local copy (--from)"
         table.add_row(row["name"], f"{row['bytes'] / 1e6:.1f}", row["licence"], origin, "yes" if row["path"] else "no")
@@ -66,7 +66,7 @@ def fetch_command(
     name: Annotated[str, typer.Argument(help="A name that `featherweight data list` shows.")],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A folder with local copies, or the file itself; nothing is downloaded."),
+        typer.Option("--from", help="A folder with local copies, or the file; nothing is downloaded."),
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="Where the file goes (default: the cache folder).")] = None,
 ) -> None:

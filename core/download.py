@@ -1,7 +1,8 @@
 """Fetch one file over HTTP: resumable, bounded in size, and checked before it gets its name.
 
-The bytes gather in `NAME.part`. Beside it, `NAME.part.json` keeps the server's validator (ETag or Last-Modified), so that an
-interrupted download goes on with `Range` and `If-Range` (RFC 9110, 13.1.5 and 14.2) and a file that changed meanwhile starts anew.
+The bytes gather in `NAME.part`. Beside it, `NAME.part.json` keeps the server's validator (ETag or Last-Modified), so
+that an interrupted download goes on with `Range` and `If-Range` (RFC 9110, 13.1.5 and 14.2), and a file that changed
+meanwhile starts anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from core.errors import DataError, OutputError, UsageError
 
 CHUNK_BYTES = 1 << 18
-ATTEMPTS = 5
+ATTEMPTS = 4
 REDIRECTS = 5
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -74,14 +75,14 @@ def check_file(path: Path, expected: Expected) -> None:
 
 
 def fetch_file(
-    url: str, target: Path, expected: Expected, on_progress: Progress = _silent, *, pause_s: float = 1.0
+    url: str, target: Path, expected: Expected, on_progress: Progress = _silent, *, pause_s: float = 0.5
 ) -> None:
     """Download `url` to `target`, going on from an earlier interrupted try.
 
-    A dropped connection is tried again up to five times without progress, waiting `pause_s`, then twice that, and so on.
-    Raises UsageError for an address that is not https, DataError when the server fails or its bytes are not the expected ones,
-    OutputError when the disk takes no more. In none of these cases is anything left under the final name; the part that was
-    received stays for the next try, except when its bytes proved wrong.
+    A dropped connection is tried again until four tries in a row brought nothing, each wait twice as long as the last.
+    Raises UsageError for an address that is not https, DataError when the server fails or its bytes are not the
+    expected ones, OutputError when the disk takes no more. In none of these cases is anything left under the final
+    name; the part that was received stays for the next try, except when its bytes proved wrong.
     """
     check_address(url)
     part = target.with_name(target.name + ".part")
@@ -100,7 +101,7 @@ def fetch_file(
 
 
 def copy_file(source: Path, target: Path, expected: Expected, on_progress: Progress = _silent) -> None:
-    """Copy a local file to `target` by way of `NAME.part`, checked as a download is. Raises DataError and OutputError."""
+    """Copy a local file to `target` by way of `NAME.part`, checked as a download is. Raises DataError, OutputError."""
     check_file(source, expected)
     part = target.with_name(target.name + ".part")
     _discard(part)
@@ -177,9 +178,7 @@ def _receive_once(pool: urllib3.PoolManager, url: str, part: Path, expected: Exp
         response.close()
     if part.stat().st_size > expected.size_bytes:
         _discard(part)
-        raise DataError(
-            f"{url}: more than the expected {expected.size_bytes} bytes came; the publisher's file has changed"
-        )
+        raise DataError(f"{url}: more than the expected {expected.size_bytes} bytes came; the file there has changed")
     return start > 0
 
 
@@ -208,7 +207,7 @@ def _start(response: urllib3.BaseHTTPResponse, url: str, have: int, expected: Ex
         length = response.headers.get("Content-Length", "")
         if length.isdecimal() and int(length) != expected.size_bytes:
             raise DataError(
-                f"{url}: the server offers {length} bytes, expected {expected.size_bytes}; the publisher's file has changed"
+                f"{url}: the server offers {length} bytes, expected {expected.size_bytes}; the file there has changed"
             )
         return 0
     if response.status == 416:
