@@ -1,0 +1,175 @@
+"""manifest.json: what an artifact holds, with the size and digest of every other file in it.
+
+The bytes are treated as hostile: unknown fields, unknown versions, names that leave the folder and anything that is
+not the stated type are refused before a field is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+
+from core.errors import ArtifactError
+from core.program import Precision
+from core.tensors import DType, TensorSpec
+
+FORMAT_VERSION = 1
+MANIFEST_BYTES = 1 << 20
+"""The largest manifest.json that is read."""
+FILE_BYTES = 1 << 30
+"""The largest file that an artifact may hold."""
+TOTAL_BYTES = 2 << 30
+"""The most that all files of an artifact may hold together: reading keeps programs and sealed files in memory."""
+FILE_COUNT = 256
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,3}", re.ASCII)
+_RESERVED = frozenset({"manifest.json", "manifest.sha256"})
+
+Text = Annotated[str, msgspec.Meta(max_length=10_000)]
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=FILE_BYTES)]
+Created = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class TensorEntry(_Struct, frozen=True, kw_only=True):
+    """A TensorSpec; null in `shape` is the batch."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    dtype: DType
+    shape: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] | None, ...], msgspec.Meta(max_length=8)]
+
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.name, self.dtype, self.shape)
+
+
+class FileEntry(_Struct, frozen=True, kw_only=True):
+    """A file of the artifact: its name below the folder ('/' between parts), size and SHA-256."""
+
+    file: Annotated[str, msgspec.Meta(max_length=404)]
+    sha256: Digest
+    bytes: Bytes
+
+
+class ProgramEntry(FileEntry, frozen=True, kw_only=True):
+    """An ONNX file and the precision it runs in. A bf16 entry may name the same file as the fp32 entry."""
+
+    precision: Precision
+
+
+class Preference(_Struct, frozen=True, kw_only=True):
+    """A backend and a precision; the manifest lists them fastest first, as measured when the artifact was made."""
+
+    backend: Annotated[str, msgspec.Meta(max_length=100)]
+    precision: Precision
+
+
+class Manifest(_Struct, frozen=True, kw_only=True):
+    format_version: Literal[1] = 1
+    name: Text
+    app: Text
+    created: Created
+    inputs: Annotated[tuple[TensorEntry, ...], msgspec.Meta(min_length=1, max_length=64)]
+    outputs: Annotated[tuple[TensorEntry, ...], msgspec.Meta(min_length=1, max_length=64)]
+    labels: tuple[Text, ...]
+    programs: Annotated[tuple[ProgramEntry, ...], msgspec.Meta(min_length=1)]
+    preferences: tuple[Preference, ...] = ()
+    sealed: tuple[FileEntry, ...]
+    evidence: tuple[FileEntry, ...]
+    documents: tuple[FileEntry, ...] = ()
+    recipe_sha256: Digest | None = None
+    versions: dict[str, str]
+    weights_source: Text
+    forced: bool = False
+    missed_limits: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    def files(self) -> Iterator[FileEntry]:
+        """Every file once; programs that share a file give it once."""
+        seen: set[str] = set()
+        for entry in (*self.programs, *self.sealed, *self.evidence, *self.documents):
+            if entry.file not in seen:
+                seen.add(entry.file)
+                yield entry
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(content: bytes) -> Manifest:
+    """Raises ArtifactError for anything but a valid manifest of this version, and for nothing else."""
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).format_version
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"manifest.json: format version {version}; this featherweight reads version {FORMAT_VERSION}: "
+                "install the featherweight that made the artifact, or make it again"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"manifest.json: not a manifest: {error}") from error
+    check_manifest(manifest)
+    return manifest
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """Read first, so that another version is called that and not a list of unknown fields."""
+
+    format_version: int
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise ArtifactError unless the manifest agrees with itself."""
+    _check_names(manifest)
+    _check_specs(manifest)
+    precisions = [entry.precision for entry in manifest.programs]
+    if len(set(precisions)) < len(precisions):
+        raise ArtifactError(f"manifest.json: a precision has two programs: {', '.join(precisions)}")
+    if sum(entry.bytes for entry in manifest.files()) > TOTAL_BYTES:
+        raise ArtifactError(f"manifest.json: the files hold more than {TOTAL_BYTES} bytes together")
+    if manifest.missed_limits and not manifest.forced:
+        raise ArtifactError("manifest.json: `missed_limits` has entries, so `forced` must be true")
+
+
+def _check_names(manifest: Manifest) -> None:
+    entries = (*manifest.programs, *manifest.sealed, *manifest.evidence, *manifest.documents)
+    if len(entries) > FILE_COUNT:
+        raise ArtifactError(f"manifest.json: {len(entries)} files; an artifact holds at most {FILE_COUNT}")
+    programs: dict[str, ProgramEntry] = {}
+    taken: set[str] = set()
+    for entry in entries:
+        check_name(entry.file)
+        shared = programs.get(entry.file) if isinstance(entry, ProgramEntry) else None
+        same_bytes = shared is not None and (shared.sha256, shared.bytes) == (entry.sha256, entry.bytes)
+        # Compared without case, so that an artifact means the same on a file system that ignores it.
+        if entry.file.casefold() in taken and not same_bytes:
+            raise ArtifactError(f"manifest.json: the file {entry.file!r} stands twice")
+        taken.add(entry.file.casefold())
+        if isinstance(entry, ProgramEntry):
+            programs[entry.file] = entry
+
+
+def check_name(name: str) -> None:
+    """Raise ArtifactError unless `name` is a plain relative path of letters, digits, '.', '_' and '-'."""
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(f"manifest.json: {name[:200]!r} is not a plain file name below the artifact's folder")
+    if name.casefold() in _RESERVED:
+        raise ArtifactError(f"manifest.json: {name!r} may not list itself")
+
+
+def _check_specs(manifest: Manifest) -> None:
+    for entries in (manifest.inputs, manifest.outputs):
+        names = [entry.name for entry in entries]
+        if len(set(names)) < len(names):
+            raise ArtifactError(f"manifest.json: two tensors have one name: {', '.join(names)}")
+        for entry in entries:
+            if not entry.shape or None in entry.shape[1:]:
+                raise ArtifactError(f"manifest.json: {entry.name}: only the first dimension can be the batch (null)")

@@ -1,0 +1,221 @@
+"""Artifacts on disk: writing is atomic, reading verifies every digest before anything is used.
+
+`manifest.sha256` holds the manifest's digest in the form of sha256sum, so that a changed byte is found in every file
+and `sha256sum -c` works. Digests find damage and mix-ups; they are no signature. To pin an artifact against somebody
+who can rewrite the whole folder, keep `Artifact.sha256` elsewhere and pass it to `read_artifact`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec
+
+from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, decode_manifest
+from core.errors import ArtifactError, DigestError
+from core.program import Precision, Program
+
+MANIFEST = "manifest.json"
+MANIFEST_DIGEST = "manifest.sha256"
+_DIRECTORY_DEPTH = 5
+P = ParamSpec("P")
+_REMEDY = "copy the artifact again from where it was made, or make it again"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified artifact. Everything here is the bytes that were verified; the folder is not read again.
+
+    sealed, evidence and documents map names ('preprocess.json', 'evidence.html', ...) to bytes; sha256 is the
+    manifest's digest, which fixes all other bytes.
+    """
+
+    directory: Path
+    manifest: Manifest
+    sha256: str
+    sealed: Mapping[str, bytes]
+    evidence: Mapping[str, bytes]
+    documents: Mapping[str, bytes]
+    programs: tuple[Program, ...]
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that `program` has, bf16 included when the fp32 file is there."""
+        held = tuple(program.precision for program in self.programs)
+        return (*held, "bf16") if "fp32" in held and "bf16" not in held else held
+
+    def program(self, precision: Precision) -> Program:
+        """Raises ArtifactError when the artifact has no such program. bf16 falls back to the fp32 file, which it is."""
+        by_precision = {program.precision: program for program in self.programs}
+        found = by_precision.get(precision)
+        if found is None and precision == "bf16" and "fp32" in by_precision:
+            plain = by_precision["fp32"]
+            found = Program(plain.content, "bf16", plain.inputs, plain.outputs)
+        if found is None:
+            raise ArtifactError(f"{self.directory}: no {precision} program; it has {', '.join(self.precisions)}")
+        return found
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What verifying found about one file; `fault` is empty when nothing is wrong."""
+
+    file: str
+    fault: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.fault
+
+
+def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> Artifact:
+    """Read and verify a whole artifact. Raises ArtifactError, and DigestError for bytes that are not those sealed."""
+    folder = _standing(Path(directory))
+    sha256, manifest = _read_manifest(folder)
+    if expected_sha256 is not None and sha256 != expected_sha256:
+        raise DigestError(f"{folder}: found the artifact {sha256}, expected {expected_sha256}")
+    _check_extra(folder, manifest)
+    contents = {entry.file: _read_entry(folder, entry) for entry in manifest.files()}
+    inputs = tuple(entry.spec() for entry in manifest.inputs)
+    outputs = tuple(entry.spec() for entry in manifest.outputs)
+    return Artifact(
+        directory=folder,
+        manifest=manifest,
+        sha256=sha256,
+        sealed={entry.file.removeprefix("sealed/"): contents[entry.file] for entry in manifest.sealed},
+        evidence={entry.file: contents[entry.file] for entry in manifest.evidence},
+        documents={entry.file: contents[entry.file] for entry in manifest.documents},
+        programs=tuple(Program(contents[e.file], e.precision, inputs, outputs) for e in manifest.programs),
+    )
+
+
+def verify_artifact(directory: Path | str) -> list[FileCheck]:
+    """Check every file and go on after a fault: one FileCheck a file. Raises nothing for a bad artifact."""
+    try:
+        folder = _standing(Path(directory))
+        _, manifest = _read_manifest(folder)
+    except ArtifactError as error:
+        return [FileCheck(MANIFEST, str(error))]
+    checks = [FileCheck(entry.file, _fault(_read_entry, folder, entry)) for entry in manifest.files()]
+    extra = _fault(_check_extra, folder, manifest)
+    return [FileCheck(MANIFEST), *checks, *([FileCheck("(other files)", extra)] if extra else [])]
+
+
+def _fault(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> str:
+    try:
+        check(*args, **kwargs)
+    except ArtifactError as error:
+        return str(error)
+    return ""
+
+
+def previous_of(directory: Path) -> Path:
+    """Where the old artifact stands for the moment between two renames, on systems that cannot swap folders at once."""
+    return directory.with_name(f".{directory.name}.previous")
+
+
+def _standing(directory: Path) -> Path:
+    """The folder to read: the named one or, when a replacement was cut short, the old one beside it."""
+    if directory.is_dir():
+        return directory
+    if not os.path.lexists(directory) and previous_of(directory).is_dir():
+        return previous_of(directory)
+    found = "is not a folder" if os.path.lexists(directory) else "does not exist"
+    raise ArtifactError(f"{directory} {found}; expected an artifact: a folder with {MANIFEST}")
+
+
+def _read_manifest(folder: Path) -> tuple[str, Manifest]:
+    content = _read_file(folder, MANIFEST, MANIFEST_BYTES)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if _read_file(folder, MANIFEST_DIGEST, 200) != render_manifest_digest(sha256):
+        raise DigestError(f"{folder / MANIFEST}: its bytes do not fit {MANIFEST_DIGEST}; {_REMEDY}")
+    return sha256, decode_manifest(content)
+
+
+def render_manifest_digest(sha256: str) -> bytes:
+    return f"{sha256}  {MANIFEST}\n".encode()
+
+
+def _read_entry(folder: Path, entry: FileEntry) -> bytes:
+    content = _read_file(folder, entry.file, entry.bytes, exact=True)
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise DigestError(f"{folder / entry.file}: its bytes are not those that were sealed; {_REMEDY}")
+    return content
+
+
+def _read_file(folder: Path, name: str, limit: int, *, exact: bool = False) -> bytes:
+    """At most `limit` bytes of a regular file that no link leads to; with `exact`, precisely so many."""
+    path = folder / name
+    try:
+        _check_kinds(folder, name)
+        # O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with closing(os.fdopen(handle, "rb", buffering=0)) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ArtifactError(f"{path} is not a regular file; {_REMEDY}")
+            if found.st_size > limit or (exact and found.st_size != limit):
+                wanted = f"{limit} were sealed" if exact else f"at most {limit} are read"
+                raise ArtifactError(f"{path}: found {found.st_size} bytes, {wanted}; {_REMEDY}")
+            content = _read_all(file.fileno(), found.st_size)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing; {_REMEDY}") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
+    return content
+
+
+def _read_all(handle: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size > 0 and (part := os.read(handle, min(size, 1 << 24))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _check_kinds(folder: Path, name: str) -> None:
+    """Refuse links and special files on the way from the artifact's folder to the file."""
+    path = folder
+    parts = name.split("/")
+    for index, part in enumerate(parts):
+        path = path / part
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise ArtifactError(f"{path} is a link; an artifact holds its files itself; {_REMEDY}")
+        if not (stat.S_ISREG(mode) if index == len(parts) - 1 else stat.S_ISDIR(mode)):
+            raise ArtifactError(f"{path} is not a regular {'file' if index == len(parts) - 1 else 'folder'}; {_REMEDY}")
+
+
+def _check_extra(folder: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError when the folder holds anything that the manifest does not name."""
+    known = {MANIFEST, MANIFEST_DIGEST, *(entry.file for entry in manifest.files())}
+    folders = {name.rsplit("/", count)[0] for name in known for count in range(1, name.count("/") + 1)}
+    seen = 0
+    try:
+        for path, entries in _scan(folder):
+            for entry in entries:
+                seen += 1
+                name = f"{path}{entry.name}"
+                inner = entry.is_dir(follow_symlinks=False)
+                if name not in (folders if inner else known) or seen > 4 * FILE_COUNT:
+                    raise ArtifactError(f"{folder / name} is not in {MANIFEST}; move it out of the artifact")
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be listed: {error.strerror or error}") from error
+
+
+def _scan(folder: Path) -> list[tuple[str, list[os.DirEntry[str]]]]:
+    found: list[tuple[str, list[os.DirEntry[str]]]] = []
+    waiting = [""]
+    while waiting and len(found) < 4 * FILE_COUNT:
+        path = waiting.pop()
+        with os.scandir(folder / path) as listing:
+            entries = [entry for _, entry in zip(range(4 * FILE_COUNT + 1), listing, strict=False)]
+        found.append((path, entries))
+        if path.count("/") < _DIRECTORY_DEPTH:
+            waiting += [f"{path}{entry.name}/" for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return found
