@@ -1,0 +1,150 @@
+"""Model to Program: one small ONNX file, checked against the network that it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from core.errors import BackendError, UsageError
+from core.model import Model, StepRecord
+from core.program import Program
+from core.tensors import Tensors
+
+OPSET = 20
+"""What ONNX Runtime 1.23 and OpenVINO 2026 both read, with uint8 QuantizeLinear."""
+
+TOLERANCE = 1e-3
+"""Largest difference of an output, relative to its largest value, that reordered float32 sums explain."""
+
+
+def export(model: Model) -> tuple[Program, StepRecord]:
+    """The network as an fp32 program whose first dimension is free.
+
+    BatchNorm is folded into the convolutions. Two random inputs run through network and program; the largest
+    difference is recorded. Raises UsageError when torch cannot export the network, BackendError when the program does
+    not give the network's outputs.
+    """
+    network = fuse_batch_norm(copy.deepcopy(model.network).cpu().float().eval())
+    try:
+        content = _exported(network, model)
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"export: {type(model.network).__name__} cannot become an ONNX program: {reason}") from error
+    program = Program(content, "fp32", model.inputs, model.outputs)
+    difference = _difference(network, program)
+    if difference > TOLERANCE:
+        raise BackendError(
+            f"export: the program's outputs differ from the network's by {difference:.2g} of their largest value, "
+            f"more than {TOLERANCE:g}; the network does something that the export does not keep"
+        )
+    facts = {"file_bytes": len(content), "opset": OPSET, "max_relative_difference": difference}
+    return program, StepRecord("export", {}, facts)
+
+
+def fuse_batch_norm(network: nn.Module) -> nn.Module:
+    """Fold every BatchNorm2d that follows a convolution in its parent's order into it; changes `network`.
+
+    Only children that stand next to each other under names that run in that order are folded here (`Sequential`, and
+    `convK` before `bnK` as torchvision writes it); what is left the exporter's own rules fold.
+    """
+    for parent in network.modules():
+        children = list(parent.named_children())
+        for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+            paired = isinstance(parent, nn.Sequential) or norm_name == name.replace("conv", "bn")
+            if paired and isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return network
+
+
+def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what no runtime reads (doc strings, exporter metadata, value infos, unused initializers); in place."""
+    graph = proto.graph
+    for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        holder.doc_string = ""
+        del holder.metadata_props[:]
+    del graph.value_info[:]
+    del proto.functions[:]
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    domains = {node.domain for node in graph.node}
+    imports = [entry for entry in proto.opset_import if entry.domain in domains | {"", "ai.onnx"}]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    proto.producer_name, proto.producer_version = "featherweight", ""
+    graph.name = "program"
+    return proto
+
+
+def _exported(network: nn.Module, model: Model) -> bytes:
+    batch = torch.export.Dim("batch", min=1)
+    example = tuple(
+        torch.full([2 if size is None else size for size in spec.shape], 0.5).to(getattr(torch, spec.dtype))
+        for spec in model.inputs
+    )
+    shapes = tuple({0: batch} if spec.shape and spec.shape[0] is None else None for spec in model.inputs)
+    with quiet(), torch.no_grad():
+        exported = torch.onnx.export(
+            network,
+            example,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in model.inputs],
+            output_names=[spec.name for spec in model.outputs],
+            dynamic_shapes=shapes,
+            optimize=True,
+        )
+    assert exported is not None  # None is only for the old exporter
+    proto = onnx.shape_inference.infer_shapes(slim(exported.model_proto))
+    onnx.checker.check_model(proto)
+    content: bytes = slim(proto).SerializeToString()
+    return content
+
+
+def _difference(network: nn.Module, program: Program) -> float:
+    generator = np.random.default_rng(0)
+    inputs: Tensors = {
+        spec.name: generator.random([2 if size is None else size for size in spec.shape]).astype(spec.dtype)
+        for spec in program.inputs
+    }
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
+    found = session.run([spec.name for spec in program.outputs], dict(inputs))
+    with torch.no_grad():
+        expected = network(*(torch.from_numpy(inputs[spec.name]) for spec in program.inputs))
+    wanted = (expected,) if isinstance(expected, Tensor) else tuple(expected)
+    return max(
+        float(np.abs(have - want.numpy()).max() / max(1.0, float(want.abs().max())))
+        for have, want in zip(found, wanted, strict=True)
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep libraries that print and log for their own developers from the terminal; errors still raise."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "")]
+    levels = [logger.level for logger in noisy]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in noisy:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(noisy, levels, strict=True):
+                logger.setLevel(level)
