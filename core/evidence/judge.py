@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
+import numpy as np
+
 from core.errors import Fault
+from core.evidence import statistics as s
+from core.evidence.measured import Measured, Predictions, check_same_cases
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -51,3 +56,131 @@ class Check:
     found: float | None
     limit: float
     explanation: str
+
+
+def all_passed(checks: Sequence[Check]) -> bool:
+    """Whether a candidate may be sealed: a limit that could not be measured is not kept."""
+    return all(check.status == "passed" for check in checks)
+
+
+def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Check, ...]:
+    """One Check for each limit that is set, in the order of the fields of Limits.
+
+    Raises DataError unless both were run on the same cases.
+    """
+    before, after = baseline.predictions, candidate.predictions
+    check_same_cases(before, after)
+    positive = before.labels == 1
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    right_before, right_after = before.decisions == positive, after.decisions == positive
+    checks: list[Check] = []
+    if limits.auc_loss is not None:
+        difference = s.roc_auc_difference(before.scores, after.scores, before.labels)
+        cases = f"{positives} positive and {negatives} negative cases"
+        checks.append(_loss_check("auc_loss", "AUC", difference, limits.auc_loss, cases))
+    if limits.sensitivity_loss is not None:
+        difference = s.paired_share_difference(right_before[positive], right_after[positive])
+        cases = f"{positives} positive cases"
+        checks.append(_loss_check("sensitivity_loss", "Sensitivity", difference, limits.sensitivity_loss, cases))
+    if limits.specificity_loss is not None:
+        difference = s.paired_share_difference(right_before[~positive], right_after[~positive])
+        cases = f"{negatives} negative cases"
+        checks.append(_loss_check("specificity_loss", "Specificity", difference, limits.specificity_loss, cases))
+    if limits.flip_ratio_max is not None:
+        checks.append(_flip_check(before, after, limits.flip_ratio_max))
+    if limits.latency_ratio_min is not None:
+        checks.append(_latency_check(baseline, candidate, limits.latency_ratio_min))
+    if limits.size_ratio_min is not None:
+        checks.append(_size_check(baseline, candidate, limits.size_ratio_min))
+    return tuple(checks)
+
+
+def warnings(baseline: Measured, candidate: Measured) -> tuple[str, ...]:
+    """What a reader must be told whatever the limits are, in plain lines."""
+    lines = []
+    if baseline.latency and candidate.latency:
+        ratio = s.median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
+        if ratio.low <= 1:
+            before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
+            lines.append(
+                f"{candidate.name} is not shown to be faster than {baseline.name} on this host: median {after:.3g} ms "
+                f"against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval {ratio.low:.2f} to "
+                f"{ratio.high:.2f})."
+            )
+    if baseline.size and candidate.size and candidate.size.bytes >= baseline.size.bytes:
+        before_size, after_size = baseline.size, candidate.size
+        lines.append(
+            f"{candidate.name} is not smaller than {baseline.name}: {after_size.bytes:,} bytes against "
+            f"{before_size.bytes:,}; gzipped {after_size.compressed_bytes:,} against {before_size.compressed_bytes:,}."
+        )
+    counts = baseline.predictions.confusion
+    for kind, number in (("positive", counts.positives), ("negative", counts.negatives)):
+        if number < FEW_CASES:
+            lines.append(f"Only {number} {kind} cases: the intervals are wide and what they say about them is little.")
+    return tuple(lines)
+
+
+FEW_CASES = 30
+
+
+def _loss_check(name: str, what: str, difference: s.Difference | None, limit: float, cases: str) -> Check:
+    if difference is None:
+        return Check(name, "not measured", None, limit, f"{what} cannot be compared on {cases}.")
+    worst = 0.0 - difference.low
+    text = (
+        f"{what} {_change(difference.estimate)}; with 95% confidence the loss is at most {_digits(max(worst, 0))}, "
+        f"and the limit is {_digits(limit)} ({cases})."
+    )
+    if worst <= limit:
+        return Check(name, "passed", worst, limit, text)
+    if -difference.estimate <= limit:
+        text += " The loss that was seen is inside the limit, but so few cases cannot show it: more are needed."
+    return Check(name, "failed", worst, limit, text)
+
+
+def _change(estimate: float) -> str:
+    if estimate == 0:
+        return "did not change"
+    return f"{'rose' if estimate > 0 else 'fell'} by {_digits(abs(estimate))}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _flip_check(before: Predictions, after: Predictions, limit: float) -> Check:
+    flips = s.flipped_decisions(before.decisions, after.decisions)
+    cases = len(before.ids)
+    found = flips.count / cases
+    text = (
+        f"{flips.count} of {cases} decisions changed ({found:.2%}): {len(flips.to_positive)} to positive, "
+        f"{len(flips.to_negative)} to negative; the limit is {limit:.2%}."
+    )
+    return Check("flip_ratio_max", "passed" if found <= limit else "failed", found, limit, text)
+
+
+def _latency_check(baseline: Measured, candidate: Measured, limit: float) -> Check:
+    if baseline.latency is None or candidate.latency is None:
+        return Check("latency_ratio_min", "not measured", None, limit, "Latency was not measured for both programs.")
+    before, after = baseline.latency, candidate.latency
+    if before.batch != after.batch:
+        text = f"Latency was measured at batch {before.batch} and {after.batch}, which cannot be compared."
+        return Check("latency_ratio_min", "not measured", None, limit, text)
+    ratio = s.median_ratio(before.samples_ms, after.samples_ms)
+    text = (
+        f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
+        f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "
+        f"{ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}."
+    )
+    return Check("latency_ratio_min", "passed" if ratio.low >= limit else "failed", ratio.low, limit, text)
+
+
+def _size_check(baseline: Measured, candidate: Measured, limit: float) -> Check:
+    if baseline.size is None or candidate.size is None:
+        return Check("size_ratio_min", "not measured", None, limit, "The size was not measured for both programs.")
+    found = baseline.size.bytes / candidate.size.bytes
+    text = (
+        f"{found:.2f} times smaller ({baseline.size.bytes:,} bytes to {candidate.size.bytes:,}); gzipped "
+        f"{baseline.size.compressed_bytes:,} to {candidate.size.compressed_bytes:,}; the limit is {limit:g}."
+    )
+    return Check("size_ratio_min", "passed" if found >= limit else "failed", found, limit, text)

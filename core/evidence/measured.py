@@ -1,0 +1,79 @@
+"""What is known of one program before anything is judged: its predictions on held-out cases and raw samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from core.errors import DataError
+from core.evidence import statistics as s
+from core.measure import Latency, Memory, Size, Throughput
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One program on N labelled cases.
+
+    ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
+    threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
+    there are none (then nothing is said about calibration). Raises DataError when these do not fit together.
+    """
+
+    ids: tuple[str, ...]
+    labels: s.Labels
+    scores: s.Floats
+    threshold: float
+    probabilities: s.Floats | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
+        if self.probabilities is not None:
+            lengths["probabilities"] = len(self.probabilities)
+        if len(set(lengths.values())) != 1 or not self.ids:
+            raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
+        if not np.isin(self.labels, [0, 1]).all():
+            raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+        self._check_finite("score", self.scores)
+        if self.probabilities is not None:
+            self._check_finite("probability", self.probabilities)
+            if self.probabilities.min() < 0 or self.probabilities.max() > 1:
+                raise DataError("predictions: found probabilities outside 0..1")
+
+    def _check_finite(self, what: str, values: s.Floats) -> None:
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            first = bad[0]
+            raise DataError(
+                f"predictions: case {self.ids[first]} has the {what} {values[first]} ({len(bad)} such cases)"
+            )
+
+    @cached_property
+    def decisions(self) -> s.Bools:
+        return np.asarray(self.scores >= self.threshold)
+
+    @cached_property
+    def confusion(self) -> s.Confusion:
+        return s.confusion(self.decisions, self.labels)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A program's predictions with what was measured of running it; None where nothing was."""
+
+    name: str
+    predictions: Predictions
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    memory: Memory | None = None
+    size: Size | None = None
+
+
+def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:
+    """Raises DataError unless both were made on the same cases in the same order: all comparisons are paired."""
+    if baseline.ids != candidate.ids or not np.array_equal(baseline.labels, candidate.labels):
+        raise DataError(
+            f"baseline ({len(baseline.ids)} cases) and candidate ({len(candidate.ids)} cases) were not run on the same "
+            "cases in the same order, so that they cannot be compared; run both on one HeldOut"
+        )

@@ -1,0 +1,267 @@
+"""Runs sessions and returns raw samples. Nothing is judged, averaged or pinned here: whoever measures chooses threads
+and device when opening a session and states them as Conditions; statistics come later (core.evidence)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from core.backends.base import Backend, Session
+from core.errors import BackendError, FeatherweightError, UsageError
+from core.program import Precision, Program
+from core.tensors import Tensors, TensorSpec, check_tensors
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what a session was measured, in the words of whoever opened it. host: names and values of the machine
+    (processor, memory, system), as core.hardware tells them."""
+
+    backend: str
+    precision: Precision
+    threads: int
+    device: str = "cpu"
+    host: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of single runs. samples_ms: float64 [runs], in the order they were taken; batch: cases a run."""
+
+    samples_ms: npt.NDArray[np.float64]
+    batch: int
+    conditions: Conditions
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Cases that one session finished in a stretch of wall time, one run after another."""
+
+    cases: int
+    elapsed_s: float
+    batch: int
+    conditions: Conditions
+
+    @property
+    def cases_per_s(self) -> float:
+        return self.cases / self.elapsed_s
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak resident memory of a fresh process. baseline_bytes: the interpreter with numpy, before the runtime was
+    imported; peak_bytes: the most at any time until the last run."""
+
+    baseline_bytes: int
+    peak_bytes: int
+    batch: int
+    conditions: Conditions
+
+    @property
+    def used_bytes(self) -> int:
+        """What the runtime, the opened program and its runs added to the interpreter."""
+        return self.peak_bytes - self.baseline_bytes
+
+
+@dataclass(frozen=True)
+class Size:
+    """A program's file, and the same file gzipped at level 9: weights set to zero show only there."""
+
+    bytes: int
+    compressed_bytes: int
+
+
+def measure_size(program: Program) -> Size:
+    return Size(len(program.content), len(gzip.compress(program.content, compresslevel=9, mtime=0)))
+
+
+def measure_latency(
+    session: Session, batches: Sequence[Tensors], *, conditions: Conditions, warmup: int = 10, repetitions: int = 100
+) -> Latency:
+    """Time `repetitions` runs after `warmup` untimed ones, going round the batches, which must all be of one size.
+
+    Raises UsageError for nothing to run, and what Session.run raises.
+    """
+    size = _common_batch(session, batches)
+    _require(repetitions > 0, f"repetitions: found {repetitions}, expected at least 1")
+    for run in range(warmup):
+        session.run(batches[run % len(batches)])
+    samples = [_timed_ms(session, batches[run % len(batches)]) for run in range(repetitions)]
+    return Latency(np.array(samples), size, conditions, (f"{warmup} untimed runs first",))
+
+
+def measure_interleaved(
+    sessions: Mapping[str, Session],
+    batches: Sequence[Tensors],
+    *,
+    conditions: Mapping[str, Conditions],
+    warmup: int = 10,
+    repetitions: int = 100,
+    block: int = 5,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> dict[str, Latency]:
+    """Time several sessions in turn, so that what else the host does hits all alike.
+
+    Each round goes through the sessions in a random order drawn from `seed`. A session's turn is one untimed run, which
+    brings its weights back into the caches that the others filled, and then `block` timed ones; the last turn may be
+    shorter, so that each session has `repetitions` samples. on_step(done, total) is called after each turn.
+
+    Raises UsageError for nothing to run, and what Session.run raises.
+    """
+    _require(bool(sessions), "no session to measure")
+    _require(sessions.keys() == conditions.keys(), f"sessions {sorted(sessions)}, conditions {sorted(conditions)}")
+    _require(repetitions > 0 and block > 0, f"repetitions {repetitions} and block {block} must be at least 1")
+    sizes = {name: _common_batch(session, batches) for name, session in sessions.items()}
+    for session in sessions.values():
+        for run in range(warmup):
+            session.run(batches[run % len(batches)])
+    names, generator = list(sessions), np.random.default_rng(seed)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    turns, total = 0, -(-repetitions // block) * len(names)
+    while turns < total:
+        for index in generator.permutation(len(names)):
+            name = names[index]
+            _take_turn(sessions[name], batches, samples[name], min(block, repetitions - len(samples[name])))
+            turns += 1
+            if on_step:
+                on_step(turns, total)
+    others = f"interleaved with {len(names) - 1} other sessions in random order, seed {seed}"
+    note = f"{warmup} untimed runs first, then 1 before each {block}; {others}"
+    return {name: Latency(np.array(samples[name]), sizes[name], conditions[name], (note,)) for name in names}
+
+
+def _take_turn(session: Session, batches: Sequence[Tensors], samples: list[float], runs: int) -> None:
+    session.run(batches[len(samples) % len(batches)])
+    for _ in range(runs):
+        samples.append(_timed_ms(session, batches[len(samples) % len(batches)]))
+
+
+def measure_throughput(
+    session: Session, batches: Sequence[Tensors], *, conditions: Conditions, seconds: float = 2.0, warmup: int = 3
+) -> Throughput:
+    """Run one batch after another until `seconds` have gone by; the last run is finished and counted."""
+    size = _common_batch(session, batches)
+    for run in range(warmup):
+        session.run(batches[run % len(batches)])
+    runs, start = 0, time.perf_counter()
+    elapsed = 0.0
+    while elapsed < seconds or not runs:
+        session.run(batches[runs % len(batches)])
+        runs += 1
+        elapsed = time.perf_counter() - start
+    return Throughput(runs * size, elapsed, size, conditions)
+
+
+def measure_peak_memory(
+    program: Program,
+    backend: Backend,
+    *,
+    conditions: Conditions,
+    batch: int = 1,
+    repetitions: int = 3,
+    timeout_s: float = 300,
+) -> Memory:
+    """Open and run the program in a fresh Python process and read the peak of its resident memory.
+
+    The new process imports this module (and numpy), notes its peak so far, then imports the backend's class by name,
+    makes it without arguments, opens the program with the conditions' device and threads, runs it on `batch` random
+    cases and notes the peak again. On Linux the peak is VmHWM of /proc/self/status, which starts afresh with each
+    process (ru_maxrss would start at this process's own); elsewhere it is ru_maxrss.
+
+    Raises BackendError with the reason when the process fails or takes longer than `timeout_s`.
+    """
+    kind = type(backend)
+    order = {
+        "backend": [kind.__module__, kind.__qualname__],
+        "device": conditions.device,
+        "threads": conditions.threads,
+        "batch": batch,
+        "repetitions": repetitions,
+        "precision": program.precision,
+        "inputs": [asdict(spec) for spec in program.inputs],
+        "outputs": [asdict(spec) for spec in program.outputs],
+    }
+    command = [sys.executable, "-m", "core.measure"]
+    stdin = json.dumps(order).encode() + b"\n" + program.content
+    try:
+        process = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BackendError(f"{backend.name}: measuring memory took longer than {timeout_s:g} s") from error
+    if process.returncode != 0:
+        reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise BackendError(f"{backend.name}: measuring memory ended with code {process.returncode}: {reason[-1]}")
+    found = json.loads(process.stdout.splitlines()[-1])
+    return Memory(found["baseline_bytes"], found["peak_bytes"], batch, conditions)
+
+
+def _measure_own_memory(stdin: BinaryIO) -> dict[str, int]:
+    """What the fresh process does."""
+    baseline = _peak_resident_bytes()
+    order = json.loads(stdin.readline())
+    specs = {side: tuple(_spec(spec) for spec in order[side]) for side in ("inputs", "outputs")}
+    program = Program(stdin.read(), order["precision"], specs["inputs"], specs["outputs"])
+    module, name = order["backend"]
+    backend = cast(Backend, getattr(import_module(module), name)())
+    generator = np.random.default_rng(0)
+    tensors = {spec.name: _random_cases(spec, order["batch"], generator) for spec in program.inputs}
+    with backend.open(program, device=order["device"], threads=order["threads"]) as session:
+        for _ in range(order["repetitions"]):
+            session.run(tensors)
+    return {"baseline_bytes": baseline, "peak_bytes": _peak_resident_bytes()}
+
+
+def _spec(fields: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
+
+
+def _random_cases(spec: TensorSpec, batch: int, generator: np.random.Generator) -> npt.NDArray[Any]:
+    shape = [batch if size is None else size for size in spec.shape]
+    return generator.uniform(size=shape).astype(spec.dtype)
+
+
+def _peak_resident_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource  # not on Windows, which is why it is not imported above
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _common_batch(session: Session, batches: Sequence[Tensors]) -> int:
+    sizes = {check_tensors(batch, session.inputs) for batch in batches}
+    _require(len(sizes) == 1, f"batches of sizes {sorted(sizes)}: expected at least one batch, all of one size")
+    return sizes.pop()
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
+
+
+def _timed_ms(session: Session, batch: Tensors) -> float:
+    start = time.perf_counter_ns()
+    session.run(batch)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write("\n" + json.dumps(_measure_own_memory(sys.stdin.buffer)))  # a line of its own: runtimes print
+    except FeatherweightError as failure:
+        sys.exit(str(failure))
