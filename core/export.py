@@ -14,7 +14,6 @@ import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.errors import BackendError, UsageError
 from core.model import Model, StepRecord
@@ -31,11 +30,11 @@ TOLERANCE = 1e-3
 def export(model: Model) -> tuple[Program, StepRecord]:
     """The network as an fp32 program whose first dimension is free.
 
-    BatchNorm is folded into the convolutions. Two random inputs run through network and program; the largest
-    difference is recorded. Raises UsageError when torch cannot export the network, BackendError when the program does
-    not give the network's outputs.
+    The exporter's rules fold BatchNorm into the convolutions. Two random inputs run through network and program; the
+    largest difference is recorded. Raises UsageError when torch cannot export the network, BackendError when the
+    program does not give the network's outputs.
     """
-    network = fuse_batch_norm(copy.deepcopy(model.network).cpu().float().eval())
+    network = copy.deepcopy(model.network).cpu().float().eval()
     try:
         content = _exported(network, model)
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
@@ -50,22 +49,6 @@ def export(model: Model) -> tuple[Program, StepRecord]:
         )
     facts = {"file_bytes": len(content), "opset": OPSET, "max_relative_difference": difference}
     return program, StepRecord("export", {}, facts)
-
-
-def fuse_batch_norm(network: nn.Module) -> nn.Module:
-    """Fold every BatchNorm2d that follows a convolution in its parent's order into it; changes `network`.
-
-    Only children that stand next to each other under names that run in that order are folded here (`Sequential`, and
-    `convK` before `bnK` as torchvision writes it); what is left the exporter's own rules fold.
-    """
-    for parent in network.modules():
-        children = list(parent.named_children())
-        for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
-            paired = isinstance(parent, nn.Sequential) or norm_name == name.replace("conv", "bn")
-            if paired and isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
-                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
-    return network
 
 
 def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -108,7 +91,8 @@ def _exported(network: nn.Module, model: Model) -> bytes:
             dynamic_shapes=shapes,
             optimize=True,
         )
-    assert exported is not None  # None is only for the old exporter
+    if exported is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
     proto = onnx.shape_inference.infer_shapes(slim(exported.model_proto))
     onnx.checker.check_model(proto)
     content: bytes = slim(proto).SerializeToString()
@@ -139,7 +123,8 @@ def quiet() -> Iterator[None]:
     """Keep libraries that print and log for their own developers from the terminal; errors still raise."""
     noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "")]
     levels = [logger.level for logger in noisy]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    out = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         warnings.simplefilter("ignore")
         for logger in noisy:
             logger.setLevel(logging.ERROR)

@@ -154,8 +154,4 @@ def _facts(network: nn.Module, example: tuple[Tensor, ...]) -> tuple[int, int]:
 
 
 def _widths(network: nn.Module) -> dict[str, int]:
-    return {
-        name: module.weight.shape[0]
-        for name, module in network.named_modules()
-        if isinstance(module, _LAYERS)
-    }
+    return {name: module.weight.shape[0] for name, module in network.named_modules() if isinstance(module, _LAYERS)}

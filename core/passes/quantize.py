@@ -1,4 +1,4 @@
-"""Static int8 as ONNX QDQ: unsigned activations, signed weights per channel, which both ONNX Runtime and OpenVINO run fast.
+"""Static int8 as ONNX QDQ with unsigned activations and signed weights per channel: fast in ONNX Runtime and OpenVINO.
 
 Signed activations are several times slower in ONNX Runtime on x86: its kernels multiply unsigned by signed bytes.
 """

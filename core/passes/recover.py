@@ -48,20 +48,21 @@ def recover(
         step.epochs, steps, step.learning_rate, step.weight_decay, ema_decay=step.ema_decay, mixed_precision=mixed
     )
     masks = [weight != 0 for weight in prunable_weights(network)] if keep_zeros else []
-    run = Fit(network, schedule, distillation_loss(mentor, step.teacher_weight, step.temperature, mixed_precision=mixed))
+    loss = distillation_loss(mentor, step.teacher_weight, step.temperature, mixed_precision=mixed)
+    run = Fit(network, schedule, loss)
     losses, done = [], 0
 
-    def stepped(loss: float) -> None:
+    def stepped(value: float) -> None:
         nonlocal done
         done += 1
         _apply(masks, network)
-        on_step(done, step.epochs * steps, loss)
+        on_step(done, step.epochs * steps, value)
 
     for epoch in range(step.epochs):
         losses.append(run.run_epoch(batches(epoch), stepped))
     averaged = run.averaged.eval().to(memory_format=torch.contiguous_format)
     _apply(masks, averaged)
-    facts = {"steps": done, "losses": [round(loss, 5) for loss in losses], "mixed_precision": mixed}
+    facts = {"steps": done, "losses": [round(mean, 5) for mean in losses], "mixed_precision": mixed}
     return Model(averaged, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
 
 

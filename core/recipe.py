@@ -1,0 +1,410 @@
+"""Recipe: what to do to a network, where to measure it and what it must keep. A versioned TOML file.
+
+    version = 1
+    name = "chest-xray"
+    seed = 0
+
+    [source]
+    task = "imaging"            # an entry point of the group featherweight.tasks; the other keys are the app's own
+    weights = "model.safetensors"
+
+    [[step]]
+    kind = "prune-channels"
+    ratio = [0.3, 0.5, 0.7]     # several values: each is tried
+
+    [[step]]
+    kind = "recover"
+    epochs = 6
+
+    [[step]]
+    kind = "quantize"
+    precision = "int8"
+
+    [measure]
+    backends = ["onnxruntime", "openvino"]
+
+    [limits]
+    auc_loss = 0.005
+
+Parsing is pure and reports every fault of a file at once, each with its key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import math
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, assert_never
+
+from core.errors import Fault, RecipeError, UsageError
+from core.evidence.judge import Limits
+from core.passes.steps import (
+    STEPS,
+    Bound,
+    Choice,
+    Number,
+    PruneChannelsStep,
+    PruneWeightsStep,
+    QuantizeStep,
+    RecoverStep,
+    Step,
+    bounded,
+)
+
+VERSION = 1
+MAX_CANDIDATES = 200
+_MAX_BYTES = 1_000_000
+
+Setting = str | int | float | bool | tuple["Setting", ...]
+Value = float | str
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One [[step]]: the step with the first value of every list, and the lists. Lists are tried in all combinations."""
+
+    step: Step
+    lists: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+
+    def steps(self) -> tuple[Step, ...]:
+        names = [name for name, _ in self.lists]
+        rows = itertools.product(*(values for _, values in self.lists))
+        given = {item.name: getattr(self.step, item.name) for item in fields(self.step)}
+        return tuple(type(self.step)(**given | dict(zip(names, row, strict=True))) for row in rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    task: str
+    settings: tuple[tuple[str, Setting], ...] = ()
+    """The app's own keys, sorted by name; core does not understand them."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Candidates run interleaved with the baseline on every backend named here that the host has."""
+
+    backends: tuple[str, ...] = ("onnxruntime",)
+    threads: int = bounded(Number(1, 1024, whole=True), default=1)
+    batch: int = bounded(Number(1, 4096, whole=True), default=1)
+    repetitions: int = bounded(Number(3, 1_000_000, whole=True), default=100)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    source: Source
+    steps: tuple[Choices, ...]
+    measure: Measure = field(default_factory=Measure)
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(render_recipe(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One concrete chain of steps."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        return " > ".join(describe(step) for step in self.steps) or "as it is"
+
+
+def candidates(recipe: Recipe) -> tuple[Candidate, ...]:
+    """Every combination of the values that the steps list, in the file's order."""
+    return tuple(Candidate(chain) for chain in itertools.product(*(choices.steps() for choices in recipe.steps)))
+
+
+def describe(step: Step) -> str:
+    """A step in a few words, for tables."""
+    match step:
+        case PruneChannelsStep():
+            return f"prune channels {step.ratio:g}" + (" across layers" if step.scope == "network" else "")
+        case PruneWeightsStep():
+            return f"prune weights {step.sparsity:g}"
+        case RecoverStep():
+            return f"recover {step.epochs} epochs"
+        case QuantizeStep():
+            return step.precision if step.precision == "bf16" else f"int8 {step.method}"
+        case _:
+            assert_never(step)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UsageError for a file that cannot be read, RecipeError for its faults."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
+    if len(content) > _MAX_BYTES:
+        raise UsageError(f"{path}: found more than {_MAX_BYTES} bytes, which no recipe needs; check the path")
+    try:
+        return parse_recipe(content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
+        raise RecipeError(str(path), [fault]) from error
+
+
+def parse_recipe(text: str, source: str = "recipe") -> Recipe:
+    """Raises RecipeError with every fault of the text; `source` is the name that its message gives the text."""
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(source, [Fault("file", f"not TOML: {error}")]) from error
+    reader = _Reader()
+    recipe = reader.recipe(table)
+    if reader.faults or recipe is None:
+        raise RecipeError(source, reader.faults)
+    return recipe
+
+
+def render_recipe(recipe: Recipe) -> str:
+    """TOML that parses to the same recipe; every value is written, defaults too."""
+    lines = [f"version = {VERSION}", f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}", "", "[source]"]
+    lines.append(f"task = {_toml(recipe.source.task)}")
+    lines += [f"{_key(name)} = {_toml(value)}" for name, value in recipe.source.settings]
+    for choices in recipe.steps:
+        lists = dict(choices.lists)
+        lines += ["", "[[step]]", f"kind = {_toml(choices.step.kind)}"]
+        lines += [f"{name} = {_toml(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
+    lines += ["", "[measure]", *(f"{name} = {_toml(value)}" for name, value in asdict(recipe.measure).items())]
+    lines += ["", "[limits]"]
+    lines += [f"{name} = {_toml(value)}" for name, value in asdict(recipe.limits).items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Setting | list[Setting]) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value)  # the shortest text that reads back as the same number; inf and nan are TOML too
+        case str():
+            # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case tuple() | list():
+            return "[" + ", ".join(_toml(item) for item in value) + "]"
+        case _:
+            assert_never(value)
+
+
+class _Reader:
+    """Walks the parsed table and collects faults instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def fault(self, key: str, message: str) -> None:
+        self.faults.append(Fault(key, message))
+
+    def recipe(self, table: Mapping[str, Any]) -> Recipe | None:
+        version = table.get("version")
+        if isinstance(version, bool) or version != VERSION:
+            self.fault("version", f"found {version!r}, expected {VERSION}")
+        self.known(table, "", ("version", "name", "seed", "source", "step", "measure", "limits"))
+        name = self.text(table, "name", "")
+        seed = self.value(table.get("seed", 0), "seed", Number(0, 2**63 - 1, whole=True))
+        source = self.source(self.table(table, "source"))
+        steps = self.steps(table.get("step", []))
+        measure = self.measure(self.table(table, "measure"))
+        limits = self.limits(self.table(table, "limits"))
+        if self.faults or name is None or source is None:
+            return None
+        return Recipe(name, source, steps, measure, limits, int(seed))
+
+    def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        found = parent.get(key, {})
+        if not isinstance(found, dict):
+            self.fault(key, f"found {_kind(found)}, expected a table [{key}]")
+            return {}
+        return found
+
+    def known(self, table: Mapping[str, Any], where: str, names: Collection[str]) -> None:
+        for key in table:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(names)}"
+                self.fault(f"{where}{key}", f"unknown key{hint}")
+
+    def text(self, table: Mapping[str, Any], key: str, where: str) -> str | None:
+        found = table.get(key)
+        if found is None:
+            self.fault(where + key, "missing; expected a text")
+        elif not isinstance(found, str) or not found.strip():
+            self.fault(where + key, f"found {_kind(found)}, expected a text")
+        else:
+            return found
+        return None
+
+    def source(self, table: Mapping[str, Any]) -> Source | None:
+        task = self.text(table, "task", "source.")
+        settings = []
+        for key in sorted(table.keys() - {"task"}):
+            value = self.setting(table[key], f"source.{key}")
+            if value is not None:
+                settings.append((key, value))
+        return None if task is None else Source(task, tuple(settings))
+
+    def setting(self, value: Any, key: str) -> Setting | None:
+        if isinstance(value, list):
+            items = [self.setting(item, f"{key}[{index}]") for index, item in enumerate(value)]
+            return tuple(item for item in items if item is not None)
+        if isinstance(value, str | int | float | bool):
+            return value
+        self.fault(key, f"found {_kind(value)}, expected a text, a number, true, false or a list of these")
+        return None
+
+    def steps(self, found: Any) -> tuple[Choices, ...]:
+        if not isinstance(found, list):
+            self.fault("step", f"found {_kind(found)}, expected [[step]] tables")
+            return ()
+        parsed: list[Choices] = []
+        kinds: list[str] = []
+        for index, table in enumerate(found):
+            key = f"step[{index}]"
+            if not isinstance(table, dict):
+                self.fault(key, f"found {_kind(table)}, expected a [[step]] table")
+                continue
+            kind = self.step_kind(table, key)
+            if kind is not None:
+                kinds.append(kind)
+                self.order(kinds, key)
+                choices = self.choices(table, STEPS[kind], key)
+                if choices is not None:
+                    parsed.append(choices)
+        count = math.prod(len(choices.steps()) for choices in parsed)
+        if count > MAX_CANDIDATES:
+            self.fault("step", f"the lists make {count} candidates, more than {MAX_CANDIDATES}; list fewer values")
+        return tuple(parsed)
+
+    def step_kind(self, table: Mapping[str, Any], key: str) -> str | None:
+        kind = table.get("kind")
+        if isinstance(kind, str) and kind in STEPS:
+            return kind
+        near = difflib.get_close_matches(str(kind), STEPS, n=1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        self.fault(f"{key}.kind", f"found {kind!r}, expected {Choice(tuple(STEPS))}{hint}")
+        return None
+
+    def order(self, kinds: list[str], key: str) -> None:
+        """The last of `kinds` is the step at `key`."""
+        *earlier, kind = kinds
+        if QuantizeStep.kind in earlier:
+            wrong = "a second quantize" if kind == QuantizeStep.kind else f"{kind} after quantize"
+            self.fault(f"{key}.kind", f"{wrong}; quantize comes once and last")
+        pruned = {PruneChannelsStep.kind, PruneWeightsStep.kind}
+        if kind == RecoverStep.kind and not pruned & set(earlier):
+            self.fault(f"{key}.kind", "recover without a prune step before it; there is nothing to recover from")
+        if kind == PruneChannelsStep.kind and PruneWeightsStep.kind in earlier:
+            self.fault(f"{key}.kind", "prune-channels after prune-weights; remove channels first, then single weights")
+
+    def choices(self, table: Mapping[str, Any], kind: type[Step], key: str) -> Choices | None:
+        before = len(self.faults)
+        self.known(table, f"{key}.", ["kind", *(item.name for item in fields(kind))])
+        first: dict[str, Any] = {}
+        lists: list[tuple[str, tuple[Value, ...]]] = []
+        for item in fields(kind):
+            name = f"{key}.{item.name}"
+            bound: Bound = item.metadata["bound"]
+            if item.name not in table:
+                if item.default is MISSING:
+                    self.fault(name, f"missing; expected {bound}")
+                continue
+            found = table[item.name]
+            if isinstance(found, list):
+                values = tuple(self.value(value, f"{name}[{index}]", bound) for index, value in enumerate(found))
+                if not values:
+                    self.fault(name, f"found an empty list, expected {bound}, or a list of several")
+                    continue
+                if len(set(values)) < len(values):
+                    self.fault(name, "the list holds a value twice; the same candidate would be tried twice")
+                lists.append((item.name, values))
+                first[item.name] = values[0]
+            else:
+                first[item.name] = self.value(found, name, bound)
+        if len(self.faults) > before:
+            return None
+        return Choices(kind(**first), tuple(lists))
+
+    def value(self, found: Any, key: str, bound: Bound) -> Any:
+        match bound:
+            case Choice():
+                if not isinstance(found, str) or found not in bound.options:
+                    self.fault(key, f"found {found!r}, expected {bound}")
+                return found
+            case Number():
+                if isinstance(found, bool) or not isinstance(found, int | float):
+                    self.fault(key, f"found {_kind(found)}, expected {bound}")
+                    return 0
+                if (bound.whole and not isinstance(found, int)) or not bound.low <= found <= bound.high:
+                    self.fault(key, f"found {found}, expected {bound}")
+                return found if bound.whole else float(found)
+            case _:
+                assert_never(bound)
+
+    def measure(self, table: Mapping[str, Any]) -> Measure:
+        self.known(table, "measure.", [item.name for item in fields(Measure)])
+        values: dict[str, Any] = {}
+        for item in fields(Measure):
+            if item.name in table and item.metadata:
+                values[item.name] = self.value(table[item.name], f"measure.{item.name}", item.metadata["bound"])
+        backends = table.get("backends", ["onnxruntime"])
+        if not isinstance(backends, list) or not backends or not all(isinstance(name, str) for name in backends):
+            self.fault("measure.backends", f"found {backends!r}, expected a list of backends' names")
+            return Measure()
+        if len(set(backends)) < len(backends):
+            self.fault("measure.backends", "the list names a backend twice")
+        return Measure(backends=tuple(backends), **values)
+
+    def limits(self, table: Mapping[str, Any]) -> Limits:
+        names = [item.name for item in fields(Limits)]
+        self.known(table, "limits.", names)
+        values: dict[str, float] = {}
+        for name in names:
+            if name in table:
+                found = table[name]
+                if isinstance(found, bool) or not isinstance(found, int | float):
+                    self.fault(f"limits.{name}", f"found {_kind(found)}, expected a number")
+                else:
+                    values[name] = float(found)
+        limits = Limits(**values)
+        self.faults.extend(limits.faults())
+        return limits
+
+
+def _kind(value: Any) -> str:
+    """A TOML value's type in plain words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value!r}" if value.strip() else "an empty text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
