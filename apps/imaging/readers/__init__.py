@@ -1,0 +1,135 @@
+"""Files become frames. One file a format, found by its first bytes and never by its name.
+
+A file never raises and never vanishes from the results: it gives frames, or rejected rows with one of these reasons.
+
+    vanished                      it was listed and is no longer there
+    unreadable                    the system refuses to open or read it (permission, disk, network share)
+    not-a-file                    a folder, pipe, socket or device
+    empty                         no bytes
+    too-large                     bytes, samples or frames above `Limits`
+    not-an-image                  neither DICOM, JPEG, PNG nor TIFF by its first bytes
+    no-pixel-data                 DICOM without an image (structured report, plan, waveform, encapsulated PDF, ...)
+    unsupported-transfer-syntax   DICOM whose pixels are coded (or encrypted) in a way no installed decoder reads
+    unsupported-photometric       DICOM whose photometric interpretation cannot become grey, or contradicts its samples
+    bad-header                    rows, columns, frames, bits or look-up tables that cannot be right
+    corrupt                       truncated or damaged
+    bad-values                    pixels that are not numbers (NaN, infinity)
+    out-of-memory                 it fits the limits, and still not this process' memory
+    decoder-crashed, timeout      given by `apps.imaging.decode`: the worker died, or did not answer in time
+
+A message carries the path, header numbers, UIDs and an exception's type, never its text: the text may quote an
+element's value, and elements hold names and birth dates.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from apps.imaging.frames import Frame, FrameId, Rejected
+from apps.imaging.readers.base import Limits, Reader, RefusedError
+from apps.imaging.readers.sources import Item, find_items
+from apps.imaging.settings import Preprocess
+
+__all__ = ["FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """name: for people; matches: whether a file that begins with these bytes is one; module: has `decode_file`, a Reader,
+    and is imported with the first such file."""
+
+    name: str
+    matches: Callable[[bytes], bool]
+    module: str
+
+
+def _is_dicom(head: bytes) -> bool:
+    """PS3.10 files have DICM at byte 128. Older ones begin with an element of group 2 or 8, in either byte order, with an
+    explicit type or a plausible length."""
+    if head[128:132] == b"DICM":
+        return True
+    for order in ("little", "big"):
+        group = int.from_bytes(head[:2], order)  # type: ignore[arg-type]
+        element = int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
+        length = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        explicit = head[4:6].isalpha() and head[4:6].isupper()
+        if len(head) >= 8 and group in (2, 8) and element <= 0x100 and (explicit or length <= 64):
+            return True
+    return False
+
+
+FORMATS = (
+    # DICOM stands first: its preamble may be the head of a TIFF as well (PS3.10 7.1).
+    Format("DICOM", _is_dicom, "apps.imaging.readers.dicom"),
+    Format("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), "apps.imaging.readers.raster"),
+    Format("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), "apps.imaging.readers.raster"),
+    Format(
+        "TIFF", lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), "apps.imaging.readers.raster"
+    ),
+)
+
+
+def read_frames(item: Item, preprocess: Preprocess, limits: Limits = Limits()) -> Iterator[Frame | Rejected]:  # noqa: B008
+    """One file's frames in order, at least one row; in this process (`apps.imaging.decode` gives it to others).
+
+    A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
+    """
+    start = time.perf_counter()
+    try:
+        content = read_content(item.path, limits.file_bytes)
+        for found in _reader(content)(content, item.source, preprocess, limits):
+            if isinstance(found, Rejected):
+                yield found
+            else:
+                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3)
+            start = time.perf_counter()
+    except RefusedError as error:
+        yield Rejected(FrameId(item.source, 0), error.reason, str(error))
+    except MemoryError:
+        yield Rejected(FrameId(item.source, 0), "out-of-memory", "the file is too large for this process' memory")
+
+
+def read_content(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file. Never waits for a pipe or device. Raises RefusedError."""
+    try:
+        # Looked at before it is opened (opening a device may already do something) and again afterwards (it may be another).
+        _check_regular(path.stat().st_mode)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            _check_regular(os.fstat(descriptor).st_mode)
+            size = os.fstat(descriptor).st_size
+            content = b"" if size > limit else file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RefusedError(
+            "vanished", "no such file; it was listed, or a folder on its way was there, and is no more"
+        ) from None
+    except (OSError, ValueError) as error:
+        cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+        raise RefusedError("unreadable", f"the file cannot be opened or read: {cause}") from None
+    if max(size, len(content)) > limit:
+        raise RefusedError("too-large", f"found {max(size, len(content))} bytes, at most {limit} are read")
+    if not content:
+        raise RefusedError("empty", "the file has no bytes")
+    return content
+
+
+def _check_regular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = "folder that cannot be listed or is listed as a file" if stat.S_ISDIR(mode) else "pipe, socket or device"
+        raise RefusedError("not-a-file", f"found a {kind}; expected a regular file")
+
+
+def _reader(content: bytes) -> Reader:
+    head = content[:132]
+    for known in FORMATS:
+        if known.matches(head):
+            return cast(Reader, importlib.import_module(known.module).decode_file)
+    expected = ", ".join(known.name for known in FORMATS)
+    raise RefusedError("not-an-image", f"the first bytes are {content[:4].hex(' ')}; expected one of {expected}")

@@ -1,0 +1,65 @@
+"""What every reader of a format shares: the bounds, the refusal, and the shape of a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.imaging.frames import FrameId, Rejected
+from apps.imaging.settings import Preprocess
+from core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Checked before anything of that size is decoded. file_bytes also bounds what a deflated file may grow to; samples:
+    rows x columns x samples per pixel x frames of a file; frames: of a file (a frame is `side` x `side` float32 in results)."""
+
+    file_bytes: int = 1 << 30
+    samples: int = 1 << 28
+    frames: int = 1024
+
+
+class RefusedError(DataError):
+    """A file or frame that cannot be classified; becomes a Rejected row. reason: a code of `apps.imaging.readers`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A frame before it is timed: float32 [side, side] in 0..1."""
+
+    id: FrameId
+    pixels: npt.NDArray[np.float32]
+
+
+class Reader(Protocol):
+    """Decodes the bytes of one file to its frames, in order. Raises RefusedError when nothing in it can be classified."""
+
+    def __call__(
+        self, content: bytes, source: str, preprocess: Preprocess, limits: Limits
+    ) -> Iterator[Pixels | Rejected]: ...
+
+
+def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limits) -> None:
+    """Raise RefusedError unless the header's numbers are positive and within `limits`."""
+    if min(rows, columns, samples, frames) < 1:
+        raise RefusedError(
+            "bad-header",
+            f"found {rows} rows, {columns} columns, {samples} samples per pixel, {frames} frames; all must be positive",
+        )
+    if frames > limits.frames:
+        raise RefusedError("too-large", f"found {frames} frames, at most {limits.frames} are read; split the file")
+    total = rows * columns * samples * frames
+    if total > limits.samples:
+        raise RefusedError(
+            "too-large",
+            f"found {rows} x {columns} x {samples} x {frames} = {total} samples, at most {limits.samples} are read",
+        )

@@ -1,0 +1,46 @@
+"""A decoding plugin for pydicom: the lossless codecs of imagecodecs, which give the same values sooner.
+
+Only where any conforming decoder must give identical values: lossless JPEG, JPEG-LS and JPEG 2000. (Lossy JPEG may
+differ by one grey level between decoders, so it stays with pydicom's own plugins.) pydicom calls the three names below:
+https://pydicom.github.io/pydicom/stable/guides/decoding/decoder_plugins.html
+"""
+
+from __future__ import annotations
+
+import imagecodecs
+import numpy as np
+from pydicom import uid
+from pydicom.pixels.decoders.base import DecodeRunner
+
+PLUGIN = "imagecodecs"
+
+_DECODERS = {
+    uid.JPEGLossless: imagecodecs.jpeg8_decode,
+    uid.JPEGLosslessSV1: imagecodecs.jpeg8_decode,
+    uid.JPEGLSLossless: imagecodecs.jpegls_decode,
+    uid.JPEGLSNearLossless: imagecodecs.jpegls_decode,
+    uid.JPEG2000Lossless: imagecodecs.jpeg2k_decode,
+    uid.JPEG2000: imagecodecs.jpeg2k_decode,
+}
+
+DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in _DECODERS}
+
+
+def is_available(syntax: str) -> bool:
+    return syntax in _DECODERS
+
+
+def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
+    """The frame's samples, colour by pixel. Raises ValueError when the codestream is of another size than the header says
+    (pydicom then tries its own plugins)."""
+    frame: np.ndarray = _DECODERS[runner.transfer_syntax](src)
+    expected = (runner.rows, runner.columns, runner.samples_per_pixel)
+    found = frame.shape if frame.ndim == 3 else (*frame.shape, 1)
+    if found != expected or frame.dtype.kind not in "ui":
+        raise ValueError(f"codestream of {found} {frame.dtype}, header says {expected}")
+    if runner.samples_per_pixel > 1:
+        runner.set_option("planar_configuration", 0)
+        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
+            runner.set_option("photometric_interpretation", "RGB")  # OpenJPEG undoes the transform
+    runner.set_option("bits_allocated", frame.dtype.itemsize * 8)
+    return bytearray(frame.tobytes())  # writeable: pydicom corrects signs in place

@@ -1,0 +1,334 @@
+"""DICOM files by pydicom: bytes -> data set -> stored values -> grey frames (the steps are in `apps.imaging.pixels`).
+
+What is taken when a file says several things: functional groups of the frame before shared ones before the data set's own
+(PS3.3 C.7.6.16); a modality LUT before rescale; a VOI LUT before a window; the first of several windows. A window that the
+standard does not allow (width 0, say) is no window. Colour is BT.601 luma; of YBR_FULL it is Y as stored. The Presentation
+LUT Shape is not applied: where the standard requires it, it repeats what MONOCHROME1 says.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import generate_frames
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes
+
+from apps.imaging.frames import FrameId, Rejected
+from apps.imaging.pixels import Greyscale, Lut, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
+from apps.imaging.readers import codecs
+from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_size
+from apps.imaging.settings import Preprocess
+
+# What pydicom and its plugins are known to raise on damaged files. MemoryError is not here: the caller names it.
+PYDICOM_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,  # all plugins failed; RecursionError from sequences nested without end
+    StopIteration,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A header that has been checked. decoder: pydicom's, with the faster codecs added."""
+
+    dataset: Dataset
+    decoder: Decoder
+    photometric: str
+    frames: int
+
+
+def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Pixels | Rejected]:
+    """The frames of a DICOM file; the first that cannot be decoded ends it with a Rejected."""
+    names = FrameId(source, 0)
+    index = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of every deviation; the pixels decide
+            dataset = parse_dataset(content, limits)
+            names = _names(source, dataset)
+            image = _check_image(dataset, limits)
+            for index, (stored, photometric) in enumerate(_decode(image, limits, raw=True)):
+                grey = _grey_frame(image, stored, photometric, index, preprocess.side)
+                yield Pixels(_numbered(names, index), grey)
+    except RefusedError as error:
+        yield Rejected(_numbered(names, index), error.reason, str(error))
+    except PYDICOM_ERRORS as error:
+        yield Rejected(
+            _numbered(names, index), "corrupt", f"cannot be decoded ({type(error).__name__}); is the file truncated?"
+        )
+
+
+def read_pixel_array(path: Path, limits: Limits = Limits()) -> npt.NDArray[Any]:  # noqa: B008
+    """Stored values of all frames, exactly those of pydicom's `pixel_array`: [H, W], [H, W, 3], or with frames in front; YBR
+    as RGB. Raises RefusedError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _check_image(parse_dataset(path.read_bytes(), limits), limits)
+            frames = [stored for stored, _ in _decode(image, limits, raw=False)]
+    except PYDICOM_ERRORS as error:
+        if isinstance(error, RefusedError):
+            raise
+        raise RefusedError("corrupt", f"{path}: cannot be decoded ({type(error).__name__})") from error
+    # np.stack would turn big-endian values into native ones; pydicom keeps them.
+    return frames[0] if len(frames) == 1 else np.stack(frames, dtype=frames[0].dtype, casting="no")
+
+
+def parse_dataset(content: bytes, limits: Limits) -> Dataset:
+    """The data set, with `file_meta`. Raises RefusedError for a deflated one that grows beyond `limits.file_bytes`, and what
+    pydicom raises (PYDICOM_ERRORS)."""
+    if DeflatedExplicitVRLittleEndian.encode() in content[:4096]:
+        file = io.BytesIO(content)
+        read_preamble(file, force=True)
+        meta = FileMetaDataset(
+            read_dataset(
+                file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _size: tag >= 0x30000
+            )
+        )
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # pydicom inflates without a bound, and a kilobyte may hold a gigabyte.
+            inflated = io.BytesIO(_inflate(file.read(), limits.file_bytes))
+            dataset = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
+            dataset.file_meta = meta
+            return dataset
+    return dcmread(io.BytesIO(content), force=True)
+
+
+def _inflate(content: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = stream.decompress(content, limit + 1)
+    if len(inflated) > limit:
+        raise RefusedError("too-large", f"the deflated data set grows beyond {limit} bytes")
+    if not stream.eof:
+        raise RefusedError("corrupt", "the deflated data set ends too early")
+    return inflated
+
+
+def _names(source: str, dataset: Dataset) -> FrameId:
+    found = (str(dataset.get(f"{level}InstanceUID", "")) for level in ("Study", "Series", "SOP"))
+    # Anything that is not a UID could be a name or number of a patient.
+    return FrameId(source, 0, *(value if re.fullmatch(r"[0-9.]{1,64}", value) else "" for value in found))
+
+
+def _numbered(names: FrameId, frame: int) -> FrameId:
+    return FrameId(names.source, frame, names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
+
+
+def _check_image(dataset: Dataset, limits: Limits) -> _Image:
+    if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
+        raise RefusedError("no-pixel-data", "the DICOM file holds no image")
+    decoder = _decoder(getattr(dataset, "file_meta", FileMetaDataset()).get("TransferSyntaxUID"))
+    numbers = [_positive(dataset, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel")]
+    frames = 1 if dataset.get("NumberOfFrames") in (None, "") else _positive(dataset, "NumberOfFrames")
+    check_size(*numbers, frames, limits)
+    if "PixelData" in dataset:
+        _positive(dataset, "BitsAllocated")
+        _positive(dataset, "BitsStored")
+    photometric = str(dataset.get("PhotometricInterpretation", "")).strip()
+    samples = 1 if photometric in (*_MONOCHROME, "PALETTE COLOR") else 3 if photometric in _COLOUR else 0
+    if samples != numbers[2]:
+        known = photometric if samples else "one that is not known"
+        raise RefusedError(
+            "unsupported-photometric", f"found {numbers[2]} samples per pixel with photometric interpretation {known}"
+        )
+    return _Image(dataset, decoder, photometric, frames)
+
+
+def _positive(dataset: Dataset, keyword: str) -> int:
+    value = dataset.get(keyword)
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise RefusedError("bad-header", f"{keyword} is missing or not a number") from None
+    if number < 1:
+        raise RefusedError("bad-header", f"{keyword} is {number}; expected 1 or more")
+    return number
+
+
+def _decoder(syntax: UID | None) -> Decoder:
+    if not syntax:
+        raise RefusedError("unsupported-transfer-syntax", "the file names no transfer syntax")
+    shown = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "that is not a UID"
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise RefusedError("unsupported-transfer-syntax", f"no decoder for transfer syntax {shown}") from None
+    if not decoder.is_available:
+        raise RefusedError("unsupported-transfer-syntax", f"no decoder installed for transfer syntax {shown}")
+    if codecs.is_available(syntax) and codecs.PLUGIN not in decoder.available_plugins:
+        decoder.add_plugin(codecs.PLUGIN, ("apps.imaging.readers.codecs", "decode_frame"))
+    return decoder
+
+
+def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Stored, str]]:
+    """(stored values, their photometric interpretation) frame by frame. raw: YBR stays YBR."""
+    dataset, decoder = image.dataset, image.decoder
+    if decoder.is_encapsulated:
+        _check_codestreams(image, limits)
+    options: dict[str, Any] = {**as_pixel_options(dataset), "raw": raw, "allow_excess_frames": False}
+    done = 0
+    if codecs.PLUGIN in decoder.available_plugins:
+        try:
+            for stored, properties in decoder.iter_array(dataset, decoding_plugin=codecs.PLUGIN, **options):
+                yield stored, str(properties["photometric_interpretation"])
+                done += 1
+        except RuntimeError:
+            pass  # pydicom's own plugins may still read it, and say what is wrong if not
+        else:
+            return
+    for index, (stored, properties) in enumerate(decoder.iter_array(dataset, **options)):
+        if index >= done:
+            yield stored, str(properties["photometric_interpretation"])
+
+
+def _check_codestreams(image: _Image, limits: Limits) -> None:
+    """A codestream has a size of its own, which decoders believe: it is bounded like the header's."""
+    syntax = image.decoder.UID
+    for frame in generate_frames(image.dataset.PixelData, number_of_frames=image.frames):
+        size = None
+        if syntax in JPEG2000TransferSyntaxes:
+            size = parse_jpeg2000_size(frame)
+        elif syntax in JPEGTransferSyntaxes or syntax.startswith("1.2.840.10008.1.2.4.8"):
+            size = parse_jpeg_size(frame)
+        if size is not None:
+            check_size(*size, 1, limits)
+
+
+def parse_jpeg_size(codestream: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) of the frame header (ITU-T T.81 B.2.2, T.87 C.2.2); None where there is none."""
+    at = 2
+    while at + 10 <= len(codestream):
+        marker = codestream[at + 1]
+        if codestream[at] != 0xFF or marker == 0xFF:
+            at += 1
+        elif (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            rows, columns, components = struct.unpack_from(">HHB", codestream, at + 5)
+            return max(rows, 1), columns, components  # 0 rows: told later by a DNL marker
+        else:
+            at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
+    return None
+
+
+def parse_jpeg2000_size(codestream: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) of the SIZ marker (ITU-T T.800 A.5.1); None where there is none."""
+    at = codestream.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(codestream) < at + 42:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", codestream, at + 8)
+    (components,) = struct.unpack_from(">H", codestream, at + 40)
+    return bottom - top, right - left, components
+
+
+def _grey_frame(image: _Image, stored: Stored, photometric: str, index: int, side: int) -> npt.NDArray[np.float32]:
+    dataset = image.dataset
+    if image.photometric in _MONOCHROME:
+        try:
+            return render(stored, _greyscale(dataset, image.photometric, index), side)
+        except FloatingPointError:
+            raise RefusedError("bad-values", "pixel values are not all finite") from None
+    if image.photometric == "PALETTE COLOR":
+        coloured = apply_color_lut(stored, dataset)
+        white = float(np.iinfo(coloured.dtype).max)
+    else:
+        coloured, white = stored, float((1 << int(dataset.BitsStored)) - 1)
+    if photometric.startswith("YBR"):
+        luma = np.ascontiguousarray(coloured[..., 0]).astype(np.float32)
+    else:
+        luma = grey_from_rgb(coloured)
+    return finish(resize(luma, side) / np.float32(white), False)
+
+
+def _greyscale(dataset: Dataset, photometric: str, index: int) -> Greyscale:
+    modality: Rescale | Lut = Rescale()
+    rescale = _group(dataset, index, "PixelValueTransformationSequence")
+    if tables := rescale.get("ModalityLUTSequence"):
+        modality = _lut(tables[0])
+    elif rescale.get("RescaleSlope") is not None:
+        modality = Rescale(float(rescale.RescaleSlope), float(rescale.get("RescaleIntercept") or 0))
+        if modality.slope == 0 or not np.isfinite([modality.slope, modality.intercept]).all():
+            raise RefusedError("bad-header", f"RescaleSlope is {modality.slope}, RescaleIntercept {modality.intercept}")
+    padding = None
+    if (value := dataset.get("PixelPaddingValue")) is not None:
+        padding = (float(value), float(dataset.get("PixelPaddingRangeLimit") or value))
+    return Greyscale(modality, _voi(dataset, index), photometric == "MONOCHROME1", padding)
+
+
+def _voi(dataset: Dataset, index: int) -> Window | Lut | None:
+    group = _group(dataset, index, "FrameVOILUTSequence")
+    if tables := group.get("VOILUTSequence"):
+        return _lut(tables[0])
+    center, width = _first(group.get("WindowCenter")), _first(group.get("WindowWidth"))
+    if center is None or width is None:
+        return None
+    function = str(group.get("VOILUTFunction") or "LINEAR")
+    window = Window(center, width, function if function in _FUNCTIONS else "LINEAR")  # type: ignore[arg-type]
+    return window if window.is_usable else None
+
+
+def _group(dataset: Dataset, index: int, keyword: str) -> Dataset:
+    """The functional group `keyword` for a frame, or the data set itself where there is none."""
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    for candidate in (*frames[index : index + 1], *shared[:1]):
+        if items := candidate.get(keyword):
+            return items[0]
+    return dataset
+
+
+def _first(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__getitem__"):
+        return float(value)
+    return float(value[0]) if len(value) else None
+
+
+def _lut(item: Dataset) -> Lut:
+    """PS3.3 C.11.1.1.1: the number of entries (0 means 65536), the first input, the bits of an entry."""
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    count = count or 1 << 16
+    data = item.LUTData
+    if isinstance(data, bytes):
+        order = "<" if item.original_encoding[1] in (True, None) else ">"
+        entries = np.frombuffer(data, dtype=np.uint8 if len(data) <= count + 1 and bits <= 8 else f"{order}u2")
+    else:
+        entries = np.atleast_1d(np.asarray(data, dtype=np.int64))
+    if len(entries) < count or not 1 <= bits <= 16:
+        raise RefusedError(
+            "bad-header", f"a look-up table has {len(entries)} entries of {bits} bits, its descriptor says {count}"
+        )
+    return Lut(first, entries[:count].astype(np.uint16), bits)

@@ -1,0 +1,114 @@
+"""Where images come from: a folder, a list, one file. Nothing is opened here but the list itself.
+
+A folder is walked recursively in sorted order. What is left out, and nothing else: names that begin with a dot (files and
+folders) and DICOMDIR, which is an index of the files that are walked anyway. Every other file becomes an item, and one that
+is not an image ends as a rejected row, never in silence. Links to files are followed, links to folders are not (they may
+lead in a circle).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import DataError, UsageError
+
+_LISTS = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file to read. source: its name in results (relative to the folder, '/' between parts, or as the list has it),
+    always printable as UTF-8; path: where it lies."""
+
+    source: str
+    path: Path
+
+
+def find_items(source: Path) -> Iterator[Item]:
+    """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder), or
+    of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
+    if source.is_dir():
+        return _walk(source, source)
+    if not source.exists():
+        raise UsageError(
+            f"{source}: no such file or folder; name a folder of images, a .csv or .parquet list, or one file"
+        )
+    if source.suffix.lower() in _LISTS:
+        return iter(_read_list(source))
+    return iter([Item(_printable(source.name), source)])
+
+
+def _walk(folder: Path, root: Path) -> Iterator[Item]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        # A folder that cannot be listed is not dropped: reading it as a file says why.
+        yield Item(_name(folder, root), folder)
+        return
+    for entry in found:
+        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
+            continue
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(path, root)
+        elif not (entry.is_symlink() and path.is_dir()):
+            yield Item(_name(path, root), path)
+
+
+def _name(path: Path, root: Path) -> str:
+    return _printable(path.relative_to(root).as_posix())
+
+
+def _printable(name: str) -> str:
+    """A file name may hold bytes that are not UTF-8; results are UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _read_list(path: Path) -> list[Item]:
+    names = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    seen: set[str] = set()
+    for row, name in enumerate(names, start=1):
+        if not name or not name.strip() or "\0" in name:
+            raise DataError(f"{path}: row {row}: the column `path` is empty or not a path; every row must name a file")
+        if name in seen:
+            raise DataError(f"{path}: row {row}: {name} is listed twice; every file must be listed once")
+        seen.add(name)
+    return [Item(_printable(name), path.parent / name) for name in names]
+
+
+def _read_csv(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            _check_columns(path, rows.fieldnames or ())
+            return [row["path"] or "" for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: cannot be read as CSV in UTF-8 ({error}); expected a header with a column `path`"
+        ) from error
+
+
+def _read_parquet(path: Path) -> list[str]:
+    import pyarrow as pa  # half a second to import, and needed for this kind of list only
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
+            values = file.read(columns=["path"]).column("path").to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({type(error).__name__}); is it damaged?") from error
+    if not all(value is None or isinstance(value, str) for value in values):
+        raise DataError(f"{path}: the column `path` holds something else than text")
+    return [value or "" for value in values]
+
+
+def _check_columns(path: Path, columns: object) -> None:
+    names = [str(name) for name in columns] if isinstance(columns, (list, tuple)) else []
+    if "path" not in names:
+        raise DataError(f"{path}: found the columns {names}, expected one named `path`")
