@@ -1,0 +1,57 @@
+"""From an artifact to a session: the fastest program that this host can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from core.artifact import Artifact
+from core.backends.base import Availability, Session
+from core.backends.registry import DEFAULT, NAMES, find_backend, probe_all
+from core.errors import BackendUnavailableError, UsageError
+from core.program import Precision, Program
+
+_USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
+
+
+def choose_program(
+    artifact: Artifact, available: Mapping[str, Availability], *, device: str = "cpu"
+) -> tuple[str, Program]:
+    """(backend's name, program): the first of the artifact's measured preferences that `available` can run; without
+    one, the default backend before the others and int8 before bf16 before fp32.
+
+    Raises BackendUnavailableError, with the reason of every backend, when none can run any program.
+    """
+    for name, precision in _candidates(artifact):
+        found = available.get(name)
+        runs = found is not None and found.available and device in found.devices and precision in found.precisions
+        if runs and precision in artifact.precisions:
+            return name, artifact.program(precision)
+    reasons = "; ".join(
+        f"{name}: {found.reason or 'runs ' + ', '.join(found.precisions) + ' on ' + ', '.join(found.devices)}"
+        for name, found in available.items()
+    )
+    held = ", ".join(artifact.precisions)
+    raise BackendUnavailableError(
+        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}"
+    )
+
+
+def _candidates(artifact: Artifact) -> Iterator[tuple[str, Precision]]:
+    for preference in artifact.manifest.preferences:
+        yield preference.backend, preference.precision
+    for name in (DEFAULT, *(name for name in NAMES if name != DEFAULT)):
+        for precision in _USUAL_ORDER:
+            yield name, precision
+
+
+def open_fastest(artifact: Artifact, *, threads: int = 1, backend: str | None = None, device: str = "cpu") -> Session:
+    """Open the program that `choose_program` chooses, among all backends or for the one named.
+
+    Raises UsageError for an unknown backend, BackendUnavailableError when nothing fits, BackendError when the program
+    does not open.
+    """
+    available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
+    if threads < 1:
+        raise UsageError(f"threads = {threads}; expected at least 1")
+    name, program = choose_program(artifact, available, device=device)
+    return find_backend(name).open(program, device=device, threads=threads)

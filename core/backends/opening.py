@@ -1,0 +1,100 @@
+"""What every backend does before its runtime is asked: checks of the request, the specs and the session's life."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from core.backends.base import Availability
+from core.errors import BackendError, BackendUnavailableError, UsageError
+from core.program import Precision, Program
+from core.tensors import Tensors, TensorSpec, check_tensors
+
+
+def check_request(name: str, available: Availability, precision: Precision, device: str, threads: int) -> None:
+    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do."""
+    if threads < 1:
+        raise UsageError(f"threads = {threads}; expected at least 1")
+    if not available.available:
+        raise BackendUnavailableError(f"backend {name}: {available.reason}")
+    if device not in available.devices:
+        raise BackendUnavailableError(
+            f"backend {name}: no device {device!r} here; it can use {', '.join(available.devices)}"
+        )
+    if precision not in available.precisions:
+        raise BackendUnavailableError(
+            f"backend {name}: cannot run {precision} programs here; it runs {', '.join(available.precisions)}"
+        )
+
+
+def missing(package: str, extra: str) -> Availability | None:
+    """None when the package is installed, else the answer that names the extra; imports nothing."""
+    if importlib.util.find_spec(package) is not None:
+        return None
+    how = f"pip install 'featherweight[{extra}]'" if extra else "pip install --force-reinstall featherweight"
+    return Availability(False, f"{package} is not installed; run: {how}")
+
+
+def installed_version(package: str) -> str:
+    """The version of a distribution, or '' where it has no metadata; imports nothing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def check_specs(
+    kind: str, declared: Sequence[TensorSpec], found: Iterable[tuple[str, str, Sequence[int | None]]]
+) -> None:
+    """Raise BackendError unless an ONNX file's tensors (name, dtype, shape with None for any size) are the declared."""
+    in_file = {name: (dtype, tuple(shape)) for name, dtype, shape in found}
+    if in_file.keys() != {spec.name for spec in declared}:
+        raise BackendError(
+            f"the program's {kind}s do not fit its specs: the file has {sorted(in_file)}, "
+            f"the specs say {sorted(spec.name for spec in declared)}"
+        )
+    for spec in declared:
+        if in_file[spec.name] != (spec.dtype, spec.shape):
+            dtype, shape = in_file[spec.name]
+            text = ", ".join("N" if size is None else str(size) for size in shape)
+            raise BackendError(
+                f"the program's {kind} does not fit its spec: the file has {dtype} [{text}], the spec says {spec}"
+            )
+
+
+class OpenSession(ABC):
+    """What the sessions of all runtimes share; a runtime adds `_run` and `_free`."""
+
+    def __init__(self, program: Program) -> None:
+        self.inputs = program.inputs
+        self.outputs = program.outputs
+        self._open = True
+
+    def run(self, tensors: Tensors) -> Tensors:
+        """Raises TensorError for wrong input, BackendError after close() or when the runtime fails."""
+        if not self._open:
+            raise BackendError("the session is closed; open the program again")
+        return self._run(tensors, check_tensors(tensors, self.inputs))
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _run(self, tensors: Tensors, batch: int) -> Tensors: ...
+
+    @abstractmethod
+    def _free(self) -> None: ...

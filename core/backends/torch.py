@@ -1,0 +1,40 @@
+"""PyTorch on CPU and CUDA: runs the same ONNX file operator by operator, for the `train` extra.
+
+It refuses int8 programs: PyTorch would only simulate their rounding in float32, slower than not quantized at all.
+"""
+
+from __future__ import annotations
+
+from core.backends import opening
+from core.backends.base import Availability, Session
+from core.errors import BackendUnavailableError
+from core.hardware import cpu_has_bf16, has_cuda_driver
+from core.program import Precision, Program
+
+
+class Torch:
+    name = "torch"
+    extra = "torch"
+
+    def probe(self) -> Availability:
+        absent = opening.missing("torch", self.extra) or opening.missing("onnx", self.extra)
+        if absent:
+            return absent
+        version = opening.installed_version("torch")
+        cuda = has_cuda_driver() and not version.endswith("+cpu")
+        precisions: tuple[Precision, ...] = ("fp32", "bf16") if cuda or cpu_has_bf16() else ("fp32",)
+        return Availability(True, version=version, devices=("cpu", "cuda") if cuda else ("cpu",), precisions=precisions)
+
+    def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
+        available = self.probe()
+        if program.precision == "int8":
+            raise BackendUnavailableError(
+                "backend torch: cannot run int8 programs: it would only simulate them in float32; "
+                "use the backend onnxruntime or openvino"
+            )
+        opening.check_request(self.name, available, program.precision, device, threads)
+        if program.precision == "bf16" and device == "cpu" and not cpu_has_bf16():
+            raise BackendUnavailableError("backend torch: this CPU has no bfloat16 instructions; use fp32")
+        from core.backends.torch_graph import open_graph
+
+        return open_graph(program, device, threads)

@@ -1,0 +1,190 @@
+"""An ONNX graph as a list of PyTorch calls. Imported only when the torch backend opens a program."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx.numpy_helper
+import torch
+from google.protobuf.message import DecodeError
+from torch import Tensor
+
+from core.backends import opening
+from core.backends.torch_ops import OPERATORS, Operator
+from core.errors import BackendError, BackendUnavailableError
+from core.program import Program
+from core.tensors import Tensors, check_tensors
+
+_MAX_OPSET = 26
+_DTYPES: dict[int, str] = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.UINT8: "uint8",
+}
+
+
+@dataclass(frozen=True)
+class _Call:
+    operator: Operator
+    label: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    last_uses: tuple[str, ...]
+    """Values that nobody needs after this call."""
+
+
+def open_graph(program: Program, device: str, threads: int) -> TorchSession:
+    """Raises BackendError for a file that is no ONNX model, for operators that are not known and for other specs."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackendUnavailableError("backend torch: CUDA does not start; check the driver with nvidia-smi")
+    try:
+        model = onnx.load_model_from_string(program.content)
+    except DecodeError as error:
+        raise BackendError(f"backend torch: cannot open the {program.precision} program: {error}") from error
+    graph = model.graph
+    constants = {tensor.name: _constant(tensor, device) for tensor in graph.initializer}
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if not 11 <= opset <= _MAX_OPSET:
+        raise BackendError(f"backend torch: the program uses opset {opset}; this backend knows 11 to {_MAX_OPSET}")
+    opening.check_specs("input", program.inputs, [_described(v) for v in graph.input if v.name not in constants])
+    opening.check_specs("output", program.outputs, [_described(value) for value in graph.output])
+    return TorchSession(program, constants, _calls(graph, constants), device, threads)
+
+
+class TorchSession(opening.OpenSession):
+    def __init__(
+        self, program: Program, constants: Mapping[str, Tensor], calls: tuple[_Call, ...], device: str, threads: int
+    ) -> None:
+        super().__init__(program)
+        self._constants, self._calls = constants, calls
+        self._device, self._threads = device, threads
+        self._bf16 = program.precision == "bf16"
+
+    def _run(self, tensors: Tensors, batch: int) -> Tensors:
+        values: dict[str, Tensor] = dict(self._constants)
+        try:
+            with torch.inference_mode(), _threads(self._threads), _arithmetic(self._device, self._bf16):
+                for name, array in tensors.items():
+                    # A copy: PyTorch may not be given memory that numpy calls read-only.
+                    values[name] = torch.tensor(array, device=self._device)
+                for call in self._calls:
+                    _apply(call, values)
+            results = {
+                spec.name: values[spec.name].float() if spec.dtype == "float32" else values[spec.name]
+                for spec in self.outputs
+            }
+            outputs = {name: value.cpu().numpy() for name, value in results.items()}
+        except RuntimeError as error:
+            raise BackendError(f"backend torch: the run failed: {error}") from error
+        check_tensors(outputs, self.outputs)
+        return outputs
+
+    def _free(self) -> None:
+        self._constants, self._calls = {}, ()
+
+
+def _apply(call: _Call, values: dict[str, Tensor]) -> None:
+    try:
+        results = call.operator([values[name] if name else None for name in call.inputs], call.attributes)
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+        raise BackendError(f"backend torch: {call.label} failed: {type(error).__name__}: {error}") from error
+    for name, value in zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True):
+        values[name] = value
+    for name in call.last_uses:
+        values.pop(name, None)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch has one thread count for all; give it back as it was."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _arithmetic(device: str, bf16: bool) -> Iterator[None]:
+    """bfloat16 by autocast, or float32 without TensorFloat-32, which cuDNN takes for convolutions by itself."""
+    with contextlib.ExitStack() as stack:
+        if bf16:
+            stack.enter_context(torch.autocast(device, dtype=torch.bfloat16))
+        elif device == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        yield
+
+
+def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Call, ...]:
+    unknown = sorted({_op(node) for node in graph.node if _op(node) not in OPERATORS})
+    if unknown:
+        raise BackendError(
+            f"backend torch: the program uses {', '.join(unknown)}, which this backend does not know; "
+            "use the backend onnxruntime or openvino"
+        )
+    last_use = {name: index for index, node in enumerate(graph.node) for name in (*node.input, *node.output)}
+    kept = {*constants, *(value.name for value in graph.output)}
+    known = {"", *constants, *(value.name for value in graph.input)}
+    calls = []
+    for index, node in enumerate(graph.node):
+        undefined = [name for name in node.input if name not in known]
+        if undefined:
+            raise BackendError(f"backend torch: {node.op_type} {node.name!r} uses {undefined[0]!r} before it is made")
+        known.update(node.output)
+        calls.append(
+            _Call(
+                operator=OPERATORS[_op(node)],
+                label=f"{node.op_type} {node.name!r}",
+                attributes={entry.name: _attribute(entry) for entry in node.attribute},
+                inputs=tuple(node.input),
+                outputs=tuple(node.output),
+                last_uses=tuple(
+                    {n for n in (*node.input, *node.output) if n and last_use[n] == index and n not in kept}
+                ),
+            )
+        )
+    missing = [value.name for value in graph.output if value.name not in known]
+    if missing:
+        raise BackendError(f"backend torch: nothing in the program makes its output {missing[0]!r}")
+    return tuple(calls)
+
+
+def _op(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _attribute(entry: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(entry)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, onnx.TensorProto):
+        return _constant(value, "cpu")
+    return value
+
+
+def _constant(tensor: onnx.TensorProto, device: str) -> Tensor:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise BackendError(f"backend torch: {tensor.name!r} lies in another file; a program holds all its weights")
+    try:
+        array = onnx.numpy_helper.to_array(tensor)
+        value = torch.tensor(array)
+    except (ValueError, TypeError) as error:
+        raise BackendError(f"backend torch: the constant {tensor.name!r} cannot be read: {error}") from error
+    # Integers are shapes and axes, which the interpreter reads on the CPU.
+    return value.to(device) if value.is_floating_point() else value
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[str, str, list[int | None]]:
+    kind = value.type.tensor_type
+    shape = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
+    return value.name, _DTYPES.get(kind.elem_type, f"ONNX type {kind.elem_type}"), shape
