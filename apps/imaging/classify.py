@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ from typing import Self
 
 import numpy as np
 
-from apps.imaging.frames import Frame, Prediction
+from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
 from core.artifact.manifest import Manifest
-from core.artifact.store import Artifact, open_fastest, read_artifact
+from core.artifact.store import read_artifact
 from core.backends.base import Session
+from core.backends.fastest import choose_program
+from core.backends.registry import find_backend, probe_all
 from core.errors import ArtifactError, UsageError
+from core.program import Program
 from core.tensors import TensorSpec
 
 
@@ -43,17 +47,17 @@ class Classifier:
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
         self._rows = np.zeros((batch, 1, preprocess.side, preprocess.side), dtype=np.float32)
 
-    def classify(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """One prediction a frame, in order; inference_ms is the frame's equal part of its batch's time.
+    def classify(self, frames: Sequence[Frame]) -> list[Prediction | Rejected]:
+        """One result a frame, in order; inference_ms is the frame's equal part of its batch's time.
 
-        Raises BackendError when the runtime fails.
+        A frame for which the model gives no number is rejected. Raises BackendError when the runtime fails.
         """
-        predictions: list[Prediction] = []
+        results: list[Prediction | Rejected] = []
         for start in range(0, len(frames), self.batch):
-            predictions += self._classify_batch(frames[start : start + self.batch])
-        return predictions
+            results += self._classify_batch(frames[start : start + self.batch])
+        return results
 
-    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction]:
+    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction | Rejected]:
         for row, frame in enumerate(frames):
             self._rows[row, 0] = frame.pixels
         start = time.perf_counter()
@@ -64,7 +68,9 @@ class Classifier:
             for frame, logit in zip(frames, logits[: len(frames), 0], strict=True)
         ]
 
-    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction:
+    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction | Rejected:
+        if not math.isfinite(logit):
+            return Rejected(frame.id, "no-number", f"the model gave {logit} for this image; is it blank or damaged?")
         probability = self.decision.probability(logit)
         positive = probability >= self.decision.threshold
         label = self.labels.positive if positive else self.labels.negative
@@ -84,29 +90,28 @@ class Classifier:
 
 @dataclass(frozen=True)
 class SealedModel:
-    """An imaging artifact, read and checked, not yet opened."""
+    """An imaging artifact, read and checked, with the program that is to run; not yet opened."""
 
-    artifact: Artifact
+    manifest: Manifest
+    sha256: str
     preprocess: Preprocess
     decision: Decision
     labels: Labels
+    backend: str
+    program: Program
 
-    @property
-    def manifest(self) -> Manifest:
-        return self.artifact.manifest
-
-    @property
-    def sha256(self) -> str:
-        return self.artifact.sha256
-
-    def open(self, *, threads: int, batch: int, backend: str | None) -> Classifier:
-        """Raises BackendError, BackendUnavailableError."""
-        session = open_fastest(self.artifact, threads=threads, backend=backend)
+    def open(self, *, threads: int, batch: int) -> Classifier:
+        """Raises BackendError."""
+        session = find_backend(self.backend).open(self.program, threads=threads)
         return Classifier(session, self.preprocess, self.decision, self.labels, batch=batch)
 
 
-def read_model(directory: Path) -> SealedModel:
-    """Raises ArtifactError for what cannot be trusted or is not an imaging model, UsageError for another app's."""
+def read_model(directory: Path, *, backend: str | None = None) -> SealedModel:
+    """Read an artifact and choose its fastest program here, or that for the backend named.
+
+    Raises ArtifactError for what cannot be trusted or is not an imaging model, UsageError for another app's model or
+    an unknown backend, BackendUnavailableError when nothing here runs it.
+    """
     artifact = read_artifact(directory)
     manifest = artifact.manifest
     if manifest.app != "imaging":
@@ -114,26 +119,30 @@ def read_model(directory: Path) -> SealedModel:
     missing = {"preprocess.json", "decision.json"} - artifact.sealed.keys()
     if missing:
         raise ArtifactError(f"{directory}: lacks {', '.join(sorted(missing))}; make the artifact again")
-    preprocess = decode_preprocess(artifact.sealed["preprocess.json"])
-    decision = decode_decision(artifact.sealed["decision.json"])
-    _check_specs(
-        directory,
-        tuple(entry.spec() for entry in manifest.inputs),
-        tuple(entry.spec() for entry in manifest.outputs),
-        preprocess.side,
-    )
     if len(manifest.labels) != 2:
         raise ArtifactError(f"{directory}: found the labels {manifest.labels}, expected two: negative, positive")
-    return SealedModel(artifact, preprocess, decision, Labels(*manifest.labels))
+    preprocess = decode_preprocess(artifact.sealed["preprocess.json"])
+    inputs = tuple(entry.spec() for entry in manifest.inputs)
+    outputs = tuple(entry.spec() for entry in manifest.outputs)
+    _check_specs(directory, inputs, outputs, preprocess.side)
+    available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
+    name, program = choose_program(artifact, available)
+    return SealedModel(
+        manifest=manifest,
+        sha256=artifact.sha256,
+        preprocess=preprocess,
+        decision=decode_decision(artifact.sealed["decision.json"]),
+        labels=Labels(*manifest.labels),
+        backend=name,
+        program=program,
+    )
 
 
-def _check_specs(
-    directory: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], side: int
-) -> None:
+def _check_specs(directory: Path, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], side: int) -> None:
     shapes = [(spec.dtype, spec.shape) for spec in (*inputs, *outputs)]
     if len(inputs) != 1 or shapes != [("float32", (None, 1, side, side)), ("float32", (None, 1))]:
         found = "; ".join(str(spec) for spec in (*inputs, *outputs))
         raise ArtifactError(
-            f"{directory}: the program has {found}; its preprocess.json asks for one float32 input [N, 1, {side}, {side}] "
-            "and one float32 output [N, 1]; make the artifact again"
+            f"{directory}: the program has {found}; its preprocess.json asks for one float32 input "
+            f"[N, 1, {side}, {side}] and one float32 output [N, 1]; make the artifact again"
         )

@@ -5,8 +5,8 @@ moment and started again classifies only what is not in here, and no row exists 
 key. SQLite's write-ahead log with `synchronous = NORMAL` loses nothing when the process dies; a power failure may
 lose the last transactions, whose items are then classified again.
 
-The journal is bound to one model and one source. An item whose file has another size or modification time than when it was
-classified is classified again; an item whose file is gone keeps its rows.
+The journal is bound to one model and one source. An item whose file has another size or modification time than when it
+was classified is classified again; an item whose file is gone keeps its rows.
 """
 
 from __future__ import annotations
@@ -249,9 +249,9 @@ class Journal:
 def open_journal(directory: Path, binding: Mapping[str, str], started: str, *, restart: bool = False) -> Journal:
     """Open or begin the journal in `directory` (made if absent) and take the folder's lock.
 
-    binding: what this job is (words -> value: the model's digest, the source, ...). Raises UsageError when another process works in
-    the folder or when the journal there is of another job, OutputError when it cannot be read or written.
-    `restart` throws away the journal that is there. started: this run's start, ISO 8601.
+    binding: what this job is (words -> value: the model's digest, the source, ...). Raises UsageError when
+    another process works in the folder or when the journal there is of another job, OutputError when it cannot be read
+    or written. `restart` throws away the journal that is there. started: this run's start, ISO 8601.
     """
     path = directory / _NAME
     lock = _acquire_lock(directory)
@@ -274,7 +274,7 @@ def open_journal(directory: Path, binding: Mapping[str, str], started: str, *, r
 
 
 def _acquire_lock(directory: Path) -> IO[str]:
-    """A POSIX record lock: it ends with the process however that ends, and a forked decode worker does not inherit it."""
+    """A POSIX record lock: it ends with the process however that ends, and a forked worker does not inherit it."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / _LOCK).open("a")

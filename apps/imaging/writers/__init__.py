@@ -1,0 +1,23 @@
+"""The job's outputs, one file each, all made from the journal and written atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from apps.imaging.journal import Journal
+from apps.imaging.writers.csv import write_csv
+from apps.imaging.writers.page import write_page
+from apps.imaging.writers.parquet import write_parquet
+from apps.imaging.writers.rows import rejected_columns, result_columns
+from apps.imaging.writers.summary import Summary, write_summary
+
+
+def write_outputs(directory: Path, journal: Journal, summary: Summary) -> None:
+    """Write results and rejected tables, the page, then summary.json. Raises OutputError."""
+    results, rejected = result_columns(summary.model.sha256), rejected_columns()
+    write_parquet(directory / "results.parquet", results, journal.predictions())
+    write_csv(directory / "results.csv", results, journal.predictions())
+    write_parquet(directory / "rejected.parquet", rejected, journal.rejected())
+    write_csv(directory / "rejected.csv", rejected, journal.rejected())
+    write_page(directory / "index.html", journal, summary)
+    write_summary(directory / "summary.json", summary)

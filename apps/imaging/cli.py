@@ -1,0 +1,178 @@
+"""`featherweight imaging`: classify images with a sealed model, train a network."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from apps.imaging.writers.summary import Summary
+
+app = typer.Typer(help="Classify medical images with a sealed model; train one.", no_args_is_help=True)
+INTERRUPTED = 130
+SOME_REJECTED = 3
+REFERENCE_MODEL = "chest-xray"
+
+
+@app.callback()
+def imaging() -> None:
+    """Classify medical images with a sealed model; train one."""
+
+
+@app.command(
+    epilog="Example: featherweight imaging classify scans/ --out results/   "
+    "Exit codes: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
+    "(rejected.csv says why); 5 the model cannot be trusted; 6 the results could not be written; "
+    "130 interrupted: the same command goes on."
+)
+def classify(
+    source: Annotated[
+        Path, typer.Argument(help="Folder (searched recursively), file, or .csv/.parquet list with a column `path`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for results, page and journal; made if absent.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Artifact folder; the bundled chest x-ray model if not given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding processes; one per usable core if not given.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model; decoding needs the cores more.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Images a run of the model.")] = 16,
+    backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+    decode_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a file is rejected.")] = 60.0,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Whether the page shows small pictures; without, no pixel is stored anywhere.")
+    ] = True,
+    retry_rejected: Annotated[bool, typer.Option(help="Try files again that an earlier run rejected.")] = False,
+    restart: Annotated[bool, typer.Option(help="Throw away what an earlier run left in --out.")] = False,
+    json: Annotated[bool, typer.Option(help="Print the summary as JSON on standard output.")] = False,
+) -> None:
+    """Classify images; started again after any interruption, it goes on where it was.
+
+    Writes results.parquet, results.csv, rejected.parquet, rejected.csv, summary.json and index.html to --out. Files
+    that changed since an earlier run are classified again; names, dates and birth data of patients are never written.
+    """
+    from rich.console import Console
+
+    from apps.imaging.batch import Job, run_job
+    from apps.imaging.classify import read_model
+    from apps.imaging.progress import showing_progress
+    from core.bundled import data_directory
+    from core.hardware import count_usable_cores
+
+    console = Console(stderr=True)
+    sealed = read_model(model or data_directory() / "models" / REFERENCE_MODEL, backend=backend)
+    job = Job(
+        source=source,
+        out=out,
+        workers=workers or count_usable_cores(),
+        threads=threads,
+        batch=batch,
+        thumbnails=thumbnails,
+        restart=restart,
+        retry_rejected=retry_rejected,
+        decode_timeout_s=decode_timeout,
+    )
+    with stopping_on_signals() as stopping, showing_progress(console) as show:
+        summary = run_job(job, sealed, on_progress=show, stopping=stopping)
+    if summary is None:
+        console.print("interrupted; what is classified is kept, and the same command goes on", highlight=False)
+        raise typer.Exit(INTERRUPTED)
+    _report(summary, json=json)
+    if summary.rejected:
+        raise typer.Exit(SOME_REJECTED)
+
+
+def _report(summary: Summary, *, json: bool) -> None:
+    from apps.imaging.writers.summary import encode_summary
+
+    if json:
+        typer.echo(encode_summary(summary).decode(), nl=False)
+        return
+    decisions = ", ".join(f"{count} {label}" for label, count in summary.decisions.items())
+    typer.echo(f"{summary.images} images from {summary.items} files: {decisions}; {summary.rejected} rejected")
+    for reason, count in summary.reasons.items():
+        typer.echo(f"  {count} {reason}")
+    typer.echo(f"page: {Path(summary.out, 'index.html')}")
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGINT or SIGTERM came. The first one only asks; the next has its usual
+    effect, which the journal survives too."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@app.command(
+    epilog="Example: featherweight imaging train --data chest_xray_224 --reader kermany --out runs/chest   "
+    "Then: featherweight optimize, with a recipe that names the folder."
+)
+def train(
+    data: Annotated[str, typer.Option(help="Path of a data set, or the catalogue's name of a fetched one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the network, checkpoints and metrics; goes on if begun.")],
+    reader: Annotated[str, typer.Option(help="Layout of the data: kermany, medmnist or folder.")] = "folder",
+    network: Annotated[str, typer.Option(help="Architecture, for example resnet18.")] = "resnet18",
+    side: Annotated[int, typer.Option(min=8, max=4096, help="Side of the network's input in pixels.")] = 224,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
+    negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
+    positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Of the split by patient into training and validation.")] = 0,
+    report_test: Annotated[bool, typer.Option(help="Also measure on the test set: once, for the last figure.")] = False,
+    json: Annotated[bool, typer.Option(help="Print the metrics as JSON on standard output.")] = False,
+) -> None:
+    """Train a network, choose calibration and threshold on validation data, write the folder that `optimize` takes."""
+    try:
+        from apps.imaging.train_command import run_training
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in {"torch", "torchvision", "sklearn", "safetensors"}:
+            raise
+        raise MissingExtraError(error.name, "train", "imaging train") from error
+    summary = run_training(
+        data=data,
+        reader=reader,
+        out=out,
+        network=network,
+        side=side,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        labels=(negative, positive),
+        seed=seed,
+        split_seed=split_seed,
+        report_test=report_test,
+    )
+    import json as encoding
+
+    if json:
+        typer.echo(encoding.dumps(summary, indent=2))
+        return
+    for name in ("validation", "test"):
+        if name in summary:
+            figures = ", ".join(f"{key} {value:.4g}" for key, value in summary[name].items())
+            typer.echo(f"{name}: {figures}")
+    typer.echo(f"network: {out}")

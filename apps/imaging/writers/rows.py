@@ -1,0 +1,47 @@
+"""The columns of the result tables, in one place for every table format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from apps.imaging.frames import Prediction, Rejected
+
+Row = TypeVar("Row")
+Cell = str | int | float
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    kind: Literal["text", "word", "integer", "real"]
+    """`word` is a text of few values."""
+    value: Callable[[Row], Cell]
+
+
+Columns = Mapping[str, Column[Row]]
+
+
+def result_columns(model_sha256: str) -> Columns[Prediction]:
+    """Probability in full precision; times in milliseconds, rounded to the microsecond."""
+    return {
+        "source": Column("text", lambda p: p.id.source),
+        "frame": Column("integer", lambda p: p.id.frame),
+        "study_instance_uid": Column("text", lambda p: p.id.study_instance_uid),
+        "series_instance_uid": Column("text", lambda p: p.id.series_instance_uid),
+        "sop_instance_uid": Column("text", lambda p: p.id.sop_instance_uid),
+        "probability": Column("real", lambda p: p.probability),
+        "decision": Column("word", lambda p: p.decision),
+        "decode_ms": Column("real", lambda p: round(p.decode_ms, 3)),
+        "inference_ms": Column("real", lambda p: round(p.inference_ms, 3)),
+        "model_sha256": Column("word", lambda _: model_sha256),
+    }
+
+
+def rejected_columns() -> Columns[Rejected]:
+    return {
+        "source": Column("text", lambda r: r.id.source),
+        "frame": Column("integer", lambda r: r.id.frame),
+        "reason": Column("word", lambda r: r.reason),
+        "message": Column("text", lambda r: r.message),
+    }
