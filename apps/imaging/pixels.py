@@ -2,11 +2,11 @@
 
     stored values -> modality LUT or rescale -> VOI LUT or window -> inversion (MONOCHROME1) -> resize
 
-Everything here is pure. `render_reference` takes the steps in that order at full size and in float64; `render` gives the
-same image within `TOLERANCE` and several times faster, because it resizes as early as the mathematics allows: rescale
-and window are affine between the window's two ends, an average commutes with an affine map, so clipping the stored
-values to the window's ends *first* leaves nothing that does not commute. Look-up tables and the sigmoid are not affine
-and keep the order above.
+Everything here is pure. `render_reference` takes the steps in that order at full size and in float64; `render` gives
+the same image within `TOLERANCE` and several times faster, because it resizes as early as the mathematics allows:
+rescale and window are affine between the window's two ends, an average commutes with an affine map, so clipping the
+stored values to the window's ends *first* leaves nothing that does not commute. Look-up tables and the sigmoid are not
+affine and keep the order above.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 Stored = npt.NDArray[Any]
-Floats = npt.NDArray[np.floating[Any]]
+Floats = npt.NDArray[Any]
+"""float32 or float64"""
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 TOLERANCE = 1e-3
@@ -39,8 +40,8 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Lut:
-    """A modality or VOI look-up table (PS3.3 C.11.1.1.1). first: the input that entry 0 stands for; entries: uint16 [N];
-    bits: of each entry. Inputs outside take the first or last entry."""
+    """A modality or VOI look-up table (PS3.3 C.11.1.1.1). first: the input that entry 0 stands for; entries: uint16
+    [N]; bits: of each entry. Inputs outside take the first or last entry."""
 
     first: int
     entries: npt.NDArray[np.uint16]
@@ -57,8 +58,8 @@ class Window:
 
     @property
     def is_usable(self) -> bool:
-        least = 1.0 if self.function == "LINEAR" else np.finfo(np.float32).tiny
-        return math.isfinite(self.center) and math.isfinite(self.width) and self.width >= least
+        allowed = self.width >= 1 if self.function == "LINEAR" else self.width > 1e-30
+        return math.isfinite(self.center) and math.isfinite(self.width) and allowed
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -110,7 +111,8 @@ def render_reference(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDA
 
 def finish(levels: Floats, inverted: bool) -> npt.NDArray[np.float32]:
     """Invert, and cut off what rounding left outside 0..1."""
-    return np.clip(1 - levels if inverted else levels, 0, 1).astype(np.float32)
+    grey: npt.NDArray[np.float32] = np.clip(1 - levels if inverted else levels, 0, 1).astype(np.float32)
+    return grey
 
 
 def resize(image: Stored, side: int) -> Stored:
@@ -129,7 +131,8 @@ def apply_modality(stored: Stored, modality: Rescale | Lut, dtype: np.dtype[Any]
     """Modality values of `stored`, in `dtype`."""
     if isinstance(modality, Lut):
         return _look_up(stored, modality).astype(dtype)
-    return stored.astype(dtype) * dtype.type(modality.slope) + dtype.type(modality.intercept)
+    rescaled: Floats = stored.astype(dtype) * dtype.type(modality.slope) + dtype.type(modality.intercept)
+    return rescaled
 
 
 def apply_window(values: Floats, window: Window) -> Floats:
@@ -141,7 +144,8 @@ def apply_window(values: Floats, window: Window) -> Floats:
 
 
 def grey_from_rgb(rgb: Stored) -> Floats:
-    """Luma of [H, W, 3] by ITU-R BT.601, which is also the Y of DICOM's YBR_FULL (PS3.3 C.7.6.3.1.2); float32, same scale."""
+    """Luma of [H, W, 3] by ITU-R BT.601, which is also the Y of DICOM's YBR_FULL (PS3.3 C.7.6.3.1.2); float32, same
+    scale."""
     return rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -154,7 +158,7 @@ def _levels(stored: Stored, greyscale: Greyscale, dtype: np.dtype[Any]) -> Float
         case Window() as window:
             return apply_window(values, window)
         case Lut() as lut:
-            return _look_up(np.rint(values), lut).astype(dtype) / dtype.type((1 << lut.bits) - 1)
+            return np.divide(_look_up(np.rint(values), lut), (1 << lut.bits) - 1, dtype=dtype)
         case None:
             kept = values if greyscale.padding is None else values[~_is_padding(stored, greyscale.padding)]
             kept = kept if kept.size else values

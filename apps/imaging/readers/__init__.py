@@ -30,20 +30,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from apps.imaging.frames import Frame, FrameId, Rejected
-from apps.imaging.readers.base import Limits, Reader, RefusedError
+from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from apps.imaging.readers.sources import Item, find_items
 from apps.imaging.settings import Preprocess
 
-__all__ = ["FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
+__all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """name: for people; matches: whether a file that begins with these bytes is one; module: has `decode_file`, a Reader,
-    and is imported with the first such file."""
+    """name: for people; matches: whether a file that begins with these bytes is one; module: has `decode_file`, a
+    Reader, and is imported with the first such file."""
 
     name: str
     matches: Callable[[bytes], bool]
@@ -51,14 +51,15 @@ class Format:
 
 
 def _is_dicom(head: bytes) -> bool:
-    """PS3.10 files have DICM at byte 128. Older ones begin with an element of group 2 or 8, in either byte order, with an
-    explicit type or a plausible length."""
+    """PS3.10 files have DICM at byte 128. Older ones begin with an element of group 2 or 8, in either byte order, with
+    an explicit type or a plausible length."""
     if head[128:132] == b"DICM":
         return True
-    for order in ("little", "big"):
-        group = int.from_bytes(head[:2], order)  # type: ignore[arg-type]
-        element = int.from_bytes(head[2:4], order)  # type: ignore[arg-type]
-        length = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+    orders: tuple[Literal["little"], Literal["big"]] = ("little", "big")
+    for order in orders:
+        group = int.from_bytes(head[:2], order)
+        element = int.from_bytes(head[2:4], order)
+        length = int.from_bytes(head[4:8], order)
         explicit = head[4:6].isalpha() and head[4:6].isupper()
         if len(head) >= 8 and group in (2, 8) and element <= 0x100 and (explicit or length <= 64):
             return True
@@ -76,7 +77,7 @@ FORMATS = (
 )
 
 
-def read_frames(item: Item, preprocess: Preprocess, limits: Limits = Limits()) -> Iterator[Frame | Rejected]:  # noqa: B008
+def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | Rejected]:
     """One file's frames in order, at least one row; in this process (`apps.imaging.decode` gives it to others).
 
     A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
@@ -99,7 +100,8 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = Limits()) -
 def read_content(path: Path, limit: int) -> bytes:
     """The bytes of a regular file. Never waits for a pipe or device. Raises RefusedError."""
     try:
-        # Looked at before it is opened (opening a device may already do something) and again afterwards (it may be another).
+        # Looked at before it is opened (opening a device may already do something) and again afterwards (it may be
+        # another).
         _check_regular(path.stat().st_mode)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:

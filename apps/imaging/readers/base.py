@@ -16,12 +16,16 @@ from core.errors import DataError
 
 @dataclass(frozen=True)
 class Limits:
-    """Checked before anything of that size is decoded. file_bytes also bounds what a deflated file may grow to; samples:
-    rows x columns x samples per pixel x frames of a file; frames: of a file (a frame is `side` x `side` float32 in results)."""
+    """Checked before anything of that size is decoded. file_bytes also bounds what a deflated file may grow to;
+    samples: rows x columns x samples per pixel x frames of a file; frames: of a file (a frame is `side` x `side`
+    float32 in results)."""
 
     file_bytes: int = 1 << 30
     samples: int = 1 << 28
     frames: int = 1024
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class RefusedError(DataError):
@@ -41,7 +45,8 @@ class Pixels:
 
 
 class Reader(Protocol):
-    """Decodes the bytes of one file to its frames, in order. Raises RefusedError when nothing in it can be classified."""
+    """Decodes the bytes of one file to its frames, in order. Raises RefusedError when nothing in it can be
+    classified."""
 
     def __call__(
         self, content: bytes, source: str, preprocess: Preprocess, limits: Limits

@@ -23,7 +23,7 @@ _DECODERS = {
     uid.JPEG2000: imagecodecs.jpeg2k_decode,
 }
 
-DECODER_DEPENDENCIES = {syntax: ("imagecodecs",) for syntax in _DECODERS}
+DECODER_DEPENDENCIES = dict.fromkeys(_DECODERS, ("imagecodecs",))
 
 
 def is_available(syntax: str) -> bool:
@@ -31,8 +31,8 @@ def is_available(syntax: str) -> bool:
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
-    """The frame's samples, colour by pixel. Raises ValueError when the codestream is of another size than the header says
-    (pydicom then tries its own plugins)."""
+    """The frame's samples, colour by pixel. Raises ValueError when the codestream is of another size than the header
+    says (pydicom then tries its own plugins)."""
     frame: np.ndarray = _DECODERS[runner.transfer_syntax](src)
     expected = (runner.rows, runner.columns, runner.samples_per_pixel)
     found = frame.shape if frame.ndim == 3 else (*frame.shape, 1)

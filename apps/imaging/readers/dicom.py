@@ -1,9 +1,9 @@
 """DICOM files by pydicom: bytes -> data set -> stored values -> grey frames (the steps are in `apps.imaging.pixels`).
 
-What is taken when a file says several things: functional groups of the frame before shared ones before the data set's own
-(PS3.3 C.7.6.16); a modality LUT before rescale; a VOI LUT before a window; the first of several windows. A window that the
-standard does not allow (width 0, say) is no window. Colour is BT.601 luma; of YBR_FULL it is Y as stored. The Presentation
-LUT Shape is not applied: where the standard requires it, it repeats what MONOCHROME1 says.
+What is taken when a file says several things: functional groups of the frame before shared ones before the data set's
+own (PS3.3 C.7.6.16); a modality LUT before rescale; a VOI LUT before a window; the first of several windows. A window
+that the standard does not allow (width 0, say) is no window. Colour is BT.601 luma; of YBR_FULL it is Y as stored. The
+Presentation LUT Shape is not applied: where the standard requires it, it repeats what MONOCHROME1 says.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.pixels.decoders.base import Decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes
 
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Lut, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
 from apps.imaging.readers import codecs
-from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_size
+from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Pixels, RefusedError, check_size
 from apps.imaging.settings import Preprocess
 
 # What pydicom and its plugins are known to raise on damaged files. MemoryError is not here: the caller names it.
@@ -92,9 +92,9 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
         )
 
 
-def read_pixel_array(path: Path, limits: Limits = Limits()) -> npt.NDArray[Any]:  # noqa: B008
-    """Stored values of all frames, exactly those of pydicom's `pixel_array`: [H, W], [H, W, 3], or with frames in front; YBR
-    as RGB. Raises RefusedError."""
+def read_pixel_array(path: Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:
+    """Stored values of all frames, exactly those of pydicom's `pixel_array`: [H, W], [H, W, 3], or with frames in
+    front; YBR as RGB. Raises RefusedError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -109,8 +109,8 @@ def read_pixel_array(path: Path, limits: Limits = Limits()) -> npt.NDArray[Any]:
 
 
 def parse_dataset(content: bytes, limits: Limits) -> Dataset:
-    """The data set, with `file_meta`. Raises RefusedError for a deflated one that grows beyond `limits.file_bytes`, and what
-    pydicom raises (PYDICOM_ERRORS)."""
+    """The data set, with `file_meta`. Raises RefusedError for a deflated one that grows beyond `limits.file_bytes`, and
+    what pydicom raises (PYDICOM_ERRORS)."""
     if DeflatedExplicitVRLittleEndian.encode() in content[:4096]:
         file = io.BytesIO(content)
         read_preamble(file, force=True)
@@ -152,18 +152,19 @@ def _check_image(dataset: Dataset, limits: Limits) -> _Image:
     if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
         raise RefusedError("no-pixel-data", "the DICOM file holds no image")
     decoder = _decoder(getattr(dataset, "file_meta", FileMetaDataset()).get("TransferSyntaxUID"))
-    numbers = [_positive(dataset, keyword) for keyword in ("Rows", "Columns", "SamplesPerPixel")]
+    rows, columns = _positive(dataset, "Rows"), _positive(dataset, "Columns")
+    samples = _positive(dataset, "SamplesPerPixel")
     frames = 1 if dataset.get("NumberOfFrames") in (None, "") else _positive(dataset, "NumberOfFrames")
-    check_size(*numbers, frames, limits)
+    check_size(rows, columns, samples, frames, limits)
     if "PixelData" in dataset:
         _positive(dataset, "BitsAllocated")
         _positive(dataset, "BitsStored")
     photometric = str(dataset.get("PhotometricInterpretation", "")).strip()
-    samples = 1 if photometric in (*_MONOCHROME, "PALETTE COLOR") else 3 if photometric in _COLOUR else 0
-    if samples != numbers[2]:
-        known = photometric if samples else "one that is not known"
+    expected = 1 if photometric in (*_MONOCHROME, "PALETTE COLOR") else 3 if photometric in _COLOUR else 0
+    if samples != expected:
+        known = photometric if expected else "one that is not known"
         raise RefusedError(
-            "unsupported-photometric", f"found {numbers[2]} samples per pixel with photometric interpretation {known}"
+            "unsupported-photometric", f"found {samples} samples per pixel with photometric interpretation {known}"
         )
     return _Image(dataset, decoder, photometric, frames)
 
@@ -305,7 +306,8 @@ def _group(dataset: Dataset, index: int, keyword: str) -> Dataset:
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     for candidate in (*frames[index : index + 1], *shared[:1]):
         if items := candidate.get(keyword):
-            return items[0]
+            group: Dataset = items[0]
+            return group
     return dataset
 
 

@@ -1,11 +1,11 @@
 """JPEG, PNG and TIFF by Pillow, to grey levels in 0..1.
 
 Colour becomes BT.601 luma; transparency is ignored; EXIF orientation is honoured; 8 bits are divided by 255 and 16 by
-65535 (a 12-bit image in a 16-bit file is dark: no tag says so); floats and 32-bit integers, which have no agreed white, are
-stretched from their smallest to their largest value. Every page of a TIFF is a frame.
+65535 (a 12-bit image in a 16-bit file is dark: no tag says so); floats and 32-bit integers, which have no agreed white,
+are stretched from their smallest to their largest value. Every page of a TIFF is a frame.
 
-A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size when that leaves at least twice the network's side (Pillow's draft,
-the scaling inside the JPEG transform); against averaging the full-size image this differs by at most
+A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size when that leaves at least twice the network's side (Pillow's
+draft, the scaling inside the JPEG transform); against averaging the full-size image this differs by at most
 `REDUCED_MEAN_TOLERANCE` on average over the image.
 """
 

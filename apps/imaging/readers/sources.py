@@ -1,9 +1,9 @@
 """Where images come from: a folder, a list, one file. Nothing is opened here but the list itself.
 
-A folder is walked recursively in sorted order. What is left out, and nothing else: names that begin with a dot (files and
-folders) and DICOMDIR, which is an index of the files that are walked anyway. Every other file becomes an item, and one that
-is not an image ends as a rejected row, never in silence. Links to files are followed, links to folders are not (they may
-lead in a circle).
+A folder is walked recursively in sorted order. What is left out, and nothing else: names that begin with a dot (files
+and folders) and DICOMDIR, which is an index of the files that are walked anyway. Every other file becomes an item, and
+one that is not an image ends as a rejected row, never in silence. Links to files are followed, links to folders are not
+(they may lead in a circle).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Item:
 
 
 def find_items(source: Path) -> Iterator[Item]:
-    """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder), or
-    of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
+    """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder),
+    or of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
     if source.is_dir():
         return _walk(source, source)
     if not source.exists():
