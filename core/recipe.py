@@ -59,8 +59,9 @@ from core.passes.steps import (
 )
 
 VERSION = 1
-MAX_CANDIDATES = 200
+MAX_CANDIDATES = 50
 _MAX_BYTES = 1_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 Setting = str | int | float | bool | tuple["Setting", ...]
 Value = float | str
@@ -222,6 +223,10 @@ class _Reader:
             self.fault("version", f"found {version!r}, expected {VERSION}")
         self.known(table, "", ("version", "name", "seed", "source", "step", "measure", "limits"))
         name = self.text(table, "name", "")
+        if name is not None and not _NAME.fullmatch(name):
+            self.fault(
+                "name", f"found {name!r}, expected letters, digits, '.', '_' and '-': it becomes a folder's name"
+            )
         seed = self.value(table.get("seed", 0), "seed", Number(0, 2**63 - 1, whole=True))
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))

@@ -1,0 +1,209 @@
+"""From trials to evidence and from evidence to a sealed, checked artifact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.artifact.manifest import Preference
+from core.artifact.store import MANIFEST, Artifact
+from core.artifact.write import Contents, write_artifact
+from core.check_artifact import check_artifact
+from core.errors import OutputError
+from core.evidence import statistics
+from core.evidence.judge import warnings
+from core.evidence.measured import Measured
+from core.evidence.render import render_html
+from core.evidence.report import CandidateRecord, Comparison, Evidence, encode_evidence, summarize_latency
+from core.recipe import Candidate, Recipe, render_recipe
+from core.trial import BATCH, Bench, Made, Trial
+
+_PACKAGES = ("featherweight", "numpy", "onnx", "onnxruntime", "openvino", "torch", "torch-pruning")
+
+
+def make_evidence(
+    bench: Bench,
+    made: Sequence[Made],
+    trials: Sequence[Trial],
+    baseline: Measured,
+    best: Trial,
+    test: Comparison | None,
+    *,
+    forced: bool,
+) -> Evidence:
+    """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
+    labels = best.sealed.labels
+    facts = {
+        "weights": best.sealed.weights_source,
+        "recipe": bench.recipe.name,
+        "baseline timed on": baseline.latency.conditions.backend if baseline.latency else "nothing",
+        **{f"not tried: {name}": reason for name, reason in bench.runtimes.missing.items()},
+    }
+    return Evidence(
+        title=f"{bench.recipe.name}: {best.measured.name}",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        limits=bench.recipe.limits,
+        validation=Comparison("validation", baseline, best.measured, best.checks),
+        test=test,
+        candidates=tuple(_records(bench.recipe, made, trials, best if test is not None else None)),
+        labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
+        host=bench.runtimes.host,
+        versions=_versions(),
+        facts=facts,
+        recipe_sha256=bench.recipe.sha256,
+        forced=forced,
+        seed=bench.recipe.seed,
+    )
+
+
+def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
+    """In words, each with the cases on which it was missed."""
+    parts = [("validation", best.checks), *([("test", test.checks)] if test is not None else [])]
+    return tuple(
+        f"{check.name} on the {split} cases: {check.explanation}"
+        for split, checks in parts
+        for check in checks
+        if check.status != "passed"
+    )
+
+
+def make_contents(
+    bench: Bench, evidence: Evidence, baseline: Measured, trials: Sequence[Trial], best: Trial, missed: Sequence[str]
+) -> Contents:
+    """What is sealed: the chosen program alone, the app's files for it, the evidence and the recipe."""
+    deciding = evidence.deciding
+    notes = [*warnings(deciding.baseline, deciding.candidate)]
+    notes += [f"{name} was not tried: {reason}" for name, reason in bench.runtimes.missing.items()]
+    return Contents(
+        name=bench.recipe.name,
+        app=best.sealed.app,
+        labels=best.sealed.labels,
+        programs=[best.program],
+        sealed=best.sealed.files,
+        evidence={"evidence.json": encode_evidence(evidence), "evidence.html": render_html(evidence).encode()},
+        weights_source=best.sealed.weights_source,
+        versions=evidence.versions,
+        recipe_sha256=evidence.recipe_sha256,
+        preferences=_preferences(bench, baseline, trials, best),
+        documents={"recipe.toml": render_recipe(bench.recipe).encode()},
+        forced=bool(missed),
+        missed_limits=missed,
+        notes=notes,
+    )
+
+
+def seal(out: Path, contents: Contents, best: Trial, bench: Bench) -> Artifact:
+    """Write the artifact, but first a copy that a fresh process runs: what it cannot run never gets its name.
+
+    Raises ArtifactError when the fresh process does not give the outputs that were judged, OutputError when the folder
+    cannot be written.
+    """
+    created = datetime.now(UTC)
+    inputs = next(bench.held_out.batches(BATCH))
+    with bench.runtimes.open(best.backend, best.program) as session:
+        expected = session.run(inputs)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as name:
+            trial = Path(name) / "artifact"
+            write_artifact(trial, contents, created=created)
+            check_artifact(trial, best.backend, best.program.precision, inputs, expected)
+    except OSError as error:
+        raise OutputError(f"{out}: the artifact cannot be written: {error.strerror or error}") from error
+    return write_artifact(out, contents, created=created)
+
+
+def write_evidence(folder: Path, evidence: Evidence) -> Path:
+    """Evidence of candidates of which none was sealed; returns the page. Raises OutputError."""
+    page = folder / "evidence.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "evidence.json").write_bytes(encode_evidence(evidence))
+        page.write_bytes(render_html(evidence).encode())
+    except OSError as error:
+        raise OutputError(f"{page}: the evidence cannot be written: {error.strerror or error}") from error
+    return page
+
+
+def check_out(out: Path) -> None:
+    """Raise OutputError now for a folder that could not be written hours later."""
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    if occupied:
+        raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
+
+
+def _records(
+    recipe: Recipe, made: Sequence[Made], trials: Sequence[Trial], chosen: Trial | None
+) -> list[CandidateRecord]:
+    records = []
+    for one in made:
+        mine = [trial for trial in trials if trial.made is one]
+        settings = _settings(recipe, one.candidate)
+        for trial in mine:
+            records.append(_record(trial, settings, chosen))
+        if not mine:
+            reason = one.reason or "no backend of the recipe runs this precision here"
+            records.append(CandidateRecord(one.candidate.name, settings, _steps(one), reason=reason))
+    return records
+
+
+def _record(trial: Trial, settings: dict[str, object], chosen: Trial | None) -> CandidateRecord:
+    passed = all(check.status == "passed" for check in trial.checks)
+    is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
+    slower = f"slower than {chosen.measured.name}" if chosen is not None and passed and not is_chosen else ""
+    predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
+    area = statistics.roc_auc_interval(predictions.scores, predictions.labels)
+    return CandidateRecord(
+        name=trial.measured.name,
+        settings={**settings, "backend": trial.backend},
+        steps=_steps(trial.made),
+        checks=trial.checks,
+        size_bytes=None if size is None else size.bytes,
+        latency=None if latency is None else summarize_latency(latency),
+        auc=None if area is None else area.estimate,
+        chosen=is_chosen,
+        reason=slower,
+    )
+
+
+def _steps(made: Made) -> tuple[dict[str, object], ...]:
+    return () if made.built is None else tuple(asdict(record) for record in made.built.records)
+
+
+def _settings(recipe: Recipe, candidate: Candidate) -> dict[str, object]:
+    """What distinguishes this candidate: the fields for which the recipe lists several values."""
+    return {
+        f"step[{index}].{name}": getattr(step, name)
+        for index, (choices, step) in enumerate(zip(recipe.steps, candidate.steps, strict=True))
+        for name, _ in choices.lists
+    }
+
+
+def _preferences(bench: Bench, baseline: Measured, trials: Sequence[Trial], best: Trial) -> list[Preference]:
+    """The backends on which the chosen program keeps the limits at its threshold, fastest first."""
+    threshold = best.measured.predictions.threshold
+    mine = [trial for trial in trials if trial.made is best.made and trial.backend != best.backend]
+    fit = [trial for trial in mine if bench.keeps_limits(baseline, trial, threshold)]
+    ranked = sorted([best, *fit], key=lambda trial: trial.p50_ms)
+    return [Preference(backend=trial.backend, precision=trial.program.precision) for trial in ranked]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
