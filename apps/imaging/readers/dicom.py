@@ -28,12 +28,19 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000TransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+)
 
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Lut, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
 from apps.imaging.readers import codecs
 from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Pixels, RefusedError, check_size
+from apps.imaging.readers.codestreams import decode_jpeg2000_reduced, parse_jpeg2000, parse_jpeg_size
 from apps.imaging.settings import Preprocess
 
 # What pydicom and its plugins are known to raise on damaged files. MemoryError is not here: the caller names it.
@@ -81,7 +88,7 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
             dataset = parse_dataset(content, limits)
             names = _names(source, dataset)
             image = _check_image(dataset, limits)
-            for index, (stored, photometric) in enumerate(_decode(image, limits, raw=True)):
+            for index, (stored, photometric) in enumerate(_decode_small(image, preprocess.side, limits)):
                 grey = _grey_frame(image, stored, photometric, index, preprocess.side)
                 yield Pixels(_numbered(names, index), grey)
     except RefusedError as error:
@@ -216,42 +223,37 @@ def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Store
             yield stored, str(properties["photometric_interpretation"])
 
 
+def _decode_small(image: _Image, side: int, limits: Limits) -> Iterator[tuple[Stored, str]]:
+    """As `_decode`, but a single JPEG 2000 frame may come at a fraction of its size
+    (`apps.imaging.readers.codestreams`).
+
+    Only where that cannot move the grey scale: unsigned, with a window at least a quarter as wide as what the bits can
+    hold. Without a window the darkest and the lightest pixel decide, and a smaller image no longer has them.
+    """
+    dataset = image.dataset
+    if image.photometric in _MONOCHROME and image.frames == 1 and image.decoder.UID in JPEG2000TransferSyntaxes:
+        grey = _greyscale(dataset, image.photometric, 0)
+        bits, signed = int(dataset.BitsStored), dataset.get("PixelRepresentation") != 0
+        if isinstance(grey.voi, Window) and isinstance(grey.modality, Rescale) and not signed:
+            wide = grey.voi.width >= abs(grey.modality.slope) * (1 << bits) / 4
+            frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+            header = parse_jpeg2000(frame)
+            same = header and (header.rows, header.columns, header.bits) == (dataset.Rows, dataset.Columns, bits)
+            if wide and header and same and (small := decode_jpeg2000_reduced(frame, header, 2 * side)) is not None:
+                yield small, image.photometric
+                return
+    yield from _decode(image, limits, raw=True)
+
+
 def _check_codestreams(image: _Image, limits: Limits) -> None:
     """A codestream has a size of its own, which decoders believe: it is bounded like the header's."""
     syntax = image.decoder.UID
     for frame in generate_frames(image.dataset.PixelData, number_of_frames=image.frames):
-        size = None
         if syntax in JPEG2000TransferSyntaxes:
-            size = parse_jpeg2000_size(frame)
-        elif syntax in JPEGTransferSyntaxes or syntax.startswith("1.2.840.10008.1.2.4.8"):
-            size = parse_jpeg_size(frame)
-        if size is not None:
+            if header := parse_jpeg2000(frame):
+                check_size(header.rows, header.columns, header.components, 1, limits)
+        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and (size := parse_jpeg_size(frame)):
             check_size(*size, 1, limits)
-
-
-def parse_jpeg_size(codestream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) of the frame header (ITU-T T.81 B.2.2, T.87 C.2.2); None where there is none."""
-    at = 2
-    while at + 10 <= len(codestream):
-        marker = codestream[at + 1]
-        if codestream[at] != 0xFF or marker == 0xFF:
-            at += 1
-        elif (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns, components = struct.unpack_from(">HHB", codestream, at + 5)
-            return max(rows, 1), columns, components  # 0 rows: told later by a DNL marker
-        else:
-            at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
-    return None
-
-
-def parse_jpeg2000_size(codestream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) of the SIZ marker (ITU-T T.800 A.5.1); None where there is none."""
-    at = codestream.find(b"\xff\x4f\xff\x51")
-    if at < 0 or len(codestream) < at + 42:
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", codestream, at + 8)
-    (components,) = struct.unpack_from(">H", codestream, at + 40)
-    return bottom - top, right - left, components
 
 
 def _grey_frame(image: _Image, stored: Stored, photometric: str, index: int, side: int) -> npt.NDArray[np.float32]:
