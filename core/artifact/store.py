@@ -74,11 +74,30 @@ class FileCheck:
 
 
 def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> Artifact:
-    """Read and verify a whole artifact. Raises ArtifactError, and DigestError for bytes that are not those sealed."""
+    """Read and verify a whole artifact. Raises ArtifactError, and DigestError for bytes that are not those sealed.
+
+    Replacing an artifact is one step, but reading is many: one that is replaced meanwhile is read again.
+    """
     folder = _standing(Path(directory))
-    sha256, manifest = _read_manifest(folder)
-    if expected_sha256 is not None and sha256 != expected_sha256:
-        raise DigestError(f"{folder}: found the artifact {sha256}, expected {expected_sha256}")
+    before = _identity(folder)
+    try:
+        return _read(folder, expected_sha256)
+    except ArtifactError:
+        if _identity(folder) == before:
+            raise
+    return _read(_standing(Path(directory)), expected_sha256)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read(folder: Path, expected_sha256: str | None) -> Artifact:
+    manifest, sha256 = _read_manifest(folder, expected_sha256)
     _check_extra(folder, manifest)
     contents = {entry.file: _read_entry(folder, entry) for entry in manifest.files()}
     inputs = tuple(entry.spec() for entry in manifest.inputs)
@@ -94,11 +113,11 @@ def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) 
     )
 
 
-def verify_artifact(directory: Path | str) -> list[FileCheck]:
+def verify_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> list[FileCheck]:
     """Check every file and go on after a fault: one FileCheck a file. Raises nothing for a bad artifact."""
     try:
         folder = _standing(Path(directory))
-        _, manifest = _read_manifest(folder)
+        manifest, _ = _read_manifest(folder, expected_sha256)
     except ArtifactError as error:
         return [FileCheck(MANIFEST, str(error))]
     checks = [FileCheck(entry.file, _fault(_read_entry, folder, entry)) for entry in manifest.files()]
@@ -129,12 +148,14 @@ def _standing(directory: Path) -> Path:
     raise ArtifactError(f"{directory} {found}; expected an artifact: a folder with {MANIFEST}")
 
 
-def _read_manifest(folder: Path) -> tuple[str, Manifest]:
+def _read_manifest(folder: Path, expected_sha256: str | None) -> tuple[Manifest, str]:
     content = _read_file(folder, MANIFEST, MANIFEST_BYTES)
     sha256 = hashlib.sha256(content).hexdigest()
+    if expected_sha256 is not None and sha256 != expected_sha256:
+        raise DigestError(f"{folder}: found the artifact {sha256}, expected {expected_sha256}")
     if _read_file(folder, MANIFEST_DIGEST, 200) != render_manifest_digest(sha256):
         raise DigestError(f"{folder / MANIFEST}: its bytes do not fit {MANIFEST_DIGEST}; {_REMEDY}")
-    return sha256, decode_manifest(content)
+    return decode_manifest(content), sha256
 
 
 def render_manifest_digest(sha256: str) -> bytes:

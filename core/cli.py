@@ -1,0 +1,362 @@
+"""The command `featherweight`: parse, call, print, exit code. Whatever is slow to import is imported by the command
+that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from core.errors import FeatherweightError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from core.artifact import FileCheck, Manifest
+    from core.backends.base import Availability
+    from core.hardware import Hardware
+    from core.optimize import Outcome
+
+EPILOG = """Examples:
+
+featherweight hardware
+
+featherweight optimize recipe.toml --out models/chest
+
+featherweight artifact verify models/chest
+
+[bold]Exit codes[/bold]: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
+rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be written; \
+130 interrupted (start again to go on)."""
+
+_EXTRAS = {
+    **dict.fromkeys(("onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"),
+    "openvino": "openvino",
+}
+"""Modules that the base install does not have -> the extra that brings them."""
+
+_DATA = EntryPoint("data", "core.datasets_cli:app", "featherweight.commands")
+
+
+class LazyGroups(TyperGroup):
+    """Mounts the groups that apps register (entry points `featherweight.commands`) without importing them: help lists
+    their names, and running one imports it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._lazy = {_DATA.name: _DATA}
+        for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):
+            # What is built in cannot be replaced from outside.
+            if entry.name not in self.commands:
+                self._lazy.setdefault(entry.name, entry)
+        for name in self._lazy:
+            text = "The public data sets: list, fetch." if name == "data" else f"The {name} app."
+            self.add_command(TyperCommand(name, help=text))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] in self._lazy:
+            return args[0], _load_group(self._lazy[args[0]]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _load_group(entry: EntryPoint) -> Any:
+    try:
+        group = entry.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+            raise
+        raise UsageError(_broken(entry, str(error))) from error
+    if not isinstance(group, typer.Typer):
+        raise UsageError(_broken(entry, f"found {type(group).__name__}, expected a typer.Typer"))
+    return typer.main.get_group(group)
+
+
+def _broken(entry: EntryPoint, why: str) -> str:
+    package = f" of {entry.dist.name}" if entry.dist else ""
+    return f"the commands {entry.name!r}{package} ({entry.value}) do not load: {why}; reinstall or remove that package"
+
+
+app = typer.Typer(
+    cls=LazyGroups, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+)
+artifact_app = typer.Typer(no_args_is_help=True, help="Look at and check artifacts: sealed models with their evidence.")
+app.add_typer(artifact_app, name="artifact")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"featherweight {version('featherweight')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EPILOG)
+def featherweight(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make trained models small and fast, prove that their decisions did not get worse, and run them."""
+
+
+@app.command(epilog="Example: featherweight hardware --json")
+def hardware(as_json: AsJson = False) -> None:
+    """What this host has, which backends can run on it, and why others cannot."""
+    from core.backends.registry import find_backend, probe_all
+    from core.hardware import read_hardware
+
+    host, found = read_hardware(), probe_all()
+    if as_json:
+        from dataclasses import asdict
+
+        backends = {name: {**asdict(state), "extra": find_backend(name).extra} for name, state in found.items()}
+        _print_json({"hardware": asdict(host), "backends": backends})
+    else:
+        _show_hardware(host, found)
+
+
+@app.command(
+    epilog="Example: featherweight optimize recipe.toml --out models/chest --threads 1   "
+    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 no candidate kept its limits."
+)
+def optimize(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file: source, steps, backends, limits.")],
+    out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
+    force: Annotated[bool, typer.Option("--force", help="Seal the best candidate though it misses limits.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a session; the recipe's unless given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try what a recipe says and seal the fastest candidate that keeps all its limits."""
+    if not recipe.is_file():
+        raise UsageError(f"{recipe}: no such recipe file")
+    from core.optimize import run_recipe
+
+    with _progress() as progress:
+        outcome = run_recipe(recipe, out, force=force, threads=threads, progress=progress)
+    if as_json:
+        _print_json(_outcome_row(outcome))
+    else:
+        _show_outcome(outcome)
+
+
+@artifact_app.command(epilog="Example: featherweight artifact show models/chest")
+def show(
+    directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Verify an artifact and print what it is."""
+    from core.artifact import encode_manifest, read_artifact
+
+    artifact = read_artifact(directory)
+    if as_json:
+        manifest = json.loads(encode_manifest(artifact.manifest))
+        _print_json({"directory": str(artifact.directory), "sha256": artifact.sha256, "manifest": manifest})
+    else:
+        _show_manifest(artifact.directory, artifact.sha256, artifact.manifest)
+
+
+@artifact_app.command(
+    epilog="Example: featherweight artifact verify models/chest && echo whole   "
+    "Exit codes: 0 every byte is as it was sealed; 5 it is not."
+)
+def verify(
+    directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
+    sha256: Annotated[
+        str | None, typer.Option(help="The artifact's digest as `show` prints it, kept elsewhere.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every file of an artifact against its digest."""
+    from core.artifact import verify_artifact
+
+    checks = verify_artifact(directory, expected_sha256=sha256)
+    faults = [check for check in checks if not check.passed]
+    if as_json:
+        rows = [{"file": check.file, "passed": check.passed, "fault": check.fault} for check in checks]
+        _print_json({"directory": str(directory), "passed": not faults, "checks": rows})
+    else:
+        _show_checks(directory, checks)
+    if faults:
+        raise typer.Exit(5)
+
+
+def main() -> None:
+    """The console script: errors that Featherweight raises on purpose become a message and their exit code."""
+    try:
+        app(prog_name="featherweight")
+    except FeatherweightError as error:
+        _fail(error)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        _fail(MissingExtraError(error.name, _EXTRAS[error.name], f"featherweight {' '.join(sys.argv[1:2])}"))
+    except KeyboardInterrupt:
+        # Reached when the interruption comes outside of a command, while modules are imported.
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`). Nothing more can be printed, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(error: FeatherweightError) -> NoReturn:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+    sys.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar a stage, on stderr, so that --json keeps stdout for itself."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage.replace("[", r"\["), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _show_hardware(host: Hardware, found: dict[str, Availability]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    cores = f"{host.cores_usable} usable of {host.cores_logical} logical, {host.cores_physical or 'unknown'} physical"
+    devices = [f"{device.name} ({device.memory_bytes >> 30} GiB)" for device in host.accelerators]
+    for label, text in (
+        ("CPU", f"{host.cpu} ({host.architecture})"),
+        ("cores", cores),
+        ("instructions", " ".join(host.instruction_sets) or "unknown"),
+        ("memory", f"{host.memory_bytes / 2**30:.1f} GiB"),
+        ("accelerators", ", ".join(devices) or "none"),
+    ):
+        table.add_row(label, Text(text))
+    console = _console()
+    console.print(table)
+    console.print()
+    backends = Table("backend", "version", "devices", "precisions", "can run", box=None, padding=(0, 2, 0, 0))
+    for name, state in found.items():
+        answer = Text("yes", "green") if state.available else Text(f"no: {state.reason}", "yellow")
+        backends.add_row(name, state.version, " ".join(state.devices), " ".join(state.precisions), answer)
+    console.print(backends)
+
+
+def _show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+
+    def row(label: str, text: str, style: str = "") -> None:
+        table.add_row(label, Text(text, style))
+
+    row("artifact", f"{manifest.name} ({directory})")
+    row("sha256", sha256)
+    row("app", manifest.app)
+    row("created", manifest.created.isoformat(timespec="seconds"))
+    for label, entries in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for entry in entries:
+            row(label, str(entry.spec()))
+    row("labels", ", ".join(manifest.labels))
+    for program in manifest.programs:
+        row("program", f"{program.precision}: {program.file}, {program.bytes:,} bytes")
+    if manifest.preferences:
+        row("fastest first", ", ".join(f"{choice.backend} {choice.precision}" for choice in manifest.preferences))
+    for label, files in (
+        ("sealed", manifest.sealed),
+        ("evidence", manifest.evidence),
+        ("document", manifest.documents),
+    ):
+        for file in files:
+            row(label, f"{file.file}, {file.bytes:,} bytes")
+    row("weights from", manifest.weights_source)
+    row("recipe", manifest.recipe_sha256 or "none")
+    row("made with", ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
+    for note in manifest.notes:
+        row("note", note)
+    for limit in manifest.missed_limits:
+        row("LIMIT MISSED", limit, "bold red")
+    if manifest.forced:
+        row("FORCED", "sealed by force", "bold red")
+    _console().print(table)
+
+
+def _show_checks(directory: Path, checks: list[FileCheck]) -> None:
+    from rich.text import Text
+
+    console = _console()
+    for check in checks:
+        mark = Text("ok      ", "green") if check.passed else Text("FAULT   ", "bold red")
+        console.print(Text.assemble(mark, check.file, "" if check.passed else f": {check.fault}"), soft_wrap=True)
+    whole = all(check.passed for check in checks)
+    text = f"{directory}: every byte is as it was sealed" if whole else f"{directory}: do not use this artifact"
+    console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
+
+
+def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+    artifact = outcome.artifact
+    return {
+        "directory": str(artifact.directory),
+        "sha256": artifact.sha256,
+        "backend": outcome.backend,
+        "programs": [{"precision": p.precision, "file": p.file, "bytes": p.bytes} for p in artifact.manifest.programs],
+        "forced": artifact.manifest.forced,
+        "missed_limits": list(artifact.manifest.missed_limits),
+        "warnings": list(outcome.warnings),
+        "evidence": [str(artifact.directory / name) for name in artifact.evidence],
+    }
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    from rich.text import Text
+
+    console, artifact = _console(), outcome.artifact
+    console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
+    for program in artifact.manifest.programs:
+        console.print(Text(f"        {program.precision}: {program.bytes:,} bytes"))
+    console.print(Text(f"        fastest here on {outcome.backend}"))
+    for limit in artifact.manifest.missed_limits:
+        console.print(Text.assemble(("limit missed  ", "bold red"), limit), soft_wrap=True)
+    for warning in outcome.warnings:
+        console.print(Text.assemble(("note    ", "yellow"), warning), soft_wrap=True)
+    for name in artifact.evidence:
+        console.print(Text(f"        {artifact.directory / name}"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
