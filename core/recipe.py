@@ -129,18 +129,21 @@ def candidates(recipe: Recipe) -> tuple[Candidate, ...]:
 
 
 def describe(step: Step) -> str:
-    """A step in a few words, for tables."""
+    """A step in a few words, for tables. Steps that differ have descriptions that differ."""
     match step:
         case PruneChannelsStep():
-            return f"prune channels {step.ratio:g}" + (" across layers" if step.scope == "network" else "")
+            said, text = {"ratio"}, f"prune channels {step.ratio!r}"
         case PruneWeightsStep():
-            return f"prune weights {step.sparsity:g}"
+            said, text = {"sparsity"}, f"prune weights {step.sparsity!r}"
         case RecoverStep():
-            return f"recover {step.epochs} epochs"
+            said, text = {"epochs"}, f"recover {step.epochs} epochs"
         case QuantizeStep():
-            return step.precision if step.precision == "bf16" else f"int8 {step.method}"
+            said, text = {"precision"}, step.precision
         case _:
             assert_never(step)
+    others = [(item, getattr(step, item.name)) for item in fields(step) if item.name not in said]
+    unusual = [f"{item.name} {value}" for item, value in others if value != item.default]
+    return text + (f" ({', '.join(unusual)})" if unusual else "")
 
 
 def read_recipe(path: Path) -> Recipe:

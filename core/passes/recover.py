@@ -34,16 +34,16 @@ def recover(
 
     Targets are float [N, 1] for one logit or class numbers int64 [N] for several. The BatchNorm statistics are
     estimated anew before the first step, because those of the unpruned network no longer hold. `keep_zeros` holds
-    weights that are zero at zero. Raises DataError when there is not one batch.
+    weights that are zero at zero. Runs on the GPU where torch has one. Raises DataError when there is not one batch.
     """
-    network = copy.deepcopy(model.network).to(memory_format=torch.channels_last)
-    network.requires_grad_(True)
-    mentor = copy.deepcopy(teacher).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = copy.deepcopy(model.network).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    mentor = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     estimate_batch_norm(network, batches(0))
     steps = count_batches(batches(0))
     if steps == 0:
         raise DataError("recover: the task gives no training batch; its training set is smaller than one batch")
-    mixed = fast_bfloat16(next(network.parameters()).device)
+    mixed = fast_bfloat16(device)
     schedule = Schedule(
         step.epochs, steps, step.learning_rate, step.weight_decay, ema_decay=step.ema_decay, mixed_precision=mixed
     )
@@ -60,9 +60,14 @@ def recover(
 
     for epoch in range(step.epochs):
         losses.append(run.run_epoch(batches(epoch), stepped))
-    averaged = run.averaged.eval().to(memory_format=torch.contiguous_format)
-    _apply(masks, averaged)
-    facts = {"steps": done, "losses": [round(mean, 5) for mean in losses], "mixed_precision": mixed}
+    _apply(masks, run.averaged)
+    averaged = run.averaged.eval().cpu().to(memory_format=torch.contiguous_format)
+    facts = {
+        "steps": done,
+        "losses": [round(mean, 5) for mean in losses],
+        "mixed_precision": mixed,
+        "device": device.type,
+    }
     return Model(averaged, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
 
 

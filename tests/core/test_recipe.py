@@ -1,0 +1,209 @@
+"""Recipes: round trip, every fault at once, the product of lists."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import RecipeError, UsageError
+from core.evidence.judge import Limits
+from core.passes.steps import STEPS, Choice, PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep
+from core.recipe import (
+    Choices,
+    Measure,
+    Recipe,
+    Source,
+    candidates,
+    describe,
+    parse_recipe,
+    read_recipe,
+    render_recipe,
+)
+
+HEAD = 'version = 1\nname = "x"\n[source]\ntask = "imaging"\n'
+PRUNE = '[[step]]\nkind = "prune-channels"\nratio = 0.5\n'
+RECOVER = '[[step]]\nkind = "recover"\nepochs = 2\n'
+QUANTIZE = '[[step]]\nkind = "quantize"\n'
+
+
+def values_of(bound: Any) -> st.SearchStrategy[Any]:
+    if isinstance(bound, Choice):
+        return st.sampled_from(bound.options)
+    if bound.whole:
+        return st.integers(int(bound.low), min(int(bound.high), 10**6))
+    return st.floats(bound.low, bound.high)
+
+
+@st.composite
+def some_choices(draw: st.DrawFn, kind: str) -> Choices:
+    first, lists = {}, []
+    for item in fields(STEPS[kind]):
+        strategy = values_of(item.metadata["bound"])
+        if not lists and draw(st.booleans()):
+            several = tuple(draw(st.lists(strategy, min_size=1, max_size=3, unique=True)))
+            lists.append((item.name, several))
+            first[item.name] = several[0]
+        else:
+            first[item.name] = draw(strategy)
+    return Choices(STEPS[kind](**first), tuple(lists))
+
+
+settings = st.recursive(
+    st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3).map(tuple),
+    max_leaves=5,
+)
+chains = st.sampled_from(
+    [
+        (),
+        ("prune-channels",),
+        ("quantize",),
+        ("prune-channels", "prune-weights", "recover"),
+        ("prune-weights", "quantize"),
+    ]
+)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    named = draw(st.dictionaries(st.text().filter(lambda name: name != "task"), settings, max_size=3))
+    steps = tuple(draw(some_choices(kind)) for kind in draw(chains))
+    backends = draw(st.lists(st.text(min_size=1), min_size=1, max_size=2, unique=True))
+    measure = Measure(tuple(backends), draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(3, 99)))
+    limits = Limits(auc_loss=draw(st.none() | st.floats(0, 1)), size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
+    source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
+    return Recipe(
+        draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), source, steps, measure, limits, draw(st.integers(0, 99))
+    )
+
+
+@given(recipes())
+def test_what_is_rendered_parses_to_the_same_recipe(recipe: Recipe) -> None:
+    again = parse_recipe(render_recipe(recipe))
+    assert again == recipe
+    assert again.sha256 == recipe.sha256
+
+
+@given(st.text())
+def test_any_text_gives_a_recipe_or_a_recipe_error(text: str) -> None:
+    for whole in (text, HEAD + text):
+        try:
+            parse_recipe(whole)
+        except RecipeError as error:
+            assert error.faults
+
+
+def faults_of(text: str) -> dict[str, str]:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "my.toml")
+    assert "my.toml" in str(caught.value)
+    return {fault.key: fault.message for fault in caught.value.faults}
+
+
+def test_five_mistakes_are_five_faults_with_their_keys() -> None:
+    found = faults_of(
+        """
+version = 1
+name = "x"
+limts = 3
+[source]
+task = "imaging"
+[[step]]
+kind = "prune-channels"
+ratio = [0.3, 0.5, 1.5]
+round_to = 16.5
+[[step]]
+kind = "recover"
+epochs = "many"
+[measure]
+repetitions = 0
+"""
+    )
+    assert found.keys() == {"limts", "step[0].ratio[2]", "step[0].round_to", "step[1].epochs", "measure.repetitions"}
+    assert 'did you mean "limits"' in found["limts"]
+    assert found["step[0].ratio[2]"] == "found 1.5, expected a number from 0.01 to 0.95"
+    assert "the text 'many'" in found["step[1].epochs"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "key", "part"),
+    [
+        (QUANTIZE + PRUNE, "step[1].kind", "prune-channels after quantize"),
+        (PRUNE + QUANTIZE + QUANTIZE, "step[2].kind", "a second quantize"),
+        (RECOVER, "step[0].kind", "without a prune step"),
+        ('[[step]]\nkind = "prune-weights"\nsparsity = 0.5\n' + PRUNE, "step[1].kind", "after prune-weights"),
+        ('[[step]]\nkind = "prune-channel"\nratio = 0.5\n', "step[0].kind", 'did you mean "prune-channels"'),
+        ('[[step]]\nkind = "recover"\n' + PRUNE, "step[0].epochs", "missing"),
+        (PRUNE.replace("0.5", "[]"), "step[0].ratio", "an empty list"),
+        (PRUNE.replace("0.5", "[0.5, 0.5]"), "step[0].ratio", "twice"),
+        (PRUNE.replace("0.5", "true"), "step[0].ratio", "found true or false"),
+        (PRUNE.replace("0.5", "nan"), "step[0].ratio", "found nan"),
+        (PRUNE.replace("0.5", "1979-05-27"), "step[0].ratio", "a date or time"),
+        (PRUNE + "ratoi = 3\n", "step[0].ratoi", 'did you mean "ratio"'),
+        (f"{PRUNE}{RECOVER}epochs = 3\n", "file", "not TOML"),
+        (PRUNE.replace("0.5", str([i / 100 for i in range(5, 60)])), "step", "55 candidates"),
+        ("[measure]\nbackends = []\n", "measure.backends", "expected a list"),
+        ('[measure]\nbackends = ["a", "a"]\n', "measure.backends", "twice"),
+        ("[limits]\nauc_loss = 7\n", "limits.auc_loss", "from 0 to 1"),
+        ('[limits]\nauc_loss = "none"\n', "limits.auc_loss", "expected a number"),
+        ("[limits]\nacu_loss = 0.1\n", "limits.acu_loss", 'did you mean "auc_loss"'),
+        ('[source.deep]\nx = "y"\n', "source.deep", "a table"),
+    ],
+)
+def test_each_mistake_has_its_key(steps: str, key: str, part: str) -> None:
+    assert part in faults_of(HEAD + steps)[key]
+
+
+def test_head_mistakes() -> None:
+    found = faults_of('version = 2\nname = "../up"\nseed = -1\nsource = 3\nstep = 4\n')
+    assert found.keys() == {"version", "name", "seed", "source", "source.task", "step"}
+    assert "version" in faults_of('name = "x"\n[source]\ntask = "t"\n')
+    assert "version" in faults_of('version = true\nname = "x"\n[source]\ntask = "t"\n')
+
+
+def test_lists_are_tried_in_all_combinations_in_the_files_order() -> None:
+    text = HEAD + PRUNE.replace("0.5", "[0.3, 0.6]") + RECOVER + QUANTIZE + 'method = ["minmax", "entropy"]\n'
+    found = [candidate.name for candidate in candidates(parse_recipe(text))]
+    assert found == [
+        "prune channels 0.3 > recover 2 epochs > int8",
+        "prune channels 0.3 > recover 2 epochs > int8 (method entropy)",
+        "prune channels 0.6 > recover 2 epochs > int8",
+        "prune channels 0.6 > recover 2 epochs > int8 (method entropy)",
+    ]
+    assert [candidate.name for candidate in candidates(parse_recipe(HEAD))] == ["as it is"]
+
+
+def test_candidates_that_differ_have_names_that_differ() -> None:
+    text = HEAD + PRUNE + "round_to = [8, 16]\n" + RECOVER + "learning_rate = [0.01, 0.001]\n" + QUANTIZE
+    found = candidates(parse_recipe(text + "calibration_samples = [64, 128]\n"))
+    assert len({candidate.name for candidate in found}) == len(found) == 8
+
+
+def test_every_step_can_be_described() -> None:
+    for step in (PruneChannelsStep(0.5, scope="network"), PruneWeightsStep(0.4), RecoverStep(3), QuantizeStep("bf16")):
+        assert describe(step)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml.*cannot be read"):
+        read_recipe(tmp_path / "nowhere.toml")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_recipe(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(RecipeError, match="UTF-8"):
+        read_recipe(tmp_path / "latin.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * 1_000_001)
+    with pytest.raises(UsageError, match="1000000 bytes"):
+        read_recipe(tmp_path / "large.toml")
+
+
+def test_the_projects_own_recipes_parse() -> None:
+    found = list(Path("apps").rglob("recipes/*.toml"))
+    assert found
+    for path in found:
+        assert candidates(read_recipe(path))

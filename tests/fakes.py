@@ -1,0 +1,126 @@
+"""A whole task in a second: synthetic images of two classes and a small residual network. Real torch, no mocks."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.model import Model
+from core.task import HeldOut, Sealed
+from core.tensors import Tensors, TensorSpec
+from core.training import Fit, Schedule, fit
+
+SIDE = 24
+INPUTS = (TensorSpec("image", "float32", (None, 1, SIDE, SIDE)),)
+OUTPUTS = (TensorSpec("logit", "float32", (None, 1)),)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(x + self.bn2(self.conv2(inner)))
+
+
+def small_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        Block(32),
+        nn.Conv2d(32, 64, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 1),
+    )
+
+
+def images(count: int, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Noise [count, 1, SIDE, SIDE]; the positive ones have a faint bright square somewhere."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, count)
+    found = generator.normal(0.4, 0.12, (count, 1, SIDE, SIDE))
+    for image, label in zip(found, labels, strict=True):
+        row, column = generator.integers(2, SIDE - 8, 2)
+        image[0, row : row + 6, column : column + 6] += 0.17 * label
+    return found.clip(0, 1).astype(np.float32), labels
+
+
+@functools.cache
+def _trained() -> nn.Module:
+    torch.manual_seed(0)
+    inputs, labels = images(640, seed=1)
+    batches = [
+        (torch.from_numpy(inputs[i : i + 32]), torch.from_numpy(labels[i : i + 32]).float().view(-1, 1))
+        for i in range(0, 640, 32)
+    ]
+
+    def loss(outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, targets)
+
+    schedule = Schedule(epochs=6, steps_per_epoch=20, learning_rate=3e-3, ema_decay=0.9, mixed_precision=False)
+    return fit(Fit(small_network(), schedule, loss), lambda epoch: batches)
+
+
+def trained_model() -> Model:
+    """A trained network of the test's own."""
+    return Model(copy.deepcopy(_trained()).eval(), INPUTS, OUTPUTS)
+
+
+class SquaresTask:
+    """Fulfils core.task.Task. `asked` records which data was asked for, in order."""
+
+    def __init__(self, cases: int = 400) -> None:
+        self.baseline = trained_model()
+        self.positive_threshold = 0.0
+        self.cases = cases
+        self.asked: list[str] = []
+
+    def training_batches(self, epoch: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+        self.asked.append("training")
+        inputs, labels = images(320, seed=1)
+        order = np.random.default_rng([seed, epoch]).permutation(320)
+        return [
+            (torch.from_numpy(inputs[part]), torch.from_numpy(labels[part]).float().view(-1, 1))
+            for part in order.reshape(10, 32)
+        ]
+
+    def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        self.asked.append("calibration")
+        inputs, _ = images(320, seed=1)
+        for start in range(0, min(samples, 320), 8):
+            yield {"image": inputs[start : start + 8]}
+
+    def choosing(self) -> HeldOut:
+        self.asked.append("choosing")
+        return self._held_out("v", 2)
+
+    def reporting(self) -> HeldOut:
+        self.asked.append("reporting")
+        return self._held_out("t", 3)
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        return outputs["logit"][:, 0].astype(np.float64)
+
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+        ranked = np.sort(scores)
+        accuracies = [((scores >= threshold) == (labels == 1)).mean() for threshold in ranked]
+        threshold = float(ranked[int(np.argmax(accuracies))])
+        return Sealed("squares", ("empty", "square"), {"decision.json": f"{threshold}".encode()}, "made up"), threshold
+
+    def _held_out(self, prefix: str, seed: int) -> HeldOut:
+        inputs, labels = images(self.cases, seed)
+        return HeldOut(tuple(f"{prefix}{index}" for index in range(self.cases)), {"image": inputs}, labels)
