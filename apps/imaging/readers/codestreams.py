@@ -66,8 +66,17 @@ def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> 
     halvings = 0
     while halvings < header.levels and min(header.rows, header.columns) >> (halvings + 1) >= least:
         halvings += 1
-    if not halvings or header.components != 1 or header.signed or not 8 <= header.bits <= 16:
+    if header.components != 1 or header.signed or not 8 <= header.bits <= 16:
         return None
+    while halvings:
+        samples = _decode_halved(codestream, header, halvings)
+        if samples is not None:
+            return samples
+        halvings -= 1  # Pillow fails on some odd sizes at a quarter
+    return None
+
+
+def _decode_halved(codestream: bytes, header: Jpeg2000, halvings: int) -> Stored | None:
     try:
         with Image.open(io.BytesIO(codestream), formats=("JPEG2000",)) as image:
             image.reduce = halvings  # type: ignore[assignment, method-assign]  # the plugin's option, not the method
