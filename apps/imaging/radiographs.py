@@ -327,7 +327,7 @@ def _opacities(lungs: tuple[Image, Image], side: int, random: Random) -> Image:
         x, y = columns[pick] / side * 2 - 1, rows[pick] / side * 2 - 1
         size = random.uniform(0.15, 0.42)
         patch = _blob(side, x, y, size, size * random.uniform(0.7, 1.4)) * lung
-        cloud = np.clip(0.85 + 0.22 * _smooth_noise(side, side / 14, random), 0, 1.4)
+        cloud = np.clip(0.85 + 0.18 * _smooth_noise(side, side / 9, random), 0, 1.4)
         canvas = np.maximum(canvas, patch * cloud)
     return canvas
 
