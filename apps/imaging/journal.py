@@ -333,7 +333,9 @@ def _check_binding(connection: sqlite3.Connection, binding: Mapping[str, str], d
 def _journal_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a bug of ours, not the disk's fault
+    except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorname", "")
         if code in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
             advice = "the file is damaged; add --restart to throw it away and begin again"

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from apps.imaging.batch import Job, Progress, run_job
+from apps.imaging.classify import SealedModel, read_model
+from apps.imaging.writers.summary import Summary
+from core.errors import UsageError
+from tests.imaging.tiny import write_images, write_model
+
+COUNT, FRAMES = 36, 38
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
+    directory = tmp_path_factory.mktemp("model") / "tiny"
+    write_model(directory)
+    return read_model(directory)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    write_images(tmp_path / "in", COUNT)
+    return tmp_path / "in"
+
+
+def classify(model: SealedModel, source: Path, out: Path, **changes: object) -> Summary:
+    settings = {"workers": 2, "batch": 8} | changes
+    summary = run_job(
+        Job(source=source, out=out, **settings),  # type: ignore[arg-type]
+        model,
+        on_progress=lambda _: None,
+        stopping=lambda: False,
+    )
+    assert summary is not None
+    return summary
+
+
+def rows(out: Path) -> list[dict[str, object]]:
+    """The results without their times."""
+    table = pq.read_table(out / "results.parquet").drop_columns(["decode_ms", "inference_ms"])
+    return table.to_pylist()
+
+
+def rejected(out: Path) -> dict[str, str]:
+    with (out / "rejected.csv").open(newline="") as file:
+        return {row["source"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_every_frame_is_a_row_in_every_output(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = classify(model, images, out)
+    found = rows(out)
+    assert len(found) == FRAMES
+    assert [(row["source"], row["frame"]) for row in found] == sorted((row["source"], row["frame"]) for row in found)
+    assert {row["source"] for row in found} == {str(p.relative_to(images)) for p in images.rglob("*.*")}
+    assert {row["model_sha256"] for row in found} == {model.sha256}
+    assert all(bool(row["sop_instance_uid"]) == str(row["source"]).endswith(".dcm") for row in found)
+    assert len({row["decision"] for row in found}) == 2
+    with (out / "results.csv").open(newline="") as file:
+        assert [(row["source"], float(row["probability"])) for row in csv.DictReader(file)] == [
+            (row["source"], row["probability"]) for row in found
+        ]
+    written = json.loads((out / "summary.json").read_text())
+    assert (written["images"], written["items"], written["rejected"]) == (FRAMES, COUNT, 0)
+    assert sum(written["decisions"].values()) == FRAMES
+    assert summary.seconds.inference > 0
+    assert summary.seconds.decode > 0
+    page = (out / "index.html").read_text()
+    assert page.count('class="row') == page.count("data:image/jpeg") == FRAMES
+
+
+def test_the_rows_do_not_depend_on_workers_or_interruptions(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    classify(model, images, tmp_path / "one", workers=1, batch=16)
+    seen: list[Progress] = []
+    for limit in (1, 2, 3, 99):
+        seen.clear()
+        finished = run_job(
+            Job(source=images, out=tmp_path / "two", workers=2, batch=16),
+            model,
+            on_progress=seen.append,
+            stopping=lambda limit=limit: len(seen) >= limit,
+        )
+        if finished is not None:
+            break
+    assert finished is not None
+    assert finished.runs > 1
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
+def test_a_stopped_job_keeps_what_it_did_and_writes_no_summary(
+    model: SealedModel, images: Path, tmp_path: Path
+) -> None:
+    seen: list[Progress] = []
+    job = Job(source=images, out=tmp_path / "out", workers=2, batch=4)
+    assert run_job(job, model, on_progress=seen.append, stopping=lambda: bool(seen)) is None
+    assert 0 < seen[-1].done < COUNT
+    assert not (tmp_path / "out" / "summary.json").exists()
+    again: list[Progress] = []
+    assert run_job(job, model, on_progress=again.append, stopping=lambda: False) is not None
+    assert again[-1].done == COUNT
+    assert again[-1].earlier == seen[-1].done
+
+
+def test_only_what_is_new_or_changed_is_classified_again(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    classify(model, images, out)
+    before = {str(row["source"]): row["probability"] for row in rows(out)}
+    assert classify(model, images, out).items_this_run == 0
+    changed, gone, new = "a/0000.png", "b/0001.jpg", "a/new.png"
+    Image.new("L", (40, 40), 200).save(images / changed)
+    Image.new("L", (40, 40), 10).save(images / new)
+    (images / gone).unlink()
+    assert classify(model, images, out).items_this_run == 2
+    after = {str(row["source"]): row["probability"] for row in rows(out)}
+    assert after.keys() == before.keys() | {new}
+    assert after[changed] != before[changed]
+    assert after[gone] == before[gone]
+
+
+def test_bad_files_are_rejected_and_the_rest_goes_on(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    whole = (images / "a" / "0002.dcm").read_bytes()
+    (images / "empty.dcm").touch()
+    (images / "short.dcm").write_bytes(whole[: len(whole) // 2])
+    (images / "text.png").write_text("not a picture")
+    (images / "dangling.png").symlink_to(images / "nowhere.png")
+    (images / "folder.png").mkdir()
+    classified = classify(model, images, tmp_path / "out")
+    assert rejected(tmp_path / "out").keys() == {"empty.dcm", "short.dcm", "text.png", "dangling.png"}
+    assert len(rows(tmp_path / "out")) == FRAMES
+    assert (classified.rejected, classified.rejected_items) == (4, 4)
+    assert sum(classified.reasons.values()) == 4
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert all(name in page for name in rejected(tmp_path / "out"))
+
+
+def test_a_rejected_file_is_tried_again_on_request(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    """A cause outside the file (a permission, say) leaves size and time of the file as they were."""
+    path, out = images / "a" / "0000.png", tmp_path / "out"
+    whole, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(b"\0" * len(whole))
+    os.utime(path, ns=(stamp, stamp))
+    classify(model, images, out)
+    path.write_bytes(whole)
+    os.utime(path, ns=(stamp, stamp))
+    assert classify(model, images, out).rejected == 1
+    assert classify(model, images, out, retry_rejected=True).rejected == 0
+    assert len(rows(out)) == FRAMES
+
+
+def test_a_file_that_vanishes_is_rejected_and_read_when_it_is_back(
+    model: SealedModel, images: Path, tmp_path: Path
+) -> None:
+    listing, out = images / "list.csv", tmp_path / "out"
+    listing.write_text("path\na/0000.png\na/late.png\nb/0001.jpg\n")
+    classify(model, listing, out)
+    assert rejected(out).keys() == {"a/late.png"}
+    Image.new("L", (40, 40), 100).save(images / "a" / "late.png")
+    summary = classify(model, listing, out)
+    assert (summary.items_this_run, summary.rejected) == (1, 0)
+    assert [row["source"] for row in rows(out)] == ["a/0000.png", "a/late.png", "b/0001.jpg"]
+
+
+def test_results_inside_the_source_are_not_classified(model: SealedModel, images: Path) -> None:
+    out = images / "a" / "results"
+    classify(model, images, out)
+    assert classify(model, images, out).rejected == 0
+    assert len(rows(out)) == FRAMES
+
+
+def test_an_empty_source_is_refused_and_leaves_nothing(model: SealedModel, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UsageError, match="no files"):
+        classify(model, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_is_refused_until_restart(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    classify(model, images, out)
+    write_model(tmp_path / "other", seed=1)
+    other = read_model(tmp_path / "other")
+    with pytest.raises(UsageError, match="model was"):
+        classify(other, images, out)
+    assert {row["model_sha256"] for row in rows(out)} == {model.sha256}
+    classify(other, images, out, restart=True)
+    assert {row["model_sha256"] for row in rows(out)} == {other.sha256}
+
+
+def test_nothing_written_knows_the_patient_and_no_pixels_when_told(
+    model: SealedModel, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    classify(model, images, out, thumbnails=False)
+    contents = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(contents) >= 8
+    for name, content in contents.items():
+        assert b"SECRET" not in content.upper(), name
+        assert b"19700101" not in content, name
+        assert b"\xff\xd8\xff" not in content, name
+    assert b"data:image" not in contents["index.html"]
+
+
+def test_the_thumbnails_are_those_of_the_most_suspicious(
+    model: SealedModel, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("batch", "writers.page"):
+        monkeypatch.setattr(f"apps.imaging.{module}.PAGE_ROWS", 5)
+    classify(model, images, tmp_path / "out", batch=4)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('class="row') == page.count("data:image/jpeg") == 5
+    top = sorted(rows(tmp_path / "out"), key=lambda row: -float(str(row["probability"])))[:5]
+    assert all(str(row["source"]) in page for row in top)
