@@ -66,21 +66,23 @@ def test_resizing_early_gives_what_the_full_size_way_gives(stored: Stored, grey:
     np.testing.assert_allclose(fast, reference, atol=TOLERANCE, rtol=0)
 
 
-@given(
-    st.floats(-2000, 2000), st.floats(1, 5000), st.sampled_from(FUNCTIONS), st.integers(0, 2**32 - 1), st.booleans()
-)
+@given(st.floats(-2000, 2000), st.floats(1, 5000), st.sampled_from(FUNCTIONS), st.integers(0, 2**32 - 1), st.booleans())
 def test_windows_are_pydicoms(center: float, width: float, function: WindowFunction, seed: int, signed: bool) -> None:
     dataset = Dataset()
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsStored, dataset.PixelRepresentation = 12, int(signed)
     dataset.WindowCenter, dataset.WindowWidth = f"{center:.6g}", f"{max(width, 2):.6g}"
     dataset.VOILUTFunction = function
-    values = np.random.default_rng(seed).integers(-2048 if signed else 0, 2048 if signed else 4096, 500).astype(np.int16)
+    values = (
+        np.random.default_rng(seed).integers(-2048 if signed else 0, 2048 if signed else 4096, 500).astype(np.int16)
+    )
     with np.errstate(over="ignore"):  # pydicom's sigmoid overflows far below the center, harmlessly
         expected = np.asarray(apply_windowing(values, dataset), dtype=np.float64)
     low, high = (-2048, 2047) if signed else (0, 4095)
     window = Window(float(dataset.WindowCenter), float(dataset.WindowWidth), function)
-    np.testing.assert_allclose(apply_window(values.astype(np.float64), window), (expected - low) / (high - low), atol=1e-3)
+    np.testing.assert_allclose(
+        apply_window(values.astype(np.float64), window), (expected - low) / (high - low), atol=1e-3
+    )
 
 
 def test_linear_window_at_its_ends() -> None:

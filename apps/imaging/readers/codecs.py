@@ -1,6 +1,6 @@
 """A decoding plugin for pydicom: the lossless codecs of imagecodecs, which give the same values sooner.
 
-Only where any conforming decoder must give identical values: lossless JPEG, JPEG-LS and JPEG 2000. (Lossy JPEG may
+Only where any conforming decoder must give identical values: lossless JPEG, JPEG-LS, JPEG 2000 and RLE. (Lossy JPEG may
 differ by one grey level between decoders, so it stays with pydicom's own plugins.) pydicom calls the three names below:
 https://pydicom.github.io/pydicom/stable/guides/decoding/decoder_plugins.html
 """
@@ -23,16 +23,32 @@ _DECODERS = {
     uid.JPEG2000: imagecodecs.jpeg2k_decode,
 }
 
-DECODER_DEPENDENCIES = dict.fromkeys(_DECODERS, ("imagecodecs",))
+DECODER_DEPENDENCIES = dict.fromkeys((*_DECODERS, uid.RLELossless), ("imagecodecs",))
 
 
 def is_available(syntax: str) -> bool:
-    return syntax in _DECODERS
+    return syntax in DECODER_DEPENDENCIES
 
 
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
-    """The frame's samples, colour by pixel. Raises ValueError when the codestream is of another size than the header
-    says (pydicom then tries its own plugins)."""
+    """The frame's samples. Raises ValueError when the codestream is of another size than the header says (pydicom then
+    tries its own plugins)."""
+    frame = _decode_rle(src, runner) if runner.transfer_syntax == uid.RLELossless else _decode_jpeg(src, runner)
+    return bytearray(frame.tobytes())  # writeable: pydicom corrects signs in place
+
+
+def _decode_rle(src: bytes, runner: DecodeRunner) -> np.ndarray:
+    if runner.bits_allocated not in (8, 16, 32, 64):
+        raise ValueError(f"RLE of {runner.bits_allocated} bits")
+    frame: np.ndarray = imagecodecs.dicomrle_decode(src, f"<u{runner.bits_allocated // 8}")
+    expected = runner.rows * runner.columns * runner.samples_per_pixel
+    if frame.size != expected:
+        raise ValueError(f"RLE of {frame.size} samples, header says {expected}")
+    runner.set_option("planar_configuration", 1)
+    return frame
+
+
+def _decode_jpeg(src: bytes, runner: DecodeRunner) -> np.ndarray:
     frame: np.ndarray = _DECODERS[runner.transfer_syntax](src)
     expected = (runner.rows, runner.columns, runner.samples_per_pixel)
     found = frame.shape if frame.ndim == 3 else (*frame.shape, 1)
@@ -43,4 +59,4 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
         if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
             runner.set_option("photometric_interpretation", "RGB")  # OpenJPEG undoes the transform
     runner.set_option("bits_allocated", frame.dtype.itemsize * 8)
-    return bytearray(frame.tobytes())  # writeable: pydicom corrects signs in place
+    return frame

@@ -34,6 +34,7 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    RLELossless,
 )
 
 from apps.imaging.frames import FrameId, Rejected
@@ -218,7 +219,9 @@ def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Store
             pass  # pydicom's own plugins may still read it, and say what is wrong if not
         else:
             return
-    for index, (stored, properties) in enumerate(decoder.iter_array(dataset, **options)):
+    # pydicom's RLE is slow and sound; pylibjpeg's panics on damaged data, which Python cannot catch as an Exception.
+    plugin = "pydicom" if RLELossless == decoder.UID else ""
+    for index, (stored, properties) in enumerate(decoder.iter_array(dataset, decoding_plugin=plugin, **options)):
         if index >= done:
             yield stored, str(properties["photometric_interpretation"])
 

@@ -37,7 +37,6 @@ _ORIENTATION_TAG = 0x0112
 _PILLOW_ERRORS = (
     AttributeError,
     EOFError,
-    Image.DecompressionBombError,
     LookupError,
     NotImplementedError,
     OSError,
@@ -71,6 +70,10 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
         if index == 0:
             raise
         yield Rejected(FrameId(source, index), error.reason, f"{error} (this page and those after it)")
+    except Image.DecompressionBombError:
+        raise RefusedError("too-large", "the header names more pixels than Pillow decodes") from None
+    except FloatingPointError:
+        yield Rejected(FrameId(source, index), "bad-values", f"page {index} has pixel values that are not all finite")
     except _PILLOW_ERRORS as error:
         yield Rejected(
             FrameId(source, index),
@@ -85,8 +88,8 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
         # Pillow picks the smallest scale that is not below the size asked for; grey is then the JPEG's own luma.
         image.draft("L", (2 * side, 2 * side) if reduced else image.size)
     inverted = image.format == "TIFF" and image.mode.startswith("I;16") and _is_white_zero(image)
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     image.load()
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after loading: Pillow has turned a TIFF by then
     if image.mode.startswith("I;16"):
         grey = _sixteen_bits(image, side)
     elif image.mode in ("I", "F"):

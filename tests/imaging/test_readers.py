@@ -1,0 +1,308 @@
+"""JPEG, PNG, TIFF, and everything that is no image at all: each file gives frames or rejected rows, never an exception."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from apps.imaging.frames import Frame, Rejected
+from apps.imaging.readers import Item, Limits, read_frames
+from apps.imaging.readers.raster import REDUCED_MEAN_TOLERANCE, decode_image
+from apps.imaging.settings import Preprocess
+from tests.datasets import local_copy
+
+SIDE = 32
+RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))  # dark left, light right
+TOLERANCE = 0.01
+
+
+def read(path: Path, limits: Limits | None = None) -> list[Frame | Rejected]:
+    return list(read_frames(Item("name", path), Preprocess(side=SIDE), limits or Limits()))
+
+
+def read_bytes(folder: Path, content: bytes, limits: Limits | None = None) -> list[Frame | Rejected]:
+    path = folder / "file.bin"  # the name tells nothing
+    path.write_bytes(content)
+    return read(path, limits)
+
+
+def encode(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=form, **options)
+    return buffer.getvalue()
+
+
+def pixels(found: list[Frame | Rejected]) -> np.ndarray:
+    (frame,) = found
+    assert isinstance(frame, Frame), frame
+    assert frame.pixels.dtype == np.float32
+    assert frame.pixels.shape == (SIDE, SIDE)
+    return frame.pixels
+
+
+def reason(found: list[Frame | Rejected]) -> str:
+    (row,) = found
+    assert isinstance(row, Rejected), row
+    assert row.id.source == "name"
+    return row.reason
+
+
+EXPECTED = RAMP.reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)) / 255
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "I;16", "1"])
+def test_every_mode_becomes_the_same_grey(tmp_path: Path, form: str, mode: str) -> None:
+    if (mode, form) == ("LA", "TIFF"):
+        mode = "CMYK"
+    if mode == "I;16":
+        image = Image.fromarray(RAMP.astype(np.uint16) * 257)
+    elif mode == "CMYK":
+        image = Image.merge("CMYK", [Image.fromarray(255 - RAMP)] * 3 + [Image.new("L", (64, 64))])
+    elif mode == "1":
+        found = pixels(read_bytes(tmp_path, encode(Image.fromarray(RAMP > 127), form)))
+        np.testing.assert_allclose(found, np.tile(np.arange(SIDE) > 15, (SIDE, 1)), atol=TOLERANCE)
+        return
+    else:
+        image = Image.fromarray(RAMP).convert(mode)
+    np.testing.assert_allclose(pixels(read_bytes(tmp_path, encode(image, form))), EXPECTED, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_modes(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(RAMP)
+    image = Image.merge("CMYK", [grey] * 4).convert("CMYK") if mode == "CMYK" else grey.convert(mode)
+    expected = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)) / 255
+    found = pixels(read_bytes(tmp_path, encode(image, "JPEG", quality=98)))
+    np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(tmp_path: Path, form: str, orientation: int) -> None:
+    image = Image.fromarray(np.tril(RAMP))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    steps = [
+        None,
+        Image.Transpose.FLIP_LEFT_RIGHT,
+        Image.Transpose.ROTATE_180,
+        Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    ]
+    step = steps[orientation - 1]
+    upright = image if step is None else image.transpose(step)
+    expected = np.asarray(upright, dtype=np.float64).reshape(SIDE, 2, SIDE, 2).mean(axis=(1, 3)) / 255
+    found = pixels(read_bytes(tmp_path, encode(image, form, exif=exif)))
+    assert np.abs(found - expected).mean() < TOLERANCE
+
+
+def test_pages_of_a_tiff_are_frames_and_a_damaged_one_ends_it(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((20 + page, 30), page * 60, dtype=np.uint8)) for page in range(4)]
+    content = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    frames = read_bytes(tmp_path, content)
+    assert [frame.id.frame for frame in frames] == [0, 1, 2, 3]
+    for page, frame in enumerate(frames):
+        assert isinstance(frame, Frame)
+        np.testing.assert_allclose(frame.pixels, page * 60 / 255, atol=1e-6)
+    assert reason(read_bytes(tmp_path, content, Limits(frames=3))) == "too-large"
+    assert reason(read_bytes(tmp_path, content, Limits(samples=700))) == "too-large"
+    *_, last = read_bytes(tmp_path, content[:-300])
+    assert isinstance(last, Rejected)
+
+
+def test_white_is_zero_in_sixteen_bits(tmp_path: Path) -> None:
+    image = Image.fromarray(65535 - RAMP.astype(np.uint16) * 257)
+    found = pixels(read_bytes(tmp_path, encode(image, "TIFF", tiffinfo={262: 0})))
+    np.testing.assert_allclose(found, EXPECTED, atol=TOLERANCE)
+
+
+def test_float_images_are_stretched_and_nan_is_refused(tmp_path: Path) -> None:
+    values = RAMP.astype(np.float32) * 1000 - 7
+    stretched = pixels(read_bytes(tmp_path, encode(Image.fromarray(values), "TIFF")))
+    np.testing.assert_allclose(stretched, EXPECTED, atol=TOLERANCE)
+    values[3, 3] = np.nan
+    assert reason(read_bytes(tmp_path, encode(Image.fromarray(values), "TIFF"))) == "bad-values"
+
+
+def test_reduced_jpeg_decoding_stays_within_its_tolerance() -> None:
+    with zipfile.ZipFile(local_copy("chest_xray_fullsize_200")) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpeg"))[::20]
+        worst = 0.0
+        for name in names:
+            content = archive.read(name)
+            small = decode_image(Image.open(io.BytesIO(content)), 224)
+            full = decode_image(Image.open(io.BytesIO(content)), 224, reduced=False)
+            worst = max(worst, float(np.abs(small - full).mean()))
+    assert 0 < worst < REDUCED_MEAN_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "empty"),
+        (b"\0", "not-an-image"),
+        (b"hello, I am a text file with more than 132 bytes. " * 9, "not-an-image"),
+        (b"GIF89a" + bytes(200), "not-an-image"),
+        (b"PK\3\4" + bytes(200), "not-an-image"),
+        (b"\xff\xd8\xff\xe0" + bytes(200), "corrupt"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(200), "corrupt"),
+        (b"II*\0" + bytes(200), "corrupt"),
+        (bytes(128) + b"DICM", "no-pixel-data"),
+        (bytes(128) + b"DICM" + b"\xff" * 300, "no-pixel-data"),
+    ],
+)
+def test_what_is_no_image(tmp_path: Path, content: bytes, expected: str) -> None:
+    assert reason(read_bytes(tmp_path, content)) == expected
+
+
+def test_huge_headers_are_refused_before_decoding(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
+    bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    assert reason(read_bytes(tmp_path, bomb)) == "too-large"
+    small = encode(Image.fromarray(RAMP), "PNG")
+    assert reason(read_bytes(tmp_path, small, Limits(samples=64 * 64 - 1))) == "too-large"
+    assert reason(read_bytes(tmp_path, small, Limits(file_bytes=len(small) - 1))) == "too-large"
+    assert pixels(read_bytes(tmp_path, small, Limits(samples=64 * 64, file_bytes=len(small)))).any()
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+        expected = {
+            "pipe": "not-a-file",
+            "socket": "not-a-file",
+            ".": "not-a-file",
+            "broken": "vanished",
+            "no": "vanished",
+        }
+        for name, code in expected.items():
+            assert reason(read(tmp_path / name)) == code
+    assert reason(read(Path("/dev/zero"))) == "not-a-file"
+    (tmp_path / "file").touch()
+    assert reason(read(tmp_path / "file" / "below")) == "vanished"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "secret").chmod(0)
+    assert reason(read(tmp_path / "secret")) == "unreadable"
+
+
+def _dicom(name: str = "MR_small.dcm") -> pydicom.Dataset:
+    path = get_testdata_file(name)
+    assert isinstance(path, str)
+    return pydicom.dcmread(path)
+
+
+def _saved(dataset: pydicom.Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        ("Rows", 0, "bad-header"),
+        ("Rows", 65535, "corrupt"),
+        ("Columns", None, "bad-header"),
+        ("NumberOfFrames", "0", "bad-header"),
+        ("NumberOfFrames", "-3", "bad-header"),
+        ("NumberOfFrames", "100", "corrupt"),
+        ("NumberOfFrames", "2000000000", "too-large"),
+        ("BitsAllocated", 0, "bad-header"),
+        ("BitsAllocated", 13, "corrupt"),
+        ("BitsStored", 40, "corrupt"),
+        ("SamplesPerPixel", 3, "unsupported-photometric"),
+        ("SamplesPerPixel", 0, "bad-header"),
+        ("PhotometricInterpretation", "RGB", "unsupported-photometric"),
+        ("PhotometricInterpretation", "PALETTE COLOR", "corrupt"),
+        ("PhotometricInterpretation", "SECRET", "unsupported-photometric"),
+        ("PhotometricInterpretation", None, "unsupported-photometric"),
+        ("RescaleSlope", "0", "bad-header"),
+    ],
+)
+def test_wrong_headers(tmp_path: Path, keyword: str, value: object, expected: str) -> None:
+    dataset = _dicom()
+    setattr(dataset, keyword, value)
+    assert reason(read_bytes(tmp_path, _saved(dataset))) == expected
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.3.4.5", "1.2.840.10008.1.2.4.95"])
+def test_unknown_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
+    content = _saved(_dicom()).replace(b"1.2.840.10008.1.2.1\0", syntax.encode()[:20].ljust(20, b"\0"))
+    assert reason(read_bytes(tmp_path, content)) == "unsupported-transfer-syntax"
+
+
+def test_uids_are_kept_and_names_are_not_taken_for_uids(tmp_path: Path) -> None:
+    dataset = _dicom()
+    (frame,) = read_bytes(tmp_path, _saved(dataset))
+    assert frame.id.sop_instance_uid == dataset.SOPInstanceUID
+    assert frame.id.study_instance_uid == dataset.StudyInstanceUID
+    assert frame.id.series_instance_uid == dataset.SeriesInstanceUID
+    content = _saved(dataset).replace(
+        dataset.StudyInstanceUID.encode(), b"Doe^Jane".ljust(len(dataset.StudyInstanceUID))
+    )
+    (frame,) = read_bytes(tmp_path, content)
+    assert frame.id.study_instance_uid == ""
+
+
+SEEDS = {
+    "raw DICOM": _saved(_dicom()),
+    "JPEG-LS DICOM": _saved(_dicom("JPEGLSNearLossless_16.dcm")),
+    "JPEG DICOM": _saved(_dicom("SC_rgb_small_odd_jpeg.dcm")),
+    "JPEG 2000 DICOM": _saved(_dicom("MR_small_jp2klossless.dcm")),
+    "RLE DICOM": _saved(_dicom("MR_small_RLE.dcm")),
+    "deflated DICOM": _saved(_dicom("image_dfl.dcm")),
+    "JPEG": encode(Image.fromarray(RAMP), "JPEG"),
+    "PNG": encode(Image.fromarray(RAMP).convert("RGB"), "PNG"),
+    "TIFF": encode(Image.fromarray(RAMP), "TIFF", compression="tiff_lzw"),
+}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@given(data=st.data())
+def test_damaged_files_give_frames_or_rejections(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    seed = SEEDS[name]
+    content = bytearray(seed)
+    # Headers are where it hurts: half of the changes fall into the first kilobytes.
+    places = st.one_of(st.integers(0, min(len(seed), 3000) - 1), st.integers(0, len(seed) - 1))
+    for at, value in data.draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=12)):
+        content[at] = value
+    if data.draw(st.booleans()):
+        del content[data.draw(places) :]
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(content)
+    found = read(path, Limits(samples=1 << 22, file_bytes=1 << 22))
+    assert found
+    for row in found:
+        if isinstance(row, Frame):
+            assert row.pixels.shape == (SIDE, SIDE)
+            assert row.pixels.min() >= 0
+            assert row.pixels.max() <= 1
