@@ -34,8 +34,8 @@ featherweight optimize recipe.toml --out models/chest
 featherweight artifact verify models/chest
 
 [bold]Exit codes[/bold]: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
-rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be written; \
-130 interrupted (start again to go on)."""
+rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be \
+written; 130 interrupted (start again to go on)."""
 
 _EXTRAS = {
     **dict.fromkeys(("onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"),
@@ -126,7 +126,7 @@ def hardware(as_json: AsJson = False) -> None:
 
 @app.command(
     epilog="Example: featherweight optimize recipe.toml --out models/chest --threads 1   "
-    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 no candidate kept its limits."
+    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed."
 )
 def optimize(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file: source, steps, backends, limits.")],

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import hardware
+from core.hardware import Accelerator, parse_cpuinfo, parse_nvidia_smi, parse_quota
+
+
+def test_x86() -> None:
+    text = textwrap.dedent("""\
+        processor\t: 0
+        model name\t: AMD EPYC 9R14
+        flags\t\t: fpu avx2 fma avx512f avx512_bf16 avx512_vnni
+
+        processor\t: 1
+        model name\t: another
+        flags\t\t: fpu
+        """)
+    assert parse_cpuinfo(text) == ("AMD EPYC 9R14", ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16"))
+
+
+def test_arm64() -> None:
+    name, flags = parse_cpuinfo("processor : 0\nFeatures : fp asimd asimddp i8mm bf16\n")
+    assert (name, flags) == ("", ("neon", "dotprod", "i8mm", "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [
+        ("200000 100000\n", 2.0),
+        ("150000 100000", 1.5),
+        ("max 100000", None),
+        ("-1 100000", None),
+        ("", None),
+        ("1 0", None),
+    ],
+)
+def test_quota(text: str, cores: float | None) -> None:
+    assert parse_quota(text) == cores
+
+
+def test_nvidia_smi() -> None:
+    text = "NVIDIA H100 80GB HBM3, 81559\nOdd, name, [N/A]\n\n"
+    assert parse_nvidia_smi(text) == (Accelerator("NVIDIA H100 80GB HBM3", 81559 << 20), Accelerator("Odd, name", 0))
+
+
+@given(st.text())
+def test_parsers_take_any_text(text: str) -> None:
+    parse_cpuinfo(text)
+    parse_quota(text)
+    parse_nvidia_smi(text)
+
+
+def test_this_host() -> None:
+    host = hardware.read_hardware()
+    assert host.cpu
+    assert 1 <= host.cores_usable <= host.cores_logical
+    assert host.memory_bytes > 1 << 28
+    assert host.has_bf16 == hardware.cpu_has_bf16()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_affinity_is_respected() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from core.hardware import count_usable_cores; print(count_usable_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "1"
