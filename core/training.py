@@ -112,7 +112,9 @@ class Fit:
         # ensemble. The first steps use a shorter memory, or the random start would linger.
         decay = min(self.schedule.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mean, value in zip(self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True):
+            for mean, value in zip(
+                self.averaged.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
                 if mean.dtype.is_floating_point:
                     mean.lerp_(value, 1 - decay)
                 else:

@@ -1,0 +1,268 @@
+"""From recipe to sealed artifact on a real small network: what is chosen, what is refused, what is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.artifact.store import read_artifact
+from core.backends.registry import find_backend
+from core.check_artifact import check_artifact
+from core.errors import ArtifactError, DataError, LimitError, OutputError, RecipeError, UsageError
+from core.optimize import Outcome, open_task, optimize, run_recipe
+from core.recipe import Recipe, Source, parse_recipe, render_recipe
+from tests.fakes import SquaresTask
+
+HEAD = """
+version = 1
+name = "squares"
+[source]
+task = "squares"
+[measure]
+backends = ["onnxruntime"]
+repetitions = 5
+[limits]
+auc_loss = 0.03
+"""
+CHAIN = """
+[[step]]
+kind = "prune-channels"
+ratio = [0.3, 0.5]
+[[step]]
+kind = "recover"
+epochs = 1
+[[step]]
+kind = "quantize"
+calibration_samples = 32
+"""
+WEIGHTS = '[[step]]\nkind = "prune-weights"\nsparsity = {}\n'
+
+
+def recipe(steps: str, head: str = HEAD) -> Recipe:
+    return parse_recipe(head + steps)
+
+
+@dataclass(frozen=True)
+class Run:
+    task: SquaresTask
+    outcome: Outcome
+    folder: Path
+    stages: list[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One whole run of two candidates."""
+    folder, task, stages = tmp_path_factory.mktemp("squares"), SquaresTask(), list[str]()
+    outcome = optimize(
+        recipe(CHAIN),
+        task,
+        folder / "artifact",
+        work=folder / "work",
+        progress=lambda stage, done, total: stages.append(f"{stage} {done <= total}"),
+    )
+    return Run(task, outcome, folder, stages)
+
+
+def test_the_chosen_program_is_sealed_with_its_threshold_and_evidence(run: Run) -> None:
+    artifact = read_artifact(run.folder / "artifact")
+    manifest = artifact.manifest
+    assert manifest == run.outcome.artifact.manifest
+    assert [entry.precision for entry in manifest.programs] == ["int8"]
+    assert (manifest.app, manifest.labels, manifest.forced, manifest.missed_limits) == (
+        "squares",
+        ("empty", "square"),
+        False,
+        (),
+    )
+    assert [(one.backend, one.precision) for one in manifest.preferences] == [("onnxruntime", "int8")]
+    assert artifact.documents["recipe.toml"].decode() == render_recipe(recipe(CHAIN))
+    assert manifest.recipe_sha256 == recipe(CHAIN).sha256
+    evidence = json.loads(artifact.evidence["evidence.json"])
+    assert evidence["passed"]
+    assert evidence["test"]["candidate"]["threshold"] == float(artifact.sealed["decision.json"])
+    assert evidence["test"]["candidate"]["memory"]["peak_bytes"] > 0
+    assert artifact.evidence["evidence.html"].startswith(b"<!DOCTYPE html>")
+    assert sorted(path.name for path in run.folder.iterdir()) == ["artifact", "work"]
+
+
+def test_the_fastest_candidate_that_passed_is_chosen_and_all_are_recorded(run: Run) -> None:
+    records = run.outcome.evidence.candidates
+    assert [record.settings["step[0].ratio"] for record in records] == [0.3, 0.5]
+    chosen = [record for record in records if record.chosen]
+    assert len(chosen) == 1
+    times = [record.latency.p50_ms for record in records if record.latency is not None]
+    assert len(times) == 2
+    assert chosen[0].latency is not None
+    assert chosen[0].latency.p50_ms == min(times)
+    other = next(record for record in records if not record.chosen)
+    assert f"slower than {chosen[0].name}" in other.outcome
+    for record in records:
+        assert [step["name"] for step in record.steps] == ["prune-channels", "recover", "export", "quantize"]
+
+
+def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
+    assert run.task.asked.count("reporting") == 1
+    assert run.task.asked[-2:] == ["choosing", "reporting"]
+
+
+def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
+    held_out = run.task.choosing()
+    with find_backend().open(run.outcome.artifact.program("int8")) as session:
+        scores = run.task.scores(session.run(held_out.tensors))
+    judged = run.outcome.evidence.validation.candidate.predictions
+    np.testing.assert_allclose(scores, judged.scores, atol=1e-4)
+    assert judged.threshold == float(run.outcome.artifact.sealed["decision.json"])
+
+
+def test_progress_is_told(run: Run) -> None:
+    found = {stage.rsplit(" ", 1)[0] for stage in run.stages}
+    assert {"measuring latency", "scoring the validation cases", "running the test cases"} <= found
+    assert any("recover 1 epochs" in stage for stage in found)
+    assert all(stage.endswith("True") for stage in run.stages)
+
+
+def test_a_second_run_trains_nothing_and_seals_the_same(run: Run, tmp_path: Path) -> None:
+    task = SquaresTask()
+    again = optimize(recipe(CHAIN), task, tmp_path / "artifact", work=run.folder / "work")
+    assert "training" not in task.asked
+    before = {record.name: record.steps for record in run.outcome.evidence.candidates}
+    after = {record.name: record.steps for record in again.evidence.candidates}
+    assert json.dumps(before, sort_keys=True, default=str) == json.dumps(after, sort_keys=True, default=str)
+
+
+def test_a_damaged_kept_network_is_trained_again(run: Run, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    for path in (run.folder / "work").glob("*.safetensors"):
+        (work / path.name).write_bytes(path.read_bytes()[:-100])
+    task = SquaresTask()
+    optimize(recipe(CHAIN.replace("[0.3, 0.5]", "0.5")), task, tmp_path / "artifact", work=work)
+    assert "training" in task.asked
+
+
+def test_a_bad_candidate_is_found_by_the_limits(tmp_path: Path) -> None:
+    """Without 99.9% of its weights a network decides nothing; the other candidate is sealed."""
+    task = SquaresTask()
+    outcome = optimize(recipe(WEIGHTS.format("[0.99, 0.1]")), task, tmp_path / "artifact", work=tmp_path / "work")
+    bad, good = outcome.evidence.candidates
+    assert good.chosen
+    assert "missed auc_loss" in bad.outcome
+    assert "nothing runs faster" in str(good.steps[0])
+
+
+def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_named(tmp_path: Path) -> None:
+    task = SquaresTask()
+    with pytest.raises(LimitError) as caught:
+        optimize(recipe(WEIGHTS.format("0.99")), task, tmp_path / "artifact", work=tmp_path / "work")
+    assert "prune weights 0.99 on onnxruntime: missed auc_loss" in str(caught.value)
+    assert "the limit is 0.0300" in str(caught.value)
+    assert caught.value.exit_code == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert "reporting" not in task.asked
+    evidence = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
+    assert evidence["test"] is None
+    assert not evidence["passed"]
+
+
+def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
+    outcome = optimize(
+        recipe(WEIGHTS.format("0.99")), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work", force=True
+    )
+    manifest = read_artifact(tmp_path / "artifact").manifest
+    assert outcome.forced
+    assert manifest.forced
+    assert any(text.startswith("auc_loss on the validation cases: AUC fell") for text in manifest.missed_limits)
+    assert json.loads(outcome.artifact.evidence["evidence.json"])["forced"] is True
+
+
+def test_force_leaves_no_trace_when_nothing_was_missed(run: Run, tmp_path: Path) -> None:
+    steps = recipe(CHAIN.replace("[0.3, 0.5]", "0.5"))
+    outcome = optimize(steps, SquaresTask(), tmp_path / "artifact", work=run.folder / "work", force=True)
+    assert not outcome.forced
+    assert not outcome.evidence.forced
+
+
+class Treacherous(SquaresTask):
+    """Its test cases are labelled at random: what held on the validation cases does not hold there."""
+
+    def reporting(self):  # type: ignore[no-untyped-def]
+        held_out = super().reporting()
+        flipped = 1 - held_out.labels
+        return type(held_out)(held_out.ids, held_out.tensors, flipped)
+
+
+def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> None:
+    steps = recipe(WEIGHTS.format("0.75"), HEAD.replace("0.03", "0.2") + "flip_ratio_max = 0.9\n")
+    task = Treacherous(40)
+    with pytest.raises(LimitError, match="not on the test cases") as caught:
+        optimize(steps, task, tmp_path / "artifact", work=tmp_path / "work")
+    assert "the limit is 0.2000" in str(caught.value)
+    assert not (tmp_path / "artifact").exists()
+
+
+def test_a_program_that_is_not_faster_is_told_so(tmp_path: Path) -> None:
+    outcome = optimize(recipe(""), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work")
+    assert outcome.artifact.manifest.programs[0].precision == "fp32"
+    assert any("is not smaller than" in line for line in outcome.warnings)
+    assert outcome.artifact.manifest.notes == outcome.warnings
+
+
+def test_a_fresh_process_finds_other_predictions(run: Run) -> None:
+    inputs = next(run.task.choosing().batches(4))
+    with find_backend().open(run.outcome.artifact.program("int8")) as session:
+        expected = dict(session.run(inputs))
+    folder = run.folder / "artifact"
+    assert check_artifact(folder, "onnxruntime", "int8", inputs, expected) <= 1e-4
+    wrong = {"logit": expected["logit"] + 0.5}
+    with pytest.raises(ArtifactError, match="do not use this artifact"):
+        check_artifact(folder, "onnxruntime", "int8", inputs, wrong)
+    with pytest.raises(ArtifactError, match="does not exist"):
+        check_artifact(run.folder / "nothing", "onnxruntime", "int8", inputs, expected)
+
+
+def test_what_is_asked_wrongly_is_refused_before_any_work(tmp_path: Path) -> None:
+    task = SquaresTask()
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="no artifact that could be replaced"):
+        optimize(recipe(CHAIN), task, tmp_path / "occupied", work=tmp_path / "work")
+    with pytest.raises(UsageError, match="no backend is called 'abacus'"):
+        optimize(recipe(CHAIN, HEAD.replace("onnxruntime", "abacus")), task, tmp_path / "a", work=tmp_path / "work")
+    with pytest.raises(UsageError, match=r"none of onnxruntime runs bf16"):
+        optimize(
+            recipe('[[step]]\nkind = "quantize"\nprecision = "bf16"\n'), task, tmp_path / "a", work=tmp_path / "work"
+        )
+    assert "training" not in task.asked
+    with pytest.raises(UsageError, match=r"no app is called 'squares'; installed: .*imaging"):
+        open_task(Source("squares"))
+    (tmp_path / "bad.toml").write_text("version = 7")
+    with pytest.raises(RecipeError, match=r"bad\.toml: 3 faults"):
+        run_recipe(tmp_path / "bad.toml", tmp_path / "a")
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError):
+        optimize(recipe(""), SquaresTask(), tmp_path / "file" / "a", work=tmp_path / "work")
+
+
+class Broken(SquaresTask):
+    def calibration_batches(self, samples: int, seed: int):  # type: ignore[no-untyped-def]
+        return iter(())
+
+
+def test_a_candidate_that_cannot_be_made_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
+    steps = '[[step]]\nkind = "quantize"\nprecision = ["int8", "bf16"]\n'
+    head = HEAD.replace('["onnxruntime"]', '["onnxruntime", "openvino"]')
+    outcome = optimize(recipe(steps, head), Broken(), tmp_path / "artifact", work=tmp_path / "work", force=True)
+    assert "no calibration inputs" in outcome.evidence.candidates[0].outcome
+    assert outcome.artifact.manifest.programs[0].precision == "bf16"
+    with pytest.raises(DataError, match="no calibration inputs"):
+        optimize(
+            recipe(CHAIN.split("[[step]]")[-1].join(["[[step]]", ""])), Broken(), tmp_path / "b", work=tmp_path / "work"
+        )

@@ -1,0 +1,173 @@
+"""Export and quantization: one small file, the same outputs, unsigned activations, bounded memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from core.errors import DataError, UsageError
+from core.export import export
+from core.model import Model
+from core.passes.quantize import quantize
+from core.passes.steps import QuantizeStep
+from core.program import Program
+from core.tensors import Tensors
+from tests.fakes import INPUTS, OUTPUTS, images, trained_model
+
+CASES = images(160, seed=1)[0]
+
+
+def batches(size: int = 8) -> Iterator[Tensors]:
+    for start in range(0, len(CASES), size):
+        yield {"image": CASES[start : start + size]}
+
+
+def run(program: Program, inputs: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"image": inputs})[0])
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return export(trained_model())[0]
+
+
+@pytest.fixture(scope="module")
+def int8(program: Program) -> Program:
+    return quantize(program, QuantizeStep(), batches())[0]
+
+
+def test_the_program_is_the_network_with_a_free_batch_and_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    model = trained_model()
+    program, record = export(model)
+    assert capfd.readouterr() == ("", "")
+    for count in (1, 2, 7):
+        with torch.no_grad():
+            expected = model.network(torch.from_numpy(CASES[:count])).numpy()
+        np.testing.assert_allclose(run(program, CASES[:count]), expected, atol=1e-4)
+    assert record.facts["max_relative_difference"] < 1e-4  # type: ignore[operator]
+    assert (program.precision, program.inputs, program.outputs) == ("fp32", INPUTS, OUTPUTS)
+
+
+def test_the_file_holds_weights_and_little_else(program: Program) -> None:
+    proto = onnx.load_from_string(program.content)
+    assert {node.op_type for node in proto.graph.node}.isdisjoint({"BatchNormalization", "Identity", "Constant"})
+    weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in proto.graph.initializer)
+    assert len(program.content) < weights + 4000
+    assert not any(node.doc_string or len(node.metadata_props) for node in proto.graph.node)
+
+
+def test_the_exported_batch_norm_is_that_of_the_network_in_eval_mode() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 22 * 22, 1)).train()
+    network(torch.rand(64, 1, 24, 24) * 9)
+    program, _ = export(Model(network, INPUTS, OUTPUTS))
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(CASES[:3])).numpy()
+    np.testing.assert_allclose(run(program, CASES[:3]), expected, atol=1e-4)
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x.mean((1, 2, 3))[:, None]
+        return x.amax((1, 2, 3))[:, None]
+
+
+def test_a_network_that_cannot_be_exported_says_so() -> None:
+    with pytest.raises(UsageError, match="Branches cannot become an ONNX program"):
+        export(Model(Branches(), INPUTS, OUTPUTS))
+
+
+def test_int8_is_small_unsigned_and_per_channel(program: Program, int8: Program) -> None:
+    assert int8.precision == "int8"
+    assert len(int8.content) < len(program.content) / 2.5
+    proto = onnx.load_from_string(int8.content)
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    quantized = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert quantized
+    assert {known[node.input[2]].dtype for node in quantized} == {np.dtype("uint8")}
+    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
+    made_by = {node.output[0]: node for node in proto.graph.node}
+    for node in convolutions:
+        weight = made_by[node.input[1]]
+        assert known[weight.input[0]].dtype == np.int8
+        assert known[weight.input[1]].shape == (known[weight.input[0]].shape[0],)
+        assert known[made_by[node.input[2]].input[0]].dtype == np.int32
+    floats = [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT]
+    assert max(numpy_helper.to_array(tensor).size for tensor in floats) <= 64
+
+
+def test_no_float_stands_between_two_convolutions(int8: Program) -> None:
+    proto = onnx.load_from_string(int8.content)
+    made_by = {node.output[0]: node for node in proto.graph.node}
+    for node in proto.graph.node:
+        if node.op_type in {"Conv", "Add", "Gemm"}:
+            assert all(made_by[name].op_type == "DequantizeLinear" for name in node.input), node.op_type
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_int8_decides_like_fp32(program: Program, method: str, capfd: pytest.CaptureFixture[str]) -> None:
+    step = QuantizeStep(method=method, calibration_samples=32)  # type: ignore[arg-type]
+    quantized, record = quantize(program, step, ({"image": CASES[i : i + 8]} for i in range(0, 32, 8)))
+    assert capfd.readouterr() == ("", "")
+    assert record.facts["calibration_samples"] == 32
+    inputs, _ = images(200, seed=4)
+    before, after = run(program, inputs)[:, 0], run(quantized, inputs)[:, 0]
+    assert np.corrcoef(before, after)[0, 1] > 0.98
+    assert not np.array_equal(before, after)
+
+
+def test_methods_give_different_ranges(program: Program) -> None:
+    steps = (QuantizeStep(), QuantizeStep(method="percentile", percentile=95.0))
+    one, other = (quantize(program, step, batches())[0] for step in steps)
+    assert one.content != other.content
+
+
+def test_more_calibration_widens_the_ranges_it_saw(program: Program) -> None:
+    """The ranges of the first batch alone cannot be those of all."""
+    few, _ = quantize(program, QuantizeStep(), [{"image": CASES[:1]}])
+    all_of_them, _ = quantize(program, QuantizeStep(), [{"image": CASES[:1]}, {"image": CASES}])
+    at_once, _ = quantize(program, QuantizeStep(), [{"image": CASES}])
+    assert few.content != all_of_them.content
+    assert all_of_them.content == at_once.content
+
+
+def test_calibration_holds_one_batch_at_a_time(program: Program) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []  # type: ignore[type-arg]
+    most = 0
+
+    def watched() -> Iterator[Tensors]:
+        nonlocal most
+        for start in range(0, 80, 8):
+            most = max(most, sum(one() is not None for one in alive))
+            batch = CASES[start : start + 8].copy()
+            alive.append(weakref.ref(batch))
+            yield {"image": batch}
+            del batch
+
+    quantize(program, QuantizeStep(), watched())
+    assert most <= 2
+
+
+def test_what_cannot_be_quantized_is_refused(program: Program, int8: Program) -> None:
+    with pytest.raises(UsageError, match="found a program in int8"):
+        quantize(int8, QuantizeStep(), batches())
+    with pytest.raises(DataError, match="no calibration inputs"):
+        quantize(program, QuantizeStep(), [])
+
+
+def test_bf16_is_the_same_file(program: Program) -> None:
+    found, record = quantize(program, QuantizeStep("bf16"), [])
+    assert found == replace(program, precision="bf16")
+    assert record.facts["file_bytes"] == len(program.content)
