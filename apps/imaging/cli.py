@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import MissingExtraError
-
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
 
@@ -51,9 +49,11 @@ def classify(
     thumbnails: Annotated[
         bool, typer.Option(help="Whether the page shows small pictures; without, no pixel is stored anywhere.")
     ] = True,
-    retry_rejected: Annotated[bool, typer.Option(help="Try files again that an earlier run rejected.")] = False,
-    restart: Annotated[bool, typer.Option(help="Throw away what an earlier run left in --out.")] = False,
-    json: Annotated[bool, typer.Option(help="Print the summary as JSON on standard output.")] = False,
+    retry_rejected: Annotated[
+        bool, typer.Option("--retry-rejected", help="Try files again that an earlier run rejected.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Classify images; started again after any interruption, it goes on where it was.
 
@@ -142,16 +142,16 @@ def train(
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
     split_seed: Annotated[int, typer.Option(help="Of the split by patient into training and validation.")] = 0,
-    report_test: Annotated[bool, typer.Option(help="Also measure on the test set: once, for the last figure.")] = False,
-    json: Annotated[bool, typer.Option(help="Print the metrics as JSON on standard output.")] = False,
+    report_test: Annotated[
+        bool, typer.Option("--report-test", help="Also measure on the test set: once, for the last figure.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON on standard output.")] = False,
 ) -> None:
     """Train a network, choose calibration and threshold on validation data, write the folder that `optimize` takes."""
-    try:
-        from apps.imaging.train_command import run_training
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in {"torch", "torchvision", "sklearn", "safetensors"}:
-            raise
-        raise MissingExtraError(error.name, "train", "imaging train") from error
+    import json as encoding
+
+    from apps.imaging.train_command import run_training
+
     summary = run_training(
         data=data,
         reader=reader,
@@ -166,8 +166,6 @@ def train(
         split_seed=split_seed,
         report_test=report_test,
     )
-    import json as encoding
-
     if json:
         typer.echo(encoding.dumps(summary, indent=2))
         return
