@@ -103,7 +103,8 @@ def test_rescale_and_voi_are_pydicoms(folder: Path, rows: list[dict[str, str]]) 
             shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
         if grey.voi is None:  # a window that the standard forbids: pydicom refuses or ignores it as well
             continue
-        # pydicom stretches a window over what the stored bits can hold after rescale; so every result is affine to ours.
+        # pydicom stretches a window over what the stored bits can hold after rescale; so every result is affine to
+        # ours.
         ours = render_reference(stored, grey, max(stored.shape)).ravel()
         theirs = render_reference(shown, type(grey)(inverted=grey.inverted), max(stored.shape)).ravel()
         if np.ptp(ours) > 0:

@@ -1,4 +1,5 @@
-"""JPEG, PNG, TIFF, and everything that is no image at all: each file gives frames or rejected rows, never an exception."""
+"""JPEG, PNG, TIFF, and everything that is no image at all: each file gives frames or rejected rows, never an
+exception."""
 
 from __future__ import annotations
 

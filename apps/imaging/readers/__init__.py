@@ -107,7 +107,7 @@ def read_content(path: Path, limit: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             _check_regular(os.fstat(descriptor).st_mode)
             size = os.fstat(descriptor).st_size
-            content = b"" if size > limit else file.read(limit + 1)
+            content = b"" if size > limit else file.read(size + 1)  # one more: has it grown?
     except (FileNotFoundError, NotADirectoryError):
         raise RefusedError(
             "vanished", "no such file; it was listed, or a folder on its way was there, and is no more"
@@ -115,8 +115,10 @@ def read_content(path: Path, limit: int) -> bytes:
     except (OSError, ValueError) as error:
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
         raise RefusedError("unreadable", f"the file cannot be opened or read: {cause}") from None
-    if max(size, len(content)) > limit:
-        raise RefusedError("too-large", f"found {max(size, len(content))} bytes, at most {limit} are read")
+    if size > limit:
+        raise RefusedError("too-large", f"found {size} bytes, at most {limit} are read")
+    if len(content) > size:
+        raise RefusedError("corrupt", "the file grew while it was read; is it still being copied?")
     if not content:
         raise RefusedError("empty", "the file has no bytes")
     return content

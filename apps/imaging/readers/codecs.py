@@ -40,7 +40,8 @@ def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
 def _decode_rle(src: bytes, runner: DecodeRunner) -> np.ndarray:
     if runner.bits_allocated not in (8, 16, 32, 64):
         raise ValueError(f"RLE of {runner.bits_allocated} bits")
-    frame: np.ndarray = imagecodecs.dicomrle_decode(src, f"<u{runner.bits_allocated // 8}")
+    dtype = f"<u{runner.bits_allocated // 8}"
+    frame = np.frombuffer(imagecodecs.dicomrle_decode(src, dtype), dtype)
     expected = runner.rows * runner.columns * runner.samples_per_pixel
     if frame.size != expected:
         raise ValueError(f"RLE of {frame.size} samples, header says {expected}")

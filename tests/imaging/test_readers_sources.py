@@ -1,0 +1,165 @@
+"""Folders, lists and single files; labelled folders."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from apps.imaging.cases import READERS
+from apps.imaging.labelled import read_labelled
+from apps.imaging.readers import Item, find_items, read_frames
+from apps.imaging.settings import Preprocess
+from core.errors import DataError, UsageError
+
+
+def sources(path: Path) -> list[str]:
+    return [item.source for item in find_items(path)]
+
+
+def test_a_folder_is_walked_in_order_and_nothing_but_the_rule_is_left_out(tmp_path: Path) -> None:
+    kept = ["a.dcm", "a/z", "b/1/x.png", "b/10.png", "b/2.png", "notes.txt", "Ä ö.jpg"]
+    for name in [*kept, ".hidden", ".git/config", "b/.DS_Store", "DICOMDIR", "b/dicomdir"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.dcm")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    found = sources(tmp_path)
+    assert sorted(found) == sorted([*kept, "link.png", "dangling"])
+    assert found == sources(tmp_path)
+    assert found.index("a/z") < found.index("b/1/x.png") < found.index("b/10.png") < found.index("b/2.png")
+
+
+def test_names_that_are_not_utf8_stay_printable_and_readable(tmp_path: Path) -> None:
+    name = os.fsdecode(b"x-\xff\xfe.png")
+    Image.new("L", (8, 8), 90).save(tmp_path / name)
+    (item,) = find_items(tmp_path)
+    assert item.source.encode("utf-8") == rb"x-\xff\xfe.png"
+    (frame,) = read_frames(item, Preprocess(side=8))
+    assert not hasattr(frame, "reason")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_folder_that_cannot_be_listed_becomes_a_row(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    assert sources(tmp_path) == ["closed"]
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    (tmp_path / "one.dcm").write_bytes(b"x")
+    assert list(find_items(tmp_path / "one.dcm")) == [Item("one.dcm", tmp_path / "one.dcm")]
+    with pytest.raises(UsageError, match="no such file or folder"):
+        find_items(tmp_path / "two.dcm")
+
+
+def _write(path: Path, columns: dict[str, list[object]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    else:
+        with path.open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_lists(tmp_path: Path, suffix: str) -> None:
+    listed = _write(tmp_path / f"list{suffix}", {"note": ["a", "b", "c"], "path": ["x/1.png", "/abs/2.png", "gone,
+    too"]}) found = list(find_items(listed))
+    assert [item.source for item in found] == ["x/1.png", "/abs/2.png", "gone, too"]
+    assert [item.path for item in found] == [tmp_path / "x/1.png", Path("/abs/2.png"), tmp_path / "gone, too"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"file": ["a"]}, "expected one named `path`"),
+        ({"path": ["a", ""]}, "row 2"),
+        ({"path": ["a", "b", "a"]}, "row 3: a is listed twice"),
+        ({"path": ["a\0b"]}, "row 1"),
+    ],
+)
+def test_lists_with_faults(tmp_path: Path, suffix: str, columns: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        find_items(_write(tmp_path / f"list{suffix}", columns))
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0\1", b"PAR1 and no more"])
+def test_damaged_lists(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        find_items(tmp_path / name)
+
+
+def test_a_parquet_list_of_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="something else than text"):
+        find_items(_write(tmp_path / "list.parquet", {"path": [1, 2]}))
+
+
+LABELS = [
+    ("a.png", "0", "p1", "train"),
+    ("b.png", "1", "p2", "train"),
+    ("c.png", "0", "p3", "validation"),
+    ("d.png", "1", "p4", "validation"),
+    ("e.png", "0", "p5", "test"),
+    ("f.tif", "1", "p6", "test"),
+]
+
+
+def _labelled(folder: Path, rows: list[tuple[str, str, str, str]]) -> Path:
+    for index, (name, *_) in enumerate(LABELS):
+        image = Image.new("L", (20, 30), index * 40)
+        if name == "f.tif":
+            image.save(folder / name, save_all=True, append_images=[Image.new("L", (9, 9), 7)])
+        else:
+            image.save(folder / name)
+    names = ("path", "label", "patient", "split")
+    _write(folder / "labels.csv", {name: [row[at] for row in rows] for at, name in enumerate(names)})
+    return folder
+
+
+def test_labelled_folder(tmp_path: Path) -> None:
+    split = READERS["folder"](_labelled(tmp_path, LABELS), side=16)
+    assert split.train.ids == ("a.png", "b.png")
+    assert split.train.images.shape == (2, 16, 16)
+    assert split.train.images.dtype == np.uint8
+    assert split.validation.patients == ("p3", "p4")
+    assert split.test.ids == ("e.png", "f.tif", "f.tif#1")
+    assert split.test.labels.tolist() == [0, 1, 1]
+    assert split.test.images[:, 3, 3].tolist() == [160, 200, 7]
+
+
+@pytest.mark.parametrize(
+    ("line", "row", "message"),
+    [
+        (1, ("b.png", "2", "p2", "train"), "line 3: label is '2'"),
+        (1, ("b.png", "1", "p2", "training"), "line 3: split is 'training'"),
+        (1, ("b.png", "1", "", "train"), "line 3: path and patient"),
+        (1, ("a.png", "1", "p2", "train"), "a.png: listed twice"),
+        (3, ("d.png", "1", "p1", "validation"), "d.png: its patient is in validation and train"),
+        (1, ("b.png", "0", "p2", "train"), r"split train: found the labels \[0\]"),
+        (1, ("none.png", "1", "p2", "train"), "none.png: vanished"),
+        (1, ("labels.csv", "1", "p2", "train"), "labels.csv: not-an-image"),
+    ],
+)
+def test_labelled_folder_with_faults(tmp_path: Path, line: int, row: tuple[str, str, str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_labelled(_labelled(tmp_path, [*LABELS[:line], row, *LABELS[line + 1 :]]), 16)
+
+
+def test_labelled_folder_without_its_list(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="labels.csv"):
+        read_labelled(tmp_path, 16)
+    _write(tmp_path / "labels.csv", {"path": ["a"], "label": ["1"]})
+    with pytest.raises(DataError, match="columns missing: patient, split"):
+        read_labelled(tmp_path, 16)
