@@ -22,7 +22,7 @@ Random = np.random.Generator
 LEVELS = 4096
 """Stored values are 12 bits deep."""
 
-STRENGTH = 0.6
+STRENGTH = 0.7
 """The brightness of the most visible opacity; chosen so that a small network tells most cases and not all."""
 
 
@@ -54,7 +54,7 @@ def synthetic_cases(count: int, seed: int = 0, *, side: int = 256, prevalence: f
         for _ in range(min(images, count - index)):
             random = np.random.default_rng([seed, 2, index])
             label = int(random.random() < prevalence)
-            visibility = float(0.1 + 0.9 * random.beta(1.5, 1.3)) if label else 0.0
+            visibility = float(0.15 + 0.85 * random.beta(1.8, 1.2)) if label else 0.0
             pixels = _expose(draw_radiograph(layers, visibility, random), random)
             yield SyntheticCase(index, f"S{seed:03d}P{patient:05d}", split, label, visibility, pixels)
             index += 1
@@ -126,7 +126,7 @@ def draw_radiograph(layers: Layers, visibility: float, random: Random, *, still:
     lungs, side = np.maximum(layers.right, layers.left), layers.body.shape[0]
     image = layers.brightness + _heart(layers.anatomy, side, random)
     image += lungs * (random.uniform(-0.04, 0.04) + _haze(side, random))
-    image += 0.035 * _smooth_noise(side, side / 5, random) * layers.body
+    image += 0.025 * _smooth_noise(side, side / 5, random) * layers.body
     if visibility > 0:
         image += STRENGTH * visibility * _opacities((layers.right, layers.left), side, random)
     return image if still else _mark(_pose(image, random), random)
@@ -138,7 +138,7 @@ def _expose(image: Image, random: Random) -> npt.NDArray[np.uint16]:
     image = cv2.GaussianBlur(image, (0, 0), side / 512 * random.uniform(0.5, 1.8) + 0.01).astype(np.float32)
     noise = random.normal(0, 1, image.shape).astype(np.float32)
     image = image + noise * random.uniform(0.006, 0.025) * (1.25 - image)
-    image = np.clip(image, 0, 1) ** random.uniform(0.8, 1.3)
+    image = np.clip(image, 0, 1) ** random.uniform(0.85, 1.2)
     low, high = random.uniform(0.0, 0.08), random.uniform(0.85, 1.0)
     return np.round((low + (high - low) * np.clip(image, 0, 1)) * (LEVELS - 1)).astype(np.uint16)
 
@@ -313,7 +313,7 @@ def _haze(side: int, random: Random) -> Image:
     for _ in range(int(random.integers(0, 3))):
         x, y = random.uniform(-0.6, 0.6), random.uniform(-0.5, 0.3)
         size = random.uniform(0.03, 0.2)
-        canvas = canvas + random.uniform(0.01, 0.055) * _blob(side, x, y, size, size * random.uniform(0.6, 1.6))
+        canvas = canvas + random.uniform(0.01, 0.045) * _blob(side, x, y, size, size * random.uniform(0.6, 1.6))
     return np.asarray(canvas, dtype=np.float32)
 
 
@@ -325,7 +325,7 @@ def _opacities(lungs: tuple[Image, Image], side: int, random: Random) -> Image:
         rows, columns = np.nonzero(lung > 0.9)
         pick = int(random.integers(len(rows)))
         x, y = columns[pick] / side * 2 - 1, rows[pick] / side * 2 - 1
-        size = random.uniform(0.15, 0.42)
+        size = random.uniform(0.2, 0.48)
         patch = _blob(side, x, y, size, size * random.uniform(0.7, 1.4)) * lung
         cloud = np.clip(0.85 + 0.18 * _smooth_noise(side, side / 9, random), 0, 1.4)
         canvas = np.maximum(canvas, patch * cloud)
