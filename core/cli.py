@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points, version
@@ -190,7 +189,8 @@ def verify(
 
 
 def main() -> None:
-    """The console script: errors that Featherweight raises on purpose become a message and their exit code."""
+    """The console script: errors that Featherweight raises on purpose become a message and their exit code; Typer
+    turns an interruption into 130 and is quiet when the reader of our output has left."""
     try:
         app(prog_name="featherweight")
     except FeatherweightError as error:
@@ -199,13 +199,6 @@ def main() -> None:
         if error.name not in _EXTRAS:
             raise
         _fail(MissingExtraError(error.name, _EXTRAS[error.name], f"featherweight {' '.join(sys.argv[1:2])}"))
-    except KeyboardInterrupt:
-        # Reached when the interruption comes outside of a command, while modules are imported.
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`). Nothing more can be printed, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _fail(error: FeatherweightError) -> NoReturn:

@@ -33,6 +33,7 @@ class OnnxRuntime:
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         opening.check_request(self.name, self.probe(), program.precision, device, threads)
+        opening.check_self_contained(program.content)
         import onnxruntime
 
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]

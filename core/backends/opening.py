@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -29,6 +30,17 @@ def check_request(name: str, available: Availability, precision: Precision, devi
         raise BackendUnavailableError(
             f"backend {name}: cannot run {precision} programs here; it runs {', '.join(available.precisions)}"
         )
+
+
+_LOCATION = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+"""The key of an ONNX external-data entry (field 1, 8 bytes), also with the varints of tag and length written long."""
+
+
+def check_self_contained(content: bytes) -> None:
+    """Raise BackendError for an ONNX file that takes weights from other files: OpenVINO would read any path on the
+    host that it names, and no digest covers those bytes."""
+    if _LOCATION.search(content):
+        raise BackendError("the program takes data from other files; export it with all its weights inside")
 
 
 def missing(package: str, extra: str) -> Availability | None:

@@ -35,6 +35,7 @@ class Torch:
         opening.check_request(self.name, available, program.precision, device, threads)
         if program.precision == "bf16" and device == "cpu" and not cpu_has_bf16():
             raise BackendUnavailableError("backend torch: this CPU has no bfloat16 instructions; use fp32")
+        opening.check_self_contained(program.content)
         from core.backends.torch_graph import open_graph
 
         return open_graph(program, device, threads)

@@ -173,8 +173,6 @@ def _attribute(entry: onnx.AttributeProto) -> Any:
 
 
 def _constant(tensor: onnx.TensorProto, device: str) -> Tensor:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise BackendError(f"backend torch: {tensor.name!r} lies in another file; a program holds all its weights")
     try:
         array = onnx.numpy_helper.to_array(tensor)
         value = torch.tensor(array)

@@ -143,6 +143,25 @@ def _quantize(content: bytes, shape: list[int], folder: Path) -> bytes:
     return result.read_bytes()
 
 
+def weights_elsewhere(path: str) -> Program:
+    """x + w, with w in another file."""
+    value = onnx.helper.make_tensor_value_info
+    weights = onnx.TensorProto(
+        name="w", data_type=onnx.TensorProto.FLOAT, dims=[4], data_location=onnx.TensorProto.EXTERNAL
+    )
+    weights.external_data.add(key="location", value=path)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "w"], ["y"])],
+        "elsewhere",
+        [value("x", onnx.TensorProto.FLOAT, ["N", 4])],
+        [value("y", onnx.TensorProto.FLOAT, ["N", 4])],
+        [weights],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    specs = (TensorSpec("x", "float32", (None, 4)),), (TensorSpec("y", "float32", (None, 4)),)
+    return Program(model.SerializeToString(), "fp32", *specs)
+
+
 def one_operator(operator: str, **attributes: Any) -> Program:
     """A valid file with one operator, x [N, 4] -> y [N, 4]."""
     value = onnx.helper.make_tensor_value_info

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from core.tensors import TensorSpec
 
 pytest.importorskip("torch", reason="the programs of this suite are exported by torch")
 
-from tests.conformance.programs import Case, Mlp, ResidualCnn, make_case, one_operator
+from tests.conformance.programs import Case, Mlp, ResidualCnn, make_case, one_operator, weights_elsewhere
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.06}
 INT8_AGREEMENT = 0.02
@@ -260,6 +261,15 @@ def test_requests_that_this_host_cannot_do(backend: Backend, cases: dict[str, Ca
 def test_an_operator_that_nobody_knows_is_named(backend: Backend) -> None:
     with pytest.raises(BackendError, match="Frobnicate"):
         backend.open(one_operator("Frobnicate"))
+
+
+def test_programs_do_not_read_other_files(backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    program = weights_elsewhere(str(tmp_path / "secret"))
+    # Protobuf lets the length of "location" be written in more bytes than it needs; every size around it grows by one.
+    for content in (program.content, program.content.replace(b"\x0a\x08location", b"\x0a\x88\x00location")):
+        with pytest.raises(BackendError, match="takes data from other files"):
+            backend.open(dataclasses.replace(program, content=content))
 
 
 def test_exemptions_are_still_needed() -> None:
