@@ -180,10 +180,14 @@ def test_the_fork_server_itself_killed(items: list[Item]) -> None:
 
 
 def test_leaving_early_ends_the_workers(slow: Item) -> None:
+    def interrupted() -> None:
+        with DecodePool(PREPROCESS, workers=2) as pool:
+            next(pool.decode([slow] * 100))
+            raise KeyboardInterrupt
+
     start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), DecodePool(PREPROCESS, workers=2) as pool:
-        pool.decode([slow] * 100).__next__()
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert time.monotonic() - start < 20
     assert not workers()
 

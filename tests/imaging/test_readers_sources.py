@@ -72,8 +72,8 @@ def _write(path: Path, columns: dict[str, list[object]]) -> Path:
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_lists(tmp_path: Path, suffix: str) -> None:
-    listed = _write(tmp_path / f"list{suffix}", {"note": ["a", "b", "c"], "path": ["x/1.png", "/abs/2.png", "gone,
-    too"]}) found = list(find_items(listed))
+    columns: dict[str, list[object]] = {"note": ["a", "b", "c"], "path": ["x/1.png", "/abs/2.png", "gone, too"]}
+    found = list(find_items(_write(tmp_path / f"list{suffix}", columns)))
     assert [item.source for item in found] == ["x/1.png", "/abs/2.png", "gone, too"]
     assert [item.path for item in found] == [tmp_path / "x/1.png", Path("/abs/2.png"), tmp_path / "gone, too"]
 
