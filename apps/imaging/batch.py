@@ -82,7 +82,6 @@ def run_job(
         "model": model.sha256,
         "source": str(job.source.resolve()),
         "backend": f"{model.backend} {model.program.precision}",
-        "batch": str(job.batch),
     }
     with open_journal(job.out, binding, started, restart=job.restart) as journal:
         if job.retry_rejected:

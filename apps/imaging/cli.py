@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
 
-app = typer.Typer(help="Classify medical images with a sealed model; train one.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 INTERRUPTED = 130
 SOME_REJECTED = 3
 REFERENCE_MODEL = "chest-xray"
@@ -26,10 +26,10 @@ def imaging() -> None:
 
 
 @app.command(
-    epilog="Example: featherweight imaging classify scans/ --out results/   "
-    "Exit codes: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
+    epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
+    "[bold]Exit codes[/bold]: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
     "(rejected.csv says why); 5 the model cannot be trusted; 6 the results could not be written; "
-    "130 interrupted: the same command goes on."
+    "130 interrupted (the same command goes on)."
 )
 def classify(
     source: Annotated[
@@ -43,7 +43,7 @@ def classify(
         int | None, typer.Option(min=1, help="Decoding processes; one per usable core if not given.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model; decoding needs the cores more.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=1024, help="Images a run of the model.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Images a run of the model.")] = 16,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     decode_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a file is rejected.")] = 60.0,
     thumbnails: Annotated[
@@ -58,7 +58,7 @@ def classify(
     """Classify images; started again after any interruption, it goes on where it was.
 
     Writes results.parquet, results.csv, rejected.parquet, rejected.csv, summary.json and index.html to --out. Files
-    that changed since an earlier run are classified again; names, dates and birth data of patients are never written.
+    that changed since an earlier run are classified again. Of a DICOM file, nothing but UIDs is written.
     """
     from rich.console import Console
 
@@ -126,7 +126,7 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 @app.command(
-    epilog="Example: featherweight imaging train --data chest_xray_224 --reader kermany --out runs/chest   "
+    epilog="Example: featherweight imaging train --data chest_xray_224 --reader kermany --out runs/chest\n\n"
     "Then: featherweight optimize, with a recipe that names the folder."
 )
 def train(

@@ -13,6 +13,7 @@ from rich.progress import Progress as Bar
 from apps.imaging.batch import Progress
 
 LINE_EVERY_S = 10.0
+SETTLED_S = 3.0
 
 
 @contextmanager
@@ -37,10 +38,10 @@ def showing_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 def describe(progress: Progress) -> str:
-    """The rate, the time left and how many images were rejected, in words."""
-    parts = [f"{progress.items_per_s:.1f} files/s"]
-    if progress.left_s is not None:
-        parts.append(f"{format_duration(progress.left_s)} left")
+    """The rate, the time left and how many images were rejected, in words; a rate of the start alone would mislead."""
+    parts = []
+    if progress.elapsed_s >= SETTLED_S and progress.left_s is not None:
+        parts += [f"{progress.items_per_s:.1f} files/s", f"{format_duration(progress.left_s)} left"]
     if progress.rejected:
         parts.append(f"{progress.rejected} rejected")
     return ", ".join(parts)
@@ -62,4 +63,5 @@ class _Lines:
         """The first one at once (it tells that the job is under way), then every ten seconds."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            self._console.print(f"{progress.done} of {progress.items} files, {describe(progress)}", highlight=False)
+            text = f"{progress.done} of {progress.items} files"
+            self._console.print(", ".join(filter(None, (text, describe(progress)))), highlight=False)
