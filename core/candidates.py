@@ -75,6 +75,10 @@ class Workshop:
             return Built(program, (*plain.records, record))
         return self._export(steps)
 
+    def baseline(self) -> Program:
+        """The unpruned network as an fp32 program."""
+        return self._export(()).program
+
     def _export(self, steps: tuple[Step, ...]) -> Built:
         if steps not in self._exported:
             stage = self._stage(steps)

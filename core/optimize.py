@@ -16,7 +16,6 @@ from core.candidates import Progress, Workshop, silent
 from core.errors import FeatherweightError, LimitError, MissingExtraError, OutputError, UsageError
 from core.evidence.judge import all_passed
 from core.evidence.report import Evidence
-from core.export import export
 from core.recipe import Recipe, Source, candidates, read_recipe
 from core.sealing import check_out, make_contents, make_evidence, missed_limits, seal, write_evidence
 from core.task import Task, TaskFactory
@@ -81,9 +80,9 @@ def optimize(
     check_out(out)
     runtimes = find_runtimes(recipe.measure, threads)
     work = work or Path("runs") / recipe.name / "work"
-    made = _make_all(recipe, Workshop(task, recipe, work, progress))
-    baseline_program, _ = export(task.baseline)
-    bench = Bench(recipe, task, task.choosing(), baseline_program, runtimes, progress)
+    workshop = Workshop(task, recipe, work, progress)
+    made = _make_all(recipe, workshop)
+    bench = Bench(recipe, task, task.choosing(), workshop.baseline(), runtimes, progress)
     baseline, trials = bench.try_all(made)
     best, test = _choose(trials), None
     if all_passed(best.checks) or force:
