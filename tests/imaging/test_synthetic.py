@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.imaging.labelled import read_labelled
 from apps.imaging.radiographs import LEVELS, SyntheticCase, anatomy_layers, draw_radiograph
 from apps.imaging.synthetic import COLUMNS, TRANSFER_SYNTAXES, render_dicom, synthetic_cases, write_synthetic
 from core.errors import OutputError
@@ -126,3 +127,14 @@ def test_progress_is_told_and_a_bad_folder_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         write_synthetic(tmp_path / "file" / "b", 1, side=SIDE)
+
+
+def test_the_folder_reads_as_labelled_images(cases: list[SyntheticCase], folder: Path) -> None:
+    split = read_labelled(folder, side=32)
+    for part, name in ((split.train, "train"), (split.validation, "validation"), (split.test, "test")):
+        wanted = [case for case in cases if case.split == name]
+        assert part.labels.tolist() == [case.label for case in wanted]
+        assert part.patients == tuple(case.patient for case in wanted)
+        for image, case in zip(part.images, wanted, strict=True):
+            small = case.pixels.reshape(32, SIDE // 32, 32, SIDE // 32).mean(axis=(1, 3)) / (LEVELS - 1) * 255
+            assert np.abs(image - small).max() < 2
