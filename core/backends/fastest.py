@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from core.artifact import Artifact
 from core.backends.base import Availability, Session
 from core.backends.registry import DEFAULT, NAMES, find_backend, probe_all
-from core.errors import BackendUnavailableError, UsageError
+from core.errors import BackendUnavailableError
 from core.program import Precision, Program
 
 _USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
@@ -51,7 +51,5 @@ def open_fastest(artifact: Artifact, *, threads: int = 1, backend: str | None = 
     does not open.
     """
     available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
-    if threads < 1:
-        raise UsageError(f"threads = {threads}; expected at least 1")
     name, program = choose_program(artifact, available, device=device)
     return find_backend(name).open(program, device=device, threads=threads)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import get_args
@@ -15,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from core.artifact import Contents, write_artifact
 from core.backends.base import Backend
+from core.backends.fastest import open_fastest
 from core.backends.registry import NAMES, find_backend, probe_all
 from core.errors import BackendError, BackendUnavailableError, FeatherweightError, TensorError, UsageError
 from core.program import Precision, Program
@@ -270,6 +275,51 @@ def test_programs_do_not_read_other_files(backend: Backend, tmp_path: Path) -> N
     for content in (program.content, program.content.replace(b"\x0a\x08location", b"\x0a\x88\x00location")):
         with pytest.raises(BackendError, match="takes data from other files"):
             backend.open(dataclasses.replace(program, content=content))
+
+
+def test_an_artifact_opens_on_every_backend(backend: Backend, cases: dict[str, Case], tmp_path: Path) -> None:
+    case = cases["cnn"]
+    contents = Contents(
+        name="cnn",
+        app="conformance",
+        labels=(),
+        programs=(case.programs["fp32"], case.programs["int8"]),
+        sealed={},
+        evidence={},
+        weights_source="random",
+        versions={},
+    )
+    artifact = write_artifact(tmp_path / "artifact", contents)
+    shutil.rmtree(tmp_path / "artifact")
+    with open_fastest(artifact, backend=backend.name) as session:
+        found = session.run({"x": case.batch(2)})["y"]
+    assert distance(found, case.reference(case.batch(2))) < TOLERANCE["int8"]
+    with open_fastest(artifact, threads=2) as session:
+        assert session.run({"x": case.batch(2)})["y"].shape == (2, 3)
+
+
+def test_nothing_is_printed(backend: Backend, cases: dict[str, Case], tmp_path: Path) -> None:
+    """Runtimes write to the process's own stdout and stderr, below Python's."""
+    program = cases["mlp"].programs["fp32"]
+    (tmp_path / "program").write_bytes(program.content)
+    code = (
+        "import pathlib, sys\n"
+        "import numpy as np\n"
+        "from core.backends.registry import find_backend\n"
+        "from core.errors import BackendError\n"
+        "from core.program import Program\n"
+        "from core.tensors import TensorSpec\n"
+        "content = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "specs = (TensorSpec('x', 'float32', (None, 12)),), (TensorSpec('y', 'float32', (None, 2)),)\n"
+        "backend = find_backend(sys.argv[2])\n"
+        "with backend.open(Program(content, 'fp32', *specs)) as session:\n"
+        "    session.run({'x': np.zeros((3, 12), np.float32)})\n"
+        "try: backend.open(Program(content[:-9], 'fp32', *specs))\n"
+        "except BackendError: pass\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "program"), backend.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout + done.stderr == ""
 
 
 def test_exemptions_are_still_needed() -> None:
