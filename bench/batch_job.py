@@ -99,7 +99,9 @@ def main() -> None:
             mine, theirs = median(seconds["ours"]), median(seconds["plain"])
             summary = json.loads((out / "summary.json").read_text())
             share = summary["seconds"]["inference"] / summary["seconds"]["total"]
-            rows.append([format_name, f"{count / mine:.1f}", f"{count / theirs:.1f}", f"{theirs / mine:.1f}x", f"{share:.0%}"])
+            rows.append(
+                [format_name, f"{count / mine:.1f}", f"{count / theirs:.1f}", f"{theirs / mine:.1f}x", f"{share:.0%}"]
+            )
             print(rows[-1], flush=True)
     show(
         f"batch job, {options.count} full-size x-rays, medians of {options.rounds} runs",

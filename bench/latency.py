@@ -123,7 +123,12 @@ def main() -> None:
         "size",
         ["file", "bytes", "gzip bytes", "smaller"],
         [
-            [str(name), f"{len(p.content):,}", f"{len(gzip.compress(p.content)):,}", f"{len(fp32.content) / len(p.content):.1f}x"]
+            [
+                str(name),
+                f"{len(p.content):,}",
+                f"{len(gzip.compress(p.content)):,}",
+                f"{len(fp32.content) / len(p.content):.1f}x",
+            ]
             for name, p in sizes
         ],
     )

@@ -20,7 +20,9 @@ def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
     """
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positives, negatives) == 0:
-        raise DataError(f"calibration needs both classes; the validation part has {positives} positive, {negatives} negative")
+        raise DataError(
+            f"calibration needs both classes; the validation part has {positives} positive, {negatives} negative"
+        )
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     weight = np.where(labels == 1, prevalence / positives, (1 - prevalence) / negatives) * len(labels)
     # Soft targets as two weighted copies of each case, which LogisticRegression fits without a penalty.
@@ -30,7 +32,9 @@ def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
     fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(doubled, truth, sample_weight=weights)
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
-        raise DataError("the network's scores do not rise with the label on the validation part; train longer or check labels")
+        raise DataError(
+            "the network's scores do not rise with the label on the validation part; train longer or check labels"
+        )
     return Decision(slope=slope, intercept=intercept, threshold=0.5, prevalence=prevalence)
 
 

@@ -61,7 +61,9 @@ def parse_patient(file_name: str) -> str:
     """
     found = re.match(r"(person\d+|(?:NORMAL2-)?IM-\d+)", file_name)
     if found is None:
-        raise DataError(f"{file_name}: no patient in the file name; expected person<N>_..., IM-<N>-... or NORMAL2-IM-<N>-...")
+        raise DataError(
+            f"{file_name}: no patient in the file name; expected person<N>_..., IM-<N>-... or NORMAL2-IM-<N>-..."
+        )
     return found.group(1)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -13,25 +14,28 @@ from torch import Tensor
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import READERS, Cases, Split
 from apps.imaging.settings import encode
-from apps.imaging.train import training_batches
+from apps.imaging.train import Epoch
 from apps.imaging.trained import Trained, read_trained
 from core.datasets import local_copy
 from core.errors import DataError, UsageError
 from core.task import HeldOut, Sealed
 from core.tensors import Tensors
 
+Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
+
 
 class ImagingTask:
     """Fulfils core.task.Task for a network with one grey input and one logit."""
 
-    def __init__(self, trained: Trained, split: Split, batch: int = 32) -> None:
+    def __init__(self, trained: Trained, split: Split, batch: int = 32, stages: Stages = ()) -> None:
         self.trained, self.split, self.batch = trained, split, batch
+        self._sides = [side for side, epochs in stages for _ in range(epochs)]
         self.baseline = trained.model()
         self.positive_threshold = raw_threshold(trained.decision)
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
-        side = self.trained.description.side
-        return training_batches(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
+        side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
+        return Epoch(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]
@@ -77,11 +81,23 @@ def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
 
 def open_task(settings: Mapping[str, Any]) -> ImagingTask:
     """The task of a recipe's [source]: `network` (folder of `imaging train`), `data` (path or catalogue name),
-    `reader` (kermany, medmnist, folder), `seed` of the split (default 0)."""
-    unknown = settings.keys() - {"task", "network", "data", "reader", "seed", "batch"}
+    `reader` (kermany, medmnist, folder), `seed` of the split (default 0), `batch` of the recovery (default 32),
+    `stages` of the recovery as [[side, epochs], ...] (default: all epochs at full size; later epochs always are)."""
+    unknown = settings.keys() - {"task", "network", "data", "reader", "seed", "batch", "stages"}
     missing = {"network", "data", "reader"} - settings.keys()
     if unknown or missing:
         raise UsageError(f"[source] of an imaging recipe: missing {sorted(missing)}, unknown {sorted(unknown)}")
     trained = read_trained(Path(settings["network"]))
-    split = read_split(settings["data"], settings["reader"], side=trained.description.side, seed=int(settings.get("seed", 0)))
-    return ImagingTask(trained, split, int(settings.get("batch", 32)))
+    split = read_split(
+        settings["data"], settings["reader"], side=trained.description.side, seed=int(settings.get("seed", 0))
+    )
+    return ImagingTask(trained, split, int(settings.get("batch", 32)), _stages(settings.get("stages", [])))
+
+
+def _stages(value: object) -> Stages:
+    try:
+        return msgspec.convert(value, Stages)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"source.stages: {error}; expected [[side, epochs], ...] such as [[112, 8], [224, 4]]"
+        ) from error

@@ -77,18 +77,30 @@ def as_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).float().div_(255).unsqueeze(1)
 
 
-def training_batches(
-    cases: Cases, epoch: int, *, batch: int, side: int, seed: int, mirror: bool = True
-) -> Iterator[tuple[Tensor, Tensor]]:
+@dataclass(frozen=True)
+class Epoch:
     """Shuffled, augmented batches of one epoch: ([B, 1, side, side], [B, 1]); the same for the same (seed, epoch)."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(cases), generator=generator).numpy()
-    for start in range(0, len(order) - batch + 1, batch):
-        index = order[start : start + batch]
-        images = as_tensor(cases.images[index])
-        if images.shape[-1] != side:
-            images = functional.interpolate(images, size=(side, side), mode="area")
-        yield augment(images, generator, mirror=mirror), torch.from_numpy(cases.labels[index]).float().view(-1, 1)
+
+    cases: Cases
+    epoch: int
+    batch: int
+    side: int
+    seed: int
+    mirror: bool = True
+
+    def __len__(self) -> int:
+        return len(self.cases) // self.batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.cases), generator=generator).numpy()
+        for start in range(0, len(self) * self.batch, self.batch):
+            index = order[start : start + self.batch]
+            images = as_tensor(self.cases.images[index])
+            if images.shape[-1] != self.side:
+                images = functional.interpolate(images, size=(self.side, self.side), mode="area")
+            targets = torch.from_numpy(self.cases.labels[index]).float().view(-1, 1)
+            yield augment(images, generator, mirror=self.mirror), targets
 
 
 def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -131,14 +143,14 @@ def train(
     sides = [side for side, count in settings.stages for _ in range(count)]
     steps = len(cases) // settings.batch
     if steps == 0:
-        raise DataError(f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch or add images")
+        raise DataError(
+            f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch or add images"
+        )
     schedule = Schedule(len(sides), steps, settings.learning_rate, settings.weight_decay, settings.ema_decay)
     run = Fit(network, schedule, balanced_loss(cases.labels, settings.label_smoothing))
     _restore(run, settings, checkpoint)
     while run.epoch < len(sides):
-        batches = training_batches(
-            cases, run.epoch, batch=settings.batch, side=sides[run.epoch], seed=settings.seed, mirror=settings.mirror
-        )
+        batches = Epoch(cases, run.epoch, settings.batch, sides[run.epoch], settings.seed, settings.mirror)
         counter = itertools.count(run.epoch * steps + 1)
         loss = run.run_epoch(batches, lambda value, counter=counter: on_step(next(counter), len(sides) * steps, value))  # type: ignore[misc]
         _write_checkpoint(run, settings, checkpoint)

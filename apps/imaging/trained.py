@@ -61,7 +61,9 @@ def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
     weights = directory / "weights.safetensors"
     if not weights.exists():
-        raise DataError(f"{directory}: no weights.safetensors; make it with: featherweight imaging train --out {directory}")
+        raise DataError(
+            f"{directory}: no weights.safetensors; make it with: featherweight imaging train --out {directory}"
+        )
     try:
         with safe_open(weights, framework="pt") as archive:
             description = msgspec.json.decode((archive.metadata() or {}).get("description", ""), type=Description)

@@ -11,7 +11,7 @@ from apps.imaging.calibration import fit_decision
 from apps.imaging.cases import Cases
 from apps.imaging.network import NETWORKS, build
 from apps.imaging.settings import Preprocess
-from apps.imaging.train import TrainSettings, augment, predict, train, training_batches
+from apps.imaging.train import Epoch, TrainSettings, augment, predict, train
 from apps.imaging.train_command import stages_for
 from apps.imaging.trained import Description, Trained, read_trained, write_trained
 from core.errors import DataError
@@ -68,10 +68,12 @@ def test_training_learns(blobs: Cases, tmp_path: Path) -> None:
 
 def test_batches_repeat_for_the_same_epoch_only(blobs: Cases) -> None:
     def first(epoch: int) -> torch.Tensor:
-        return next(training_batches(blobs, epoch, batch=8, side=32, seed=1))[0]
+        return next(iter(Epoch(blobs, epoch, batch=8, side=32, seed=1)))[0]
 
     assert torch.equal(first(3), first(3))
     assert not torch.equal(first(3), first(4))
+    whole = Epoch(blobs, 0, batch=20, side=16, seed=1)
+    assert [images.shape for images, _ in whole] == [(20, 1, 16, 16)] * len(whole) == [(20, 1, 16, 16)] * 4
 
 
 def test_views_stay_grey_levels() -> None:
