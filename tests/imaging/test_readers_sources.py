@@ -158,7 +158,7 @@ def test_labelled_folder_with_faults(tmp_path: Path, line: int, row: tuple[str, 
 
 
 def test_labelled_folder_without_its_list(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="labels.csv"):
+    with pytest.raises(DataError, match=r"labels\.csv"):
         read_labelled(tmp_path, 16)
     _write(tmp_path / "labels.csv", {"path": ["a"], "label": ["1"]})
     with pytest.raises(DataError, match="columns missing: patient, split"):

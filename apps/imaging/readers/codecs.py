@@ -1,6 +1,6 @@
-"""A decoding plugin for pydicom: the lossless codecs of imagecodecs, which give the same values sooner.
+"""A decoding plugin for pydicom: the lossless codecs of imagecodecs, which give the same values sooner, and RLE.
 
-Only where any conforming decoder must give identical values: lossless JPEG, JPEG-LS, JPEG 2000 and RLE. (Lossy JPEG may
+Only where any conforming decoder must give identical values: lossless JPEG, JPEG-LS and JPEG 2000. (Lossy JPEG may
 differ by one grey level between decoders, so it stays with pydicom's own plugins.) pydicom calls the three names below:
 https://pydicom.github.io/pydicom/stable/guides/decoding/decoder_plugins.html
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import imagecodecs
 import numpy as np
+import rle.utils
 from pydicom import uid
 from pydicom.pixels.decoders.base import DecodeRunner
 
-PLUGIN = "imagecodecs"
+PLUGIN = "featherweight"
 
 _DECODERS = {
     uid.JPEGLossless: imagecodecs.jpeg8_decode,
@@ -23,7 +24,7 @@ _DECODERS = {
     uid.JPEG2000: imagecodecs.jpeg2k_decode,
 }
 
-DECODER_DEPENDENCIES = dict.fromkeys((*_DECODERS, uid.RLELossless), ("imagecodecs",))
+DECODER_DEPENDENCIES = dict.fromkeys((*_DECODERS, uid.RLELossless), ("imagecodecs", "pylibjpeg-rle"))
 
 
 def is_available(syntax: str) -> bool:
@@ -33,18 +34,20 @@ def is_available(syntax: str) -> bool:
 def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray:
     """The frame's samples. Raises ValueError when the codestream is of another size than the header says (pydicom then
     tries its own plugins)."""
-    frame = _decode_rle(src, runner) if runner.transfer_syntax == uid.RLELossless else _decode_jpeg(src, runner)
-    return bytearray(frame.tobytes())  # writeable: pydicom corrects signs in place
+    if runner.transfer_syntax == uid.RLELossless:
+        return _decode_rle(src, runner)
+    return bytearray(_decode_jpeg(src, runner).tobytes())  # writeable: pydicom corrects signs in place
 
 
-def _decode_rle(src: bytes, runner: DecodeRunner) -> np.ndarray:
-    if runner.bits_allocated not in (8, 16, 32, 64):
-        raise ValueError(f"RLE of {runner.bits_allocated} bits")
-    dtype = f"<u{runner.bits_allocated // 8}"
-    frame = np.frombuffer(imagecodecs.dicomrle_decode(src, dtype), dtype)
-    expected = runner.rows * runner.columns * runner.samples_per_pixel
-    if frame.size != expected:
-        raise ValueError(f"RLE of {frame.size} samples, header says {expected}")
+def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
+    """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
+    try:
+        frame = bytearray(rle.utils.decode_pixel_data(src, version=2, **runner.options))
+    except BaseException as error:
+        # A panic of Rust code is safe, but comes as a BaseException of a type that cannot be imported.
+        if type(error).__name__ == "PanicException":
+            raise ValueError("RLE data is damaged") from None
+        raise
     runner.set_option("planar_configuration", 1)
     return frame
 

@@ -219,7 +219,7 @@ def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Store
             pass  # pydicom's own plugins may still read it, and say what is wrong if not
         else:
             return
-    # pydicom's RLE is slow and sound; pylibjpeg's panics on damaged data, which Python cannot catch as an Exception.
+    # Not pydicom's plugin for pylibjpeg-rle, whose panics are no Exception (`codecs` has tried it by now).
     plugin = "pydicom" if RLELossless == decoder.UID else ""
     for index, (stored, properties) in enumerate(decoder.iter_array(dataset, decoding_plugin=plugin, **options)):
         if index >= done:
