@@ -308,6 +308,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            # A thumbnail that is dropped (--no-thumbnails on a later run) leaves no pixels in the file's free pages.
+            connection.execute("PRAGMA secure_delete = ON")
             connection.executescript(_SCHEMA)
     except BaseException:
         connection.close()
