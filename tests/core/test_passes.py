@@ -189,3 +189,15 @@ def test_specs_travel_through_every_pass() -> None:
     for found, _ in (prune_channels(model, PruneChannelsStep(0.3)), prune_weights(model, PruneWeightsStep(0.3))):
         assert (found.inputs, found.outputs) == (inputs, OUTPUTS)
     assert np.isfinite(auc(model.network))
+
+
+def test_a_higher_temperature_does_not_silence_the_teacher() -> None:
+    """Without the squared temperature the gradient at 10 would be a hundredth of that at 1."""
+    sizes = []
+    for temperature in (1.0, 10.0):
+        outputs = torch.full((4, 1), 0.2, requires_grad=True)
+        loss = distillation_loss(Fixed(torch.zeros(4, 1)), 1.0, temperature)
+        loss(outputs, torch.zeros(4), torch.zeros(4, 1)).backward()  # type: ignore[no-untyped-call]
+        assert outputs.grad is not None
+        sizes.append(float(outputs.grad.abs().mean()))
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
