@@ -99,11 +99,16 @@ def _conv(inputs: Inputs, attributes: Attributes) -> Tensor:
 def _max_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
     x, kernel = _required(inputs), list(attributes["kernel_shape"])
     pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[len(kernel)]
+    pads, rank = _padding(x, attributes, kernel), len(kernel)
+    native = pads[:rank] == pads[rank:] and all(2 * pad <= width for pad, width in zip(pads, kernel, strict=False))
+    if attributes.get("ceil_mode", 0) and not native:
+        raise ValueError("ceil_mode with uneven padding of MaxPool is not supported")
     return pool(
-        _pad(x, _padding(x, attributes, kernel), float("-inf")),
+        x if native else _pad(x, pads, float("-inf")),
         kernel,
-        stride=list(attributes.get("strides") or [1] * len(kernel)),
-        dilation=list(attributes.get("dilations") or [1] * len(kernel)),
+        stride=list(attributes.get("strides") or [1] * rank),
+        padding=pads[:rank] if native else 0,
+        dilation=list(attributes.get("dilations") or [1] * rank),
         ceil_mode=bool(attributes.get("ceil_mode", 0)),
     )
 

@@ -48,15 +48,12 @@ class Example:
 
 X4, X2 = floats(2, 4, 9, 7), floats(3, 5)
 WEIGHT = floats(6, 4, 3, 3)
+PLAIN = (
+    *("Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "LeakyRelu", "Softmax", "Erf", "Exp", "Neg"),
+    *("GlobalAveragePool", "GlobalMaxPool", "Flatten", "Dropout", "Identity"),
+)
 EXAMPLES = [
-    *(
-        Example(name, X4)
-        for name in ("Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Identity", "Erf", "Exp", "Neg")
-    ),
-    *(
-        Example(name, X4)
-        for name in ("GlobalAveragePool", "GlobalMaxPool", "Dropout", "LeakyRelu", "Flatten", "Softmax")
-    ),
+    *(Example(name, X4) for name in PLAIN),
     *(Example(name, X4, [floats(4, 1, 1)]) for name in ("Add", "Sub", "Mul", "Div")),
     Example("Gelu", X2, opset=20),
     Example("Gelu", X2, attributes={"approximate": "tanh"}, opset=20),
@@ -78,6 +75,10 @@ EXAMPLES = [
     Example("MaxPool", X4, attributes={"kernel_shape": [3, 2], "strides": [2, 2]}),
     Example("MaxPool", -np.abs(X4), attributes={"kernel_shape": [3, 3], "pads": [1, 0, 1, 2]}),
     Example("MaxPool", X4, attributes={"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+    Example(
+        "MaxPool", X4, attributes={"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}
+    ),
+    Example("MaxPool", X4, attributes={"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     Example("AveragePool", X4, attributes={"kernel_shape": [3, 2], "strides": [2, 1]}),
     Example("AveragePool", X4, attributes={"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
     Example("AveragePool", X4, attributes={"kernel_shape": [3, 3], "pads": [1, 0, 0, 1], "count_include_pad": 1}),
