@@ -77,7 +77,7 @@ def roc_chart(baseline: Predictions, candidate: Predictions) -> Markup | None:
     curves = [("baseline", baseline), ("candidate", candidate)]
     parts += [whole.path(kind, *s.roc_points(p.scores, p.labels)) for kind, p in curves]
     parts += [_operating_point(whole, kind, p) for kind, p in curves]
-    parts.append(f'<rect class="paper" x="{corner.left - 36}" y="{corner.top - 12}" width="250" height="176"/>')
+    parts.append(f'<rect class="paper" x="{corner.left - 36}" y="{corner.top - 12}" width="248" height="176"/>')
     parts.append(corner.draw("", "", ticks=2))
     visible = f'<rect x="{corner.left}" y="{corner.top - 4}" width="{corner.width}" height="144"/>'
     inside = [corner.path(kind, *s.roc_points(p.scores, p.labels)) for kind, p in curves]

@@ -127,10 +127,9 @@ def _loss_check(name: str, what: str, difference: s.Difference | None, limit: fl
     if difference is None:
         return Check(name, "not measured", None, limit, f"{what} cannot be compared on {cases}.")
     worst = 0.0 - difference.low
-    text = (
-        f"{what} {_change(difference.estimate)}; with 95% confidence the loss is at most {_digits(max(worst, 0))}, "
-        f"and the limit is {_digits(limit)} ({cases})."
-    )
+    bound = f"the loss is at most {_digits(worst)}" if worst >= 0 else "there is no loss"
+    change = _change(difference.estimate)
+    text = f"{what} {change}; with 95% confidence {bound}, and the limit is {_digits(limit)} ({cases})."
     if worst <= limit:
         return Check(name, "passed", worst, limit, text)
     if -difference.estimate <= limit:

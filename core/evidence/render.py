@@ -113,7 +113,7 @@ def _tiles(part: Comparison) -> list[_Tile]:
     tiles = []
     if before.latency and after.latency:
         ratio = s.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
-        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast, median of one run of {after.latency.batch}"))
+        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast (median, batch {after.latency.batch})"))
     if before.size and after.size:
         tiles.append(
             _Tile(f"{before.size.bytes / after.size.bytes:.3g}{TIMES}", f"smaller: now {_bytes(after.size.bytes)}")
@@ -180,7 +180,7 @@ def _performance(part: Comparison) -> list[_PerformanceRow]:
         old, new = summarize_latency(before.latency), summarize_latency(after.latency)
         ratio = s.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
         text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
-        batch = f"one run of {new.batch}"
+        batch = f"batch {new.batch}"
         rows.append(_PerformanceRow(f"Latency p50, {batch}", _ms(old.p50_ms), _ms(new.p50_ms), text))
         for name in ("p95", "p99"):
             was, now = getattr(old, f"{name}_ms"), getattr(new, f"{name}_ms")
@@ -215,7 +215,7 @@ def _conditions(part: Comparison) -> list[_PerformanceRow]:
         if latency is not None:
             c = latency.conditions
             found |= {"Precision": c.precision, "Runtime": c.backend, "Device": c.device, "Threads": str(c.threads)}
-            found["Timing"] = "; ".join((f"{len(latency.samples_ms)} runs of {latency.batch}", *latency.notes))
+            found["Timing"] = "; ".join((f"{len(latency.samples_ms)} runs at batch {latency.batch}", *latency.notes))
         return found
 
     before, after = words(part.baseline), words(part.candidate)
