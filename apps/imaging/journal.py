@@ -223,9 +223,6 @@ class Journal:
         )
         return Totals(**dict(zip((field.name for field in fields(Totals)), values, strict=True)))
 
-    def item_count(self) -> int:
-        return int(next(self._rows("SELECT COUNT(*) FROM items"))[0])
-
     def _rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
         with _journal_errors(self._path):
             yield from self._connection.execute(query, values)

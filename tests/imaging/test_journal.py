@@ -157,4 +157,4 @@ def test_like_a_dictionary_whatever_the_transactions(batches: list[list[Finished
             order = sorted(expected)
             assert list(journal.predictions()) == [p for source in order for p in expected[source].predictions]
             assert list(journal.rejected()) == [r for source in order for r in expected[source].rejected]
-            assert journal.item_count() == len(expected)
+            assert journal.totals().items == len(expected)
