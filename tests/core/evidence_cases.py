@@ -30,7 +30,8 @@ def predictions(noise: float, *, seed: int = 1, positives: int = 390, negatives:
     labels = np.repeat([1, 0], [positives, negatives])
     scores = generator.normal(size=len(labels)) * 1.6 + 4.4 * labels - 2.0
     scores = scores + noise * np.random.default_rng(seed + 1000).normal(size=len(labels))
-    ids = tuple(f"test/{'PNEUMONIA' if label else 'NORMAL'}/person{i}_{i * 7}.jpeg" for i, label in enumerate(labels))
+    folders = ("NORMAL", "PNEUMONIA")
+    ids = tuple(f"set{seed}/{folders[label]}/person{i}_{i * 7}.jpeg" for i, label in enumerate(labels))
     return Predictions(ids, labels, scores, 0.1, sigmoid(1.3 * scores))
 
 
