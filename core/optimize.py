@@ -82,7 +82,7 @@ def optimize(
     work = work or Path("runs") / recipe.name / "work"
     workshop = Workshop(task, recipe, work, progress)
     made = _make_all(recipe, workshop)
-    bench = Bench(recipe, task, task.choosing(), workshop.baseline(), runtimes, progress)
+    bench = Bench(recipe, task, task.choosing(), task.calibrating(), workshop.baseline(), runtimes, progress)
     baseline, trials = bench.try_all(made)
     best, test = _choose(trials), None
     if all_passed(best.checks) or force:

@@ -58,7 +58,11 @@ class Task(Protocol):
         ...
 
     def choosing(self) -> HeldOut:
-        """Validation cases: candidates are compared, calibrated and chosen on these."""
+        """Validation cases: candidates are compared and chosen on these."""
+        ...
+
+    def calibrating(self) -> HeldOut:
+        """What `seal` is fitted on: the validation cases too, as they are or in several views each."""
         ...
 
     def reporting(self) -> HeldOut:
@@ -70,7 +74,7 @@ class Task(Protocol):
         ...
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
-        """Calibrate on a candidate's validation scores; returns the app's files and the candidate's threshold on raw scores."""
+        """Calibrate on a candidate's scores of `calibrating`; returns the app's files and its threshold on raw scores."""
         ...
 
 

@@ -117,11 +117,12 @@ def p50_ms(measured: Measured) -> float:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials of one recipe share. held_out are the validation cases."""
+    """What all trials of one recipe share. held_out are the validation cases, calibrating what `seal` is fitted on."""
 
     recipe: Recipe
     task: Task
     held_out: HeldOut
+    calibrating: HeldOut
     baseline_program: Program
     runtimes: Runtimes
     progress: Progress = silent
@@ -143,7 +144,7 @@ class Bench:
         trials = []
         for one, program, backend in pairs:
             found = scores[one.candidate.name, backend]
-            sealed, threshold = self.task.seal(found, self.held_out.labels)
+            sealed, threshold = self._seal(backend, program)
             measured = Measured(
                 f"{one.candidate.name} on {backend}",
                 self._predictions(found, threshold),
@@ -197,6 +198,13 @@ class Bench:
                     scores[name, backend] = run_scores(session, self.held_out, self.task)
         self.progress("scoring the validation cases", len(programs), len(programs))
         return scores
+
+    def _seal(self, backend: str, program: Program) -> tuple[Sealed, float]:
+        self.progress(f"calibrating on {backend}", 0, 1)
+        with self.runtimes.open(backend, program) as session:
+            scores = run_scores(session, self.calibrating, self.task)
+        self.progress(f"calibrating on {backend}", 1, 1)
+        return self.task.seal(scores, self.calibrating.labels)
 
     def _measure_all(self, programs: Mapping[tuple[str, str], Program]) -> dict[tuple[str, str], Latency]:
         with contextlib.ExitStack() as stack:

@@ -111,6 +111,10 @@ class SquaresTask:
         self.asked.append("choosing")
         return self._held_out("v", 2)
 
+    def calibrating(self) -> HeldOut:
+        self.asked.append("calibrating")
+        return self._held_out("v", 2)
+
     def reporting(self) -> HeldOut:
         self.asked.append("reporting")
         return self._held_out("t", 3)

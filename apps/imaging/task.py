@@ -14,7 +14,7 @@ from torch import Tensor
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import READERS, Cases, Split
 from apps.imaging.settings import encode
-from apps.imaging.train import Epoch
+from apps.imaging.train import Epoch, calibration_views
 from apps.imaging.trained import Trained, read_trained
 from core.datasets import local_copy
 from core.errors import DataError, UsageError
@@ -44,6 +44,9 @@ class ImagingTask:
 
     def choosing(self) -> HeldOut:
         return _held_out(self.split.validation)
+
+    def calibrating(self) -> HeldOut:
+        return _held_out(calibration_views(self.split.validation))
 
     def reporting(self) -> HeldOut:
         return _held_out(self.split.test)

@@ -19,7 +19,7 @@ from apps.imaging.cases import Cases, Split
 from apps.imaging.network import NETWORKS
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import read_split
-from apps.imaging.train import TrainSettings, predict, train
+from apps.imaging.train import TrainSettings, calibration_views, predict, train
 from apps.imaging.trained import Description, Trained, write_trained
 from core.errors import UsageError
 
@@ -73,7 +73,8 @@ def run_training(
     )
     trained_network = _train_with_progress(split, settings, out)
     logits = predict(trained_network, split.validation.images)
-    decision = fit_decision(logits, split.validation.labels)
+    views = calibration_views(split.validation)
+    decision = fit_decision(predict(trained_network, views.images), views.labels)
     description = Description(
         network=network,
         side=side,
