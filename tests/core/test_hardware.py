@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import hardware
@@ -51,6 +51,7 @@ def test_nvidia_smi() -> None:
     assert parse_nvidia_smi(text) == (Accelerator("NVIDIA H100 80GB HBM3", 81559 << 20), Accelerator("Odd, name", 0))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_parsers_take_any_text(text: str) -> None:
     parse_cpuinfo(text)

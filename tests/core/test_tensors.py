@@ -4,7 +4,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -31,6 +31,7 @@ def test_the_message_says_what_to_do() -> None:
         check_tensors({"image": np.zeros((1, 1, 4, 4))}, (IMAGE,))
 
 
+@settings(deadline=None)
 @given(
     dtype=st.sampled_from([*get_args(DType), "float64", "int8"]),
     shape=arrays.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=5),
