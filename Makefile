@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## synthetic x-rays, a network trained, optimized and sealed, a folder classified (a few minutes)
-	@$(BIN)/python -m apps.imaging.demo
+	@./demo.sh
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest

@@ -11,8 +11,8 @@ step "1. Synthetic chest radiographs, as a hospital archive would send them" "fe
 featherweight imaging synthesize runs/demo/images --count 1200
 
 step "2. Train a small network on them" "featherweight imaging train --data runs/demo/images --reader folder ..."
-featherweight imaging train --data runs/demo/images --reader folder --network compact --side 96 --epochs 10 \
-    --batch 32 --learning-rate 0.003 --labels normal,opacity --out runs/demo/network
+featherweight imaging train --data runs/demo/images --reader folder --network compact --side 96 --epochs 8 \
+    --batch 32 --learning-rate 0.003 --positive opacity --out runs/demo/network
 
 step "3. Prune, recover, quantize, judge, seal" "featherweight optimize apps/imaging/recipes/demo.toml"
 featherweight optimize apps/imaging/recipes/demo.toml --out runs/demo/artifact

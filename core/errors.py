@@ -58,7 +58,9 @@ class RecipeError(UsageError):
 class MissingExtraError(UsageError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.extra = extra
-        super().__init__(f"{purpose} needs {package}, which is not installed; run: pip install 'featherweight[{extra}]'")
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed; run: pip install 'featherweight[{extra}]'"
+        )
 
 
 class DataError(FeatherweightError):

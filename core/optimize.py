@@ -78,6 +78,7 @@ def optimize(
 ) -> Outcome:
     """`run_recipe` for a recipe and a task at hand; work: where recovered networks are kept."""
     check_out(out)
+    card = _read_card(recipe.card)
     runtimes = find_runtimes(recipe.measure, threads)
     work = work or Path("runs") / recipe.name / "work"
     workshop = Workshop(task, recipe, work, progress)
@@ -91,9 +92,17 @@ def optimize(
     evidence = make_evidence(bench, made, trials, baseline, best, test, forced=bool(missed) and force)
     if missed and not force:
         raise LimitError(_refusal(evidence, write_evidence(work, evidence)))
-    contents = make_contents(bench, evidence, baseline, trials, best, missed)
+    contents = make_contents(bench, evidence, baseline, trials, best, missed, card)
     artifact = seal(out, contents, best, bench)
     return Outcome(artifact, evidence, best.backend, tuple(contents.notes))
+
+
+def _read_card(path: str) -> str:
+    """Read before the work begins: a name mistyped should not be found hours later."""
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"card: {path} cannot be read: {error}") from error
 
 
 def _make_all(recipe: Recipe, workshop: Workshop) -> list[Made]:

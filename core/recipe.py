@@ -106,6 +106,8 @@ class Recipe:
     measure: Measure = field(default_factory=Measure)
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
+    card: str = ""
+    """A Markdown file: what MODEL_CARD.md says above the measured figures. Empty: the artifact gets no model card."""
 
     @property
     def sha256(self) -> str:
@@ -177,7 +179,9 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 
 def render_recipe(recipe: Recipe) -> str:
     """TOML that parses to the same recipe; every value is written, defaults too."""
-    lines = [f"version = {VERSION}", f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}", "", "[source]"]
+    lines = [f"version = {VERSION}", f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}"]
+    lines += [f"card = {_toml(recipe.card)}"] if recipe.card else []
+    lines += ["", "[source]"]
     lines.append(f"task = {_toml(recipe.source.task)}")
     lines += [f"{_key(name)} = {_toml(value)}" for name, value in recipe.source.settings]
     for choices in recipe.steps:
@@ -224,20 +228,21 @@ class _Reader:
         version = table.get("version")
         if isinstance(version, bool) or version != VERSION:
             self.fault("version", f"found {version!r}, expected {VERSION}")
-        self.known(table, "", ("version", "name", "seed", "source", "step", "measure", "limits"))
+        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits"))
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
             self.fault(
                 "name", f"found {name!r}, expected letters, digits, '.', '_' and '-': it becomes a folder's name"
             )
         seed = self.value(table.get("seed", 0), "seed", Number(0, 2**63 - 1, whole=True))
+        card = self.text(table, "card", "") if "card" in table else ""
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))
         measure = self.measure(self.table(table, "measure"))
         limits = self.limits(self.table(table, "limits"))
         if self.faults or name is None or source is None:
             return None
-        return Recipe(name, source, steps, measure, limits, int(seed))
+        return Recipe(name, source, steps, measure, limits, int(seed), card or "")
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})

@@ -17,6 +17,7 @@ from core.artifact.write import Contents, write_artifact
 from core.check_artifact import check_artifact
 from core.errors import OutputError
 from core.evidence import statistics
+from core.evidence.card import render_figures
 from core.evidence.judge import warnings
 from core.evidence.measured import Measured
 from core.evidence.render import render_html
@@ -74,10 +75,19 @@ def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
 
 
 def make_contents(
-    bench: Bench, evidence: Evidence, baseline: Measured, trials: Sequence[Trial], best: Trial, missed: Sequence[str]
+    bench: Bench,
+    evidence: Evidence,
+    baseline: Measured,
+    trials: Sequence[Trial],
+    best: Trial,
+    missed: Sequence[str],
+    card: str = "",
 ) -> Contents:
     """What is sealed: the chosen program alone, the app's files for it, the evidence and the recipe."""
     deciding = evidence.deciding
+    documents = {"recipe.toml": render_recipe(bench.recipe).encode()}
+    if card:
+        documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [*warnings(deciding.baseline, deciding.candidate)]
     notes += [f"{name} was not tried: {reason}" for name, reason in bench.runtimes.missing.items()]
     return Contents(
@@ -91,7 +101,7 @@ def make_contents(
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
         preferences=_preferences(bench, baseline, trials, best),
-        documents={"recipe.toml": render_recipe(bench.recipe).encode()},
+        documents=documents,
         forced=bool(missed),
         missed_limits=missed,
         notes=notes,

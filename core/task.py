@@ -3,7 +3,7 @@ entry point (group `featherweight.tasks`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,20 +34,30 @@ class HeldOut:
             yield {name: array[start : start + size] for name, array in self.tensors.items()}
 
 
+Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+
+
 @dataclass(frozen=True)
 class Sealed:
-    """What the app seals beside the programs. files: name -> bytes, opaque to core."""
+    """What the app seals beside the programs.
+
+    files: name -> bytes, opaque to core; probability: raw scores [N] -> calibrated probabilities [N], where the app has
+    them.
+    """
 
     app: str
     labels: tuple[str, ...]
     files: Mapping[str, bytes]
     weights_source: str
+    probability: Probability | None = None
 
 
 class Task(Protocol):
     baseline: Model
     positive_threshold: float
     """The baseline's decision threshold on the score of `scores`."""
+    baseline_probability: Probability | None
+    """The baseline's own calibration, where it has one."""
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
         """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed)."""
@@ -74,7 +84,7 @@ class Task(Protocol):
         ...
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
-        """Calibrate on a candidate's scores of `calibrating`; returns the app's files and its threshold on raw scores."""
+        """Calibrate on a candidate's scores of `calibrating`; returns the app's files and a threshold on raw scores."""
         ...
 
 

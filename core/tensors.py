@@ -38,7 +38,9 @@ def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> int:
         if not isinstance(array, np.ndarray):
             raise TensorError(f"{spec.name}: found {type(array).__name__}, expected a numpy array")
         if array.dtype != np.dtype(spec.dtype):
-            raise TensorError(f"{spec.name}: found {array.dtype}, expected {spec.dtype}; convert with .astype({spec.dtype!r})")
+            raise TensorError(
+                f"{spec.name}: found {array.dtype}, expected {spec.dtype}; convert with .astype({spec.dtype!r})"
+            )
         fits = array.ndim == len(spec.shape) and all(
             want is None or want == have for want, have in zip(spec.shape, array.shape, strict=True)
         )

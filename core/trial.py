@@ -27,7 +27,7 @@ from core.measure import (
 )
 from core.program import Precision, Program
 from core.recipe import Candidate, Measure, Recipe
-from core.task import HeldOut, Sealed, Task
+from core.task import HeldOut, Probability, Sealed, Task
 from core.tensors import Tensors
 
 Scores = npt.NDArray[np.float64]
@@ -139,7 +139,9 @@ class Bench:
         scores = self._score_all(programs, plain[0])
         latencies = self._measure_all(programs)
         fastest = min((latencies[BASELINE, backend] for backend in plain), key=lambda one: np.median(one.samples_ms))
-        before = self._predictions(scores[BASELINE, plain[0]], self.task.positive_threshold)
+        before = self._predictions(
+            scores[BASELINE, plain[0]], self.task.positive_threshold, self.task.baseline_probability
+        )
         baseline = Measured(BASELINE, before, fastest, size=measure_size(self.baseline_program))
         trials = []
         for one, program, backend in pairs:
@@ -147,7 +149,7 @@ class Bench:
             sealed, threshold = self._seal(backend, program)
             measured = Measured(
                 f"{one.candidate.name} on {backend}",
-                self._predictions(found, threshold),
+                self._predictions(found, threshold, sealed.probability),
                 latencies[one.candidate.name, backend],
                 size=measure_size(program),
             )
@@ -163,9 +165,9 @@ class Bench:
         baseline = add_costs(baseline, self.baseline_program, at, self.runtimes, inputs)
         trial = replace(trial, measured=add_costs(trial.measured, trial.program, trial.backend, self.runtimes, inputs))
         cases = self.task.reporting()
-        before = self._on(cases, baseline, self.baseline_program, at)
+        before = self._on(cases, baseline, self.baseline_program, at, self.task.baseline_probability)
         self.progress("running the test cases", 1, 2)
-        after = self._on(cases, trial.measured, trial.program, trial.backend)
+        after = self._on(cases, trial.measured, trial.program, trial.backend, trial.sealed.probability)
         self.progress("running the test cases", 2, 2)
         return baseline, trial, Comparison("test", before, after, judge(before, after, self.recipe.limits))
 
@@ -223,14 +225,20 @@ class Bench:
             )
         return {(name, backend): found[f"{backend}: {name}"] for name, backend in programs}
 
-    def _predictions(self, scores: Scores, threshold: float) -> Predictions:
-        return Predictions(self.held_out.ids, self.held_out.labels, scores, threshold)
+    def _predictions(self, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
+        return _predictions(self.held_out, scores, threshold, probability)
 
-    def _on(self, cases: HeldOut, measured: Measured, program: Program, backend: str) -> Measured:
+    def _on(
+        self, cases: HeldOut, measured: Measured, program: Program, backend: str, probability: Probability | None
+    ) -> Measured:
         with self.runtimes.open(backend, program) as session:
             scores = run_scores(session, cases, self.task)
-        predictions = Predictions(cases.ids, cases.labels, scores, measured.predictions.threshold)
-        return replace(measured, predictions=predictions)
+        return replace(measured, predictions=_predictions(cases, scores, measured.predictions.threshold, probability))
+
+
+def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
+    probabilities = None if probability is None else probability(scores)
+    return Predictions(cases.ids, cases.labels, scores, threshold, probabilities)
 
 
 def add_costs(

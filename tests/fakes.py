@@ -89,6 +89,7 @@ class SquaresTask:
     def __init__(self, cases: int = 400) -> None:
         self.baseline = trained_model()
         self.positive_threshold = 0.0
+        self.baseline_probability = None
         self.cases = cases
         self.asked: list[str] = []
 

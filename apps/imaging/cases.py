@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
@@ -131,7 +130,7 @@ def read_medmnist(path: Path, *, seed: int = 0, side: int = 28) -> Split:
 
 
 def read_labelled_folder(path: Path, *, seed: int = 0, side: int = 224) -> Split:
-    """A folder of one's own images, with labels.csv: columns path, label (0 or 1), patient, split (train, validation, test).
+    """A folder of one's own images with a labels.csv: path, label (0 or 1), patient, split (train, validation, test).
 
     Every format that `imaging classify` reads is read here by the same code.
     """

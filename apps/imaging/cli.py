@@ -174,3 +174,30 @@ def train(
             figures = ", ".join(f"{key} {value:.4g}" for key, value in summary[name].items())
             typer.echo(f"{name}: {figures}")
     typer.echo(f"network: {out}")
+
+
+@app.command(
+    epilog="Example: featherweight imaging synthesize runs/images --count 500   "
+    "Then: featherweight imaging train --data runs/images --network compact --side 96 --out runs/network"
+)
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="Folder for the images; made if absent.")],
+    count: Annotated[int, typer.Option(min=1, help="Images, one patient each or a few.")] = 500,
+    side: Annotated[int, typer.Option(min=64, max=4096, help="Side of the images in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Draw chest radiographs with a known truth and write them as DICOM files with a labels.csv.
+
+    They show nobody and teach nothing about patients: they are for trying things out where no data set is at hand.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from apps.imaging.synthetic import write_synthetic
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("drawing", total=count)
+        labels = write_synthetic(
+            out, count, seed, side=side, on_case=lambda done, _: progress.update(task, completed=done)
+        )
+    typer.echo(f"{count} images: {labels}")

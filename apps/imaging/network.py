@@ -26,14 +26,14 @@ class Standardize(nn.Module):
 
 def resnet18() -> nn.Module:
     """ResNet-18 (He et al., 2016) with one input channel: the baseline that everyone knows."""
-    network = torchvision.models.resnet18(num_classes=1)
+    network: nn.Module = torchvision.models.resnet18(num_classes=1)
     network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     return network
 
 
 def resnet18_small_images() -> nn.Module:
     """ResNet-18 for images of 28 to 64 pixels: a 3x3 stem of stride 1, so that the first stage still sees detail."""
-    network = torchvision.models.resnet18(num_classes=1)
+    network: nn.Module = torchvision.models.resnet18(num_classes=1)
     network.conv1 = nn.Conv2d(1, 64, kernel_size=3, stride=1, padding=1, bias=False)
     return network
 
@@ -46,7 +46,16 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 def compact() -> nn.Module:
     """Eight plain 3x3 convolutions, 0.6 M weights: trains in a minute on two cores, int8 suits it well."""
-    widths = ((1, 16, 2), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 192, 2))
+    widths = (
+        (1, 16, 2),
+        (16, 32, 2),
+        (32, 32, 1),
+        (32, 64, 2),
+        (64, 64, 1),
+        (64, 128, 2),
+        (128, 128, 1),
+        (128, 192, 2),
+    )
     return nn.Sequential(
         *(_block(*width) for width in widths), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(192, 1)
     )

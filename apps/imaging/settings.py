@@ -6,6 +6,8 @@ import math
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from core.errors import ArtifactError
 
@@ -34,6 +36,10 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def probability(self, logit: float) -> float:
         return 1 / (1 + math.exp(-max(-60.0, min(60.0, self.slope * logit + self.intercept))))
 
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """`probability` of every logit [N]."""
+        return np.array([self.probability(float(logit)) for logit in logits])
+
 
 def decode_preprocess(content: bytes) -> Preprocess:
     """Raises ArtifactError for anything but a valid preprocess.json."""
@@ -53,4 +59,6 @@ def _decode(content: bytes, kind: type[Sealed], name: str) -> Sealed:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
-        raise ArtifactError(f"{name}: {error}; this artifact was not made by a compatible version of featherweight") from error
+        raise ArtifactError(
+            f"{name}: {error}; this artifact was not made by a compatible version of featherweight"
+        ) from error

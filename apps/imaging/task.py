@@ -32,6 +32,7 @@ class ImagingTask:
         self._sides = [side for side, epochs in stages for _ in range(epochs)]
         self.baseline = trained.model()
         self.positive_threshold = raw_threshold(trained.decision)
+        self.baseline_probability = trained.decision.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
         side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
@@ -58,7 +59,8 @@ class ImagingTask:
         decision = fit_decision(scores, labels, self.trained.decision.prevalence)
         files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
         description = self.trained.description
-        return Sealed("imaging", description.labels, files, description.source), raw_threshold(decision)
+        sealed = Sealed("imaging", description.labels, files, description.source, decision.probabilities)
+        return sealed, raw_threshold(decision)
 
 
 def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:

@@ -150,12 +150,13 @@ def train(
     """Train from scratch, or go on from `checkpoint` if it is there; returns the averaged network in eval mode.
 
     The checkpoint is replaced after each epoch and bound to the settings. `on_step` hears (steps done, steps in
-    all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other settings.
+    all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other
+    settings.
     """
     torch.manual_seed(settings.seed)
     mean, std = float(cases.images.mean() / 255), float(cases.images.std() / 255)
     network = build(settings.network, mean=mean, std=std)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     sides = [side for side, count in settings.stages for _ in range(count)]
     steps = len(cases) // settings.batch
     if steps == 0:

@@ -25,7 +25,7 @@ from core.errors import UsageError
 
 
 def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
-    """(side, epochs) of progressive resizing: half of the epochs at half size, a quarter at 0.7, a quarter at full size.
+    """(side, epochs) of progressive resizing: half of the epochs at half size, a quarter at 0.7, the rest at full size.
 
     Images under 96 pixels have nothing to spare and train at full size throughout.
     """
@@ -64,7 +64,7 @@ def run_training(
     split_seed: int,
     report_test: bool,
 ) -> dict[str, Any]:
-    """Train (or go on), calibrate on validation, write the folder; returns the summary that it also writes as metrics.json."""
+    """Train (or go on), calibrate on validation, write the folder; returns what it also writes as metrics.json."""
     if network not in NETWORKS:
         raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
     split = read_split(data, reader, side=side, seed=split_seed)
@@ -81,7 +81,8 @@ def run_training(
         mean=float(split.train.images.mean() / 255),
         std=float(split.train.images.std() / 255),
         labels=labels,
-        source=f"trained from scratch on {Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}",
+        source=f"trained from scratch on {Path(data).name} ({_digest(split.train)[:16]}), "
+        f"seed {seed}, split seed {split_seed}",
     )
     write_trained(out, Trained(trained_network, description, Preprocess(side=side), decision))
     summary: dict[str, Any] = {"network": network, "seed": seed, "train_cases": len(split.train)}

@@ -265,3 +265,23 @@ def test_a_candidate_that_cannot_be_made_is_recorded_and_the_others_go_on(tmp_pa
         optimize(
             recipe(CHAIN.split("[[step]]")[-1].join(["[[step]]", ""])), Broken(), tmp_path / "b", work=tmp_path / "work"
         )
+
+
+def test_the_model_card_has_the_apps_words_and_the_measured_figures(tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("# Squares\n\nNot for circles.\n")
+    steps = '[[step]]\nkind = "quantize"\ncalibration_samples = 32\n'
+    written = recipe(steps, f"card = {json.dumps(str(card))}\n{HEAD}")
+    folder = tmp_path / "artifact"
+    optimize(written, SquaresTask(), folder, work=tmp_path / "work")
+    text = read_artifact(folder).documents["MODEL_CARD.md"].decode()
+    assert text.startswith("# Squares\n\nNot for circles.\n\n## Measured\n")
+    assert "test cases, run once" in text
+    assert "| auc |" in text
+
+
+def test_a_card_that_is_not_there_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    task = SquaresTask()
+    with pytest.raises(UsageError, match=r"card: .*none\.md"):
+        optimize(recipe(CHAIN, f'card = "none.md"\n{HEAD}'), task, tmp_path / "artifact")
+    assert task.asked == []

@@ -78,9 +78,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
     measure = Measure(tuple(backends), draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(3, 99)))
     limits = Limits(auc_loss=draw(st.none() | st.floats(0, 1)), size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
     source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
-    return Recipe(
-        draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), source, steps, measure, limits, draw(st.integers(0, 99))
-    )
+    name, seed = draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), draw(st.integers(0, 99))
+    card = draw(st.just("") | st.text(min_size=1).filter(lambda text: text.strip()))
+    return Recipe(name, source, steps, measure, limits, seed, card)
 
 
 @given(recipes())

@@ -32,7 +32,7 @@ def blobs() -> Cases:
 SETTINGS = TrainSettings(network="compact", side=32, stages=((32, 4),), batch=16, learning_rate=3e-3, mirror=False)
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -41,9 +41,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(blobs: Cases, tmp_path: 
 
     def stop(epoch: int, loss: float, network: nn.Module) -> None:
         if epoch == 2:
-            raise Interrupted
+            raise InterruptedRunError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         train(blobs, SETTINGS, tmp_path / "cut.safetensors", on_epoch=stop)
     epochs: list[int] = []
     resumed = train(blobs, SETTINGS, tmp_path / "cut.safetensors", on_epoch=lambda epoch, *_: epochs.append(epoch))
