@@ -21,6 +21,9 @@ from apps.imaging.network import build
 from core.errors import DataError
 from core.training import Fit, Schedule
 
+SMALL_SIDE = 96
+"""Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -67,7 +70,9 @@ def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True) 
     views = views.clamp(1e-4, 1).pow(uniform(0.7, 1.4).view(shape))
     views = (views - 0.5) * uniform(0.75, 1.25).view(shape) + 0.5 + uniform(-0.12, 0.12).view(shape)
     blurred = functional.avg_pool2d(functional.pad(views, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    views = torch.lerp(views, blurred, uniform(0, 1).view(shape))
+    # Three pixels of a 28-pixel image are an organ, not a device's softness.
+    softest = 1.0 if side >= SMALL_SIDE else side / 224
+    views = torch.lerp(views, blurred, uniform(0, softest).view(shape))
     noise = torch.randn(views.shape, generator=generator) * uniform(0, 0.03).view(shape)
     return (views + noise).clamp(0, 1)
 
@@ -103,20 +108,19 @@ class Epoch:
             yield augment(images, generator, mirror=self.mirror), targets
 
 
-def calibration_views(cases: Cases, views: int = 4, seed: int = 0) -> Cases:
-    """Every case in `views` random views of `augment`, one after another: what calibration and threshold are fitted on.
+def calibration_views(cases: Cases, seed: int = 0) -> Cases:
+    """Every case as it is, then every case in a random view of `augment`: what calibration and threshold are fitted on.
 
     Held-out images come from the devices and years of the training images, so a network is surer on them than it will
     be elsewhere. The varied views stand for elsewhere; ADR 005 has the reasoning.
     """
     generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for start in range(0, len(cases) * views, 64):
-        index = np.arange(start, min(start + 64, len(cases) * views)) % len(cases)
-        view = augment(as_tensor(cases.images[index]), generator).squeeze(1)
+    parts = [cases.images]
+    for start in range(0, len(cases), 64):
+        view = augment(as_tensor(cases.images[start : start + 64]), generator).squeeze(1)
         parts.append((view * 255).round().to(torch.uint8).numpy())
-    ids = tuple(f"{name}, view {view}" for view in range(views) for name in cases.ids)
-    return Cases(np.concatenate(parts), np.tile(cases.labels, views), ids, cases.patients * views)
+    ids = (*cases.ids, *(f"{name}, varied" for name in cases.ids))
+    return Cases(np.concatenate(parts), np.tile(cases.labels, 2), ids, cases.patients * 2)
 
 
 def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -19,7 +19,7 @@ from apps.imaging.cases import Cases, Split
 from apps.imaging.network import NETWORKS
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import read_split
-from apps.imaging.train import TrainSettings, calibration_views, predict, train
+from apps.imaging.train import SMALL_SIDE, TrainSettings, calibration_views, predict, train
 from apps.imaging.trained import Description, Trained, write_trained
 from core.errors import UsageError
 
@@ -27,9 +27,9 @@ from core.errors import UsageError
 def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
     """(side, epochs) of progressive resizing: half of the epochs at half size, a quarter at 0.7, the rest at full size.
 
-    Images under 96 pixels have nothing to spare and train at full size throughout.
+    Images under SMALL_SIDE have nothing to spare and train at full size throughout.
     """
-    if side < 96 or epochs < 4:
+    if side < SMALL_SIDE or epochs < 4:
         return ((side, epochs),)
     half, quarter = epochs // 2, epochs // 4
     return ((side // 2, half), (round(side * 0.7 / 16) * 16, quarter), (side, epochs - half - quarter))

@@ -110,7 +110,7 @@ def test_the_fastest_candidate_that_passed_is_chosen_and_all_are_recorded(run: R
 
 def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
     assert run.task.asked.count("reporting") == 1
-    assert run.task.asked[-2:] == ["choosing", "reporting"]
+    assert run.task.asked[-3:] == ["choosing", "calibrating", "reporting"]
 
 
 def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:

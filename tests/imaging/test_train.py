@@ -11,7 +11,7 @@ from apps.imaging.calibration import fit_decision
 from apps.imaging.cases import Cases
 from apps.imaging.network import NETWORKS, build
 from apps.imaging.settings import Preprocess
-from apps.imaging.train import Epoch, TrainSettings, augment, predict, train
+from apps.imaging.train import Epoch, TrainSettings, augment, calibration_views, predict, train
 from apps.imaging.train_command import stages_for
 from apps.imaging.trained import Description, Trained, read_trained, write_trained
 from core.errors import DataError
@@ -121,3 +121,12 @@ def test_a_damaged_folder_is_one_clear_error(damage: str, tmp_path: Path) -> Non
         (tmp_path / "decision.json").write_text("{}")
     with pytest.raises(DataError, match="train"):
         read_trained(tmp_path)
+
+
+def test_calibration_sees_every_case_as_it_is_and_varied(blobs: Cases) -> None:
+    views = calibration_views(blobs)
+    assert len(views) == 2 * len(blobs)
+    np.testing.assert_array_equal(views.images[: len(blobs)], blobs.images)
+    assert (views.images[len(blobs) :] != blobs.images).any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(views.labels, np.tile(blobs.labels, 2))
+    np.testing.assert_array_equal(views.images, calibration_views(blobs).images)
