@@ -99,6 +99,8 @@ def render(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDArray[np.fl
         low, high = _stored_range(stored, greyscale.padding)
     else:
         low, high = sorted((end - modality.intercept) / modality.slope for end in voi.ends)
+    if not high > low:  # a step, not a ramp: which side the boundary itself is on changes with the slope's sign
+        return finish(resize(_levels(stored, greyscale, np.dtype(np.float64)), side), greyscale.inverted)
     levels = _resize_clipped(stored, low, high, side)
     return finish(1 - levels if modality.slope < 0 else levels, greyscale.inverted)
 
@@ -196,7 +198,7 @@ def _stored_range(stored: Stored, padding: tuple[float, float] | None) -> tuple[
 
 def _resize_clipped(stored: Stored, low: float, high: float, side: int) -> Floats:
     """Levels in 0..1 [side, side]: `stored` clipped to low..high, resized, stretched."""
-    if not high > low or stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
+    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
         values = stored.astype(np.float64)
         if not np.isfinite(values).all():
             raise FloatingPointError("pixel values are not all finite")
