@@ -1,6 +1,6 @@
 """Test AUC and accuracy at the sealed threshold of trained baselines. Run it last: nothing may be chosen by it.
 
-    python -m bench.accuracy runs/chest-xray:chest_xray_224:kermany runs/pneumoniamnist-{0,1,2}:pneumoniamnist:medmnist
+python -m bench.accuracy runs/chest-xray:chest_xray_224:kermany runs/pneumoniamnist-{0,1,2}:pneumoniamnist:medmnist
 """
 
 from __future__ import annotations
