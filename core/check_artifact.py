@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +16,7 @@ import numpy as np
 from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
 from core.errors import ArtifactError, FeatherweightError
+from core.processes import run_module
 from core.program import Precision
 from core.tensors import Tensors
 
@@ -33,21 +33,10 @@ def check_artifact(directory: Path, backend: str, precision: Precision, inputs: 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **inputs)
     order = json.dumps({"directory": str(directory.absolute()), "backend": backend, "precision": precision})
-    command = [sys.executable, "-m", "core.check_artifact"]
-    try:
-        process = subprocess.run(
-            command,
-            input=order.encode() + b"\n" + buffer.getvalue(),
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ArtifactError(f"{directory}: a fresh process did not run the artifact within {TIMEOUT_S} s") from error
-    if process.returncode != 0:
-        reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise ArtifactError(f"{directory}: a fresh process cannot run the artifact: {reason[-1]}")
-    with np.load(io.BytesIO(process.stdout), allow_pickle=False) as found:
+    stdin = order.encode() + b"\n" + buffer.getvalue()
+    what = f"{directory}: the fresh process that runs the artifact"
+    stdout = run_module("core.check_artifact", stdin, timeout_s=TIMEOUT_S, what=what, failure=ArtifactError)
+    with np.load(io.BytesIO(stdout), allow_pickle=False) as found:
         difference = max(_difference(found[name], array) for name, array in expected.items())
     if not difference <= TOLERANCE:
         raise ArtifactError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from core.backends.base import Backend, Session
 from core.errors import BackendError, FeatherweightError, UsageError
+from core.processes import run_module
 from core.program import Precision, Program
 from core.tensors import Tensors, TensorSpec, check_tensors
 
@@ -194,16 +194,10 @@ def measure_peak_memory(
         "inputs": [asdict(spec) for spec in program.inputs],
         "outputs": [asdict(spec) for spec in program.outputs],
     }
-    command = [sys.executable, "-m", "core.measure"]
     stdin = json.dumps(order).encode() + b"\n" + program.content
-    try:
-        process = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise BackendError(f"{backend.name}: measuring memory took longer than {timeout_s:g} s") from error
-    if process.returncode != 0:
-        reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise BackendError(f"{backend.name}: measuring memory ended with code {process.returncode}: {reason[-1]}")
-    found = json.loads(process.stdout.splitlines()[-1])
+    what = f"{backend.name}: measuring memory"
+    stdout = run_module("core.measure", stdin, timeout_s=timeout_s, what=what, failure=BackendError)
+    found = json.loads(stdout.splitlines()[-1])
     return Memory(found["baseline_bytes"], found["peak_bytes"], batch, conditions)
 
 
@@ -234,9 +228,10 @@ def _random_cases(spec: TensorSpec, batch: int, generator: np.random.Generator) 
 
 def _peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+    lines = status.read_text().splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     import resource  # not on Windows, which is why it is not imported above
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

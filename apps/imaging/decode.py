@@ -3,13 +3,13 @@
 Image codecs are C code that reads hostile bytes; here they die alone. One thread a worker hands it an item, waits for
 its frames, and replaces it when it dies:
 
-    killed or crashed, first time      the item is tried once more in a fresh worker (somebody may have killed it by
-    chance) crashed again                      Rejected "decoder-crashed"
-    no answer in `timeout_s`           Rejected "timeout", the worker is killed
+    killed or crashed          the item is tried once more in a fresh worker: somebody may have killed it by chance
+    crashed again              Rejected "decoder-crashed"
+    no answer in `timeout_s`   Rejected "timeout", the worker is killed
 
-Each worker has a pipe of its own. The process pools of pebble and the standard library share one between all workers,
-and a worker killed while it writes a result there (200 kB a frame, so that is likely) leaves half a message and a
-locked pipe to the others.
+Each worker has a pipe of its own. The standard library's process pools share one between all workers, and a worker
+killed while it writes a result there (200 kB a frame, so that is likely) leaves half a message and a locked pipe to the
+others.
 
 Workers come from a fork server, which has imported the codecs and nothing else: a new one starts in milliseconds, and
 the threads of an inference engine in the main process are never forked. As ever with multiprocessing, a script that
@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
 
@@ -35,11 +36,13 @@ from apps.imaging.frames import Frame, FrameId, Rejected
 from apps.imaging.readers import DEFAULT_LIMITS, Item, Limits, read_frames
 from apps.imaging.settings import Preprocess
 from core.errors import FeatherweightError
+from core.processes import safe_path
 
 Decoded = list[Frame | Rejected]
 
 _PRELOAD = ["__main__", "apps.imaging.readers.dicom", "apps.imaging.readers.raster"]
 _ATTEMPTS = 2
+_STARTS = 3
 _LOOK_AHEAD = 4
 """Items per worker that are decoded before anybody asks for them; bounds the memory of a slow consumer."""
 
@@ -64,6 +67,8 @@ class DecodePool:
         self._count = workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOAD)
+        with safe_path():
+            forkserver.ensure_running()
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._workers: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
@@ -109,13 +114,14 @@ class DecodePool:
             self._workers.put(worker)
 
     def _start(self) -> _Worker:
-        try:
-            return _Worker(self._context, self._settings)
-        except (OSError, EOFError) as error:
-            cause = f"{type(error).__name__}: {error}"
-            raise FeatherweightError(
-                f"cannot start a decoding process ({cause}); is the machine short of memory?"
-            ) from error
+        for attempt in range(_STARTS):
+            try:
+                return _Worker(self._context, self._settings)
+            except (OSError, EOFError) as error:
+                cause = f"{type(error).__name__}: {error}"
+                # A fork server that was killed is found dead, and replaced, only when it is asked again.
+                self._closing.wait(0.1 * (attempt + 1))
+        raise FeatherweightError(f"cannot start a decoding process ({cause}); is the machine short of memory?")
 
     def _decode_item(self, item: Item) -> Decoded:
         worker = self._workers.get()
