@@ -17,6 +17,13 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(outputs, inputs, targets) -> scalar."""
 
 
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 has its own instructions there; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast to train.

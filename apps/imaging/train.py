@@ -19,7 +19,7 @@ from torch.nn import functional
 from apps.imaging.cases import Cases
 from apps.imaging.network import build
 from core.errors import DataError
-from core.training import Fit, Schedule
+from core.training import Fit, Schedule, fast_bfloat16
 
 SMALL_SIDE = 96
 """Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
@@ -39,11 +39,15 @@ class TrainSettings:
     label_smoothing: float = 0.05
     ema_decay: float = 0.995
     mirror: bool = True
+    augmentation: float = 1.0
+    start: str = ""
+    """Digest of the weights to start from; empty: from scratch."""
     seed: int = 0
 
 
-def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True) -> Tensor:
-    """Random views of [N, 1, H, W] in 0..1: affine, brightness, contrast, gamma, blur, noise.
+def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True, strength: float = 1.0) -> Tensor:
+    """Random views of [N, 1, H, W] in 0..1: affine, brightness, contrast, gamma, blur, noise; strength 0 leaves only
+    the mirroring.
 
     Blur and noise are there on purpose: in hospital archives sharpness and compression follow the device and
     the year, and a network that reads the diagnosis from them fails at the next hospital.
@@ -53,13 +57,16 @@ def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True) 
     def uniform(low: float, high: float) -> Tensor:
         return torch.rand(count, generator=generator) * (high - low) + low
 
-    angle = uniform(-0.2, 0.2)
-    scale, aspect = uniform(0.85, 1.15), uniform(0.9, 1.1)
+    def around(middle: float, below: float, above: float) -> Tensor:
+        return middle + strength * uniform(-below, above)
+
+    angle = around(0, 0.2, 0.2)
+    scale, aspect = around(1, 0.15, 0.15), around(1, 0.1, 0.1)
     flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0) if mirror else torch.ones(count)
     theta = torch.stack(
         [
-            torch.stack([flip * scale * aspect * angle.cos(), -scale * angle.sin(), uniform(-0.12, 0.12)], 1),
-            torch.stack([flip * scale * angle.sin(), scale / aspect * angle.cos(), uniform(-0.12, 0.12)], 1),
+            torch.stack([flip * scale * aspect * angle.cos(), -scale * angle.sin(), around(0, 0.12, 0.12)], 1),
+            torch.stack([flip * scale * angle.sin(), scale / aspect * angle.cos(), around(0, 0.12, 0.12)], 1),
         ],
         1,
     )
@@ -67,13 +74,13 @@ def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True) 
     views = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     shape = (count, 1, 1, 1)
-    views = views.clamp(1e-4, 1).pow(uniform(0.7, 1.4).view(shape))
-    views = (views - 0.5) * uniform(0.75, 1.25).view(shape) + 0.5 + uniform(-0.12, 0.12).view(shape)
+    views = views.clamp(1e-4, 1).pow(around(1, 0.3, 0.4).view(shape))
+    views = (views - 0.5) * around(1, 0.25, 0.25).view(shape) + 0.5 + around(0, 0.12, 0.12).view(shape)
     blurred = functional.avg_pool2d(functional.pad(views, (1, 1, 1, 1), mode="replicate"), 3, 1)
     # Three pixels of a 28-pixel image are an organ, not a device's softness.
     softest = 1.0 if side >= SMALL_SIDE else side / 224
-    views = torch.lerp(views, blurred, uniform(0, softest).view(shape))
-    noise = torch.randn(views.shape, generator=generator) * uniform(0, 0.03).view(shape)
+    views = torch.lerp(views, blurred, uniform(0, strength * softest).view(shape))
+    noise = torch.randn(views.shape, generator=generator) * uniform(0, strength * 0.03).view(shape)
     return (views + noise).clamp(0, 1)
 
 
@@ -92,6 +99,7 @@ class Epoch:
     side: int
     seed: int
     mirror: bool = True
+    augmentation: float = 1.0
 
     def __len__(self) -> int:
         return len(self.cases) // self.batch
@@ -105,7 +113,7 @@ class Epoch:
             if images.shape[-1] != self.side:
                 images = functional.interpolate(images, size=(self.side, self.side), mode="area")
             targets = torch.from_numpy(self.cases.labels[index]).float().view(-1, 1)
-            yield augment(images, generator, mirror=self.mirror), targets
+            yield augment(images, generator, mirror=self.mirror, strength=self.augmentation), targets
 
 
 def calibration_views(cases: Cases, seed: int = 0) -> Cases:
@@ -148,10 +156,12 @@ def train(
     settings: TrainSettings,
     checkpoint: Path,
     *,
+    start: nn.Module | None = None,
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None,
     on_epoch: Callable[[int, float, nn.Module], None] = lambda epoch, loss, network: None,
 ) -> nn.Module:
-    """Train from scratch, or go on from `checkpoint` if it is there; returns the averaged network in eval mode.
+    """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there; returns the averaged
+    network in eval mode.
 
     The checkpoint is replaced after each epoch and bound to the settings. `on_step` hears (steps done, steps in
     all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other
@@ -160,6 +170,8 @@ def train(
     torch.manual_seed(settings.seed)
     mean, std = float(cases.images.mean() / 255), float(cases.images.std() / 255)
     network = build(settings.network, mean=mean, std=std)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     network.to(memory_format=torch.channels_last)
     sides = [side for side, count in settings.stages for _ in range(count)]
     steps = len(cases) // settings.batch
@@ -167,11 +179,20 @@ def train(
         raise DataError(
             f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch or add images"
         )
-    schedule = Schedule(len(sides), steps, settings.learning_rate, settings.weight_decay, settings.ema_decay)
+    schedule = Schedule(
+        len(sides),
+        steps,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.ema_decay,
+        mixed_precision=fast_bfloat16(torch.device("cpu")),
+    )
     run = Fit(network, schedule, balanced_loss(cases.labels, settings.label_smoothing))
     _restore(run, settings, checkpoint)
     while run.epoch < len(sides):
-        batches = Epoch(cases, run.epoch, settings.batch, sides[run.epoch], settings.seed, settings.mirror)
+        batches = Epoch(
+            cases, run.epoch, settings.batch, sides[run.epoch], settings.seed, settings.mirror, settings.augmentation
+        )
         counter = itertools.count(run.epoch * steps + 1)
         loss = run.run_epoch(batches, lambda value, counter=counter: on_step(next(counter), len(sides) * steps, value))  # type: ignore[misc]
         _write_checkpoint(run, settings, checkpoint)

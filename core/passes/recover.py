@@ -15,7 +15,7 @@ from core.errors import DataError
 from core.model import Model, StepRecord
 from core.passes.prune_weights import prunable_weights
 from core.passes.steps import RecoverStep
-from core.training import Batches, Fit, Schedule
+from core.training import Batches, Fit, Schedule, fast_bfloat16
 
 OnStep = Callable[[int, int, float], None]
 """(steps done, steps in all, loss)."""
@@ -115,13 +115,6 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, Tens
 
 def count_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
     return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 has its own instructions there; emulated, it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _apply(masks: list[Tensor], network: nn.Module) -> None:
