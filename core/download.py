@@ -43,7 +43,7 @@ def _silent(done: int, total: int) -> None:
     """The default progress."""
 
 
-def measure_digests(path: Path) -> tuple[int, str, str]:
+def read_digests(path: Path) -> tuple[int, str, str]:
     """(size in bytes, sha256, md5) of a file. Raises DataError when it cannot be read."""
     sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     try:
@@ -61,7 +61,7 @@ def measure_digests(path: Path) -> tuple[int, str, str]:
 
 def check_file(path: Path, expected: Expected) -> None:
     """Raise DataError, with what was found and what was expected, unless the file is exactly the expected one."""
-    size, sha256, md5 = measure_digests(path)
+    size, sha256, md5 = read_digests(path)
     if size != expected.size_bytes:
         raise DataError(
             f"{path}: found {size} bytes, expected {expected.size_bytes}; the file is damaged or another version"

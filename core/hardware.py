@@ -58,11 +58,6 @@ class Hardware:
     memory_bytes: int
     accelerators: tuple[Accelerator, ...]
 
-    @property
-    def has_bf16(self) -> bool:
-        """Whether the CPU multiplies bfloat16 itself."""
-        return bool(_BF16 & set(self.instruction_sets))
-
 
 def read_hardware() -> Hardware:
     """Never raises: what cannot be found out is 0, empty or 'unknown'."""

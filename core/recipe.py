@@ -3,10 +3,11 @@
     version = 1
     name = "chest-xray"
     seed = 0
+    card = "card.md"            # optional: the words of the model card; paths are relative to the current folder
 
     [source]
     task = "imaging"            # an entry point of the group featherweight.tasks; the other keys are the app's own
-    weights = "model.safetensors"
+    network = "runs/chest"
 
     [[step]]
     kind = "prune-channels"
@@ -107,7 +108,8 @@ class Recipe:
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
     card: str = ""
-    """A Markdown file: what MODEL_CARD.md says above the measured figures. Empty: the artifact gets no model card."""
+    """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
+    measured figures. Empty: the artifact gets no model card."""
 
     @property
     def sha256(self) -> str:

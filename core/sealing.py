@@ -18,7 +18,7 @@ from core.check_artifact import check_artifact
 from core.errors import OutputError
 from core.evidence import statistics
 from core.evidence.card import render_figures
-from core.evidence.judge import warnings
+from core.evidence.judge import all_passed, warnings
 from core.evidence.measured import Measured
 from core.evidence.render import render_html
 from core.evidence.report import CandidateRecord, Comparison, Evidence, encode_evidence, summarize_latency
@@ -169,9 +169,9 @@ def _records(
 
 
 def _record(trial: Trial, settings: dict[str, object], chosen: Trial | None) -> CandidateRecord:
-    passed = all(check.status == "passed" for check in trial.checks)
     is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
-    slower = f"slower than {chosen.measured.name}" if chosen is not None and passed and not is_chosen else ""
+    beaten = all_passed(trial.checks) and not is_chosen
+    slower = f"slower than {chosen.measured.name}" if chosen is not None and beaten else ""
     predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
     area = statistics.roc_auc_interval(predictions.scores, predictions.labels)
     return CandidateRecord(

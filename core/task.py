@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled cases that nothing was fitted on.
+    """Labelled cases that no weight was fitted on; the threshold and the calibration only on those of `calibrating`.
 
     ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive.
     """

@@ -13,7 +13,7 @@ from core.backends.base import Backend, Session
 from core.backends.registry import find_backend
 from core.candidates import Built, Progress, silent
 from core.errors import BackendError, BackendUnavailableError, UsageError
-from core.evidence.judge import Check, judge
+from core.evidence.judge import Check, all_passed, judge
 from core.evidence.measured import Measured, Predictions
 from core.evidence.report import Comparison
 from core.hardware import read_hardware
@@ -174,8 +174,7 @@ class Bench:
     def keeps_limits(self, baseline: Measured, other: Trial, threshold: float) -> bool:
         """Whether a trial keeps the limits with another's threshold: an artifact has one, whatever runs it."""
         predictions = replace(other.measured.predictions, threshold=threshold)
-        checks = judge(baseline, replace(other.measured, predictions=predictions), self.recipe.limits)
-        return all(check.status == "passed" for check in checks)
+        return all_passed(judge(baseline, replace(other.measured, predictions=predictions), self.recipe.limits))
 
     def _pairs(self, made: Sequence[Made]) -> list[tuple[Made, Program, str]]:
         built = [(one, one.built.program) for one in made if one.built is not None]

@@ -13,6 +13,8 @@ from core.errors import Fault
 from core.evidence import statistics as s
 from core.evidence.measured import Measured, Predictions, check_same_cases
 
+FEW_CASES = 30
+
 Status = Literal["passed", "failed", "not measured"]
 
 
@@ -118,9 +120,6 @@ def warnings(baseline: Measured, candidate: Measured) -> tuple[str, ...]:
         if number < FEW_CASES:
             lines.append(f"Only {number} {kind} cases: the intervals are wide and what they say about them is little.")
     return tuple(lines)
-
-
-FEW_CASES = 30
 
 
 def _loss_check(name: str, what: str, difference: s.Difference | None, limit: float, cases: str) -> Check:
