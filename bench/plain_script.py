@@ -1,6 +1,6 @@
 """What a user would write without Featherweight: DataLoader with two workers, PIL or pydicom, torch eager fp32.
 
-python bench/plain_script.py FOLDER OUT.csv [WEIGHTS]
+python -m bench.plain_script FOLDER OUT.csv [WEIGHTS]
 """
 
 from __future__ import annotations

@@ -141,6 +141,12 @@ def train(
     negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    augmentation: Annotated[
+        float, typer.Option(min=0, max=2, help="Strength of the random views; 0 only mirrors.")
+    ] = 1.0,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier `train` whose weights to start from, not from scratch.")
+    ] = None,
     split_seed: Annotated[int, typer.Option(help="Of the split by patient into training and validation.")] = 0,
     report_test: Annotated[
         bool, typer.Option("--report-test", help="Also measure on the test set: once, for the last figure.")
@@ -165,6 +171,8 @@ def train(
         seed=seed,
         split_seed=split_seed,
         report_test=report_test,
+        augmentation=augmentation,
+        start=start,
     )
     if json:
         typer.echo(encoding.dumps(summary, indent=2))

@@ -160,8 +160,9 @@ def train(
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None,
     on_epoch: Callable[[int, float, nn.Module], None] = lambda epoch, loss, network: None,
 ) -> nn.Module:
-    """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there; returns the averaged
-    network in eval mode.
+    """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there.
+
+    Returns the averaged network in eval mode.
 
     The checkpoint is replaced after each epoch and bound to the settings. `on_step` hears (steps done, steps in
     all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other

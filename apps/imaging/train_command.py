@@ -20,7 +20,7 @@ from apps.imaging.network import NETWORKS
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import read_split
 from apps.imaging.train import SMALL_SIDE, TrainSettings, calibration_views, predict, train
-from apps.imaging.trained import Description, Trained, write_trained
+from apps.imaging.trained import WEIGHTS, Description, Trained, file_digest, read_trained, write_trained
 from core.errors import UsageError
 
 
@@ -63,15 +63,25 @@ def run_training(
     seed: int,
     split_seed: int,
     report_test: bool,
+    augmentation: float = 1.0,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train (or go on), calibrate on validation, write the folder; returns what it also writes as metrics.json."""
     if network not in NETWORKS:
         raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
     split = read_split(data, reader, side=side, seed=split_seed)
     settings = TrainSettings(
-        network=network, side=side, stages=stages_for(side, epochs), batch=batch, learning_rate=learning_rate, seed=seed
+        network=network,
+        side=side,
+        stages=stages_for(side, epochs),
+        batch=batch,
+        learning_rate=learning_rate,
+        augmentation=augmentation,
+        start="" if start is None else file_digest(start / WEIGHTS),
+        seed=seed,
     )
-    trained_network = _train_with_progress(split, settings, out)
+    beginning = None if start is None else _read_start(start, network)
+    trained_network = _train_with_progress(split, settings, out, beginning)
     logits = predict(trained_network, split.validation.images)
     views = calibration_views(split.validation)
     decision = fit_decision(predict(trained_network, views.images), views.labels)
@@ -81,8 +91,8 @@ def run_training(
         mean=float(split.train.images.mean() / 255),
         std=float(split.train.images.std() / 255),
         labels=labels,
-        source=f"trained from scratch on {Path(data).name} ({_digest(split.train)[:16]}), "
-        f"seed {seed}, split seed {split_seed}",
+        source=f"trained {'from scratch' if start is None else f'from weights {settings.start[:16]}'} on "
+        f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}",
     )
     write_trained(out, Trained(trained_network, description, Preprocess(side=side), decision))
     summary: dict[str, Any] = {"network": network, "seed": seed, "train_cases": len(split.train)}
@@ -93,7 +103,16 @@ def run_training(
     return summary
 
 
-def _train_with_progress(split: Split, settings: TrainSettings, out: Path) -> nn.Module:
+def _read_start(folder: Path, network: str) -> nn.Module:
+    trained = read_trained(folder)
+    if trained.description.network != network:
+        raise UsageError(
+            f"--start {folder} holds a {trained.description.network}, not a {network}; name the same network"
+        )
+    return trained.network
+
+
+def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start: nn.Module | None) -> nn.Module:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     out.mkdir(parents=True, exist_ok=True)
     with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
@@ -109,7 +128,9 @@ def _train_with_progress(split: Split, settings: TrainSettings, out: Path) -> nn
             log.flush()
             progress.console.print(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
 
-        return train(split.train, settings, out / "checkpoint.safetensors", on_step=on_step, on_epoch=on_epoch)
+        return train(
+            split.train, settings, out / "checkpoint.safetensors", start=start, on_step=on_step, on_epoch=on_epoch
+        )
 
 
 def _digest(cases: Cases) -> str:

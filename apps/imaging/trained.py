@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_
 from core.errors import ArtifactError, DataError
 from core.model import Model
 from core.tensors import TensorSpec
+
+WEIGHTS = "weights.safetensors"
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,12 +57,21 @@ def write_trained(directory: Path, trained: Trained) -> None:
     save_file(tensors, partial, {"description": description})
     (directory / "preprocess.json").write_bytes(encode(trained.preprocess))
     (directory / "decision.json").write_bytes(encode(trained.decision))
-    partial.replace(directory / "weights.safetensors")
+    partial.replace(directory / WEIGHTS)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex. Raises DataError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
-    weights = directory / "weights.safetensors"
+    weights = directory / WEIGHTS
     if not weights.exists():
         raise DataError(
             f"{directory}: no weights.safetensors; make it with: featherweight imaging train --out {directory}"

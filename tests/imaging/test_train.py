@@ -130,3 +130,16 @@ def test_calibration_sees_every_case_as_it_is_and_varied(blobs: Cases) -> None:
     assert (views.images[len(blobs) :] != blobs.images).any(axis=(1, 2)).all()
     np.testing.assert_array_equal(views.labels, np.tile(blobs.labels, 2))
     np.testing.assert_array_equal(views.images, calibration_views(blobs).images)
+
+
+def test_no_augmentation_leaves_the_image() -> None:
+    images = torch.rand(8, 1, 40, 40) * 0.9 + 0.05
+    views = augment(images, torch.Generator().manual_seed(0), mirror=False, strength=0)
+    np.testing.assert_allclose(views.numpy(), images.numpy(), atol=1e-4)
+
+
+def test_training_can_start_from_given_weights(blobs: Cases, tmp_path: Path) -> None:
+    taught = train(blobs, SETTINGS, tmp_path / "a.safetensors")
+    slow = TrainSettings(network="compact", side=32, stages=((32, 1),), batch=16, learning_rate=1e-6, start="a")
+    again = train(blobs, slow, tmp_path / "b.safetensors", start=taught)
+    np.testing.assert_allclose(predict(again, blobs.images), predict(taught, blobs.images), atol=0.3)
