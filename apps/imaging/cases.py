@@ -119,7 +119,8 @@ def read_medmnist(path: Path, *, seed: int = 0, side: int = 28) -> Split:
     The set names no patients, so each image is its own.
     """
     parts = []
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here, because numpy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         for name in ("train", "val", "test"):
             images, labels = archive[f"{name}_images"], archive[f"{name}_labels"].reshape(-1).astype(np.int64)
             if images.ndim != 3 or images.shape[1:] != (side, side):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +24,22 @@ from core.task import HeldOut, Sealed
 from core.tensors import Tensors
 
 Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
+
+_DAMAGED = (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What zipfile, numpy and Pillow raise for a data set that is not what it should be."""
+
+
+class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """network: folder of `imaging train`; data: path or catalogue name; reader: kermany, medmnist or folder; seed: of
+    the split; batch: of the recovery; stages: of the recovery as [[side, epochs], ...], where epochs that it does not
+    name are at full size."""
+
+    network: str
+    data: str
+    reader: str
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    batch: Annotated[int, msgspec.Meta(ge=1)] = 32
+    stages: Stages = ()
 
 
 class ImagingTask:
@@ -81,28 +99,22 @@ def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
     path = Path(data) if Path(data).exists() else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
-    return READERS[reader](path, seed=seed, side=side)
+    try:
+        return READERS[reader](path, seed=seed, side=side)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{path}: cannot be read as {reader} ({type(error).__name__}: {error}); is it damaged, or another layout?"
+        ) from error
 
 
 def open_task(settings: Mapping[str, Any]) -> ImagingTask:
-    """The task of a recipe's [source]: `network` (folder of `imaging train`), `data` (path or catalogue name),
-    `reader` (kermany, medmnist, folder), `seed` of the split (default 0), `batch` of the recovery (default 32),
-    `stages` of the recovery as [[side, epochs], ...] (default: all epochs at full size; later epochs always are)."""
-    unknown = settings.keys() - {"task", "network", "data", "reader", "seed", "batch", "stages"}
-    missing = {"network", "data", "reader"} - settings.keys()
-    if unknown or missing:
-        raise UsageError(f"[source] of an imaging recipe: missing {sorted(missing)}, unknown {sorted(unknown)}")
-    trained = read_trained(Path(settings["network"]))
-    split = read_split(
-        settings["data"], settings["reader"], side=trained.description.side, seed=int(settings.get("seed", 0))
-    )
-    return ImagingTask(trained, split, int(settings.get("batch", 32)), _stages(settings.get("stages", [])))
-
-
-def _stages(value: object) -> Stages:
+    """The task of a recipe's [source], whose keys are those of `SourceSettings`. Raises UsageError, DataError."""
     try:
-        return msgspec.convert(value, Stages)
+        source = msgspec.convert(settings, SourceSettings)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"source.stages: {error}; expected [[side, epochs], ...] such as [[112, 8], [224, 4]]"
+            f"[source] of an imaging recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
         ) from error
+    trained = read_trained(Path(source.network))
+    split = read_split(source.data, source.reader, side=trained.description.side, seed=source.seed)
+    return ImagingTask(trained, split, source.batch, source.stages)
