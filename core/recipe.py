@@ -170,7 +170,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     """Raises RecipeError with every fault of the text; `source` is the name that its message gives the text."""
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise RecipeError(source, [Fault("file", f"not TOML: {error}")]) from error
     reader = _Reader()
     recipe = reader.recipe(table)

@@ -20,7 +20,7 @@ from apps.imaging.classify import Classifier, SealedModel
 from apps.imaging.decode import DecodePool
 from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.journal import Fingerprint, Finished, Journal, Spent, open_journal
-from apps.imaging.readers.sources import Item, find_items
+from apps.imaging.readers.sources import Item, find_items, printable
 from apps.imaging.writers import write_outputs
 from apps.imaging.writers.page import PAGE_ROWS
 from apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary
@@ -80,7 +80,7 @@ def run_job(
         raise UsageError(f"{job.source}: holds no files to classify")
     binding = {
         "model": model.sha256,
-        "source": str(job.source.resolve()),
+        "source": printable(str(job.source.resolve())),
         "backend": f"{model.backend} {model.program.precision}",
     }
     with open_journal(job.out, binding, started, restart=job.restart) as journal:
@@ -226,8 +226,8 @@ def _items(job: Job) -> Iterator[Item]:
 def _describe(job: Job, model: SealedModel, journal: Journal, started: str, items_this_run: int) -> Summary:
     totals = journal.totals()
     return Summary(
-        source=str(job.source),
-        out=str(job.out),
+        source=printable(str(job.source)),
+        out=printable(str(job.out)),
         first_started=totals.started,
         started=started,
         finished=_now(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
 from core.artifact.manifest import Manifest
-from core.artifact.store import read_artifact
+from core.artifact.store import previous_of, read_artifact
 from core.backends.base import Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
@@ -110,9 +111,11 @@ class SealedModel:
 def read_model(directory: Path, *, backend: str | None = None) -> SealedModel:
     """Read an artifact and choose its fastest program here, or that for the backend named.
 
-    Raises ArtifactError for what cannot be trusted or is not an imaging model, UsageError for another app's model or
-    an unknown backend, BackendUnavailableError when nothing here runs it.
+    Raises ArtifactError for what cannot be trusted or is not an imaging model, UsageError for a folder that does not
+    exist, another app's model or an unknown backend, BackendUnavailableError when nothing here runs it.
     """
+    if not os.path.lexists(directory) and not previous_of(directory).is_dir():
+        raise UsageError(f"{directory}: no such folder; name an artifact's folder with --model")
     artifact = read_artifact(directory)
     manifest = artifact.manifest
     if manifest.app != "imaging":
@@ -120,8 +123,9 @@ def read_model(directory: Path, *, backend: str | None = None) -> SealedModel:
     missing = {"preprocess.json", "decision.json"} - artifact.sealed.keys()
     if missing:
         raise ArtifactError(f"{directory}: lacks {', '.join(sorted(missing))}; make the artifact again")
-    if len(manifest.labels) != 2:
-        raise ArtifactError(f"{directory}: found the labels {manifest.labels}, expected two: negative, positive")
+    if len(manifest.labels) != 2 or len(set(manifest.labels)) != 2:
+        found = f"found the labels {manifest.labels}"
+        raise ArtifactError(f"{directory}: {found}, expected two that differ: negative, positive")
     preprocess = decode_preprocess(artifact.sealed["preprocess.json"])
     inputs = tuple(entry.spec() for entry in manifest.inputs)
     outputs = tuple(entry.spec() for entry in manifest.outputs)

@@ -206,3 +206,8 @@ def test_the_projects_own_recipes_parse() -> None:
     assert found
     for path in found:
         assert candidates(read_recipe(path))
+
+
+def test_a_number_of_thousands_of_digits_is_a_fault_and_no_traceback() -> None:
+    with pytest.raises(RecipeError, match="not TOML"):
+        parse_recipe("seed = " + "9" * 5000)

@@ -143,3 +143,14 @@ def test_labels_must_be_two(tmp_path: Path) -> None:
 def test_an_unknown_backend_is_named(model: Path) -> None:
     with pytest.raises(UsageError, match="'abacus'"):
         read_model(model, backend="abacus")
+
+
+def test_a_model_that_does_not_exist_is_a_wrong_path_and_not_a_broken_artifact(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        read_model(tmp_path / "typo")
+
+
+def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", labels=("same", "same"))
+    with pytest.raises(ArtifactError, match="two that differ"):
+        read_model(tmp_path / "model")

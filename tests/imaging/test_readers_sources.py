@@ -163,3 +163,22 @@ def test_labelled_folder_without_its_list(tmp_path: Path) -> None:
     _write(tmp_path / "labels.csv", {"path": ["a"], "label": ["1"]})
     with pytest.raises(DataError, match="columns missing: patient, split"):
         read_labelled(tmp_path, 16)
+
+
+def test_a_list_that_is_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    (tmp_path / "zero.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "pipe.parquet", "zero.csv"):
+        with pytest.raises(DataError, match="regular file"):
+            find_items(tmp_path / name)
+
+
+def test_folders_deeper_than_pythons_recursion_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        os.mkdir("a")  # noqa: PTH102
+        os.chdir("a")
+    Path("x").write_bytes(b"x")
+    os.chdir(tmp_path)
+    assert sources(tmp_path) == ["a/" * 1100 + "x"]

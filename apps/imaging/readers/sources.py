@@ -32,44 +32,57 @@ def find_items(source: Path) -> Iterator[Item]:
     """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder),
     or of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
     if source.is_dir():
-        return _walk(source, source)
+        return _walk(source)
     if not source.exists():
         raise UsageError(
             f"{source}: no such file or folder; name a folder of images, a .csv or .parquet list, or one file"
         )
     if source.suffix.lower() in _LISTS:
         return iter(_read_list(source))
-    return iter([Item(_printable(source.name), source)])
+    return iter([Item(printable(source.name), source)])
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Item]:
+def _walk(root: Path) -> Iterator[Item]:
+    # A list of what is still to visit and no recursion: paths may be thousands of folders deep.
+    waiting = [(root, True)]
+    while waiting:
+        path, is_folder = waiting.pop()
+        found = _list(path) if is_folder else None
+        if found is None:
+            # A folder that cannot be listed is not dropped: reading it as a file says why.
+            yield Item(_name(path, root), path)
+        else:
+            waiting += reversed(found)
+
+
+def _list(folder: Path) -> list[tuple[Path, bool]] | None:
+    """What of a folder is visited, in order, each with whether it is a folder; None when it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        # A folder that cannot be listed is not dropped: reading it as a file says why.
-        yield Item(_name(folder, root), folder)
-        return
-    for entry in found:
-        if entry.name.startswith(".") or entry.name.upper() == "DICOMDIR":
-            continue
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, root)
-        elif not (entry.is_symlink() and path.is_dir()):
-            yield Item(_name(path, root), path)
+        return None
+    return [
+        (Path(entry.path), entry.is_dir(follow_symlinks=False))
+        for entry in found
+        if not (entry.name.startswith(".") or entry.name.upper() == "DICOMDIR")
+        and not (entry.is_symlink() and Path(entry.path).is_dir())
+    ]
 
 
 def _name(path: Path, root: Path) -> str:
-    return _printable(path.relative_to(root).as_posix())
+    return printable(path.relative_to(root).as_posix())
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A file name may hold bytes that are not UTF-8; results are UTF-8."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _read_list(path: Path) -> list[Item]:
+    if not path.is_file():
+        # Opening a pipe would wait for a writer, and a device never ends.
+        raise DataError(f"{path}: found a pipe, socket or device; expected a list that is a regular file")
     names = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     seen: set[str] = set()
     for row, name in enumerate(names, start=1):
@@ -78,7 +91,7 @@ def _read_list(path: Path) -> list[Item]:
         if name in seen:
             raise DataError(f"{path}: row {row}: {name} is listed twice; every file must be listed once")
         seen.add(name)
-    return [Item(_printable(name), path.parent / name) for name in names]
+    return [Item(printable(name), path.parent / name) for name in names]
 
 
 def _read_csv(path: Path) -> list[str]:
