@@ -32,7 +32,7 @@ featherweight optimize recipe.toml --out models/chest
 
 featherweight artifact verify models/chest
 
-[bold]Exit codes[/bold]: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
+**Exit codes**: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
 rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be \
 written; 130 interrupted (start again to go on)."""
 
@@ -84,7 +84,11 @@ def _broken(entry: EntryPoint, why: str) -> str:
 
 
 app = typer.Typer(
-    cls=LazyGroups, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    cls=LazyGroups,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 artifact_app = typer.Typer(no_args_is_help=True, help="Look at and check artifacts: sealed models with their evidence.")
 app.add_typer(artifact_app, name="artifact")

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 INTERRUPTED = 130
 SOME_REJECTED = 3
 REFERENCE_MODEL = "chest-xray"
@@ -27,7 +27,7 @@ def imaging() -> None:
 
 @app.command(
     epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
-    "[bold]Exit codes[/bold]: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
+    "**Exit codes**: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
     "(rejected.csv says why); 5 the model cannot be trusted; 6 the results could not be written; "
     "130 interrupted (the same command goes on)."
 )

@@ -146,8 +146,12 @@ def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[
 def predict(network: nn.Module, images: npt.NDArray[np.uint8], batch: int = 64) -> npt.NDArray[np.float64]:
     """Logits [N] of uint8 images [N, H, W]."""
     network.eval()
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        parts = [network(as_tensor(images[i : i + batch])).float().view(-1) for i in range(0, len(images), batch)]
+        parts = [
+            network(as_tensor(images[start : start + batch]).to(device)).float().view(-1).cpu()
+            for start in range(0, len(images), batch)
+        ]
     return torch.cat(parts).double().numpy()
 
 
@@ -162,7 +166,7 @@ def train(
 ) -> nn.Module:
     """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there.
 
-    Returns the averaged network in eval mode.
+    Returns the averaged network in eval mode, on the CPU. Trains on the GPU where torch has one.
 
     The checkpoint is replaced after each epoch and bound to the settings. `on_step` hears (steps done, steps in
     all, loss), `on_epoch` (epochs done, mean loss, averaged network). Raises DataError for a checkpoint of other
@@ -173,7 +177,8 @@ def train(
     network = build(settings.network, mean=mean, std=std)
     if start is not None:
         network.load_state_dict(start.state_dict())
-    network.to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).to(memory_format=torch.channels_last)
     sides = [side for side, count in settings.stages for _ in range(count)]
     steps = len(cases) // settings.batch
     if steps == 0:
@@ -186,7 +191,7 @@ def train(
         settings.learning_rate,
         settings.weight_decay,
         settings.ema_decay,
-        mixed_precision=fast_bfloat16(torch.device("cpu")),
+        mixed_precision=fast_bfloat16(device),
     )
     run = Fit(network, schedule, balanced_loss(cases.labels, settings.label_smoothing))
     _restore(run, settings, checkpoint)
@@ -198,7 +203,7 @@ def train(
         loss = run.run_epoch(batches, lambda value, counter=counter: on_step(next(counter), len(sides) * steps, value))  # type: ignore[misc]
         _write_checkpoint(run, settings, checkpoint)
         on_epoch(run.epoch, loss, run.averaged)
-    return run.averaged.eval()
+    return run.averaged.eval().cpu()
 
 
 def _describe(settings: TrainSettings) -> str:
