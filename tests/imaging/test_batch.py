@@ -13,6 +13,7 @@ from apps.imaging.batch import Job, Progress, run_job
 from apps.imaging.classify import SealedModel, read_model
 from apps.imaging.writers.summary import Summary
 from core.errors import UsageError
+from tests.imaging.running import run
 from tests.imaging.tiny import write_images, write_model
 
 COUNT, FRAMES = 36, 38
@@ -218,3 +219,13 @@ def test_the_thumbnails_are_those_of_the_most_suspicious(
     assert page.count('class="row') == page.count("data:image/jpeg") == 5
     top = sorted(rows(tmp_path / "out"), key=lambda row: -float(str(row["probability"])))[:5]
     assert all(str(row["source"]) in page for row in top)
+
+
+def test_a_source_and_an_out_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    model, source = tmp_path / "model", tmp_path / "in\udcff"
+    write_model(model)
+    source.mkdir()
+    (source / "notes.txt").write_bytes(b"no image")
+    done = run(source, tmp_path / "out\udcff", model)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
+    assert "in\\\\xff" in (tmp_path / "out\udcff" / "summary.json").read_text()

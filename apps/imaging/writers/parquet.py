@@ -26,7 +26,11 @@ def write_parquet(path: Path, columns: Columns[Row], rows: Iterable[Row]) -> Non
     }
     schema = pa.schema([pa.field(name, types[column.kind], nullable=False) for name, column in columns.items()])
     remaining = iter(rows)
-    with replacing(path) as partial, parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with (
+        replacing(path) as partial,
+        partial.open("wb") as file,  # pyarrow itself opens no path that is not UTF-8
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         while group := list(islice(remaining, GROUP_ROWS)):
             arrays = [
                 pa.array([column.value(row) for row in group], type=schema.field(name).type)
