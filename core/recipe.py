@@ -61,7 +61,7 @@ from core.passes.steps import (
 
 VERSION = 1
 MAX_CANDIDATES = 50
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 16_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 Setting = str | int | float | bool | tuple["Setting", ...]
@@ -160,7 +160,7 @@ def read_recipe(path: Path) -> Recipe:
     if len(content) > _MAX_BYTES:
         raise UsageError(f"{path}: found more than {_MAX_BYTES} bytes, which no recipe needs; check the path")
     try:
-        return parse_recipe(content.decode(), str(path))
+        return parse_recipe(content.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
         raise RecipeError(str(path), [fault]) from error

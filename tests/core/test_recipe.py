@@ -196,8 +196,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'name = "\xff"')
     with pytest.raises(RecipeError, match="UTF-8"):
         read_recipe(tmp_path / "latin.toml")
-    (tmp_path / "large.toml").write_bytes(b"#" * 1_000_001)
-    with pytest.raises(UsageError, match="1000000 bytes"):
+    (tmp_path / "large.toml").write_bytes(b"#" * 16_001)
+    with pytest.raises(UsageError, match="16000 bytes"):
         read_recipe(tmp_path / "large.toml")
 
 
@@ -211,3 +211,8 @@ def test_the_projects_own_recipes_parse() -> None:
 def test_a_number_of_thousands_of_digits_is_a_fault_and_no_traceback() -> None:
     with pytest.raises(RecipeError, match="not TOML"):
         parse_recipe("seed = " + "9" * 5000)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
+    assert read_recipe(tmp_path / "windows.toml") == parse_recipe(HEAD)

@@ -41,7 +41,7 @@ def test_names_that_are_not_utf8_stay_printable_and_readable(tmp_path: Path) -> 
     name = os.fsdecode(b"x-\xff\xfe.png")
     Image.new("L", (8, 8), 90).save(tmp_path / name)
     (item,) = find_items(tmp_path)
-    assert item.source.encode("utf-8") == rb"x-\xff\xfe.png"
+    assert item.source.encode("utf-8") == rb"./x-\xff\xfe.png"
     (frame,) = read_frames(item, Preprocess(side=8))
     assert not hasattr(frame, "reason")
 
@@ -182,3 +182,11 @@ def test_folders_deeper_than_pythons_recursion_are_walked(tmp_path: Path, monkey
     Path("x").write_bytes(b"x")
     os.chdir(tmp_path)
     assert sources(tmp_path) == ["a/" * 1100 + "x"]
+
+
+def test_a_byte_and_its_escape_are_two_files(tmp_path: Path) -> None:
+    names = [b"\xff.png", rb"\xff.png", rb"\\xff.png", b"\xff\\xff.png"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    found = list(find_items(tmp_path))
+    assert len({item.source for item in found}) == len({item.path for item in found}) == len(names)

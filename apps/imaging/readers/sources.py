@@ -71,7 +71,10 @@ def _list(folder: Path) -> list[tuple[Path, bool]] | None:
 
 
 def _name(path: Path, root: Path) -> str:
-    return printable(path.relative_to(root).as_posix())
+    name = path.relative_to(root).as_posix()
+    text = printable(name)
+    # Else the byte 0xff and the four letters \\xff would be one source, and the second file would be lost.
+    return text if text == name else "./" + printable(name.replace("\\", "\\\\"))
 
 
 def printable(name: str) -> str:
