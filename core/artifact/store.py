@@ -7,10 +7,12 @@ who can rewrite the whole folder, keep `Artifact.sha256` elsewhere and pass it t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ from core.program import Precision, Program
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
 _DIRECTORY_DEPTH = 5
+_REPLACED_S = 5.0
+"""So long a reader begins again when the artifact is replaced under it; nobody replaces one without end."""
 P = ParamSpec("P")
 _REMEDY = "copy the artifact again from where it was made, or make it again"
 
@@ -78,14 +82,30 @@ def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) 
 
     Replacing an artifact is one step, but reading is many: one that is replaced meanwhile is read again.
     """
-    folder = _standing(Path(directory))
-    before = _identity(folder)
+    deadline = time.monotonic() + _REPLACED_S
+    while True:
+        folder = _standing(Path(directory))
+        with _held(folder) as identity:
+            try:
+                return _read(folder, expected_sha256)
+            except ArtifactError:
+                if _identity(folder) == identity or time.monotonic() > deadline:
+                    raise
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """The folder's identity, which nothing else can get while it is held open, not even once the folder is deleted."""
     try:
-        return _read(folder, expected_sha256)
-    except ArtifactError:
-        if _identity(folder) == before:
-            raise
-    return _read(_standing(Path(directory)), expected_sha256)
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:  # no folder, or a system that opens none: reading says so, or goes on without
+        yield _identity(folder)
+        return
+    try:
+        found = os.fstat(handle)
+        yield found.st_dev, found.st_ino
+    finally:
+        os.close(handle)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
