@@ -207,9 +207,11 @@ def _resize_clipped(stored: Stored, low: float, high: float, side: int) -> Float
     if high - low >= _INTEGER_SPAN:
         floor, ceiling = math.floor(low), math.ceil(high)
         if least < floor or most > ceiling:
-            stored = np.clip(stored, max(least, floor), min(most, ceiling))
-    else:
-        stored = stored.astype(np.float32)
-        if least < low or most > high:
-            stored = np.clip(stored, np.float32(low), np.float32(high))
-    return _stretch(resize(stored, side).astype(np.float32), low, high)
+            # Kept among the values that occur: a window wholly beside them may not fit into their type.
+            stored = np.clip(stored, min(max(least, floor), most), max(min(most, ceiling), least))
+        return _stretch(resize(stored, side).astype(np.float32), low, high)
+    # From the window's own end, or the average of large values would lose what a narrow window magnifies.
+    offset = stored.astype(np.float32) - np.float32(low)
+    if least < low or most > high:
+        offset = np.clip(offset, 0, np.float32(high - low))
+    return _stretch(resize(offset, side), 0.0, high - low)

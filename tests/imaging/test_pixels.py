@@ -56,6 +56,8 @@ def greyscales(draw: st.DrawFn) -> Greyscale:
 
 
 @example(np.array([[162]], np.uint8), Greyscale(Rescale(-1.0, 0.0)), 1)
+@example(np.array([[162]], np.uint8), Greyscale(Rescale(0.001), Window(-0.526, 3.048)), 1)
+@example(np.array([[162]], np.uint8), Greyscale(Rescale(0.001), Window(3.526, 3.048)), 1)
 @given(stored_arrays(), greyscales(), st.sampled_from([1, 8, 31, 64]))
 def test_resizing_early_gives_what_the_full_size_way_gives(stored: Stored, grey: Greyscale, side: int) -> None:
     fast, reference = render(stored, grey, side), render_reference(stored, grey, side)
