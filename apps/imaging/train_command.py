@@ -82,9 +82,9 @@ def run_training(
     )
     beginning = None if start is None else _read_start(start, network)
     trained_network = _train_with_progress(split, settings, out, beginning)
-    logits = predict(trained_network, split.validation.images)
     views = calibration_views(split.validation)
-    decision = fit_decision(predict(trained_network, views.images), views.labels)
+    scores = predict(trained_network, views.images)
+    decision = fit_decision(scores, views.labels)
     description = Description(
         network=network,
         side=side,
@@ -96,7 +96,7 @@ def run_training(
     )
     write_trained(out, Trained(trained_network, description, Preprocess(side=side), decision))
     summary: dict[str, Any] = {"network": network, "seed": seed, "train_cases": len(split.train)}
-    summary["validation"] = metrics(logits, split.validation.labels, decision)
+    summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
     (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -14,17 +14,10 @@ import psutil
 import pytest
 
 from tests.imaging.running import read_rows, run, start
-from tests.imaging.tiny import write_images, write_model
+from tests.imaging.tiny import write_images
 
 COUNT = 800
 KILLS = 20
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "tiny"
-    write_model(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.imaging.running import read_rows, run
-from tests.imaging.tiny import write_images, write_model
+from tests.imaging.tiny import write_images
 
 COUNT = 150
 DISK_BYTES = 2_000_000
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "tiny"
-    write_model(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")
