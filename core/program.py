@@ -10,7 +10,11 @@ from core.tensors import TensorSpec
 
 Precision = Literal["fp32", "bf16", "int8"]
 """fp32 runs in float32 throughout. bf16 is the same float32 file, run with bfloat16 arithmetic by backends that have
-it. int8 is a file with QDQ nodes, unsigned activations and per-channel weights."""
+it. int8 is a file with QDQ nodes, unsigned activations and per-channel weights; of trees, one whose leaves are int8
+multiples of one power of two."""
+
+Kind = Literal["network", "trees"]
+"""What the graph holds: layers, or one ai.onnx.ml TreeEnsemble. Not every runtime runs both."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Program:
     precision: Precision
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    kind: Kind = "network"
 
     @property
     def sha256(self) -> str:

@@ -1,0 +1,53 @@
+"""Both halves and the model in one process: what `fraud score` and `fraud serve` run, and makes training rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
+from apps.fraud.scoring import Scorer
+from apps.fraud.state import CustomerHistories, TerminalHistories, identify
+from apps.fraud.transactions import Decision, Label, Transaction
+
+Row = npt.NDArray[np.float32]
+
+
+class FeatureEngine:
+    """A transaction in, all CATALOGUE features out; labels go in as they become known."""
+
+    def __init__(self, delay_days: float = 7.0) -> None:
+        self.customers = CustomerHistories(delay_days)
+        self.terminals = TerminalHistories(delay_days)
+        self.row: Row = np.zeros(len(CATALOGUE), np.float32)
+        """The features of the last transaction; the next call writes over them."""
+        self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
+
+    def advance(self, transaction: Transaction) -> bool:
+        """Fill `row`; True when the transaction had been seen before."""
+        identity, cents = identify(transaction.transaction_id), transaction.cents
+        customer, terminal = transaction.customer_id, transaction.terminal_id
+        seen = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
+        self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
+        return seen
+
+    def learn(self, label: Label) -> bool:
+        """False when the transaction is not in the histories."""
+        identity = identify(label.transaction_id)
+        found = self.customers.learn(label.customer_id, identity, label.is_fraud)
+        return self.terminals.learn(label.terminal_id, identity, label.is_fraud) or found
+
+
+class Pipeline:
+    """FeatureEngine + Scorer. Used by one thread at a time."""
+
+    def __init__(self, scorer: Scorer, engine: FeatureEngine | None = None) -> None:
+        self.scorer = scorer
+        self.engine = engine or FeatureEngine(scorer.schema.delay_days)
+
+    def process(self, transaction: Transaction) -> Decision:
+        seen = self.engine.advance(transaction)
+        return self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=seen)
+
+    def learn(self, label: Label) -> bool:
+        return self.engine.learn(label)

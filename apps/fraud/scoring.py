@@ -1,0 +1,133 @@
+"""Session + features -> Decision: an artifact of this app, opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.fraud.features import CATALOGUE
+from apps.fraud.policy import choose_outcome
+from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule
+from apps.fraud.transactions import Decision, Reason, Transaction
+from core.artifact import Artifact
+from core.artifact.store import read_artifact
+from core.backends.base import Session, row_function
+from core.backends.fastest import open_fastest
+from core.errors import ArtifactError
+
+Row = npt.NDArray[np.float32]
+INPUT, OUTPUT = "features", "score"
+REASONS = 3
+
+
+class Scorer:
+    """One artifact, ready to decide. Used by one thread at a time.
+
+    columns: int64 [F]: where the program's columns stand in a vector of all CATALOGUE features; empty for a schema
+    whose features are given by the caller.
+    """
+
+    def __init__(self, artifact: Artifact, session: Session) -> None:
+        self.schema: FeatureSchema = decode_features(sealed_file(artifact, "features.json"))
+        self.rule: DecisionRule = decode_rule(sealed_file(artifact, "decision.json"))
+        self.model = f"{artifact.manifest.name}@{artifact.sha256[:12]}"
+        self._session = session
+        self._score = row_function(session)
+        self._typical = np.array(self.schema.typical, np.float32)
+        self.columns = find_columns(self.schema)
+
+    def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
+        """row: float32 [F], the program's columns."""
+        return self._decision(transaction, row, self._score(row), duplicate)
+
+    def decide_batch(self, transactions: list[Transaction], rows: Row, duplicates: list[bool]) -> list[Decision]:
+        """rows: float32 [N, F]."""
+        scores = self._session.run({INPUT: rows})[OUTPUT][:, 0]
+        return [
+            self._decision(transaction, row, float(score), duplicate)
+            for transaction, row, score, duplicate in zip(transactions, rows, scores, duplicates, strict=True)
+        ]
+
+    def explain(self, row: Row, score: float) -> tuple[Reason, ...]:
+        """The features that moved the score most: each is set to its typical value in turn, and the score run again
+        (occlusion; Zeiler & Fergus, ECCV 2014). Only those that raised it."""
+        count = len(row)
+        changed = np.repeat(row[None], count, axis=0)
+        np.fill_diagonal(changed, self._typical)
+        effects = score - self._session.run({INPUT: changed})[OUTPUT][:, 0]
+        strongest = np.argsort(-effects, kind="stable")[:REASONS]
+        return tuple(
+            Reason(feature=self.schema.names[i], value=round(float(row[i]), 4), effect=round(float(effects[i]), 4))
+            for i in strongest
+            if effects[i] > 0
+        )
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _decision(self, transaction: Transaction, row: Row, score: float, duplicate: bool) -> Decision:
+        probability = self.rule.probability(score)
+        outcome = choose_outcome(probability, self.rule)
+        return Decision(
+            transaction_id=transaction.transaction_id,
+            customer_id=transaction.customer_id,
+            terminal_id=transaction.terminal_id,
+            time_ms=transaction.time_ms,
+            amount=transaction.amount,
+            outcome=outcome,
+            probability=round(probability, 6),
+            model=self.model,
+            reasons=() if outcome == "approve" else self.explain(row, score),
+            duplicate=duplicate,
+        )
+
+
+def open_scorer(directory: Path, *, backend: str | None = None, threads: int = 1) -> Scorer:
+    """Open an artifact's fastest program here. Raises ArtifactError for one that is not this app's or asks for features
+    that this version does not compute, BackendUnavailableError when nothing here runs it."""
+    artifact = read_artifact(directory)
+    if artifact.manifest.app != "fraud":
+        raise ArtifactError(f"{directory}: an artifact of the app {artifact.manifest.app!r}, expected 'fraud'")
+    session = open_fastest(artifact, threads=threads, backend=backend)
+    try:
+        check_shape(directory, session, decode_features(sealed_file(artifact, "features.json")))
+        return Scorer(artifact, session)
+    except ArtifactError:
+        session.close()
+        raise
+
+
+def check_shape(directory: Path, session: Session, schema: FeatureSchema) -> None:
+    """Raise ArtifactError unless the program takes the schema's columns and gives one score a row."""
+    inputs = [(spec.name, spec.shape) for spec in session.inputs]
+    outputs = [(spec.name, spec.shape) for spec in session.outputs]
+    if inputs != [(INPUT, (None, len(schema.names)))] or outputs != [(OUTPUT, (None, 1))]:
+        raise ArtifactError(
+            f"{directory}: the program takes {inputs} and gives {outputs}; features.json names {len(schema.names)} "
+            f"columns, which wants {INPUT} [N, {len(schema.names)}] and {OUTPUT} [N, 1]"
+        )
+
+
+def find_columns(schema: FeatureSchema) -> npt.NDArray[np.int64]:
+    if schema.source == "given":
+        return np.empty(0, np.int64)
+    known = {name: index for index, name in enumerate(CATALOGUE)}
+    unknown = [name for name in schema.names if name not in known]
+    if unknown:
+        raise ArtifactError(
+            f"features.json: this version does not compute {', '.join(unknown)}; install the version that trained the "
+            "model, or train it again"
+        )
+    return np.array([known[name] for name in schema.names], np.int64)
+
+
+def sealed_file(artifact: Artifact, name: str) -> bytes:
+    """Raises ArtifactError when the artifact has no such file."""
+    try:
+        return artifact.sealed[name]
+    except KeyError as error:
+        raise ArtifactError(
+            f"the artifact {artifact.manifest.name!r} has no {name}; it was made for another app"
+        ) from error

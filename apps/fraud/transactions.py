@@ -1,0 +1,64 @@
+"""The app's own types: a transaction comes in, a decision goes out, a label arrives days later."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
+"""Milliseconds since 1970-01-01 UTC, up to the year 2100: a clock that is further off is not believed."""
+Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000)]
+
+Outcome = Literal["approve", "review", "decline"]
+
+
+class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths."""
+
+    transaction_id: Identifier
+    customer_id: Identifier
+    terminal_id: Identifier
+    time_ms: TimeMs
+    amount: Amount
+
+    @property
+    def cents(self) -> int:
+        return round(self.amount * 100)
+
+
+class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What became known of a transaction: a chargeback, or the review's result. time_ms: the transaction's own time."""
+
+    transaction_id: Identifier
+    customer_id: Identifier
+    terminal_id: Identifier
+    time_ms: TimeMs
+    is_fraud: bool
+
+
+class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A feature that moved the score: its value, and by how much the log-odds would fall were it typical."""
+
+    feature: str
+    value: float
+    effect: float
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """probability: calibrated, of fraud; model: name and digest of the artifact that decided; reasons: only where the
+    outcome is not `approve`, the strongest first; duplicate: the transaction had been seen and was not counted again;
+    fallback: no model decided, but the policy for when none can (probability is then None)."""
+
+    transaction_id: str
+    customer_id: str
+    terminal_id: str
+    time_ms: int
+    amount: float
+    outcome: Outcome
+    probability: float | None
+    model: str
+    reasons: tuple[Reason, ...] = ()
+    duplicate: bool = False
+    fallback: bool = False

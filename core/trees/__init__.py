@@ -1,0 +1,1 @@
+"""Tree ensembles as plain arrays: read from the libraries that fit them, pruned, quantized, written as programs."""

@@ -1,0 +1,39 @@
+"""Ensemble: fitted decision trees as flat arrays, whatever library fitted them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+LEAF = -1
+"""In `feature`: this node is a leaf."""
+
+Output = Literal["margin", "probability"]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Binary trees, node after node, all trees in one set of arrays [nodes].
+
+    A row goes left where `x[feature] < threshold`, compared in float32, and where x is NaN it goes left if
+    `missing_left`. The score of a row is `base` plus the values of the leaves that it reaches. `output` says what that
+    sum is: a margin (log-odds), or a probability (forests; then `value` is already divided by the number of trees),
+    which the exported program turns into log-odds, so that every program's output `score` [N, 1] is a margin.
+
+    roots: int32 [trees], the first node of each tree; feature: int32, LEAF for leaves; threshold: float32; left, right:
+    int32, node numbers, greater than their parent's; missing_left: bool; value: float32, zero for splits.
+    """
+
+    features: int
+    base: float
+    output: Output
+    roots: npt.NDArray[np.int32]
+    feature: npt.NDArray[np.int32]
+    threshold: npt.NDArray[np.float32]
+    left: npt.NDArray[np.int32]
+    right: npt.NDArray[np.int32]
+    missing_left: npt.NDArray[np.bool_]
+    value: npt.NDArray[np.float32]
