@@ -27,8 +27,8 @@ class Histories:
     def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> bool:
         """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
         features in their order). identity, other: `identify` of the transaction and of the counterpart (the
-        terminal for a customer, the customer for a terminal). Returns True when the transaction had been seen: it is answered again,
-        not counted again."""
+        terminal for a customer, the customer for a terminal). Returns True when the transaction had been seen: it is
+        answered again, not counted again."""
         raise NotImplementedError
 
     def learn(self, key: str, identity: int, is_fraud: bool) -> bool:
