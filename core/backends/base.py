@@ -24,6 +24,14 @@ class Availability:
     devices: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ()
     kinds: tuple[Kind, ...] = ("network",)
+    unpaired: tuple[tuple[Kind, Precision], ...] = ()
+    """Kinds that do not run in one of the precisions."""
+
+    def runs(self, kind: Kind, precision: Precision) -> bool:
+        """Whether programs of this kind and precision run here. Opening one may still raise BackendUnavailableError:
+        a backend may run small networks only."""
+        paired = kind in self.kinds and precision in self.precisions and (kind, precision) not in self.unpaired
+        return self.available and paired
 
 
 class Session(Protocol):

@@ -21,17 +21,27 @@ def choose_program(
 
     Raises BackendUnavailableError, with the reason of every backend, when none can run any program.
     """
+    for choice in _runnable(artifact, available, device):
+        return choice
+    raise _nothing_runs(artifact, available, device)
+
+
+def _runnable(artifact: Artifact, available: Mapping[str, Availability], device: str) -> Iterator[tuple[str, Program]]:
     for name, precision in _candidates(artifact):
         found = available.get(name)
-        runs = found is not None and found.available and device in found.devices and precision in found.precisions
-        if runs and precision in artifact.precisions:
-            return name, artifact.program(precision)
+        if found is not None and device in found.devices and precision in artifact.precisions:
+            program = artifact.program(precision)
+            if found.runs(program.kind, precision):
+                yield name, program
+
+
+def _nothing_runs(artifact: Artifact, available: Mapping[str, Availability], device: str) -> BackendUnavailableError:
     reasons = "; ".join(
         f"{name}: {found.reason or 'runs ' + ', '.join(found.precisions) + ' on ' + ', '.join(found.devices)}"
         for name, found in available.items()
     )
     held = ", ".join(artifact.precisions)
-    raise BackendUnavailableError(
+    return BackendUnavailableError(
         f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}"
     )
 
@@ -45,11 +55,17 @@ def _candidates(artifact: Artifact) -> Iterator[tuple[str, Precision]]:
 
 
 def open_fastest(artifact: Artifact, *, threads: int = 1, backend: str | None = None, device: str = "cpu") -> Session:
-    """Open the program that `choose_program` chooses, among all backends or for the one named.
+    """Open the program that `choose_program` chooses, among all backends or for the one named; where that backend
+    says that it is not for this program, the next one.
 
     Raises UsageError for an unknown backend, BackendUnavailableError when nothing fits, BackendError when the program
     does not open.
     """
     available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
-    name, program = choose_program(artifact, available, device=device)
-    return find_backend(name).open(program, device=device, threads=threads)
+    refused: BackendUnavailableError | None = None
+    for name, program in _runnable(artifact, available, device):
+        try:
+            return find_backend(name).open(program, device=device, threads=threads)
+        except BackendUnavailableError as error:
+            refused = refused or error
+    raise refused or _nothing_runs(artifact, available, device)

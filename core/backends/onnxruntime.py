@@ -29,10 +29,12 @@ class OnnxRuntime:
             return absent
         devices = ("cpu", "cuda") if has_cuda_driver() and opening.installed_version("onnxruntime-gpu") else ("cpu",)
         version = opening.installed_version("onnxruntime") or opening.installed_version("onnxruntime-gpu")
-        return Availability(True, version=version, devices=devices, precisions=("fp32", "int8"))
+        return Availability(
+            True, version=version, devices=devices, precisions=("fp32", "int8"), kinds=("network", "trees")
+        )
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
-        opening.check_request(self.name, self.probe(), program.precision, device, threads)
+        opening.check_request(self.name, self.probe(), program, device, threads)
         opening.check_self_contained(program.content)
         import onnxruntime
 

@@ -12,11 +12,11 @@ from typing import Self
 
 from core.backends.base import Availability
 from core.errors import BackendError, BackendUnavailableError, UsageError
-from core.program import Precision, Program
+from core.program import Program
 from core.tensors import Tensors, TensorSpec, check_tensors
 
 
-def check_request(name: str, available: Availability, precision: Precision, device: str, threads: int) -> None:
+def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> None:
     """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do."""
     if threads < 1:
         raise UsageError(f"threads = {threads}; expected at least 1")
@@ -26,9 +26,14 @@ def check_request(name: str, available: Availability, precision: Precision, devi
         raise BackendUnavailableError(
             f"backend {name}: no device {device!r} here; it can use {', '.join(available.devices)}"
         )
-    if precision not in available.precisions:
+    if program.precision not in available.precisions:
         raise BackendUnavailableError(
-            f"backend {name}: cannot run {precision} programs here; it runs {', '.join(available.precisions)}"
+            f"backend {name}: cannot run {program.precision} programs here; it runs {', '.join(available.precisions)}"
+        )
+    if not available.runs(program.kind, program.precision):
+        what = {"network": "networks", "trees": "trees"}[program.kind]
+        raise BackendUnavailableError(
+            f"backend {name}: cannot run {what} in {program.precision}; use the backend onnxruntime"
         )
 
 

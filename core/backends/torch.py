@@ -32,7 +32,7 @@ class Torch:
                 "backend torch: cannot run int8 programs: it would only simulate them in float32; "
                 "use the backend onnxruntime or openvino"
             )
-        opening.check_request(self.name, available, program.precision, device, threads)
+        opening.check_request(self.name, available, program, device, threads)
         if program.precision == "bf16" and device == "cpu" and not cpu_has_bf16():
             raise BackendUnavailableError("backend torch: this CPU has no bfloat16 instructions; use fp32")
         opening.check_self_contained(program.content)
