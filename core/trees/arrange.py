@@ -1,0 +1,143 @@
+"""Node arrays to an Ensemble in one canonical order, whatever order a library or a file has them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import DataError
+from core.trees.ensemble import LEAF, Ensemble, Output
+
+MOST_NODES = 1 << 27
+"""Of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""
+
+PROBABILITY_STEP = 2.0**-24
+"""Leaves of forests are multiples of it: then every sum up to 1 is exact in float32, in whatever order it is made."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of several trees in any order, as `Ensemble` has them; what no root reaches is left out by `arrange`."""
+
+    roots: npt.NDArray[Any]
+    feature: npt.NDArray[Any]
+    threshold: npt.NDArray[Any]
+    left: npt.NDArray[Any]
+    right: npt.NDArray[Any]
+    missing_left: npt.NDArray[Any]
+    value: npt.NDArray[Any]
+
+
+def join(trees: Sequence[Nodes]) -> Nodes:
+    """Several `Nodes` as one, the children's numbers shifted."""
+    if not trees:
+        raise DataError("the model has no trees; train it first")
+    starts = np.concatenate([[0], np.cumsum([len(tree.feature) for tree in trees])])[:-1]
+
+    def shifted(name: str) -> npt.NDArray[Any]:
+        parts = [getattr(tree, name).astype(np.int64) for tree in trees]
+        return np.concatenate([np.where(part < 0, part, part + at) for part, at in zip(parts, starts, strict=True)])
+
+    def plain(name: str) -> npt.NDArray[Any]:
+        return np.concatenate([getattr(tree, name) for tree in trees])
+
+    return Nodes(
+        shifted("roots"),
+        plain("feature"),
+        plain("threshold"),
+        shifted("left"),
+        shifted("right"),
+        plain("missing_left"),
+        plain("value"),
+    )
+
+
+def arrange(nodes: Nodes, features: int, base: float = 0.0, output: Output = "margin") -> Ensemble:
+    """The ensemble in preorder: tree after tree, each node before its left subtree before its right subtree.
+
+    base and values become float32. Raises DataError for nodes that are no trees: numbers out of range, a node with two
+    parents, a cycle, a feature that is not there, values or thresholds that are not numbers.
+    """
+    _check(nodes, features, base)
+    levels = _levels(nodes)
+    size = np.ones(len(nodes.feature), np.int64)
+    for level in reversed(levels):
+        splits = level[nodes.feature[level] != LEAF]
+        size[splits] += size[nodes.left[splits]] + size[nodes.right[splits]]
+    place = np.zeros(len(nodes.feature), np.int64)
+    place[nodes.roots] = np.cumsum(size[nodes.roots]) - size[nodes.roots]
+    for level in levels:
+        splits = level[nodes.feature[level] != LEAF]
+        left, right = nodes.left[splits], nodes.right[splits]
+        place[left] = place[splits] + 1
+        place[right] = place[left] + size[left]
+    reached = np.concatenate(levels)
+    order = reached[np.argsort(place[reached])]
+    is_split = nodes.feature[order] != LEAF
+    return Ensemble(
+        features=features,
+        base=float(np.float32(base)),
+        output=output,
+        roots=place[nodes.roots].astype(np.int32),
+        feature=nodes.feature[order].astype(np.int32),
+        threshold=np.where(is_split, nodes.threshold[order], 0).astype(np.float32),
+        left=np.where(is_split, place[np.where(is_split, nodes.left[order], 0)], LEAF).astype(np.int32),
+        right=np.where(is_split, place[np.where(is_split, nodes.right[order], 0)], LEAF).astype(np.int32),
+        missing_left=is_split & nodes.missing_left[order].astype(bool),
+        value=np.where(is_split, 0, nodes.value[order]).astype(np.float32) + np.float32(0),  # -0.0 becomes 0.0
+    )
+
+
+def nodes_of(ensemble: Ensemble) -> Nodes:
+    e = ensemble
+    return Nodes(e.roots, e.feature, e.threshold, e.left, e.right, e.missing_left, e.value)
+
+
+def below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x."""
+    limit = np.float32(np.inf)
+    with np.errstate(over="ignore", under="ignore"):
+        rounded = threshold.astype(np.float32)
+        largest = np.where(rounded.astype(np.float64) > threshold, np.nextafter(rounded, -limit), rounded)
+        return np.nextafter(largest, limit)
+
+
+def as_shares(probabilities: npt.NDArray[np.float64], trees: int) -> npt.NDArray[np.float64]:
+    """Each tree's part of a forest's mean probability, in multiples of PROBABILITY_STEP."""
+    return np.asarray(np.round(probabilities / trees / PROBABILITY_STEP) * PROBABILITY_STEP)
+
+
+def _check(nodes: Nodes, features: int, base: float) -> None:
+    count = len(nodes.feature)
+    arrays = [nodes.feature, nodes.threshold, nodes.left, nodes.right, nodes.missing_left, nodes.value]
+    if any(array.shape != (count,) for array in arrays) or nodes.roots.ndim != 1:
+        raise DataError(f"trees: the arrays of nodes differ in length: {[array.shape for array in arrays]}")
+    if not 0 < count <= MOST_NODES or not len(nodes.roots) or features < 1:
+        raise DataError(f"trees: {len(nodes.roots)} trees of {count} nodes over {features} features")
+    split = nodes.feature != LEAF
+    children = np.concatenate([nodes.left[split], nodes.right[split], nodes.roots])
+    if children.min() < 0 or children.max() >= count:
+        raise DataError(f"trees: a node number lies outside 0..{count - 1}")
+    if (np.bincount(children.astype(np.int64), minlength=count) > 1).any():
+        raise DataError("trees: a node has two parents, so this is no tree")
+    if (nodes.feature[split] < 0).any() or (nodes.feature[split] >= features).any():
+        raise DataError(f"trees: a split asks for a feature outside 0..{features - 1}")
+    with np.errstate(over="ignore"):
+        values = np.append(nodes.value[~split], base).astype(np.float32)
+    if np.isnan(nodes.threshold[split]).any() or not np.isfinite(values).all():
+        raise DataError("trees: a threshold, a leaf or the base is not a finite float32 number")
+
+
+def _levels(nodes: Nodes) -> list[npt.NDArray[np.int64]]:
+    """Node numbers by depth. Ends, because no node has two parents and no root has one."""
+    level = nodes.roots.astype(np.int64)
+    levels = []
+    while len(level):
+        levels.append(level)
+        splits = level[nodes.feature[level] != LEAF]
+        level = np.concatenate([nodes.left[splits], nodes.right[splits]]).astype(np.int64)
+    return levels

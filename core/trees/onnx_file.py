@@ -1,0 +1,163 @@
+"""Ensembles as ONNX: one ai.onnx.ml 5 TreeEnsemble and what makes log-odds of its sum.
+
+Checked against ONNX Runtime 1.32: BRANCH_LT compares float32, NaN follows `nodes_missing_value_tracks_true`, leaves
+may be shared between splits (int8 leaves then cost two bytes each), and a tree that is one leaf is a split whose both
+sides are that leaf.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper, numpy_helper
+
+from core.errors import BackendError, DataError
+from core.tensors import TensorSpec
+from core.trees.arrange import Nodes, arrange, nodes_of
+from core.trees.ensemble import LEAF, Ensemble
+from core.trees.predict import SMALLEST_PROBABILITY
+
+INPUT, OUTPUT = "features", "score"
+OPSET, OPSET_ML, IR_VERSION = 20, 5, 10
+_BRANCH_LT = 1
+
+
+def tensor_specs(features: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """(inputs, outputs) of the program of an ensemble over so many features."""
+    return (TensorSpec(INPUT, "float32", (None, features)),), (TensorSpec(OUTPUT, "float32", (None, 1)),)
+
+
+def encode_trees(ensemble: Ensemble) -> bytes:
+    """The ONNX file: the same bytes for the same trees. Raises DataError for nodes that are no trees."""
+    arranged = arrange(nodes_of(ensemble), ensemble.features, ensemble.base, ensemble.output)
+    content: bytes = _proto(arranged).SerializeToString(deterministic=True)
+    return content
+
+
+def decode_trees(content: bytes) -> Ensemble:
+    """The ensemble of a file that `encode_trees` wrote, its nodes in the order of `arrange`.
+
+    Raises BackendError for any other bytes: a graph that says something more, a cycle, a number out of range.
+    """
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+        ensemble = _ensemble(proto)
+    except (DecodeError, DataError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        raise BackendError(f"the program is not a tree ensemble of this featherweight: {error}") from error
+    # Whatever else the file might say, it would not be in a file made anew from what was read.
+    if _proto(ensemble) != proto:
+        raise BackendError("the program does not hold a tree ensemble alone, as this featherweight writes it")
+    return ensemble
+
+
+def _proto(e: Ensemble) -> onnx.ModelProto:
+    nodes = [_tree_node(e, "sum" if e.base or e.output == "probability" else OUTPUT)]
+    constants = []
+
+    def apply(operator: str, *inputs: str, to: str) -> None:
+        nodes.append(helper.make_node(operator, list(inputs), [to]))
+
+    def constant(name: str, value: float) -> str:
+        constants.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        return name
+
+    if e.output == "margin" and e.base:
+        apply("Add", "sum", constant("base", e.base), to=OUTPUT)
+    elif e.output == "probability":
+        apply("Add", "sum", constant("base", e.base), to="mean")
+        low = float(SMALLEST_PROBABILITY)
+        apply("Clip", "mean", constant("low", low), constant("high", 1 - low), to="probability")
+        apply("Sub", constant("one", 1), "probability", to="other")
+        apply("Log", "probability", to="log_probability")
+        apply("Log", "other", to="log_other")
+        apply("Sub", "log_probability", "log_other", to=OUTPUT)
+    given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", e.features])
+    wanted = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", 1])
+    graph = helper.make_graph(nodes, "program", [given], [wanted], constants)
+    imports = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", OPSET_ML)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="featherweight")
+
+
+def _tree_node(e: Ensemble, output: str) -> onnx.NodeProto:
+    """Splits and leaves have numbers of their own; a tree of one leaf gets a split that leads there both ways."""
+    lone = e.feature[e.roots] == LEAF
+    is_split = e.feature != LEAF
+    is_split[e.roots[lone]] = True
+    split = np.flatnonzero(is_split)
+    number = np.cumsum(is_split) - 1
+    weights, leaf_number = np.unique(e.value, return_inverse=True)
+    left, right = (np.where(e.feature[split] == LEAF, split, side[split]) for side in (e.left, e.right))
+    left_leaf, right_leaf = (e.feature[side] == LEAF for side in (left, right))
+    attributes: dict[str, Any] = {
+        "aggregate_function": 1,
+        "post_transform": 0,
+        "n_targets": 1,
+        "tree_roots": number[e.roots],
+        "nodes_featureids": np.maximum(e.feature[split], 0),
+        "nodes_splits": numpy_helper.from_array(e.threshold[split]),
+        "nodes_modes": numpy_helper.from_array(np.full(len(split), _BRANCH_LT, np.uint8)),
+        "nodes_truenodeids": np.where(left_leaf, leaf_number[left], number[left]),
+        "nodes_trueleafs": left_leaf.astype(np.int64),
+        "nodes_falsenodeids": np.where(right_leaf, leaf_number[right], number[right]),
+        "nodes_falseleafs": right_leaf.astype(np.int64),
+        "nodes_missing_value_tracks_true": e.missing_left[split].astype(np.int64),
+        "leaf_weights": numpy_helper.from_array(weights),
+        "leaf_targetids": np.zeros(len(weights), np.int64),
+    }
+    plain = {name: part.tolist() if isinstance(part, np.ndarray) else part for name, part in attributes.items()}
+    return helper.make_node("TreeEnsemble", [INPUT], [output], domain="ai.onnx.ml", **plain)
+
+
+def _floats(tensor: onnx.TensorProto) -> npt.NDArray[np.float32]:
+    """Only from the file itself: onnx's own reader would open any path that the tensor names."""
+    return np.frombuffer(tensor.raw_data, "<f4").astype(np.float32)
+
+
+def _ensemble(proto: onnx.ModelProto) -> Ensemble:
+    node = proto.graph.node[0]
+    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+
+    def numbers(name: str) -> npt.NDArray[np.int64]:
+        return np.array(attributes[name], np.int64)
+
+    splits = len(attributes["nodes_featureids"])
+    feature, weights = numbers("nodes_featureids"), _floats(attributes["leaf_weights"])
+    limits, missing = _floats(attributes["nodes_splits"]), numbers("nodes_missing_value_tracks_true")
+    sides = [("nodes_truenodeids", "nodes_trueleafs"), ("nodes_falsenodeids", "nodes_falseleafs")]
+    children, values = [], [np.zeros(splits, np.float32)]
+    for side, (ids, leafs) in enumerate(sides):
+        target, is_leaf = numbers(ids), numbers(leafs) != 0
+        # Every side of every split has a leaf of its own here, reached or not; `arrange` drops the others.
+        children.append(np.where(is_leaf, splits * (1 + side) + np.arange(splits), target))
+        if target.min() < 0 or (target[~is_leaf] >= splits).any():
+            raise DataError("a split's number is out of range")
+        values.append(weights[np.where(is_leaf, target, 0)])
+    lone = (numbers("nodes_trueleafs") != 0) & (numbers("nodes_falseleafs") != 0)
+    roots = numbers("tree_roots")
+    lone_roots = np.zeros(splits, bool)
+    lone_roots[roots] = True
+    # Two sides of one value are a leaf only at a root: below, a split could lead to two equal leaves.
+    lone_roots &= lone & (numbers(sides[0][0]) == numbers(sides[1][0])) & (feature == 0)
+    lone_roots &= (limits == 0) & (missing == 0)
+    feature = np.where(lone_roots, LEAF, feature)
+    value = np.concatenate(values)
+    value[:splits][lone_roots] = values[1][lone_roots]
+    leaves = np.full(2 * splits, LEAF)
+    nodes = Nodes(
+        roots,
+        np.concatenate([feature, leaves]),
+        np.concatenate([limits, np.zeros(2 * splits, np.float32)]),
+        np.concatenate([children[0], leaves]),
+        np.concatenate([children[1], leaves]),
+        np.concatenate([missing != 0, np.zeros(2 * splits, bool)]),
+        value,
+    )
+    constants = {tensor.name: float(_floats(tensor)[0]) for tensor in proto.graph.initializer}
+    features = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    output = "probability" if "low" in constants else "margin"
+    return arrange(nodes, features, constants.get("base", 0.0), output)  # type: ignore[arg-type]

@@ -1,0 +1,53 @@
+"""What an ensemble says of rows: the reference that every backend and pass is held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.trees.ensemble import LEAF, Ensemble
+
+SMALLEST_PROBABILITY = np.float32(2.0**-20)
+"""A forest's mean probability is clipped to [this, 1 - this] before it becomes log-odds."""
+
+Rows = npt.NDArray[np.float32]
+
+
+def reached_leaves(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.int32]:
+    """The node number of the leaf that each row [N, F] reaches in each tree: int32 [N, trees]."""
+    found = np.empty((len(rows), len(ensemble.roots)), np.int32)
+    every = np.arange(len(rows))
+    for tree, root in enumerate(ensemble.roots):
+        node, active = np.full(len(rows), root, np.int32), every
+        while len(active):
+            at = node[active]
+            inner = ensemble.feature[at] != LEAF
+            active, at = active[inner], at[inner]
+            node[active] = np.where(goes_left(ensemble, rows, active, at), ensemble.left[at], ensemble.right[at])
+        found[:, tree] = node
+    return found
+
+
+def goes_left(ensemble: Ensemble, rows: Rows, row: npt.NDArray[Any], node: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether row number `row` goes left at split `node`; both [M]."""
+    x = rows[row, ensemble.feature[node]]
+    return np.asarray((x < ensemble.threshold[node]) | (np.isnan(x) & ensemble.missing_left[node]))
+
+
+def predict(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.float32]:
+    """Margins (log-odds) float32 [N] of rows float32 [N, F]."""
+    sums = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), 4096):
+        leaves = reached_leaves(ensemble, rows[start : start + 4096])
+        sums[start : start + 4096] = ensemble.value[leaves].sum(axis=1, dtype=np.float64) + ensemble.base
+    return as_margin(ensemble, sums)
+
+
+def as_margin(ensemble: Ensemble, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Sums of leaves and base as log-odds, in float32 throughout as the exported program does it."""
+    if ensemble.output == "margin":
+        return sums
+    clipped = np.clip(sums, SMALLEST_PROBABILITY, np.float32(1) - SMALLEST_PROBABILITY)
+    return np.asarray(np.log(clipped) - np.log(np.float32(1) - clipped))
