@@ -34,13 +34,14 @@ class Scorer:
         self.rule: DecisionRule = decode_rule(sealed_file(artifact, "decision.json"))
         self.model = f"{artifact.manifest.name}@{artifact.sha256[:12]}"
         self._session = session
-        self._score = row_function(session)
+        self.score = row_function(session)
+        """row float32 [F] -> log-odds."""
         self._typical = np.array(self.schema.typical, np.float32)
         self.columns = find_columns(self.schema)
 
     def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
         """row: float32 [F], the program's columns."""
-        return self._decision(transaction, row, self._score(row), duplicate)
+        return self._decision(transaction, row, self.score(row), duplicate)
 
     def decide_batch(self, transactions: list[Transaction], rows: Row, duplicates: list[bool]) -> list[Decision]:
         """rows: float32 [N, F]."""

@@ -1,0 +1,171 @@
+"""Another artifact takes over while decisions go on; a broken one does not."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from apps.fraud.features import CATALOGUE, HANDBOOK
+from apps.fraud.live import LiveModel, open_tried
+from apps.fraud.settings import DecisionRule, FeatureSchema, encode
+from core.artifact.store import read_artifact
+from core.artifact.write import Contents, write_artifact
+from core.errors import ArtifactError, FeatherweightError
+from tests.fraud.artifacts import trees_program, write_fraud_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_fraud_model(tmp_path / "model", seed=0)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def live(folder: Path) -> Iterator[LiveModel]:
+    model = LiveModel(folder, "onnxruntime", look_every_s=0.0)
+    yield model
+    model.close()
+
+
+def poll_until(live: LiveModel, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        live.poll()
+        assert time.monotonic() < deadline, "nothing happened for 20 s"
+        time.sleep(0.005)
+
+
+def seal(directory: Path, *, app: str = "fraud", source: str = "histories", delay_days: float = 7.0) -> None:
+    schema = FeatureSchema(
+        source=source,  # type: ignore[arg-type]
+        names=CATALOGUE,
+        typical=(1.0,) * len(CATALOGUE),
+        delay_days=delay_days,
+    )
+    rule = DecisionRule(slope=1.0, intercept=0.0, review_threshold=0.9, decline_threshold=0.97, chosen_for="tests")
+    write_artifact(
+        directory,
+        Contents(
+            name="other",
+            app=app,
+            labels=("legitimate", "fraud"),
+            programs=[trees_program(seed=5)],
+            sealed={"features.json": encode(schema), "decision.json": encode(rule)},
+            evidence={},
+            weights_source="drawn at random for tests",
+            versions={},
+        ),
+    )
+
+
+def test_nothing_happens_while_the_folder_stands_still(live: LiveModel) -> None:
+    before = live.scorer
+    for _ in range(5):
+        assert not live.poll()
+    assert live.scorer is before
+
+
+def test_a_replaced_artifact_takes_over(folder: Path, live: LiveModel) -> None:
+    old = live.scorer.model
+    write_fraud_model(folder, seed=1)
+    poll_until(live, lambda: live.swaps == 1)
+    assert live.scorer.model != old
+    assert live.scorer.model.endswith(read_artifact(folder).sha256[:12])
+    assert np.isfinite(live.scorer.score(np.ones(len(CATALOGUE), np.float32)))
+    assert not live.poll()
+
+
+def test_the_old_one_decides_until_poll_returns(folder: Path, live: LiveModel) -> None:
+    old = live.scorer
+    write_fraud_model(folder, seed=1)
+    live.ask()
+    assert not live.poll()
+    time.sleep(0.5)  # by now the other one is open
+    assert live.scorer is old
+    assert np.isfinite(old.score(np.ones(len(CATALOGUE), np.float32)))
+    assert live.poll()
+    assert live.scorer is not old
+
+
+def test_copied_file_by_file_it_waits_for_the_last(folder: Path, tmp_path: Path) -> None:
+    live = LiveModel(folder, "onnxruntime", look_every_s=0.2)
+    write_fraud_model(tmp_path / "new", seed=1)
+    for path in sorted(tmp_path.glob("new/**/*")):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.relative_to(tmp_path / "new"))
+            live.poll()
+            time.sleep(0.05)
+            live.poll()
+    poll_until(live, lambda: live.swaps == 1)
+    assert live.refused == 0
+    live.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda folder: next(folder.rglob("*.onnx")).write_bytes(b"x"), "fp32.onnx"),
+        (lambda folder: shutil.rmtree(folder), "does not exist"),
+        (lambda folder: seal(folder, app="imaging"), "of the app 'imaging'"),
+        (lambda folder: seal(folder, source="given"), "of the source 'given'"),
+        (lambda folder: seal(folder, delay_days=3), "delay_days is 3"),
+    ],
+)
+def test_a_broken_one_is_refused_in_one_line(
+    fault: Callable[[Path], object], says: str, folder: Path, live: LiveModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "featherweight.fraud")
+    old = live.scorer
+    fault(folder)
+    poll_until(live, lambda: live.refused == 1)
+    live.ask()
+    poll_until(live, lambda: live.refused == 2)
+    assert live.scorer is old
+    assert np.isfinite(old.score(np.ones(len(CATALOGUE), np.float32)))
+    (line,) = caplog.messages
+    assert says in line
+    assert old.model in line
+    shutil.rmtree(folder, ignore_errors=True)
+    write_fraud_model(folder, seed=2)
+    poll_until(live, lambda: live.swaps == 1)
+
+
+def test_without_any_artifact_there_is_nothing_to_serve(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="does not exist"):
+        LiveModel(tmp_path / "none")
+    next(folder.rglob("*.onnx")).write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="found 1 bytes"):
+        LiveModel(folder)
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    names = list(HANDBOOK)
+    write_fraud_model(tmp_path / "m", names=names)
+    artifact = read_artifact(tmp_path / "m")
+    program = artifact.program("fp32")
+    content = program.content
+    # Every leaf becomes NaN: the file stays a valid program of the right shape.
+    model = onnx.load_from_string(content)
+    (leaves,) = (a for a in model.graph.node[0].attribute if a.name == "leaf_weights")
+    leaves.t.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(leaves.t), np.nan), "leaf_weights"))
+    contents = Contents(
+        name="nan",
+        app="fraud",
+        labels=("legitimate", "fraud"),
+        programs=[type(program)(model.SerializeToString(), "fp32", program.inputs, program.outputs, kind=program.kind)],
+        sealed=artifact.sealed,
+        evidence={},
+        weights_source="drawn at random for tests",
+        versions={},
+    )
+    write_artifact(tmp_path / "nan", contents)
+    with pytest.raises(FeatherweightError, match="finite"):
+        open_tried(tmp_path / "nan", "onnxruntime")
