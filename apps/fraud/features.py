@@ -1,54 +1,64 @@
 """What the model sees of a transaction. Two halves, because two keys are needed: the customer's history gives the
-first, the terminal's the second; in a stream they are computed in different places.
+first, the terminal's the second; in a stream they are computed in different places. `kernels.py` computes them, in this
+order.
 
 All windows end at the transaction's own time t and are (t - window, t], the transaction itself included, unless the
 name says `delayed`: those end delay_days before t, (t - delay - window, t - delay], because the share of frauds is only
-known of transactions that old (Fraud Detection Handbook, chapter 3).
+known of transactions that old (Fraud Detection Handbook, chapter 3). What counts is what has arrived by then: an event
+that comes later never changes features that were given. Times are UTC; amounts are in the currency's major unit.
 """
 
 from __future__ import annotations
 
-CUSTOMER_FEATURES: tuple[str, ...] = (
-    "amount",
-    "is_weekend",
-    "is_night",
-    "hour",
-    "customer_count_1h",
-    "customer_count_1d",
-    "customer_count_7d",
-    "customer_count_30d",
-    "customer_mean_amount_1d",
-    "customer_mean_amount_7d",
-    "customer_mean_amount_30d",
-    "customer_amount_ratio_30d",
-    "customer_amount_z_30d",
-    "customer_max_ratio_30d",
-    "customer_sum_amount_1d",
-    "customer_seconds_since_last",
-    "customer_terminal_count_30d",
-    "customer_frauds_30d_known",
-)
-"""The transaction's own and those of the customer's history: what stage one of the stream computes."""
+from typing import Final
 
-TERMINAL_FEATURES: tuple[str, ...] = (
-    "terminal_count_1d_delayed",
-    "terminal_risk_1d_delayed",
-    "terminal_count_7d_delayed",
-    "terminal_risk_7d_delayed",
-    "terminal_count_30d_delayed",
-    "terminal_risk_30d_delayed",
-    "terminal_count_1d",
-    "terminal_count_7d",
-    "terminal_mean_amount_7d",
-    "terminal_amount_ratio_7d",
-    "terminal_frauds_30d_known",
-    "terminal_days_since_known_fraud",
-)
-"""Those of the terminal's history: stage two."""
+CUSTOMER_MEANINGS: Final[dict[str, str]] = {
+    "amount": "The amount.",
+    "is_weekend": "1 on Saturday and Sunday, else 0.",
+    "is_night": "1 from 0:00 to 6:59, else 0.",
+    "hour": "Hour of the day with its fraction, 0 to 24.",
+    "customer_count_1h": "Transactions of the customer in 1 hour.",
+    "customer_count_1d": "Transactions of the customer in 1 day.",
+    "customer_count_7d": "Transactions of the customer in 7 days.",
+    "customer_count_30d": "Transactions of the customer in 30 days.",
+    "customer_mean_amount_1d": "Mean amount of the customer in 1 day.",
+    "customer_mean_amount_7d": "Mean amount of the customer in 7 days.",
+    "customer_mean_amount_30d": "Mean amount of the customer in 30 days.",
+    "customer_amount_ratio_30d": "The amount over customer_mean_amount_30d; 1 where that is 0.",
+    "customer_amount_z_30d": "Standard deviations by which the amount lies above the mean of the customer's other "
+    "transactions in 30 days; a deviation under 1 counts as 1; 0 with fewer than 2 others.",
+    "customer_max_ratio_30d": "The amount over the largest other amount of the customer in 30 days; 1 with no other, "
+    "or only amounts of 0.",
+    "customer_sum_amount_1d": "Sum of the customer's amounts in 1 day.",
+    "customer_seconds_since_last": "Seconds since the customer's latest other transaction in 30 days; missing without.",
+    "customer_terminal_count_30d": "Different terminals of the customer in 30 days, this one included.",
+    "customer_frauds_30d_known": "Other transactions of the customer in 30 days that are known to be frauds.",
+}
+"""The transaction's own and those of the customer's history, with what they mean: stage one of the stream."""
 
-CATALOGUE: tuple[str, ...] = CUSTOMER_FEATURES + TERMINAL_FEATURES
+TERMINAL_MEANINGS: Final[dict[str, str]] = {
+    "terminal_count_1d_delayed": "Transactions of the terminal in the delayed window of 1 day.",
+    "terminal_risk_1d_delayed": "Share of known frauds among terminal_count_1d_delayed; 0 where that is 0.",
+    "terminal_count_7d_delayed": "Transactions of the terminal in the delayed window of 7 days.",
+    "terminal_risk_7d_delayed": "Share of known frauds among terminal_count_7d_delayed; 0 where that is 0.",
+    "terminal_count_30d_delayed": "Transactions of the terminal in the delayed window of 30 days.",
+    "terminal_risk_30d_delayed": "Share of known frauds among terminal_count_30d_delayed; 0 where that is 0.",
+    "terminal_count_1d": "Transactions at the terminal in 1 day.",
+    "terminal_count_7d": "Transactions at the terminal in 7 days.",
+    "terminal_mean_amount_7d": "Mean amount at the terminal in 7 days.",
+    "terminal_amount_ratio_7d": "The amount over terminal_mean_amount_7d; 1 where that is 0.",
+    "terminal_frauds_30d_known": "Other transactions at the terminal in 30 days that are known to be frauds.",
+    "terminal_days_since_known_fraud": "Days since the latest other transaction at the terminal that is known to be a "
+    "fraud, within 30 days and the delay; missing without.",
+}
+"""Those of the terminal's history, with what they mean: stage two."""
 
-HANDBOOK: tuple[str, ...] = (
+CUSTOMER_FEATURES: Final[tuple[str, ...]] = tuple(CUSTOMER_MEANINGS)
+TERMINAL_FEATURES: Final[tuple[str, ...]] = tuple(TERMINAL_MEANINGS)
+CATALOGUE: Final[tuple[str, ...]] = CUSTOMER_FEATURES + TERMINAL_FEATURES
+MEANINGS: Final[dict[str, str]] = CUSTOMER_MEANINGS | TERMINAL_MEANINGS
+
+HANDBOOK: Final[tuple[str, ...]] = (
     "amount",
     "is_weekend",
     "is_night",

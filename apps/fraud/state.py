@@ -1,75 +1,362 @@
 """Where histories live: in memory, per key, bounded; changes are drained for a changelog, the whole for a snapshot.
 
-CONTRACT (under construction): signatures are fixed, bodies follow.
+The meaning of late, duplicate and out-of-order events: the features of a transaction of time t are those of the events
+up to t that have arrived, in whatever order they came. A transaction whose id is in the history is answered, not
+counted again. A late one is put where it belongs, unless it would be forgotten at once. An event is forgotten when
+three of its key's are newer by the longest window (and, of terminals, the delay) and a day, or when 1024 are newer.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from struct import Struct
+from typing import ClassVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from apps.fraud import kernels
+from core.errors import DataError, OutputError
 
 Row = npt.NDArray[np.float32]
+Words = npt.NDArray[np.int64]
+Record = tuple[bytes, bytes | None]
+
+_HEAD = Struct("<BBBxI")
+"""Of a record's value: version, place of the first event in its block, events, CRC-32 of the events."""
+_VERSION = 1
+_BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
+_MAGIC = b"featherweight histories 1\n"
+_GROW_PAGES = 1 << 18
+"""Memory grows by a quarter, but not by more than this at once (52 MB): a longer pause would be felt."""
 
 
 def identify(text: str) -> int:
-    """A stable 64-bit hash of an identifier, signed (int64): the same in every process and on every host."""
-    raise NotImplementedError
+    """A stable 64-bit hash of an identifier (XXH3), signed (int64): the same in every process and on every host."""
+    digest = xxh3_64_intdigest(text.encode())
+    return digest if digest < 1 << 63 else digest - (1 << 64)
 
 
 class Histories:
-    """The histories of one kind of key (customers, or terminals)."""
+    """The histories of one kind of key (customers, or terminals). Used by one thread at a time."""
+
+    kind: ClassVar[bytes]
+    _advance: ClassVar[Callable[..., int]]
+    delayed: ClassVar[bool]
 
     def __init__(self, delay_days: float = 7.0) -> None:
-        raise NotImplementedError
+        self._delay_ms = round(delay_days * kernels.DAY) if self.delayed else 0
+        self._horizon_ms = kernels.LONGEST + self._delay_ms
+        self._tombstones: list[Record] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._pages = np.zeros((64, kernels.WORDS), np.int64)
+        self._pages[0, 1] = 1
+        self._table = np.zeros((16, kernels.COLUMNS), np.int64)
+        self._slots: dict[str, int] = {}
+        self._keys: list[str] = []  # of the slots; "" is a free one
+        self._free: list[int] = []
+        self._queued: list[int] = []
+        self._staged: dict[str, dict[int, bytes]] = {}
+        self._key_bytes = 0
 
     def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> bool:
         """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
         features in their order). identity, other: `identify` of the transaction and of the counterpart (the
         terminal for a customer, the customer for a terminal). Returns True when the transaction had been seen: it is
         answered again, not counted again."""
-        raise NotImplementedError
+        if self._staged:
+            self.settle()
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._open(key)
+        answer = self._advance(self._pages, self._table, slot, identity, time_ms, cents, other, self._delay_ms, out)
+        if answer > kernels.SEEN:
+            self._attend(slot, answer)
+        return answer == kernels.SEEN
 
     def learn(self, key: str, identity: int, is_fraud: bool) -> bool:
-        """A label has come. Returns False when the transaction is not (or no longer) in the history."""
-        raise NotImplementedError
+        """A label has come; the last one counts. Returns False when the transaction is not (or no longer) in the
+        history."""
+        if self._staged:
+            self.settle()
+        slot = self._slots.get(key)
+        if slot is None:
+            return False
+        answer = kernels.learn(self._pages, self._table, slot, identity, int(is_fraud))
+        if answer > kernels.SEEN:
+            self._attend(slot, answer)
+        return bool(answer)
 
-    def drain(self) -> list[tuple[bytes, bytes | None]]:
+    def drain(self) -> list[Record]:
         """(record key, record value) of everything that changed since the last call, for a compacted changelog; None is
         a tombstone. Restoring all records, in order, of which later ones replace earlier ones of the same key, gives
-        the same histories."""
-        raise NotImplementedError
+        the same histories. A record is a block of up to 8 events of a key."""
+        if self._staged:
+            self.settle()
+        records, self._tombstones = self._tombstones, []
+        queued, self._queued = self._queued, []
+        if queued:
+            heads, words = kernels.collect(self._pages, self._table, np.array(queued, np.int64), False)
+            records += (
+                (self._record_key(self._keys[slot], block), _encode_block(start, row[: 3 * count]) if count else None)
+                for (slot, block, start, count), row in zip(heads.tolist(), words, strict=True)
+            )
+        return records
 
     def restore(self, key: bytes, value: bytes | None) -> None:
         """One record of `drain`. Raises DataError for bytes that are no such record."""
-        raise NotImplementedError
+        name, block = self._parse_key(key)
+        if name in self._slots:
+            self._staged[name] = self._take_out(name)
+        blocks = self._staged.setdefault(name, {})
+        if value is not None:
+            _check_block(value)
+            blocks[block] = value
+        else:
+            blocks.pop(block, None)
+        if not blocks:
+            del self._staged[name]
+
+    def settle(self) -> None:
+        """Build the histories from the records restored so far; the first use does it too. Raises DataError when they
+        do not fit together."""
+        staged, self._staged = self._staged, {}
+        slots, counts, parts = [], [], []
+        for name, blocks in staged.items():
+            order = sorted(blocks)
+            heads = [_HEAD.unpack_from(blocks[block]) for block in order]
+            starts, sizes = [head[1] for head in heads], [head[2] for head in heads]
+            full = [start + size == kernels.EVENTS for start, size in zip(starts, sizes, strict=True)]
+            if order[-1] - order[0] + 1 != len(order) or not all(full[:-1]) or any(starts[1:]):
+                raise DataError(
+                    f"the changelog's records of a history do not fit together (blocks {order[0]} to {order[-1]}, "
+                    f"{len(order)} records); it is damaged, or its topic is not compacted as one"
+                )
+            slot = self._open(name)
+            self._table[slot, [kernels.FIRST, kernels.SENT_FROM, kernels.SENT_TO]] = (
+                order[0] * kernels.EVENTS + starts[0],
+                order[0],
+                order[-1] + 1,
+            )
+            slots.append(slot)
+            counts.append(sum(sizes))
+            parts += [blocks[block][_HEAD.size :] for block in order]
+        events = np.frombuffer(b"".join(parts), "<i8").reshape(-1, 3)
+        self._fill(slots, counts, events, "the changelog")
+        kernels.mark_sent(self._pages, self._table, np.array(slots, np.int64))
 
     def expire(self) -> int:
         """Forget keys whose last transaction is older than any window, by the stream's own time; returns how many.
-        Their tombstones come with the next `drain`."""
-        raise NotImplementedError
+        Their tombstones come with the next `drain`.
+
+        The stream's time is the one that a hundredth of the keys, three at least, have reached: a few timestamps in
+        the far future expire nothing (and such a key stays until the stream gets there)."""
+        if self._staged:
+            self.settle()
+        used = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        ahead = max(kernels.WITNESSES, len(used) // 100)
+        if len(used) < ahead:
+            return 0
+        times = kernels.newest_times(self._pages, self._table, used)
+        limit = np.partition(times, -ahead)[-ahead] - self._horizon_ms - kernels.LATENESS
+        expired = used[times <= limit].tolist()
+        for slot in expired:
+            self._bury(slot)
+            self._close(slot)
+        return len(expired)
 
     def __len__(self) -> int:
         """Keys held."""
-        raise NotImplementedError
+        return len(self._slots) + len(self._staged)
 
     @property
     def used_bytes(self) -> int:
-        raise NotImplementedError
+        """What the histories take, keys and index included; memory that was reserved and never touched is not."""
+        pages, slots = int(self._pages[0, 1]), len(self._keys)
+        index = sys.getsizeof(self._slots) + sys.getsizeof(self._keys) + self._key_bytes
+        staged = sum(sys.getsizeof(value) for blocks in self._staged.values() for value in blocks.values())
+        return 8 * (pages * kernels.WORDS + slots * kernels.COLUMNS) + index + staged
 
     def write_snapshot(self, path: Path) -> None:
         """Atomic. Raises OutputError."""
-        raise NotImplementedError
+        if self._staged:
+            self.settle()
+        slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        counts, events = kernels.dump(self._pages, self._table, slots)
+        head = msgspec.msgpack.encode((self.kind, list(self._slots), len(events)))
+        parts = (
+            _MAGIC,
+            len(head).to_bytes(8, "little"),
+            head,
+            counts.astype("<i8").data,
+            events.astype("<i8", copy=False).data,
+        )
+        partial = path.with_name(f".{path.name}.partial")
+        digest = hashlib.sha256()
+        try:
+            with partial.open("wb") as file:
+                for part in parts:
+                    digest.update(part)
+                    file.write(part)
+                file.write(digest.digest())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(
+                f"{path}: the snapshot could not be written ({error.strerror or error}); free space or choose another "
+                "place; an earlier snapshot there is as it was"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     def read_snapshot(self, path: Path) -> None:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""
-        raise NotImplementedError
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        names, counts, events = _parse_snapshot(content, self.kind, path)
+        for slot in self._slots.values():
+            self._bury(slot)
+        self._clear()
+        slots = [self._open(name) for name in names]
+        self._fill(slots, counts, events, str(path))
+        self._table[slots, kernels.CHANGED] = 1
+        self._queued = slots
+
+    def _open(self, key: str) -> int:
+        """A slot for a new key."""
+        if self._free:
+            slot = self._free.pop()
+            self._keys[slot] = key
+        else:
+            slot = len(self._keys)
+            self._keys.append(key)
+            if slot == len(self._table):
+                self._table.resize((2 * slot, kernels.COLUMNS), refcheck=False)
+        self._slots[key] = slot
+        self._key_bytes += sys.getsizeof(key) + sys.getsizeof(slot)
+        return slot
+
+    def _close(self, slot: int) -> None:
+        key = self._keys[slot]
+        kernels.release(self._pages, self._table, slot)
+        del self._slots[key]
+        self._keys[slot] = ""
+        self._free.append(slot)
+        self._key_bytes -= sys.getsizeof(key) + sys.getsizeof(slot)
+
+    def _attend(self, slot: int, answer: int) -> None:
+        if answer & kernels.QUEUE:
+            self._queued.append(slot)
+        if answer & kernels.FULL:
+            self._reserve(1)
+
+    def _reserve(self, count: int) -> None:
+        """Room for so many more pages."""
+        pages = len(self._pages)
+        more = max(count, min(pages // 4, _GROW_PAGES))
+        self._pages.resize((pages + more, kernels.WORDS), refcheck=False)
+
+    def _bury(self, slot: int) -> None:
+        """Tombstones of what the changelog has of a key."""
+        first, end = self._table[slot, [kernels.SENT_FROM, kernels.SENT_TO]].tolist()
+        self._tombstones += ((self._record_key(self._keys[slot], block), None) for block in range(first, end))
+
+    def _fill(self, slots: list[int], counts: Sequence[int], events: Words, where: str) -> None:
+        self._reserve(sum(count // kernels.EVENTS + 2 for count in counts))
+        arrays = np.array(slots, np.int64), np.array(counts, np.int64), events.astype(np.int64)
+        if kernels.fill(self._pages, self._table, *arrays, self._horizon_ms) >= 0:
+            raise DataError(
+                f"{where}: events of a history are out of order; it is damaged, or not made by Featherweight"
+            )
+
+    def _take_out(self, key: str) -> dict[int, bytes]:
+        """The blocks of a key, which leaves the histories."""
+        slot = self._slots[key]
+        heads, words = kernels.collect(self._pages, self._table, np.array([slot], np.int64), True)
+        self._close(slot)
+        return {
+            block: _encode_block(start, row[: 3 * count])
+            for (_, block, start, count), row in zip(heads.tolist(), words, strict=True)
+            if count
+        }
+
+    def _record_key(self, key: str, block: int) -> bytes:
+        return self.kind + block.to_bytes(_BLOCK_BYTES, "big") + key.encode()
+
+    def _parse_key(self, key: bytes) -> tuple[str, int]:
+        head = len(self.kind) + _BLOCK_BYTES
+        try:
+            block = int.from_bytes(key[len(self.kind) : head], "big")
+            if key[: len(self.kind)] != self.kind or len(key) < head or block > _LAST_BLOCK:
+                raise DataError(f"a record key of {len(key)} bytes is none of the {type(self).__name__}")
+            return key[head:].decode(), block
+        except UnicodeDecodeError as error:
+            raise DataError("a record key's identifier is not UTF-8; the changelog is damaged") from error
 
 
 class CustomerHistories(Histories):
     """`out` is features.CUSTOMER_FEATURES."""
 
+    kind = b"c"
+    delayed = False
+    _advance = staticmethod(kernels.advance_customer)
+
 
 class TerminalHistories(Histories):
     """`out` is features.TERMINAL_FEATURES."""
+
+    kind = b"t"
+    delayed = True
+    _advance = staticmethod(kernels.advance_terminal)
+
+
+def _encode_block(start: int, words: Words) -> bytes:
+    """words: int64 [3 * events]."""
+    content = words.astype("<i8", copy=False).tobytes()
+    return _HEAD.pack(_VERSION, start, len(words) // 3, zlib.crc32(content)) + content
+
+
+def _check_block(value: bytes) -> None:
+    """Raise DataError for what `_encode_block` did not make."""
+    if len(value) < _HEAD.size:
+        raise DataError(f"a changelog record of {len(value)} bytes is too short; the changelog is damaged")
+    version, start, count, crc = _HEAD.unpack_from(value)
+    if version != _VERSION:
+        raise DataError(f"a changelog record of version {version}, expected {_VERSION}; update featherweight")
+    size = _HEAD.size + 24 * count
+    if len(value) != size or not 1 <= count <= kernels.EVENTS - start or zlib.crc32(value[_HEAD.size :]) != crc:
+        raise DataError(f"a changelog record of {len(value)} bytes does not match its header; the changelog is damaged")
+
+
+def _parse_snapshot(content: bytes, kind: bytes, path: Path) -> tuple[list[str], list[int], Words]:
+    """(keys, events of each, events int64 [T, 3])."""
+    body, digest = content[:-32], content[-32:]
+    if not content.startswith(_MAGIC):
+        raise DataError(f"{path}: not a snapshot of histories, or one of another version")
+    if hashlib.sha256(body).digest() != digest:
+        raise DataError(f"{path}: damaged (its bytes differ from its digest); use an earlier one or start without")
+    start = len(_MAGIC) + 8
+    size = int.from_bytes(body[len(_MAGIC) : start], "little")
+    try:
+        found, names, total = msgspec.msgpack.decode(body[start : start + size], type=tuple[bytes, list[str], int])
+        counts = np.frombuffer(body, "<i8", len(names), start + size)
+        events = np.frombuffer(body, "<i8", 3 * total, start + size + counts.nbytes).reshape(-1, 3)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(f"{path}: not a snapshot of histories ({error})") from error
+    if found != kind:
+        raise DataError(f"{path}: a snapshot of histories of the kind {found.decode()!r}, expected {kind.decode()!r}")
+    if len(set(names)) != len(names) or (len(names) and counts.min() < 1) or counts.sum() != total:
+        raise DataError(f"{path}: the snapshot's keys and events do not fit together")
+    return names, counts.tolist(), events

@@ -1,0 +1,431 @@
+"""The compiled part of the histories: pure functions of arrays.
+
+An event is three int64 words: (time_ms << 1 | known fraud), (cents << 32 | low half of the counterpart's hash), and the
+transaction's 64-bit identity. A key's events are kept in order of (time, identity) in pages of EVENTS, chained from the
+newest to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the
+first and the last is full.
+
+    pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
+                             it holds the first free page and the number of pages ever used.
+    slots  int64 [S, COLUMNS]: one row a key
+
+All of it stands in one file, because numba's cache looks only at the file of the function called: compiled code would
+outlive a change of another file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.int64]
+Row = npt.NDArray[np.float32]
+Compiled = TypeVar("Compiled", bound=Callable[..., Any])
+
+EVENTS: Final = 8
+WORDS: Final = 1 + 3 * EVENTS
+BOUND: Final = 1024
+"""Events that a key keeps: then the oldest is forgotten."""
+
+TAIL, COUNT, FIRST, SENT_FROM, SENT_TO, CHANGED, COLUMNS = range(7)
+"""The newest page; events held; ordinal of the oldest; blocks that the changelog has, [from, to); is it queued."""
+
+SEEN, QUEUE, FULL = 1, 2, 4
+"""What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
+last free page has been taken."""
+
+HOUR: Final = 3_600_000
+DAY: Final = 24 * HOUR
+LONGEST: Final = 30 * DAY
+LATENESS: Final = DAY
+"""An event up to this late sees whole windows."""
+WITNESSES: Final = 3
+"""An event is forgotten when so many of its key are newer by the longest window (and the delay, and LATENESS): one or
+two events with a wrong clock wipe out nothing. What is kept depends on the set of events, not on their order."""
+
+
+def _compiled(function: Compiled) -> Compiled:
+    return cast(Compiled, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+@_compiled
+def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
+    """features.CUSTOMER_FEATURES of a transaction. events: int64 [N, 3], the customer's others up to `time`, in order;
+    out: float32 [F]."""
+    count_1h = count_1d = count_7d = count_30d = 1
+    sum_1d = sum_7d = sum_30d = cents
+    largest = frauds = 0
+    terminals = 1
+    origin = 0  # deviations are taken from the latest amount, so that equal amounts deviate by exactly 0
+    deviation, squares = 0.0, 0.0
+    size = 8
+    while size < 2 * (len(events) + 1):
+        size *= 2
+    table = np.zeros(size, np.int64)  # of hashes + 1
+    mask = size - 1
+    low = other & 0xFFFFFFFF
+    table[low & mask] = low + 1
+    for i in range(len(events) - 1, -1, -1):
+        age = time - (events[i, 0] >> 1)
+        if age >= LONGEST:
+            break
+        paid = events[i, 1] >> 32
+        if count_30d == 1:
+            origin = paid
+        count_30d += 1
+        sum_30d += paid
+        largest = max(largest, paid)
+        frauds += events[i, 0] & 1
+        deviation += paid - origin
+        squares += float(paid - origin) ** 2
+        low = events[i, 1] & 0xFFFFFFFF
+        place = low & mask
+        while table[place] != 0 and table[place] != low + 1:
+            place = (place + 1) & mask
+        if table[place] == 0:
+            table[place] = low + 1
+            terminals += 1
+        if age < 7 * DAY:
+            count_7d += 1
+            sum_7d += paid
+            if age < DAY:
+                count_1d += 1
+                sum_1d += paid
+                if age < HOUR:
+                    count_1h += 1
+    others = count_30d - 1
+    days = time // DAY
+    of_day = time - days * DAY
+    out[0] = cents / 100
+    out[1] = (days + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+    out[2] = of_day < 7 * HOUR
+    out[3] = of_day / HOUR
+    out[4] = count_1h
+    out[5] = count_1d
+    out[6] = count_7d
+    out[7] = count_30d
+    out[8] = sum_1d / count_1d / 100
+    out[9] = sum_7d / count_7d / 100
+    out[10] = sum_30d / count_30d / 100
+    out[11] = cents * count_30d / sum_30d if sum_30d > 0 else 1.0
+    out[12] = 0.0
+    if others >= 2:
+        mean = deviation / others
+        spread = np.sqrt(max(squares / others - mean * mean, 0.0))
+        out[12] = (cents - origin - mean) / max(spread, 100.0)
+    out[13] = cents / largest if largest > 0 else 1.0
+    out[14] = sum_1d / 100
+    out[15] = (time - (events[-1, 0] >> 1)) / 1000 if others > 0 else np.nan
+    out[16] = terminals
+    out[17] = frauds
+
+
+@_compiled
+def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
+    """features.TERMINAL_FEATURES of a transaction. events: int64 [N, 3], the terminal's others up to `time`, in order;
+    delay in ms; out: float32 [F]."""
+    count_1d = count_7d = 1
+    sum_7d = cents
+    frauds = 0
+    fraud_age = -1
+    delayed_1d = delayed_7d = delayed_30d = 0
+    frauds_1d = frauds_7d = frauds_30d = 0
+    if delay == 0:
+        delayed_1d = delayed_7d = delayed_30d = 1
+    for i in range(len(events) - 1, -1, -1):
+        age = time - (events[i, 0] >> 1)
+        if age >= LONGEST + delay:
+            break
+        fraud = events[i, 0] & 1
+        if age < 7 * DAY:
+            count_7d += 1
+            sum_7d += events[i, 1] >> 32
+            if age < DAY:
+                count_1d += 1
+        if fraud:
+            if age < LONGEST:
+                frauds += 1
+            if fraud_age < 0:
+                fraud_age = age
+        age -= delay
+        if age >= 0:
+            delayed_30d += 1
+            frauds_30d += fraud
+            if age < 7 * DAY:
+                delayed_7d += 1
+                frauds_7d += fraud
+                if age < DAY:
+                    delayed_1d += 1
+                    frauds_1d += fraud
+    out[0] = delayed_1d
+    out[1] = frauds_1d / max(delayed_1d, 1)
+    out[2] = delayed_7d
+    out[3] = frauds_7d / max(delayed_7d, 1)
+    out[4] = delayed_30d
+    out[5] = frauds_30d / max(delayed_30d, 1)
+    out[6] = count_1d
+    out[7] = count_7d
+    out[8] = sum_7d / count_7d / 100
+    out[9] = cents * count_7d / sum_7d if sum_7d > 0 else 1.0
+    out[10] = frauds
+    out[11] = fraud_age / DAY if fraud_age >= 0 else np.nan
+
+
+@_compiled
+def advance_customer(
+    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
+) -> int:
+    """Features, then the event goes into the history unless it is there; see SEEN."""
+    events, seen = gather(pages, slots, slot, identity, time)
+    customer_features(events, time, cents, other, out)
+    return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST)
+
+
+@_compiled
+def advance_terminal(
+    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
+) -> int:
+    """As advance_customer, of a terminal."""
+    events, seen = gather(pages, slots, slot, identity, time)
+    terminal_features(events, time, cents, delay, out)
+    return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST + delay)
+
+
+@_compiled
+def pack(cents: int, other: int) -> int:
+    return cents << 32 | other & 0xFFFFFFFF
+
+
+@_compiled
+def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> tuple[Words, bool]:
+    """(events up to `time` but that of `identity`, int64 [N, 3] in order; whether that one is in the history)."""
+    count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
+    events = np.empty((count, 3), np.int64)
+    place, seen = count, False
+    for ordinal in range(first + count - 1, first - 1, -1):
+        word = 1 + 3 * (ordinal % EVENTS)
+        if pages[page, word + 2] == identity:
+            seen = True
+        elif pages[page, word] >> 1 <= time:
+            place -= 1
+            events[place, 0] = pages[page, word]
+            events[place, 1] = pages[page, word + 1]
+            events[place, 2] = pages[page, word + 2]
+        if ordinal % EVENTS == 0:
+            page = pages[page, 0] >> 1
+    return events[place:], seen
+
+
+@_compiled
+def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
+    """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
+    count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
+    if count == BOUND or count >= WITNESSES:
+        oldest = nth_newest(pages, slots, slot, BOUND) if count == BOUND else 0
+        limit = (nth_newest(pages, slots, slot, WITNESSES) >> 1) - horizon - LATENESS
+        if when >> 1 <= limit or when < oldest >> 1 << 1:
+            return 0
+    answer = 0
+    place = (first + count) % EVENTS
+    if place == 0 or count == 0:
+        page = take_page(pages, page)
+        slots[slot, TAIL] = page
+        answer = 0 if has_free_page(pages) else FULL
+    for _ in range(count):  # the later ones make room
+        before, at = (page, place - 1) if place > 0 else (pages[page, 0] >> 1, EVENTS - 1)
+        word = 1 + 3 * at
+        earlier = pages[before, word] >> 1
+        if earlier < when >> 1 or (earlier == when >> 1 and pages[before, word + 2] <= identity):
+            break
+        pages[page, 1 + 3 * place : 4 + 3 * place] = pages[before, word : word + 3]
+        pages[page, 0] |= 1
+        page, place = before, at
+    word = 1 + 3 * place
+    pages[page, word], pages[page, word + 1], pages[page, word + 2] = when, what, identity
+    pages[page, 0] |= 1
+    slots[slot, COUNT] = count + 1
+    trim(pages, slots, slot, horizon)
+    return answer + queue(slots, slot)
+
+
+@_compiled
+def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
+    """The first word of a key's n-th newest event."""
+    ordinal = slots[slot, FIRST] + slots[slot, COUNT] - 1
+    page = slots[slot, TAIL]
+    for _ in range(ordinal // EVENTS - (ordinal - n + 1) // EVENTS):
+        page = pages[page, 0] >> 1
+    return int(pages[page, 1 + 3 * ((ordinal - n + 1) % EVENTS)])
+
+
+@_compiled
+def trim(pages: Words, slots: Words, slot: int, horizon: int) -> None:
+    """Forget what is beyond the bound or out of the horizon."""
+    if slots[slot, COUNT] <= WITNESSES:
+        return
+    limit = (nth_newest(pages, slots, slot, WITNESSES) >> 1) - horizon - LATENESS
+    while slots[slot, COUNT] > BOUND or nth_newest(pages, slots, slot, slots[slot, COUNT]) >> 1 <= limit:
+        slots[slot, FIRST] += 1
+        slots[slot, COUNT] -= 1
+        if slots[slot, FIRST] % EVENTS == 0:
+            page = slots[slot, TAIL]
+            for _ in range((slots[slot, COUNT] - 1) // EVENTS):
+                page = pages[page, 0] >> 1
+            give_page(pages, pages[page, 0] >> 1)
+            pages[page, 0] &= 1
+
+
+@_compiled
+def take_page(pages: Words, previous: int) -> int:
+    page = pages[0, 0]
+    if page:
+        pages[0, 0] = pages[page, 0] >> 1
+    else:
+        page = pages[0, 1]
+        pages[0, 1] += 1
+    pages[page, 0] = previous << 1
+    return int(page)
+
+
+@_compiled
+def give_page(pages: Words, page: int) -> None:
+    pages[page, 0] = pages[0, 0] << 1
+    pages[0, 0] = page
+
+
+@_compiled
+def has_free_page(pages: Words) -> bool:
+    return bool(pages[0, 0] != 0 or pages[0, 1] < len(pages))
+
+
+@_compiled
+def queue(slots: Words, slot: int) -> int:
+    if slots[slot, CHANGED]:
+        return 0
+    slots[slot, CHANGED] = 1
+    return QUEUE
+
+
+@_compiled
+def learn(pages: Words, slots: Words, slot: int, identity: int, fraud: int) -> int:
+    """Mark the event of that identity as a fraud or not; see SEEN."""
+    count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
+    for ordinal in range(first + count - 1, first - 1, -1):
+        word = 1 + 3 * (ordinal % EVENTS)
+        if pages[page, word + 2] == identity:
+            if pages[page, word] & 1 == fraud:
+                return SEEN
+            pages[page, word] ^= 1
+            pages[page, 0] |= 1
+            return SEEN + queue(slots, slot)
+        if ordinal % EVENTS == 0:
+            page = pages[page, 0] >> 1
+    return 0
+
+
+@_compiled
+def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tuple[Words, Words]:
+    """What the queued keys have changed since the last time (or everything of them): heads int64 [R, 4] of (slot,
+    block, place of the first event, events; 0 is a block that is gone) and words int64 [R, 3 * EVENTS], the events."""
+    size = 0
+    for slot in queued:
+        size += slots[slot, COUNT] // EVENTS + 2 + max(slots[slot, FIRST] // EVENTS - slots[slot, SENT_FROM], 0)
+    heads, words = np.zeros((size, 4), np.int64), np.empty((size, 3 * EVENTS), np.int64)
+    rows = 0
+    for slot in queued:
+        if not (slots[slot, CHANGED] or everything):
+            continue  # the key has been released since
+        slots[slot, CHANGED] = 0
+        first, page = slots[slot, FIRST], slots[slot, TAIL]
+        last = first + slots[slot, COUNT] - 1
+        front, back = first // EVENTS, last // EVENTS
+        for block in range(slots[slot, SENT_FROM], min(front, slots[slot, SENT_TO])):
+            heads[rows, 0], heads[rows, 1] = slot, block
+            rows += 1
+        for block in range(back, front - 1, -1):
+            if pages[page, 0] & 1 or everything:
+                start = first % EVENTS if block == front else 0
+                count = (last % EVENTS if block == back else EVENTS - 1) + 1 - start
+                heads[rows, 0], heads[rows, 1], heads[rows, 2], heads[rows, 3] = slot, block, start, count
+                words[rows, : 3 * count] = pages[page, 1 + 3 * start : 1 + 3 * (start + count)]
+                rows += 1
+            pages[page, 0] = pages[page, 0] >> 1 << 1
+            page = pages[page, 0] >> 1
+        slots[slot, SENT_FROM], slots[slot, SENT_TO] = front, back + 1
+    return heads[:rows], words[:rows]
+
+
+@_compiled
+def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words, horizon: int) -> int:
+    """Put the events [T, 3] of several keys, counts[i] of them in order for the empty slot filled[i], into histories.
+    There must be pages enough. Returns the place of the first event that cannot be one or is out of order, or -1."""
+    at = 0
+    for i in range(len(filled)):
+        for j in range(at, at + counts[i]):
+            when, what, identity = events[j, 0], events[j, 1], events[j, 2]
+            if when < 0 or what < 0:
+                return j
+            earlier = events[max(j - 1, at), 0] >> 1
+            if earlier > when >> 1 or (j > at and earlier == when >> 1 and events[j - 1, 2] >= identity):
+                return j
+            insert(pages, slots, filled[i], when, what, identity, horizon)
+        at += counts[i]
+    return -1
+
+
+@_compiled
+def mark_sent(pages: Words, slots: Words, sent: Words) -> None:
+    """The changelog has these slots as they are."""
+    for slot in sent:
+        page = slots[slot, TAIL]
+        for _ in range((slots[slot, FIRST] + slots[slot, COUNT] - 1) // EVENTS - slots[slot, FIRST] // EVENTS + 1):
+            pages[page, 0] = pages[page, 0] >> 1 << 1
+            page = pages[page, 0] >> 1
+        slots[slot, CHANGED] = 0
+
+
+@_compiled
+def dump(pages: Words, slots: Words, dumped: Words) -> tuple[Words, Words]:
+    """(counts [N], events [T, 3]) of the slots, as `fill` takes them."""
+    counts = np.empty(len(dumped), np.int64)
+    for i in range(len(dumped)):
+        counts[i] = slots[dumped[i], COUNT]
+    events = np.empty((counts.sum(), 3), np.int64)
+    end = 0
+    for i in range(len(dumped)):
+        slot, at = dumped[i], end + counts[i]
+        end, page = at, slots[slot, TAIL]
+        for ordinal in range(slots[slot, FIRST] + counts[i] - 1, slots[slot, FIRST] - 1, -1):
+            at -= 1
+            word = 1 + 3 * (ordinal % EVENTS)
+            for k in range(3):
+                events[at, k] = pages[page, word + k]
+            if ordinal % EVENTS == 0:
+                page = pages[page, 0] >> 1
+    return counts, events
+
+
+@_compiled
+def release(pages: Words, slots: Words, slot: int) -> None:
+    """Empty a slot."""
+    if slots[slot, COUNT]:
+        page = slots[slot, TAIL]
+        last = slots[slot, FIRST] + slots[slot, COUNT] - 1
+        for _ in range(last // EVENTS - slots[slot, FIRST] // EVENTS + 1):
+            previous = pages[page, 0] >> 1
+            give_page(pages, page)
+            page = previous
+    slots[slot, :] = 0
+
+
+@_compiled
+def newest_times(pages: Words, slots: Words, used: Words) -> Words:
+    """The time of each slot's newest event."""
+    times = np.empty(len(used), np.int64)
+    for i in range(len(used)):
+        times[i] = nth_newest(pages, slots, used[i], 1) >> 1
+    return times
