@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
 import typer
+
+REFERENCE_MODEL = "card-fraud"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Score card transactions for fraud.")
 
@@ -10,3 +19,81 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Score
 @app.callback()
 def fraud() -> None:
     """Train, score files, score a Kafka stream, serve over REST."""
+
+
+@app.command(
+    epilog="Example: featherweight fraud stream --bootstrap localhost:9092 --create-topics --partitions 8\n\n"
+    "SIGHUP, or another artifact in the folder of --model: it takes over between two batches. SIGTERM: the batch is "
+    "finished and committed, then the process ends.\n\n"
+    "**Exit codes**: 0 asked to end; 2 no broker or topics; 5 the model cannot be trusted, or is none for a stream; "
+    "6 decisions could not be committed (start again: nothing is lost)."
+)
+def stream(
+    bootstrap: Annotated[str, typer.Option(help="HOST:PORT of a Kafka broker; several, separated by commas.")],
+    model: Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model if not given.")] = None,
+    group: Annotated[
+        str, typer.Option(help="Consumer group; its members share the partitions.")
+    ] = "featherweight-fraud",
+    topics_prefix: Annotated[str, typer.Option(help="Stands before the name of every topic.")] = "",
+    create_topics: Annotated[
+        bool, typer.Option("--create-topics", help="Create the topics that do not exist.")
+    ] = False,
+    partitions: Annotated[int, typer.Option(min=1, max=10_000, help="Of the topics that are created.")] = 4,
+    instance_id: Annotated[
+        str | None,
+        typer.Option(help="Name of this member, the same over restarts: it comes back without a rebalance."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+) -> None:
+    """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
+    from apps.fraud import kafka
+    from apps.fraud.live import LiveModel
+    from core.bundled import data_directory
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    member = kafka.Member(bootstrap, group, topics_prefix, instance_id)
+    live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend)
+    try:
+        if create_topics:
+            say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}")
+        with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
+            processed = kafka.run_stream(member, live, stopping=stopping, say=say)
+        say(f"{processed} messages processed and committed")
+    finally:
+        live.close()
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[Callable[[], bool]]:
+    """Give a function that tells whether SIGINT or SIGTERM came. The first one only asks; the next has its usual
+    effect."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def asking_on_hangup(ask: Callable[[], None]) -> Iterator[None]:
+    """Call `ask` at SIGHUP, where the system has it."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: ask())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
