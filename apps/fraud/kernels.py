@@ -15,6 +15,7 @@ outlive a change of another file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
@@ -38,9 +39,12 @@ SEEN, QUEUE, FULL = 1, 2, 4
 """What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
 last free page has been taken."""
 
-HOUR: Final = 3_600_000
+MINUTE: Final = 60_000
+HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 LONGEST: Final = 30 * DAY
+HIGH_TWICE: Final = 5
+"""An amount is high above 2.5 times the usual one."""
 LATENESS: Final = DAY
 """An event up to this late sees whole windows."""
 WITNESSES: Final = 3
@@ -56,39 +60,16 @@ def _compiled(function: Compiled) -> Compiled:
 def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
     """features.CUSTOMER_FEATURES of a transaction. events: int64 [N, 3], the customer's others up to `time`, in order;
     out: float32 [F]."""
-    count_1h = count_1d = count_7d = count_30d = 1
-    sum_1d = sum_7d = sum_30d = cents
-    largest = frauds = 0
-    terminals = 1
-    origin = 0  # deviations are taken from the latest amount, so that equal amounts deviate by exactly 0
-    deviation, squares = 0.0, 0.0
-    size = 8
-    while size < 2 * (len(events) + 1):
-        size *= 2
-    table = np.zeros(size, np.int64)  # of hashes + 1
-    mask = size - 1
-    low = other & 0xFFFFFFFF
-    table[low & mask] = low + 1
-    for i in range(len(events) - 1, -1, -1):
+    start = begin(events, time - LONGEST)
+    count_10m = count_1h = count_1d = count_7d = 1
+    sum_1d = sum_7d = cents
+    sum_30d = largest = frauds = 0
+    for i in range(start, len(events)):
         age = time - (events[i, 0] >> 1)
-        if age >= LONGEST:
-            break
         paid = events[i, 1] >> 32
-        if count_30d == 1:
-            origin = paid
-        count_30d += 1
         sum_30d += paid
         largest = max(largest, paid)
         frauds += events[i, 0] & 1
-        deviation += paid - origin
-        squares += float(paid - origin) ** 2
-        low = events[i, 1] & 0xFFFFFFFF
-        place = low & mask
-        while table[place] != 0 and table[place] != low + 1:
-            place = (place + 1) & mask
-        if table[place] == 0:
-            table[place] = low + 1
-            terminals += 1
         if age < 7 * DAY:
             count_7d += 1
             sum_7d += paid
@@ -97,31 +78,114 @@ def customer_features(events: Words, time: int, cents: int, other: int, out: Row
                 sum_1d += paid
                 if age < HOUR:
                     count_1h += 1
-    others = count_30d - 1
+                    count_10m += age < MINUTE * 10
+    others = len(events) - start
     days = time // DAY
     of_day = time - days * DAY
     out[0] = cents / 100
     out[1] = (days + 3) % 7 >= 5  # 1970-01-01 was a Thursday
     out[2] = of_day < 7 * HOUR
     out[3] = of_day / HOUR
-    out[4] = count_1h
-    out[5] = count_1d
-    out[6] = count_7d
-    out[7] = count_30d
-    out[8] = sum_1d / count_1d / 100
-    out[9] = sum_7d / count_7d / 100
-    out[10] = sum_30d / count_30d / 100
-    out[11] = cents * count_30d / sum_30d if sum_30d > 0 else 1.0
-    out[12] = 0.0
-    if others >= 2:
-        mean = deviation / others
-        spread = np.sqrt(max(squares / others - mean * mean, 0.0))
-        out[12] = (cents - origin - mean) / max(spread, 100.0)
-    out[13] = cents / largest if largest > 0 else 1.0
-    out[14] = sum_1d / 100
-    out[15] = (time - (events[-1, 0] >> 1)) / 1000 if others > 0 else np.nan
-    out[16] = terminals
-    out[17] = frauds
+    out[4] = count_10m
+    out[5] = count_1h
+    out[6] = count_1d
+    out[7] = count_7d
+    out[8] = others + 1
+    out[9] = sum_1d / count_1d / 100
+    out[10] = sum_7d / count_7d / 100
+    out[11] = (sum_30d + cents) / (others + 1) / 100
+    out[12] = sum_1d / 100
+    out[13] = (time - (events[-1, 0] >> 1)) / 1000 if others else np.nan
+    out[14] = count_different(events[start:], other)
+    out[15] = frauds
+    out[16] = ratio(cents * others, sum_30d)
+    out[17] = deviation(events[start:], cents)
+    out[18] = ratio(cents, largest)
+    usual_amounts(events, start, sum_30d, time, cents, out[19:24])
+
+
+@_compiled
+def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, out: Row) -> None:
+    """A customer whose card is abused has a few huge amounts that spoil the plain mean: the usual amount leaves out
+    what is above 2.5 times that mean. total: of events[start:], those of 30 days. Exact integers are compared."""
+    others = len(events) - start
+    count = usual = 0
+    for i in range(start, len(events)):
+        paid = events[i, 1] >> 32
+        if 2 * paid * others <= HIGH_TWICE * total:
+            count += 1
+            usual += paid
+    out[0] = usual / count / 100 if count else np.nan
+    out[1] = ratio(cents * count, usual)
+    high = largest = 0
+    oldest = -1
+    for i in range(begin(events, time - 14 * DAY), len(events)):
+        paid = events[i, 1] >> 32
+        largest = max(largest, paid)
+        if 2 * paid * count > HIGH_TWICE * usual:
+            high += 1
+            if oldest < 0:
+                oldest = events[i, 0] >> 1
+    out[2] = high if count else np.nan
+    out[3] = ratio(largest * count, usual)
+    out[4] = (time - oldest) / DAY if high else np.nan
+
+
+@_compiled
+def begin(events: Words, limit: int) -> int:
+    """The place of the first event after `limit`."""
+    low, high = 0, len(events)
+    while low < high:
+        middle = (low + high) // 2
+        if events[middle, 0] >> 1 > limit:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@_compiled
+def ratio(above: int, below: int) -> float:
+    return above / below if below else np.nan
+
+
+@_compiled
+def count_different(events: Words, other: int) -> int:
+    """Different counterparts, `other` included."""
+    size = 8
+    while size < 2 * (len(events) + 1):
+        size *= 2
+    table = np.zeros(size, np.int64)  # of hashes + 1
+    mask = size - 1
+    low = other & 0xFFFFFFFF
+    table[low & mask] = low + 1
+    count = 1
+    for i in range(len(events)):
+        low = events[i, 1] & 0xFFFFFFFF
+        place = low & mask
+        while table[place] != 0 and table[place] != low + 1:
+            place = (place + 1) & mask
+        if table[place] == 0:
+            table[place] = low + 1
+            count += 1
+    return count
+
+
+@_compiled
+def deviation(events: Words, cents: int) -> float:
+    """Standard deviations (of the population, 100 cents at least) from the mean of the events up to `cents`."""
+    count = len(events)
+    if count < 2:
+        return np.nan
+    origin = events[-1, 1] >> 32  # taken from every amount, so that equal amounts deviate by exactly 0
+    total, squares = 0, 0.0
+    for i in range(count):
+        paid = (events[i, 1] >> 32) - origin
+        total += paid
+        squares += float(paid) * float(paid)
+    mean = total / count
+    spread = math.sqrt(max(squares / count - mean * mean, 0.0))
+    return (cents - origin - mean) / max(spread, 100.0)
 
 
 @_compiled
@@ -131,36 +195,37 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
     count_1d = count_7d = 1
     sum_7d = cents
     frauds = 0
-    fraud_age = -1
-    delayed_1d = delayed_7d = delayed_30d = 0
+    fraud_age = legitimate_age = streak_age = -1
+    streak = streak_sum = 0
+    delayed_1d = delayed_7d = delayed_30d = 1 if delay == 0 else 0  # without delay the transaction itself is among them
     frauds_1d = frauds_7d = frauds_30d = 0
-    if delay == 0:
-        delayed_1d = delayed_7d = delayed_30d = 1
-    for i in range(len(events) - 1, -1, -1):
+    for i in range(len(events) - 1, begin(events, time - LONGEST - delay) - 1, -1):
         age = time - (events[i, 0] >> 1)
-        if age >= LONGEST + delay:
-            break
         fraud = events[i, 0] & 1
         if age < 7 * DAY:
             count_7d += 1
             sum_7d += events[i, 1] >> 32
-            if age < DAY:
-                count_1d += 1
+            count_1d += age < DAY
         if fraud:
-            if age < LONGEST:
-                frauds += 1
+            frauds += age < LONGEST
             if fraud_age < 0:
                 fraud_age = age
-        age -= delay
-        if age >= 0:
+        if age >= delay:
             delayed_30d += 1
             frauds_30d += fraud
-            if age < 7 * DAY:
+            if age - delay < 7 * DAY:
                 delayed_7d += 1
                 frauds_7d += fraud
-                if age < DAY:
+                if age - delay < DAY:
                     delayed_1d += 1
                     frauds_1d += fraud
+            if legitimate_age < 0:
+                if fraud:
+                    streak += 1
+                    streak_sum += events[i, 1] >> 32
+                    streak_age = age
+                else:
+                    legitimate_age = age
     out[0] = delayed_1d
     out[1] = frauds_1d / max(delayed_1d, 1)
     out[2] = delayed_7d
@@ -170,9 +235,13 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
     out[6] = count_1d
     out[7] = count_7d
     out[8] = sum_7d / count_7d / 100
-    out[9] = cents * count_7d / sum_7d if sum_7d > 0 else 1.0
+    out[9] = ratio(cents * count_7d, sum_7d)
     out[10] = frauds
     out[11] = fraud_age / DAY if fraud_age >= 0 else np.nan
+    out[12] = streak
+    out[13] = streak_age / DAY if streak else np.nan
+    out[14] = streak_sum / streak / 100 if streak else np.nan
+    out[15] = legitimate_age / DAY if legitimate_age >= 0 else np.nan
 
 
 @_compiled
