@@ -97,3 +97,56 @@ def asking_on_hangup(ask: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@app.command(
+    epilog="Example: featherweight fraud serve --state /var/lib/featherweight --api-keys keys.sha256\n\n"
+    "Then: curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/score -d "
+    '\'{"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, "amount": 57.16}\'\n\n'
+    "A key: KEY=$(openssl rand -hex 32); printf %s $KEY | sha256sum >> keys.sha256; clients send the header "
+    "Authorization: Bearer $KEY.\n\n"
+    "SIGHUP, or another artifact in the folder of --model: it takes over between two requests; SIGHUP reads the keys "
+    "again too. SIGTERM: requests under way are answered, the state is written, then the process ends.\n\n"
+    "**Exit codes**: 0 asked to end; 2 the port is in use, or others could ask without a key; 5 the model cannot be "
+    "trusted; 6 the state cannot be written."
+)
+def serve(
+    model: Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model if not given.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the histories over restarts and kills; in memory only if not given."),
+    ] = None,
+    api_keys: Annotated[Path | None, typer.Option(help="File with the SHA-256 digest of each key, one a line.")] = None,
+    allow_anonymous: Annotated[
+        bool, typer.Option("--allow-anonymous", help="Let other machines ask without a key.")
+    ] = False,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=60_000, help="Of a request without X-Deadline-Ms; later, the policy's fallback."),
+    ] = None,
+    connections: Annotated[int, typer.Option(min=1, help="At once; more are answered 503.")] = 512,
+    backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+) -> None:
+    """Serve over REST: POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json."""
+    import logging
+
+    from apps.fraud.http.server import Settings
+    from apps.fraud.http.server import serve as run
+    from core.bundled import data_directory
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    settings = Settings(
+        model=model or data_directory() / "models" / REFERENCE_MODEL,
+        host=host,
+        port=port,
+        state=state,
+        keys=api_keys,
+        allow_anonymous=allow_anonymous,
+        deadline_ms=deadline_ms,
+        connections=connections,
+        backend=backend,
+    )
+    run(settings, lambda address, served: typer.echo(f"{served.pipeline.scorer.model} serves at {address}", err=True))

@@ -1,0 +1,1 @@
+"""The REST service: `app.py` answers, `server.py` runs it on uvicorn."""

@@ -1,0 +1,62 @@
+"""What comes in and goes out over REST."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from apps.fraud.transactions import Decision, Label, Transaction
+
+BATCH_ROWS = 1000
+Value = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+"""What float32 holds with room for sums."""
+
+
+class ScoreRequest(Transaction, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """A transaction. features: absent, the service computes them from the histories that it keeps, and counts the
+    transaction; given (every column of the model by name, null where unknown), nothing is kept."""
+
+    features: dict[str, Value | None] | UnsetType = UNSET
+
+
+class BatchRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """Decided in order, as if each came alone. One that is not valid turns the whole batch away."""
+
+    transactions: Annotated[list[ScoreRequest], msgspec.Meta(min_length=1, max_length=BATCH_ROWS)]
+
+
+class BatchAnswer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One decision a transaction, in the same order."""
+
+    decisions: list[Decision]
+
+
+class LabelRequest(Label, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """What became known of a transaction."""
+
+
+class LabelsRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """They count from now on."""
+
+    labels: Annotated[list[LabelRequest], msgspec.Meta(min_length=1, max_length=BATCH_ROWS)]
+
+
+class LabelsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """learned: labels whose transaction is in the histories; unknown: the others, which had no effect."""
+
+    learned: int
+    unknown: int
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    status: Literal["ok", "ready", "unready"]
+    model: str
+    reason: str = ""
+
+
+decode_score = msgspec.json.Decoder(ScoreRequest).decode
+decode_batch = msgspec.json.Decoder(BatchRequest).decode
+decode_labels = msgspec.json.Decoder(LabelsRequest).decode
+encode = msgspec.json.Encoder().encode

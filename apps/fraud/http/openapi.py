@@ -1,0 +1,120 @@
+"""The OpenAPI document's part for the endpoints below /v1: their schemas come from the types that decode them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from apps.fraud.http.forms import BatchAnswer, BatchRequest, LabelsAnswer, LabelsRequest, ScoreRequest
+from apps.fraud.http.problems import KINDS, ProblemDetails
+from apps.fraud.transactions import Decision
+
+DESCRIPTION: Final = """\
+Scores card transactions for fraud.
+
+A transaction without `features` is scored against the histories that the service keeps, and counted into them; sent
+again with the same `transaction_id`, it is answered again and not counted again. With `features` (every column of the
+model, by name) nothing is kept.
+
+Errors are problem details (RFC 9457): `errors[].pointer` names the field."""
+
+_TRANSACTION: Final[dict[str, Any]] = {
+    "transaction_id": "tx-1",
+    "customer_id": "customer-596",
+    "terminal_id": "terminal-3156",
+    "time_ms": 1_522_540_831_000,
+    "amount": 57.16,
+}
+_LABEL: Final[dict[str, Any]] = {k: v for k, v in _TRANSACTION.items() if k != "amount"} | {"is_fraud": True}
+_DECISION: Final[dict[str, Any]] = _TRANSACTION | {
+    "outcome": "review",
+    "probability": 0.8231,
+    "model": "card-fraud@0123456789ab",
+    "reasons": [{"feature": "terminal_risk_7d_delayed", "value": 0.4286, "effect": 2.9174}],
+}
+_REF: Final = "#/components/schemas/{name}"
+_ROUTES: Final[dict[str, tuple[str, str, type, type, dict[str, Any], dict[str, Any]]]] = {
+    "/v1/score": ("score", "Score a transaction", ScoreRequest, Decision, _TRANSACTION, _DECISION),
+    "/v1/score/batch": (
+        "score_batch",
+        "Score up to 1000 transactions, in order",
+        BatchRequest,
+        BatchAnswer,
+        {"transactions": [_TRANSACTION]},
+        {"decisions": [_DECISION]},
+    ),
+    "/v1/labels": (
+        "learn",
+        "Tell what became of transactions",
+        LabelsRequest,
+        LabelsAnswer,
+        {"labels": [_LABEL]},
+        {"learned": 1, "unknown": 0},
+    ),
+}
+
+
+def describe(base: dict[str, Any], *, secured: bool) -> dict[str, Any]:
+    """`base`, FastAPI's own document, with the endpoints below /v1. secured: whether an API key is asked for."""
+    types = [kind for route in _ROUTES.values() for kind in route[2:4]]
+    _, schemas = msgspec.json.schema_components([*types, ProblemDetails], ref_template=_REF)
+    document = {**base, "paths": {path: _operation(*route) for path, route in _ROUTES.items()} | base["paths"]}
+    components = dict(base.get("components", {}))
+    components["schemas"] = components.get("schemas", {}) | schemas
+    if secured:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path in (*_ROUTES, "/metrics"):
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"key": []}]
+                operation["responses"]["401"] = _problem(401)
+    return document | {"components": components}
+
+
+def _operation(
+    name: str, summary: str, request: type, answer: type, example: dict[str, Any], answered: dict[str, Any]
+) -> dict[str, Any]:
+    failures = sorted({status for status, _ in KINDS.values()} - {401, 404, 405})
+    responses = {"200": {"description": "Done", "headers": _REQUEST_ID, **_content(answer, answered)}}
+    operation = {
+        "operationId": name,
+        "summary": summary,
+        "tags": ["scoring"],
+        "parameters": _PARAMETERS,
+        "requestBody": {"required": True, **_content(request, example)},
+        "responses": responses | {str(status): _problem(status) for status in failures},
+    }
+    return {"post": operation}
+
+
+def _content(kind: type, example: dict[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(name=kind.__name__)}
+    return {"content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    titles = "; or: ".join(title for code, title in KINDS.values() if code == status)
+    schema = {"$ref": _REF.format(name=ProblemDetails.__name__)}
+    return {"description": titles, "content": {"application/problem+json": {"schema": schema}}}
+
+
+_REQUEST_ID: Final = {
+    "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}}
+}
+_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "required": False,
+        "description": "Comes back with the answer; anything but a short plain word is replaced.",
+        "schema": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9._:-]+$"},
+    },
+    {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "required": False,
+        "description": "Milliseconds from the arrival of the request; a decision that cannot be had by then is the "
+        "policy's fallback, and says so.",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60000},
+    },
+]

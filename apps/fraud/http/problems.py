@@ -1,0 +1,104 @@
+"""What goes wrong, as RFC 9457 problem details that name the field."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+CONTENT_TYPE: Final = b"application/problem+json"
+
+KINDS: Final[dict[str, tuple[int, str]]] = {
+    "malformed-request": (400, "The request is not what the header or the JSON grammar asks for"),
+    "unauthorized": (401, "An API key is needed"),
+    "not-found": (404, "Nothing is here"),
+    "method-not-allowed": (405, "The method is not allowed here"),
+    "too-slow": (408, "The request took too long to come in"),
+    "too-large": (413, "The body is too large"),
+    "unsupported-media-type": (415, "The body must be application/json"),
+    "invalid-field": (422, "A field is not what it should be"),
+    "head-too-large": (431, "The request's head is too large"),
+    "internal": (500, "The service failed"),
+    "overloaded": (503, "The service has more to do than it can"),
+    "state-unavailable": (503, "The state cannot be written"),
+}
+"""The last part of `type` -> status and title."""
+
+
+class FieldError(msgspec.Struct, frozen=True, kw_only=True):
+    """pointer: the field in the body, as an RFC 6901 JSON Pointer in a URI fragment."""
+
+    pointer: str
+    detail: str
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body. errors: for a body that is JSON but not what the schema says; header: the header at fault."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: tuple[FieldError, ...] = ()
+    header: str = ""
+
+
+class ProblemError(Exception):
+    """Raised anywhere while a request is answered. headers: of the answer."""
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        header: str = "",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.status, self.title = KINDS[kind]
+        self.detail = detail
+        self.errors = () if pointer is None else (FieldError(pointer=pointer, detail=detail),)
+        self.header = header
+        self.headers = headers
+
+    def encode(self, request_id: str) -> bytes:
+        return msgspec.json.encode(
+            ProblemDetails(
+                type=f"urn:featherweight:problem:{self.kind}",
+                title=self.title,
+                status=self.status,
+                detail=self.detail,
+                request_id=request_id,
+                errors=self.errors,
+                header=self.header,
+            )
+        )
+
+
+_PATH = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
+_FIELD = re.compile(r"(?:required|unknown) field `(?P<name>.*?)`")
+_STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
+
+
+def explain_decoding(error: Exception) -> ProblemError:
+    """The problem behind an error of msgspec: the field's pointer comes out of the message, which says
+    ``Expected `float` >= 0 - at `$.transactions[3].amount` ``. Pure, and never repeats a value of the request."""
+    if not isinstance(error, msgspec.ValidationError):
+        return ProblemError("malformed-request", f"the body is not JSON: {error}")
+    text = str(error)
+    place = _PATH.search(text)
+    steps = [step["name"] or step["index"] for step in _STEP.finditer(place["path"])] if place else []
+    said = text[: place.start()] if place else text
+    named = _FIELD.search(said)
+    if named:
+        steps.append(named["name"])
+    pointer = "#" + "".join(f"/{_escape(step)}" for step in steps if step != "...")
+    return ProblemError("invalid-field", f"{'.'.join(steps) or 'the body'}: {said}", pointer=pointer)
+
+
+def _escape(step: Any) -> str:
+    return str(step).replace("~", "~0").replace("/", "~1")

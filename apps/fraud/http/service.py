@@ -1,0 +1,256 @@
+"""What the endpoints do, without HTTP: score, learn, keep the state, let another artifact take over.
+
+Everything runs on the event loop's thread: a decision takes microseconds, less than handing it to another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from apps.fraud.features import CATALOGUE
+from apps.fraud.http.access import read_keys
+from apps.fraud.http.forms import LabelRequest, ScoreRequest
+from apps.fraud.http.problems import ProblemError
+from apps.fraud.live import LiveModel
+from apps.fraud.metrics import ScoringMetrics
+from apps.fraud.pipeline import FeatureEngine, Pipeline
+from apps.fraud.policy import fall_back
+from apps.fraud.store import Store
+from apps.fraud.transactions import Decision
+from core.errors import OutputError, UsageError
+
+CHUNK_ROWS: Final = 64
+"""So many rows of a batch are decided before others have their turn."""
+PENDING_ROWS: Final = 20_000
+"""Rows that wait in batches; more are turned away: they could not be decided within a few tenths of a second."""
+TICK_S: Final = 0.1
+SYNC_S: Final = 0.2
+EXPIRE_S: Final = 300.0
+JOURNAL_BYTES: Final = 64 << 20
+"""From here on a snapshot is written, which takes a moment: some 400,000 transactions, read again in seconds."""
+RETRY: Final = ((b"retry-after", b"1"),)
+log = logging.getLogger("featherweight.fraud")
+
+
+class Service:
+    """Owned by one thread. store: None keeps histories in memory only."""
+
+    def __init__(
+        self, live: LiveModel, store: Store | None, *, keys_file: Path | None, deadline_ms: float | None
+    ) -> None:
+        self.live = live
+        self.store = store
+        engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days)
+        self.pipeline = Pipeline(live.scorer, engine)
+        self.keys = read_keys(keys_file) if keys_file else ()
+        self.deadline_ms = deadline_ms
+        self.pending_rows = 0
+        self.refused_connections = 0
+        self.fault = ""
+        """Why the state cannot be kept just now, or empty."""
+        self.metrics = ScoringMetrics(self._gauges(), lambda: self.pipeline.scorer.model)
+        self._keys_file = keys_file
+        self._rows = np.zeros((CHUNK_ROWS, len(CATALOGUE)), np.float32)
+
+    def score(self, request: ScoreRequest, due: float) -> Decision:
+        """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
+        when no score can be had decides. Raises ProblemError."""
+        pipeline = self.pipeline
+        if isinstance(request.features, dict):
+            row = self._given(request.features, "#/features")
+            decision = pipeline.scorer.decide(request, row) if time.perf_counter() <= due else self._fall_back(request)
+        else:
+            self._check_stateful("#/features")
+            if self.store is not None:
+                self._keep(self.store, [request])
+            if time.perf_counter() <= due:
+                decision = pipeline.process(request)
+            else:
+                decision = self._fall_back(request, duplicate=pipeline.engine.advance(request))
+        self.metrics.decided(decision)
+        return decision
+
+    async def score_batch(self, requests: Sequence[ScoreRequest], due: float) -> list[Decision]:
+        """In order; every CHUNK_ROWS other requests have their turn. Raises ProblemError before anything is counted, but
+        for a disk that fills up meanwhile."""
+        given = self._check_batch(requests)
+        self._admit(len(requests))
+        decisions: list[Decision] = []
+        try:
+            for start in range(0, len(requests), CHUNK_ROWS):
+                if start:
+                    await asyncio.sleep(0)
+                decisions += self._score_chunk(
+                    requests[start : start + CHUNK_ROWS], given[start : start + CHUNK_ROWS], due
+                )
+        finally:
+            self.pending_rows -= len(requests)
+        return decisions
+
+    def learn(self, labels: Sequence[LabelRequest]) -> tuple[int, int]:
+        """(learned, unknown). Raises ProblemError."""
+        self._check_stateful("#/labels")
+        if self.store is not None:
+            self._keep(self.store, labels)
+        learned = sum(self.pipeline.learn(label) for label in labels)
+        self.metrics.labels["yes"] += learned
+        self.metrics.labels["no"] += len(labels) - learned
+        return learned, len(labels) - learned
+
+    def reload(self) -> None:
+        """Read the keys and look for another artifact: what SIGHUP asks for. What is broken is refused and logged."""
+        self.live.ask()
+        if self._keys_file is not None:
+            try:
+                self.keys = read_keys(self._keys_file)
+            except UsageError as error:
+                log.error("the old API keys stay: %s", error)
+
+    async def keep_up(self) -> None:
+        """What has its time: another artifact, bytes brought to the disk, snapshots. Runs until cancelled."""
+        synced = expired = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self.live.poll():
+                self.pipeline.scorer = self.live.scorer
+            now = time.monotonic()
+            if self.store is not None and now - synced >= SYNC_S:
+                synced = now
+                await self._attempt_sync(self.store)
+            if now - expired >= EXPIRE_S:
+                expired = now
+                self.pipeline.engine.customers.expire()
+                self.pipeline.engine.terminals.expire()
+            if self.store is not None and self.store.journal_bytes > JOURNAL_BYTES:
+                self._attempt_snapshot(self.store)
+
+    def close(self) -> None:
+        """Write what the next start needs."""
+        if self.store is not None:
+            self._attempt_snapshot(self.store)
+            self.store.close()
+        self.live.close()
+
+    def _gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
+        engine, store = self.pipeline.engine, self.store
+        gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "customers": ("Customers with a history.", lambda: len(engine.customers)),
+            "terminals": ("Terminals with a history.", lambda: len(engine.terminals)),
+            "histories_bytes": ("Memory of all histories.", lambda: histories_bytes(engine)),
+            "pending_rows": ("Rows of batches that wait.", lambda: self.pending_rows),
+            "refused_connections": ("Connections turned away.", lambda: self.refused_connections),
+            "artifact_swaps": ("Artifacts that took over.", lambda: self.live.swaps),
+            "artifacts_refused": ("Artifacts that were refused.", lambda: self.live.refused),
+            "unready": ("1 while the state cannot be written.", lambda: float(bool(self.fault))),
+        }
+        if store is not None:
+            gauges["journal_bytes"] = ("What the next start would have to read again.", lambda: store.journal_bytes)
+        return gauges
+
+    def _score_chunk(
+        self, requests: Sequence[ScoreRequest], given: Sequence[npt.NDArray[np.float32] | None], due: float
+    ) -> list[Decision]:
+        stateful = [request for request, row in zip(requests, given, strict=True) if row is None]
+        if self.store is not None and stateful:
+            self._keep(self.store, stateful)
+        engine, scorer, catalogue, duplicates = self.pipeline.engine, self.pipeline.scorer, self._rows, []
+        for index, (request, row) in enumerate(zip(requests, given, strict=True)):
+            duplicates.append(row is None and engine.advance(request))
+            catalogue[index] = engine.row
+        if time.perf_counter() > due:
+            decisions = [self._fall_back(r, duplicate=d) for r, d in zip(requests, duplicates, strict=True)]
+        else:
+            rows = self._fill(catalogue[: len(requests)], given)
+            decisions = scorer.decide_batch(list(requests), rows, duplicates)
+        for decision in decisions:
+            self.metrics.decided(decision)
+        return decisions
+
+    def _fill(
+        self, catalogue: npt.NDArray[np.float32], given: Sequence[npt.NDArray[np.float32] | None]
+    ) -> npt.NDArray[np.float32]:
+        """The program's columns: out of the catalogue's, or as they were given."""
+        scorer = self.pipeline.scorer
+        if all(row is None for row in given):
+            return catalogue[:, scorer.columns]
+        return np.stack([catalogue[i, scorer.columns] if row is None else row for i, row in enumerate(given)])
+
+    def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[npt.NDArray[np.float32] | None]:
+        given: list[npt.NDArray[np.float32] | None] = []
+        for index, request in enumerate(requests):
+            pointer = f"#/transactions/{index}/features"
+            if isinstance(request.features, dict):
+                given.append(self._given(request.features, pointer))
+            else:
+                self._check_stateful(pointer)
+                given.append(None)
+        return given
+
+    def _given(self, features: dict[str, float | None], pointer: str) -> npt.NDArray[np.float32]:
+        names = self.pipeline.scorer.schema.names
+        if len(features) != len(names) or any(name not in features for name in names):
+            absent = [name for name in names if name not in features]
+            what = f"lacks {', '.join(absent[:5])}" if absent else f"has {len(features)} values"
+            raise ProblemError(
+                "invalid-field", f"features: {what}; the model takes {', '.join(names)}", pointer=pointer
+            )
+        return np.array([np.nan if features[name] is None else features[name] for name in names], np.float32)
+
+    def _check_stateful(self, pointer: str) -> None:
+        schema = self.pipeline.scorer.schema
+        if schema.source == "given":
+            raise ProblemError(
+                "invalid-field",
+                f"features: the model keeps no histories; give its columns {', '.join(schema.names)}",
+                pointer=pointer,
+            )
+
+    def _admit(self, rows: int) -> None:
+        if self.pending_rows + rows > PENDING_ROWS and self.pending_rows:
+            raise ProblemError("overloaded", f"{self.pending_rows} rows wait; try again later", headers=RETRY)
+        self.pending_rows += rows
+
+    def _fall_back(self, request: ScoreRequest, *, duplicate: bool = False) -> Decision:
+        decision = fall_back(request, self.pipeline.scorer.rule, self.pipeline.scorer.model)
+        return replace(decision, duplicate=True) if duplicate else decision
+
+    def _keep(self, store: Store, events: Sequence[ScoreRequest] | Sequence[LabelRequest]) -> None:
+        try:
+            store.record(events)
+            self.fault = ""
+        except OutputError as error:
+            self._complain(error)
+            raise ProblemError(
+                "state-unavailable", "the state cannot be written; nothing was counted", headers=RETRY
+            ) from error
+
+    async def _attempt_sync(self, store: Store) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, store.sync)
+        except OutputError as error:
+            self._complain(error)
+
+    def _attempt_snapshot(self, store: Store) -> None:
+        """One that cannot be written is logged; the journal has everything all the same."""
+        try:
+            store.snapshot()
+        except OutputError as error:
+            self._complain(error)
+
+    def _complain(self, error: OutputError) -> None:
+        if self.fault != str(error):
+            log.error("%s", error)
+        self.fault = str(error)
+
+
+def histories_bytes(engine: FeatureEngine) -> int:
+    return engine.customers.used_bytes + engine.terminals.used_bytes
