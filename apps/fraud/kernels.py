@@ -185,7 +185,8 @@ def deviation(events: Words, cents: int) -> float:
         squares += float(paid) * float(paid)
     mean = total / count
     spread = math.sqrt(max(squares / count - mean * mean, 0.0))
-    return (cents - origin - mean) / max(spread, 100.0)
+    result: float = (cents - origin - mean) / max(spread, 100.0)
+    return result
 
 
 @_compiled

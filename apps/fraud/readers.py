@@ -1,0 +1,151 @@
+"""Transactions and labels from files: the Fraud Detection Handbook's and the ULB cards' Parquet, JSON lines and Parquet
+of our own form. All of them stream, but the cards, which are small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apps.fraud.transactions import Label, Transaction
+from core.errors import DataError
+
+Row = TypeVar("Row", Transaction, Label)
+
+LONGEST_LINE = 64 * 1024
+"""Bytes; a longer line is no transaction."""
+BATCH_ROWS = 4096
+
+HANDBOOK_COLUMNS = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
+CARD_FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is none. line: 1-based (of Parquet: the row); reason: without the row's content."""
+
+    source: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The ULB cards: features float32 [N, 30] in the order of CARD_FEATURES, labels int8 [N] (1 is fraud), time_s
+    int64 [N] since the first transaction, amounts float64 [N]. In the order of time."""
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int8]
+    time_s: npt.NDArray[np.int64]
+    amounts: npt.NDArray[np.float64]
+
+
+def read_rows(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
+    """The transactions (or labels) of a file: Parquet by its first bytes, else JSON lines. Memory is bounded. Raises
+    DataError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PAR1":
+                yield from _read_parquet(path, kind)
+            else:
+                file.seek(0)
+                yield from read_lines(file, str(path), kind)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_lines(file: BinaryIO, source: str, kind: type[Row]) -> Iterator[Row | Rejected]:
+    """JSON lines of an open file, or of standard input; blank lines are skipped."""
+    decoder = msgspec.json.Decoder(kind)
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LONGEST_LINE)
+            yield Rejected(source, number, f"longer than {LONGEST_LINE} bytes")
+        elif line.strip():
+            try:
+                yield decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                yield Rejected(source, number, _describe(error))
+
+
+def _read_parquet(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
+    """Columns are the fields of `kind`; others are left unread."""
+    number = 0
+    for batch in _batches(path, kind.__struct_fields__):
+        for row in batch.to_pylist():
+            number += 1
+            try:
+                yield msgspec.convert(row, kind)
+            except msgspec.ValidationError as error:
+                yield Rejected(str(path), number, _describe(error))
+
+
+def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
+    """The handbook's transactions, in the order of time, each with whether it is a fraud; `labels.label_later` makes
+    a stream of them. Raises DataError for a file that is not theirs."""
+    for batch in _batches(path, HANDBOOK_COLUMNS):
+        ids, times, customers, terminals, amounts, frauds = (
+            batch.column(HANDBOOK_COLUMNS[0]),
+            batch.column(HANDBOOK_COLUMNS[1]).cast(pa.timestamp("ms")).cast(pa.int64()),
+            *(batch.column(name) for name in HANDBOOK_COLUMNS[2:]),
+        )
+        columns = (column.to_pylist() for column in (ids, times, customers, terminals, amounts, frauds))
+        for identity, time_ms, customer, terminal, amount, fraud in zip(*columns, strict=True):
+            yield (
+                Transaction(
+                    transaction_id=str(identity),
+                    customer_id=str(customer),
+                    terminal_id=str(terminal),
+                    time_ms=time_ms,
+                    amount=amount,
+                ),
+                bool(fraud),
+            )
+
+
+def read_cards(path: Path) -> Cards:
+    """The ULB card data. Raises DataError for a file that is not it."""
+    table = pa.Table.from_batches(list(_batches(path, (*CARD_FEATURES, "Class"))))
+    columns = [table.column(name).to_numpy() for name in CARD_FEATURES]
+    time_s = columns[0].astype(np.int64)
+    order = np.argsort(time_s, kind="stable")
+    return Cards(
+        features=np.stack(columns, axis=1).astype(np.float32)[order],
+        labels=table.column("Class").to_numpy().astype(np.int8)[order],
+        time_s=time_s[order],
+        amounts=columns[-1].astype(np.float64)[order],
+    )
+
+
+def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Raises DataError for what is not Parquet or lacks a column."""
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise DataError(f"{path}: has no column {', '.join(missing)}; expected {', '.join(columns)}")
+            yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _describe(error: Exception) -> str:
+    """msgspec says what is wrong and in which field, never the value."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
