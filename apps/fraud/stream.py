@@ -1,0 +1,278 @@
+"""The two keyed stages of the stream, over batches of records: messages in, records out. It knows no Kafka client.
+
+    transactions, labels (partition p: some customers)
+      -> stage 1, customer histories of p  -> repartition (partition q: some terminals)
+      -> stage 2, terminal histories of q, score -> decisions, alerts
+
+Whoever has partition p of one topic has it of all (`Shard`). What stage 1 gives goes to stage 2 directly where this
+process has the terminal's partition too, and through the repartition topic where it has not. Everything that one call
+of `process` gives back belongs into one transaction, together with the offsets of what it was given.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, assert_never
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
+from apps.fraud.records import Record
+from apps.fraud.scoring import Scorer
+from apps.fraud.state import CustomerHistories, TerminalHistories, identify
+from apps.fraud.transactions import Label, Transaction
+from core.errors import ArtifactError
+
+Rows = npt.NDArray[np.float32]
+Value = TypeVar("Value")
+Source = Literal["transactions", "labels", "repartition"]
+
+MESSAGE_BYTES = 16_384
+"""The longest transaction or label that is read."""
+FORWARDED_AT_ONCE = 500
+"""Transactions in one repartition record: even with the longest identifiers it stays below a broker's usual 1 MB."""
+EXPIRE_EVERY = 200_000
+"""Transactions between two searches for histories that no window reaches any more."""
+SPLIT = len(CUSTOMER_FEATURES)
+"""A row is the customer's features up to here, then the terminal's."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What one partition of a topic has brought."""
+
+    source: Source
+    partition: int
+    offsets: Sequence[int]
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A message that is none, for the dead-letter topic. reason never quotes the message."""
+
+    source: Source
+    partition: int
+    offset: int
+    reason: str
+    content: bytes | None
+
+
+@dataclass
+class Outgoing:
+    """Records by partition. Decisions and alerts stand in the partition of the same number as their transactions."""
+
+    decisions: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    alerts: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    repartition: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    customers: dict[int, Sequence[Record]] = field(default_factory=dict)
+    terminals: dict[int, Sequence[Record]] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
+    """A repartition record: what stage 1 has for one partition of terminals. source: the transactions' partition;
+    rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already."""
+
+    version: Literal[1] = 1
+    source: int
+    labels: list[Label]
+    transactions: list[Transaction]
+    rows: bytes
+    seen: list[bool]
+
+
+class Shard:
+    """The histories of one partition: its customers' and its terminals'."""
+
+    def __init__(self, delay_days: float) -> None:
+        self.customers = CustomerHistories(delay_days)
+        self.terminals = TerminalHistories(delay_days)
+
+
+class Stream:
+    """Used by one thread. partitions: how many every keyed topic has; shards: those that this process has now."""
+
+    def __init__(self, partitions: int) -> None:
+        self.shards: dict[int, Shard] = {}
+        self._partitions = partitions
+        self._until_expiry = EXPIRE_EVERY
+
+    def process(self, arrived: Sequence[Arrived], scorer: Scorer) -> Outgoing:
+        """Labels before transactions, what was forwarded before both: the older before the younger.
+
+        After an exception the histories are no longer those of the last batch: throw the shards away and restore."""
+        out = Outgoing()
+        ready = _Ready()
+        for source in ("repartition", "labels", "transactions"):
+            for batch in arrived:
+                if batch.source == source:
+                    self._advance(batch, out, ready)
+        ready.decide(scorer, out)
+        self._drain(out)
+        return out
+
+    def _advance(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
+        match batch.source:
+            case "transactions":
+                self._transact(batch, out, ready)
+            case "labels":
+                self._learn(batch, out, ready)
+            case "repartition":
+                for forwarded in decode_messages(batch, _decode_forwarded, out.rejected, limit=None):
+                    self._finish(batch.partition, forwarded, ready)
+            case _:
+                assert_never(batch.source)
+
+    def _transact(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
+        transactions = decode_messages(batch, _decode_transaction, out.rejected)
+        rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
+        seen: list[bool] = []
+        routes: dict[int, list[int]] = defaultdict(list)
+        advance = self.shards[batch.partition].customers.advance
+        for index, transaction in enumerate(transactions):
+            terminal = identify(transaction.terminal_id)
+            identity = identify(transaction.transaction_id)
+            routes[terminal % self._partitions].append(index)
+            seen.append(
+                advance(
+                    transaction.customer_id,
+                    identity,
+                    transaction.time_ms,
+                    transaction.cents,
+                    terminal,
+                    rows[index],
+                )
+            )
+        for target, chosen in routes.items():
+            for start in range(0, len(chosen), FORWARDED_AT_ONCE):
+                part = chosen[start : start + FORWARDED_AT_ONCE]
+                forwarded = Forwarded(
+                    source=batch.partition,
+                    labels=[],
+                    transactions=[transactions[index] for index in part],
+                    rows=rows[part].astype("<f4").tobytes(),
+                    seen=[seen[index] for index in part],
+                )
+                self._pass_on(target, forwarded, out, ready)
+
+    def _learn(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
+        routes: dict[int, list[Label]] = defaultdict(list)
+        learn = self.shards[batch.partition].customers.learn
+        for label in decode_messages(batch, _decode_label, out.rejected):
+            learn(label.customer_id, identify(label.transaction_id), label.is_fraud)
+            routes[identify(label.terminal_id) % self._partitions].append(label)
+        for target, labels in routes.items():
+            for start in range(0, len(labels), FORWARDED_AT_ONCE):
+                part = labels[start : start + FORWARDED_AT_ONCE]
+                forwarded = Forwarded(source=batch.partition, labels=part, transactions=[], rows=b"", seen=[])
+                self._pass_on(target, forwarded, out, ready)
+
+    def _pass_on(self, target: int, forwarded: Forwarded, out: Outgoing, ready: _Ready) -> None:
+        if target in self.shards:
+            self._finish(target, forwarded, ready)
+        else:
+            out.repartition[target].append((None, msgspec.msgpack.encode(forwarded)))
+
+    def _finish(self, partition: int, forwarded: Forwarded, ready: _Ready) -> None:
+        """Stage 2, up to the score."""
+        terminals = self.shards[partition].terminals
+        for label in forwarded.labels:
+            terminals.learn(label.terminal_id, identify(label.transaction_id), label.is_fraud)
+        rows: Rows = np.zeros((len(forwarded.transactions), len(CATALOGUE)), np.float32)
+        rows[:, :SPLIT] = np.frombuffer(forwarded.rows, "<f4").reshape(-1, SPLIT)
+        for transaction, row in zip(forwarded.transactions, rows[:, SPLIT:], strict=True):
+            terminals.advance(
+                transaction.terminal_id,
+                identify(transaction.transaction_id),
+                transaction.time_ms,
+                transaction.cents,
+                identify(transaction.customer_id),
+                row,
+            )
+        ready.add(forwarded, rows)
+        self._until_expiry -= len(rows)
+
+    def _drain(self, out: Outgoing) -> None:
+        if self._until_expiry <= 0:
+            self._until_expiry = EXPIRE_EVERY
+            for shard in self.shards.values():
+                shard.customers.expire()
+                shard.terminals.expire()
+        for partition, shard in self.shards.items():
+            out.customers[partition] = shard.customers.drain()
+            out.terminals[partition] = shard.terminals.drain()
+
+
+class _Ready:
+    """Transactions whose features are complete, in the order in which they will be decided."""
+
+    def __init__(self) -> None:
+        self._transactions: list[Transaction] = []
+        self._seen: list[bool] = []
+        self._sources: list[int] = []
+        self._rows: list[Rows] = []
+
+    def add(self, forwarded: Forwarded, rows: Rows) -> None:
+        self._transactions += forwarded.transactions
+        self._seen += forwarded.seen
+        self._sources += [forwarded.source] * len(rows)
+        self._rows.append(rows)
+
+    def decide(self, scorer: Scorer, out: Outgoing) -> None:
+        if not self._transactions:
+            return
+        rows = np.concatenate(self._rows)[:, scorer.columns]
+        encode = msgspec.json.Encoder().encode
+        decisions = scorer.decide_batch(self._transactions, rows, self._seen)
+        for source, decision in zip(self._sources, decisions, strict=True):
+            record = (decision.customer_id.encode(), encode(decision))
+            out.decisions[source].append(record)
+            if decision.outcome != "approve":
+                out.alerts[source].append(record)
+
+
+_decode_transaction = msgspec.json.Decoder(Transaction).decode
+_decode_label = msgspec.json.Decoder(Label).decode
+_forwarded = msgspec.msgpack.Decoder(Forwarded)
+
+
+def _decode_forwarded(content: bytes) -> Forwarded:
+    forwarded = _forwarded.decode(content)
+    count = len(forwarded.transactions)
+    if len(forwarded.seen) != count or len(forwarded.rows) != 4 * SPLIT * count or forwarded.source < 0:
+        raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
+    return forwarded
+
+
+def decode_messages(
+    batch: Arrived, decode: Callable[[bytes], Value], rejected: list[Rejected], *, limit: int | None = MESSAGE_BYTES
+) -> list[Value]:
+    """What can be decoded, in order; the rest goes to `rejected`."""
+    values: list[Value] = []
+    for offset, content in zip(batch.offsets, batch.values, strict=True):
+        try:
+            if content is None:
+                reason = "the message has no value"
+            elif limit is not None and len(content) > limit:
+                reason = f"{len(content)} bytes; at most {limit} are read"
+            else:
+                values.append(decode(content))
+                continue
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        rejected.append(Rejected(batch.source, batch.partition, offset, reason, content))
+    return values
+
+
+def check_source(scorer: Scorer) -> None:
+    """Raise ArtifactError for a model whose features this app does not compute: a stream brings transactions only."""
+    if scorer.schema.source != "histories":
+        raise ArtifactError(
+            f"{scorer.model}: features.json says that the caller brings the features (source "
+            f"{scorer.schema.source!r}); a stream needs a model whose features are computed from histories"
+        )
