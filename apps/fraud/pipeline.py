@@ -51,3 +51,13 @@ class Pipeline:
 
     def learn(self, label: Label) -> bool:
         return self.engine.learn(label)
+
+
+def warm_up(delay_days: float) -> None:
+    """Let everything that is compiled at its first use be compiled now, on histories that are thrown away."""
+    engine = FeatureEngine(delay_days)
+    engine.advance(Transaction(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, amount=1.0))
+    engine.learn(Label(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, is_fraud=True))
+    for histories in (engine.customers, engine.terminals):
+        histories.expire()
+        histories.drain()

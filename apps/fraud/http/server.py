@@ -22,6 +22,7 @@ from apps.fraud.http.app import create_app
 from apps.fraud.http.problems import CONTENT_TYPE, ProblemError
 from apps.fraud.http.service import RETRY, Service
 from apps.fraud.live import LiveModel
+from apps.fraud.pipeline import warm_up
 from apps.fraud.store import open_store
 from core.errors import FeatherweightError, UsageError
 
@@ -74,6 +75,7 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
 def open_service(settings: Settings) -> Service:
     live = LiveModel(settings.model, settings.backend)
     try:
+        warm_up(live.scorer.schema.delay_days)
         store = open_store(settings.state, live.scorer.schema.delay_days) if settings.state else None
         return Service(live, store, keys_file=settings.keys, deadline_ms=settings.deadline_ms)
     except FeatherweightError:

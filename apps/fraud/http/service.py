@@ -80,8 +80,8 @@ class Service:
         return decision
 
     async def score_batch(self, requests: Sequence[ScoreRequest], due: float) -> list[Decision]:
-        """In order; every CHUNK_ROWS other requests have their turn. Raises ProblemError before anything is counted, but
-        for a disk that fills up meanwhile."""
+        """In order; every CHUNK_ROWS other requests have their turn. Raises ProblemError before anything is counted,
+        unless a disk fills up meanwhile."""
         given = self._check_batch(requests)
         self._admit(len(requests))
         decisions: list[Decision] = []
