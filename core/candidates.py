@@ -21,10 +21,11 @@ from core.errors import OutputError
 from core.export import export
 from core.model import Model, StepRecord
 from core.passes.prune_channels import prune_channels
+from core.passes.prune_trees import prune_trees
 from core.passes.prune_weights import prune_weights
 from core.passes.quantize import quantize
 from core.passes.recover import recover
-from core.passes.steps import PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
+from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
 from core.recipe import Candidate, Recipe, describe
 from core.task import Task
@@ -47,7 +48,7 @@ class Built:
 
 @dataclass(frozen=True)
 class _Stage:
-    """A network after the first steps of a chain."""
+    """A model after the first steps of a chain."""
 
     model: Model
     records: tuple[StepRecord, ...] = ()
@@ -62,10 +63,9 @@ class Workshop:
         self._source = {"task": recipe.source.task, **dict(recipe.source.settings)}
         self._stages: dict[tuple[Step, ...], _Stage] = {(): _Stage(task.baseline)}
         self._exported: dict[tuple[Step, ...], Built] = {}
-        self._origin = _digest_network(task.baseline.network)
 
     def build(self, candidate: Candidate) -> Built:
-        """Raises what the passes raise: UsageError for a network that a step cannot treat, DataError without data."""
+        """Raises what the passes raise: UsageError for a model that a step cannot treat, DataError without data."""
         steps = candidate.steps
         last = steps[-1] if steps else None
         if isinstance(last, QuantizeStep):
@@ -76,7 +76,7 @@ class Workshop:
         return self._export(steps)
 
     def baseline(self) -> Program:
-        """The unpruned network as an fp32 program."""
+        """The unpruned model as an fp32 program."""
         return self._export(()).program
 
     def _export(self, steps: tuple[Step, ...]) -> Built:
@@ -100,6 +100,9 @@ class Workshop:
                 return prune_channels(before.model, step)
             case PruneWeightsStep() as step:
                 return prune_weights(before.model, step)
+            case PruneTreesStep() as step:
+                batches = self._task.calibration_batches(step.calibration_samples, self._seed)
+                return prune_trees(before.model, step, batches)
             case RecoverStep() as step:
                 return self._recover(before, step, steps)
             case QuantizeStep():
@@ -108,8 +111,9 @@ class Workshop:
                 assert_never(never)
 
     def _recover(self, before: _Stage, step: RecoverStep, steps: tuple[Step, ...]) -> tuple[Model, StepRecord]:
+        teacher = self._task.baseline.module(step.kind)
         lineage = [describe(one) for one in steps]
-        kept = self._work / f"recovered-{self._key(steps)[:16]}.safetensors"
+        kept = self._work / f"recovered-{self._key(teacher, steps)[:16]}.safetensors"
         found = _read_recovered(kept, before.model, step)
         if found is not None:
             self._progress(f"{' > '.join(lineage)} (kept from an earlier run)", 1, 1)
@@ -118,7 +122,7 @@ class Workshop:
         model, record = recover(
             before.model,
             step,
-            self._task.baseline.network,
+            teacher,
             lambda epoch: self._task.training_batches(epoch, self._seed),
             keep_zeros=before.sparse,
             on_step=lambda done, total, loss: self._progress(" > ".join(lineage), done, total),
@@ -126,10 +130,10 @@ class Workshop:
         _write_recovered(kept, model, record)
         return model, record
 
-    def _key(self, steps: tuple[Step, ...]) -> str:
+    def _key(self, origin: nn.Module, steps: tuple[Step, ...]) -> str:
         """Fixes the network that these steps lead to: the weights they start from, the data's order and themselves."""
         chain = [{"kind": step.kind, **asdict(step)} for step in steps]
-        key = {"origin": self._origin, "source": self._source, "seed": self._seed, "steps": chain}
+        key = {"origin": _digest_network(origin), "source": self._source, "seed": self._seed, "steps": chain}
         text = json.dumps(key, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -143,7 +147,9 @@ def _digest_network(network: nn.Module) -> str:
 
 
 def _write_recovered(path: Path, model: Model, record: StepRecord) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.module("recover").state_dict().items()
+    }
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +164,7 @@ def _read_recovered(path: Path, pruned: Model, step: RecoverStep) -> tuple[Model
     """The kept network, or None when there is none that can be read and fits; then it is trained again."""
     if not path.is_file():
         return None
-    network = copy.deepcopy(pruned.network)
+    network = copy.deepcopy(pruned.module(step.kind))
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])

@@ -1,4 +1,4 @@
-"""Model to Program: one small ONNX file, checked against the network that it came from."""
+"""Model to Program: one small ONNX file, checked against the network or the trees that it came from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
@@ -19,6 +20,9 @@ from core.errors import BackendError, UsageError
 from core.model import Model, StepRecord
 from core.program import Program
 from core.tensors import Tensors
+from core.trees.ensemble import Ensemble
+from core.trees.onnx_file import encode_trees
+from core.trees.predict import borderline_rows, predict
 
 OPSET = 20
 """What ONNX Runtime 1.23 and OpenVINO 2026 both read, with uint8 QuantizeLinear."""
@@ -28,26 +32,25 @@ TOLERANCE = 1e-3
 
 
 def export(model: Model) -> tuple[Program, StepRecord]:
-    """The network as an fp32 program whose first dimension is free.
+    """The model as an fp32 program whose first dimension is free.
 
-    The exporter's rules fold BatchNorm into the convolutions. Two random inputs run through network and program; the
-    largest difference is recorded. Raises UsageError when torch cannot export the network, BackendError when the
-    program does not give the network's outputs.
+    The exporter's rules fold BatchNorm into the convolutions; trees become one TreeEnsemble. Some inputs run through
+    model and program, of trees the thresholds themselves and NaN among them; the largest difference is recorded. Raises
+    UsageError when torch cannot export the network, BackendError when the program does not give the model's outputs.
     """
-    network = copy.deepcopy(model.network).cpu().float().eval()
-    try:
-        content = _exported(network, model)
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"export: {type(model.network).__name__} cannot become an ONNX program: {reason}") from error
-    program = Program(content, "fp32", model.inputs, model.outputs)
-    difference = _difference(network, program)
+    if isinstance(model.network, Ensemble):
+        program = Program(encode_trees(model.network), "fp32", model.inputs, model.outputs, "trees")
+        difference = _trees_difference(model.network, program)
+    else:
+        network = copy.deepcopy(model.network).cpu().float().eval()
+        program = Program(_exported(network, model), "fp32", model.inputs, model.outputs)
+        difference = _difference(network, program)
     if difference > TOLERANCE:
         raise BackendError(
-            f"export: the program's outputs differ from the network's by {difference:.2g} of their largest value, "
-            f"more than {TOLERANCE:g}; the network does something that the export does not keep"
+            f"export: the program's outputs differ from the model's by {difference:.2g} of their largest value, "
+            f"more than {TOLERANCE:g}; the model does something that the export does not keep"
         )
-    facts = {"file_bytes": len(content), "opset": OPSET, "max_relative_difference": difference}
+    facts = {"file_bytes": len(program.content), "opset": OPSET, "max_relative_difference": difference}
     return program, StepRecord("export", {}, facts)
 
 
@@ -73,6 +76,14 @@ def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _exported(network: nn.Module, model: Model) -> bytes:
+    try:
+        return _to_onnx(network, model)
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"export: {type(network).__name__} cannot become an ONNX program: {reason}") from error
+
+
+def _to_onnx(network: nn.Module, model: Model) -> bytes:
     batch = torch.export.Dim("batch", min=1)
     example = tuple(
         torch.full([2 if size is None else size for size in spec.shape], 0.5).to(getattr(torch, spec.dtype))
@@ -105,10 +116,7 @@ def _difference(network: nn.Module, program: Program) -> float:
         spec.name: generator.random([2 if size is None else size for size in spec.shape]).astype(spec.dtype)
         for spec in program.inputs
     }
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
-    found = session.run([spec.name for spec in program.outputs], dict(inputs))
+    found = _run(program, inputs)
     with torch.no_grad():
         expected = network(*(torch.from_numpy(inputs[spec.name]) for spec in program.inputs))
     wanted = (expected,) if isinstance(expected, Tensor) else tuple(expected)
@@ -116,6 +124,20 @@ def _difference(network: nn.Module, program: Program) -> float:
         float(np.abs(have - want.numpy()).max() / max(1.0, float(want.abs().max())))
         for have, want in zip(found, wanted, strict=True)
     )
+
+
+def _trees_difference(ensemble: Ensemble, program: Program) -> float:
+    rows = borderline_rows(ensemble, 256)
+    expected = predict(ensemble, rows)[:, None]
+    (found,) = _run(program, {program.inputs[0].name: rows})
+    return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
+
+
+def _run(program: Program, inputs: Tensors) -> list[npt.NDArray[np.float32]]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
+    return list(session.run([spec.name for spec in program.outputs], dict(inputs)))
 
 
 @contextlib.contextmanager

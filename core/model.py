@@ -1,22 +1,48 @@
-"""Model: a trained network with its tensor specs; it becomes a Program by export."""
+"""Model: a trained network or fitted trees with tensor specs; it becomes a Program by export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import nn
-
+from core.errors import UsageError
+from core.program import Kind
 from core.tensors import TensorSpec
+from core.trees.ensemble import Ensemble, tensor_specs
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class Model:
-    """network: an nn.Module in eval mode that takes the inputs in order and returns the outputs in order."""
+    """network: an nn.Module in eval mode that takes the inputs in order and returns the outputs in order, or trees,
+    which take `features` float32 [N, F] and return `score` float32 [N, 1]: see `trees_model`."""
 
-    network: nn.Module
+    network: nn.Module | Ensemble
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "trees" if isinstance(self.network, Ensemble) else "network"
+
+    def module(self, purpose: str) -> nn.Module:
+        """Raises UsageError for trees; `purpose` names the step that needs a network."""
+        if isinstance(self.network, Ensemble):
+            raise UsageError(f"{purpose} is for networks, but this model is trees; remove the step from the recipe")
+        return self.network
+
+    def ensemble(self, purpose: str) -> Ensemble:
+        """Raises UsageError for a network."""
+        if not isinstance(self.network, Ensemble):
+            raise UsageError(f"{purpose} is for trees, but this model is a network; remove the step from the recipe")
+        return self.network
+
+
+def trees_model(ensemble: Ensemble) -> Model:
+    return Model(ensemble, *tensor_specs(ensemble.features))
 
 
 @dataclass(frozen=True)

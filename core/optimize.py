@@ -79,7 +79,7 @@ def optimize(
     """`run_recipe` for a recipe and a task at hand; work: where recovered networks are kept."""
     check_out(out)
     card = _read_card(recipe.card)
-    runtimes = find_runtimes(recipe.measure, threads)
+    runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     work = work or Path("runs") / recipe.name / "work"
     workshop = Workshop(task, recipe, work, progress)
     made = _make_all(recipe, workshop)

@@ -52,6 +52,7 @@ from core.passes.steps import (
     Choice,
     Number,
     PruneChannelsStep,
+    PruneTreesStep,
     PruneWeightsStep,
     QuantizeStep,
     RecoverStep,
@@ -139,6 +140,8 @@ def describe(step: Step) -> str:
             said, text = {"ratio"}, f"prune channels {step.ratio!r}"
         case PruneWeightsStep():
             said, text = {"sparsity"}, f"prune weights {step.sparsity!r}"
+        case PruneTreesStep():
+            said, text = {"ratio"}, f"prune trees {step.ratio!r}"
         case RecoverStep():
             said, text = {"epochs"}, f"recover {step.epochs} epochs"
         case QuantizeStep():

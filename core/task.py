@@ -60,11 +60,13 @@ class Task(Protocol):
     """The baseline's own calibration, where it has one."""
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed)."""
+        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed). Asked by the step `recover`
+        alone, so a task whose model is trees need not have any."""
         ...
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
-        """Training inputs, unlabelled, in small batches, for the ranges of activations."""
+        """Training inputs, unlabelled, in small batches: for the ranges of activations, and of trees for what each part
+        of them does to the score. Fewer than `samples` where there are fewer."""
         ...
 
     def choosing(self) -> HeldOut:

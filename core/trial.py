@@ -25,7 +25,7 @@ from core.measure import (
     measure_size,
     measure_throughput,
 )
-from core.program import Precision, Program
+from core.program import Kind, Precision, Program
 from core.recipe import Candidate, Measure, Recipe
 from core.task import HeldOut, Probability, Sealed, Task
 from core.tensors import Tensors
@@ -38,7 +38,8 @@ _TIMED_INPUTS = 8
 
 @dataclass(frozen=True)
 class Runtimes:
-    """The backends that a recipe names and this host has, the conditions of every measurement, and what is missing."""
+    """The backends that a recipe names, that this host has and that run the model's kind; the conditions of every
+    measurement, and what is missing."""
 
     backends: Mapping[str, Backend]
     missing: Mapping[str, str]
@@ -49,20 +50,34 @@ class Runtimes:
     def conditions(self, backend: str, precision: Precision) -> Conditions:
         return Conditions(backend, precision, self.threads, host=self.host)
 
-    def supporting(self, precision: Precision) -> tuple[str, ...]:
-        return tuple(name for name, backend in self.backends.items() if precision in backend.probe().precisions)
+    def supporting(self, program: Program) -> tuple[str, ...]:
+        """Those that open it: a backend may say of a program that it is not for it (too large a network, say)."""
+        return tuple(name for name in self.backends if self._opens(name, program))
+
+    def _opens(self, name: str, program: Program) -> bool:
+        if not self.backends[name].probe().runs(program.kind, program.precision):
+            return False
+        try:
+            self.open(name, program).close()
+        except BackendUnavailableError:
+            return False
+        return True
 
     def open(self, backend: str, program: Program) -> Session:
         return self.backends[backend].open(program, threads=self.threads)
 
 
-def find_runtimes(measure: Measure, threads: int | None = None) -> Runtimes:
-    """Raises UsageError for a backend that nobody knows, BackendUnavailableError when this host has none of them."""
+def find_runtimes(measure: Measure, kind: Kind, threads: int | None = None) -> Runtimes:
+    """Raises UsageError for a backend that nobody knows, BackendUnavailableError when none of them runs models of this
+    kind here."""
     found = {name: find_backend(name) for name in measure.backends}
     answers = {name: backend.probe() for name, backend in found.items()}
     missing = {name: answer.reason for name, answer in answers.items() if not answer.available}
+    missing |= {
+        name: f"it runs no {kind}" for name, answer in answers.items() if answer.available and kind not in answer.kinds
+    }
     backends = {name: backend for name, backend in found.items() if name not in missing}
-    if not any("fp32" in answers[name].precisions for name in backends):
+    if not any(answers[name].runs(kind, "fp32") for name in backends):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or "none of them runs fp32"
         raise BackendUnavailableError(f"no backend of the recipe can run the baseline here ({reasons})")
     hardware = read_hardware()
@@ -133,7 +148,9 @@ class Bench:
         Raises UsageError when no backend runs any of them.
         """
         pairs = self._pairs(made)
-        plain = self.runtimes.supporting("fp32")
+        plain = self.runtimes.supporting(self.baseline_program)
+        if not plain:
+            raise UsageError(f"measure.backends: none of {', '.join(self.runtimes.backends)} opens the baseline")
         programs = {(BASELINE, backend): self.baseline_program for backend in plain}
         programs |= {(one.candidate.name, backend): program for one, program, backend in pairs}
         scores = self._score_all(programs, plain[0])
@@ -160,7 +177,8 @@ class Bench:
     def report(self, baseline: Measured, trial: Trial) -> tuple[Measured, Trial, Comparison]:
         """Both programs on the test cases, which run here and nowhere else; and their throughput and memory."""
         inputs = timed_inputs(self.held_out, self.recipe.measure.batch)
-        at = self.runtimes.supporting("fp32")[0] if baseline.latency is None else baseline.latency.conditions.backend
+        opened = self.runtimes.supporting(self.baseline_program)
+        at = opened[0] if baseline.latency is None else baseline.latency.conditions.backend
         self.progress("running the test cases", 0, 2)
         baseline = add_costs(baseline, self.baseline_program, at, self.runtimes, inputs)
         trial = replace(trial, measured=add_costs(trial.measured, trial.program, trial.backend, self.runtimes, inputs))
@@ -178,9 +196,7 @@ class Bench:
 
     def _pairs(self, made: Sequence[Made]) -> list[tuple[Made, Program, str]]:
         built = [(one, one.built.program) for one in made if one.built is not None]
-        pairs = [
-            (one, program, backend) for one, program in built for backend in self.runtimes.supporting(program.precision)
-        ]
+        pairs = [(one, program, backend) for one, program in built for backend in self.runtimes.supporting(program)]
         if not pairs:
             wanted = ", ".join(sorted({program.precision for _, program in built}))
             raise UsageError(

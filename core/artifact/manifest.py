@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from core.errors import ArtifactError
-from core.program import Precision
+from core.program import Kind, Precision
 from core.tensors import DType, TensorSpec
 
 FORMAT_VERSION = 1
@@ -62,6 +62,7 @@ class ProgramEntry(FileEntry, frozen=True, kw_only=True):
     """An ONNX file and the precision it runs in. A bf16 entry may name the same file as the fp32 entry."""
 
     precision: Precision
+    kind: Kind = "network"
 
 
 class Preference(_Struct, frozen=True, kw_only=True):

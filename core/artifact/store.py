@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec
 
@@ -59,7 +59,7 @@ class Artifact:
         found = by_precision.get(precision)
         if found is None and precision == "bf16" and "fp32" in by_precision:
             plain = by_precision["fp32"]
-            found = Program(plain.content, "bf16", plain.inputs, plain.outputs)
+            found = replace(plain, precision="bf16")
         if found is None:
             raise ArtifactError(f"{self.directory}: no {precision} program; it has {', '.join(self.precisions)}")
         return found
@@ -129,7 +129,7 @@ def _read(folder: Path, expected_sha256: str | None) -> Artifact:
         sealed={entry.file.removeprefix("sealed/"): contents[entry.file] for entry in manifest.sealed},
         evidence={entry.file: contents[entry.file] for entry in manifest.evidence},
         documents={entry.file: contents[entry.file] for entry in manifest.documents},
-        programs=tuple(Program(contents[e.file], e.precision, inputs, outputs) for e in manifest.programs),
+        programs=tuple(Program(contents[e.file], e.precision, inputs, outputs, e.kind) for e in manifest.programs),
     )
 
 

@@ -124,7 +124,13 @@ def _place_program(program: Program, files: dict[str, bytes]) -> ProgramEntry:
     # fp32 and bf16 are one file run in two ways: it is stored once.
     name = next((known for known, content in files.items() if content == program.content), name)
     files[name] = program.content
-    return ProgramEntry(file=name, sha256=program.sha256, bytes=len(program.content), precision=program.precision)
+    return ProgramEntry(
+        file=name,
+        sha256=program.sha256,
+        bytes=len(program.content),
+        precision=program.precision,
+        kind=program.kind,
+    )
 
 
 def _place(named: Mapping[str, bytes], files: dict[str, bytes]) -> tuple[FileEntry, ...]:

@@ -24,7 +24,7 @@ def prune_channels(model: Model, step: PruneChannelsStep) -> tuple[Model, StepRe
     (DepGraph, Fang et al., CVPR 2023). Widths that were multiples of `round_to` stay so. The layer that makes the
     outputs is left as wide as it was. Raises UsageError for a network whose graph cannot be followed.
     """
-    network = copy.deepcopy(model.network).eval()
+    network = copy.deepcopy(model.module(step.kind)).eval()
     example = example_inputs(model)
     before = _facts(network, example)
     shapes = _shapes(network, example)
@@ -47,7 +47,7 @@ def prune_channels(model: Model, step: PruneChannelsStep) -> tuple[Model, StepRe
 
 def example_inputs(model: Model, batch: int = 1) -> tuple[Tensor, ...]:
     """Inputs of the right shapes on the network's device, half of full scale everywhere."""
-    parameter = next(model.network.parameters())
+    parameter = next(model.module("prune-channels").parameters())
     return tuple(
         torch.full(
             [batch if size is None else size for size in spec.shape],

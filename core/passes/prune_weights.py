@@ -19,7 +19,7 @@ def prune_weights(model: Model, step: PruneWeightsStep) -> tuple[Model, StepReco
     One threshold for the whole network (Han et al., Learning both Weights and Connections, NeurIPS 2015); biases and
     normalization stay. A recovery that follows keeps the zeros. Raises UsageError for a network without weights.
     """
-    network = copy.deepcopy(model.network).eval()
+    network = copy.deepcopy(model.module(step.kind)).eval()
     weights = prunable_weights(network)
     if not weights:
         raise UsageError(f"prune-weights: {type(network).__name__} has no weight matrix or kernel")

@@ -1,6 +1,7 @@
 """Static int8 as ONNX QDQ with unsigned activations and signed weights per channel: fast in ONNX Runtime and OpenVINO.
 
 Signed activations are several times slower in ONNX Runtime on x86: its kernels multiply unsigned by signed bytes.
+Trees have int8 leaves instead: see `core.passes.quantize_trees`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from core.errors import DataError, UsageError
 from core.export import quiet, slim
 from core.model import StepRecord
+from core.passes.quantize_trees import quantize_trees
 from core.passes.steps import QuantizeStep
 from core.program import Program
 from core.tensors import Tensors
@@ -42,10 +44,13 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
     """`program` in the step's precision; `batches` are unlabelled inputs for the ranges of the activations.
 
     bf16 keeps the file: the backend does the arithmetic. For int8 one batch's activations are in memory at a time.
-    Raises UsageError for a program that is not fp32, DataError when there are no calibration inputs.
+    Raises UsageError for a program that is not fp32 and for trees in bf16, DataError when there are no calibration
+    inputs.
     """
     if program.precision != "fp32":
         raise UsageError(f"quantize: found a program in {program.precision}, expected fp32; quantize once only")
+    if program.kind == "trees":
+        return quantize_trees(program, step, batches)
     if step.precision == "bf16":
         cast = Program(program.content, "bf16", program.inputs, program.outputs)
         return cast, StepRecord(step.kind, asdict(step), {"file_bytes": len(cast.content)})

@@ -37,7 +37,9 @@ def recover(
     weights that are zero at zero. Runs on the GPU where torch has one. Raises DataError when there is not one batch.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = copy.deepcopy(model.network).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    network = (
+        copy.deepcopy(model.module(step.kind)).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
+    )
     mentor = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     estimate_batch_norm(network, batches(0))
     steps = count_batches(batches(0))

@@ -58,6 +58,16 @@ class PruneWeightsStep:
 
 
 @dataclass(frozen=True)
+class PruneTreesStep:
+    """Collapse the subtrees that the scores miss least, until `ratio` of all splits are gone; trees that become one
+    leaf leave. The leaves that stay are fitted anew to the scores of the unpruned trees, without labels."""
+
+    kind: ClassVar[str] = "prune-trees"
+    ratio: float = bounded(Number(0.001, 0.99))
+    calibration_samples: int = bounded(Number(1, 1_000_000, whole=True), default=20_000)
+
+
+@dataclass(frozen=True)
 class RecoverStep:
     """Fine-tune with the unpruned network as teacher."""
 
@@ -73,7 +83,8 @@ class RecoverStep:
 
 @dataclass(frozen=True)
 class QuantizeStep:
-    """int8: static quantization, calibrated on training inputs. bf16: the same file, run with bfloat16 arithmetic."""
+    """int8: static quantization, calibrated on training inputs; of trees, int8 leaves (the method plays no part there).
+    bf16: the same file, run with bfloat16 arithmetic; networks only."""
 
     kind: ClassVar[str] = "quantize"
     precision: Literal["int8", "bf16"] = bounded(Choice(("int8", "bf16")), default="int8")
@@ -85,7 +96,7 @@ class QuantizeStep:
     """Used by the method "percentile": the share of values that the range keeps, in percent."""
 
 
-Step = PruneChannelsStep | PruneWeightsStep | RecoverStep | QuantizeStep
+Step = PruneChannelsStep | PruneWeightsStep | PruneTreesStep | RecoverStep | QuantizeStep
 STEPS: dict[str, type[Step]] = {
-    step.kind: step for step in (PruneChannelsStep, PruneWeightsStep, RecoverStep, QuantizeStep)
+    step.kind: step for step in (PruneChannelsStep, PruneWeightsStep, PruneTreesStep, RecoverStep, QuantizeStep)
 }

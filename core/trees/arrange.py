@@ -63,7 +63,7 @@ def arrange(nodes: Nodes, features: int, base: float = 0.0, output: Output = "ma
     parents, a cycle, a feature that is not there, values or thresholds that are not numbers.
     """
     _check(nodes, features, base)
-    levels = _levels(nodes)
+    levels = levels_of(nodes)
     size = np.ones(len(nodes.feature), np.int64)
     for level in reversed(levels):
         splits = level[nodes.feature[level] != LEAF]
@@ -132,7 +132,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
         raise DataError("trees: a threshold, a leaf or the base is not a finite float32 number")
 
 
-def _levels(nodes: Nodes) -> list[npt.NDArray[np.int64]]:
+def levels_of(nodes: Nodes) -> list[npt.NDArray[np.int64]]:
     """Node numbers by depth. Ends, because no node has two parents and no root has one."""
     level = nodes.roots.astype(np.int64)
     levels = []

@@ -8,6 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from core.tensors import TensorSpec
+
+INPUT, OUTPUT = "features", "score"
+"""The names of the program's tensors."""
+
 LEAF = -1
 """In `feature`: this node is a leaf."""
 
@@ -23,8 +28,9 @@ class Ensemble:
     sum is: a margin (log-odds), or a probability (forests; then `value` is already divided by the number of trees),
     which the exported program turns into log-odds, so that every program's output `score` [N, 1] is a margin.
 
-    roots: int32 [trees], the first node of each tree; feature: int32, LEAF for leaves; threshold: float32; left, right:
-    int32, node numbers, greater than their parent's; missing_left: bool; value: float32, zero for splits.
+    roots: int32 [trees], the first node of each tree; feature: int32, LEAF for leaves; threshold: float32, zero for
+    leaves; left, right: int32, node numbers, greater than their parent's, LEAF for leaves; missing_left: bool; value:
+    float32, zero for splits. Made by `core.trees.arrange`, which checks all of it.
     """
 
     features: int
@@ -37,3 +43,12 @@ class Ensemble:
     right: npt.NDArray[np.int32]
     missing_left: npt.NDArray[np.bool_]
     value: npt.NDArray[np.float32]
+
+    @property
+    def splits(self) -> int:
+        return int((self.feature != LEAF).sum())
+
+
+def tensor_specs(features: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """(inputs, outputs) of the program of an ensemble over so many features."""
+    return (TensorSpec(INPUT, "float32", (None, features)),), (TensorSpec(OUTPUT, "float32", (None, 1)),)

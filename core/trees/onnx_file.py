@@ -16,19 +16,12 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import BackendError, DataError
-from core.tensors import TensorSpec
 from core.trees.arrange import Nodes, arrange, nodes_of
-from core.trees.ensemble import LEAF, Ensemble
+from core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
 from core.trees.predict import SMALLEST_PROBABILITY
 
-INPUT, OUTPUT = "features", "score"
 OPSET, OPSET_ML, IR_VERSION = 20, 5, 10
 _BRANCH_LT = 1
-
-
-def tensor_specs(features: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """(inputs, outputs) of the program of an ensemble over so many features."""
-    return (TensorSpec(INPUT, "float32", (None, features)),), (TensorSpec(OUTPUT, "float32", (None, 1)),)
 
 
 def encode_trees(ensemble: Ensemble) -> bytes:

@@ -51,3 +51,18 @@ def as_margin(ensemble: Ensemble, sums: npt.NDArray[np.float32]) -> npt.NDArray[
         return sums
     clipped = np.clip(sums, SMALLEST_PROBABILITY, np.float32(1) - SMALLEST_PROBABILITY)
     return np.asarray(np.log(clipped) - np.log(np.float32(1) - clipped))
+
+
+def borderline_rows(ensemble: Ensemble, count: int, seed: int = 0) -> Rows:
+    """Rows [count, F] that lie on the thresholds and just below, with NaN and infinities among them: where two
+    implementations would differ first."""
+    generator = np.random.default_rng(seed)
+    rows = np.empty((count, ensemble.features), np.float32)
+    lowest = np.float32(-np.inf)
+    for feature in range(ensemble.features):
+        at = np.append(ensemble.threshold[ensemble.feature == feature], np.float32(0))
+        values = np.concatenate([at, np.nextafter(at, lowest)])
+        rows[:, feature] = generator.choice(values, count)
+    odd = generator.random(rows.shape) < 0.1
+    rows[odd] = generator.choice(np.array([np.nan, np.nan, np.inf, -np.inf], np.float32), int(odd.sum()))
+    return rows

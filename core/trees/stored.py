@@ -1,0 +1,75 @@
+"""Ensembles on disk, as safetensors: arrays only, nothing that is executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from core.errors import DataError, OutputError
+from core.trees.arrange import MOST_NODES, Nodes, arrange, nodes_of
+from core.trees.ensemble import Ensemble
+
+_OUTPUTS = ("margin", "probability")
+_ARRAYS = {
+    "roots": np.int32,
+    "feature": np.int32,
+    "threshold": np.float32,
+    "left": np.int32,
+    "right": np.int32,
+    "missing_left": np.bool_,
+    "value": np.float32,
+}
+_NUMBERS = {"features": np.int32, "base": np.float32, "output": np.uint8}
+_MOST_BYTES = 30 * MOST_NODES
+
+
+def write_trees(path: Path, ensemble: Ensemble) -> None:
+    """Raises OutputError."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        name: np.ascontiguousarray(getattr(nodes_of(ensemble), name), kind) for name, kind in _ARRAYS.items()
+    }
+    arrays["features"] = np.array([ensemble.features], np.int32)
+    arrays["base"] = np.array([ensemble.base], np.float32)
+    arrays["output"] = np.array([_OUTPUTS.index(ensemble.output)], np.uint8)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(save(arrays))
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
+
+
+def read_trees(path: Path) -> Ensemble:
+    """Raises DataError for a file that is not there, or is not one that `write_trees` wrote."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise DataError(f"{path}: too large for trees")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the trees cannot be read: {error.strerror or error}") from error
+    try:
+        return decode_stored(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def decode_stored(content: bytes) -> Ensemble:
+    """Raises DataError for hostile bytes: what is returned are trees, without a cycle or a number out of range."""
+    try:
+        arrays = load(content)
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"this is no safetensors file of trees: {error}") from error
+    expected = _ARRAYS | _NUMBERS
+    found = {name: array.dtype for name, array in arrays.items()}
+    if found != {name: np.dtype(kind) for name, kind in expected.items()}:
+        raise DataError(f"found the arrays {sorted(found)}, expected {sorted(expected)} in their types")
+    if any(arrays[name].shape != (1,) for name in _NUMBERS) or arrays["output"][0] >= len(_OUTPUTS):
+        raise DataError("`features`, `base` or `output` is not one number in its range")
+    nodes = Nodes(**{name: arrays[name] for name in _ARRAYS})
+    output = _OUTPUTS[int(arrays["output"][0])]
+    return arrange(nodes, int(arrays["features"][0]), float(arrays["base"][0]), output)  # type: ignore[arg-type]
