@@ -1,0 +1,177 @@
+"""The compiled features against the naive computation, whatever comes in whatever order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES, HANDBOOK, MEANINGS, TERMINAL_FEATURES
+from apps.fraud.pipeline import FeatureEngine
+from apps.fraud.state import CustomerHistories, Histories, TerminalHistories, identify
+from apps.fraud.transactions import Label, Transaction
+from tests.fraud.naive import DAY, NaiveEngine
+
+START = 1_522_540_800_000  # 2018-04-01, a Sunday
+CUSTOMERS, TERMINALS = ("anna", "berta"), ("kiosk", "post", "web")
+Event = Transaction | Label
+
+gaps = st.one_of(st.sampled_from([0, 0, 1, 600_000, 3_600_000, DAY, 7 * DAY, 30 * DAY]), st.integers(0, 9 * DAY))
+cents = st.one_of(st.sampled_from([0, 1, 1000, 1_000_000_000]), st.integers(0, 20_000))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[Event]:
+    """Transactions of a few keys, mostly forward in time, with late ones, duplicates, equal times and labels of all
+    kinds (early, late, twice, of nothing, changed)."""
+    now, events = START, []
+    made: list[Transaction] = []
+    for number in range(draw(st.integers(1, 30))):
+        now += draw(gaps)
+        what = draw(st.sampled_from(["new", "new", "new", "late", "again", "label", "label", "lost"]))
+        if what in ("again", "label") and made:
+            old = draw(st.sampled_from(made))
+            events.append(old if what == "again" else label(old, draw(st.booleans())))
+            continue
+        late = draw(gaps) if what == "late" else 0
+        made.append(
+            Transaction(
+                transaction_id=f"t{number}",
+                customer_id=draw(st.sampled_from(CUSTOMERS)),
+                terminal_id=draw(st.sampled_from(TERMINALS)),
+                time_ms=max(0, now - late),
+                amount=draw(cents) / 100,
+            )
+        )
+        events.append(label(made[-1], True) if what == "lost" else made[-1])
+    return events
+
+
+def label(transaction: Transaction, is_fraud: bool) -> Label:
+    return Label(
+        transaction_id=transaction.transaction_id,
+        customer_id=transaction.customer_id,
+        terminal_id=transaction.terminal_id,
+        time_ms=transaction.time_ms,
+        is_fraud=is_fraud,
+    )
+
+
+def long_stream(seed: int, count: int = 1500, *, lateness: int = 2 * DAY) -> list[Event]:
+    """A few months of few keys: histories over many pages, some events late or twice, most labels a week later."""
+    generator = random.Random(seed)
+    events: list[tuple[float, Event]] = []
+    for number in range(count):
+        time = START + int(generator.uniform(0, 100 * DAY))
+        transaction = Transaction(
+            transaction_id=f"{seed}-{number}",
+            customer_id=generator.choice(CUSTOMERS),
+            terminal_id=generator.choice(TERMINALS),
+            time_ms=time,
+            amount=round(generator.gammavariate(1, 50), 2),
+        )
+        late = generator.random() ** 20 * lateness
+        events.append((time + late, transaction))
+        if generator.random() < 0.02:
+            events.append((time + late + generator.uniform(0, DAY), transaction))
+        if generator.random() < 0.9:
+            events.append((time + generator.gauss(7, 2) * DAY, label(transaction, generator.random() < 0.4)))
+    return [event for _, event in sorted(events, key=lambda pair: pair[0])]
+
+
+def compare(engine: FeatureEngine, naive: NaiveEngine, events: Sequence[Event]) -> None:
+    for event in events:
+        if isinstance(event, Label):
+            assert engine.learn(event) == naive.learn(event)
+            continue
+        seen, row = naive.advance(event)
+        assert engine.advance(event) == seen
+        expected = np.array([row[name] for name in CATALOGUE], np.float64)
+        np.testing.assert_allclose(engine.row, expected, rtol=1e-5, atol=1e-6, err_msg=str(CATALOGUE))
+
+
+@settings(max_examples=150)
+@given(streams(), st.sampled_from([7.0, 7.0, 0.0, 1.5]))
+def test_features_equal_the_naive_computation(events: list[Event], delay_days: float) -> None:
+    compare(FeatureEngine(delay_days), NaiveEngine(delay_days, identify), events)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_features_equal_the_naive_computation_over_many_pages(seed: int) -> None:
+    compare(FeatureEngine(), NaiveEngine(7.0, identify), long_stream(seed))
+
+
+def test_a_hot_key_keeps_the_newest_events() -> None:
+    """1,300 transactions of one customer at one terminal within a week, some late: the oldest are forgotten."""
+    generator = random.Random(3)
+    engine, naive = FeatureEngine(), NaiveEngine(7.0, identify)
+    moments = sorted(generator.sample(range(7 * DAY), 1300), key=lambda moment: moment + generator.uniform(0, DAY))
+    for number, moment in enumerate(moments):
+        event = transaction(f"h{number}", START + moment)
+        if number % 100 == 99:
+            compare(engine, naive, [event, event])
+        else:
+            assert engine.advance(event) == naive.absorb(event)
+    last = transaction("last", START + 7 * DAY)
+    compare(engine, naive, [last, transaction("too late", START), transaction("h0", START + moments[0])])
+    assert len(naive.customers["anna"].events) == 1024
+
+
+@settings(max_examples=60)
+@given(streams(), st.randoms(use_true_random=False))
+def test_histories_do_not_depend_on_the_order_of_arrival(events: list[Event], generator: random.Random) -> None:
+    made = {event.transaction_id: event for event in events if isinstance(event, Transaction)}
+    shuffled = list(made.values())
+    generator.shuffle(shuffled)
+    rows = []
+    for order in (made.values(), shuffled):
+        engine = FeatureEngine()
+        for event in order:
+            engine.advance(event)
+        engine.advance(transaction("last", max(event.time_ms for event in made.values()))) if made else None
+        rows.append(engine.row.copy())
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
+@pytest.mark.parametrize("amounts", [[1e7, 1e7, 1e7], [9_999_999.99, 1e7, 0.01], [0.0, 0.0, 0.0], [0.01] * 30])
+def test_extreme_amounts_keep_their_precision(amounts: list[float]) -> None:
+    events = [transaction(f"a{n}", START + n, amount=amount) for n, amount in enumerate(amounts)]
+    compare(FeatureEngine(), NaiveEngine(7.0, identify), events)
+
+
+def test_two_wrong_clocks_wipe_out_nothing() -> None:
+    engine, calm = FeatureEngine(), FeatureEngine()
+    far = START + 3000 * DAY
+    for number in range(40):
+        for each in (engine, calm):
+            each.advance(transaction(f"w{number}", START + number * DAY // 4))
+        if number in (3, 17):
+            engine.advance(transaction(f"far{number}", far + number))
+    for each in (engine, calm):
+        each.advance(transaction("now", START + 10 * DAY))
+    np.testing.assert_array_equal(engine.row, calm.row)
+    assert calm.row[CATALOGUE.index("customer_count_30d")] == 41
+
+
+def test_every_feature_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(CATALOGUE)
+    assert len(CATALOGUE) == len(set(CATALOGUE)) == len(CUSTOMER_FEATURES) + len(TERMINAL_FEATURES)
+    assert set(HANDBOOK) <= set(CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"), [(CustomerHistories, CUSTOMER_FEATURES), (TerminalHistories, TERMINAL_FEATURES)]
+)
+def test_a_kernel_fills_exactly_its_features(kind: type[Histories], names: Sequence[str]) -> None:
+    out = np.full(len(names) + 1, -5.0, np.float32)
+    kind().advance("key", 1, START, 100, 2, out[:-1])
+    assert -5.0 not in out[:-1]
+    assert out[-1] == -5.0
+
+
+def transaction(name: str, time_ms: int, *, amount: float = 12.5) -> Transaction:
+    return Transaction(transaction_id=name, customer_id="anna", terminal_id="kiosk", time_ms=time_ms, amount=amount)
