@@ -30,7 +30,7 @@ Words = npt.NDArray[np.int64]
 Record = tuple[bytes, bytes | None]
 
 _HEAD = Struct("<BBBxI")
-"""Of a record's value: version, place of the first event in its block, events, CRC-32 of the events."""
+"""Of a record's value: version, place of the first event in its block, events, CRC-32 of the events (from the place)."""
 _VERSION = 1
 _BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
 _MAGIC = b"featherweight histories 1\n"
@@ -325,7 +325,8 @@ class TerminalHistories(Histories):
 def _encode_block(start: int, words: Words) -> bytes:
     """words: int64 [3 * events]."""
     content = words.astype("<i8", copy=False).tobytes()
-    return _HEAD.pack(_VERSION, start, len(words) // 3, zlib.crc32(content)) + content
+    count = len(words) // 3
+    return _HEAD.pack(_VERSION, start, count, zlib.crc32(content, start)) + content
 
 
 def _check_block(value: bytes) -> None:
@@ -336,7 +337,7 @@ def _check_block(value: bytes) -> None:
     if version != _VERSION:
         raise DataError(f"a changelog record of version {version}, expected {_VERSION}; update featherweight")
     size = _HEAD.size + 24 * count
-    if len(value) != size or not 1 <= count <= kernels.EVENTS - start or zlib.crc32(value[_HEAD.size :]) != crc:
+    if len(value) != size or not 1 <= count <= kernels.EVENTS - start or zlib.crc32(value[_HEAD.size :], start) != crc:
         raise DataError(f"a changelog record of {len(value)} bytes does not match its header; the changelog is damaged")
 
 

@@ -14,73 +14,8 @@ from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES, HANDBOOK, MEANINGS
 from apps.fraud.pipeline import FeatureEngine
 from apps.fraud.state import CustomerHistories, Histories, TerminalHistories, identify
 from apps.fraud.transactions import Label, Transaction
-from tests.fraud.naive import DAY, NaiveEngine
-
-START = 1_522_540_800_000  # 2018-04-01, a Sunday
-CUSTOMERS, TERMINALS = ("anna", "berta"), ("kiosk", "post", "web")
-Event = Transaction | Label
-
-gaps = st.one_of(st.sampled_from([0, 0, 1, 600_000, 3_600_000, DAY, 7 * DAY, 30 * DAY]), st.integers(0, 9 * DAY))
-cents = st.one_of(st.sampled_from([0, 1, 1000, 1_000_000_000]), st.integers(0, 20_000))
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> list[Event]:
-    """Transactions of a few keys, mostly forward in time, with late ones, duplicates, equal times and labels of all
-    kinds (early, late, twice, of nothing, changed)."""
-    now, events = START, []
-    made: list[Transaction] = []
-    for number in range(draw(st.integers(1, 30))):
-        now += draw(gaps)
-        what = draw(st.sampled_from(["new", "new", "new", "late", "again", "label", "label", "lost"]))
-        if what in ("again", "label") and made:
-            old = draw(st.sampled_from(made))
-            events.append(old if what == "again" else label(old, draw(st.booleans())))
-            continue
-        late = draw(gaps) if what == "late" else 0
-        made.append(
-            Transaction(
-                transaction_id=f"t{number}",
-                customer_id=draw(st.sampled_from(CUSTOMERS)),
-                terminal_id=draw(st.sampled_from(TERMINALS)),
-                time_ms=max(0, now - late),
-                amount=draw(cents) / 100,
-            )
-        )
-        events.append(label(made[-1], True) if what == "lost" else made[-1])
-    return events
-
-
-def label(transaction: Transaction, is_fraud: bool) -> Label:
-    return Label(
-        transaction_id=transaction.transaction_id,
-        customer_id=transaction.customer_id,
-        terminal_id=transaction.terminal_id,
-        time_ms=transaction.time_ms,
-        is_fraud=is_fraud,
-    )
-
-
-def long_stream(seed: int, count: int = 1500, *, lateness: int = 2 * DAY) -> list[Event]:
-    """A few months of few keys: histories over many pages, some events late or twice, most labels a week later."""
-    generator = random.Random(seed)
-    events: list[tuple[float, Event]] = []
-    for number in range(count):
-        time = START + int(generator.uniform(0, 100 * DAY))
-        transaction = Transaction(
-            transaction_id=f"{seed}-{number}",
-            customer_id=generator.choice(CUSTOMERS),
-            terminal_id=generator.choice(TERMINALS),
-            time_ms=time,
-            amount=round(generator.gammavariate(1, 50), 2),
-        )
-        late = generator.random() ** 20 * lateness
-        events.append((time + late, transaction))
-        if generator.random() < 0.02:
-            events.append((time + late + generator.uniform(0, DAY), transaction))
-        if generator.random() < 0.9:
-            events.append((time + generator.gauss(7, 2) * DAY, label(transaction, generator.random() < 0.4)))
-    return [event for _, event in sorted(events, key=lambda pair: pair[0])]
+from tests.fraud.naive import NaiveEngine
+from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
 
 
 def compare(engine: FeatureEngine, naive: NaiveEngine, events: Sequence[Event]) -> None:
@@ -171,7 +106,3 @@ def test_a_kernel_fills_exactly_its_features(kind: type[Histories], names: Seque
     kind().advance("key", 1, START, 100, 2, out[:-1])
     assert -5.0 not in out[:-1]
     assert out[-1] == -5.0
-
-
-def transaction(name: str, time_ms: int, *, amount: float = 12.5) -> Transaction:
-    return Transaction(transaction_id=name, customer_id="anna", terminal_id="kiosk", time_ms=time_ms, amount=amount)
