@@ -37,8 +37,13 @@ rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be 
 written; 130 interrupted (start again to go on)."""
 
 _EXTRAS = {
-    **dict.fromkeys(("onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"),
+    **dict.fromkeys(
+        ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
+    ),
     "openvino": "openvino",
+    **dict.fromkeys(
+        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "xxhash"), "fraud"
+    ),
 }
 """Modules that the base install does not have -> the extra that brings them."""
 

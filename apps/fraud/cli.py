@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Score card transactions for fraud.")
@@ -97,6 +98,62 @@ def asking_on_hangup(ask: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@app.command(
+    epilog="Example: featherweight fraud score --input june.jsonl --output decisions.parquet\n\n"
+    "In a pipe: cat june.jsonl | featherweight fraud score --input - --output - > decisions.jsonl\n\n"
+    "Day after day: featherweight fraud score --input monday.jsonl --labels labels.jsonl --output monday.out.jsonl "
+    "--state histories\n\n"
+    'A line in: {"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, '
+    '"amount": 57.16}. A label: the same without amount and with "is_fraud".\n\n'
+    "**Exit codes**: 0 all scored; 2 the input is missing; 3 done, but some rows were rejected "
+    "(OUTPUT.rejected.jsonl says why); 5 the model cannot be trusted; 6 the output could not be written; "
+    "130 interrupted (nothing was written)."
+)
+def score(
+    source: Annotated[
+        str, typer.Option("--input", help="Transactions: JSON lines, Parquet, or - for JSON lines on standard input.")
+    ],
+    output: Annotated[
+        str, typer.Option(help="Decisions: Parquet where it ends in .parquet, JSON lines else, - for standard output.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="What became of transactions; each counts from the model's delay (7 days) after its own."),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model if not given.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder with the histories; made if absent, continued by the next run.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+) -> None:
+    """Score the transactions of a file in their order; no server is needed."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from apps.fraud.score_command import Job, render_summary, score_file
+    from apps.fraud.scoring import open_scorer
+    from core.bundled import data_directory
+
+    job = Job(_path(source), _path(output), labels, state)
+    scorer = open_scorer(model or data_directory() / "models" / REFERENCE_MODEL, backend=backend)
+    columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
+    console = Console(stderr=True)
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("score", total=None)
+            summary = score_file(job, scorer, on_progress=lambda done: bar.update(task, completed=done))
+    finally:
+        scorer.close()
+    typer.echo(render_summary(summary), err=True)
+    if summary.rejected:
+        raise typer.Exit(SOME_REJECTED)
+
+
+def _path(word: str) -> Path | None:
+    """None for `-`."""
+    return None if word == "-" else Path(word)
 
 
 @app.command(

@@ -60,7 +60,7 @@ class Scorer:
         effects = score - self._session.run({INPUT: changed})[OUTPUT][:, 0]
         strongest = np.argsort(-effects, kind="stable")[:REASONS]
         return tuple(
-            Reason(feature=self.schema.names[i], value=round(float(row[i]), 4), effect=round(float(effects[i]), 4))
+            Reason(feature=self.schema.names[i], value=_known(row[i]), effect=round(float(effects[i]), 4))
             for i in strongest
             if effects[i] > 0
         )
@@ -83,6 +83,10 @@ class Scorer:
             reasons=() if outcome == "approve" else self.explain(row, score),
             duplicate=duplicate,
         )
+
+
+def _known(value: np.float32) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
 
 
 def open_scorer(directory: Path, *, backend: str | None = None, threads: int = 1) -> Scorer:

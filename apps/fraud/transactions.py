@@ -39,10 +39,11 @@ class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A feature that moved the score: its value, and by how much the log-odds would fall were it typical."""
+    """A feature that moved the score: its value (None: not known), and by how much the log-odds would fall were it
+    typical."""
 
     feature: str
-    value: float
+    value: float | None
     effect: float
 
 
