@@ -30,7 +30,7 @@ Words = npt.NDArray[np.int64]
 Record = tuple[bytes, bytes | None]
 
 _HEAD = Struct("<BBBxI")
-"""Of a record's value: version, place of the first event in its block, events, CRC-32 of the events (from the place)."""
+"""Of a record's value: version, place of the first event in its block, events, their CRC-32 (begun with the place)."""
 _VERSION = 1
 _BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
 _MAGIC = b"featherweight histories 1\n"
