@@ -15,6 +15,7 @@ _BACKENDS: Mapping[str, str] = {
     "onnxruntime": "core.backends.onnxruntime:OnnxRuntime",
     "openvino": "core.backends.openvino:OpenVino",
     "torch": "core.backends.torch:Torch",
+    "native": "core.backends.native:Native",
 }
 
 NAMES = tuple(_BACKENDS)

@@ -10,22 +10,16 @@ from typing import Any
 import onnx
 import onnx.numpy_helper
 import torch
-from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from core.backends import opening
+from core.backends.onnx_model import operator, read_graph
 from core.backends.torch_ops import OPERATORS, Operator
 from core.errors import BackendError, BackendUnavailableError
 from core.program import Program
 from core.tensors import Tensors, check_tensors
 
 _MAX_OPSET = 26
-_DTYPES: dict[int, str] = {
-    onnx.TensorProto.FLOAT: "float32",
-    onnx.TensorProto.INT64: "int64",
-    onnx.TensorProto.INT32: "int32",
-    onnx.TensorProto.UINT8: "uint8",
-}
 
 
 @dataclass(frozen=True)
@@ -43,17 +37,8 @@ def open_graph(program: Program, device: str, threads: int) -> TorchSession:
     """Raises BackendError for a file that is no ONNX model, for operators that are not known and for other specs."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailableError("backend torch: CUDA does not start; check the driver with nvidia-smi")
-    try:
-        model = onnx.load_model_from_string(program.content)
-    except DecodeError as error:
-        raise BackendError(f"backend torch: cannot open the {program.precision} program: {error}") from error
-    graph = model.graph
+    graph = read_graph("torch", program, _MAX_OPSET)
     constants = {tensor.name: _constant(tensor, device) for tensor in graph.initializer}
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if not 11 <= opset <= _MAX_OPSET:
-        raise BackendError(f"backend torch: the program uses opset {opset}; this backend knows 11 to {_MAX_OPSET}")
-    opening.check_specs("input", program.inputs, [_described(v) for v in graph.input if v.name not in constants])
-    opening.check_specs("output", program.outputs, [_described(value) for value in graph.output])
     return TorchSession(program, constants, _calls(graph, constants), device, threads)
 
 
@@ -126,7 +111,7 @@ def _arithmetic(device: str, bf16: bool) -> Iterator[None]:
 
 
 def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Call, ...]:
-    unknown = sorted({_op(node) for node in graph.node if _op(node) not in OPERATORS})
+    unknown = sorted({operator(node) for node in graph.node if operator(node) not in OPERATORS})
     if unknown:
         raise BackendError(
             f"backend torch: the program uses {', '.join(unknown)}, which this backend does not know; "
@@ -143,7 +128,7 @@ def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Ca
         known.update(node.output)
         calls.append(
             _Call(
-                operator=OPERATORS[_op(node)],
+                operator=OPERATORS[operator(node)],
                 label=f"{node.op_type} {node.name!r}",
                 attributes={entry.name: _attribute(entry) for entry in node.attribute},
                 inputs=tuple(node.input),
@@ -157,10 +142,6 @@ def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Ca
     if missing:
         raise BackendError(f"backend torch: nothing in the program makes its output {missing[0]!r}")
     return tuple(calls)
-
-
-def _op(node: onnx.NodeProto) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
 
 
 def _attribute(entry: onnx.AttributeProto) -> Any:
@@ -180,9 +161,3 @@ def _constant(tensor: onnx.TensorProto, device: str) -> Tensor:
         raise BackendError(f"backend torch: the constant {tensor.name!r} cannot be read: {error}") from error
     # Integers are shapes and axes, which the interpreter reads on the CPU.
     return value.to(device) if value.is_floating_point() else value
-
-
-def _described(value: onnx.ValueInfoProto) -> tuple[str, str, list[int | None]]:
-    kind = value.type.tensor_type
-    shape = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
-    return value.name, _DTYPES.get(kind.elem_type, f"ONNX type {kind.elem_type}"), shape
