@@ -1,0 +1,74 @@
+"""From margins to a calibrated probability and the two thresholds, fitted on validation days alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+
+from apps.fraud.settings import DecisionRule
+from core.errors import DataError, UsageError
+
+Scores = npt.NDArray[np.float64]
+
+DECLINE_PROBABILITY = 0.9
+"""From here on a transaction is declined: nine of ten like it are frauds."""
+
+
+def fit_rule(
+    scores: Scores,
+    labels: npt.NDArray[np.int64],
+    *,
+    days: float,
+    alerts_a_day: float,
+) -> DecisionRule:
+    """Platt scaling (Platt, 1999, with his smoothed targets) of margins [N] of `days` validation days, at their own
+    share of frauds; the review threshold lies between the last alert that `alerts_a_day` leave room for and the next
+    transaction below it.
+
+    Raises DataError when a class is missing or the scores do not rise with the label, UsageError when the capacity is
+    no smaller than all transactions, or below one alert in all these days.
+    """
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    if min(positives, negatives) == 0:
+        raise DataError(
+            f"calibration needs both kinds; the validation days have {positives} frauds and {negatives} others"
+        )
+    room = round(alerts_a_day * days)
+    if not 1 <= room < len(scores):
+        raise UsageError(
+            f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of {len(scores)} transactions; "
+            f"give --alerts-a-day a number from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
+        )
+    slope, intercept = _fit_platt(scores, labels, positives, negatives)
+    ranked = np.sort(scores)[::-1]
+    threshold = (ranked[room - 1] + ranked[room]) / 2
+    review = 1 / (1 + np.exp(-np.clip(slope * threshold + intercept, -36.0, 36.0)))
+    return DecisionRule(
+        slope=slope,
+        intercept=intercept,
+        review_threshold=float(review),
+        decline_threshold=max(DECLINE_PROBABILITY, float(review)),
+        chosen_for=f"{alerts_a_day:g} alerts a day; declined from a probability of {DECLINE_PROBABILITY:g} on",
+    )
+
+
+def raw_threshold(rule: DecisionRule) -> float:
+    """The margin at which a transaction becomes an alert."""
+    return rule.score_at(rule.review_threshold)
+
+
+def _fit_platt(scores: Scores, labels: npt.NDArray[np.int64], positives: int, negatives: int) -> tuple[float, float]:
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    # Soft targets as two weighted copies of each row, which LogisticRegression fits without a penalty.
+    doubled = np.concatenate([scores, scores]).reshape(-1, 1)
+    truth = np.concatenate([np.ones_like(labels), np.zeros_like(labels)])
+    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(
+        doubled, truth, sample_weight=np.concatenate([target, 1 - target])
+    )
+    slope = float(fitted.coef_[0, 0])
+    if slope <= 0:
+        raise DataError(
+            "the model's scores do not rise with the label on the validation days; train on more days or check labels"
+        )
+    return slope, float(fitted.intercept_[0])

@@ -1,0 +1,68 @@
+"""Small dense networks over raw features: missing values and scales are settled inside the graph."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Floats = npt.NDArray[np.float32]
+
+
+class Standardize(nn.Module):
+    """NaN becomes `typical`; then tanh((x - mean) / (3 std)): linear where most values lie, bounded where amounts run
+    away."""
+
+    typical: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.register_buffer("typical", torch.zeros(columns))
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("scale", torch.ones(columns))
+
+    def fit(self, features: Floats) -> None:
+        """features: [N, F]. Columns that never vary, or are never there, become 0."""
+        there = np.where(np.isnan(features).all(axis=0), 0, features).astype(np.float64)
+        typical = np.nanmedian(there, axis=0)
+        filled = np.where(np.isnan(there), typical, there)
+        deviation = filled.std(axis=0)
+        self.typical.copy_(torch.from_numpy(typical))
+        self.mean.copy_(torch.from_numpy(filled.mean(axis=0)))
+        self.scale.copy_(torch.from_numpy(1 / (3 * np.where(deviation > 0, deviation, 1))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh((torch.where(torch.isnan(x), self.typical, x) - self.mean) * self.scale)
+
+
+def build(columns: int, width: int, layers: int) -> nn.Sequential:
+    """float32 [N, columns] -> margin [N, 1]; with no layers between, a logistic regression."""
+    widths = [columns, *[width] * layers]
+    hidden: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        hidden += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(Standardize(columns), *hidden, nn.Linear(widths[-1], 1))
+
+
+def standardize_of(network: nn.Module) -> Standardize:
+    return next(module for module in network.modules() if isinstance(module, Standardize))
+
+
+def last_of(network: nn.Module) -> nn.Linear:
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def predict(network: nn.Module, features: Floats, batch: int = 8192) -> npt.NDArray[np.float64]:
+    """Margins [N] of features [N, F]."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [
+            network(torch.from_numpy(features[start : start + batch])).view(-1).double()
+            for start in range(0, len(features), batch)
+        ]
+    return torch.cat(parts).numpy()

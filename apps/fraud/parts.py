@@ -1,0 +1,190 @@
+"""The training, validation and test parts of a data set: by days where histories make the features, by share of the
+rows where the features are given."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.fraud.features import CATALOGUE
+from apps.fraud.labels import label_later
+from apps.fraud.protocol import DAY_MS, held_out_rows
+from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handbook, read_rows
+from apps.fraud.replay import Rows, replay
+from apps.fraud.trained import Layout
+from apps.fraud.transactions import Label, Transaction
+from core.datasets import local_copy
+from core.errors import DataError, UsageError
+
+Reader = Literal["handbook", "records", "ulb"]
+READERS: tuple[Reader, ...] = get_args(Reader)
+
+EPOCH = date(1970, 1, 1)
+CARD_COLUMNS = tuple(name for name in CARD_FEATURES if name != "Time")
+"""Without the seconds since the data began, which no other data has."""
+
+Row = TypeVar("Row", Transaction, Label)
+Progress = Callable[[int], None]
+"""Hears how many transactions are done."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that a model is fitted or judged on. rows: their numbers in the data, in the order of time; days: since
+    1970-01-01; customers: numbers that stand for them; span_days: the time that the part covers."""
+
+    rows: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    days: npt.NDArray[np.int64]
+    customers: npt.NDArray[np.int64]
+    span_days: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """names: the columns; source: as in `FeatureSchema`."""
+
+    train: Part
+    validation: Part
+    test: Part
+    names: tuple[str, ...]
+    source: Literal["histories", "given"]
+
+
+def read_parts(
+    data: str, reader: str, layout: Layout, names: tuple[str, ...], on_progress: Progress = lambda done: None
+) -> Parts:
+    """data: a path or the catalogue's name of a fetched set; names: which features of histories to take.
+
+    Raises UsageError for an unknown reader, DataError when there is no such data, it is not what it should be, or it is
+    shorter than the layout.
+    """
+    if reader not in READERS:
+        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+    path = Path(data) if Path(data).exists() else local_copy(data)
+    if path is None:
+        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    if reader == "ulb":
+        return split_cards(path)
+    labelled = read_handbook(path) if reader == "handbook" else read_labelled(path)
+    rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
+    return split_days(rows, layout, names)
+
+
+def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
+    """By days, counted back from the layout's last one; the known cards leave validation and test (`protocol`)."""
+    days = rows.time_ms // DAY_MS
+    labels = (rows.labels == 1).astype(np.int64)
+    test_from = _last_day(days, layout) - layout.test_days + 1
+    validation_from = test_from - layout.delay_days - layout.validation_days
+    train_from = validation_from - layout.delay_days - layout.train_days
+    if train_from < days.min():
+        raise DataError(
+            f"the data begins on {_iso(int(days.min()))}, but {layout.train_days} training days, {layout.delay_days} "
+            f"until their labels are known, {layout.validation_days} validation days, {layout.delay_days} again and "
+            f"{layout.test_days} test days begin on {_iso(train_from)}; take fewer days or more data"
+        )
+    columns = np.array([CATALOGUE.index(name) for name in names])
+
+    def part(index: npt.NDArray[np.int64], span_days: float) -> Part:
+        features = np.ascontiguousarray(rows.features[np.ix_(index, columns)])
+        return Part(index, features, labels[index], days[index], rows.customers[index], span_days)
+
+    def held_out(first: int, count: int) -> Part:
+        return part(
+            held_out_rows(
+                days,
+                rows.customers,
+                labels,
+                first=first,
+                count=count,
+                known_from=train_from,
+                delay_days=layout.delay_days,
+            ),
+            count,
+        )
+
+    train = np.flatnonzero((days >= train_from) & (days < train_from + layout.train_days))
+    return Parts(
+        part(train, layout.train_days),
+        held_out(validation_from, layout.validation_days),
+        held_out(test_from, layout.test_days),
+        names,
+        "histories",
+    )
+
+
+def split_cards(path: Path) -> Parts:
+    """The ULB cards: the first 70% train, the next 10% validate, the last 20% test. They have no customers: every
+    transaction is its own card."""
+    cards = read_cards(path)
+    columns = [CARD_FEATURES.index(name) for name in CARD_COLUMNS]
+    count = len(cards.labels)
+    edges = [0, count * 7 // 10, count * 8 // 10, count]
+
+    def part(start: int, end: int) -> Part:
+        index = np.arange(start, end)
+        span_s = int(cards.time_s[end - 1] - cards.time_s[start])
+        return Part(
+            index,
+            np.ascontiguousarray(cards.features[start:end][:, columns]),
+            cards.labels[start:end].astype(np.int64),
+            cards.time_s[start:end] // 86_400,
+            index,
+            span_s / 86_400,
+        )
+
+    train, validation, test = (part(start, end) for start, end in itertools.pairwise(edges))
+    return Parts(train, validation, test, CARD_COLUMNS, "given")
+
+
+def read_labelled(folder: Path) -> Iterator[tuple[Transaction, bool]]:
+    """Our own form: a folder with `transactions.jsonl` or `.parquet`, and `labels` likewise. A transaction without a
+    label is no fraud. Raises DataError, with the place, for a row that is none."""
+    frauds = {label.transaction_id for label in _sound(read_rows(_find(folder, "labels"), Label)) if label.is_fraud}
+    for transaction in _sound(read_rows(_find(folder, "transactions"), Transaction)):
+        yield transaction, transaction.transaction_id in frauds
+
+
+def _sound(rows: Iterable[Row | Rejected]) -> Iterator[Row]:
+    for row in rows:
+        if isinstance(row, Rejected):
+            raise DataError(f"{row}; a model is trained on sound data only: correct or remove the row")
+        yield row
+
+
+def _find(folder: Path, name: str) -> Path:
+    for suffix in (".jsonl", ".parquet"):
+        if (folder / (name + suffix)).is_file():
+            return folder / (name + suffix)
+    raise DataError(f"{folder}: no {name}.jsonl and no {name}.parquet; reader `records` wants transactions and labels")
+
+
+def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
+    """The layout's, or the last that the data holds whole: the one before its last."""
+    if not len(days):
+        raise DataError("the data holds no transaction")
+    if not layout.until:
+        return int(days.max()) - 1
+    try:
+        last = (date.fromisoformat(layout.until) - EPOCH).days
+    except ValueError as error:
+        raise UsageError(f"--until {layout.until!r} is no day; write it as 2018-08-14") from error
+    if last > days.max():
+        raise DataError(f"the data ends on {_iso(int(days.max()))}, before --until {layout.until}")
+    return last
+
+
+def _iso(day: int) -> str:
+    return (EPOCH + timedelta(days=day)).isoformat()
