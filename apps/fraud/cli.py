@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -207,3 +207,33 @@ def serve(
         backend=backend,
     )
     run(settings, lambda address, served: typer.echo(f"{served.pipeline.scorer.model} serves at {address}", err=True))
+
+
+@app.command(
+    epilog="Example: featherweight fraud synthesize runs/cards --customers 5000 --terminals 10000 --days 60\n\n"
+    "**Exit codes**: 0 done; 2 wrong usage; 6 the files could not be written."
+)
+def synthesize(
+    out: Annotated[Path, typer.Argument(help="Folder for transactions and labels; made if absent.")],
+    customers: Annotated[int, typer.Option(min=1, max=10_000_000, help="Each makes up to 4 transactions a day.")] = 500,
+    terminals: Annotated[int, typer.Option(min=1, max=1_000_000, help="Two more are compromised every day.")] = 1000,
+    days: Annotated[int, typer.Option(min=1, max=10_000, help="From 2018-04-01 on.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of Parquet.")] = False,
+) -> None:
+    """Draw transactions and their labels as the Fraud Detection Handbook describes its simulator."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from apps.fraud.synthetic import write_synthetic
+
+    form: Literal["jsonl", "parquet"] = "jsonl" if jsonl else "parquet"
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("drawing days", total=days)
+        written = write_synthetic(
+            out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
+        )
+    typer.echo(
+        f"{written.transactions} transactions, {written.frauds} of them frauds: {written.transactions_path}; "
+        f"labels: {written.labels_path}"
+    )
