@@ -237,3 +237,75 @@ def synthesize(
         f"{written.transactions} transactions, {written.frauds} of them frauds: {written.transactions_path}; "
         f"labels: {written.labels_path}"
     )
+
+
+@app.command(
+    epilog="Examples: featherweight fraud synthesize runs/cards --customers 5000 --terminals 10000 --days 90\n\n"
+    "featherweight fraud train --data runs/cards --out runs/fraud\n\n"
+    "featherweight fraud train --data fraud_handbook --reader handbook --until 2018-08-14 --out runs/handbook\n\n"
+    "Then: featherweight optimize, with a recipe that names the folder.\n\n"
+    "**Exit codes**: 0 done; 2 no such data, or it is not what it should be; 6 the folder could not be written."
+)
+def train(
+    data: Annotated[str, typer.Option(help="Path of a data set, or the catalogue's name of a fetched one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model and its metrics; made if absent.")],
+    reader: Annotated[
+        str,
+        typer.Option(help="Form of the data: records (a folder as `synthesize` writes it), handbook or ulb."),
+    ] = "records",
+    model: Annotated[
+        str, typer.Option(help="xgboost, lightgbm, forest, hist-gradient-boosting, logistic or network.")
+    ] = "lightgbm",
+    train_days: Annotated[int, typer.Option(min=1, help="Days to fit the model on.")] = 7,
+    delay_days: Annotated[
+        int, typer.Option(min=0, max=60, help="Days until a transaction's label is known; no part uses them.")
+    ] = 7,
+    validation_days: Annotated[int, typer.Option(min=1, help="Days to calibrate and choose thresholds on.")] = 7,
+    test_days: Annotated[int, typer.Option(min=1, help="Days kept for the last figure.")] = 7,
+    until: Annotated[str, typer.Option(help="Last test day, as 2018-08-14; the data's last whole day if empty.")] = "",
+    alerts_a_day: Annotated[
+        float, typer.Option(min=0.01, help="Alerts that people can review a day: sets the review threshold.")
+    ] = 100.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
+    report_test: Annotated[
+        bool, typer.Option("--report-test", help="Also measure on the test days: once, for the last figure.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON on standard output.")] = False,
+) -> None:
+    """Train a model on labelled transactions, calibrate it on later days, write the folder that `optimize` takes.
+
+    Counted back from the last day: test days, days whose labels are not known yet, validation days, such days again,
+    training days. What came before fills the histories. The ULB cards, which have no histories, are split 70/10/20.
+    """
+    import json as encoding
+
+    from apps.fraud.train_command import run_training
+    from apps.fraud.trained import Layout
+
+    layout = Layout(
+        train_days=train_days,
+        delay_days=delay_days,
+        validation_days=validation_days,
+        test_days=test_days,
+        until=until,
+    )
+    summary = run_training(
+        data=data,
+        reader=reader,
+        out=out,
+        model=model,
+        layout=layout,
+        alerts_a_day=alerts_a_day,
+        seed=seed,
+        report_test=report_test,
+    )
+    if json:
+        typer.echo(encoding.dumps(summary, indent=2))
+        return
+    for name in ("model", "train", "validation", "test"):
+        if name in summary:
+            figures = (
+                f"{key} {value if isinstance(value, str) else f'{value:.5g}'}" for key, value in summary[name].items()
+            )
+            typer.echo(f"{name}: {', '.join(figures)}")
+    typer.echo(f"written: {out}")
