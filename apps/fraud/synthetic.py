@@ -34,7 +34,6 @@ NOON_S, SPREAD_S, DAY_S = 43_200, 20_000, 86_400
 HIGH_AMOUNT = 220.0
 TERMINALS_A_DAY, TERMINAL_DAYS = 2, 28
 CUSTOMERS_A_DAY, CUSTOMER_DAYS, ABUSED_RATIO, ABUSED_FACTOR = 3, 14, 1 / 3, 5.0
-_CHUNK = 256
 _ROWS = 8192
 
 Format = Literal["parquet", "jsonl"]
@@ -76,13 +75,13 @@ def draw_profiles(customers: int, terminals: int, seed: int) -> Profiles:
     mean_amount = generator.uniform(5, 100, customers)
     mean_count = generator.uniform(0, 4, customers)
     places = generator.uniform(0, SIDE, (terminals, 2))
-    counts, near = [], []
-    for start in range(0, customers, _CHUNK):  # bounds the memory
-        apart = homes[start : start + _CHUNK, None] - places[None]
-        rows, found = np.nonzero((apart**2).sum(axis=2) < RADIUS**2)
-        counts.append(np.bincount(rows, minlength=len(apart)))
-        near.append(found)
-    first = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    places = places[np.argsort(places[:, 0], kind="stable")]
+    near = []
+    for home in homes:
+        begin, end = np.searchsorted(places[:, 0], (home[0] - RADIUS, home[0] + RADIUS))
+        inside = ((places[begin:end] - home) ** 2).sum(axis=1) < RADIUS**2
+        near.append(begin + np.flatnonzero(inside))
+    first = np.cumsum([0, *map(len, near)])
     return Profiles(mean_amount, mean_count, first, np.concatenate(near))
 
 
