@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -298,3 +301,39 @@ def test_the_examples_of_the_document_work(client: httpx.Client) -> None:
         content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         assert client.post(path, json=content["example"]).status_code == 200
     assert "description" in document["components"]["schemas"]["ScoreRequest"]
+
+
+HOOKS = '''
+import schemathesis
+
+@schemathesis.hook
+def map_body(context, body):
+    """1.0 is an integer to JSON Schema, but not to us."""
+    if isinstance(body, dict):
+        return {key: map_body(context, value) for key, value in body.items()}
+    if isinstance(body, list):
+        return [map_body(context, value) for value in body]
+    return int(body) if isinstance(body, float) and body.is_integer() else body
+
+@schemathesis.hook
+def filter_headers(context, headers):
+    """Headers that nobody knows are ignored, as HTTP wants it."""
+    return "x-schemathesis-unknown-property" not in (headers or {})
+'''
+
+
+def test_schemathesis_finds_nothing(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "hooks_for_it.py").write_text(HOOKS)
+    words = [sys.executable, "-m", "schemathesis.cli", "run", f"{served.url}/openapi.json"]
+    options = ["--max-examples", "25", "--phases", "examples,coverage,fuzzing", "--generation-deterministic"]
+    ended = subprocess.run(
+        [*words, *options],
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks_for_it", "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
+    assert "Traceback" not in served.said

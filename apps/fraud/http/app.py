@@ -81,9 +81,8 @@ class Api(FastAPI):
             await self._respond(answer, scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            self.openapi_schema = describe(super().openapi(), secured=bool(self.service.keys))
-        return self.openapi_schema
+        """The document for the model that decides now."""
+        return describe(super().openapi(), self.service.pipeline.scorer.schema, secured=bool(self.service.keys))
 
     def name_request(self, given: bytes | None) -> bytes:
         """The caller's own id where it is a short plain word, else a new one."""

@@ -8,6 +8,7 @@ import msgspec
 
 from apps.fraud.http.forms import BatchAnswer, BatchRequest, LabelsAnswer, LabelsRequest, ScoreRequest
 from apps.fraud.http.problems import KINDS, ProblemDetails
+from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
 
 DESCRIPTION: Final = """\
@@ -55,10 +56,12 @@ _ROUTES: Final[dict[str, tuple[str, str, type, type, dict[str, Any], dict[str, A
 }
 
 
-def describe(base: dict[str, Any], *, secured: bool) -> dict[str, Any]:
-    """`base`, FastAPI's own document, with the endpoints below /v1. secured: whether an API key is asked for."""
+def describe(base: dict[str, Any], model: FeatureSchema, *, secured: bool) -> dict[str, Any]:
+    """`base`, FastAPI's own document, with the endpoints below /v1. model: whose columns `features` may have.
+    secured: whether an API key is asked for."""
     types = [kind for route in _ROUTES.values() for kind in route[2:4]]
     _, schemas = msgspec.json.schema_components([*types, ProblemDetails], ref_template=_REF)
+    _name_features(schemas[ScoreRequest.__name__], model)
     document = {**base, "paths": {path: _operation(*route) for path, route in _ROUTES.items()} | base["paths"]}
     components = dict(base.get("components", {}))
     components["schemas"] = components.get("schemas", {}) | schemas
@@ -69,6 +72,15 @@ def describe(base: dict[str, Any], *, secured: bool) -> dict[str, Any]:
                 operation["security"] = [{"key": []}]
                 operation["responses"]["401"] = _problem(401)
     return document | {"components": components}
+
+
+def _name_features(request: dict[str, Any], model: FeatureSchema) -> None:
+    features = request["properties"]["features"]
+    value = features.pop("additionalProperties")
+    features |= {"properties": dict.fromkeys(model.names, value), "required": list(model.names)}
+    features["additionalProperties"] = False
+    if model.source == "given":
+        request["required"].append("features")
 
 
 def _operation(
@@ -106,8 +118,8 @@ _PARAMETERS: Final[list[dict[str, Any]]] = [
         "name": "X-Request-ID",
         "in": "header",
         "required": False,
-        "description": "Comes back with the answer; anything but a short plain word is replaced.",
-        "schema": {"type": "string", "maxLength": 64, "pattern": "^[A-Za-z0-9._:-]+$"},
+        "description": "Comes back with the answer; anything but letters, digits and . _ : - (64 at most) is replaced.",
+        "schema": {"type": "string"},
     },
     {
         "name": "X-Deadline-Ms",

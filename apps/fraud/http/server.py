@@ -86,12 +86,15 @@ def open_service(settings: Settings) -> Service:
 def listen(host: str, port: int) -> socket.socket:
     """Raises UsageError. Bound before the model is opened, listening only once it is: the first who gets through finds
     a service that is ready."""
+    listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise UsageError(f"{host}:{port} cannot be served: {error.strerror or error}; choose another") from error
     return listener
 
