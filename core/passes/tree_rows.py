@@ -1,15 +1,20 @@
-"""Unlabelled rows for the passes that look at what trees do."""
+"""Unlabelled rows for the passes that look at what trees do, and how much each of them counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from core.errors import DataError
 from core.tensors import Tensors
-from core.trees.ensemble import INPUT
+from core.trees.ensemble import INPUT, Ensemble
 from core.trees.predict import Rows
+
+Floats = npt.NDArray[np.float64]
+SMALLEST_WEIGHT = 1e-3
+"""Of p(1-p): rows that the model is sure of count a little, too."""
 
 
 def join_rows(batches: Iterable[Tensors], kind: str) -> Rows:
@@ -18,3 +23,20 @@ def join_rows(batches: Iterable[Tensors], kind: str) -> Rows:
     if not parts:
         raise DataError(f"{kind}: the task gives no calibration inputs; its training set is empty")
     return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def leaf_sums(ensemble: Ensemble, leaves: npt.NDArray[np.int32]) -> Floats:
+    """base and leaves [N, trees] summed, in float64."""
+    return np.asarray(ensemble.value[leaves].sum(axis=1, dtype=np.float64) + ensemble.base)
+
+
+def row_weights(ensemble: Ensemble, sums: Floats) -> Floats:
+    """What a squared move of each sum costs by a second-order view of the log loss: p(1-p) for log-odds, so 1/p(1-p)
+    for probabilities. The mean is 1."""
+    if ensemble.output == "margin":
+        chance = 1 / (1 + np.exp(-np.clip(sums, -30, 30)))
+        found = np.maximum(chance * (1 - chance), SMALLEST_WEIGHT)
+    else:
+        chance = np.clip(sums, 0, 1)
+        found = 1 / np.maximum(chance * (1 - chance), SMALLEST_WEIGHT)
+    return np.asarray(found / found.mean())

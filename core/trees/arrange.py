@@ -106,9 +106,9 @@ def below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         return np.nextafter(largest, limit)
 
 
-def as_shares(probabilities: npt.NDArray[np.float64], trees: int) -> npt.NDArray[np.float64]:
-    """Each tree's part of a forest's mean probability, in multiples of PROBABILITY_STEP."""
-    return np.asarray(np.round(probabilities / trees / PROBABILITY_STEP) * PROBABILITY_STEP)
+def on_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Trees' parts of a mean probability as multiples of PROBABILITY_STEP."""
+    return np.asarray(np.round(shares / PROBABILITY_STEP) * PROBABILITY_STEP)
 
 
 def _check(nodes: Nodes, features: int, base: float) -> None:

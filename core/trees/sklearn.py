@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import UsageError
-from core.trees.arrange import Nodes, arrange, as_shares, below, join
+from core.trees.arrange import Nodes, arrange, below, join, on_grid
 from core.trees.ensemble import LEAF, Ensemble
 
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
@@ -51,7 +51,7 @@ def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
     counts = estimator.tree_.value[:, 0, :]
     # A small bag may hold one class only.
     positive = counts[:, np.asarray(estimator.classes_) == 1].sum(axis=1) / counts.sum(axis=1)
-    return _tree(estimator.tree_, as_shares(positive, members), np.asarray(columns))
+    return _tree(estimator.tree_, on_grid(positive / members), np.asarray(columns))
 
 
 def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] | None = None) -> Nodes:
