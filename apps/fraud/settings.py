@@ -19,13 +19,14 @@ Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 class FeatureSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """names: the program's columns, in order. source: `histories` when this app computes them from a stream of
     transactions (then every name stands in `features.CATALOGUE`), `given` when the caller brings them. typical: the
-    median of each among legitimate training transactions: what a reason compares with. delay_days: a transaction counts
-    for the shares of frauds only when it is this old, because its label comes so late."""
+    median of each among legitimate training transactions, None where most have none: what a reason compares with.
+    delay_days: a transaction counts for the shares of frauds only when it is this old, because its label comes so
+    late."""
 
     version: Literal[1] = 1
     source: Literal["histories", "given"] = "histories"
     names: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...], msgspec.Meta(min_length=1)]
-    typical: tuple[float, ...]
+    typical: tuple[float | None, ...]
     delay_days: Annotated[float, msgspec.Meta(ge=0, le=60)] = 7.0
 
 

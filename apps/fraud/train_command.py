@@ -86,10 +86,10 @@ def _check_out(out: Path) -> None:
 
 
 def _schema(parts: Parts, layout: Layout) -> FeatureSchema:
-    """typical: 0 for a column that no legitimate training transaction has."""
     legitimate = parts.train.features[parts.train.labels == 0]
-    there = np.where(np.isnan(legitimate).all(axis=0), 0, legitimate)
-    typical = tuple(float(value) for value in np.nanmedian(there, axis=0))
+    mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
+    medians = np.nanmedian(np.where(mostly_missing, 0, legitimate), axis=0)
+    typical = tuple(None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True))
     return FeatureSchema(source=parts.source, names=parts.names, typical=typical, delay_days=layout.delay_days)
 
 

@@ -35,7 +35,7 @@ def test_sealed_files_come_back() -> None:
         {"names": ["amount"]},
         {"names": ["amount", "amount"]},
         {"source": "elsewhere"},
-        {"typical": [1.0, None]},
+        {"typical": [1.0, "12"]},
         {"delay_days": -1},
         {"surprise": 1},
     ],
