@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 Floats = npt.NDArray[np.float32]
 
+BOUND = 5.0
+
 
 class Standardize(nn.Module):
-    """NaN becomes `typical`; then tanh((x - mean) / (3 std)): linear where most values lie, bounded where amounts run
-    away."""
+    """NaN becomes `typical`, the median; then (x - mean) / std, cut at BOUND: a few amounts run away."""
 
     typical: Tensor
     mean: Tensor
@@ -34,10 +35,11 @@ class Standardize(nn.Module):
         deviation = filled.std(axis=0)
         self.typical.copy_(torch.from_numpy(typical))
         self.mean.copy_(torch.from_numpy(filled.mean(axis=0)))
-        self.scale.copy_(torch.from_numpy(1 / (3 * np.where(deviation > 0, deviation, 1))))
+        self.scale.copy_(torch.from_numpy(1 / np.where(deviation > 0, deviation, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh((torch.where(torch.isnan(x), self.typical, x) - self.mean) * self.scale)
+        filled = torch.where(torch.isnan(x), self.typical, x)
+        return torch.clamp((filled - self.mean) * self.scale, -BOUND, BOUND)
 
 
 def build(columns: int, width: int, layers: int) -> nn.Sequential:
