@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import label_later
-from apps.fraud.pipeline import FeatureEngine
+from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.replay import PROGRESS_EVERY, replay
+from apps.fraud.scoring import Row, Scorer
 from apps.fraud.state import identify
-from apps.fraud.transactions import Label, Transaction
+from apps.fraud.transactions import Decision, Label, Transaction
+from core.backends.fastest import open_fastest
+from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streams import DAY, START, Event, label, long_stream, streams, transaction
 
 
@@ -71,3 +76,29 @@ def test_of_nothing_comes_an_empty_table() -> None:
     rows = replay([label(transaction("lost", START), True)])
     assert rows.features.shape == (0, len(CATALOGUE))
     assert len(rows) == len(rows.labels) == 0
+
+
+class Watched(Scorer):
+    """Keeps the rows that it decides on."""
+
+    rows: list[bytes]
+
+    def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
+        if not duplicate:
+            self.rows.append(row.tobytes())
+        return super().decide(transaction, row, duplicate=duplicate)
+
+
+def test_rows_are_what_the_pipeline_scores(tmp_path: Path) -> None:
+    """Bit for bit: training and live scoring share one code path."""
+    artifact = write_fraud_model(tmp_path / "model")
+    scorer = Watched(artifact, open_fastest(artifact, threads=1))
+    scorer.rows = []
+    events, pipeline = long_stream(9, 500), Pipeline(scorer)
+    for event in events:
+        if isinstance(event, Label):
+            pipeline.learn(event)
+        else:
+            pipeline.process(event)
+    scorer.close()
+    assert b"".join(scorer.rows) == replay(events).features.tobytes()
