@@ -38,7 +38,8 @@ def pack_network(program: Program) -> npt.NDArray[np.uint8]:
     that is no such program."""
     graph = read_graph("native", program, _NEWEST_OPSET)
     try:
-        layers = _layers(graph, program)
+        with np.errstate(all="ignore"):
+            layers = _layers(graph, program)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
         raise BackendError(f"backend native: cannot read the program: {error}") from error
     width = program.inputs[0].shape[1] or 0
@@ -159,8 +160,8 @@ def _needed(value: Floats | None) -> Floats:
 
 
 def _array(tensor: onnx.TensorProto) -> Floats:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ValueError(f"the constant {tensor.name!r} lies in another file")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL or any(size < 0 for size in tensor.dims):
+        raise ValueError(f"the constant {tensor.name!r} has no data or no size")
     return np.asarray(onnx.numpy_helper.to_array(tensor))
 
 

@@ -40,7 +40,7 @@ def decode_trees(content: bytes) -> Ensemble:
     try:
         proto.ParseFromString(content)
         ensemble = _ensemble(proto)
-    except (DecodeError, DataError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+    except (DecodeError, DataError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise BackendError(f"the program is not a tree ensemble of this featherweight: {error}") from error
     # Whatever else the file might say, it would not be in a file made anew from what was read.
     if _proto(ensemble) != proto:
