@@ -39,7 +39,7 @@ from core.errors import FeatherweightError
 BODY_BYTES: Final = 1 << 20
 HELD_BYTES: Final = 64 << 20
 """Of all bodies together that are being read or wait."""
-DEADLINE_MS: Final = 60_000.0
+DEADLINES_MS: Final = 0.001, 60_000.0
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _JSON: Final = b"application/json"
 _undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -190,10 +190,11 @@ def find_due(headers: Headers, arrived: float, default_ms: float | None) -> floa
         deadline_ms = float(given)
     except ValueError:
         deadline_ms = math.nan
-    if not 0 < deadline_ms <= DEADLINE_MS:
+    lowest, highest = DEADLINES_MS
+    if not lowest <= deadline_ms <= highest:
         raise ProblemError(
             "malformed-request",
-            f"X-Deadline-Ms: expected a number of milliseconds above 0 and up to {DEADLINE_MS:g}",
+            f"X-Deadline-Ms: expected a number of milliseconds from {lowest:g} to {highest:g}",
             header="X-Deadline-Ms",
         )
     return arrived + deadline_ms / 1000

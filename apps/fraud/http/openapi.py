@@ -127,6 +127,6 @@ _PARAMETERS: Final[list[dict[str, Any]]] = [
         "required": False,
         "description": "Milliseconds from the arrival of the request; a decision that cannot be had by then is the "
         "policy's fallback, and says so.",
-        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 60000},
+        "schema": {"type": "number", "minimum": 0.001, "maximum": 60000},
     },
 ]
