@@ -16,7 +16,7 @@ from core.artifact.store import MANIFEST, Artifact
 from core.artifact.write import Contents, write_artifact
 from core.check_artifact import check_artifact
 from core.errors import OutputError
-from core.evidence import statistics
+from core.evidence import resampling, statistics
 from core.evidence.card import render_figures
 from core.evidence.judge import all_passed, warnings
 from core.evidence.measured import Measured
@@ -182,6 +182,7 @@ def _record(trial: Trial, settings: dict[str, object], chosen: Trial | None) -> 
         size_bytes=None if size is None else size.bytes,
         latency=None if latency is None else summarize_latency(latency),
         auc=None if area is None else area.estimate,
+        average_precision=resampling.average_precision(predictions.scores, predictions.labels),
         chosen=is_chosen,
         reason=slower,
     )

@@ -11,7 +11,7 @@ def render_figures(evidence: Evidence) -> str:
     """The section "Measured": metrics of the deciding cases, checks, speed and size, each beside the baseline's."""
     part = evidence.deciding
     lines = ["## Measured", "", _cases(part), "", *_metrics(evidence, part), ""]
-    lines += ["Against the unpruned fp32 network, on the same cases:", ""]
+    lines += ["Against the unpruned fp32 model, on the same cases:", ""]
     lines += [f"- {check.status}: {check.explanation}" for check in part.checks]
     lines += [
         "",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.measured import Predictions
 from core.evidence.report import shown_values
@@ -128,7 +129,7 @@ def reliability_chart(baseline: Predictions, candidate: Predictions) -> Markup |
         if predictions.probabilities is None:
             continue
         drawn = True
-        bins = s.reliability_bins(predictions.probabilities, predictions.labels)
+        bins = r.reliability_bins(predictions.probabilities, predictions.labels)
         parts.append(axes.path(kind, [b.mean_probability for b in bins], [b.positives.estimate for b in bins]))
         for part in bins:
             x = axes.x(part.mean_probability) + shift

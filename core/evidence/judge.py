@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from core.errors import Fault
+from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.measured import Measured, Predictions, check_same_cases
 
@@ -28,6 +29,7 @@ class Limits:
     """
 
     auc_loss: float | None = None
+    average_precision_loss: float | None = None
     sensitivity_loss: float | None = None
     specificity_loss: float | None = None
     flip_ratio_max: float | None = None
@@ -80,6 +82,10 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Chec
         difference = s.roc_auc_difference(before.scores, after.scores, before.labels)
         cases = f"{positives} positive and {negatives} negative cases"
         checks.append(_loss_check("auc_loss", "AUC", difference, limits.auc_loss, cases))
+    if limits.average_precision_loss is not None:
+        difference = r.average_precision_difference(before.scores, after.scores, before.labels)
+        cases, limit = f"{positives} positive and {negatives} negative cases", limits.average_precision_loss
+        checks.append(_loss_check("average_precision_loss", "Average precision", difference, limit, cases))
     if limits.sensitivity_loss is not None:
         difference = s.paired_share_difference(right_before[positive], right_after[positive])
         cases = f"{positives} positive cases"
@@ -101,7 +107,7 @@ def warnings(baseline: Measured, candidate: Measured) -> tuple[str, ...]:
     """What a reader must be told whatever the limits are, in plain lines."""
     lines = []
     if baseline.latency and candidate.latency:
-        ratio = s.median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
+        ratio = r.median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
         if ratio.low <= 1:
             before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
             lines.append(
@@ -164,7 +170,7 @@ def _latency_check(baseline: Measured, candidate: Measured, limit: float) -> Che
     if before.batch != after.batch:
         text = f"Latency was measured at batch {before.batch} and {after.batch}, which cannot be compared."
         return Check("latency_ratio_min", "not measured", None, limit, text)
-    ratio = s.median_ratio(before.samples_ms, after.samples_ms)
+    ratio = r.median_ratio(before.samples_ms, after.samples_ms)
     text = (
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
         f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "

@@ -12,7 +12,7 @@ from core.evidence import statistics as s
 from core.measure import Latency, Memory, Size, Throughput
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """One program on N labelled cases.
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.evidence import charts
+from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, warnings
 from core.evidence.measured import Measured
@@ -40,6 +41,7 @@ METRIC_NAMES = {
 
 CHECK_NAMES = {
     "auc_loss": "Loss of AUC",
+    "average_precision_loss": "Loss of average precision",
     "sensitivity_loss": "Loss of sensitivity",
     "specificity_loss": "Loss of specificity",
     "flip_ratio_max": "Changed decisions",
@@ -112,7 +114,7 @@ def _tiles(part: Comparison) -> list[_Tile]:
     before, after = part.baseline, part.candidate
     tiles = []
     if before.latency and after.latency:
-        ratio = s.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
+        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
         tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast (median, batch {after.latency.batch})"))
     if before.size and after.size:
         tiles.append(
@@ -178,7 +180,7 @@ def _performance(part: Comparison) -> list[_PerformanceRow]:
     rows = []
     if before.latency and after.latency:
         old, new = summarize_latency(before.latency), summarize_latency(after.latency)
-        ratio = s.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
+        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
         text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
         batch = f"batch {new.batch}"
         rows.append(_PerformanceRow(f"Latency p50, {batch}", _ms(old.p50_ms), _ms(new.p50_ms), text))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
+from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, Limits, all_passed, warnings
 from core.evidence.measured import Measured, Predictions
@@ -51,6 +53,7 @@ class CandidateRecord:
     size_bytes: int | None = None
     latency: LatencySummary | None = None
     auc: float | None = None
+    average_precision: float | None = None
     chosen: bool = False
     reason: str = ""
 
@@ -112,11 +115,12 @@ class Evidence:
 Figures = dict[str, s.Interval | None]
 
 
+@lru_cache(maxsize=8)
 def compute_figures(predictions: Predictions, *, samples: int = 2000, seed: int = 0) -> Figures:
     """The metrics of one program, in the order of a report, each with its 95% interval; None where the cases cannot
-    give it."""
+    give it. JSON, page and model card ask for the same, and on tens of thousands of cases it takes seconds."""
     p = predictions
-    drawn = s.bootstrap_intervals(p.labels, p.decisions, p.scores, p.probabilities, samples=samples, seed=seed)
+    drawn = r.bootstrap_intervals(p.labels, p.decisions, p.scores, p.probabilities, samples=samples, seed=seed)
     return {
         "auc": s.roc_auc_interval(p.scores, p.labels),
         "average_precision": drawn.get("average_precision"),
@@ -129,12 +133,14 @@ def compute_figures(predictions: Predictions, *, samples: int = 2000, seed: int 
     }
 
 
+@lru_cache(maxsize=4)
 def compute_differences(baseline: Predictions, candidate: Predictions) -> dict[str, s.Difference | None]:
     """Candidate minus baseline, paired, with one-sided 95% lower bounds."""
     positive = baseline.labels == 1
     before, after = baseline.decisions == positive, candidate.decisions == positive
     return {
         "auc": s.roc_auc_difference(baseline.scores, candidate.scores, baseline.labels),
+        "average_precision": r.average_precision_difference(baseline.scores, candidate.scores, baseline.labels),
         "accuracy": s.paired_share_difference(before, after),
         "sensitivity": s.paired_share_difference(before[positive], after[positive]),
         "specificity": s.paired_share_difference(before[~positive], after[~positive]),
@@ -279,6 +285,7 @@ def _candidate(candidate: CandidateRecord) -> dict[str, Any]:
         "size_bytes": candidate.size_bytes,
         "latency": None if candidate.latency is None else asdict(candidate.latency),
         "auc": candidate.auc,
+        "average_precision": candidate.average_precision,
     }
 
 

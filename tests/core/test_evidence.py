@@ -40,6 +40,22 @@ def test_a_good_candidate_passes_and_only_set_limits_are_judged():
     assert judge(before, after, Limits()) == ()
 
 
+def test_a_limit_on_average_precision_is_judged_and_shown():
+    limits = Limits(average_precision_loss=0.01)
+    before, after = made.baseline(1), made.candidate(1)
+    (check,) = judge(before, after, limits)
+    assert check.status == "passed"
+    assert check.explanation.startswith("Average precision ")
+    noisy = replace(after.predictions, scores=after.predictions.scores + made.predictions(2.0, seed=1).scores * 2)
+    assert judge(before, replace(after, predictions=noisy), limits)[0].status == "failed"
+    evidence = made.evidence()
+    records = tuple(replace(record, average_precision=0.98765) for record in evidence.candidates)
+    page = render_html(replace(evidence, limits=limits, candidates=records))
+    assert page.count("0.9877") == len(records)
+    assert "0.9877" not in render_html(replace(evidence, candidates=records))
+    assert evidence_as_dict(evidence)["test"]["differences"]["average_precision"]["low"] < 0
+
+
 @pytest.mark.parametrize(
     ("fault", "missed"),
     [

@@ -11,6 +11,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
+from core.evidence import resampling as r
 from core.evidence import statistics as s
 
 
@@ -33,7 +34,7 @@ def binormal(rng: np.random.Generator, positives: int, negatives: int, shift: fl
 def test_auc_and_average_precision_equal_scikit_learns(cases):
     scores, labels = cases
     assert s.roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert s.average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert r.average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
 @given(scored_cases())
@@ -107,9 +108,10 @@ def test_without_one_class_there_is_no_figure():
     assert s.roc_auc(scores, ones) is None
     assert s.roc_auc_interval(scores, ones) is None
     assert s.roc_auc_difference(scores, scores, ones) is None
-    assert s.average_precision(scores, 1 - ones) is None
+    assert r.average_precision(scores, 1 - ones) is None
     assert s.confusion(scores > 0.15, ones).specificity() is None
-    assert s.bootstrap_intervals(ones, scores > 0, scores, None) == {}
+    assert r.bootstrap_intervals(ones, scores > 0, scores, None) == {}
+    assert r.average_precision_difference(scores, scores, ones) is None
 
 
 @given(st.integers(0, 400), st.integers(1, 400))
@@ -163,14 +165,14 @@ def test_no_case_no_difference():
 def test_brier_equals_scikit_learns_and_calibration_error_its_definition():
     rng = np.random.default_rng(2)
     probabilities, labels = rng.uniform(size=500), rng.integers(2, size=500)
-    assert s.brier_score(probabilities, labels) == pytest.approx(brier_score_loss(labels, probabilities))
-    bins = s.reliability_bins(probabilities, labels)
+    assert r.brier_score(probabilities, labels) == pytest.approx(brier_score_loss(labels, probabilities))
+    bins = r.reliability_bins(probabilities, labels)
     expected = sum(b.cases * abs(b.mean_probability - b.positives.estimate) for b in bins) / 500
-    assert s.expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
-    assert len(bins) == s.RELIABILITY_BINS
+    assert r.expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
+    assert len(bins) == r.RELIABILITY_BINS
     assert sum(b.cases for b in bins) == 500
-    assert s.expected_calibration_error(np.array([0.0, 1.0]), np.array([0, 1])) == 0
-    assert s.expected_calibration_error(np.array([1.0, 0.0]), np.array([0, 1])) == 1
+    assert r.expected_calibration_error(np.array([0.0, 1.0]), np.array([0, 1])) == 0
+    assert r.expected_calibration_error(np.array([1.0, 0.0]), np.array([0, 1])) == 1
 
 
 def test_bootstrap_figures_equal_the_plain_ones_and_the_seed_decides():
@@ -178,27 +180,60 @@ def test_bootstrap_figures_equal_the_plain_ones_and_the_seed_decides():
     scores, labels = binormal(rng, 60, 90, 1.5)
     scores = scores.round(1)
     probabilities, decisions = 1 / (1 + np.exp(-scores)), scores >= 0.7
-    found = s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
+    found = r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
     counts = s.confusion(decisions, labels)
     balanced = (counts.sensitivity().estimate + counts.specificity().estimate) / 2
     assert found["balanced_accuracy"].estimate == pytest.approx(balanced)
     assert found["average_precision"].estimate == pytest.approx(average_precision_score(labels, scores))
     assert found["brier_score"].estimate == pytest.approx(brier_score_loss(labels, probabilities))
-    assert found["calibration_error"].estimate == pytest.approx(s.expected_calibration_error(probabilities, labels))
+    assert found["calibration_error"].estimate == pytest.approx(r.expected_calibration_error(probabilities, labels))
     assert all(v.low < v.estimate < v.high for k, v in found.items() if k != "calibration_error")
-    assert found == s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
-    assert found != s.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=2)
+    assert found == r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
+    assert found != r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=2)
 
 
 def test_a_weight_counts_a_case_as_often():
     scores, labels = np.array([3.0, 2, 2, 1]), np.array([1, 0, 1, 1])
     weights = np.array([[1, 2, 0, 3]])
     repeated = np.repeat(np.arange(4), weights[0])
-    found = s._weighted_average_precision(scores, labels)(weights.astype(float))[0]
+    found = r._weighted_average_precision(scores, labels)(weights.astype(float))[0]
     assert found == pytest.approx(average_precision_score(labels[repeated], scores[repeated]))
 
 
-# The next three keep the statistics honest: with 400 repetitions the standard error of a coverage of 95% is 1.1%.
+def resampled_differences(baseline, candidate, labels, samples, seed):
+    """By the book: draw cases, class by class, and compute both figures anew."""
+    rng = np.random.default_rng(seed)
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    for _ in range(samples):
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in (positive, negative)])
+        before, after = (average_precision_score(labels[drawn], scores[drawn]) for scores in (baseline, candidate))
+        yield after - before
+
+
+@pytest.mark.parametrize(("positives", "negatives", "digits"), [(20, 300, 1), (60, 60, 0), (8, 900, 6)])
+def test_average_precision_difference_is_that_of_resampled_cases(positives, negatives, digits):
+    rng = np.random.default_rng(positives)
+    baseline, labels = binormal(rng, positives, negatives, 1.5)
+    candidate = (baseline + rng.normal(size=len(labels)) * 0.4).round(digits)
+    found = r.average_precision_difference(baseline, candidate, labels, samples=8000)
+    drawn = list(resampled_differences(baseline, candidate, labels, 400, seed=1))
+    before, after = (average_precision_score(labels, scores) for scores in (baseline, candidate))
+    assert found.estimate == pytest.approx(after - before, abs=1e-12)
+    assert found.low == pytest.approx(np.percentile(drawn, 5), abs=4 * np.std(drawn) / np.sqrt(0.05 * 400))
+    assert found.low < found.estimate
+
+
+@given(scored_cases())
+def test_average_precision_of_the_same_order_does_not_differ(cases):
+    scores, labels = cases
+    assert r.average_precision_difference(scores, np.exp(scores), labels, samples=20) == s.Difference(0.0, 0.0)
+    noisy = scores + np.random.default_rng(0).normal(size=len(scores))
+    found = r.average_precision_difference(scores, noisy, labels, samples=20)
+    expected = average_precision_score(labels, noisy) - average_precision_score(labels, scores)
+    assert found.estimate == pytest.approx(expected, abs=1e-12)
+
+
+# The next four keep the statistics honest: with 400 repetitions the standard error of a coverage of 95% is 1.1%.
 
 
 def test_auc_interval_covers_the_truth():
@@ -229,13 +264,25 @@ def test_paired_sensitivity_bound_covers_the_truth():
 def test_bootstrap_interval_of_average_precision_covers_the_truth():
     rng = np.random.default_rng(10)
     scores, labels = binormal(rng, 80_000, 120_000, 1.5)
-    truth = s.average_precision(scores, labels)
+    truth = r.average_precision(scores, labels)
     covered = 0
     for seed in range(200):
         scores, labels = binormal(rng, 80, 120, 1.5)
-        found = s.bootstrap_intervals(labels, scores > 0, scores, None, samples=200, seed=seed)
+        found = r.bootstrap_intervals(labels, scores > 0, scores, None, samples=200, seed=seed)
         covered += found["average_precision"].low <= truth <= found["average_precision"].high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_bound_of_the_average_precision_difference_covers_the_truth():
+    """Two scorers that are equally good: the bound may lie above 0 in one case of twenty, for small bootstraps more."""
+    rng = np.random.default_rng(11)
+    above = 0
+    for seed in range(200):
+        labels = np.repeat([1, 0], [80, 800])
+        shared, one, other = rng.normal(size=(3, len(labels)))
+        first, second = (shared + 0.5 * own + 2 * labels for own in (one, other))
+        above += r.average_precision_difference(first, second, labels, samples=200, seed=seed).low > 0
+    assert above / 200 <= 0.11
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())
@@ -252,7 +299,7 @@ def test_flips_name_each_changed_decision_once(baseline, data):
 @given(st.floats(0.2, 5.0))
 def test_median_ratio_is_that_of_the_medians_and_its_interval_holds_it(factor):
     samples = np.random.default_rng(4).gamma(9, size=300)
-    found = s.median_ratio(samples * factor, samples, samples=200)
+    found = r.median_ratio(samples * factor, samples, samples=200)
     assert found.estimate == pytest.approx(factor)
     assert found.low < factor < found.high
 
