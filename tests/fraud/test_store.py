@@ -58,9 +58,10 @@ def undisturbed(rows: list[dict[str, Any]]) -> list[list[float]]:
 def test_histories_come_back_from_snapshots_and_journals(tmp_path: Path) -> None:
     for start in (0, 20, 40, 60):  # left by turns with a snapshot and without
         store = open_store(tmp_path, 7.0)
-        feed(store, ROWS[start : start + 20])
+        feed(store, ROWS[start : start + 10])
         if start % 40:
             store.snapshot()
+        feed(store, ROWS[start + 10 : start + 20])
         store.close()
     store = open_store(tmp_path, 7.0)
     assert features_after(store.engine) == undisturbed(ROWS)
