@@ -26,8 +26,8 @@ from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
 from core.export import export
 from core.passes.quantize import quantize
+from core.passes.steps import QuantizeStep
 from core.program import Program
-from core.recipe import QuantizeStep
 
 
 def nncf_int8(program: Program, calibration: np.ndarray) -> Callable[[np.ndarray], object]:

@@ -29,6 +29,7 @@ from core.recipe import (
 HEAD = 'version = 1\nname = "x"\n[source]\ntask = "imaging"\n'
 PRUNE = '[[step]]\nkind = "prune-channels"\nratio = 0.5\n'
 RECOVER = '[[step]]\nkind = "recover"\nepochs = 2\n'
+TREES = '[[step]]\nkind = "prune-trees"\nratio = 0.5\n'
 QUANTIZE = '[[step]]\nkind = "quantize"\n'
 
 
@@ -66,6 +67,7 @@ chains = st.sampled_from(
         ("quantize",),
         ("prune-channels", "prune-weights", "recover"),
         ("prune-weights", "quantize"),
+        ("prune-trees", "prune-trees", "quantize"),
     ]
 )
 
@@ -76,7 +78,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     steps = tuple(draw(some_choices(kind)) for kind in draw(chains))
     backends = draw(st.lists(st.text(min_size=1), min_size=1, max_size=2, unique=True))
     measure = Measure(tuple(backends), draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(3, 99)))
-    limits = Limits(auc_loss=draw(st.none() | st.floats(0, 1)), size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
+    losses = [draw(st.none() | st.floats(0, 1)) for _ in range(2)]
+    limits = Limits(*losses, size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
     source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
     name, seed = draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), draw(st.integers(0, 99))
     card = draw(st.just("") | st.text(min_size=1).filter(lambda text: text.strip()))
@@ -135,6 +138,9 @@ repetitions = 0
         (QUANTIZE + PRUNE, "step[1].kind", "prune-channels after quantize"),
         (PRUNE + QUANTIZE + QUANTIZE, "step[2].kind", "a second quantize"),
         (RECOVER, "step[0].kind", "without a prune step"),
+        (PRUNE + TREES, "step[1].kind", "prune-trees beside prune-channels; a model is a network or trees"),
+        (TREES + RECOVER, "step[1].kind", "recover beside prune-trees"),
+        (QUANTIZE + TREES, "step[1].kind", "prune-trees after quantize"),
         ('[[step]]\nkind = "prune-weights"\nsparsity = 0.5\n' + PRUNE, "step[1].kind", "after prune-weights"),
         ('[[step]]\nkind = "prune-channel"\nratio = 0.5\n', "step[0].kind", 'did you mean "prune-channels"'),
         ('[[step]]\nkind = "recover"\n' + PRUNE, "step[0].epochs", "missing"),
