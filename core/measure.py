@@ -191,6 +191,7 @@ def measure_peak_memory(
         "batch": batch,
         "repetitions": repetitions,
         "precision": program.precision,
+        "kind": program.kind,
         "inputs": [asdict(spec) for spec in program.inputs],
         "outputs": [asdict(spec) for spec in program.outputs],
     }
@@ -206,7 +207,7 @@ def _measure_own_memory(stdin: BinaryIO) -> dict[str, int]:
     baseline = _peak_resident_bytes()
     order = json.loads(stdin.readline())
     specs = {side: tuple(_spec(spec) for spec in order[side]) for side in ("inputs", "outputs")}
-    program = Program(stdin.read(), order["precision"], specs["inputs"], specs["outputs"])
+    program = Program(stdin.read(), order["precision"], specs["inputs"], specs["outputs"], order["kind"])
     module, name = order["backend"]
     backend = cast(Backend, getattr(import_module(module), name)())
     generator = np.random.default_rng(0)
