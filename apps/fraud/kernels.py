@@ -32,8 +32,11 @@ WORDS: Final = 1 + 3 * EVENTS
 BOUND: Final = 1024
 """Events that a key keeps: then the oldest is forgotten."""
 
-TAIL, COUNT, FIRST, SENT_FROM, SENT_TO, CHANGED, COLUMNS = range(7)
-"""The newest page; events held; ordinal of the oldest; blocks that the changelog has, [from, to); is it queued."""
+TAIL, COUNT, FIRST, SENT_FROM, SENT_TO, CHANGED, NEAR = range(7)
+"""The newest page; events held; ordinal of the oldest; blocks that the changelog has, [from, to); is it queued; then
+the newest pages, two a word, which only `touch` reads."""
+TOUCHED: Final = 8
+COLUMNS: Final = NEAR + TOUCHED // 2
 
 SEEN, QUEUE, FULL = 1, 2, 4
 """What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
@@ -274,6 +277,7 @@ def pack(cents: int, other: int) -> int:
 def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> tuple[Words, bool]:
     """(events up to `time` but that of `identity`, int64 [N, 3] in order; whether that one is in the history)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
+    touch(pages, slots, slot)
     events = np.empty((count, 3), np.int64)
     place, seen = count, False
     for ordinal in range(first + count - 1, first - 1, -1):
@@ -291,6 +295,17 @@ def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> t
 
 
 @_compiled
+def touch(pages: Words, slots: Words, slot: int) -> None:
+    """Load the newest pages into the cache all at once: along the chain every one would be waited for in turn."""
+    read = 0
+    for i in range(NEAR, COLUMNS):
+        left, right = slots[slot, i] >> 32, slots[slot, i] & 0xFFFFFFFF
+        for word in range(0, WORDS, 8):
+            read ^= pages[left, word] ^ pages[right, word]
+    pages[0, 2] = read  # page 0 is none; what is not used would not be read
+
+
+@_compiled
 def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
     """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -304,6 +319,8 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     if place == 0 or count == 0:
         page = take_page(pages, page)
         slots[slot, TAIL] = page
+        near, half = NEAR + (first + count) // EVENTS % TOUCHED // 2, (first + count) // EVENTS % 2
+        slots[slot, near] = slots[slot, near] & 0xFFFFFFFF << 32 * (1 - half) | page << 32 * half
         answer = 0 if has_free_page(pages) else FULL
     for _ in range(count):  # the later ones make room
         before, at = (page, place - 1) if place > 0 else (pages[page, 0] >> 1, EVENTS - 1)
@@ -346,7 +363,6 @@ def trim(pages: Words, slots: Words, slot: int, horizon: int) -> None:
             for _ in range((slots[slot, COUNT] - 1) // EVENTS):
                 page = pages[page, 0] >> 1
             give_page(pages, pages[page, 0] >> 1)
-            pages[page, 0] &= 1
 
 
 @_compiled

@@ -231,7 +231,6 @@ class Histories:
         self._clear()
         slots = [self._open(name) for name in names]
         self._fill(slots, counts, events, str(path))
-        self._table[slots, kernels.CHANGED] = 1
         self._queued = slots
 
     def _open(self, key: str) -> int:

@@ -41,7 +41,7 @@ def restored(log: list[tuple[bytes, bytes | None]], *, compacted: bool) -> Featu
     return engine
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(streams(), st.lists(st.sampled_from(["", "", "drain", "stop", "stop compacted", "snapshot"]), min_size=30))
 def test_stopping_and_going_on_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event], stops: list[str]
@@ -99,11 +99,11 @@ def test_two_processes_halves_equal_one() -> None:
 
 def test_an_update_writes_few_bytes() -> None:
     engine = FeatureEngine()
-    for number in range(500):
+    for number in range(1500):
         engine.advance(transaction(f"t{number}", START + number * DAY // 20))
     for half in halves(engine):
         half.drain()
-    for number in range(500, 520):
+    for number in range(1500, 1520):
         engine.advance(transaction(f"t{number}", START + number * DAY // 20))
         for half in halves(engine):
             assert sum(len(key) + len(value or b"") for key, value in half.drain()) < 300
