@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## synthetic x-rays, a network trained, optimized and sealed, a folder classified (a few minutes)
+demo: $(STAMP) ## both apps: synthetic data, a model trained, optimized and sealed, files scored (a few minutes)
 	@./demo.sh
 
 test: $(STAMP) ## all tests

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main jobs, small but real: make images, train, optimize, classify. No data set, no server, a few minutes.
+# The main jobs of both apps, small but real: make data, train, optimize, run. No data set, no server, a few minutes.
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/.venv/bin:$PATH"
@@ -22,6 +22,18 @@ rm "$truncated"
 run "5. The nightly job; exit code 3 says that some files were rejected" \
     featherweight imaging classify runs/demo/archive --model runs/demo/artifact --out runs/demo/results || [ $? -eq 3 ]
 
+run "6. Two months of card payments, after the Fraud Detection Handbook's description, and their labels" \
+    featherweight fraud synthesize runs/demo/cards --customers 1200 --terminals 2400 --days 75
+run "7. Replay the histories, train trees, calibrate for 20 alerts a day" \
+    featherweight fraud train --data runs/demo/cards --train-days 14 --alerts-a-day 20 --out runs/demo/fraud
+run "8. Drop what the trees do not need, quantize their leaves; judge every candidate; seal the fastest" \
+    featherweight optimize apps/fraud/recipes/demo.toml --out runs/demo/fraud-artifact
+run "9. Score the stream with the embedded default: decisions, latency, alerts with their reasons" \
+    featherweight fraud score --input runs/demo/cards/transactions.parquet --labels runs/demo/cards/labels.parquet \
+    --model runs/demo/fraud-artifact --output runs/demo/decisions.parquet
+
 printf '\n\033[1mLook at:\033[0m\n'
-printf '  the evidence  file://%s\n' "$PWD/runs/demo/artifact/evidence.html"
-printf '  the worklist  file://%s\n' "$PWD/runs/demo/results/index.html"
+printf '  the network'"'"'s evidence  file://%s\n' "$PWD/runs/demo/artifact/evidence.html"
+printf '  the worklist            file://%s\n' "$PWD/runs/demo/results/index.html"
+printf '  the trees'"'"' evidence    file://%s\n' "$PWD/runs/demo/fraud-artifact/evidence.html"
+printf '  the decisions           %s\n' "$PWD/runs/demo/decisions.parquet"
