@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 import numba
@@ -56,7 +57,11 @@ two events with a wrong clock wipe out nothing. What is kept depends on the set 
 
 
 def _compiled(function: Compiled) -> Compiled:
-    return cast(Compiled, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    compiler = partial(numba.njit, nogil=True, error_model="numpy")
+    try:
+        return cast(Compiled, compiler(cache=True)(function))
+    except RuntimeError:  # no folder for the cache can be written: compiled anew in every process, seconds
+        return cast(Compiled, compiler()(function))
 
 
 @_compiled

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,3 +108,13 @@ def test_a_kernel_fills_exactly_its_features(kind: type[Histories], names: Seque
     kind().advance("key", 1, START, 100, 2, out[:-1])
     assert -5.0 not in out[:-1]
     assert out[-1] == -5.0
+
+
+def test_where_no_cache_can_be_written_it_is_compiled_anew() -> None:
+    """Read-only containers: numba finds no folder for what it compiles."""
+    code = (
+        "import numba.core.caching as caching; caching.CacheImpl._locator_classes = []\n"
+        "import numpy, apps.fraud.kernels as kernels\n"
+        "assert kernels.begin(numpy.array([[2, 0, 0], [8, 0, 0]]), 3) == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
