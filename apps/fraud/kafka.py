@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from apps.fraud.kafka_clients import (
     TopicPartition,
 )
 from apps.fraud.live import LiveModel
+from apps.fraud.pipeline import warm_up
 from apps.fraud.records import Record
 from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Source, Stream, check_source
 from core.errors import OutputError, UsageError
@@ -40,6 +42,8 @@ SESSION_MS = 30_000
 """A member that is silent for so long loses its partitions; one with an instance id that is back earlier keeps them."""
 TRANSACTION_MS = 15_000
 """The broker aborts a transaction that has been open for so long; until then readers wait behind it."""
+ALIVE_S = 1.0
+"""How often a member that restores long histories says that it lives."""
 FAILURES = 5
 """Transactions that may fail one after the other before the process gives up."""
 
@@ -103,6 +107,7 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     Raises ArtifactError for a model that is none for a stream, UsageError when the broker or the topics are not there,
     OutputError when decisions cannot be committed."""
     check_source(live.scorer)
+    warm_up(live.scorer.schema.delay_days)
     runner: Runner = _reaching(member, lambda: Runner(member, live, say))
     try:
         while not stopping():
@@ -140,7 +145,10 @@ class Runner:
         self._ends = KafkaAdminClient(bootstrap_servers=member.bootstrap)
         self._producer = self._open_producer()
         self._stream = Stream(counts[self._topics.transactions])
-        self._turns = _Turns(self)
+        self._turns: deque[_Turn] = deque()
+        self._generation, self._group = -1, None
+        self._behind = False
+        """Whether histories and offsets must be read again although the assignment is the same."""
         self._consumer = BatchConsumer(
             group_id=member.group,
             group_instance_id=member.instance,
@@ -149,15 +157,16 @@ class Runner:
             partition_assignment_strategy=[RangePartitionAssignor],
             **reading,
         )
-        self._consumer.subscribe(list(self._topics.sources), listener=self._turns)
+        self._consumer.subscribe(list(self._topics.sources), listener=_Listener(self._consumer, self._turns))
 
     def step(self) -> None:
         """Poll once and process what came. Raises KafkaError, OutputError."""
         self._live.poll()
         messages = self._consumer.poll_messages(POLL_MS)
-        while self._turns.changed:
-            messages = []
-            self._take_over()
+        if self._behind or self._turns:
+            messages = []  # read again, from the committed offsets on
+            while self._behind or self._turns:
+                self._take_over()
         for part in slice_messages(messages, AT_ONCE):
             if not self._commit(part):
                 return
@@ -175,7 +184,8 @@ class Runner:
         offsets = {TopicPartition(found.topic, found.partition): found.offsets[-1] + 1 for found in messages}
         dead = [self._bury(rejected) for rejected in out.rejected]
         try:
-            self._producer.commit(self._address(out), dead, offsets, self._consumer.group_metadata())
+            # As of the assignment under which these were read: after another one the broker must refuse them.
+            self._producer.commit(self._address(out), dead, offsets, self._group)
         except (FencedInstanceIdError, ProducerFencedError):
             raise
         except KafkaError as error:
@@ -231,43 +241,45 @@ class Runner:
             self._producer.close(timeout=0)
             self._producer = self._open_producer()
         self._stream.shards.clear()
-        assigned = self._consumer.assignment()
-        self._consumer.pause(*assigned)
-        for partition in assigned:
-            committed = self._consumer.committed(partition)
-            if committed is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
-                self._consumer.seek(partition, committed)
-        self._turns.changed = True
+        self._behind = True
 
     def _take_over(self) -> None:
-        """Bring histories and assignment together; what was assigned is paused until its histories are here."""
-        self._turns.changed = False
-        shards, assigned = self._stream.shards, self._consumer.assignment()
+        """Bring histories, offsets and assignment together; what is assigned is paused until its histories are here."""
+        shards = self._stream.shards
+        while self._turns:
+            turn = self._turns.popleft()
+            # In the generation before they were this member's too, so nobody else can have touched these histories.
+            kept = turn.partitions if turn.generation <= self._generation + 1 else set()
+            for partition in set(shards) - kept:
+                del shards[partition]
+            self._generation, self._group = turn.generation, turn.group
+        assigned = self._consumer.assignment()
+        self._consumer.pause(*assigned)
         mine = {partition.partition for partition in assigned}
         if len(assigned) != len(mine) * len(self._topics.sources):
             raise OutputError(
                 f"group {self._member.group}: the topics' partitions were assigned apart; see that all members of the "
                 "group are `featherweight fraud stream` with the same topics"
             )
-        for partition in set(shards) - (mine & self._turns.kept):
-            del shards[partition]
-        self._turns.kept = set(shards)
         # Offsets first, which waits for transactions that touch them; then the changelogs: they are as new or newer.
         for topic_partition in assigned:
-            self._consumer.position(topic_partition)
+            offset = self._consumer.committed(topic_partition)
+            if offset is None:
+                self._consumer.seek_to_beginning(topic_partition)
+            else:
+                self._consumer.seek(topic_partition, offset)
         for partition in sorted(mine - set(shards)):
             shard = self._restore(partition)
             if shard is None:
                 return
             shards[partition] = shard
-        self._turns.kept = set(shards)
+        self._behind = False
         self._consumer.resume(*assigned)
 
     def _restore(self, partition: int) -> Shard | None:
         """The partition's histories as committed; None when the assignment has changed meanwhile."""
         shard, restorer, started = Shard(self._live.scorer.schema.delay_days), self._restorer, time.monotonic()
+        alive = started
         histories = {self._topics.customers: shard.customers, self._topics.terminals: shard.terminals}
         changelogs = [TopicPartition(topic, partition) for topic in histories]
         # The end that counts transactions which are about to be committed too: reading waits until they are.
@@ -279,8 +291,10 @@ class Runner:
                 restore = histories[found.topic].restore
                 for key, value in zip(found.keys, found.values, strict=True):
                     restore(key or b"", value)
-            self._consumer.poll_messages(0)  # paused: it only says that this member lives
-            if self._turns.changed:
+            if time.monotonic() > alive + ALIVE_S:
+                alive = time.monotonic()
+                self._consumer.poll_messages(0)  # all is paused: this only says that the member lives
+            if self._turns:
                 return None
         self._say(
             f"partition {partition}: {len(shard.customers)} customers and {len(shard.terminals)} terminals restored "
@@ -301,29 +315,28 @@ class Runner:
         return producer
 
 
-class _Turns(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes what the group decides. Called in the client's own thread, while `poll` waits for it.
+@dataclass(frozen=True)
+class _Turn:
+    """What the group decided. group: what the broker knows this member by from now on."""
 
-    kept: partitions whose histories nobody else can have touched: they were this member's in the generation before, and
-    no generation lies between."""
+    generation: int
+    group: Any
+    partitions: set[int]
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._generation = -1
-        self.changed = False
-        self.kept: set[int] = set()
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Called in the client's own thread at any moment: it notes what the group decides, for the next `step`."""
+
+    def __init__(self, consumer: BatchConsumer, turns: deque[_Turn]) -> None:
+        self._consumer, self._turns = consumer, turns
 
     def on_partitions_revoked(self, revoked: Any) -> None:
-        """Everything that was read is committed before the next poll: there is nothing to finish."""
+        """Everything that was processed is committed, or will be refused: there is nothing to finish."""
 
     def on_partitions_assigned(self, assigned: Any) -> None:
-        consumer = self._runner._consumer
-        generation = consumer.group_metadata().generation_id
-        mine = {partition.partition for partition in assigned}
-        self.kept = self.kept & mine if generation in (self._generation, self._generation + 1) else set()
-        self._generation = generation
-        self.changed = True
-        consumer.pause(*assigned)
+        self._consumer.pause(*assigned)
+        group = self._consumer.group_metadata()
+        self._turns.append(_Turn(group.generation_id, group, {partition.partition for partition in assigned}))
 
 
 def slice_messages(messages: Sequence[Messages], limit: int) -> Iterator[list[Messages]]:

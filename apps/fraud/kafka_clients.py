@@ -56,6 +56,10 @@ class BatchConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def poll_messages(self, timeout_ms: int) -> list[Messages]:
         """Raises KafkaError, and DataError for a batch that cannot be read."""
+        if self._coordinator.rejoining:
+            # kafka-python 3.0 forgets a join that outlasts a poll where only changed metadata was the cause: the member
+            # then waits for ever, with partitions that it does not fetch.
+            self._coordinator.request_rejoin()
         return [_unpack(record) for records in self.poll(timeout_ms=timeout_ms).values() for record in records]
 
 

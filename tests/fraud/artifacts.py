@@ -80,10 +80,10 @@ def write_fraud_model(
     """Two different seeds give two artifacts with different digests and decisions. `names`: the schema's columns."""
     schema = FeatureSchema(names=tuple(names), typical=(1.0,) * len(names), delay_days=7.0)
     rule = DecisionRule(
-        slope=1.0,
+        slope=2.0,
         intercept=0.0,
-        review_threshold=0.9,
-        decline_threshold=0.97,
+        review_threshold=0.8,
+        decline_threshold=0.95,
         chosen_for="tests",
         fallback="approve",
         fallback_amount=100.0,

@@ -1,0 +1,178 @@
+"""`featherweight fraud stream` as a process of its own, what goes into its topics and what comes out. What comes out
+is read by kafka-python's own reader, record by record."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from apps.fraud.kafka import Member, Topics, create_topics
+from apps.fraud.pipeline import Pipeline
+from apps.fraud.scoring import open_scorer
+from apps.fraud.transactions import Decision, Label, Transaction
+
+COMMAND = (sys.executable, "-c", "from core.cli import main; main()", "fraud", "stream")
+START_MS = 1_700_000_000_000
+
+
+def draw_transactions(count: int, partitions: int, *, seed: int = 0, start: int = 0) -> list[Transaction]:
+    """Customers use terminals of their own partition only: then no order between partitions can change a feature."""
+    chance = random.Random(seed)
+    found = []
+    for index in range(start, start + count):
+        customer = chance.randrange(60 * partitions)
+        found.append(
+            Transaction(
+                transaction_id=f"t{index}",
+                customer_id=f"c{customer}",
+                terminal_id=f"m{customer % partitions}-{chance.randrange(12)}",
+                time_ms=START_MS + index * 40_000 + chance.randrange(30_000),
+                amount=chance.randrange(1, 40_000) / 100,
+            )
+        )
+    return found
+
+
+def partition_of(customer: str, partitions: int) -> int:
+    return int(customer[1:]) % partitions
+
+
+def label(transaction: Transaction, is_fraud: bool) -> Label:
+    return Label(
+        transaction_id=transaction.transaction_id,
+        customer_id=transaction.customer_id,
+        terminal_id=transaction.terminal_id,
+        time_ms=transaction.time_ms,
+        is_fraud=is_fraud,
+    )
+
+
+def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[str, Decision]:
+    """What one process without any broker decides of the events in their order."""
+    pipeline = Pipeline(open_scorer(model))
+    decisions = {}
+    for event in events:
+        if isinstance(event, Label):
+            pipeline.learn(event)
+        else:
+            decision = pipeline.process(event)
+            if not decision.duplicate:
+                decisions[decision.transaction_id] = decision
+    pipeline.scorer.close()
+    return decisions
+
+
+class Bench:
+    """A broker's topics under a prefix of their own."""
+
+    def __init__(self, address: str, partitions: int = 2) -> None:
+        self.address, self.partitions = address, partitions
+        self.prefix = f"test-{uuid.uuid4().hex[:8]}."
+        self.topics = Topics(self.prefix)
+        self.group = f"{self.prefix}group"
+        create_topics(Member(address, self.group, self.prefix), partitions)
+        self._producer: KafkaProducer | None = None
+
+    def feed(self, events: Iterable[Transaction | Label]) -> None:
+        for event in events:
+            topic = self.topics.labels if isinstance(event, Label) else self.topics.transactions
+            customer = event.customer_id
+            self.send(topic, msgspec.json.encode(event), customer.encode(), partition_of(customer, self.partitions))
+        self.flush()
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None = b"c0", partition: int = 0) -> Any:
+        if self._producer is None:
+            self._producer = KafkaProducer(bootstrap_servers=self.address, linger_ms=5)
+        return self._producer.send(topic, value, key=key, partition=partition)
+
+    def flush(self) -> None:
+        assert self._producer is not None
+        self._producer.flush(60)
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close(timeout=5)
+
+    def start(self, model: Path, *options: str, instance: str = "one") -> subprocess.Popen[str]:
+        words = [*COMMAND, "--bootstrap", self.address, "--model", str(model), "--group", self.group]
+        words += ["--topics-prefix", self.prefix, "--instance-id", instance, *options]
+        return subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def end_offset(self, topic: str) -> int:
+        """Of all partitions together, committed or not."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address)
+        partitions = [TopicPartition(topic, number) for number in range(self.partitions)]
+        found = sum(consumer.end_offsets(partitions).values())
+        consumer.close()
+        return int(found)
+
+    def committed(self, topic: str) -> int:
+        """The group's offsets of all partitions together."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=self.group, enable_auto_commit=False)
+        found = sum(consumer.committed(TopicPartition(topic, number)) or 0 for number in range(self.partitions))
+        consumer.close()
+        return int(found)
+
+    def read(self, topic: str, wanted: int, seconds: float = 60.0) -> list[Any]:
+        """Every committed record, once there are `wanted` and for half a second no more have come."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.address, isolation_level="read_committed", auto_offset_reset="earliest"
+        )
+        consumer.assign([TopicPartition(topic, number) for number in range(self.partitions)])
+        found: list[Any] = []
+        until = time.monotonic() + seconds
+        while True:
+            fresh = [record for records in consumer.poll(timeout_ms=500).values() for record in records]
+            found += fresh
+            if (len(found) >= wanted and not fresh) or time.monotonic() > until:
+                break
+        consumer.close()
+        return found
+
+    def decisions(self, wanted: int, seconds: float = 60.0) -> list[Decision]:
+        records = self.read(self.topics.decisions, wanted, seconds)
+        return [msgspec.json.decode(record.value, type=Decision) for record in records]
+
+
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, f"after {seconds} s still not: {what}"
+        time.sleep(0.05)
+
+
+def wait_restored(process: subprocess.Popen[str], partitions: int) -> None:
+    """Until it says that it has the histories of so many partitions."""
+    assert process.stderr is not None
+    heard: list[str] = []
+    while sum("restored" in line for line in heard) < partitions:
+        heard.append(process.stderr.readline())
+        assert heard[-1], f"ended with {process.wait()}: {''.join(heard)}"
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """Ask it to end; its messages."""
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=30)
+    assert process.returncode == 0, messages
+    return messages
+
+
+def kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()

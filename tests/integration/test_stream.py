@@ -1,0 +1,248 @@
+"""The stream on a real broker: decisions, dead letters, labels, duplicates, a swapped model, an orderly end."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from tests.fraud.artifacts import write_fraud_model
+from tests.fraud.broker import GIVEN, start_broker
+from tests.fraud.streaming import (
+    START_MS,
+    Bench,
+    decide_embedded,
+    draw_transactions,
+    end,
+    kill,
+    label,
+    wait_restored,
+    wait_until,
+)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    if GIVEN:
+        yield GIVEN
+        return
+    broker = start_broker()
+    try:
+        yield broker.address
+    finally:
+        broker.remove()
+
+
+@pytest.fixture
+def bench(address: str) -> Iterator[Bench]:
+    bench = Bench(address)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model") / "first"
+    write_fraud_model(directory)
+    return directory
+
+
+@pytest.fixture
+def running(bench: Bench, model: Path) -> Iterator[subprocess.Popen[str]]:
+    process = bench.start(model)
+    try:
+        wait_restored(process, bench.partitions)
+        yield process
+    finally:
+        kill([process])
+
+
+def test_decisions_are_those_of_the_embedded_pipeline(
+    bench: Bench, running: subprocess.Popen[str], model: Path
+) -> None:
+    """Labels come between the transactions, late, and change what is decided after them."""
+    early, late = draw_transactions(1500, 2, seed=1), draw_transactions(1500, 2, seed=2, start=30_000)
+    labels = [label(transaction, index % 3 == 0) for index, transaction in enumerate(early)]
+    bench.feed(early)
+    assert len(bench.decisions(len(early))) == len(early)
+    bench.feed(labels)
+    wait_until(lambda: bench.committed(bench.topics.labels) == len(labels), "labels read")
+    bench.feed(late)
+    decisions = bench.decisions(len(early) + len(late))
+    expected = decide_embedded(model, [*early, *labels, *late])
+    assert {found.transaction_id: found for found in decisions} == expected
+    assert len(decisions) == len(expected)
+    without = decide_embedded(model, [*early, *late])
+    assert without != expected, "the labels must matter, or this test shows nothing"
+    alerts = bench.read(bench.topics.alerts, 1)
+    flagged = {found.transaction_id for found in decisions if found.outcome != "approve"}
+    assert {json.loads(record.value)["transaction_id"] for record in alerts} == flagged
+    assert len(alerts) == len(flagged) > 0
+    assert {record.key for record in alerts} <= {found.customer_id.encode() for found in decisions}
+    end(running)
+
+
+GOOD = {"transaction_id": "g", "customer_id": "c0", "terminal_id": "m0-1", "time_ms": START_MS, "amount": 5.0}
+POISON: list[tuple[bytes | None, str]] = [
+    (b"", "truncated"),
+    (None, "no value"),
+    (b"{", "truncated"),
+    (json.dumps(GOOD).encode()[:-3], "truncated"),
+    (b"no json", "malformed"),
+    (b"\xff\xfe\x00", "malformed"),
+    (json.dumps(GOOD).encode().replace(b"c0", b"c\xff"), "utf-8"),
+    (json.dumps(GOOD).replace("c0", "\\ud800").encode(), "surrogate"),
+    (json.dumps(GOOD).replace("5.0", "NaN").encode(), "malformed"),
+    (json.dumps(GOOD).replace("5.0", "1e999").encode(), "range"),
+    (json.dumps({**GOOD, "amount": -0.01}).encode(), "$.amount"),
+    (json.dumps({**GOOD, "amount": "5"}).encode(), "$.amount"),
+    (json.dumps({**GOOD, "amount": True}).encode(), "$.amount"),
+    (json.dumps({**GOOD, "amount": None}).encode(), "$.amount"),
+    (json.dumps({**GOOD, "time_ms": 1e300}).encode(), "$.time_ms"),
+    (json.dumps({**GOOD, "time_ms": -1}).encode(), "$.time_ms"),
+    (json.dumps({**GOOD, "customer_id": ""}).encode(), "$.customer_id"),
+    (json.dumps({**GOOD, "customer_id": "x" * 65}).encode(), "$.customer_id"),
+    (json.dumps({key: value for key, value in GOOD.items() if key != "terminal_id"}).encode(), "terminal_id"),
+    (b'{"more": ' + b"[" * 5000, "RecursionError"),
+    (json.dumps({**GOOD, "more": "x" * 600_000}).encode(), "at most"),
+    (json.dumps([GOOD, GOOD]).encode(), "array"),
+]
+
+
+def test_every_poison_message_goes_to_the_dead_letters(bench: Bench, running: subprocess.Popen[str]) -> None:
+    """With its bytes, and where it stood; the good ones between them are decided."""
+    sent = {}
+    for number, (content, _) in enumerate(POISON):
+        place = bench.send(bench.topics.transactions, content).get(20)
+        sent[place.offset] = content
+        good = {**GOOD, "transaction_id": f"g{number}"}
+        bench.send(bench.topics.transactions, json.dumps(good).encode()).get(20)
+    place = bench.send(bench.topics.labels, b'{"transaction_id": 7}').get(20)
+    internal = bench.send(bench.topics.repartition, b"\x93\x01\x02").get(20)
+    decisions = bench.decisions(len(POISON))
+    assert [found.transaction_id for found in decisions] == [f"g{number}" for number in range(len(POISON))]
+    letters = [(dict(record.headers), record.value) for record in bench.read(bench.topics.dead_letter, len(POISON) + 2)]
+    assert len(letters) == len(POISON) + 2
+    others = {headers["topic"].decode(): headers for headers, _ in letters}
+    assert others[bench.topics.labels]["offset"] == str(place.offset).encode()
+    assert others[bench.topics.repartition]["offset"] == str(internal.offset).encode()
+    found = {
+        int(headers["offset"]): (headers, value)
+        for headers, value in letters
+        if headers["topic"] == bench.topics.transactions.encode()
+    }
+    assert found.keys() == sent.keys()
+    for (offset, content), (_, why) in zip(sent.items(), POISON, strict=True):
+        headers, value = found[offset]
+        assert value == (content or b"")[:450_000]
+        assert headers["bytes"] == str(len(content or b"")).encode()
+        assert headers["partition"] == b"0"
+        assert why.lower() in headers["reason"].decode().lower(), (why, headers)
+        assert b"x" * 70 not in headers["reason"], "a reason must not quote the message"
+    end(running)
+
+
+def test_duplicates_are_answered_and_not_counted_and_the_clock_may_go_backwards(
+    bench: Bench, running: subprocess.Popen[str], model: Path
+) -> None:
+    once = draw_transactions(400, 2, seed=3)
+    shuffled = random.Random(4).sample(once, len(once))
+    again = [*shuffled, *shuffled[:150], *draw_transactions(200, 2, seed=5, start=400)]
+    bench.feed(again)
+    decisions = bench.decisions(len(again))
+    assert len(decisions) == len(again)
+    assert sorted(found.transaction_id for found in decisions if found.duplicate) == sorted(
+        transaction.transaction_id for transaction in shuffled[:150]
+    )
+    first = {found.transaction_id: found for found in decisions if not found.duplicate}
+    assert first == decide_embedded(model, again)
+    end(running)
+
+
+def test_asked_to_end_it_loses_nothing(bench: Bench, running: subprocess.Popen[str], model: Path) -> None:
+    transactions = draw_transactions(6000, 2, seed=6)
+    bench.feed(transactions[:3000])
+    bench.feed(transactions[3000:])
+    messages = end(running)
+    assert "processed and committed" in messages
+    done = bench.committed(bench.topics.transactions)
+    assert len(bench.decisions(0)) == done, "what is read is decided, and nothing else"
+    following = bench.start(model)
+    try:
+        wait_restored(following, bench.partitions)
+        decisions = bench.decisions(len(transactions))
+        assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
+        assert len(decisions) == len(transactions)
+        end(following)
+    finally:
+        kill([following])
+
+
+def test_a_swapped_model_takes_over_under_load_and_a_broken_one_does_not(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    first = write_fraud_model(folder, seed=1)
+    second = write_fraud_model(tmp_path / "next", seed=2)
+    transactions = draw_transactions(3000, 2, seed=7)
+    process = bench.start(folder)
+    try:
+        wait_restored(process, bench.partitions)
+        bench.feed(transactions[:1000])
+        bench.decisions(1000)
+        (folder / "manifest.json").write_bytes(b"{}")
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        bench.feed(transactions[1000:2000])
+        bench.decisions(2000)
+        shutil.rmtree(folder)
+        (tmp_path / "next").rename(folder)
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: _decided_by(bench, transactions[2000:2001]) == second.sha256[:12], "the new model decides")
+        bench.feed(transactions[2001:])
+        decisions = [found for found in bench.decisions(3000) if not found.duplicate]
+        messages = end(process)
+    finally:
+        kill([process])
+    assert sorted(found.transaction_id for found in decisions) == sorted(found.transaction_id for found in transactions)
+    names = {found.transaction_id: found.model.rpartition("@")[2] for found in decisions}
+    assert {names[found.transaction_id] for found in transactions[:2000]} == {first.sha256[:12]}
+    assert {names[found.transaction_id] for found in transactions[2001:]} == {second.sha256[:12]}
+    assert "refused" in messages
+
+
+def _decided_by(bench: Bench, transactions: list) -> str:  # type: ignore[type-arg]
+    """The digest of the model that decides the transaction, which is sent again: a duplicate is answered too."""
+    bench.feed(transactions)
+    time.sleep(0.2)
+    return bench.decisions(2001)[-1].model.rpartition("@")[2]
+
+
+def test_a_model_of_another_schema_is_refused_at_start(bench: Bench, tmp_path: Path) -> None:
+    write_fraud_model(tmp_path / "other", names=("amount", "shoe_size"))
+    process = bench.start(tmp_path / "other")
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "shoe_size" in messages
+    assert "Traceback" not in messages
+
+
+def test_topics_that_do_not_fit_are_refused(address: str, bench: Bench, model: Path) -> None:
+    options = ("--topics-prefix", f"{bench.prefix}other.")
+    process = bench.start(model, *options)
+    _, messages = process.communicate(timeout=60)
+    assert (process.returncode, "--create-topics" in messages) == (2, True), messages
+    admin = KafkaAdminClient(bootstrap_servers=address)
+    admin.create_topics([NewTopic(f"{bench.prefix}other.labels", 3, 1)])
+    admin.close()
+    process = bench.start(model, *options, "--create-topics", "--partitions", "2")
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{bench.prefix}other.labels 3" in messages
+    assert "Traceback" not in messages
