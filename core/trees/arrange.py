@@ -78,17 +78,18 @@ def arrange(nodes: Nodes, features: int, base: float = 0.0, output: Output = "ma
     reached = np.concatenate(levels)
     order = reached[np.argsort(place[reached])]
     is_split = nodes.feature[order] != LEAF
+    zero = np.float32(0)  # added, it makes 0.0 of -0.0: equal numbers have equal bytes
     return Ensemble(
         features=features,
-        base=float(np.float32(base)),
+        base=float(np.float32(base) + zero),
         output=output,
         roots=place[nodes.roots].astype(np.int32),
         feature=nodes.feature[order].astype(np.int32),
-        threshold=np.where(is_split, nodes.threshold[order], 0).astype(np.float32),
+        threshold=np.where(is_split, nodes.threshold[order], 0).astype(np.float32) + zero,
         left=np.where(is_split, place[np.where(is_split, nodes.left[order], 0)], LEAF).astype(np.int32),
         right=np.where(is_split, place[np.where(is_split, nodes.right[order], 0)], LEAF).astype(np.int32),
         missing_left=is_split & nodes.missing_left[order].astype(bool),
-        value=np.where(is_split, 0, nodes.value[order]).astype(np.float32) + np.float32(0),  # -0.0 becomes 0.0
+        value=np.where(is_split, 0, nodes.value[order]).astype(np.float32) + zero,
     )
 
 
@@ -100,7 +101,7 @@ def nodes_of(ensemble: Ensemble) -> Nodes:
 def below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x."""
     limit = np.float32(np.inf)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         rounded = threshold.astype(np.float32)
         largest = np.where(rounded.astype(np.float64) > threshold, np.nextafter(rounded, -limit), rounded)
         return np.nextafter(largest, limit)

@@ -14,6 +14,9 @@ from core.errors import DataError, UsageError
 from core.trees.arrange import Nodes, arrange, below, join
 from core.trees.ensemble import LEAF, Ensemble
 
+_ZERO = np.float32(1e-35)
+"""LightGBM reads every value up to this far from zero as zero, and puts thresholds there."""
+
 
 def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
     """LightGBM compares x <= threshold in float64; the thresholds become those float32 ones for which x < threshold
@@ -70,7 +73,9 @@ def _tree(root: dict[str, Any], scale: float) -> Nodes:
         threshold.append(float(node["threshold"]))
         value.append(0.0)
     left, right = (np.array([two[side] if two else LEAF for two in children]) for side in (0, 1))
-    limits = below(np.array(threshold, np.float64))
+    exact = np.array(threshold, np.float64)
+    beside_zero = np.where(exact < 0, -_ZERO, np.nextafter(_ZERO, np.float32(1)))
+    limits = np.where(np.abs(exact) <= _ZERO, beside_zero, below(exact))
     return Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
 
 

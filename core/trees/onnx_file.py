@@ -83,7 +83,8 @@ def _tree_node(e: Ensemble, output: str) -> onnx.NodeProto:
     is_split[e.roots[lone]] = True
     split = np.flatnonzero(is_split)
     number = np.cumsum(is_split) - 1
-    weights, leaf_number = np.unique(e.value, return_inverse=True)
+    weights = np.unique(e.value[e.feature == LEAF])
+    leaf_number = np.searchsorted(weights, e.value)
     left, right = (np.where(e.feature[split] == LEAF, split, side[split]) for side in (e.left, e.right))
     left_leaf, right_leaf = (e.feature[side] == LEAF for side in (left, right))
     attributes: dict[str, Any] = {

@@ -49,9 +49,7 @@ def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
     if not hasattr(estimator, "tree_"):
         raise UsageError(f"the bagged estimators are {type(estimator).__name__}; expected decision trees")
     counts = estimator.tree_.value[:, 0, :]
-    # A small bag may hold one class only.
-    positive = counts[:, np.asarray(estimator.classes_) == 1].sum(axis=1) / counts.sum(axis=1)
-    return _tree(estimator.tree_, on_grid(positive / members), np.asarray(columns))
+    return _tree(estimator.tree_, on_grid(counts[:, 1] / counts.sum(axis=1) / members), np.asarray(columns))
 
 
 def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] | None = None) -> Nodes:

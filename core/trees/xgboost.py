@@ -56,6 +56,8 @@ def _base(text: str, objective: str) -> float:
     value = float(str(text).strip("[]"))
     if objective == "binary:logitraw":
         return value
+    if not 0 < value < 1:
+        raise ValueError(f"base_score is {text}")
     return math.log(value / (1 - value))
 
 
