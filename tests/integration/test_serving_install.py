@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fraud.artifacts import write_fraud_model
+from tests.fraud.serving import make_transactions
 from tests.imaging.tiny import write_images, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,3 +136,48 @@ def test_training_and_optimizing_name_the_missing_extra(server: Server) -> None:
     message = server.featherweight("optimize", "x.toml", "--out", "sealed", code=2).stderr
     assert "featherweight[train]" in message
     assert not (server.folder / "sealed").exists()
+
+
+FRAUD = ("fraud", "score", "--input", "in.jsonl", "--output", "out.jsonl", "--model", "fraud-model")
+
+
+@pytest.fixture(scope="module")
+def transactions(server: Server) -> Path:
+    """in.jsonl, and a model beside it."""
+    write_fraud_model(server.folder / "fraud-model")
+    path = server.folder / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in make_transactions(50)))
+    return path
+
+
+def test_scoring_names_the_missing_extra(server: Server, transactions: Path) -> None:
+    for words in (
+        FRAUD,
+        ("fraud", "serve", "--model", "fraud-model"),
+        ("fraud", "stream", "--bootstrap", "localhost:1"),
+    ):
+        assert "featherweight[fraud]" in server.featherweight(*words, code=2).stderr
+    assert "score" in server.featherweight("fraud", "--help").stdout
+
+
+# From here on the extra is there; what asks for its absence stands above.
+@pytest.fixture(scope="module")
+def scorer(server: Server, wheel: Path) -> Server:
+    words = [
+        "--only-binary=:all:",
+        "--constraint",
+        str(ROOT / "constraints.txt"),
+        f"featherweight[fraud] @ {wheel.as_uri()}",
+    ]
+    installed = pip(server.bin / "python", "install", *words)
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    return server
+
+
+def test_transactions_are_scored_without_anything_to_train_with(scorer: Server, transactions: Path) -> None:
+    probe = f"import importlib.util as u; print([n for n in {TRAINING!r} if u.find_spec(n)])"
+    assert scorer.run("python", "-I", "-c", probe).stdout.strip() == "['onnx']"
+    assert "50 transactions" in scorer.featherweight(*FRAUD).stderr
+    rows = [json.loads(line) for line in (scorer.folder / "out.jsonl").read_text().splitlines()]
+    assert len(rows) == 50
+    assert {row["outcome"] for row in rows} <= {"approve", "review", "decline"}

@@ -251,9 +251,14 @@ def _health(health: Health, status: int = 200) -> Response:
 
 
 def _keeping_up(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    def complain(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("the upkeep has ended: restart the service", exc_info=task.exception())
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         task = asyncio.get_running_loop().create_task(service.keep_up())
+        task.add_done_callback(complain)
         yield
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
