@@ -52,8 +52,9 @@ HIGH_TWICE: Final = 5
 LATENESS: Final = DAY
 """An event up to this late sees whole windows."""
 WITNESSES: Final = 3
-"""An event is forgotten when so many of its key are newer by the longest window (and the delay, and LATENESS): one or
-two events with a wrong clock wipe out nothing. What is kept depends on the set of events, not on their order."""
+"""When an event of time t arrives, those are forgotten to which so many of its key, up to t, are newer by the longest
+window (and the delay, and LATENESS). One or two events with a wrong clock in the future wipe out nothing, and more of
+them only what came before: the past goes on beside them."""
 
 
 def _compiled(function: Compiled) -> Compiled:
@@ -314,18 +315,12 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
 def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
     """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
-    if count == BOUND or count >= WITNESSES:
-        oldest = nth_newest(pages, slots, slot, BOUND) if count == BOUND else 0
-        limit = (nth_newest(pages, slots, slot, WITNESSES) >> 1) - horizon - LATENESS
-        if when >> 1 <= limit or when < oldest >> 1 << 1:
-            return 0
+    if count == BOUND and when >> 1 < nth_newest(pages, slots, slot, BOUND) >> 1:
+        return 0
     answer = 0
     place = (first + count) % EVENTS
     if place == 0 or count == 0:
-        page = take_page(pages, page)
-        slots[slot, TAIL] = page
-        near, half = NEAR + (first + count) // EVENTS % TOUCHED // 2, (first + count) // EVENTS % 2
-        slots[slot, near] = slots[slot, near] & 0xFFFFFFFF << 32 * (1 - half) | page << 32 * half
+        page = add_page(pages, slots, slot)
         answer = 0 if has_free_page(pages) else FULL
     for _ in range(count):  # the later ones make room
         before, at = (page, place - 1) if place > 0 else (pages[page, 0] >> 1, EVENTS - 1)
@@ -340,8 +335,22 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     pages[page, word], pages[page, word + 1], pages[page, word + 2] = when, what, identity
     pages[page, 0] |= 1
     slots[slot, COUNT] = count + 1
-    trim(pages, slots, slot, horizon)
+    trim(pages, slots, slot, witness_time(pages, slots, slot, when >> 1) - horizon - LATENESS)
     return answer + queue(slots, slot)
+
+
+@_compiled
+def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
+    """The time of the third newest (see WITNESSES) of the events up to `time`; 0 without."""
+    page, left = slots[slot, TAIL], WITNESSES
+    for ordinal in range(slots[slot, FIRST] + slots[slot, COUNT] - 1, slots[slot, FIRST] - 1, -1):
+        found = pages[page, 1 + 3 * (ordinal % EVENTS)] >> 1
+        left -= found <= time
+        if left == 0:
+            return int(found)
+        if ordinal % EVENTS == 0:
+            page = pages[page, 0] >> 1
+    return 0
 
 
 @_compiled
@@ -355,11 +364,8 @@ def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
 
 
 @_compiled
-def trim(pages: Words, slots: Words, slot: int, horizon: int) -> None:
-    """Forget what is beyond the bound or out of the horizon."""
-    if slots[slot, COUNT] <= WITNESSES:
-        return
-    limit = (nth_newest(pages, slots, slot, WITNESSES) >> 1) - horizon - LATENESS
+def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
+    """Forget what is beyond the bound, or not after `limit`."""
     while slots[slot, COUNT] > BOUND or nth_newest(pages, slots, slot, slots[slot, COUNT]) >> 1 <= limit:
         slots[slot, FIRST] += 1
         slots[slot, COUNT] -= 1
@@ -368,6 +374,16 @@ def trim(pages: Words, slots: Words, slot: int, horizon: int) -> None:
             for _ in range((slots[slot, COUNT] - 1) // EVENTS):
                 page = pages[page, 0] >> 1
             give_page(pages, pages[page, 0] >> 1)
+
+
+@_compiled
+def add_page(pages: Words, slots: Words, slot: int) -> int:
+    """A new page at the end of a key's."""
+    page = slots[slot, TAIL] = take_page(pages, slots[slot, TAIL])
+    block = (slots[slot, FIRST] + slots[slot, COUNT]) // EVENTS
+    near, half = NEAR + block % TOUCHED // 2, block % 2
+    slots[slot, near] = slots[slot, near] & 0xFFFFFFFF << 32 * (1 - half) | page << 32 * half
+    return int(page)
 
 
 @_compiled
@@ -420,12 +436,13 @@ def learn(pages: Words, slots: Words, slot: int, identity: int, fraud: int) -> i
 
 @_compiled
 def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tuple[Words, Words]:
-    """What the queued keys have changed since the last time (or everything of them): heads int64 [R, 4] of (slot,
-    block, place of the first event, events; 0 is a block that is gone) and words int64 [R, 3 * EVENTS], the events."""
+    """What the queued keys have changed since the last time (or everything of them): heads int64 [R, 5] of (slot,
+    block, place of the first event, events (0: the block is gone), its distance from the key's oldest), and words int64
+    [R, 3 * EVENTS], the events."""
     size = 0
     for slot in queued:
         size += slots[slot, COUNT] // EVENTS + 2 + max(slots[slot, FIRST] // EVENTS - slots[slot, SENT_FROM], 0)
-    heads, words = np.zeros((size, 4), np.int64), np.empty((size, 3 * EVENTS), np.int64)
+    heads, words = np.zeros((size, 5), np.int64), np.empty((size, 3 * EVENTS), np.int64)
     rows = 0
     for slot in queued:
         if not (slots[slot, CHANGED] or everything):
@@ -442,6 +459,7 @@ def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tupl
                 start = first % EVENTS if block == front else 0
                 count = (last % EVENTS if block == back else EVENTS - 1) + 1 - start
                 heads[rows, 0], heads[rows, 1], heads[rows, 2], heads[rows, 3] = slot, block, start, count
+                heads[rows, 4] = block * EVENTS + start - first
                 words[rows, : 3 * count] = pages[page, 1 + 3 * start : 1 + 3 * (start + count)]
                 rows += 1
             pages[page, 0] = pages[page, 0] >> 1 << 1
@@ -451,19 +469,25 @@ def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tupl
 
 
 @_compiled
-def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words, horizon: int) -> int:
+def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words) -> int:
     """Put the events [T, 3] of several keys, counts[i] of them in order for the empty slot filled[i], into histories.
     There must be pages enough. Returns the place of the first event that cannot be one or is out of order, or -1."""
     at = 0
     for i in range(len(filled)):
+        slot, page = filled[i], 0
         for j in range(at, at + counts[i]):
-            when, what, identity = events[j, 0], events[j, 1], events[j, 2]
-            if when < 0 or what < 0:
-                return j
             earlier = events[max(j - 1, at), 0] >> 1
-            if earlier > when >> 1 or (j > at and earlier == when >> 1 and events[j - 1, 2] >= identity):
+            if events[j, 0] < 0 or events[j, 1] < 0 or earlier > events[j, 0] >> 1:
                 return j
-            insert(pages, slots, filled[i], when, what, identity, horizon)
+            if j > at and earlier == events[j, 0] >> 1 and events[j - 1, 2] >= events[j, 2]:
+                return j
+            place = (slots[slot, FIRST] + slots[slot, COUNT]) % EVENTS
+            if place == 0 or j == at:
+                page = add_page(pages, slots, slot)
+            pages[page, 1 + 3 * place : 4 + 3 * place] = events[j]
+            pages[page, 0] |= 1
+            slots[slot, COUNT] += 1
+        queue(slots, slot)
         at += counts[i]
     return -1
 

@@ -2,8 +2,8 @@
 
 The meaning of late, duplicate and out-of-order events: the features of a transaction of time t are those of the events
 up to t that have arrived, in whatever order they came. A transaction whose id is in the history is answered, not
-counted again. A late one is put where it belongs, unless it would be forgotten at once. An event is forgotten when
-three of its key's are newer by the longest window (and, of terminals, the delay) and a day, or when 1024 are newer.
+counted again. A late one is put where it belongs. When one of time t arrives, the events are forgotten to which three
+up to t are newer by the longest window (and, of terminals, the delay) and a day; 1024 are kept at most.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
 Record = tuple[bytes, bytes | None]
 
-_HEAD = Struct("<BBBxI")
-"""Of a record's value: version, place of the first event in its block, events, their CRC-32 (begun with the place)."""
+_HEAD = Struct("<BBHI")
+"""Of a record's value: version; place of the first event in its block << 4 | events; how far that event is from the
+key's oldest; CRC-32 of the events, begun with the two before. Forgetting rewrites no block: the distance tells it."""
 _VERSION = 1
-_BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
+_BLOCK_BYTES, _LAST_BLOCK, _EVENT_BYTES = 8, 1 << 48, 24
 _MAGIC = b"featherweight histories 1\n"
 _GROW_PAGES = 1 << 18
 """Memory grows by a quarter, but not by more than this at once (52 MB): a longer pause would be felt."""
@@ -106,10 +107,9 @@ class Histories:
         queued, self._queued = self._queued, []
         if queued:
             heads, words = kernels.collect(self._pages, self._table, np.array(queued, np.int64), False)
-            records += (
-                (self._record_key(self._keys[slot], block), _encode_block(start, row[: 3 * count]) if count else None)
-                for (slot, block, start, count), row in zip(heads.tolist(), words, strict=True)
-            )
+            for (slot, block, start, count, past), row in zip(heads.tolist(), words, strict=True):
+                value = _encode_block(start, past, row[: 3 * count]) if count else None
+                records.append((self._record_key(self._keys[slot], block), value))
         return records
 
     def restore(self, key: bytes, value: bytes | None) -> None:
@@ -133,25 +133,14 @@ class Histories:
         slots, counts, parts = [], [], []
         for name, blocks in staged.items():
             order = sorted(blocks)
-            heads = [_HEAD.unpack_from(blocks[block]) for block in order]
-            starts, sizes = [head[1] for head in heads], [head[2] for head in heads]
-            full = [start + size == kernels.EVENTS for start, size in zip(starts, sizes, strict=True)]
-            if order[-1] - order[0] + 1 != len(order) or not all(full[:-1]) or any(starts[1:]):
-                raise DataError(
-                    f"the changelog's records of a history do not fit together (blocks {order[0]} to {order[-1]}, "
-                    f"{len(order)} records); it is damaged, or its topic is not compacted as one"
-                )
+            first, count, events = _join_blocks(order, [blocks[block] for block in order])
             slot = self._open(name)
-            self._table[slot, [kernels.FIRST, kernels.SENT_FROM, kernels.SENT_TO]] = (
-                order[0] * kernels.EVENTS + starts[0],
-                order[0],
-                order[-1] + 1,
-            )
+            self._table[slot, [kernels.FIRST, kernels.SENT_FROM, kernels.SENT_TO]] = first, order[0], order[-1] + 1
             slots.append(slot)
-            counts.append(sum(sizes))
-            parts += [blocks[block][_HEAD.size :] for block in order]
-        events = np.frombuffer(b"".join(parts), "<i8").reshape(-1, 3)
-        self._fill(slots, counts, events, "the changelog")
+            counts.append(count)
+            parts.append(events)
+        words = np.frombuffer(b"".join(parts), "<i8").reshape(-1, 3)
+        self._fill(slots, counts, words, "the changelog")
         kernels.mark_sent(self._pages, self._table, np.array(slots, np.int64))
 
     def expire(self) -> int:
@@ -275,7 +264,7 @@ class Histories:
     def _fill(self, slots: list[int], counts: Sequence[int], events: Words, where: str) -> None:
         self._reserve(sum(count // kernels.EVENTS + 2 for count in counts))
         arrays = np.array(slots, np.int64), np.array(counts, np.int64), events.astype(np.int64)
-        if kernels.fill(self._pages, self._table, *arrays, self._horizon_ms) >= 0:
+        if kernels.fill(self._pages, self._table, *arrays) >= 0:
             raise DataError(
                 f"{where}: events of a history are out of order; it is damaged, or not made by Featherweight"
             )
@@ -286,8 +275,8 @@ class Histories:
         heads, words = kernels.collect(self._pages, self._table, np.array([slot], np.int64), True)
         self._close(slot)
         return {
-            block: _encode_block(start, row[: 3 * count])
-            for (_, block, start, count), row in zip(heads.tolist(), words, strict=True)
+            block: _encode_block(start, past, row[: 3 * count])
+            for (_, block, start, count, past), row in zip(heads.tolist(), words, strict=True)
             if count
         }
 
@@ -321,23 +310,39 @@ class TerminalHistories(Histories):
     _advance = staticmethod(kernels.advance_terminal)
 
 
-def _encode_block(start: int, words: Words) -> bytes:
+def _encode_block(start: int, past: int, words: Words) -> bytes:
     """words: int64 [3 * events]."""
-    content = words.astype("<i8", copy=False).tobytes()
-    count = len(words) // 3
-    return _HEAD.pack(_VERSION, start, count, zlib.crc32(content, start)) + content
+    content, place = words.astype("<i8", copy=False).tobytes(), start << 4 | len(words) // 3
+    return _HEAD.pack(_VERSION, place, past, zlib.crc32(content, past << 8 | place)) + content
 
 
 def _check_block(value: bytes) -> None:
     """Raise DataError for what `_encode_block` did not make."""
     if len(value) < _HEAD.size:
         raise DataError(f"a changelog record of {len(value)} bytes is too short; the changelog is damaged")
-    version, start, count, crc = _HEAD.unpack_from(value)
+    version, place, past, crc = _HEAD.unpack_from(value)
     if version != _VERSION:
         raise DataError(f"a changelog record of version {version}, expected {_VERSION}; update featherweight")
-    size = _HEAD.size + 24 * count
-    if len(value) != size or not 1 <= count <= kernels.EVENTS - start or zlib.crc32(value[_HEAD.size :], start) != crc:
+    start, count = place >> 4, place & 15
+    sound = 1 <= count <= kernels.EVENTS - start and len(value) == _HEAD.size + _EVENT_BYTES * count
+    if not sound or zlib.crc32(value[_HEAD.size :], past << 8 | place) != crc:
         raise DataError(f"a changelog record of {len(value)} bytes does not match its header; the changelog is damaged")
+
+
+def _join_blocks(order: list[int], values: list[bytes]) -> tuple[int, int, bytes]:
+    """(ordinal of the oldest event, events, the events) of a history's blocks. Raises DataError when one is missing."""
+    heads = [_HEAD.unpack_from(value) for value in values]
+    starts, sizes = [head[1] >> 4 for head in heads], [head[1] & 15 for head in heads]
+    ordinals = [kernels.EVENTS * block + start for block, start in zip(order, starts, strict=True)]
+    first = max(ordinal - head[2] for ordinal, head in zip(ordinals, heads, strict=True))
+    forgotten, count = first - ordinals[0], sum(sizes) - (first - ordinals[0])
+    full = all(start + size == kernels.EVENTS for start, size in zip(starts[:-1], sizes[:-1], strict=True))
+    if order[-1] - order[0] + 1 != len(order) or not full or any(starts[1:]) or forgotten < 0 or count < 1:
+        raise DataError(
+            f"the changelog's records of a history do not fit together (blocks {order[0]} to {order[-1]}, {len(order)} "
+            "records); it is damaged, or its topic is not compacted as one"
+        )
+    return first, count, b"".join(value[_HEAD.size :] for value in values)[_EVENT_BYTES * forgotten :]
 
 
 def _parse_snapshot(content: bytes, kind: bytes, path: Path) -> tuple[list[str], list[int], Words]:

@@ -35,9 +35,9 @@ class History:
         """order: breaks ties of time, as the bound needs it."""
         self.events.append(event)
         self.events.sort(key=lambda each: (each.time, order(each.id)))
-        if len(self.events) >= 3:
-            limit = self.events[-3].time - self.horizon - DAY
-            self.events = [each for each in self.events if each.time > limit][-self.bound :]
+        until = [each.time for each in self.events if each.time <= event.time]
+        limit = until[-3] - self.horizon - DAY if len(until) >= 3 else -1
+        self.events = [each for each in self.events if each.time > limit][-self.bound :]
 
     def find(self, identity: str) -> Event | None:
         return next((event for event in self.events if event.id == identity), None)

@@ -55,16 +55,18 @@ def label(transaction: Transaction, is_fraud: bool) -> Label:
 
 
 def long_stream(seed: int, count: int = 1500, *, lateness: int = 2 * DAY) -> list[Event]:
-    """A few months of few keys: histories over many pages, some events late or twice, most labels a week later."""
+    """A few months of few keys: histories over many pages, some events late, twice or of a clock that is years ahead,
+    most labels a week later."""
     generator = random.Random(seed)
     events: list[tuple[float, Event]] = []
     for number in range(count):
         time = START + int(generator.uniform(0, 100 * DAY))
+        ahead = 3000 * DAY * (lateness > 0 and generator.random() < 0.005)
         transaction = Transaction(
             transaction_id=f"{seed}-{number}",
             customer_id=generator.choice(CUSTOMERS),
             terminal_id=generator.choice(TERMINALS),
-            time_ms=time,
+            time_ms=time + ahead,
             amount=round(generator.gammavariate(1, 50), 2),
         )
         late = generator.random() ** 20 * lateness

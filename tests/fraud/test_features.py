@@ -94,6 +94,15 @@ def test_two_wrong_clocks_wipe_out_nothing() -> None:
     assert calm.row[CATALOGUE.index("customer_count_30d")] == 41
 
 
+def test_after_a_wrong_clock_the_history_goes_on() -> None:
+    """Many timestamps in the far future forget what came before them, and nothing of what comes then."""
+    engine, naive = FeatureEngine(), NaiveEngine(7.0, identify)
+    events = [transaction(f"w{number}", START + number * DAY // 2) for number in range(60)]
+    far = [transaction(f"f{number}", START + 3000 * DAY + number) for number in range(10)]
+    compare(engine, naive, events[:30] + far + events[30:])
+    assert engine.row[CATALOGUE.index("customer_count_30d")] == 30
+
+
 def test_every_feature_has_a_meaning() -> None:
     assert set(MEANINGS) == set(CATALOGUE)
     assert len(CATALOGUE) == len(set(CATALOGUE)) == len(CUSTOMER_FEATURES) + len(TERMINAL_FEATURES)
