@@ -76,9 +76,10 @@ def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[
 class Bench:
     """A broker's topics under a prefix of their own."""
 
-    def __init__(self, address: str, partitions: int = 2) -> None:
+    def __init__(self, address: str, partitions: int = 2, prefix: str | None = None) -> None:
+        """prefix: of topics that are there already."""
         self.address, self.partitions = address, partitions
-        self.prefix = f"test-{uuid.uuid4().hex[:8]}."
+        self.prefix = prefix or f"test-{uuid.uuid4().hex[:8]}."
         self.topics = Topics(self.prefix)
         self.group = f"{self.prefix}group"
         create_topics(Member(address, self.group, self.prefix), partitions)

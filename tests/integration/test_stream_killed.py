@@ -1,0 +1,154 @@
+"""The stream survives kill -9, a broker that goes away, members that come and go: one decision for each transaction,
+and the one that an undisturbed run gives.
+
+FEATHERWEIGHT_STREAM_TRANSACTIONS=100000 makes the run with the kills as long as the project's goal asks for."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fraud.artifacts import write_fraud_model
+from tests.fraud.broker import GIVEN, Broker, start_broker
+from tests.fraud.streaming import (
+    Bench,
+    decide_embedded,
+    draw_transactions,
+    end,
+    kill,
+    label,
+    wait_restored,
+    wait_until,
+)
+
+KILLS = 20
+TRANSACTIONS = int(os.environ.get("FEATHERWEIGHT_STREAM_TRANSACTIONS", "20000"))
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker | None]:
+    """None where FEATHERWEIGHT_KAFKA names one that is not ours to restart."""
+    if GIVEN:
+        yield None
+        return
+    broker = start_broker()
+    try:
+        yield broker
+    finally:
+        broker.remove()
+
+
+@pytest.fixture
+def bench(broker: Broker | None) -> Iterator[Bench]:
+    bench = Bench(broker.address if broker else str(GIVEN))
+    yield bench
+    bench.close()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model") / "first"
+    write_fraud_model(directory)
+    return directory
+
+
+@pytest.mark.timeout(1800)
+def test_killed_twenty_times_each_transaction_has_the_one_decision_of_an_undisturbed_run(
+    bench: Bench, model: Path
+) -> None:
+    """Half of the kills come while it starts or restores, half while it works through what has come meanwhile."""
+    transactions = draw_transactions(TRANSACTIONS, bench.partitions, seed=11)
+    labels = [label(transaction, index % 4 == 0) for index, transaction in enumerate(transactions[:1000])]
+    bench.feed(transactions[:1000])
+    process = bench.start(model)
+    wait_restored(process, bench.partitions)
+    wait_until(lambda: bench.committed(bench.topics.transactions) == 1000, "the first thousand")
+    bench.feed(labels)
+    wait_until(lambda: bench.committed(bench.topics.labels) == len(labels), "labels read")
+    feeding = threading.Thread(target=_feed_slowly, args=(bench, transactions[1000:]), daemon=True)
+    feeding.start()
+    chance = random.Random(5)
+    progress = []
+    for number in range(KILLS):
+        if number % 2:
+            time.sleep(chance.uniform(0.1, 1.5))
+        else:
+            if number:
+                wait_restored(process, bench.partitions)
+            time.sleep(chance.uniform(0, 0.4))
+        kill([process])
+        progress.append(bench.committed(bench.topics.transactions))
+        process = bench.start(model)
+    try:
+        feeding.join()
+        wait_restored(process, bench.partitions)
+        decisions = bench.decisions(len(transactions), seconds=300)
+        end(process)
+    finally:
+        kill([process])
+    assert len(set(progress)) > KILLS // 4, f"the kills must have come while it worked: {progress}"
+    assert len(decisions) == len(transactions)
+    assert {found.transaction_id: found for found in decisions} == decide_embedded(
+        model, [*transactions[:1000], *labels, *transactions[1000:]]
+    )
+
+
+def _feed_slowly(bench: Bench, transactions: list) -> None:  # type: ignore[type-arg]
+    """Over about the time that the kills take."""
+    step = max(1, len(transactions) // 100)
+    for start in range(0, len(transactions), step):
+        bench.feed(transactions[start : start + step])
+        time.sleep(0.25)
+
+
+@pytest.mark.skipif(GIVEN is not None, reason="the broker that FEATHERWEIGHT_KAFKA names is not ours to restart")
+def test_a_broker_that_goes_away_under_load_comes_back_to_the_same_decisions(
+    bench: Bench, broker: Broker, model: Path
+) -> None:
+    transactions = draw_transactions(6000, bench.partitions, seed=12)
+    process = bench.start(model)
+    try:
+        wait_restored(process, bench.partitions)
+        bench.feed(transactions[:3000])
+        bench.close()
+        broker.stop()
+        time.sleep(1)
+        broker.start()
+        following = Bench(bench.address, bench.partitions, bench.prefix)
+        following.feed(transactions[3000:])
+        decisions = following.decisions(len(transactions), seconds=60)
+        following.close()
+        end(process)
+    finally:
+        kill([process])
+    assert len(decisions) == len(transactions)
+    assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
+
+
+def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Bench, model: Path) -> None:
+    """Two processes share the partitions; terminals' histories are where the other one is, too."""
+    transactions = draw_transactions(4000, bench.partitions, seed=13)
+    first = bench.start(model, instance="first")
+    second = None
+    try:
+        wait_restored(first, bench.partitions)
+        bench.feed(transactions[:1000])
+        second = bench.start(model, instance="second")
+        wait_restored(second, 1)
+        bench.feed(transactions[1000:2000])
+        bench.decisions(2000)
+        messages = end(second)
+        assert not messages.startswith("0 messages"), "the second one must have had a part of the work"
+        bench.feed(transactions[2000:])
+        decisions = bench.decisions(len(transactions))
+        end(first)
+    finally:
+        kill([process for process in (first, second) if process])
+    assert sorted(found.transaction_id for found in decisions) == sorted(found.transaction_id for found in transactions)
+    assert not any(found.duplicate for found in decisions)
