@@ -145,6 +145,9 @@ def _lightgbm(settings: LightGBM, features: Features, labels: Labels, threads: i
 def _histogram(settings: HistGradientBoosting, features: Features, labels: Labels) -> Callable[[int], Ensemble]:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    # scikit-learn 1.9 fails on a column that is never there.
+    features = np.where(np.isnan(features).all(axis=0), np.float32(0), features)
+
     def one(seed: int) -> Ensemble:
         model = HistGradientBoostingClassifier(
             max_iter=settings.trees,
