@@ -168,15 +168,16 @@ def lleaves_contender(path: Path, rows: Sequence[np.ndarray]) -> Contender:
     import lleaves
     from llvmlite import binding
 
-    if not hasattr(binding, "PassManagerBuilder"):  # lleaves 1.3 asks for what llvmlite 0.45 replaced
+    if not hasattr(binding, "PassManagerBuilder"):  # lleaves 1.3 asks for what newer versions of llvmlite replaced
         binding.PassManagerBuilder, binding.ModulePassManager = _Builder, _Passes
+        binding.initialize = binding.initialize_native_target
     model = lleaves.Model(model_file=path)
     model.compile(raw_score=True, fblocksize=TREES, fcodemodel="small")
     return Contender(lambda row: model.predict(row, n_jobs=1)[0], rows)
 
 
 class _Builder:
-    """The pass manager that lleaves sets up, by the interface that llvmlite has now: the same level 3."""
+    """The pass manager that lleaves sets up, by the interface that llvmlite has now: the same level and threshold."""
 
     def populate(self, passes: Any) -> None: ...
 
@@ -185,8 +186,11 @@ class _Passes:
     def run(self, module: Any) -> None:
         from llvmlite import binding
 
+        binding.initialize_native_target()
         machine = binding.Target.from_default_triple().create_target_machine(opt=3)
-        builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+        options = binding.create_pipeline_tuning_options(speed_level=3)
+        options.inlining_threshold = 1  # as lleaves sets it
+        builder = binding.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
 
 
