@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -79,10 +80,10 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(f"{', '.join(sorted(unknown))}: expected some of {', '.join(HISTORIES)}\n\n{__doc__}")
     data = read_rows()
     models: dict[str, Callable[[Fold], Figures]] = {
-        "logistic, the handbook's 15 features": lambda fold: data.judge(Logistic(), HANDBOOK, fold)
+        "logistic, the handbook's 15 features": cache(partial(data.judge, Logistic(), HANDBOOK))
     }
     for kind in kinds:
-        models[kind] = lambda fold, kind=kind: data.judge(HISTORIES[kind], COLUMNS, fold)  # type: ignore[misc]
+        models[kind] = cache(partial(data.judge, HISTORIES[kind], COLUMNS))
     _table("handbook, mean of the four validation folds", models, VALIDATION)
     if test:
         _table("handbook, single split, test", models, (SINGLE,), PUBLISHED_SINGLE)

@@ -61,7 +61,7 @@ class LightGBM(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class Forest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="forest"):
     """scikit-learn's RandomForestClassifier."""
 
-    trees: int = 300
+    trees: int = 100
     depth: int = 12
     min_rows_a_leaf: int = 4
     columns_a_split: int = 5
