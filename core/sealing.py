@@ -25,7 +25,10 @@ from core.evidence.report import CandidateRecord, Comparison, Evidence, encode_e
 from core.recipe import Candidate, Recipe, render_recipe
 from core.trial import BATCH, Bench, Made, Trial
 
-_PACKAGES = ("featherweight", "numpy", "onnx", "onnxruntime", "openvino", "torch", "torch-pruning")
+_PACKAGES = (
+    "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",
+    "torch-pruning", "xgboost",
+)  # fmt: skip
 
 
 def make_evidence(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from core.errors import DataError, OutputError
-from core.trees.arrange import MOST_NODES, Nodes, arrange, nodes_of
+from core.trees.arrange import MOST_NODES, Nodes, arrange
 from core.trees.ensemble import Ensemble
 
 _OUTPUTS = ("margin", "probability")
@@ -30,18 +30,23 @@ _MOST_BYTES = 30 * MOST_NODES
 
 def write_trees(path: Path, ensemble: Ensemble) -> None:
     """Raises OutputError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(encode_stored(ensemble))
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
+
+
+def encode_stored(ensemble: Ensemble) -> bytes:
+    """What `write_trees` writes."""
     arrays: dict[str, npt.NDArray[Any]] = {
-        name: np.ascontiguousarray(getattr(nodes_of(ensemble), name), kind) for name, kind in _ARRAYS.items()
+        name: np.ascontiguousarray(getattr(ensemble, name), kind) for name, kind in _ARRAYS.items()
     }
     arrays["features"] = np.array([ensemble.features], np.int32)
     arrays["base"] = np.array([ensemble.base], np.float32)
     arrays["output"] = np.array([_OUTPUTS.index(ensemble.output)], np.uint8)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(save(arrays))
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
+    return save(arrays)
 
 
 def read_trees(path: Path) -> Ensemble:

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.backends.registry import find_backend
 from core.errors import DataError, UsageError
+from core.export import export
 from core.model import Model
 from core.passes.prune_channels import prune_channels
 from core.passes.prune_weights import prune_weights
+from core.passes.quantize import quantize
 from core.passes.recover import distillation_loss, estimate_batch_norm, recover
-from core.passes.steps import PruneChannelsStep, PruneWeightsStep, RecoverStep
+from core.passes.steps import PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep
 from core.tensors import TensorSpec
 from tests.fakes import INPUTS, OUTPUTS, SquaresTask, images, trained_model
 
@@ -201,3 +204,28 @@ def test_a_higher_temperature_does_not_silence_the_teacher() -> None:
         assert outputs.grad is not None
         sizes.append(float(outputs.grad.abs().mean()))
     assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+
+
+def test_small_dense_networks_go_through_the_whole_chain() -> None:
+    """As a fraud scorer's: rows in, one logit out, no picture anywhere."""
+    torch.manual_seed(0)
+    specs = (TensorSpec("features", "float32", (None, 15)),), (TensorSpec("score", "float32", (None, 1)),)
+    layers = (nn.BatchNorm1d(15), nn.Linear(15, 64), nn.ReLU(), nn.Linear(64, 32), nn.SiLU(), nn.Linear(32, 1))
+    rows = np.random.default_rng(0).normal(size=(512, 15)).astype(np.float32)
+    targets = torch.from_numpy((rows[:, :1] > 0).astype(np.float32))
+    batches = [(torch.from_numpy(rows[i : i + 64]), targets[i : i + 64]) for i in range(0, 512, 64)]
+    model = Model(nn.Sequential(*layers).eval(), *specs)
+    narrow, record = prune_channels(model, PruneChannelsStep(0.5))
+    assert record.facts["widths"] == {"1": 32, "3": 16, "5": 1}
+    sparse, _ = prune_weights(narrow, PruneWeightsStep(0.3))
+    recovered, _ = recover(sparse, RecoverStep(4, 3e-3), model.module("test"), lambda epoch: batches, keep_zeros=True)
+    plain, _ = export(recovered)
+    program, _ = quantize(plain, QuantizeStep(), ({"features": rows[i : i + 64]} for i in range(0, 512, 64)))
+    found = []
+    for one in (plain, program):
+        with find_backend().open(one) as session:
+            found.append(session.run({"features": rows})["score"])
+    np.testing.assert_allclose(found[1], found[0], atol=0.1 * float(np.abs(found[0]).max()))
+    one_layer = Model(nn.Sequential(nn.Linear(15, 1)).eval(), *specs)
+    logistic, _ = quantize(export(one_layer)[0], QuantizeStep(), [{"features": rows}])
+    assert logistic.precision == "int8"
