@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -264,6 +265,31 @@ def test_waiting_for_the_body_uses_up_the_deadline(served: Served) -> None:
         connection.sendall(body[10:])
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b'"fallback":true' in answer
+
+
+def test_pipelined_requests_are_answered_in_their_order(served: Served) -> None:
+    """Quick ones and ordinary ones mixed, in one segment, the last one closing the connection."""
+    rows = make_transactions(12, seed=8)
+    requests = []
+    for number, row in enumerate(rows):
+        quick, last = number % 3 != 1, number == len(rows) - 1
+        body = json.dumps(row if quick else {"transactions": [row]}).encode()
+        head = [f"POST /v1/score{'' if quick else '/batch'} HTTP/1.1", "host: x", f"x-request-id: n{number}"]
+        head += [
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            *(["connection: close"] if last else []),
+        ]
+        requests.append("\r\n".join([*head, "", ""]).encode() + body)
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"".join(requests))
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert re.findall(rb"x-request-id: (\w+)", answer) == [b"n%d" % number for number in range(len(rows))]
+    assert re.findall(rb'"transaction_id":"([^"]+)"', answer) == [row["transaction_id"].encode() for row in rows]
+    assert answer.count(b"HTTP/1.1 200 OK") == len(rows)
+    assert b"duplicate" not in answer
+    assert answer.count(b"connection: close") == 1
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "60001", ""])

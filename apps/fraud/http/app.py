@@ -48,6 +48,8 @@ log = logging.getLogger("featherweight.fraud")
 Headers = dict[bytes, bytes]
 Answer = Callable[[bytes, float], Awaitable[bytes]]
 """(body, due) -> body of the answer."""
+Answered = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers, body."""
 
 
 class Api(FastAPI):
@@ -90,35 +92,59 @@ class Api(FastAPI):
             return given
         return f"{self._boot}-{next(self._numbers):x}".encode()
 
+    def answer_score(self, headers: Headers, body: bytes, arrived: float) -> Answered:
+        """POST /v1/score at once, for a server that has the whole body."""
+        content, failed = b"", None
+        try:
+            content = self._score_now(body, self._admit(headers, arrived))
+        except (ProblemError, FeatherweightError) as error:
+            failed = error
+        return self._conclude("/v1/score", headers, content, failed, arrived)
+
     async def _respond(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
         arrived: float = scope.get("arrived") or time.perf_counter()
         headers: Headers = dict(scope["headers"])
-        request_id = self.name_request(headers.get(b"x-request-id"))
-        failed: ProblemError | None = None
+        content, failed = b"", None
         try:
             if scope["method"] != "POST":
                 raise ProblemError("method-not-allowed", "only POST is answered here", headers=((b"allow", b"POST"),))
-            check_key(headers.get(b"authorization"), self.service.keys)
-            due = find_due(headers, arrived, self.service.deadline_ms)
-            content = await self._answer_body(answer, headers, receive, due)
-        except ProblemError as problem:
-            failed = problem
-        except FeatherweightError:
-            log.exception("request %s failed", request_id.decode())
-            failed = ProblemError("internal", "the service failed; its log says why, by the request's id")
-        status, kind = 200, _JSON
-        if failed is not None:
-            status, kind, content = failed.status, CONTENT_TYPE, failed.encode(request_id.decode())
-        length = str(len(content)).encode()
-        fields = [(b"content-type", kind), (b"content-length", length), (b"x-request-id", request_id)]
-        if failed is not None:
-            fields += failed.headers
+            content = await self._answer_body(answer, receive, self._admit(headers, arrived))
+        except (ProblemError, FeatherweightError) as error:
+            failed = error
+        status, fields, content = self._conclude(scope["path"], headers, content, failed, arrived)
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": content})
-        self.service.metrics.answered(scope["path"], status, time.perf_counter() - arrived)
 
-    async def _answer_body(self, answer: Answer, headers: Headers, receive: Receive, due: float) -> bytes:
+    def _admit(self, headers: Headers, arrived: float) -> float:
+        """When the answer is due. Raises ProblemError for what need not even be read."""
+        check_key(headers.get(b"authorization"), self.service.keys)
+        due = find_due(headers, arrived, self.service.deadline_ms)
         check_body_headers(headers)
+        return due
+
+    def _conclude(
+        self,
+        route: str,
+        headers: Headers,
+        content: bytes,
+        failed: ProblemError | FeatherweightError | None,
+        arrived: float,
+    ) -> Answered:
+        request_id = self.name_request(headers.get(b"x-request-id"))
+        status, kind = 200, _JSON
+        more: tuple[tuple[bytes, bytes], ...] = ()
+        if failed is not None:
+            if isinstance(failed, FeatherweightError):
+                log.error("request %s failed", request_id.decode(), exc_info=failed)
+                failed = ProblemError("internal", "the service failed; its log says why, by the request's id")
+            status, kind, more = failed.status, CONTENT_TYPE, failed.headers
+            content = failed.encode(request_id.decode())
+        self.service.metrics.answered(route, status, time.perf_counter() - arrived)
+        length = str(len(content)).encode()
+        fields = [(b"content-type", kind), (b"content-length", length), (b"x-request-id", request_id), *more]
+        return status, fields, content
+
+    async def _answer_body(self, answer: Answer, receive: Receive, due: float) -> bytes:
         message = await receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body", False):
@@ -144,12 +170,15 @@ class Api(FastAPI):
         if self._held_bytes > HELD_BYTES:
             raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
 
-    async def _score(self, body: bytes, due: float) -> bytes:
+    def _score_now(self, body: bytes, due: float) -> bytes:
         try:
             request = decode_score(body)
         except _undecodable as error:
             raise explain_decoding(error) from error
         return encode(self.service.score(request, due))
+
+    async def _score(self, body: bytes, due: float) -> bytes:
+        return self._score_now(body, due)
 
     async def _score_batch(self, body: bytes, due: float) -> bytes:
         try:
