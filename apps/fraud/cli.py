@@ -14,7 +14,21 @@ import typer
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Score card transactions for fraud.")
+EPILOG = """Score a file: featherweight fraud score --input june.jsonl --output decisions.jsonl
+
+Serve over REST: featherweight fraud serve --state histories
+
+Score a stream: featherweight fraud stream --bootstrap localhost:9092 --create-topics
+
+**Exit codes**: 0 done, or asked to end; 2 wrong usage or missing input; 3 done, but some rows were rejected; \
+5 the model cannot be trusted; 6 the output could not be written; 130 interrupted."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Score card transactions for fraud: in files, over REST, from Kafka; train a model.",
+    epilog=EPILOG,
+)
 
 
 @app.callback()
