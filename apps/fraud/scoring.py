@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE
-from apps.fraud.policy import choose_outcome
+from apps.fraud.policy import choose_outcome, fall_back
 from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule
 from apps.fraud.transactions import Decision, Reason, Transaction
 from core.artifact import Artifact
@@ -40,7 +42,7 @@ class Scorer:
         self.columns = find_columns(self.schema)
 
     def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
-        """row: float32 [F], the program's columns."""
+        """row: float32 [F], the program's columns. A score that is not a number gives the rule's fallback."""
         return self._decision(transaction, row, self.score(row), duplicate)
 
     def decide_batch(self, transactions: list[Transaction], rows: Row, duplicates: list[bool]) -> list[Decision]:
@@ -69,6 +71,9 @@ class Scorer:
         self._session.close()
 
     def _decision(self, transaction: Transaction, row: Row, score: float, duplicate: bool) -> Decision:
+        if not math.isfinite(score):
+            # A network fed with what it never saw: no comparison with a threshold would mean anything.
+            return msgspec.structs.replace(fall_back(transaction, self.rule, self.model), duplicate=duplicate)
         probability = self.rule.probability(score)
         outcome = choose_outcome(probability, self.rule)
         return Decision(
