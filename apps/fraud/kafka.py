@@ -158,6 +158,7 @@ class Runner:
             **reading,
         )
         self._consumer.subscribe(list(self._topics.sources), listener=_Listener(self._consumer, self._turns))
+        self._consumer.topics()  # a leader that joins before it knows the partitions would let the group join twice
 
     def step(self) -> None:
         """Poll once and process what came. Raises KafkaError, OutputError."""

@@ -105,9 +105,10 @@ class Bench:
         if self._producer is not None:
             self._producer.close(timeout=5)
 
-    def start(self, model: Path, *options: str, instance: str = "one") -> subprocess.Popen[str]:
+    def start(self, model: Path, *options: str, instance: str | None = "one") -> subprocess.Popen[str]:
+        """Without an instance id it is a member that leaves when it is asked to end."""
         words = [*COMMAND, "--bootstrap", self.address, "--model", str(model), "--group", self.group]
-        words += ["--topics-prefix", self.prefix, "--instance-id", instance, *options]
+        words += ["--topics-prefix", self.prefix, *(["--instance-id", instance] if instance else []), *options]
         return subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
