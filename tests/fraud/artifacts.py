@@ -75,15 +75,21 @@ def trees_program(features: int = len(CATALOGUE), *, trees: int = 20, depth: int
 
 
 def write_fraud_model(
-    directory: Path, *, seed: int = 0, names: Sequence[str] = CATALOGUE, trees: int = 20, depth: int = 4
+    directory: Path,
+    *,
+    seed: int = 1,
+    names: Sequence[str] = CATALOGUE,
+    trees: int = 20,
+    depth: int = 4,
+    review_threshold: float = 0.9,
 ) -> Artifact:
     """Two different seeds give two artifacts with different digests and decisions. `names`: the schema's columns."""
     schema = FeatureSchema(names=tuple(names), typical=(1.0,) * len(names), delay_days=7.0)
     rule = DecisionRule(
         slope=2.0,
         intercept=0.0,
-        review_threshold=0.8,
-        decline_threshold=0.95,
+        review_threshold=review_threshold,
+        decline_threshold=max(0.99, review_threshold),
         chosen_for="tests",
         fallback="approve",
         fallback_amount=100.0,
