@@ -220,7 +220,11 @@ def serve(
         connections=connections,
         backend=backend,
     )
-    run(settings, lambda address, served: typer.echo(f"{served.pipeline.scorer.model} serves at {address}", err=True))
+    kept = f"histories kept in {state}" if state else "histories in memory only, --state keeps them"
+    run(
+        settings,
+        lambda address, served: typer.echo(f"{served.live.scorer.model} serves at {address} ({kept})", err=True),
+    )
 
 
 @app.command(
