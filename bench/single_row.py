@@ -164,7 +164,8 @@ def lightgbm_fast(booster: Any, rows: Sequence[np.ndarray]) -> tuple[Callable[[A
 
 
 def lleaves_contender(path: Path, rows: Sequence[np.ndarray]) -> Contender:
-    """With the settings that its documentation gives for single rows."""
+    """Its documentation advises one block of all trees for single rows, which today's LLVM compiles for many minutes (the
+    time grows with the square of the trees); so in blocks of 34, its default."""
     import lleaves
     from llvmlite import binding
 
@@ -172,7 +173,7 @@ def lleaves_contender(path: Path, rows: Sequence[np.ndarray]) -> Contender:
         binding.PassManagerBuilder, binding.ModulePassManager = _Builder, _Passes
         binding.initialize = binding.initialize_native_target
     model = lleaves.Model(model_file=path)
-    model.compile(raw_score=True, fblocksize=TREES, fcodemodel="small")
+    model.compile(raw_score=True, fcodemodel="small")
     return Contender(lambda row: model.predict(row, n_jobs=1)[0], rows)
 
 
