@@ -164,7 +164,7 @@ def lightgbm_fast(booster: Any, rows: Sequence[np.ndarray]) -> tuple[Callable[[A
 
 
 def lleaves_contender(path: Path, rows: Sequence[np.ndarray]) -> Contender:
-    """Its documentation advises one block of all trees for single rows, which today's LLVM compiles for many minutes (the
+    """Its documentation advises one block of all trees for single rows, which LLVM now compiles for many minutes (the
     time grows with the square of the trees); so in blocks of 34, its default."""
     import lleaves
     from llvmlite import binding
