@@ -17,7 +17,7 @@ from apps.fraud.settings import encode
 from apps.fraud.train import Batches
 from apps.fraud.trained import Trained, read_trained
 from core.errors import UsageError
-from core.task import HeldOut, Sealed
+from core.task import HeldOut, Probability, Sealed
 from core.tensors import Tensors
 from core.trees.ensemble import INPUT, OUTPUT
 
@@ -42,7 +42,7 @@ class FraudTask:
         self.trained, self.parts, self.batch = trained, parts, batch
         self.baseline = trained.core_model()
         self.positive_threshold = raw_threshold(trained.rule)
-        self.baseline_probability = trained.rule.probabilities
+        self.baseline_probability: Probability | None = trained.rule.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
         train = self.parts.train
