@@ -272,6 +272,7 @@ def render_summary(summary: Summary) -> str:
     if summary.reasons:
         found = ", ".join(f"{name} {count:,}" for name, count in summary.reasons.most_common(TOP))
         lines.append(f"  alerts' most frequent reasons: {found}")
+        lines.append("  the strongest, by their row in the input:")
     lines += [_render_alert(-number, decision) for _, number, decision in sorted(summary.highest, reverse=True)]
     if summary.rejected:
         lines.append(
@@ -284,4 +285,5 @@ def render_summary(summary: Summary) -> str:
 def _render_alert(number: int, decision: Decision) -> str:
     values = {r.feature: "unknown" if r.value is None else f"{r.value:g}" for r in decision.reasons}
     reasons = ", ".join(f"{r.feature} {values[r.feature]} ({r.effect:+.2f})" for r in decision.reasons)
-    return f"    transaction {number:,}: {decision.outcome} {decision.probability:.3f} {reasons}"
+    probability = "without a score" if decision.probability is None else f"{decision.probability:.3f}"
+    return f"    row {number:,}: {decision.outcome} {probability} {reasons}".rstrip()

@@ -120,10 +120,14 @@ def _tiles(part: Comparison) -> list[_Tile]:
         tiles.append(
             _Tile(f"{before.size.bytes / after.size.bytes:.3g}{TIMES}", f"smaller: now {_bytes(after.size.bytes)}")
         )
-    auc = s.roc_auc(after.predictions.scores, after.predictions.labels)
-    was = s.roc_auc(before.predictions.scores, before.predictions.labels)
-    if auc is not None and was is not None:
-        tiles.append(_Tile(f"{auc:.4f}", f"AUC on {part.split}, was {was:.4f}"))
+    # The figure that the recipe limits; with frauds or other rare cases that is the average precision.
+    name, figure = "AUC", s.roc_auc
+    if any(check.name == "average_precision_loss" for check in part.checks):
+        name, figure = "average precision", r.average_precision
+    now = figure(after.predictions.scores, after.predictions.labels)
+    was = figure(before.predictions.scores, before.predictions.labels)
+    if now is not None and was is not None:
+        tiles.append(_Tile(f"{now:.4f}", f"{name} on {part.split}, was {was:.4f}"))
     flips = s.flipped_decisions(before.predictions.decisions, after.predictions.decisions)
     tiles.append(_Tile(f"{flips.count}", f"of {len(before.predictions.ids):,} decisions changed"))
     return tiles
