@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,9 +175,9 @@ class Runner:
 
     def close(self) -> None:
         self._producer.close(timeout=5)
-        self._consumer.close()
-        self._restorer.close()
-        self._ends.close()
+        for client in (self._consumer, self._restorer, self._ends):
+            with suppress(KafkaError):  # whatever was not committed is done again
+                client.close()
 
     def _commit(self, messages: Sequence[Messages]) -> bool:
         sources = self._topics.sources
@@ -390,5 +391,5 @@ def _end_offsets(admin: KafkaAdminClient, partitions: Sequence[TopicPartition]) 
 def _reaching(member: Member, opening: Callable[[], Any]) -> Any:
     try:
         return opening()
-    except KafkaError as error:
-        raise UsageError(f"{member.bootstrap}: {error}; see that a Kafka broker answers there") from error
+    except (KafkaError, ValueError) as error:  # ValueError: a port that is no number
+        raise UsageError(f"{member.bootstrap or '(empty)'}: {error}; give HOST:PORT of a Kafka broker") from error
