@@ -16,17 +16,15 @@ outlive a change of another file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from core.compiled import compiled
+
 Words = npt.NDArray[np.int64]
 Row = npt.NDArray[np.float32]
-Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 EVENTS: Final = 8
 WORDS: Final = 1 + 3 * EVENTS
@@ -57,15 +55,7 @@ window (and the delay, and LATENESS). One or two events with a wrong clock in th
 them only what came before: the past goes on beside them."""
 
 
-def _compiled(function: Compiled) -> Compiled:
-    compiler = partial(numba.njit, nogil=True, error_model="numpy")
-    try:
-        return cast(Compiled, compiler(cache=True)(function))
-    except RuntimeError:  # no folder for the cache can be written: compiled anew in every process, seconds
-        return cast(Compiled, compiler()(function))
-
-
-@_compiled
+@compiled()
 def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
     """features.CUSTOMER_FEATURES of a transaction. events: int64 [N, 3], the customer's others up to `time`, in order;
     out: float32 [F]."""
@@ -113,7 +103,7 @@ def customer_features(events: Words, time: int, cents: int, other: int, out: Row
     usual_amounts(events, start, sum_30d, time, cents, out[19:24])
 
 
-@_compiled
+@compiled()
 def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, out: Row) -> None:
     """A customer whose card is abused has a few huge amounts that spoil the plain mean: the usual amount leaves out
     what is above 2.5 times that mean. total: of events[start:], those of 30 days. Exact integers are compared."""
@@ -140,7 +130,7 @@ def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, 
     out[4] = (time - oldest) / DAY if high else np.nan
 
 
-@_compiled
+@compiled()
 def begin(events: Words, limit: int) -> int:
     """The place of the first event after `limit`."""
     low, high = 0, len(events)
@@ -153,12 +143,12 @@ def begin(events: Words, limit: int) -> int:
     return low
 
 
-@_compiled
+@compiled()
 def ratio(above: int, below: int) -> float:
     return above / below if below else np.nan
 
 
-@_compiled
+@compiled()
 def count_different(events: Words, other: int) -> int:
     """Different counterparts, `other` included."""
     size = 8
@@ -180,7 +170,7 @@ def count_different(events: Words, other: int) -> int:
     return count
 
 
-@_compiled
+@compiled()
 def deviation(events: Words, cents: int) -> float:
     """Standard deviations (of the population, 100 cents at least) from the mean of the events up to `cents`."""
     count = len(events)
@@ -198,7 +188,7 @@ def deviation(events: Words, cents: int) -> float:
     return result
 
 
-@_compiled
+@compiled()
 def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
     """features.TERMINAL_FEATURES of a transaction. events: int64 [N, 3], the terminal's others up to `time`, in order;
     delay in ms; out: float32 [F]."""
@@ -254,7 +244,7 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
     out[15] = legitimate_age / DAY if legitimate_age >= 0 else np.nan
 
 
-@_compiled
+@compiled()
 def advance_customer(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
@@ -264,7 +254,7 @@ def advance_customer(
     return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST)
 
 
-@_compiled
+@compiled()
 def advance_terminal(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
@@ -274,12 +264,12 @@ def advance_terminal(
     return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST + delay)
 
 
-@_compiled
+@compiled()
 def pack(cents: int, other: int) -> int:
     return cents << 32 | other & 0xFFFFFFFF
 
 
-@_compiled
+@compiled()
 def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> tuple[Words, bool]:
     """(events up to `time` but that of `identity`, int64 [N, 3] in order; whether that one is in the history)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -300,7 +290,7 @@ def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> t
     return events[place:], seen
 
 
-@_compiled
+@compiled()
 def touch(pages: Words, slots: Words, slot: int) -> None:
     """Load the newest pages into the cache all at once: along the chain every one would be waited for in turn."""
     read = 0
@@ -311,7 +301,7 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
     pages[0, 2] = read  # page 0 is none; what is not used would not be read
 
 
-@_compiled
+@compiled()
 def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
     """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -339,7 +329,7 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     return answer + queue(slots, slot)
 
 
-@_compiled
+@compiled()
 def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
     """The time of the third newest (see WITNESSES) of the events up to `time`; 0 without."""
     page, left = slots[slot, TAIL], WITNESSES
@@ -353,7 +343,7 @@ def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
     return 0
 
 
-@_compiled
+@compiled()
 def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
     """The first word of a key's n-th newest event."""
     ordinal = slots[slot, FIRST] + slots[slot, COUNT] - 1
@@ -363,7 +353,7 @@ def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
     return int(pages[page, 1 + 3 * ((ordinal - n + 1) % EVENTS)])
 
 
-@_compiled
+@compiled()
 def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
     """Forget what is beyond the bound, or not after `limit`."""
     while slots[slot, COUNT] > BOUND or nth_newest(pages, slots, slot, slots[slot, COUNT]) >> 1 <= limit:
@@ -376,7 +366,7 @@ def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
             give_page(pages, pages[page, 0] >> 1)
 
 
-@_compiled
+@compiled()
 def add_page(pages: Words, slots: Words, slot: int) -> int:
     """A new page at the end of a key's."""
     page = slots[slot, TAIL] = take_page(pages, slots[slot, TAIL])
@@ -386,7 +376,7 @@ def add_page(pages: Words, slots: Words, slot: int) -> int:
     return int(page)
 
 
-@_compiled
+@compiled()
 def take_page(pages: Words, previous: int) -> int:
     page = pages[0, 0]
     if page:
@@ -398,18 +388,18 @@ def take_page(pages: Words, previous: int) -> int:
     return int(page)
 
 
-@_compiled
+@compiled()
 def give_page(pages: Words, page: int) -> None:
     pages[page, 0] = pages[0, 0] << 1
     pages[0, 0] = page
 
 
-@_compiled
+@compiled()
 def has_free_page(pages: Words) -> bool:
     return bool(pages[0, 0] != 0 or pages[0, 1] < len(pages))
 
 
-@_compiled
+@compiled()
 def queue(slots: Words, slot: int) -> int:
     if slots[slot, CHANGED]:
         return 0
@@ -417,7 +407,7 @@ def queue(slots: Words, slot: int) -> int:
     return QUEUE
 
 
-@_compiled
+@compiled()
 def learn(pages: Words, slots: Words, slot: int, identity: int, fraud: int) -> int:
     """Mark the event of that identity as a fraud or not; see SEEN."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -434,7 +424,7 @@ def learn(pages: Words, slots: Words, slot: int, identity: int, fraud: int) -> i
     return 0
 
 
-@_compiled
+@compiled()
 def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tuple[Words, Words]:
     """What the queued keys have changed since the last time (or everything of them): heads int64 [R, 5] of (slot,
     block, place of the first event, events (0: the block is gone), its distance from the key's oldest), and words int64
@@ -468,7 +458,7 @@ def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tupl
     return heads[:rows], words[:rows]
 
 
-@_compiled
+@compiled()
 def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words) -> int:
     """Put the events [T, 3] of several keys, counts[i] of them in order for the empty slot filled[i], into histories.
     There must be pages enough. Returns the place of the first event that cannot be one or is out of order, or -1."""
@@ -492,7 +482,7 @@ def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words
     return -1
 
 
-@_compiled
+@compiled()
 def mark_sent(pages: Words, slots: Words, sent: Words) -> None:
     """The changelog has these slots as they are."""
     for slot in sent:
@@ -503,7 +493,7 @@ def mark_sent(pages: Words, slots: Words, sent: Words) -> None:
         slots[slot, CHANGED] = 0
 
 
-@_compiled
+@compiled()
 def dump(pages: Words, slots: Words, dumped: Words) -> tuple[Words, Words]:
     """(counts [N], events [T, 3]) of the slots, as `fill` takes them."""
     counts = np.empty(len(dumped), np.int64)
@@ -524,7 +514,7 @@ def dump(pages: Words, slots: Words, dumped: Words) -> tuple[Words, Words]:
     return counts, events
 
 
-@_compiled
+@compiled()
 def release(pages: Words, slots: Words, slot: int) -> None:
     """Empty a slot."""
     if slots[slot, COUNT]:
@@ -537,7 +527,7 @@ def release(pages: Words, slots: Words, slot: int) -> None:
     slots[slot, :] = 0
 
 
-@_compiled
+@compiled()
 def newest_times(pages: Words, slots: Words, used: Words) -> Words:
     """The time of each slot's newest event."""
     times = np.empty(len(used), np.int64)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from core.compiled import compiled
 from core.errors import DataError
 
 Record = tuple[bytes | None, bytes | None]
@@ -64,7 +64,7 @@ def decode_records(content: bytes, count: int) -> tuple[npt.NDArray[np.int64], l
 # Varints are zig-zag encoded (Kafka protocol guide, "Record"), seven bits a byte, the lowest first.
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _put_varint(out: _Bytes, at: int, value: int) -> int:
     left = (value << 1) ^ (value >> 63)
     while left > 0x7F:
@@ -75,7 +75,7 @@ def _put_varint(out: _Bytes, at: int, value: int) -> int:
     return at + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _varint_size(value: int) -> int:
     left, size = (value << 1) ^ (value >> 63), 1
     while left > 0x7F:
@@ -84,7 +84,7 @@ def _varint_size(value: int) -> int:
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _write_records(payload: _Bytes, lengths: _Bounds, out: _Bytes) -> int:
     at = taken = 0
     for index in range(len(lengths) // 2):
@@ -105,7 +105,7 @@ def _write_records(payload: _Bytes, lengths: _Bounds, out: _Bytes) -> int:
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _take_varint(content: _Bytes, at: int) -> tuple[int, int]:
     """(value, where it ends); the end is -1 where the bytes end first or the number is none of 64 bits."""
     value = shift = 0
@@ -119,7 +119,7 @@ def _take_varint(content: _Bytes, at: int) -> tuple[int, int]:
     return 0, -1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _read_records(content: _Bytes, bounds: _Bounds) -> bool:
     at = 0
     for index in range(len(bounds)):

@@ -23,6 +23,8 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
+from core.compiled import compiled
+
 PARTS: Final = 16
 ALIGNMENT: Final = 64
 
@@ -55,16 +57,6 @@ def has_byte_permutes() -> bool:
     """Whether compiled code may use the instructions of `blocks` (AVX-512 VBMI, since Ice Lake and Zen 4)."""
     features = cpu_target.target_context.codegen().magic_tuple()[2]
     return {"+avx512vbmi", "+avx512bw"} <= set(features.split(","))
-
-
-def _compiled(signature: Any) -> Callable[[Any], Any]:
-    def compile_function(function: Any) -> Any:
-        try:
-            return numba.njit(signature, cache=True, nogil=True, error_model="numpy")(function)
-        except RuntimeError:  # there is no folder where compiled code could be kept
-            return numba.njit(signature, nogil=True, error_model="numpy")(function)
-
-    return compile_function
 
 
 def _intrinsic(function: Callable[..., Any]) -> Any:
@@ -345,32 +337,32 @@ def _score_rows(score: Any, packed: Any, rows: Any, out: Any) -> None:
         score(packed, scratch, rows[index], out[index])
 
 
-@_compiled(_ONE)
+@compiled(_ONE)
 def walk_row(packed: Any, row: Any) -> Any:
     return _score_row(_walk, packed, row)
 
 
-@_compiled(_MANY)
+@compiled(_MANY)
 def walk_rows(packed: Any, rows: Any, out: Any) -> None:
     _score_rows(_walk, packed, rows, out)
 
 
-@_compiled(_ONE)
+@compiled(_ONE)
 def network_row(packed: Any, row: Any) -> Any:
     return _score_row(_network, packed, row)
 
 
-@_compiled(_MANY)
+@compiled(_MANY)
 def network_rows(packed: Any, rows: Any, out: Any) -> None:
     _score_rows(_network, packed, rows, out)
 
 
 if has_byte_permutes():
 
-    @_compiled(_ONE)
+    @compiled(_ONE)
     def blocks_row(packed: Any, row: Any) -> Any:
         return _score_row(_blocks, packed, row)
 
-    @_compiled(_MANY)
+    @compiled(_MANY)
     def blocks_rows(packed: Any, rows: Any, out: Any) -> None:
         _score_rows(_blocks, packed, rows, out)

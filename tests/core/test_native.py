@@ -28,6 +28,7 @@ from core.trees.predict import borderline_rows, predict
 pytest.importorskip("numba", reason="the extra `fraud` brings the native backend")
 onnx = pytest.importorskip("onnx", reason="the extra `fraud` brings the native backend")
 
+from core import compiled  # noqa: E402
 from core.backends import native_kernels as kernels  # noqa: E402
 from core.backends.native_trees import ordered, pack_blocks, pack_walk  # noqa: E402
 from core.trees.onnx_file import encode_trees  # noqa: E402
@@ -347,8 +348,9 @@ def test_a_place_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.M
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(kernels.numba, "njit", refuse)
-    assert kernels._compiled("float64(float64)")(abs) is abs
+    monkeypatch.setattr(compiled.numba, "njit", refuse)
+    assert compiled.compiled("float64(float64)")(abs) is abs
+    assert compiled.compiled()(abs) is abs
 
 
 def test_names_of_the_tensors() -> None:
