@@ -15,14 +15,16 @@ BOUND = 5.0
 
 
 class Standardize(nn.Module):
-    """NaN becomes `typical`, the median; then (x - mean) / std, cut at BOUND: a few amounts run away."""
+    """NaN becomes `typical`, the median; then (x - mean) / std, cut at BOUND if `bounded`: a few amounts run
+    away."""
 
     typical: Tensor
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, *, bounded: bool) -> None:
         super().__init__()
+        self.bounded = bounded
         self.register_buffer("typical", torch.zeros(columns))
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("scale", torch.ones(columns))
@@ -39,16 +41,17 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         filled = torch.where(torch.isnan(x), self.typical, x)
-        return torch.clamp((filled - self.mean) * self.scale, -BOUND, BOUND)
+        scaled = (filled - self.mean) * self.scale
+        return torch.clamp(scaled, -BOUND, BOUND) if self.bounded else scaled
 
 
 def build(columns: int, width: int, layers: int) -> nn.Sequential:
-    """float32 [N, columns] -> margin [N, 1]; with no layers between, a logistic regression."""
+    """float32 [N, columns] -> margin [N, 1]; with no layers between, a plain logistic regression."""
     widths = [columns, *[width] * layers]
     hidden: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         hidden += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(Standardize(columns), *hidden, nn.Linear(widths[-1], 1))
+    return nn.Sequential(Standardize(columns, bounded=layers > 0), *hidden, nn.Linear(widths[-1], 1))
 
 
 def standardize_of(network: nn.Module) -> Standardize:

@@ -173,7 +173,7 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
         seed=0,
         report_test=True,
     )
-    assert summary["validation"]["alerts_a_day"] == pytest.approx(5)
+    assert summary["validation"]["alerts_a_day"] == pytest.approx(5, abs=1)  # few small trees give ties
     assert summary["validation"]["roc_auc"] > 0.6
     assert summary.keys() == {"model", "train", "validation", "test"}
     assert json.loads((tmp_path / "model" / "metrics.json").read_text()) == summary
