@@ -3,12 +3,12 @@ FEATHERWEIGHT_KAFKA names (HOST:PORT). Tests use topics of their own, by a prefi
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 GIVEN = os.environ.get("FEATHERWEIGHT_KAFKA")
-NOIDA = Path(sys.executable).with_name("noida-db")
+NOIDA = "noida_db"
 
 
 class Broker:
@@ -29,7 +29,20 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        words = [NOIDA, "start", "--only", "kafka", "--kafka-port", str(self._port), "--data-dir", self._data]
+        # The command of that name is a parent of this one, and signals would reach only the parent.
+        found = importlib.util.find_spec(NOIDA)
+        assert found is not None, "the extra `dev` brings noida-db"
+        assert found.origin is not None
+        words = [
+            Path(found.origin).with_name("noida-db"),
+            "start",
+            "--only",
+            "kafka",
+            "--kafka-port",
+            str(self._port),
+            "--data-dir",
+            self._data,
+        ]
         self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self.address)
 
