@@ -24,7 +24,8 @@ def fit_rule(
 ) -> DecisionRule:
     """Platt scaling (Platt, 1999, with his smoothed targets) of margins [N] of `days` validation days, at their own
     share of frauds; the review threshold lies between the last alert that `alerts_a_day` leave room for and the next
-    transaction below it.
+    transaction below it. Equal scores are alerts together: where they do not fit, none of them is, unless there would
+    be no alert at all.
 
     Raises DataError when a class is missing or the scores do not rise with the label, UsageError when the capacity is
     no smaller than all transactions, or below one alert in all these days.
@@ -42,7 +43,9 @@ def fit_rule(
         )
     slope, intercept = _fit_platt(scores, labels, positives, negatives)
     ranked = np.sort(scores)[::-1]
-    threshold = (ranked[room - 1] + ranked[room]) / 2
+    falls = np.flatnonzero(ranked[:-1] > ranked[1:])  # the last alert of every threshold that can be
+    last = falls[max(np.searchsorted(falls, room, side="left") - 1, 0)]
+    threshold = (ranked[last] + ranked[last + 1]) / 2
     review = 1 / (1 + np.exp(-np.clip(slope * threshold + intercept, -36.0, 36.0)))
     return DecisionRule(
         slope=slope,
@@ -67,7 +70,7 @@ def _fit_platt(scores: Scores, labels: npt.NDArray[np.int64], positives: int, ne
         doubled, truth, sample_weight=np.concatenate([target, 1 - target])
     )
     slope = float(fitted.coef_[0, 0])
-    if slope <= 0:
+    if slope <= 0 or scores.min() == scores.max():
         raise DataError(
             "the model's scores do not rise with the label on the validation days; train on more days or check labels"
         )

@@ -37,6 +37,17 @@ def test_alerts_fill_the_capacity_and_no_more(seed: int, days: float, alerts_a_d
     assert rule.decline_threshold >= max(DECLINE_PROBABILITY, rule.review_threshold)
 
 
+def test_equal_scores_never_exceed_the_capacity() -> None:
+    """Trees give few different scores: those that are equal become alerts together, or none of them does."""
+    scores, labels = draw(2000)
+    coarse = np.round(scores)
+    rule = fit_rule(coarse, labels, days=10, alerts_a_day=20)
+    alerts = int((rule.probabilities(coarse) >= rule.review_threshold).sum())
+    assert alerts == int((coarse >= 2).sum()) < 200 < int((coarse >= 1).sum())
+    whole = fit_rule(coarse, labels, days=10, alerts_a_day=0.1)
+    assert int((whole.probabilities(coarse) >= whole.review_threshold).sum()) == int((coarse == coarse.max()).sum())
+
+
 @pytest.mark.parametrize("alerts_a_day", [0.01, 10, 1000])
 def test_a_capacity_that_says_nothing_is_refused(alerts_a_day: float) -> None:
     scores, labels = draw(100)
@@ -50,3 +61,5 @@ def test_data_that_teaches_nothing_is_refused() -> None:
         fit_rule(scores, np.zeros_like(labels), days=1, alerts_a_day=10)
     with pytest.raises(DataError, match="do not rise with the label"):
         fit_rule(-scores, labels, days=1, alerts_a_day=10)
+    with pytest.raises(DataError, match="do not rise with the label"):
+        fit_rule(np.ones_like(scores), labels, days=1, alerts_a_day=10)

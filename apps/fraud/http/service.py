@@ -81,14 +81,16 @@ class Service:
 
     async def score_batch(self, requests: Sequence[ScoreRequest], due: float) -> list[Decision]:
         """In order; every CHUNK_ROWS other requests have their turn. Raises ProblemError before anything is counted,
-        unless a disk fills up meanwhile."""
-        given = self._check_batch(requests)
+        unless meanwhile a disk fills up, or an artifact takes over whose columns are not those given."""
+        given, names = self._check_batch(requests), self.pipeline.scorer.schema.names
         self._admit(len(requests))
         decisions: list[Decision] = []
         try:
             for start in range(0, len(requests), CHUNK_ROWS):
                 if start:
                     await asyncio.sleep(0)
+                    if self.pipeline.scorer.schema.names != names:  # another artifact has taken over meanwhile
+                        given, names = self._check_batch(requests), self.pipeline.scorer.schema.names
                 decisions += self._score_chunk(
                     requests[start : start + CHUNK_ROWS], given[start : start + CHUNK_ROWS], due
                 )
