@@ -21,7 +21,7 @@ NAMES = ("amount", "hour", "customer_count_1d")
 
 
 def given(count: int, names: tuple[str, ...]) -> list[ScoreRequest]:
-    values = {name: 10.0**index for index, name in enumerate(names)}
+    values: dict[str, float | None] = {name: 10.0**index for index, name in enumerate(names)}
     return [ScoreRequest(**found, features=values) for found in make_transactions(count, seed=3)]
 
 
