@@ -44,7 +44,7 @@ def fit_rule(
     slope, intercept = _fit_platt(scores, labels, positives, negatives)
     ranked = np.sort(scores)[::-1]
     falls = np.flatnonzero(ranked[:-1] > ranked[1:])  # the last alert of every threshold that can be
-    last = falls[max(np.searchsorted(falls, room, side="left") - 1, 0)]
+    last = int(falls[max(int(np.searchsorted(falls, room)) - 1, 0)])
     threshold = (ranked[last] + ranked[last + 1]) / 2
     review = 1 / (1 + np.exp(-np.clip(slope * threshold + intercept, -36.0, 36.0)))
     return DecisionRule(

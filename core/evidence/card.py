@@ -61,7 +61,7 @@ def _cost(measured: Measured) -> str:
         summary, conditions = summarize_latency(measured.latency), measured.latency.conditions
         threads = "1 thread" if conditions.threads == 1 else f"{conditions.threads} threads"
         parts.append(
-            f"{summary.p50_ms:.2f} ms for a batch of {summary.batch} on {conditions.backend}, {threads} (median)"
+            f"{summary.p50_ms:.3g} ms for a batch of {summary.batch} on {conditions.backend}, {threads} (median)"
         )
     if measured.size is not None:
         parts.append(f"{measured.size.bytes:,} bytes")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from core.evidence.card import render_figures
 from core.evidence.judge import Check, Limits, all_passed, judge, warnings
 from core.evidence.measured import Measured, Predictions
 from core.evidence.render import render_html
@@ -54,6 +55,16 @@ def test_a_limit_on_average_precision_is_judged_and_shown():
     assert page.count("0.9877") == len(records)
     assert "0.9877" not in render_html(replace(evidence, candidates=records))
     assert evidence_as_dict(evidence)["test"]["differences"]["average_precision"]["low"] < 0
+
+
+def test_the_model_card_tells_microseconds_too():
+    evidence = made.evidence()
+    part = evidence.deciding
+    latency = part.candidate.latency
+    quick = replace(part.candidate, latency=replace(latency, samples_ms=latency.samples_ms * 0 + 0.00064))
+    assert "This model: 0.00064 ms for a batch of" in render_figures(
+        replace(evidence, validation=replace(part, candidate=quick), test=None)
+    )
 
 
 @pytest.mark.parametrize(
