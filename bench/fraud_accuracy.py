@@ -20,10 +20,10 @@ import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from apps.fraud.features import CATALOGUE, HANDBOOK
-from apps.fraud.labels import label_later
+from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.model import CARDS, COLUMNS, HISTORIES, Logistic, Settings
 from apps.fraud.parts import split_cards
-from apps.fraud.protocol import DAY_MS, PREQUENTIAL, SINGLE, VALIDATION, Figures, Fold, evaluate, test_rows, train_rows
+from apps.fraud.protocol import PREQUENTIAL, SINGLE, VALIDATION, Figures, Fold, evaluate, test_rows, train_rows
 from apps.fraud.readers import read_handbook
 from apps.fraud.replay import replay
 from apps.fraud.train import fit, margins

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE
-from apps.fraud.labels import label_later
-from apps.fraud.protocol import DAY_MS, held_out_rows
+from apps.fraud.labels import DAY_MS, label_later
+from apps.fraud.protocol import held_out_rows
 from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handbook, read_rows
 from apps.fraud.replay import Rows, replay
 from apps.fraud.trained import Layout

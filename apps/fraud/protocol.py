@@ -17,7 +17,6 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
 
-DAY_MS = 86_400_000
 CARDS_A_DAY = 100
 
 
