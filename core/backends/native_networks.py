@@ -40,7 +40,7 @@ def pack_network(program: Program) -> npt.NDArray[np.uint8]:
     try:
         with np.errstate(all="ignore"):
             layers = _layers(graph, program)
-    except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise BackendError(f"backend native: cannot read the program: {error}") from error
     width = program.inputs[0].shape[1] or 0
     rows, constants, at = [], [], 0
@@ -60,8 +60,9 @@ def pack_network(program: Program) -> npt.NDArray[np.uint8]:
 
 def _layers(graph: onnx.GraphProto, program: Program) -> list[Layer]:
     """Each operator has to take what the last one gave, and nothing else that depends on the input."""
-    if [(len(spec.shape), spec.dtype) for spec in (*program.inputs, *program.outputs)] != [(2, "float32")] * 2:
-        raise _unsuited("more than one float32 input [N, F] and one float32 output [N, O]")
+    specs = (*program.inputs, *program.outputs)
+    if [(len(spec.shape), spec.dtype) for spec in specs] != [(2, "float32")] * 2 or not all(s.shape[1] for s in specs):
+        raise _unsuited("other tensors than one float32 input [N, F] and one float32 output [N, O]")
     constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
     current, width = program.inputs[0].name, program.inputs[0].shape[1] or 0
     layers: list[Layer] = []
@@ -76,6 +77,8 @@ def _layers(graph: onnx.GraphProto, program: Program) -> list[Layer]:
         if unknown != [current]:
             raise _unsuited(f"{operator(node)}, which takes {', '.join(unknown) or 'constants only'}")
         made = _made(operator(node), list(node.input).index(current), given, attributes, width)
+        for what, outputs, values in made:
+            _check_constants(operator(node), what, values, width, outputs)
         layers += made
         current, width = node.output[0], made[-1][1] if made else width
         weights += sum(len(values) for _, _, values in made)
@@ -103,6 +106,13 @@ def _made(name: str, place: int, given: list[Floats | None], attributes: Mapping
         what, numbers = _ACTIVATIONS[name](attributes, given)
         return [(what, width, np.array(numbers, np.float32))]
     raise _unsuited(f"the operator {name}" + (" in this form" if name in _KNOWN else ""))
+
+
+def _check_constants(name: str, what: int, values: Floats, inputs: int, outputs: int) -> None:
+    """Raise ValueError unless they are what the compiled code, which checks nothing, takes them for."""
+    size = (inputs + 1) * outputs if what == kernels.DENSE else outputs if what >= kernels.ADD else 2
+    if values.dtype != np.float32 or values.shape != (size,):
+        raise ValueError(f"{name}: constants {values.dtype} {list(values.shape)}, expected float32 [{size}]")
 
 
 def _dense(name: str, given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> Layer:

@@ -15,6 +15,9 @@ from core.trees.ensemble import LEAF, Ensemble, Output
 MOST_NODES = 1 << 27
 """Of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""
 
+MOST_FEATURES = (1 << 31) - 1
+"""A feature's number is an int32."""
+
 PROBABILITY_STEP = 2.0**-24
 """Leaves of forests are multiples of it: then every sum up to 1 is exact in float32, in whatever order it is made."""
 
@@ -117,7 +120,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
     arrays = [nodes.feature, nodes.threshold, nodes.left, nodes.right, nodes.missing_left, nodes.value]
     if any(array.shape != (count,) for array in arrays) or nodes.roots.ndim != 1:
         raise DataError(f"trees: the arrays of nodes differ in length: {[array.shape for array in arrays]}")
-    if not 0 < count <= MOST_NODES or not len(nodes.roots) or features < 1:
+    if not 0 < count <= MOST_NODES or not len(nodes.roots) or not 1 <= features <= MOST_FEATURES:
         raise DataError(f"trees: {len(nodes.roots)} trees of {count} nodes over {features} features")
     split = nodes.feature != LEAF
     children = np.concatenate([nodes.left[split], nodes.right[split], nodes.roots])

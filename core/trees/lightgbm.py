@@ -30,7 +30,7 @@ def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
         scale = _scale(model)
         trees = [_tree(tree["tree_structure"], scale) for tree in model["tree_info"]]
         return arrange(join(trees), int(model["max_feature_idx"]) + 1)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"this is no LightGBM model in JSON ({type(error).__name__}: {error}); write json.dumps(dump_model())"
         ) from error

@@ -279,12 +279,27 @@ def test_networks_that_are_no_small_chain_are_refused(program: Callable[[], Prog
         lambda: network([("Clip", ["*", "v"], {})], v=V),
         lambda: network([("BatchNormalization", ["*", "v"], {})], v=V),
         lambda: network([("Gemm", ["*"], {})]),
+        lambda: network([("MatMul", ["*", "w"], {})], 3, w=W.astype(np.float64)),
+        lambda: network([("Gemm", ["*", "w", "b"], {})], 3, w=W, b=B.astype(np.int64)),
+        lambda: network([("Add", ["*", "v"], {})], v=np.array(["a", "b", "c", "d"])),
+        lambda: network([("Gemm", ["*", "w", "b"], {"beta": [1.0, 2.0, 3.0]})], 1, w=W[:, :1].copy(), b=B[:1]),
+        lambda: network([("HardSigmoid", ["*"], {"alpha": [1.0, 2.0], "beta": [1.0, 2.0]})]),
+        lambda: network([("Constant", [], {"value": 5})]),
         lambda: network([]),
     ],
 )
 def test_networks_that_contradict_themselves_are_errors(program: Callable[[], Program]) -> None:
     with pytest.raises(BackendError):
         find_backend("native").open(program())
+
+
+def test_rows_of_any_length_are_refused() -> None:
+    """Compiled code would read and write beside its memory."""
+    model = onnx.load_model_from_string(network([("MatMul", ["*", "w"], {})], 1, w=constant(0, 1)).content)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "M"
+    specs = (TensorSpec("x", "float32", (None, None)),), (TensorSpec("y", "float32", (None, 1)),)
+    with pytest.raises(BackendUnavailableError, match=r"float32 input \[N, F\]"):
+        find_backend("native").open(Program(model.SerializeToString(), "fp32", *specs))
 
 
 def test_constants_that_lie_about_their_size_are_errors() -> None:

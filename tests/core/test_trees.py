@@ -251,6 +251,7 @@ def test_pipelines_of_a_balanced_bag_are_read() -> None:
         b"[" * 100_000,
         b'{"learner": 5}',
         b'{"tree_info": [{}], "num_class": 1}',
+        b'{"tree_info": [], "num_class": 1, "num_tree_per_iteration": 1, "objective": "binary", "average_output": 1}',
     ],
 )
 def test_bytes_that_are_no_model_are_data_errors(decode: Callable[[bytes], Ensemble], content: bytes) -> None:
@@ -278,6 +279,7 @@ def tree(learner: dict[str, Any]) -> dict[str, Any]:
         (lambda learner: tree(learner)["split_conditions"].__setitem__(0, float("nan")), "not a finite"),
         (lambda learner: tree(learner)["default_left"].pop(), "differ in length"),
         (lambda learner: tree(learner)["left_children"].pop(), "no XGBoost model"),
+        (lambda learner: learner["learner_model_param"].__setitem__("num_feature", str(1 << 32)), "over 4294967296 f"),
         (lambda learner: learner["gradient_booster"]["model"].__setitem__("trees", []), "no trees"),
         (lambda learner: learner["learner_model_param"].__setitem__("base_score", "1"), "no XGBoost model"),
     ],

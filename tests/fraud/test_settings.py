@@ -27,6 +27,14 @@ def test_sealed_files_come_back() -> None:
     assert decode_rule(encode(RULE)) == RULE
 
 
+def test_what_is_no_text_is_no_settings() -> None:
+    content = encode(SCHEMA).replace(b"hour", b"\xff\xfe")
+    with pytest.raises(ArtifactError, match=r"features\.json"):
+        decode_features(content)
+    with pytest.raises(ArtifactError, match=r"decision\.json"):
+        decode_rule(encode(RULE).replace(b"100 alerts", b"\xff\xfe"))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
