@@ -128,10 +128,10 @@ class Bench:
         consumer.close()
         return int(found)
 
-    def read(self, topic: str, wanted: int, seconds: float = 60.0) -> list[Any]:
+    def read(self, topic: str, wanted: int, seconds: float = 60.0, isolation: str = "read_committed") -> list[Any]:
         """Every committed record, once there are `wanted` and for half a second no more have come."""
         consumer = KafkaConsumer(
-            bootstrap_servers=self.address, isolation_level="read_committed", auto_offset_reset="earliest"
+            bootstrap_servers=self.address, isolation_level=isolation, auto_offset_reset="earliest"
         )
         consumer.assign([TopicPartition(topic, number) for number in range(self.partitions)])
         found: list[Any] = []
@@ -152,8 +152,8 @@ class Bench:
         consumer.close()
         return found
 
-    def decisions(self, wanted: int, seconds: float = 60.0) -> list[Decision]:
-        records = self.read(self.topics.decisions, wanted, seconds)
+    def decisions(self, wanted: int, seconds: float = 60.0, isolation: str = "read_committed") -> list[Decision]:
+        records = self.read(self.topics.decisions, wanted, seconds, isolation)
         return [msgspec.json.decode(record.value, type=Decision) for record in records]
 
 
