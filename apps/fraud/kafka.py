@@ -12,9 +12,11 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
+import msgspec
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -60,6 +62,42 @@ class Member:
     group: str = "featherweight-fraud"
     prefix: str = ""
     instance: str | None = None
+    security: Mapping[str, Any] = field(default_factory=dict)
+    """What `read_security` gives."""
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What every client is opened with."""
+        return {"bootstrap_servers": self.bootstrap, **self.security}
+
+
+class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How a broker is reached that asks who is there: kafka-python's settings of the same names."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_password: str | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI"] | None = None
+    sasl_plain_username: str | None = None
+    sasl_plain_password: str | None = None
+    sasl_kerberos_service_name: str | None = None
+
+
+def read_security(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. Raises UsageError, which never quotes a value."""
+    try:
+        found: dict[str, Any] = msgspec.to_builtins(msgspec.toml.decode(path.read_bytes(), type=Security))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+    except msgspec.ValidationError as error:
+        known = ", ".join(Security.__struct_fields__)
+        where = str(error).rpartition("`")[0].rpartition("`")[2] if "`" in str(error) else ""
+        raise UsageError(f"{path}: wrong at {where or 'a setting'}; the settings are {known}") from None
+    except msgspec.DecodeError:
+        raise UsageError(f"{path}: not TOML") from None
+    return found
 
 
 class Topics:
@@ -86,7 +124,7 @@ def create_topics(member: Member, partitions: int) -> list[str]:
     topics = Topics(member.prefix)
     compacted = {"cleanup.policy": "compact"}
     created = []
-    admin = _reaching(member, lambda: KafkaAdminClient(bootstrap_servers=member.bootstrap))
+    admin = _reaching(member, lambda: KafkaAdminClient(**member.connection))
     try:
         for name in topics.all:
             wanted = NewTopic(name, partitions, -1, topic_configs=compacted if name in topics.changelogs else {})
@@ -135,7 +173,7 @@ class Runner:
         self._id = f"{member.group}-{member.prefix}{member.instance or uuid.uuid4()}"
         self._failures = 0
         reading: dict[str, Any] = {
-            "bootstrap_servers": member.bootstrap,
+            **member.connection,
             "isolation_level": "read_committed",
             "enable_auto_commit": False,
             "auto_offset_reset": "earliest",
@@ -143,7 +181,7 @@ class Runner:
         self._restorer = BatchConsumer(group_id=None, **reading)
         counts = _partition_counts(self._restorer, self._topics)
         self._counts = counts
-        self._ends = KafkaAdminClient(bootstrap_servers=member.bootstrap)
+        self._ends = KafkaAdminClient(**member.connection)
         self._producer = self._open_producer()
         self._stream = Stream(counts[self._topics.transactions])
         self._turns: deque[_Turn] = deque()
@@ -169,6 +207,7 @@ class Runner:
             messages = []  # read again, from the committed offsets on
             while self._behind or self._turns:
                 self._take_over()
+        messages.sort(key=lambda found: found.topic == self._topics.labels)  # last, as in Stream.process
         for part in slice_messages(messages, AT_ONCE):
             if not self._commit(part):
                 return
@@ -239,6 +278,8 @@ class Runner:
         self._say(f"a transaction failed and is done again: {type(error).__name__}: {error}")
         try:
             self._producer.abort_transaction()
+        except ProducerFencedError:  # another process has this instance id now: to begin anew would shut that one out
+            raise
         except KafkaError:
             self._producer.close(timeout=0)
             self._producer = self._open_producer()
@@ -306,7 +347,7 @@ class Runner:
 
     def _open_producer(self) -> BatchProducer:
         producer = BatchProducer(
-            bootstrap_servers=self._member.bootstrap,
+            **self._member.connection,
             transactional_id=self._id,
             transaction_timeout_ms=TRANSACTION_MS,
             max_request_size=4 * BATCH_BYTES,

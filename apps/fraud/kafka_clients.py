@@ -138,10 +138,15 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
             for partition, found in records.items()
             for run in split_records(found, BATCH_BYTES)
         ]
-        for letter in dead:
-            where = letter.partition
-            self.send(where.topic, letter.value, headers=letter.headers, partition=where.partition)
+        letters = [
+            self.send(
+                letter.partition.topic, letter.value, headers=letter.headers, partition=letter.partition.partition
+            )
+            for letter in dead
+        ]
         self.flush()
+        for letter in letters:
+            letter.get(1)  # `send` does not raise what it could not even queue
         for future in futures:
             _, _, exceptions = future.value
             if exceptions is not None:

@@ -103,12 +103,13 @@ class Stream:
         self._until_expiry = EXPIRE_EVERY
 
     def process(self, arrived: Sequence[Arrived], scorer: Scorer) -> Outgoing:
-        """Labels before transactions, what was forwarded before both: the older before the younger.
+        """What was forwarded first, because it is older; labels last, because a label of a transaction that is not in
+        the history is of no use, and both may come together.
 
         After an exception the histories are no longer those of the last batch: throw the shards away and restore."""
         out = Outgoing()
         ready = _Ready()
-        for source in ("repartition", "labels", "transactions"):
+        for source in ("repartition", "transactions", "labels"):
             for batch in arrived:
                 if batch.source == source:
                     self._advance(batch, out, ready)

@@ -101,6 +101,21 @@ def test_however_the_partitions_are_shared_the_decisions_are_those_of_the_pipeli
     assert (group.forwarded > 0) == through_the_topic
 
 
+@pytest.mark.parametrize("shares", [[{0, 1, 2}], [{0}, {1}, {2}]], ids=["one process", "three"])
+def test_a_label_that_arrives_with_its_transaction_is_learned(
+    scorer: Scorer, model: Path, shares: list[set[int]]
+) -> None:
+    """After a pause of the stream both wait for it."""
+    group = Group(*shares)
+    early, late = draw_transactions(100, PARTITIONS), draw_transactions(300, PARTITIONS, seed=1, start=30_000)
+    labels = [label(transaction, True) for transaction in early]
+    group.process([*arrive(labels), *arrive(early)], scorer)
+    group.process(arrive(late), scorer)
+    expected = decide_embedded(model, [*early, *labels, *late])
+    assert {found.transaction_id: found for found in group.decisions} == expected
+    assert expected != decide_embedded(model, [*early, *late]), "the labels must matter"
+
+
 def test_histories_come_back_from_the_changelog_with_the_same_decisions(scorer: Scorer, model: Path) -> None:
     """After every batch the process is another one, which has nothing but the records."""
     transactions = draw_transactions(400, PARTITIONS, seed=2)

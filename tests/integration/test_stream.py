@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import TopicAuthorizationFailedError
+from kafka.structs import ConsumerGroupMetadata
 
+from apps.fraud.kafka_clients import BatchProducer, DeadLetter
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import GIVEN, start_broker
 from tests.fraud.streaming import (
@@ -231,6 +235,48 @@ def test_a_model_of_another_schema_is_refused_at_start(bench: Bench, tmp_path: P
     assert process.returncode == 5
     assert "shoe_size" in messages
     assert "Traceback" not in messages
+
+
+def test_a_dead_letter_that_may_not_be_written_fails_its_transaction(
+    address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python's `send` then gives a failed future and raises nothing: the message would be gone."""
+    producer = BatchProducer(bootstrap_servers=address, transactional_id=f"{bench.prefix}writer")
+    producer.init_transactions()
+
+    def refuse(topic: str, _: float) -> None:
+        raise TopicAuthorizationFailedError({topic})
+
+    monkeypatch.setattr(producer, "_wait_on_metadata", refuse)
+    offsets = {TopicPartition(bench.topics.transactions, 0): 1}
+    letter = DeadLetter(TopicPartition(f"{bench.prefix}forbidden", 0), b"poison", [])
+    with pytest.raises(TopicAuthorizationFailedError):
+        producer.commit({}, [letter], offsets, ConsumerGroupMetadata(bench.group, -1, "", None))
+    producer.abort_transaction()
+    producer.close(timeout=5)
+    assert bench.committed(bench.topics.transactions) == 0
+
+
+def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
+    bench: Bench, running: subprocess.Popen[str], model: Path
+) -> None:
+    transactions = draw_transactions(2000, 2, seed=8)
+    bench.feed(transactions[:1000])
+    bench.decisions(1000)
+    second = bench.start(model)
+    try:
+        wait_restored(second, bench.partitions)
+        bench.feed(transactions[1000:])
+        decisions = bench.decisions(len(transactions))
+        _, messages = running.communicate(timeout=60)
+        assert running.returncode == 6, messages
+        assert "was shut out" in messages
+        assert "Traceback" not in messages
+        end(second)
+    finally:
+        kill([second])
+    assert len(decisions) == len(transactions)
+    assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
 
 
 def test_topics_that_do_not_fit_are_refused(address: str, bench: Bench, model: Path) -> None:

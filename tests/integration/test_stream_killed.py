@@ -154,3 +154,23 @@ def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Ben
         kill([process for process in (first, second) if process])
     assert sorted(found.transaction_id for found in decisions) == sorted(found.transaction_id for found in transactions)
     assert not any(found.duplicate for found in decisions)
+
+
+@pytest.mark.skipif(GIVEN is None, reason="only the broker that FEATHERWEIGHT_KAFKA names evicts a member killed -9")
+def test_a_member_that_is_killed_is_evicted_and_the_other_one_goes_on(bench: Bench, model: Path) -> None:
+    """Without instance ids: the group waits for the session to end, then the partitions go to who is left."""
+    transactions = draw_transactions(2000, bench.partitions, seed=14)
+    processes = [bench.start(model, instance=None) for _ in range(2)]
+    try:
+        for process in processes:
+            wait_restored(process, 1)
+        bench.feed(transactions[:1000])
+        bench.decisions(1000)
+        kill(processes[1:])
+        bench.feed(transactions[1000:])
+        decisions = bench.decisions(len(transactions), seconds=120)
+        end(processes[0])
+    finally:
+        kill(processes)
+    assert sorted(found.transaction_id for found in decisions) == sorted(found.transaction_id for found in transactions)
+    assert not any(found.duplicate for found in decisions)
