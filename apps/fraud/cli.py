@@ -58,6 +58,10 @@ def stream(
         str | None,
         typer.Option(help="Name of this member, the same over restarts: it comes back without a rebalance."),
     ] = None,
+    security: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with security_protocol, ssl_cafile, sasl_mechanism, ... for brokers that ask."),
+    ] = None,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
 ) -> None:
     """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
@@ -68,7 +72,8 @@ def stream(
     def say(text: str) -> None:
         typer.echo(text, err=True)
 
-    member = kafka.Member(bootstrap, group, topics_prefix, instance_id)
+    credentials = kafka.read_security(security) if security else {}
+    member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend)
     try:
         if create_topics:
