@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
@@ -55,10 +55,9 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
     DataError when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            if file.read(4) == b"PAR1":
+            if file.peek(4)[:4] == b"PAR1":  # a pipe could not be read from its beginning again
                 yield from _read_parquet(path, kind)
             else:
-                file.seek(0)
                 yield from read_lines(file, str(path), kind)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -85,35 +84,53 @@ def _read_parquet(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
     """Columns are the fields of `kind`; others are left unread."""
     number = 0
     for batch in _batches(path, kind.__struct_fields__):
-        for row in batch.to_pylist():
+        for row in _python_rows(batch):
             number += 1
+            if row is None:
+                yield Rejected(str(path), number, "holds text that is not UTF-8, or a time that is none")
+                continue
             try:
                 yield msgspec.convert(row, kind)
             except msgspec.ValidationError as error:
                 yield Rejected(str(path), number, _describe(error))
 
 
+def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
+    """None for a row with a value that Python cannot hold."""
+    try:
+        rows: list[dict[str, Any] | None] = batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        if len(batch) == 1:
+            return [None]
+        half = len(batch) // 2
+        return _python_rows(batch.slice(0, half)) + _python_rows(batch.slice(half))
+    return rows
+
+
 def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
     """The handbook's transactions, in the order of time, each with whether it is a fraud; `labels.label_later` makes
     a stream of them. Raises DataError for a file that is not theirs."""
+    number = 0
     for batch in _batches(path, HANDBOOK_COLUMNS):
-        ids, times, customers, terminals, amounts, frauds = (
-            batch.column(HANDBOOK_COLUMNS[0]),
-            batch.column(HANDBOOK_COLUMNS[1]).cast(pa.timestamp("ms")).cast(pa.int64()),
-            *(batch.column(name) for name in HANDBOOK_COLUMNS[2:]),
-        )
-        columns = (column.to_pylist() for column in (ids, times, customers, terminals, amounts, frauds))
-        for identity, time_ms, customer, terminal, amount, fraud in zip(*columns, strict=True):
-            yield (
-                Transaction(
-                    transaction_id=str(identity),
-                    customer_id=str(customer),
-                    terminal_id=str(terminal),
-                    time_ms=time_ms,
-                    amount=amount,
-                ),
-                bool(fraud),
+        try:
+            ids, times, customers, terminals, amounts, frauds = (
+                batch.column(HANDBOOK_COLUMNS[0]),
+                batch.column(HANDBOOK_COLUMNS[1]).cast(pa.timestamp("ms")).cast(pa.int64()),
+                *(batch.column(name) for name in HANDBOOK_COLUMNS[2:]),
             )
+            columns = [column.to_pylist() for column in (ids, times, customers, terminals, amounts, frauds)]
+            for identity, time_ms, customer, terminal, amount, fraud in zip(*columns, strict=True):
+                number += 1
+                row = {
+                    "transaction_id": None if identity is None else str(identity),
+                    "customer_id": None if customer is None else str(customer),
+                    "terminal_id": None if terminal is None else str(terminal),
+                    "time_ms": time_ms,
+                    "amount": amount,
+                }
+                yield msgspec.convert(row, Transaction), bool(fraud)
+        except (msgspec.ValidationError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{path}: not the handbook's transactions (after row {number - 1}: {error})") from error
 
 
 def read_cards(path: Path) -> Cards:

@@ -25,7 +25,7 @@ from apps.fraud.readers import Rejected, read_lines, read_rows
 from apps.fraud.scoring import Scorer
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
-from core.errors import OutputError, UsageError
+from core.errors import DataError, OutputError, UsageError
 
 TOP = 5
 PROGRESS_EVERY = 2000
@@ -113,12 +113,13 @@ def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] =
     """Score all transactions in their order. The output appears when it is whole, then the state is kept; a run that
     does not get there leaves both as they were.
 
-    Raises UsageError (the model's features are given, not computed; another process uses the state), DataError for
-    files that cannot be read, OutputError.
+    Raises UsageError (the model's features are given, not computed; another process uses the state; a file is both
+    read and written), DataError for files that cannot be read, OutputError.
     """
     schema, summary = scorer.schema, Summary(scorer.model)
     if schema.source == "given":
         raise UsageError(f"{scorer.model}: its features are given, not computed from transactions; `serve` scores them")
+    check_output(job)
     warm_up(schema.delay_days)
     start = time.monotonic()
     with opening_state(job.state, schema.delay_days) as store:
@@ -144,8 +145,33 @@ def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] =
     return summary
 
 
+def check_output(job: Job) -> None:
+    """Raise UsageError when a file that is read would be written over, OutputError for what is no file: a device or
+    pipe, which a file would take the place of."""
+    if job.output is None:
+        return
+    if not job.output.name:
+        raise OutputError(f"{job.output}: cannot be written (it is a folder)")
+    for path in (job.output, _rejected_path(job.output)):
+        with _writing(str(path)):
+            if not path.exists():
+                continue
+            if not path.is_file():
+                raise OutputError(f"{path}: cannot be written (it is no file); name another, or - for standard output")
+            if any(given is not None and given.exists() and given.samefile(path) for given in (job.input, job.labels)):
+                raise UsageError(f"{path}: is read, and would be written over; choose another --output")
+
+
 def read_input(path: Path | None) -> Iterator[Transaction | Rejected]:
-    return read_rows(path, Transaction) if path else read_lines(sys.stdin.buffer, "standard input", Transaction)
+    if path is not None:
+        yield from read_rows(path, Transaction)
+        return
+    if sys.stdin is None:
+        raise DataError("standard input: cannot be read (it is closed)")
+    try:
+        yield from read_lines(sys.stdin.buffer, "standard input", Transaction)
+    except OSError as error:
+        raise DataError(f"standard input: cannot be read ({error.strerror or error})") from error
 
 
 class DueLabels:
@@ -213,14 +239,32 @@ def _columns(decision: Decision) -> dict[str, Any]:
 
 
 def _print(decision: Decision) -> None:
-    sys.stdout.buffer.write(_encode(decision) + b"\n")
-    sys.stdout.buffer.flush()  # somebody may be waiting for this one
+    if sys.stdout is None:
+        raise OutputError("standard output: cannot be written (it is closed)")
+    with _writing("standard output"):
+        sys.stdout.buffer.write(_encode(decision) + b"\n")
+        sys.stdout.buffer.flush()  # somebody may be waiting for this one
+
+
+def _rejected_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.rejected.jsonl")
+
+
+@contextlib.contextmanager
+def _writing(name: str) -> Iterator[None]:
+    """Raises OutputError; but that the reader of our output has left is no error of anybody's."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
 def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[Rejected], None]]:
     """Rows that are no transactions go to OUTPUT.rejected.jsonl, if there are any; the summary has the first few."""
-    path = output.with_name(f"{output.name}.rejected.jsonl") if output else None
+    path = _rejected_path(output) if output else None
     with contextlib.ExitStack() as stack:
         files: list[BinaryIO] = []
 
@@ -236,7 +280,8 @@ def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable
 
         yield reject
         if path is not None and not files:
-            path.unlink(missing_ok=True)  # an earlier run's
+            with _writing(str(path)):
+                path.unlink(missing_ok=True)  # an earlier run's
 
 
 @contextlib.contextmanager
@@ -244,13 +289,12 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole and on the disk. Raises OutputError."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with _writing(str(path)):
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

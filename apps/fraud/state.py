@@ -358,10 +358,11 @@ def _parse_snapshot(content: bytes, kind: bytes, path: Path) -> tuple[list[str],
         found, names, total = msgspec.msgpack.decode(body[start : start + size], type=tuple[bytes, list[str], int])
         counts = np.frombuffer(body, "<i8", len(names), start + size)
         events = np.frombuffer(body, "<i8", 3 * total, start + size + counts.nbytes).reshape(-1, 3)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a snapshot of histories ({error})") from error
     if found != kind:
-        raise DataError(f"{path}: a snapshot of histories of the kind {found.decode()!r}, expected {kind.decode()!r}")
-    if len(set(names)) != len(names) or (len(names) and counts.min() < 1) or counts.sum() != total:
+        raise DataError(f"{path}: a snapshot of histories of the kind {str(found)[1:]}, expected {str(kind)[1:]}")
+    fits = sum(counts.tolist()) == total and min(counts.tolist(), default=1) > 0  # sums of int64 wrap around
+    if len(set(names)) != len(names) or not fits:
         raise DataError(f"{path}: the snapshot's keys and events do not fit together")
     return names, counts.tolist(), events

@@ -77,7 +77,8 @@ class Store:
         self.journal_bytes = 0
         os.close(old)
         write_snapshot(self.folder, self._generation, self.engine)
-        remove_older(self.folder, self._generation)
+        with _writing(self.folder):
+            remove_older(self.folder, self._generation)
 
     def close(self) -> None:
         """Give the folder free; without a `snapshot` before it the next `open_store` reads the journal again."""
@@ -113,7 +114,8 @@ def open_store(folder: Path, delay_days: float) -> Store:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (folder / "lock").open("wb")
     try:
-        _take(lock, folder)
+        with _writing(folder):
+            _take(lock, folder)
         _bind(folder, delay_days)
         return Store(folder, FeatureEngine(delay_days), lock)
     except FeatherweightError:
@@ -130,11 +132,14 @@ def restore(folder: Path, engine: FeatureEngine) -> int:
         engine.terminals.read_snapshot(snapshots[newest] / "terminals")
     journals = {number: path for number, path in _numbered(folder, "journal-*.jsonl").items() if number >= newest}
     for number in sorted(journals):
-        for event in read_journal(journals[number]):
-            if isinstance(event, Label):
-                engine.learn(event)
-            else:
-                engine.advance(event)
+        try:
+            for event in read_journal(journals[number]):
+                if isinstance(event, Label):
+                    engine.learn(event)
+                else:
+                    engine.advance(event)
+        except OSError as error:
+            raise DataError(f"{journals[number]}: cannot be read ({error.strerror or error})") from error
     return max(newest, *journals, 0) + 1
 
 

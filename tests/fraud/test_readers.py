@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from apps.fraud.readers import (
     CARD_FEATURES,
+    HANDBOOK_COLUMNS,
     LONGEST_LINE,
     Rejected,
     read_cards,
@@ -96,6 +99,55 @@ def test_bad_rows_of_a_parquet_file(tmp_path: Path) -> None:
     found = list(read_rows(tmp_path / "rows.parquet", Transaction))
     assert [type(row).__name__ for row in found] == ["Transaction", *["Rejected"] * 3, "Transaction"]
     assert [str(row).split(": ")[0] for row in found[1:4]] == [f"{tmp_path / 'rows.parquet'}:{n}" for n in (2, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        (
+            "customer_id",
+            pa.StringArray.from_buffers(3, pa.py_buffer(np.array([0, 1, 2, 3], np.int32)), pa.py_buffer(b"c\xfec")),
+        ),
+        ("time_ms", pa.array([START, 2**62, START], pa.timestamp("us", "UTC"))),
+        ("time_ms", pa.array([1, 2, 3], pa.timestamp("us", "Mars/Phobos"))),
+        ("time_ms", pa.array([1, 2**62, 3], pa.duration("s"))),
+    ],
+)
+def test_values_that_python_cannot_hold_are_bad_rows(name: str, column: pa.Array, tmp_path: Path) -> None:
+    rows = pa.Table.from_pylist([msgspec.structs.asdict(transaction(f"t{n}", START + n)) for n in range(3)])
+    path = tmp_path / "rows.parquet"
+    pq.write_table(rows.set_column(rows.schema.names.index(name), name, column), path)
+    found = list(read_rows(path, Transaction))
+    assert isinstance(found[1], Rejected)
+    assert found[1].line == 2
+    assert [isinstance(row, Transaction) for row in found] == [name == "customer_id", False, name == "customer_id"]
+
+
+def test_a_pipe_is_read_as_lines(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit((tmp_path / "pipe").write_bytes, GOOD + b"\n" + GOOD)
+        assert len(list(read_rows(tmp_path / "pipe", Transaction))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("TX_AMOUNT", pa.array([1.0, None])),
+        ("TX_AMOUNT", pa.array([1.0, -5.0])),
+        ("TX_AMOUNT", pa.array(["1", "x"])),
+        ("TX_DATETIME", pa.array(["2018-04-01", "b"])),
+        ("TX_DATETIME", pa.array([0, None], pa.timestamp("us"))),
+        ("CUSTOMER_ID", pa.array(["1", None])),
+    ],
+)
+def test_a_bad_row_of_the_handbook_is_an_error(name: str, column: pa.Array, tmp_path: Path) -> None:
+    good = dict.fromkeys(HANDBOOK_COLUMNS, pa.array([1, 2])) | {"TX_DATETIME": pa.array([1, 2], pa.timestamp("ms"))}
+    pq.write_table(pa.table(good), tmp_path / "good.parquet")
+    assert len(list(read_handbook(tmp_path / "good.parquet"))) == 2
+    pq.write_table(pa.table(good | {name: column}), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=r"bad\.parquet"):
+        list(read_handbook(tmp_path / "bad.parquet"))
 
 
 def test_files_that_cannot_be_read_are_told_in_words(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -164,6 +165,48 @@ def test_what_fails_leaves_everything_as_it_was(model: Path, tmp_path: Path) -> 
     assert out.read_bytes() == before
     assert not list(tmp_path.glob(".*partial"))
     assert "duplicate" not in score(model, source, "-", "--state", state).stdout
+
+
+def test_what_is_read_is_not_written_over(model: Path, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "a.jsonl.rejected.jsonl", ROWS[:2])
+    before = source.read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    for output in (source, tmp_path / "link", tmp_path / "a.jsonl"):
+        with pytest.raises(UsageError, match="is read"):
+            score(model, source, output)
+    with pytest.raises(UsageError, match="is read"):
+        score(model, "-", source, "--labels", str(source))
+    assert source.read_bytes() == before
+
+
+def test_only_files_are_replaced(model: Path, tmp_path: Path) -> None:
+    """Not a device or a pipe, which root could replace: nobody would ever read from it again."""
+    source = write_lines(tmp_path / "in.jsonl", ROWS[:2])
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "out.rejected.jsonl").mkdir()
+    for output in (tmp_path / "pipe", tmp_path, "", ".", "/", tmp_path / "out", tmp_path / ("x" * 244)):
+        with pytest.raises(OutputError):
+            score(model, source, output)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "says"),
+    [
+        ("> /dev/full", 6, "standard output: cannot be written"),
+        (">&-", 6, "standard output: cannot be written"),
+        ("<&-", 2, "standard input: cannot be read"),
+        ("0> /dev/null", 2, "standard input: cannot be read"),
+    ],
+)
+def test_standard_streams_that_are_none(redirection: str, code: int, says: str, model: Path) -> None:
+    words = [sys.executable, "-c", COMMAND, "fraud", "score", "--input", "-", "--output", "-", "--model", str(model)]
+    command = f"{shlex.join([*words, '--backend', BACKEND])} {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command], input=json.dumps(ROWS[0]), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert says in done.stderr
 
 
 def test_a_model_whose_features_are_given_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -204,6 +206,27 @@ def test_damaged_snapshots_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="kind 'c', expected 't'"):
         TerminalHistories().read_snapshot(path)
     histories.read_snapshot(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "head", "counts"),
+    [
+        (0, (b"c", ["a", "b", "c", "d"], 4), (1 << 62, 1 << 62, 1 << 62, (1 << 62) + 4)),
+        (0, (b"\xff", [], 0), ()),
+        (1 << 63, (b"c", [], 0), ()),
+    ],
+)
+def test_forged_snapshots_are_refused(
+    size: int, head: tuple[bytes, list[str], int], counts: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Whoever writes a snapshot can write its digest too. Four times 2**62 and 4 are 4 in 64 bits."""
+    encoded = msgspec.msgpack.encode(head)
+    events = np.arange(3 * head[2], dtype="<i8")
+    body = b"featherweight histories 1\n" + (size or len(encoded)).to_bytes(8, "little") + encoded
+    body += np.array(counts, "<i8").tobytes() + events.tobytes()
+    (tmp_path / "customers").write_bytes(body + hashlib.sha256(body).digest())
+    with pytest.raises(DataError, match="customers: "):
+        CustomerHistories().read_snapshot(tmp_path / "customers")
 
 
 def test_an_empty_snapshot_and_one_that_cannot_be_written(tmp_path: Path) -> None:

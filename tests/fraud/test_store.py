@@ -152,6 +152,24 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         open_store(tmp_path / "file" / "state", 7.0)
 
 
+def test_a_journal_that_is_no_file(tmp_path: Path) -> None:
+    journal_path(tmp_path, 1).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"journal-00000001\.jsonl: cannot be read"):
+        open_store(tmp_path, 7.0)
+
+
+def test_an_old_snapshot_that_cannot_be_removed(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "state", 7.0)
+    feed(store, ROWS)
+    (tmp_path / "state" / "snapshot-00000000").symlink_to(tmp_path)
+    with pytest.raises(OutputError):
+        store.snapshot()
+    store.close()
+    store = open_store(tmp_path / "state", 7.0)
+    assert features_after(store.engine) == undisturbed(ROWS)
+    store.close()
+
+
 def test_a_record_that_does_not_fit_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
     store = open_store(tmp_path, 7.0)
     feed(store, ROWS[:3])
