@@ -59,10 +59,11 @@ class Scorer:
         count = len(row)
         changed = np.repeat(row[None], count, axis=0)
         np.fill_diagonal(changed, self._typical)
-        effects = score - self._session.run({INPUT: changed})[OUTPUT][:, 0]
-        strongest = np.argsort(-effects, kind="stable")[:REASONS]
+        # Python's own numbers: with so few of them, numpy's calls would cost more than the work.
+        effects = (score - self._session.run({INPUT: changed})[OUTPUT][:, 0]).tolist()
+        strongest = sorted(range(count), key=effects.__getitem__, reverse=True)[:REASONS]
         return tuple(
-            Reason(feature=self.schema.names[i], value=_known(row[i]), effect=round(float(effects[i]), 4))
+            Reason(feature=self.schema.names[i], value=_known(float(row[i])), effect=round(effects[i], 4))
             for i in strongest
             if effects[i] > 0
         )
@@ -90,8 +91,8 @@ class Scorer:
         )
 
 
-def _known(value: np.float32) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
 
 
 def open_scorer(directory: Path, *, backend: str | None = None, threads: int = 1) -> Scorer:
