@@ -25,7 +25,7 @@ def fit_rule(
     """Platt scaling (Platt, 1999, with his smoothed targets) of margins [N] of `days` validation days, at their own
     share of frauds; the review threshold lies between the last alert that `alerts_a_day` leave room for and the next
     transaction below it. Equal scores are alerts together: where they do not fit, none of them is, unless there would
-    be no alert at all.
+    be no alert at all. Validation days are without known cards (`protocol`), so the capacity is for the others.
 
     Raises DataError when a class is missing or the scores do not rise with the label, UsageError when the capacity is
     no smaller than all transactions, or below one alert in all these days.

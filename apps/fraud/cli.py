@@ -287,7 +287,11 @@ def train(
     test_days: Annotated[int, typer.Option(min=1, help="Days kept for the last figure.")] = 7,
     until: Annotated[str, typer.Option(help="Last test day, as 2018-08-14; the data's last whole day if empty.")] = "",
     alerts_a_day: Annotated[
-        float, typer.Option(min=0.01, help="Alerts that people can review a day: sets the review threshold.")
+        float,
+        typer.Option(
+            min=0.01,
+            help="Alerts a day that people can review, of cards not yet known as compromised: the review threshold.",
+        ),
     ] = 100.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = 0,
     report_test: Annotated[
