@@ -154,6 +154,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
     [
         ({"host": "0.0.0.0"}, "--allow-anonymous"),  # noqa: S104
         ({"host": "203.0.113.1", "allow_anonymous": True}, "cannot be served"),
+        ({"host": "a..b", "allow_anonymous": True}, "cannot be served"),
+        ({"host": "a" * 70, "allow_anonymous": True}, "cannot be served"),
         ({"keys": Path("/nowhere")}, "the API keys cannot be read"),
         ({"model": Path("/nowhere")}, "does not exist"),
     ],
@@ -291,6 +293,24 @@ def test_the_slow_and_the_endless_are_cut_off(model: Path, tmp_path: Path) -> No
         assert is_served(served)
         for connection in connections:
             connection.close()
+
+
+def test_trailers_are_bounded(model: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, model) as served, connect(served) as endless, connect(served) as extended:
+        head = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        chunked = head + b"transfer-encoding: chunked\r\n\r\n1"
+        assert ask(endless, chunked + b"\r\n{\r\n0\r\nx: " + b"a" * 1_000_000).startswith(b"HTTP/1.1 431")
+        assert ask(extended, chunked + b";x=" + b"a" * 1_000_000).startswith(b"HTTP/1.1 431")
+
+
+def test_what_came_whole_is_answered_before_what_does_not_end(model: Path, tmp_path: Path) -> None:
+    body = json.dumps(make_transactions(1)[0]).encode()
+    head = b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with serving(tmp_path, model) as served, connect(served) as connection:
+        answer = ask(connection, head % len(body) + body + b"GET / HTTP/1.1\r\nx: " + b"a" * 400_000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert is_served(served)
+        assert "Traceback" not in served.said
 
 
 def test_a_disk_that_is_full_stops_counting_and_says_so(model: Path, tmp_path: Path) -> None:

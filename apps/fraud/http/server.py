@@ -96,10 +96,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter for a name that cannot be one
         if listener is not None:
             listener.close()
-        raise UsageError(f"{host}:{port} cannot be served: {error.strerror or error}; choose another") from error
+        raise UsageError(
+            f"{host}:{port} cannot be served: {getattr(error, 'strerror', '') or error}; choose another"
+        ) from error
     return listener
 
 
@@ -145,8 +147,9 @@ class BoundedProtocol(HttpToolsProtocol):
     _turned_away = False
     _discarding = False
     _receiving_since: float | None = None
-    _in_head = False
     _head_bytes = 0
+    """Since the last byte of a body: heads, but also what stands around the chunks of a body."""
+    _body_came = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -163,19 +166,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._turned_away:
             self._answer_and_close(_OVERLOADED)
             return
+        self._body_came = False
         super().data_received(data)
-        if self._in_head:
+        if self._receiving_since is not None and not self._body_came:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._answer_and_close(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._receiving_since, self._in_head, self._head_bytes = time.monotonic(), True, 0
+        self._receiving_since, self._head_bytes = time.monotonic(), 0
         self.scope["arrived"] = time.perf_counter()  # type: ignore[typeddict-unknown-key]
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         if self.url == QUICK_PATH and self._may_be_quick():
             headers = dict(self.headers)
             if len(headers.get(b"content-length", b"too long")) <= QUICK_DIGITS:
@@ -185,6 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._body_came, self._head_bytes = True, 0
         if self._quick is None:
             super().on_body(body)
         else:
