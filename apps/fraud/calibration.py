@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
@@ -35,7 +37,7 @@ def fit_rule(
         raise DataError(
             f"calibration needs both kinds; the validation days have {positives} frauds and {negatives} others"
         )
-    room = round(alerts_a_day * days)
+    room = round(alerts_a_day * days) if math.isfinite(alerts_a_day) else len(scores)
     if not 1 <= room < len(scores):
         raise UsageError(
             f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of {len(scores)} transactions; "

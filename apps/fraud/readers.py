@@ -135,15 +135,23 @@ def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
 
 def read_cards(path: Path) -> Cards:
     """The ULB card data. Raises DataError for a file that is not it."""
-    table = pa.Table.from_batches(list(_batches(path, (*CARD_FEATURES, "Class"))))
-    columns = [table.column(name).to_numpy() for name in CARD_FEATURES]
+    batches = list(_batches(path, (*CARD_FEATURES, "Class")))
+    if not batches:
+        raise DataError(f"{path}: holds no transaction")
+    table = pa.Table.from_batches(batches)
+    try:
+        *columns, labels = (table.column(name).to_numpy().astype(np.float64) for name in (*CARD_FEATURES, "Class"))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: a column does not hold numbers ({error})") from error
+    if not (np.isfinite(columns[0]) & np.isfinite(columns[-1]) & np.isin(labels, (0, 1))).all():
+        raise DataError(f"{path}: a row lacks its Time or Amount, or its Class is neither 0 nor 1")
     time_s = columns[0].astype(np.int64)
     order = np.argsort(time_s, kind="stable")
     return Cards(
         features=np.stack(columns, axis=1).astype(np.float32)[order],
-        labels=table.column("Class").to_numpy().astype(np.int8)[order],
+        labels=labels.astype(np.int8)[order],
         time_s=time_s[order],
-        amounts=columns[-1].astype(np.float64)[order],
+        amounts=columns[-1][order],
     )
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -148,6 +149,25 @@ def test_a_bad_row_of_the_handbook_is_an_error(name: str, column: pa.Array, tmp_
     pq.write_table(pa.table(good | {name: column}), tmp_path / "bad.parquet")
     with pytest.raises(DataError, match=r"bad\.parquet"):
         list(read_handbook(tmp_path / "bad.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "values"),
+    [
+        (0, "Time", []),
+        (2, "V1", ["x", "y"]),
+        (2, "V1", [[1.0], [2.0]]),
+        (2, "Time", [0.0, None]),
+        (2, "Amount", [float("inf"), 1.0]),
+        (2, "Class", [0, None]),
+        (2, "Class", [0, 256]),
+    ],
+)
+def test_cards_that_are_none_are_an_error(rows: int, name: str, values: list[Any], tmp_path: Path) -> None:
+    good = {column: pa.array([1.0] * rows) for column in (*CARD_FEATURES, "Class")}
+    pq.write_table(pa.table(good | {name: pa.array(values)}), tmp_path / "cards.parquet")
+    with pytest.raises(DataError, match=r"cards\.parquet: "):
+        read_cards(tmp_path / "cards.parquet")
 
 
 def test_files_that_cannot_be_read_are_told_in_words(tmp_path: Path) -> None:
