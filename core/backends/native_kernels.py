@@ -42,7 +42,8 @@ LANES: Final = 8
 LEFT_BITS, SLOT_BITS = 20, 12
 """Of a node of `walk`: the left child, counted from the tree's root, and the slot; above them the threshold's key."""
 
-DENSE, RELU, SIGMOID, TANH, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU, CLIP, ADD, SUBTRACT, MULTIPLY, DIVIDE = range(12)
+DENSE, RELU, SIGMOID, TANH, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU, CLIP = range(8)
+ADD, SUBTRACT, MULTIPLY, DIVIDE, FILL = range(8, 13)
 """Layers of `network`."""
 
 _ROW = types.Array(types.float32, 1, "C", readonly=True)
@@ -282,8 +283,10 @@ def _combine(what: Any, x: Any, constants: Any, at: Any) -> None:
             x[i] -= c
         elif what == MULTIPLY:
             x[i] *= c
-        else:
+        elif what == DIVIDE:
             x[i] /= c
+        elif x[i] != x[i]:
+            x[i] = c
 
 
 @_inlined
@@ -291,8 +294,8 @@ def _network(packed: Any, scratch: Any, row: Any, out: Any) -> None:
     """A chain of layers.
 
     Parts: int64 [layers, width of the widest]; int64 [layers, 4]: what, inputs, outputs, where its constants begin;
-    float32 constants: of DENSE the bias, then the weights [inputs, outputs]; of arithmetic one for each value; of
-    activations two numbers.
+    float32 constants: of DENSE the bias, then the weights [inputs, outputs]; of arithmetic and FILL, which puts it
+    where a value is NaN, one for each value; of activations two numbers.
     """
     start = carray(_address(packed, 0), PARTS, np.int64)
     sizes = carray(_address(packed, start[2]), 2, np.int64)

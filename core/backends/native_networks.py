@@ -59,13 +59,12 @@ def pack_network(program: Program) -> npt.NDArray[np.uint8]:
 
 
 def _layers(graph: onnx.GraphProto, program: Program) -> list[Layer]:
-    """Each operator has to take what the last one gave, and nothing else that depends on the input."""
-    specs = (*program.inputs, *program.outputs)
-    if [(len(spec.shape), spec.dtype) for spec in specs] != [(2, "float32")] * 2 or not all(s.shape[1] for s in specs):
-        raise _unsuited("other tensors than one float32 input [N, F] and one float32 output [N, O]")
+    """Each operator has to take what the last one gave, and nothing else that depends on the input; but
+    Where(IsNaN(x), constants, x) is one layer."""
+    current, width = _input(program)
     constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
-    current, width = program.inputs[0].name, program.inputs[0].shape[1] or 0
     layers: list[Layer] = []
+    flags: dict[str, str] = {}
     weights = 0
     for node in graph.node:
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
@@ -74,19 +73,39 @@ def _layers(graph: onnx.GraphProto, program: Program) -> list[Layer]:
             continue
         given = [constants.get(name) for name in node.input]
         unknown = [name for name, value in zip(node.input, given, strict=True) if name and value is None]
-        if unknown != [current]:
+        filling = operator(node) == "Where" and flags.get(node.input[0]) == current
+        if unknown[1 if filling else 0 :] != [current]:
             raise _unsuited(f"{operator(node)}, which takes {', '.join(unknown) or 'constants only'}")
-        made = _made(operator(node), list(node.input).index(current), given, attributes, width)
+        if operator(node) == "IsNaN":
+            flags[node.output[0]] = current
+            continue
+        place = list(node.input).index(current)
+        if filling and place == 2:
+            made = [(kernels.FILL, width, _spread(given[1], width))]
+        else:
+            made = _made(operator(node), place, given, attributes, width)
         for what, outputs, values in made:
             _check_constants(operator(node), what, values, width, outputs)
         layers += made
         current, width = node.output[0], made[-1][1] if made else width
         weights += sum(len(values) for _, _, values in made)
-        if weights > _MOST_WEIGHTS or width > _WIDEST or len(layers) > _MOST_LAYERS:
-            raise _unsuited(f"more than {_MOST_WEIGHTS} weights, {_WIDEST} values wide or {_MOST_LAYERS} layers long")
+        _check_small(weights, width, len(layers))
     if current != program.outputs[0].name:
         raise BackendError(f"backend native: the last operator does not make the output {program.outputs[0].name!r}")
     return layers
+
+
+def _input(program: Program) -> tuple[str, int]:
+    """Its name and the values of a row."""
+    specs = (*program.inputs, *program.outputs)
+    if [(len(spec.shape), spec.dtype) for spec in specs] != [(2, "float32")] * 2 or not all(s.shape[1] for s in specs):
+        raise _unsuited("other tensors than one float32 input [N, F] and one float32 output [N, O]")
+    return program.inputs[0].name, program.inputs[0].shape[1] or 0
+
+
+def _check_small(weights: int, width: int, layers: int) -> None:
+    if weights > _MOST_WEIGHTS or width > _WIDEST or layers > _MOST_LAYERS:
+        raise _unsuited(f"more than {_MOST_WEIGHTS} weights, {_WIDEST} values wide or {_MOST_LAYERS} layers long")
 
 
 def _made(name: str, place: int, given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> list[Layer]:
@@ -155,7 +174,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any], list[Floats | None]], tu
     "HardSwish": lambda attributes, given: (kernels.HARD_SWISH, (1 / 6, 0.5)),
     "Clip": _clip,
 }
-_KNOWN = {"Gemm", "MatMul", "BatchNormalization", "Flatten", *_ARITHMETIC, *_ACTIVATIONS}
+_KNOWN = {"Gemm", "MatMul", "BatchNormalization", "Flatten", "Where", *_ARITHMETIC, *_ACTIVATIONS}
 
 
 def _spread(value: Floats | None, width: int) -> Floats:

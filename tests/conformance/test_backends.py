@@ -20,7 +20,7 @@ import pytest
 
 from core.artifact import Contents, write_artifact
 from core.artifact.manifest import Preference
-from core.backends.base import Backend
+from core.backends.base import Backend, row_function
 from core.backends.fastest import open_fastest
 from core.backends.registry import NAMES, find_backend, probe_all
 from core.errors import BackendError, BackendUnavailableError, FeatherweightError, TensorError, UsageError
@@ -29,7 +29,7 @@ from core.tensors import TensorSpec
 
 pytest.importorskip("torch", reason="the programs of this suite are exported by torch")
 
-from tests.conformance.programs import Case, Mlp, ResidualCnn, make_case, one_operator, weights_elsewhere
+from tests.conformance.programs import Case, Filling, Mlp, ResidualCnn, make_case, one_operator, weights_elsewhere
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 0.02, "int8": 0.06}
 INT8_AGREEMENT = 0.02
@@ -41,6 +41,7 @@ EXEMPTIONS: dict[tuple[str, Precision], str] = {
     ("native", "bf16"): "the native backend computes in float32",
     ("native", "int8"): "the native backend runs int8 trees; of networks, whose weights fit into caches, only fp32",
 }
+NO_FILLING = {"torch": "the torch backend's operators lack IsNaN and Where; tables of features run elsewhere"}
 NO_CNN = {"native": "native runs trees and small dense networks"}
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -168,6 +169,32 @@ def test_nan_stays_in_its_row(backend: Backend, case: Case) -> None:
         found = session.run({"x": x})["y"]
     assert found.shape[0] == 3
     assert distance(found[[0, 2]], case.reference(x[[0, 2]])) < TOLERANCE["fp32"]
+
+
+@pytest.fixture(scope="module")
+def filling(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(Filling(), (12,), 1, tmp_path_factory.mktemp("filling"))
+
+
+@pytest.mark.parametrize(("name", "precision"), PAIRS)
+def test_missing_values_become_constants(name: str, precision: Precision, filling: Case) -> None:
+    backend = _usable(name, precision)
+    program = filling.programs[precision]
+    if name in NO_FILLING:
+        with pytest.raises(BackendError, match="IsNaN"):
+            backend.open(program)
+        pytest.skip(f"exempt: {NO_FILLING[name]}")
+    x = filling.batch(9)
+    x[::2, ::3] = np.nan
+    x[4] = np.nan
+    expected = filling.reference(x)
+    assert distance(filling.reference(np.nan_to_num(x)), expected) > 2 * max(TOLERANCE.values())
+    with backend.open(program) as session:
+        found = session.run({"x": x})["y"]
+        assert distance(found, expected) < TOLERANCE[precision]
+        for index in (4, 5, 6):
+            alone = row_function(session)(x[index])
+            assert abs(alone - expected[index, 0]) < TOLERANCE[precision] * np.abs(expected).max()
 
 
 def test_wrong_input_is_refused_before_the_runtime_sees_it(backend: Backend, cases: dict[str, Case]) -> None:

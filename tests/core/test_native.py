@@ -165,7 +165,7 @@ def scalar(value: float) -> Rows:
 W, B, V = constant(4, 3), constant(3), constant(4)
 
 
-def network(nodes: list[Node], outputs: int = 4, **constants: Rows) -> Program:
+def network(nodes: list[Node], outputs: int = 4, **constants: npt.NDArray[Any]) -> Program:
     """A chain x -> v0 -> v1 ... -> y over rows of 4 values; '*' in a node's inputs is what the node before made."""
     names = ["x", *(f"v{index}" for index in range(len(nodes) - 1)), "y"]
     made = [
@@ -234,6 +234,44 @@ def test_networks_answer_as_onnx_runtime(name: str) -> None:
             assert session.run_row(rows[3]) == found[3, 0]  # type: ignore[attr-defined]
 
 
+FILLS: dict[str, Callable[[], Program]] = {
+    "fill": lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "v", "x"], {})], v=V),
+    "fill with one": lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "v", "x"], {})], v=scalar(1.5)),
+    "fill, scale and dense": lambda: network(
+        [
+            *(("IsNaN", ["*"], {}), ("Where", ["*", "v", "x"], {}), ("Sub", ["*", "v"], {}), ("Mul", ["*", "s"], {})),
+            *(("Clip", ["*", "l", "h"], {}), ("Gemm", ["*", "w", "b"], {})),
+        ],
+        1, v=V.reshape(1, 4), s=constant(4), l=scalar(-5), h=scalar(5), w=W[:, :1].copy(), b=B[:1],
+    ),
+    "fill amid a chain": lambda: network(
+        [("Add", ["*", "s"], {}), ("IsNaN", ["*"], {}), ("Where", ["v1", "v", "v0"], {}), ("Gemm", ["*", "w"], {})],
+        3, v=V, s=constant(4), w=W,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(FILLS))
+def test_missing_values_become_constants(name: str) -> None:
+    """One row and a batch; infinities are values."""
+    program = FILLS[name]()
+    generator = np.random.default_rng(1)
+    rows = generator.normal(scale=3, size=(150, 4)).astype(np.float32)
+    rows[generator.random(rows.shape) < 0.3] = np.nan
+    rows[7] = np.nan
+    rows[8, 1] = np.inf
+    with find_backend("onnxruntime").open(program) as session:
+        expected = session.run({"x": rows})["y"]
+    assert np.isfinite(expected[:8]).all()
+    np.testing.assert_allclose(opened(program, rows), expected, rtol=1e-5, atol=1e-5)
+    with find_backend("native").open(program) as session:
+        for index in (0, 7, 8):
+            alone = session.run({"x": rows[index : index + 1]})["y"][0]
+            np.testing.assert_allclose(alone, expected[index], rtol=1e-5, atol=1e-5)
+            if program.outputs[0].shape == (None, 1):
+                assert session.run_row(rows[index]) == alone[0]  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("name", list(CHAINS))
 def test_a_missing_value_is_never_answered_with_a_number(name: str) -> None:
     rows = np.ones((3, 4), np.float32)
@@ -261,6 +299,20 @@ def test_a_missing_value_is_never_answered_with_a_number(name: str) -> None:
             "more than 1048576 weights",
         ),
         (lambda: network([("Relu", ["*"], {})] * 300), "256 layers long"),
+        (lambda: network([("IsNaN", ["*"], {}), ("Cast", ["*"], {"to": 1})]), "Cast, which takes v0"),
+        (lambda: network([("IsNaN", ["v"], {})], v=V), "IsNaN, which takes constants only"),
+        (lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "x", "v"], {})], v=V), "Where in this form"),
+        (lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "x", "x"], {})]), "Where, which takes v0, x, x"),
+        (lambda: network([("Where", ["f", "v", "*"], {})], v=V, f=V > 0), "Where in this form"),
+        (lambda: network([("Where", ["", "v", "*"], {})], v=V), "Where in this form"),
+        (
+            lambda: network([("IsNaN", ["x"], {}), ("Relu", ["x"], {}), ("Where", ["v0", "v", "*"], {})], v=V),
+            "Where, which takes v0, v1",
+        ),
+        (
+            lambda: network([("IsNaN", ["x"], {}), ("Where", ["*", "v", "x"], {}), ("Add", ["*", "x"], {})], v=V),
+            "Add, which takes v1, x",
+        ),
     ],
 )  # fmt: skip
 def test_networks_that_are_no_small_chain_are_refused(program: Callable[[], Program], said: str) -> None:
@@ -277,6 +329,11 @@ def test_networks_that_are_no_small_chain_are_refused(program: Callable[[], Prog
         lambda: network([("Add", ["*", "v"], {})], v=constant(7)),
         lambda: network([("Add", ["*", "v"], {})], v=constant(2, 4)),
         lambda: network([("Clip", ["*", "v"], {})], v=V),
+        lambda: network([("IsNaN", ["*"], {})]),
+        lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "v", "x"], {})], v=constant(3)),
+        lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "v", "x"], {})], v=V.astype(np.float64)),
+        lambda: network([("IsNaN", ["*"], {}), ("Where", ["*", "", "x"], {})]),
+        lambda: network([("Where", [], {})]),
         lambda: network([("BatchNormalization", ["*", "v"], {})], v=V),
         lambda: network([("Gemm", ["*"], {})]),
         lambda: network([("MatMul", ["*", "w"], {})], 3, w=W.astype(np.float64)),
