@@ -118,8 +118,8 @@ def test_a_broker_that_goes_away_under_load_comes_back_to_the_same_decisions(mod
     """noida answers the commit of a transaction that was open when it stopped, and yet counts it as aborted. So this
     looks at all records: none is missing, none was written twice. What is visible, only a full broker can show.
 
-    Once in some fifteen runs, on a machine with far too much to do, nothing came after the restart, and it was not found
-    out whether noida or the stream waited: so there is a second chance, and only decisions that are wrong fail at once."""
+    Once in some fifteen runs, on a machine with far too much to do, nothing came after the restart, and it was not
+    found out whether noida or the stream waited: so there is a second chance, and only wrong decisions fail at once."""
     transactions = draw_transactions(6000, 2, seed=12)
     decisions = _decided_over_a_restart(transactions, model) or _decided_over_a_restart(transactions, model)
     assert len(decisions) == len(transactions)
