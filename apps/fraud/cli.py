@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal
 
 import typer
+
+from core.signals import asking_on_hangup, stopping_on_signals
 
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
@@ -66,13 +64,14 @@ def stream(
 ) -> None:
     """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
     from apps.fraud import kafka
+    from apps.fraud.kafka_clients import read_security
     from apps.fraud.live import LiveModel
     from core.bundled import data_directory
 
     def say(text: str) -> None:
         typer.echo(text, err=True)
 
-    credentials = kafka.read_security(security) if security else {}
+    credentials = read_security(security) if security else {}
     member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend)
     try:
@@ -83,40 +82,6 @@ def stream(
         say(f"{processed} messages processed and committed")
     finally:
         live.close()
-
-
-@contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGINT or SIGTERM came. The first one only asks; the next has its usual
-    effect."""
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def asking_on_hangup(ask: Callable[[], None]) -> Iterator[None]:
-    """Call `ask` at SIGHUP, where the system has it."""
-    if not hasattr(signal, "SIGHUP"):
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, lambda number, frame: ask())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 @app.command(

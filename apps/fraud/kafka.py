@@ -13,10 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
@@ -63,41 +61,12 @@ class Member:
     prefix: str = ""
     instance: str | None = None
     security: Mapping[str, Any] = field(default_factory=dict)
-    """What `read_security` gives."""
+    """What `kafka_clients.read_security` gives."""
 
     @property
     def connection(self) -> dict[str, Any]:
         """What every client is opened with."""
         return {"bootstrap_servers": self.bootstrap, **self.security}
-
-
-class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How a broker is reached that asks who is there: kafka-python's settings of the same names."""
-
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_password: str | None = None
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI"] | None = None
-    sasl_plain_username: str | None = None
-    sasl_plain_password: str | None = None
-    sasl_kerberos_service_name: str | None = None
-
-
-def read_security(path: Path) -> dict[str, Any]:
-    """The settings of a TOML file. Raises UsageError, which never quotes a value."""
-    try:
-        found: dict[str, Any] = msgspec.to_builtins(msgspec.toml.decode(path.read_bytes(), type=Security))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    except msgspec.ValidationError as error:
-        known = ", ".join(Security.__struct_fields__)
-        where = str(error).rpartition("`")[0].rpartition("`")[2] if "`" in str(error) else ""
-        raise UsageError(f"{path}: wrong at {where or 'a setting'}; the settings are {known}") from None
-    except msgspec.DecodeError:
-        raise UsageError(f"{path}: not TOML") from None
-    return found
 
 
 class Topics:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaError
@@ -21,6 +23,7 @@ from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.structs import OffsetAndMetadata
 
 from apps.fraud.records import Record, decode_records, encode_records, split_records
+from core.errors import UsageError
 
 BATCH_BYTES = 900_000
 """Brokers refuse batches above message.max.bytes, 1 MiB unless set otherwise."""
@@ -45,6 +48,35 @@ class Messages:
     offsets: Sequence[int]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+
+
+class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How a broker is reached that asks who is there: kafka-python's settings of the same names."""
+
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_password: str | None = None
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI"] | None = None
+    sasl_plain_username: str | None = None
+    sasl_plain_password: str | None = None
+    sasl_kerberos_service_name: str | None = None
+
+
+def read_security(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. Raises UsageError, which never quotes a value."""
+    try:
+        found: dict[str, Any] = msgspec.to_builtins(msgspec.toml.decode(path.read_bytes(), type=Security))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+    except msgspec.ValidationError as error:
+        known = ", ".join(Security.__struct_fields__)
+        where = str(error).rpartition("`")[0].rpartition("`")[2] if "`" in str(error) else ""
+        raise UsageError(f"{path}: wrong at {where or 'a setting'}; the settings are {known}") from None
+    except msgspec.DecodeError:
+        raise UsageError(f"{path}: not TOML") from None
+    return found
 
 
 class BatchConsumer(KafkaConsumer):  # type: ignore[misc]

@@ -17,14 +17,14 @@ def label_later(labelled: Iterable[tuple[Transaction, bool]], delay_days: float 
     waiting: deque[tuple[Transaction, bool]] = deque()
     for transaction, is_fraud in labelled:
         while waiting and waiting[0][0].time_ms + delay_ms <= transaction.time_ms:
-            yield _label(*waiting.popleft())
+            yield label_of(*waiting.popleft())
         yield transaction
         waiting.append((transaction, is_fraud))
     for late in waiting:
-        yield _label(*late)
+        yield label_of(*late)
 
 
-def _label(transaction: Transaction, is_fraud: bool) -> Label:
+def label_of(transaction: Transaction, is_fraud: bool) -> Label:
     return Label(
         transaction_id=transaction.transaction_id,
         customer_id=transaction.customer_id,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from core.signals import stopping_on_signals
 
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
@@ -102,27 +100,6 @@ def _report(summary: Summary, *, json: bool) -> None:
     for reason, count in summary.reasons.items():
         typer.echo(f"  {count} {reason}")
     typer.echo(f"page: {Path(summary.out, 'index.html')}")
-
-
-@contextmanager
-def stopping_on_signals() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether SIGINT or SIGTERM came. The first one only asks; the next has its usual
-    effect, which the journal survives too."""
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @app.command(

@@ -48,16 +48,6 @@ def partition_of(customer: str, partitions: int) -> int:
     return int(customer[1:]) % partitions
 
 
-def label(transaction: Transaction, is_fraud: bool) -> Label:
-    return Label(
-        transaction_id=transaction.transaction_id,
-        customer_id=transaction.customer_id,
-        terminal_id=transaction.terminal_id,
-        time_ms=transaction.time_ms,
-        is_fraud=is_fraud,
-    )
-
-
 def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[str, Decision]:
     """What one process without any broker decides of the events in their order."""
     pipeline = Pipeline(open_scorer(model))

@@ -6,6 +6,7 @@ import random
 
 from hypothesis import strategies as st
 
+from apps.fraud.labels import label_of
 from apps.fraud.transactions import Label, Transaction
 
 DAY = 86_400_000
@@ -28,7 +29,7 @@ def streams(draw: st.DrawFn) -> list[Event]:
         what = draw(st.sampled_from(["new", "new", "new", "late", "again", "label", "label", "lost"]))
         if what in ("again", "label") and made:
             old = draw(st.sampled_from(made))
-            events.append(old if what == "again" else label(old, draw(st.booleans())))
+            events.append(old if what == "again" else label_of(old, draw(st.booleans())))
             continue
         late = draw(gaps) if what == "late" else 0
         made.append(
@@ -40,18 +41,8 @@ def streams(draw: st.DrawFn) -> list[Event]:
                 amount=draw(cents) / 100,
             )
         )
-        events.append(label(made[-1], True) if what == "lost" else made[-1])
+        events.append(label_of(made[-1], True) if what == "lost" else made[-1])
     return events
-
-
-def label(transaction: Transaction, is_fraud: bool) -> Label:
-    return Label(
-        transaction_id=transaction.transaction_id,
-        customer_id=transaction.customer_id,
-        terminal_id=transaction.terminal_id,
-        time_ms=transaction.time_ms,
-        is_fraud=is_fraud,
-    )
 
 
 def long_stream(seed: int, count: int = 1500, *, lateness: int = 2 * DAY) -> list[Event]:
@@ -74,7 +65,7 @@ def long_stream(seed: int, count: int = 1500, *, lateness: int = 2 * DAY) -> lis
         if generator.random() < 0.02:
             events.append((time + late + generator.uniform(0, DAY), transaction))
         if generator.random() < 0.9:
-            events.append((time + generator.gauss(7, 2) * DAY, label(transaction, generator.random() < 0.4)))
+            events.append((time + generator.gauss(7, 2) * DAY, label_of(transaction, generator.random() < 0.4)))
     return [event for _, event in sorted(events, key=lambda pair: pair[0])]
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.fraud.kafka import Member, read_security
+from apps.fraud.kafka import Member
+from apps.fraud.kafka_clients import read_security
 from core.errors import UsageError
 
 

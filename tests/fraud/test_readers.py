@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.fraud.labels import label_of
 from apps.fraud.readers import (
     CARD_FEATURES,
     HANDBOOK_COLUMNS,
@@ -32,7 +33,7 @@ from apps.fraud.readers import (
 from apps.fraud.transactions import Label, Transaction
 from core.errors import DataError
 from tests.datasets import local_copy
-from tests.fraud.streams import START, label, transaction
+from tests.fraud.streams import START, transaction
 
 GOOD = msgspec.json.encode(transaction("t1", START))
 BAD = {
@@ -88,7 +89,7 @@ def test_json_lines_and_parquet_of_our_own_form(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([{**msgspec.structs.asdict(row), "more": 1} for row in rows])
     pq.write_table(table, tmp_path / "rows.parquet")
     assert list(read_rows(tmp_path / "rows.parquet", Transaction)) == rows
-    labels = [label(row, True) for row in rows[:10]]
+    labels = [label_of(row, True) for row in rows[:10]]
     (tmp_path / "labels").write_bytes(msgspec.json.Encoder().encode_lines(labels))
     assert list(read_rows(tmp_path / "labels", Label)) == labels
 

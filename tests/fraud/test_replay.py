@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 
 from apps.fraud.features import CATALOGUE
-from apps.fraud.labels import label_later
+from apps.fraud.labels import label_later, label_of
 from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.replay import PROGRESS_EVERY, replay
 from apps.fraud.scoring import Row, Scorer
@@ -15,7 +15,7 @@ from apps.fraud.state import identify
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.backends.fastest import open_fastest
 from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.streams import DAY, START, Event, label, long_stream, streams, transaction
+from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
 
 
 def pairs(count: int = 400) -> list[tuple[Transaction, bool]]:
@@ -73,7 +73,7 @@ def test_duplicates_give_no_second_row_and_progress_is_told() -> None:
 
 
 def test_of_nothing_comes_an_empty_table() -> None:
-    rows = replay([label(transaction("lost", START), True)])
+    rows = replay([label_of(transaction("lost", START), True)])
     assert rows.features.shape == (0, len(CATALOGUE))
     assert len(rows) == len(rows.labels) == 0
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from apps.fraud import kernels
 from apps.fraud.features import CUSTOMER_FEATURES
+from apps.fraud.labels import label_of
 from apps.fraud.pipeline import FeatureEngine
 from apps.fraud.state import CustomerHistories, Histories, TerminalHistories, identify
 from apps.fraud.transactions import Label
 from core.errors import DataError, OutputError
-from tests.fraud.streams import DAY, START, Event, label, long_stream, streams, transaction
+from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
 
 
 def run(engine: FeatureEngine, event: Event) -> bytes:
@@ -172,12 +173,12 @@ def test_a_history_takes_under_two_kilobytes() -> None:
 
 def test_labels_of_nothing_and_of_forgotten_transactions() -> None:
     engine = FeatureEngine()
-    assert not engine.learn(label(transaction("never", START), True))
+    assert not engine.learn(label_of(transaction("never", START), True))
     for number in range(100):
         engine.advance(transaction(f"t{number}", START + number * DAY))
-    assert not engine.learn(label(transaction("t0", START), True))
-    assert not engine.learn(label(transaction("never", START), True))
-    assert engine.learn(label(transaction("t99", START), True))
+    assert not engine.learn(label_of(transaction("t0", START), True))
+    assert not engine.learn(label_of(transaction("never", START), True))
+    assert engine.learn(label_of(transaction("t99", START), True))
 
 
 def snapshot(folder: Path) -> tuple[CustomerHistories, Path]:

@@ -10,12 +10,13 @@ import pytest
 
 from apps.fraud import stream as module
 from apps.fraud.kafka_clients import Messages
+from apps.fraud.labels import label_of
 from apps.fraud.scoring import Scorer, open_scorer
 from apps.fraud.stream import Arrived, Outgoing, Shard, Stream, check_source
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import ArtifactError
 from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.streaming import decide_embedded, draw_transactions, label, partition_of
+from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
 
 PARTITIONS = 3
 
@@ -89,7 +90,7 @@ def test_however_the_partitions_are_shared_the_decisions_are_those_of_the_pipeli
     monkeypatch.setattr(module, "FORWARDED_AT_ONCE", 7)
     group = Group(*shares)
     early, late = draw_transactions(300, PARTITIONS), draw_transactions(300, PARTITIONS, seed=1, start=30_000)
-    labels = [label(transaction, index % 2 == 0) for index, transaction in enumerate(early)]
+    labels = [label_of(transaction, index % 2 == 0) for index, transaction in enumerate(early)]
     for start in range(0, 300, 50):
         group.process(arrive(early[start : start + 50]), scorer)
     group.process(arrive(labels), scorer)
@@ -108,7 +109,7 @@ def test_a_label_that_arrives_with_its_transaction_is_learned(
     """After a pause of the stream both wait for it."""
     group = Group(*shares)
     early, late = draw_transactions(100, PARTITIONS), draw_transactions(300, PARTITIONS, seed=1, start=30_000)
-    labels = [label(transaction, True) for transaction in early]
+    labels = [label_of(transaction, True) for transaction in early]
     group.process([*arrive(labels), *arrive(early)], scorer)
     group.process(arrive(late), scorer)
     expected = decide_embedded(model, [*early, *labels, *late])

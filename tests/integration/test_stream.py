@@ -18,6 +18,7 @@ from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import ConsumerGroupMetadata
 
 from apps.fraud.kafka_clients import BatchProducer, DeadLetter
+from apps.fraud.labels import label_of
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import GIVEN, start_broker
 from tests.fraud.streaming import (
@@ -27,7 +28,6 @@ from tests.fraud.streaming import (
     draw_transactions,
     end,
     kill,
-    label,
     wait_restored,
     wait_until,
 )
@@ -74,7 +74,7 @@ def test_decisions_are_those_of_the_embedded_pipeline(
 ) -> None:
     """Labels come between the transactions, late, and change what is decided after them."""
     early, late = draw_transactions(1500, 2, seed=1), draw_transactions(1500, 2, seed=2, start=30_000)
-    labels = [label(transaction, index % 3 == 0) for index, transaction in enumerate(early)]
+    labels = [label_of(transaction, index % 3 == 0) for index, transaction in enumerate(early)]
     bench.feed(early)
     assert len(bench.decisions(len(early))) == len(early)
     bench.feed(labels)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from apps.fraud.labels import label_of
 from apps.fraud.transactions import Decision, Transaction
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import GIVEN, Broker, start_broker
@@ -23,7 +24,6 @@ from tests.fraud.streaming import (
     draw_transactions,
     end,
     kill,
-    label,
     wait_restored,
     wait_until,
 )
@@ -65,7 +65,7 @@ def test_killed_twenty_times_each_transaction_has_the_one_decision_of_an_undistu
 ) -> None:
     """Half of the kills come while it starts or restores, half while it works through what has come meanwhile."""
     transactions = draw_transactions(TRANSACTIONS, bench.partitions, seed=11)
-    labels = [label(transaction, index % 4 == 0) for index, transaction in enumerate(transactions[:1000])]
+    labels = [label_of(transaction, index % 4 == 0) for index, transaction in enumerate(transactions[:1000])]
     bench.feed(transactions[:1000])
     process = bench.start(model)
     wait_restored(process, bench.partitions)
