@@ -45,6 +45,8 @@ TRANSACTION_MS = 15_000
 """The broker aborts a transaction that has been open for so long; until then readers wait behind it."""
 ALIVE_S = 1.0
 """How often a member that restores long histories says that it lives."""
+QUIET_S = 5.0
+"""Labels that are ahead of the transactions wait no longer when for so long none of these came."""
 FAILURES = 5
 """Transactions that may fail one after the other before the process gives up."""
 
@@ -155,6 +157,10 @@ class Runner:
         self._stream = Stream(counts[self._topics.transactions])
         self._turns: deque[_Turn] = deque()
         self._generation, self._group = -1, None
+        self._waiting: dict[int, int] = {}
+        """Partitions whose labels are ahead of the transactions -> the time up to which these must come."""
+        self._heard: dict[int, float] = {}
+        """When transactions of a partition last came, or could begin to."""
         self._behind = False
         """Whether histories and offsets must be read again although the assignment is the same."""
         self._consumer = BatchConsumer(
@@ -176,10 +182,50 @@ class Runner:
             messages = []  # read again, from the committed offsets on
             while self._behind or self._turns:
                 self._take_over()
-        messages.sort(key=lambda found: found.topic == self._topics.labels)  # last, as in Stream.process
-        for part in slice_messages(messages, AT_ONCE):
+        # Labels last, as in Stream.process, and not before their transactions: a group that begins with old topics
+        # reads labels much faster than transactions.
+        others = [found for found in messages if found.topic != self._topics.labels]
+        for part in slice_messages(others, AT_ONCE):
             if not self._commit(part):
                 return
+        self._heard |= {
+            found.partition: time.monotonic() for found in others if found.topic == self._topics.transactions
+        }
+        self._call_labels()
+        labels = [found for found in messages if found.topic == self._topics.labels]
+        for part in slice_messages(self._take_due(labels), AT_ONCE):
+            if not self._commit(part):
+                return
+
+    def _take_due(self, labels: Sequence[Messages]) -> list[Messages]:
+        """Those whose transactions can have been read; the others wait where they are, unread."""
+        due = []
+        for found in labels:
+            if found.partition in self._waiting:
+                continue  # behind those that wait
+            early = self._stream.find_early(found.partition, found.values, int(time.time() * 1000))
+            if early is None or self._is_quiet(found.partition):
+                due.append(found)
+                continue
+            place, self._waiting[found.partition] = early
+            where = TopicPartition(found.topic, found.partition)
+            with suppress(KeyError):  # the group has just decided anew: then all is read again as committed
+                self._consumer.pause(where)
+                self._consumer.seek(where, found.offsets[place])
+            if place:
+                due.append(cut_messages(found, 0, place))
+        return due
+
+    def _call_labels(self) -> None:
+        """Read on where the transactions have come as far as the labels that wait, or come no more."""
+        for partition, time_ms in list(self._waiting.items()):
+            if self._stream.shards[partition].newest_ms >= time_ms or self._is_quiet(partition):
+                del self._waiting[partition]
+                with suppress(KeyError):  # as above
+                    self._consumer.resume(TopicPartition(self._topics.labels, partition))
+
+    def _is_quiet(self, partition: int) -> bool:
+        return time.monotonic() > self._heard[partition] + QUIET_S
 
     def close(self) -> None:
         self._producer.close(timeout=5)
@@ -286,6 +332,8 @@ class Runner:
                 return
             shards[partition] = shard
         self._behind = False
+        self._waiting.clear()
+        self._heard = dict.fromkeys(mine, time.monotonic())
         self._consumer.resume(*assigned)
 
     def _restore(self, partition: int) -> Shard | None:
@@ -351,6 +399,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._turns.append(_Turn(group.generation_id, group, {partition.partition for partition in assigned}))
 
 
+def cut_messages(found: Messages, start: int, end: int) -> Messages:
+    """Those from `start` on, before `end`."""
+    part = slice(start, end)
+    return Messages(found.topic, found.partition, found.offsets[part], found.keys[part], found.values[part])
+
+
 def slice_messages(messages: Sequence[Messages], limit: int) -> Iterator[list[Messages]]:
     """The same messages in the same order, at most `limit` at a time."""
     part: list[Messages] = []
@@ -359,15 +413,7 @@ def slice_messages(messages: Sequence[Messages], limit: int) -> Iterator[list[Me
         start = 0
         while start < len(found.offsets):
             end = min(start + room, len(found.offsets))
-            part.append(
-                Messages(
-                    found.topic,
-                    found.partition,
-                    found.offsets[start:end],
-                    found.keys[start:end],
-                    found.values[start:end],
-                )
-            )
+            part.append(cut_messages(found, start, end))
             room -= end - start
             start = end
             if not room:

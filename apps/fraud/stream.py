@@ -92,6 +92,8 @@ class Shard:
     def __init__(self, delay_days: float) -> None:
         self.customers = CustomerHistories(delay_days)
         self.terminals = TerminalHistories(delay_days)
+        self.newest_ms = 0
+        """Of the transactions that came since it was made."""
 
 
 class Stream:
@@ -117,6 +119,19 @@ class Stream:
         self._drain(out)
         return out
 
+    def find_early(self, partition: int, labels: Sequence[bytes | None], now_ms: int) -> tuple[int, int] | None:
+        """(place, time) of the first label whose transaction is younger than all that came in this partition: those are
+        still to be read. None without one; times after `now_ms` are wrong and wait for nothing."""
+        newest = self.shards[partition].newest_ms
+        for place, content in enumerate(labels):
+            try:
+                label = _decode_label(content or b"")
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue  # a dead letter, in its turn
+            if newest < label.time_ms <= now_ms:
+                return place, label.time_ms
+        return None
+
     def _advance(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
         match batch.source:
             case "transactions":
@@ -134,7 +149,9 @@ class Stream:
         rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
         seen: list[bool] = []
         routes: dict[int, list[int]] = defaultdict(list)
-        advance = self.shards[batch.partition].customers.advance
+        shard = self.shards[batch.partition]
+        shard.newest_ms = max([shard.newest_ms, *(transaction.time_ms for transaction in transactions)])
+        advance = shard.customers.advance
         for index, transaction in enumerate(transactions):
             terminal = identify(transaction.terminal_id)
             identity = identify(transaction.transaction_id)

@@ -117,6 +117,19 @@ def test_a_label_that_arrives_with_its_transaction_is_learned(
     assert expected != decide_embedded(model, [*early, *late]), "the labels must matter"
 
 
+def test_labels_ahead_of_the_transactions_are_found(scorer: Scorer) -> None:
+    stream = Stream(PARTITIONS)
+    stream.shards = {partition: Shard(7.0) for partition in range(PARTITIONS)}
+    early, late = draw_transactions(30, 1), draw_transactions(1, 1, seed=1, start=30_000)
+    stream.process([Arrived("transactions", 0, range(30), [msgspec.json.encode(one) for one in early])], scorer)
+    labels = [msgspec.json.encode(label_of(one, True)) for one in early]
+    ahead = msgspec.json.encode(label_of(late[0], True))
+    now = late[0].time_ms
+    assert stream.find_early(0, labels, now) is None
+    assert stream.find_early(0, [*labels, b"no label", None, ahead], now) == (32, now)
+    assert stream.find_early(0, [ahead], now - 1) is None, "a time that has not come is wrong and waits for nothing"
+
+
 def test_histories_come_back_from_the_changelog_with_the_same_decisions(scorer: Scorer, model: Path) -> None:
     """After every batch the process is another one, which has nothing but the records."""
     transactions = draw_transactions(400, PARTITIONS, seed=2)

@@ -94,6 +94,31 @@ def test_decisions_are_those_of_the_embedded_pipeline(
     end(running)
 
 
+def test_labels_of_old_topics_wait_for_their_transactions(bench: Bench, model: Path) -> None:
+    """As in a group that begins at the oldest messages: the labels can be read long before their transactions."""
+    early, late = draw_transactions(3000, 2, seed=4), draw_transactions(500, 2, seed=5, start=30_000)
+    labels = [label_of(transaction, True) for transaction in early[-1000:]]
+    bench.feed([*labels, *early[:1000]])
+    process = bench.start(model)
+    try:
+        wait_restored(process, bench.partitions)
+        for start in range(1000, 3000, 100):
+            bench.feed(early[start : start + 100])
+            time.sleep(0.1)
+        wait_until(lambda: bench.committed(bench.topics.labels) == len(labels), "labels read")
+        bench.feed(late)
+        decisions = bench.decisions(len(early) + len(late))
+        end(process)
+    finally:
+        kill([process])
+    assert len(decisions) == len(early) + len(late)
+    found = {one.transaction_id: one for one in decisions}
+    expected, without = (decide_embedded(model, [*early, *known, *late]) for known in (labels, []))
+    later = [transaction.transaction_id for transaction in late]
+    assert [found[name] for name in later] == [expected[name] for name in later]
+    assert [expected[name] for name in later] != [without[name] for name in later], "the labels must matter"
+
+
 GOOD = {"transaction_id": "g", "customer_id": "c0", "terminal_id": "m0-1", "time_ms": START_MS, "amount": 5.0}
 POISON: list[tuple[bytes | None, str]] = [
     (b"", "truncated"),
