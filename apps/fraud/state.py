@@ -161,6 +161,8 @@ class Histories:
         for slot in expired:
             self._bury(slot)
             self._close(slot)
+        # Where nobody drains, slots that are used again would be queued again and again.
+        self._queued = [slot for slot in dict.fromkeys(self._queued) if self._table[slot, kernels.CHANGED]]
         return len(expired)
 
     def __len__(self) -> int:

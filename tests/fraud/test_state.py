@@ -160,6 +160,7 @@ def test_expiry_gives_memory_back() -> None:
         sizes.append(histories.used_bytes)
     assert len(histories) == 50
     assert sizes[-1] <= sizes[1] * 1.1
+    assert len(histories._queued) == 50, "nobody drains: a slot that is used again must not be queued again"
 
 
 def test_a_history_takes_under_two_kilobytes() -> None:
