@@ -177,8 +177,12 @@ class Bench:
     def report(self, baseline: Measured, trial: Trial) -> tuple[Measured, Trial, Comparison]:
         """Both programs on the test cases, which run here and nowhere else; and their throughput and memory."""
         inputs = timed_inputs(self.held_out, self.recipe.measure.batch)
-        opened = self.runtimes.supporting(self.baseline_program)
-        at = opened[0] if baseline.latency is None else baseline.latency.conditions.backend
+        if baseline.latency is None:
+            at = self.runtimes.supporting(self.baseline_program)[
+                0
+            ]  # opens the program on each backend: not for nothing
+        else:
+            at = baseline.latency.conditions.backend
         self.progress("running the test cases", 0, 2)
         baseline = add_costs(baseline, self.baseline_program, at, self.runtimes, inputs)
         trial = replace(trial, measured=add_costs(trial.measured, trial.program, trial.backend, self.runtimes, inputs))

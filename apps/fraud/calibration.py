@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 from apps.fraud.settings import DecisionRule
+from core.calibration import fit_platt
 from core.errors import DataError, UsageError
 
 Scores = npt.NDArray[np.float64]
@@ -43,7 +43,11 @@ def fit_rule(
             f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of {len(scores)} transactions; "
             f"give --alerts-a-day a number from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
         )
-    slope, intercept = _fit_platt(scores, labels, positives, negatives)
+    slope, intercept = fit_platt(scores, labels)
+    if slope <= 0 or scores.min() == scores.max():
+        raise DataError(
+            "the model's scores do not rise with the label on the validation days; train on more days or check labels"
+        )
     ranked = np.sort(scores)[::-1]
     falls = np.flatnonzero(ranked[:-1] > ranked[1:])  # the last alert of every threshold that can be
     last = int(falls[max(int(np.searchsorted(falls, room)) - 1, 0)])
@@ -61,19 +65,3 @@ def fit_rule(
 def raw_threshold(rule: DecisionRule) -> float:
     """The margin at which a transaction becomes an alert."""
     return rule.score_at(rule.review_threshold)
-
-
-def _fit_platt(scores: Scores, labels: npt.NDArray[np.int64], positives: int, negatives: int) -> tuple[float, float]:
-    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    # Soft targets as two weighted copies of each row, which LogisticRegression fits without a penalty.
-    doubled = np.concatenate([scores, scores]).reshape(-1, 1)
-    truth = np.concatenate([np.ones_like(labels), np.zeros_like(labels)])
-    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(
-        doubled, truth, sample_weight=np.concatenate([target, 1 - target])
-    )
-    slope = float(fitted.coef_[0, 0])
-    if slope <= 0 or scores.min() == scores.max():
-        raise DataError(
-            "the model's scores do not rise with the label on the validation days; train on more days or check labels"
-        )
-    return slope, float(fitted.intercept_[0])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 from apps.imaging.settings import Decision
+from core.calibration import fit_platt
 from core.errors import DataError
 
 
@@ -23,14 +23,8 @@ def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
         raise DataError(
             f"calibration needs both classes; the validation part has {positives} positive, {negatives} negative"
         )
-    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     weight = np.where(labels == 1, prevalence / positives, (1 - prevalence) / negatives) * len(labels)
-    # Soft targets as two weighted copies of each case, which LogisticRegression fits without a penalty.
-    doubled = np.concatenate([logits, logits]).reshape(-1, 1)
-    truth = np.concatenate([np.ones_like(labels), np.zeros_like(labels)])
-    weights = np.concatenate([weight * target, weight * (1 - target)])
-    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(doubled, truth, sample_weight=weights)
-    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    slope, intercept = fit_platt(logits, labels, weight)
     if slope <= 0:
         raise DataError(
             "the network's scores do not rise with the label on the validation part; train longer or check labels"

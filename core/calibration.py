@@ -1,0 +1,24 @@
+"""From raw scores to a probability: what the apps' calibrations share."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+
+
+def fit_platt(
+    scores: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    weight: npt.NDArray[np.float64] | float = 1.0,
+) -> tuple[float, float]:
+    """(slope, intercept) of Platt scaling (Platt, 1999, with his smoothed targets) of scores [N] with both labels,
+    0 and 1; weight: of each case [N], or of all."""
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    # Soft targets as two weighted copies of each case, which LogisticRegression fits without a penalty.
+    doubled = np.concatenate([scores, scores]).reshape(-1, 1)
+    truth = np.concatenate([np.ones_like(labels), np.zeros_like(labels)])
+    weights = np.concatenate([weight * target, weight * (1 - target)])
+    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(doubled, truth, sample_weight=weights)
+    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
