@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from apps.fraud.scoring import Scorer
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import DataError, OutputError, UsageError
+from core.files import replacing
 
 TOP = 5
 PROGRESS_EVERY = 2000
@@ -287,17 +287,8 @@ def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable
 @contextlib.contextmanager
 def appearing(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole and on the disk. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with _writing(str(path)):
-            with partial.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with _writing(str(path)), replacing(path) as partial, partial.open("wb") as file:
+        yield file
 
 
 def render_summary(summary: Summary) -> str:

@@ -9,7 +9,6 @@ up to t are newer by the longest window (and, of terminals, the delay) and a day
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from xxhash import xxh3_64_intdigest
 
 from apps.fraud import kernels
 from core.errors import DataError, OutputError
+from core.files import replacing
 
 Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
@@ -191,24 +191,18 @@ class Histories:
             counts.astype("<i8").data,
             events.astype("<i8", copy=False).data,
         )
-        partial = path.with_name(f".{path.name}.partial")
         digest = hashlib.sha256()
         try:
-            with partial.open("wb") as file:
+            with replacing(path) as partial, partial.open("wb") as file:
                 for part in parts:
                     digest.update(part)
                     file.write(part)
                 file.write(digest.digest())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
         except OSError as error:
             raise OutputError(
                 f"{path}: the snapshot could not be written ({error.strerror or error}); free space or choose another "
                 "place; an earlier snapshot there is as it was"
             ) from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def read_snapshot(self, path: Path) -> None:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""

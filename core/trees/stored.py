@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from core.errors import DataError, OutputError
+from core.files import replacing
 from core.trees.arrange import MOST_NODES, Nodes, arrange
 from core.trees.ensemble import Ensemble
 
@@ -30,10 +31,9 @@ _MOST_BYTES = 30 * MOST_NODES
 
 def write_trees(path: Path, ensemble: Ensemble) -> None:
     """Raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(encode_stored(ensemble))
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(encode_stored(ensemble))
     except OSError as error:
         raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
 

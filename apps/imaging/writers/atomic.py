@@ -1,12 +1,12 @@
-"""A file that is either whole or not there."""
+"""A result file that is either whole or not there, and what to do when it cannot be written."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core import files
 from core.errors import OutputError
 
 
@@ -16,16 +16,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OutputError for whatever the system refuses; `path` is then as it was and nothing else is left behind.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with files.replacing(path) as partial:
+            yield partial
     except OSError as error:
         raise OutputError(
             f"{path}: could not be written ({error.strerror or error}); the results are safe in the journal: "
             "make room or mend the disk, and the same command writes it"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
