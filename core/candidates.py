@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import assert_never
 
@@ -132,10 +132,15 @@ class Workshop:
 
     def _key(self, origin: nn.Module, steps: tuple[Step, ...]) -> str:
         """Fixes the network that these steps lead to: the weights they start from, the data's order and themselves."""
-        chain = [{"kind": step.kind, **asdict(step)} for step in steps]
+        chain = [{"kind": step.kind, **_stated(step)} for step in steps]
         key = {"origin": _digest_network(origin), "source": self._source, "seed": self._seed, "steps": chain}
         text = json.dumps(key, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stated(step: Step) -> dict[str, object]:
+    """The fields that differ from their defaults, so that a step which learns something new keeps its old keys."""
+    return {item.name: getattr(step, item.name) for item in fields(step) if getattr(step, item.name) != item.default}
 
 
 def _digest_network(network: nn.Module) -> str:
