@@ -3,9 +3,9 @@ entry point (group `featherweight.tasks`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Alerts:
+    """A desk that looks at the `per_day` clusters (cards) with the highest score of every day.
+
+    days: int64 [N]; eligible: bool [N], cases that can still raise an alert (not of a card known to be compromised).
+    """
+
+    days: npt.NDArray[np.int64]
+    eligible: npt.NDArray[np.bool_]
+    per_day: int
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """Labelled cases that no weight was fitted on; the threshold and the calibration only on those of `calibrating`.
 
-    ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive.
+    ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive; groups: what
+    is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
+    int64 [N], cases of one cluster (patient, card) depend on each other and are resampled together; alerts: where
+    precision among the day's alerts is asked for, which needs clusters.
     """
 
     ids: tuple[str, ...]
     tensors: Tensors
     labels: npt.NDArray[np.int64]
+    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    clusters: npt.NDArray[np.int64] | None = None
+    alerts: Alerts | None = None
 
     def batches(self, size: int) -> Iterator[Tensors]:
         for start in range(0, len(self.labels), size):
@@ -50,6 +68,18 @@ class Sealed:
     files: Mapping[str, bytes]
     weights_source: str
     probability: Probability | None = None
+
+
+Split = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """What a person looks at to judge one case. image: uint8 [H, W] or [H, W, 3], where the case is one; columns: name
+    -> text. Patient and cardholder data: it goes to the page of cases beside the artifact, never into it."""
+
+    columns: Mapping[str, str]
+    image: npt.NDArray[np.uint8] | None = None
 
 
 class Task(Protocol):
@@ -83,6 +113,15 @@ class Task(Protocol):
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         """Raw scores [N] (a logit, say) of a program's outputs; larger is more positive."""
+        ...
+
+    def probes(self, count: int, seed: int) -> Tensors:
+        """Made-up inputs [count] of nobody, about as varied as real ones: those that travel in the artifact, so that
+        another host can repeat the parity check. They should compress well."""
+        ...
+
+    def show(self, split: Split, indices: Sequence[int]) -> Sequence[CaseView]:
+        """Views of the cases at these places of `choosing` or `reporting`."""
         ...
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:

@@ -257,7 +257,9 @@ class Bench:
 
 def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
     probabilities = None if probability is None else probability(scores)
-    return Predictions(cases.ids, cases.labels, scores, threshold, probabilities)
+    return Predictions(
+        cases.ids, cases.labels, scores, threshold, probabilities, cases.groups, cases.clusters, cases.alerts
+    )
 
 
 def add_costs(

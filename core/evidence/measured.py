@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from core.energy import Energy
 from core.errors import DataError
 from core.evidence import statistics as s
 from core.measure import Latency, Memory, Size, Throughput
+from core.task import Alerts
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +23,8 @@ class Predictions:
 
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
-    there are none (then nothing is said about calibration). Raises DataError when these do not fit together.
+    there are none (then nothing is said about calibration); groups, clusters, alerts: as in core.task.HeldOut. Raises
+    DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -26,6 +32,9 @@ class Predictions:
     scores: s.Floats
     threshold: float
     probabilities: s.Floats | None = None
+    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    clusters: s.Labels | None = None
+    alerts: Alerts | None = None
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -68,6 +77,39 @@ class Measured:
     throughput: Throughput | None = None
     memory: Memory | None = None
     size: Size | None = None
+    energy: Energy | None = None
+    cost_per_million: float | None = None
+    """Of a million decisions, in the unit of the recipe's price; None without a price."""
+
+
+@dataclass(frozen=True)
+class ParityRun:
+    """The program once more, otherwise: another backend, batch, number of threads or instruction set.
+
+    instructions: "all" or "avx2" (held to AVX2 and seen to be). difference: the largest of a raw score against the
+    reference run; flips: decisions that were others; None where it was not run, and reason says why.
+    """
+
+    backend: str
+    precision: str
+    threads: int
+    batch: int
+    instructions: Literal["all", "avx2"]
+    difference: float | None
+    flips: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """reference: the run that all are compared with; cases: how many; tolerance: largest difference of a raw score that
+    is called the same, relative to the largest score; probes: how many of the sealed inputs were among the cases."""
+
+    reference: ParityRun
+    runs: tuple[ParityRun, ...]
+    cases: int
+    probes: int
+    tolerance: float
 
 
 def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, Limits, all_passed, warnings
-from core.evidence.measured import Measured, Predictions
+from core.evidence.measured import Measured, Parity, Predictions
 from core.measure import Conditions, Latency
 
 SCHEMA = "featherweight-evidence/1"
@@ -56,6 +56,15 @@ class CandidateRecord:
     average_precision: float | None = None
     chosen: bool = False
     reason: str = ""
+    threads: int = 1
+    loss: float | None = None
+    """The point loss of the figure that the recipe limits first (AUC, average precision), candidate against baseline."""
+    on_front: bool = False
+    """No other candidate is at once as fast, as small and as good, and better in one of these."""
+    advice: str = ""
+    """What would let it pass, where it missed a limit."""
+    slower_int8: str = ""
+    """Why int8 is slower here than the same in fp32, where it is; names the operators."""
 
     @property
     def outcome(self) -> str:
@@ -65,6 +74,19 @@ class CandidateRecord:
         parts += [f"missed {', '.join(missed)}"] if missed else []
         parts += [self.reason] if self.reason else []
         return "; ".join(parts) or "passed, not chosen"
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the candidates were found. budget_s: None when all of the recipe's were tried; tried: in this and in earlier
+    runs; kept: of them, those taken from earlier runs; skipped: names of those not tried, with the reason."""
+
+    budget_s: float | None
+    elapsed_s: float
+    tried: int
+    kept: int
+    skipped: tuple[tuple[str, str], ...] = ()
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +119,8 @@ class Evidence:
     forced: bool = False
     bootstrap_samples: int = 2000
     seed: int = 0
+    search: Search | None = None
+    parity: Parity | None = None
 
     @property
     def deciding(self) -> Comparison:
