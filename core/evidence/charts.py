@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.measured import Predictions
-from core.evidence.report import shown_values
+from core.evidence.report import shown_threshold, shown_values
 from core.measure import Latency
 
 WIDTH, HEIGHT = 460, 380
@@ -150,7 +150,7 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     axes = _Axes((low - margin, high + margin), (low - margin, high + margin))
     noun = "probability" if probabilities else "score"
     parts = [axes.draw(f"{noun}, baseline", f"{noun}, candidate"), _line("diagonal", *_corners(axes))]
-    x, y = axes.x(_shown_threshold(baseline, before)), axes.y(_shown_threshold(candidate, after))
+    x, y = axes.x(shown_threshold(baseline, before)), axes.y(shown_threshold(candidate, after))
     parts.append(_line("threshold", x, axes.top, x, axes.top + axes.height))
     parts.append(_line("threshold", axes.left, y, axes.left + axes.width, y))
     flipped = baseline.decisions != candidate.decisions
@@ -176,14 +176,6 @@ def dots_drawn(cases: int) -> int:
 def _thinned(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     keep = np.linspace(0, len(indices) - 1, dots_drawn(len(indices))).astype(np.intp)
     return np.asarray(indices[keep])
-
-
-def _shown_threshold(predictions: Predictions, values: s.Floats) -> float:
-    """The threshold on the scale that is shown: scores carry it over to probabilities, which rise with them."""
-    if values is predictions.scores:
-        return float(np.clip(predictions.threshold, values.min(), values.max()))
-    order = np.argsort(predictions.scores, kind="stable")
-    return float(np.interp(predictions.threshold, predictions.scores[order], values[order]))
 
 
 def _picture(title: str, parts: Sequence[str]) -> Markup:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.evidence import charts
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, warnings
 from core.evidence.measured import Measured
+from core.evidence.pages import bytes_text, ms_text, open_templates
 from core.evidence.report import (
     Comparison,
     Evidence,
@@ -52,29 +50,25 @@ CHECK_NAMES = {
 
 def render_html(evidence: Evidence) -> str:
     """One page without scripts or outside references; all texts escaped. Takes as long as its bootstraps."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(bytes=_bytes, ms=_ms, value=_value)
     deciding = evidence.deciding
     splits = [_split(evidence, part) for part in (evidence.test, evidence.validation) if part is not None]
-    return environment.get_template("evidence.html.j2").render(
-        evidence=evidence,
-        headline=_headline(evidence),
-        warnings=warnings(deciding.baseline, deciding.candidate),
-        tiles=_tiles(deciding),
-        deciding=deciding,
-        splits=splits,
-        performance=_performance(_measured_part(evidence)),
-        conditions=_conditions(_measured_part(evidence)),
-        pictures=_pictures(evidence),
-        most_flips=MOST_FLIPS,
-        check_names=CHECK_NAMES,
-        chosen=evidence.chosen,
+    return (
+        open_templates()
+        .get_template("evidence.html.j2")
+        .render(
+            evidence=evidence,
+            headline=_headline(evidence),
+            warnings=warnings(deciding.baseline, deciding.candidate),
+            tiles=_tiles(deciding),
+            deciding=deciding,
+            splits=splits,
+            performance=_performance(_measured_part(evidence)),
+            conditions=_conditions(_measured_part(evidence)),
+            pictures=_pictures(evidence),
+            most_flips=MOST_FLIPS,
+            check_names=CHECK_NAMES,
+            chosen=evidence.chosen,
+        )
     )
 
 
@@ -118,7 +112,7 @@ def _tiles(part: Comparison) -> list[_Tile]:
         tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast (median, batch {after.latency.batch})"))
     if before.size and after.size:
         tiles.append(
-            _Tile(f"{before.size.bytes / after.size.bytes:.3g}{TIMES}", f"smaller: now {_bytes(after.size.bytes)}")
+            _Tile(f"{before.size.bytes / after.size.bytes:.3g}{TIMES}", f"smaller: now {bytes_text(after.size.bytes)}")
         )
     # The figure that the recipe limits; with frauds or other rare cases that is the average precision.
     name, figure = "AUC", s.roc_auc
@@ -187,17 +181,19 @@ def _performance(part: Comparison) -> list[_PerformanceRow]:
         ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
         text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
         batch = f"batch {new.batch}"
-        rows.append(_PerformanceRow(f"Latency p50, {batch}", _ms(old.p50_ms), _ms(new.p50_ms), text))
+        rows.append(_PerformanceRow(f"Latency p50, {batch}", ms_text(old.p50_ms), ms_text(new.p50_ms), text))
         for name in ("p95", "p99"):
             was, now = getattr(old, f"{name}_ms"), getattr(new, f"{name}_ms")
-            rows.append(_PerformanceRow(f"Latency {name}, {batch}", _ms(was), _ms(now), _times(was, now)))
+            rows.append(_PerformanceRow(f"Latency {name}, {batch}", ms_text(was), ms_text(now), _times(was, now)))
     if before.throughput and after.throughput:
         was, now = before.throughput.cases_per_s, after.throughput.cases_per_s
         name = f"Throughput, batch {after.throughput.batch}"
         rows.append(_PerformanceRow(name, f"{was:,.4g} cases/s", f"{now:,.4g} cases/s", _times(now, was)))
     if before.memory and after.memory:
         was, now = before.memory.used_bytes, after.memory.used_bytes
-        rows.append(_PerformanceRow("Peak memory above the interpreter", _bytes(was), _bytes(now), _times(was, now)))
+        rows.append(
+            _PerformanceRow("Peak memory above the interpreter", bytes_text(was), bytes_text(now), _times(was, now))
+        )
     if before.size and after.size:
         rows.append(_size_row("Program file", before.size.bytes, after.size.bytes))
         rows.append(_size_row("The same, gzipped", before.size.compressed_bytes, after.size.compressed_bytes))
@@ -205,7 +201,7 @@ def _performance(part: Comparison) -> list[_PerformanceRow]:
 
 
 def _size_row(name: str, before: int, after: int) -> _PerformanceRow:
-    return _PerformanceRow(name, _bytes(before), _bytes(after), _times(before, after))
+    return _PerformanceRow(name, bytes_text(before), bytes_text(after), _times(before, after))
 
 
 def _times(before: float, after: float) -> str:
@@ -239,32 +235,3 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "scatter": charts.scatter_chart(before, after),
         "dots": charts.dots_drawn(len(before.ids)),
     }
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
-
-
-def _value(value: object) -> str:
-    """A setting or fact of a step, as short text."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_value(part)}" for key, part in value.items())
-    if isinstance(value, list | tuple):
-        text = ", ".join(_value(part) for part in value)
-        return text if len(text) <= 160 else f"{text[:150]} … ({len(value)} values)"
-    item = getattr(value, "item", None)
-    return _value(item()) if callable(item) else str(value)

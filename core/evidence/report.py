@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, Limits, all_passed, warnings
@@ -58,7 +60,7 @@ class CandidateRecord:
     reason: str = ""
     threads: int = 1
     loss: float | None = None
-    """The point loss of the figure that the recipe limits first (AUC, average precision), candidate against baseline."""
+    """The point loss of the figure that the recipe limits first (AUC, average precision), against the baseline."""
     on_front: bool = False
     """No other candidate is at once as fast, as small and as good, and better in one of these."""
     advice: str = ""
@@ -203,6 +205,14 @@ def shown_values(baseline: Predictions, candidate: Predictions) -> tuple[s.Float
     if baseline.probabilities is not None and candidate.probabilities is not None:
         return baseline.probabilities, candidate.probabilities
     return baseline.scores, candidate.scores
+
+
+def shown_threshold(predictions: Predictions, values: s.Floats) -> float:
+    """The threshold on the scale that is shown: scores carry it over to probabilities, which rise with them."""
+    if values is predictions.scores:
+        return float(np.clip(predictions.threshold, values.min(), values.max()))
+    order = np.argsort(predictions.scores, kind="stable")
+    return float(np.interp(predictions.threshold, predictions.scores[order], values[order]))
 
 
 def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:

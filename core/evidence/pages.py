@@ -1,0 +1,52 @@
+"""What the pages share: the templates, escaped, and how figures are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+
+def open_templates() -> Environment:
+    """Everything that a template is given is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text)
+    return environment
+
+
+def bytes_text(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def ms_text(value: float) -> str:
+    if value < 0.1:
+        return f"{value * 1000:.3g} µs"
+    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
+
+
+def value_text(value: object) -> str:
+    """A setting or fact of a step, as short text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {value_text(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        text = ", ".join(value_text(part) for part in value)
+        return text if len(text) <= 160 else f"{text[:150]} … ({len(value)} values)"
+    item = getattr(value, "item", None)
+    return value_text(item()) if callable(item) else str(value)
