@@ -20,7 +20,7 @@ from torch import nn
 from core.errors import OutputError
 from core.export import export
 from core.model import Model, StepRecord
-from core.passes.prune_channels import prune_channels
+from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.prune_trees import prune_trees
 from core.passes.prune_weights import prune_weights
 from core.passes.quantize import quantize
@@ -97,7 +97,8 @@ class Workshop:
     def _apply(self, before: _Stage, steps: tuple[Step, ...]) -> tuple[Model, StepRecord]:
         match steps[-1]:
             case PruneChannelsStep() as step:
-                return prune_channels(before.model, step)
+                batches = self._task.calibration_batches(SENSITIVITY_SAMPLES, self._seed)
+                return prune_channels(before.model, step, batches)
             case PruneWeightsStep() as step:
                 return prune_weights(before.model, step)
             case PruneTreesStep() as step:

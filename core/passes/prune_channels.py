@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from core.errors import UsageError
 from core.model import Model, StepRecord
 from core.passes.steps import PruneChannelsStep
+from core.tensors import Tensors
 
+SENSITIVITY_SAMPLES = 256
+"""Unlabelled inputs that the scope "sensitivity" looks at; the other scopes look at none."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def prune_channels(model: Model, step: PruneChannelsStep) -> tuple[Model, StepRecord]:
+def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tensors] = ()) -> tuple[Model, StepRecord]:
     """A copy of `model` with `step.ratio` of the channels removed through the dependency graph.
 
     Which channels go is decided by the L2 norm of all weights that a channel's group shares, normalized per layer
