@@ -88,7 +88,7 @@ def find_runtimes(measure: Measure, kind: Kind, threads: int | None = None) -> R
         "memory": f"{hardware.memory_bytes / 2**30:.1f} GiB",
         "instruction sets": " ".join(hardware.instruction_sets),
     }
-    return Runtimes(backends, missing, threads or measure.threads, host)
+    return Runtimes(backends, missing, threads or measure.threads[0], host)
 
 
 def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:

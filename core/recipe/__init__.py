@@ -23,9 +23,14 @@
 
     [measure]
     backends = ["onnxruntime", "openvino"]
+    threads = [1, 2]            # one number or several: each is tried
+    watts_per_core = 10         # optional, with watts_per_core_range = [5, 15] and price_per_hour = 0.2
 
     [limits]
     auc_loss = 0.005
+
+    [decision]
+    recalibrate = true          # false: the baseline's own calibration and threshold stay
 
 Parsing is pure and reports every fault of a file at once, each with its key.
 """
@@ -35,6 +40,7 @@ from core.recipe.types import (
     VERSION,
     Candidate,
     Choices,
+    Decision,
     Measure,
     Recipe,
     Setting,
@@ -49,6 +55,7 @@ __all__ = [
     "VERSION",
     "Candidate",
     "Choices",
+    "Decision",
     "Measure",
     "Recipe",
     "Setting",

@@ -25,7 +25,7 @@ from core.passes.steps import (
     RecoverStep,
     Step,
 )
-from core.recipe.types import VERSION, Choices, Measure, Recipe, Setting, Source, Value
+from core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setting, Source, Value
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
@@ -74,7 +74,7 @@ class _Reader:
         version = table.get("version")
         if isinstance(version, bool) or version != VERSION:
             self.fault("version", f"found {version!r}, expected {VERSION}")
-        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits"))
+        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
             self.fault(
@@ -86,9 +86,10 @@ class _Reader:
         steps = self.steps(table.get("step", []))
         measure = self.measure(self.table(table, "measure"))
         limits = self.limits(self.table(table, "limits"))
+        decision = self.decision(self.table(table, "decision"))
         if self.faults or name is None or source is None:
             return None
-        return Recipe(name, source, steps, measure, limits, int(seed), card or "")
+        return Recipe(name, source, steps, measure, limits, int(seed), card or "", decision)
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -226,10 +227,15 @@ class _Reader:
 
     def measure(self, table: Mapping[str, Any]) -> Measure:
         self.known(table, "measure.", [item.name for item in fields(Measure)])
+        several = {"threads", "watts_per_core_range"}
         values: dict[str, Any] = {}
         for item in fields(Measure):
             if item.name in table and item.metadata:
-                values[item.name] = self.value(table[item.name], f"measure.{item.name}", item.metadata["bound"])
+                key, found, bound = f"measure.{item.name}", table[item.name], item.metadata["bound"]
+                values[item.name] = (
+                    self.numbers(found, key, bound) if item.name in several else self.value(found, key, bound)
+                )
+        self.watts(values)
         backends = table.get("backends", ["onnxruntime"])
         if not isinstance(backends, list) or not backends or not all(isinstance(name, str) for name in backends):
             self.fault("measure.backends", f"found {backends!r}, expected a list of backends' names")
@@ -237,6 +243,34 @@ class _Reader:
         if len(set(backends)) < len(backends):
             self.fault("measure.backends", "the list names a backend twice")
         return Measure(backends=tuple(backends), **values)
+
+    def numbers(self, found: Any, key: str, bound: Bound) -> tuple[Any, ...]:
+        """One value or a list of several."""
+        listed = found if isinstance(found, list) else [found]
+        keys = [f"{key}[{index}]" for index in range(len(listed))] if isinstance(found, list) else [key]
+        values = tuple(self.value(one, where, bound) for one, where in zip(listed, keys, strict=True))
+        if not values:
+            self.fault(key, f"found an empty list, expected {bound}, or a list of several")
+        if len(set(values)) < len(values):
+            self.fault(key, "the list holds a value twice")
+        return values
+
+    def watts(self, values: Mapping[str, Any]) -> None:
+        key, ends, watts = "measure.watts_per_core_range", values.get("watts_per_core_range"), "watts_per_core"
+        if ends is None:
+            return
+        if watts not in values:
+            self.fault(key, "a range without watts_per_core; state both")
+        elif len(ends) != 2 or not ends[0] <= values[watts] <= ends[1]:
+            self.fault(key, f"found {list(ends)}, expected [low, high] with watts_per_core = {values[watts]} between")
+
+    def decision(self, table: Mapping[str, Any]) -> Decision:
+        self.known(table, "decision.", [item.name for item in fields(Decision)])
+        found = table.get("recalibrate", True)
+        if not isinstance(found, bool):
+            self.fault("decision.recalibrate", f"found {_kind(found)}, expected true or false")
+            return Decision()
+        return Decision(found)
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         names = [item.name for item in fields(Limits)]

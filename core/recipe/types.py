@@ -53,9 +53,24 @@ class Measure:
     """Candidates run interleaved with the baseline on every backend named here that the host has."""
 
     backends: tuple[str, ...] = ("onnxruntime",)
-    threads: int = bounded(Number(1, 1024, whole=True), default=1)
+    threads: tuple[int, ...] = bounded(Number(1, 1024, whole=True), default=(1,))
+    """Each is tried; a candidate is compared with the baseline on as many."""
     batch: int = bounded(Number(1, 4096, whole=True), default=1)
     repetitions: int = bounded(Number(3, 1_000_000, whole=True), default=100)
+    watts_per_core: float | None = bounded(Number(0.01, 1000), default=None)
+    """Of one busy core: where no counter of energy can be read, an estimate is made from it."""
+    watts_per_core_range: tuple[float, float] | None = bounded(Number(0.01, 1000), default=None)
+    """The lowest and the highest that it may be."""
+    price_per_hour: float | None = bounded(Number(0, 1e6), default=None)
+    """Of the host, in any currency: for the cost of a million decisions."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """recalibrate: calibration and threshold are fitted anew on each candidate's scores; otherwise the baseline's stay
+    as they are."""
+
+    recalibrate: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class Recipe:
     card: str = ""
     """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
     measured figures. Empty: the artifact gets no model card."""
+    decision: Decision = field(default_factory=Decision)
 
     @property
     def sha256(self) -> str:
@@ -122,9 +138,9 @@ def render_recipe(recipe: Recipe) -> str:
         lists = dict(choices.lists)
         lines += ["", "[[step]]", f"kind = {_toml(choices.step.kind)}"]
         lines += [f"{name} = {_toml(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
-    lines += ["", "[measure]", *(f"{name} = {_toml(value)}" for name, value in asdict(recipe.measure).items())]
-    lines += ["", "[limits]"]
-    lines += [f"{name} = {_toml(value)}" for name, value in asdict(recipe.limits).items() if value is not None]
+    for name, table in (("measure", recipe.measure), ("limits", recipe.limits), ("decision", recipe.decision)):
+        lines += ["", f"[{name}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in asdict(table).items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

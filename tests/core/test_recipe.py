@@ -16,6 +16,7 @@ from core.evidence.judge import Limits
 from core.passes.steps import STEPS, Choice, PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep
 from core.recipe import (
     Choices,
+    Decision,
     Measure,
     Recipe,
     Source,
@@ -77,13 +78,17 @@ def recipes(draw: st.DrawFn) -> Recipe:
     named = draw(st.dictionaries(st.text().filter(lambda name: name != "task"), settings, max_size=3))
     steps = tuple(draw(some_choices(kind)) for kind in draw(chains))
     backends = draw(st.lists(st.text(min_size=1), min_size=1, max_size=2, unique=True))
-    measure = Measure(tuple(backends), draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(3, 99)))
+    threads = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=2, unique=True)))
+    watts = sorted(draw(st.lists(st.floats(1, 99), min_size=3, max_size=3, unique=True)))
+    ranged = {"watts_per_core": watts[1], "watts_per_core_range": (watts[0], watts[2])} if draw(st.booleans()) else {}
+    counts = draw(st.integers(1, 9)), draw(st.integers(3, 99))
+    measure = Measure(tuple(backends), threads, *counts, **ranged, price_per_hour=draw(st.none() | st.floats(0, 9)))
     losses = [draw(st.none() | st.floats(0, 1)) for _ in range(2)]
     limits = Limits(*losses, size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
     source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
     name, seed = draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), draw(st.integers(0, 99))
     card = draw(st.just("") | st.text(min_size=1).filter(lambda text: text.strip()))
-    return Recipe(name, source, steps, measure, limits, seed, card)
+    return Recipe(name, source, steps, measure, limits, seed, card, Decision(draw(st.booleans())))
 
 
 @given(recipes())
@@ -154,6 +159,14 @@ repetitions = 0
         (PRUNE.replace("0.5", str([i / 100 for i in range(5, 60)])), "step", "55 candidates"),
         ("[measure]\nbackends = []\n", "measure.backends", "expected a list"),
         ('[measure]\nbackends = ["a", "a"]\n', "measure.backends", "twice"),
+        ("[measure]\nthreads = []\n", "measure.threads", "an empty list"),
+        ("[measure]\nthreads = [1, 0]\n", "measure.threads[1]", "from 1 to 1024"),
+        ("[measure]\nthreads = [2, 2]\n", "measure.threads", "twice"),
+        ("[measure]\nwatts_per_core = 9\nwatts_per_core_range = [1, 2]\n", "measure.watts_per_core_range", "between"),
+        ("[measure]\nwatts_per_core_range = [1, 2]\n", "measure.watts_per_core_range", "state both"),
+        ("[measure]\nprice_per_hour = -1\n", "measure.price_per_hour", "from 0"),
+        ("[decision]\nrecalibrate = 1\n", "decision.recalibrate", "expected true or false"),
+        ("[decision]\nrecalibrat = true\n", "decision.recalibrat", "did you mean"),
         ("[limits]\nauc_loss = 7\n", "limits.auc_loss", "from 0 to 1"),
         ('[limits]\nauc_loss = "none"\n', "limits.auc_loss", "expected a number"),
         ("[limits]\nacu_loss = 0.1\n", "limits.acu_loss", 'did you mean "auc_loss"'),
@@ -192,6 +205,12 @@ def test_candidates_that_differ_have_names_that_differ() -> None:
 def test_every_step_can_be_described() -> None:
     for step in (PruneChannelsStep(0.5, scope="network"), PruneWeightsStep(0.4), RecoverStep(3), QuantizeStep("bf16")):
         assert describe(step)
+
+
+def test_threads_are_a_number_or_several() -> None:
+    assert parse_recipe(HEAD + "[measure]\nthreads = 2\n").measure.threads == (2,)
+    assert parse_recipe(HEAD + "[measure]\nthreads = [1, 2]\n").measure.threads == (1, 2)
+    assert parse_recipe(HEAD).measure.threads == (1,)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
