@@ -70,7 +70,7 @@ class Sealed:
     probability: Probability | None = None
 
 
-Split = Literal["validation", "test"]
+Part = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Task(Protocol):
         another host can repeat the parity check. They should compress well."""
         ...
 
-    def show(self, split: Split, indices: Sequence[int]) -> Sequence[CaseView]:
+    def show(self, part: Part, indices: Sequence[int]) -> Sequence[CaseView]:
         """Views of the cases at these places of `choosing` or `reporting`."""
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import lightgbm
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.model import Model, trees_model
-from core.task import HeldOut, Sealed
+from core.task import Alerts, CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors, TensorSpec
 from core.training import Fit, Schedule, fit
 from core.trees.ensemble import Ensemble
@@ -55,7 +55,7 @@ def small_network() -> nn.Module:
     )
 
 
-def images(count: int, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def images(count: int, seed: int | list[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Noise [count, 1, SIDE, SIDE]; the positive ones have a faint bright square somewhere."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, count)
@@ -127,6 +127,14 @@ class SquaresTask:
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs["logit"][:, 0].astype(np.float64)
 
+    def probes(self, count: int, seed: int) -> Tensors:
+        return {"image": images(count, [seed, 4])[0]}
+
+    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+        self.asked.append(f"shown {part}")
+        inputs, _ = images(self.cases, 2 if part == "validation" else 3)
+        return [CaseView({"place": str(index)}, np.rint(inputs[index, 0] * 255).astype(np.uint8)) for index in indices]
+
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
         ranked = np.sort(scores)
         accuracies = [((scores >= threshold) == (labels == 1)).mean() for threshold in ranked]
@@ -135,10 +143,14 @@ class SquaresTask:
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         inputs, labels = images(self.cases, seed)
-        return HeldOut(tuple(f"{prefix}{index}" for index in range(self.cases)), {"image": inputs}, labels)
+        sites = np.where(np.arange(self.cases) % 3 == 0, "north", "south")
+        ids = tuple(f"{prefix}{index}" for index in range(self.cases))
+        return HeldOut(ids, {"image": inputs}, labels, {"site": sites})
 
 
-def rows(count: int, seed: int, *, features: int = 6) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def rows(
+    count: int, seed: int | list[int], *, features: int = 6
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Rows [count, features] with missing values and ties; a quarter is positive, as four of the features say."""
     generator = np.random.default_rng(seed)
     found = generator.normal(size=(count, features)).astype(np.float32)
@@ -186,10 +198,21 @@ class TreesTask:
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs["score"][:, 0].astype(np.float64)
 
+    def probes(self, count: int, seed: int) -> Tensors:
+        return {"features": rows(count, [seed, 4])[0]}
+
+    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+        inputs, _ = rows(self.cases, 2 if part == "validation" else 3)
+        return [CaseView({f"f{column}": f"{value:g}" for column, value in enumerate(inputs[i])}) for i in indices]
+
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
         threshold = float(np.quantile(scores, 1 - labels.mean()))
         return Sealed("rows", ("no", "yes"), {"decision.json": f"{threshold}".encode()}, "made up"), threshold
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         inputs, labels = rows(self.cases, seed)
-        return HeldOut(tuple(f"{prefix}{index}" for index in range(self.cases)), {"features": inputs}, labels)
+        ids, cards = tuple(f"{prefix}{index}" for index in range(self.cases)), np.arange(self.cases) // 4
+        days = np.arange(self.cases) * 5 // self.cases
+        alerts = Alerts(days, np.ones(self.cases, bool), per_day=20)
+        bands = np.where(inputs[:, 0] > 0, "high", "low")
+        return HeldOut(ids, {"features": inputs}, labels, {"first feature": bands}, cards, alerts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,22 @@ from apps.fraud.settings import encode
 from apps.fraud.train import Batches
 from apps.fraud.trained import Trained, read_trained
 from core.errors import UsageError
-from core.task import HeldOut, Probability, Sealed
+from core.task import Alerts, CaseView, HeldOut, Probability, Sealed
+from core.task import Part as HeldOutPart
 from core.tensors import Tensors
 from core.trees.ensemble import INPUT, OUTPUT
 
 LABELS = ("legitimate", "fraud")
 CALIBRATION_BATCH = 256
+
+BANDS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "amount": ("amount", (10, 50, 100, 200)),
+    "Amount": ("amount", (10, 50, 100, 200)),
+    "hour": ("hour", (7, 13, 19)),
+    "customer_count_30d": ("customer's transactions in 30 days", (10, 40, 80)),
+    "terminal_count_30d_delayed": ("terminal's transactions in 30 days, delayed", (1, 10, 40)),
+}
+"""Feature -> the subgroups' name and the lower edges of their bands, but for the first band's."""
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,16 +66,51 @@ class FraudTask:
             yield {INPUT: features[order[start : start + CALIBRATION_BATCH]]}
 
     def choosing(self) -> HeldOut:
-        return _held_out(self.parts.validation)
+        return self._held_out(self.parts.validation)
 
     def calibrating(self) -> HeldOut:
         return self.choosing()
 
     def reporting(self) -> HeldOut:
-        return _held_out(self.parts.test)
+        return self._held_out(self.parts.test)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs[OUTPUT][:, 0].astype(np.float64)
+
+    def probes(self, count: int, seed: int) -> Tensors:
+        """Each column's values drawn from its own training values, half of them from those of frauds: rows that nobody
+        has had."""
+        train, generator = self.parts.train, np.random.default_rng(seed)
+        frauds = train.features[train.labels == 1]
+        half = count // 2 if len(frauds) else 0
+        columns = [
+            np.concatenate([generator.choice(frauds[:, column], half), generator.choice(values, count - half)])
+            for column, values in enumerate(train.features.T)
+        ]
+        return {INPUT: np.ascontiguousarray(np.stack(columns, axis=1))}
+
+    def show(self, part: HeldOutPart, indices: Sequence[int]) -> list[CaseView]:
+        shown = self.parts.validation if part == "validation" else self.parts.test
+        names = self.trained.schema.names
+        return [
+            CaseView({name: f"{value:.6g}" for name, value in zip(names, shown.features[index], strict=True)})
+            for index in indices
+        ]
+
+    def _held_out(self, part: Part) -> HeldOut:
+        """ids: the place in the data, because what a transaction is called is nobody's business."""
+        names = self.trained.schema.names
+        groups = {
+            BANDS[name][0]: _bands(part.features[:, column], BANDS[name][1])
+            for column, name in enumerate(names)
+            if name in BANDS
+        }
+        ids, inputs = tuple(f"transaction {row}" for row in part.rows), {INPUT: part.features}
+        if self.parts.source == "given":  # such data names no cards
+            return HeldOut(ids, inputs, part.labels, groups)
+        # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
+        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_a_day)))
+        return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
         training = self.trained.training
@@ -73,9 +119,13 @@ class FraudTask:
         return Sealed("fraud", LABELS, files, training.source, rule.probabilities), raw_threshold(rule)
 
 
-def _held_out(part: Part) -> HeldOut:
-    """ids: the place in the data, because what a transaction is called is nobody's business."""
-    return HeldOut(tuple(f"transaction {row}" for row in part.rows), {INPUT: part.features}, part.labels)
+def _bands(values: npt.NDArray[np.float32], edges: tuple[float, ...]) -> npt.NDArray[np.str_]:
+    """The band of each value [N] as text."""
+    texts = [f"below {edges[0]:g}"]
+    texts += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    texts += [f"{edges[-1]:g} and more", "(missing)"]
+    place = np.searchsorted(np.array(edges), values, side="right")
+    return np.array(texts)[np.where(np.isnan(values), len(texts) - 1, place)]
 
 
 def open_task(settings: Mapping[str, Any]) -> FraudTask:

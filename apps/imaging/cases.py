@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,15 @@ from core.errors import DataError
 class Cases:
     """Grey images with their truth.
 
-    images: uint8 [N, H, W]; labels: int64 [N], 1 is the positive class; ids and patients: one text each per image.
+    images: uint8 [N, H, W]; labels: int64 [N], 1 is the positive class; ids and patients: one text each per image;
+    groups: what else the data says of each image, column -> str [N], for results by subgroup.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     ids: tuple[str, ...]
     patients: tuple[str, ...]
+    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,6 +40,7 @@ class Cases:
             self.labels[where],
             tuple(self.ids[i] for i in where),
             tuple(self.patients[i] for i in where),
+            {column: values[where] for column, values in self.groups.items()},
         )
 
 
@@ -64,6 +67,16 @@ def parse_patient(file_name: str) -> str:
             f"{file_name}: no patient in the file name; expected person<N>_..., IM-<N>-... or NORMAL2-IM-<N>-..."
         )
     return found.group(1)
+
+
+def parse_finding(file_name: str) -> str:
+    """What the Kermany x-rays' file names say of the pneumonia: "bacteria", "virus", or "normal" for none.
+
+    >>> parse_finding("person1000_bacteria_2931.jpeg")
+    'bacteria'
+    """
+    found = re.match(r"person\d+_(bacteria|virus)_", file_name)
+    return found.group(1) if found else "normal"
 
 
 def split_by_patient(cases: Cases, fraction: float, seed: int) -> tuple[Cases, Cases]:
@@ -110,7 +123,8 @@ def _kermany_cases(files: list[tuple[str, bytes]], side: int) -> Cases:
     names = tuple(name.rsplit("/", 1)[1] for name, _ in files)
     labels = np.array([int("/PNEUMONIA/" in f"/{name}") for name, _ in files], dtype=np.int64)
     images = np.stack([_decode_grey(content, side) for _, content in files])
-    return Cases(images, labels, names, tuple(parse_patient(name) for name in names))
+    groups = {"finding": np.array([parse_finding(name) for name in names])}
+    return Cases(images, labels, names, tuple(parse_patient(name) for name in names), groups)
 
 
 def read_medmnist(path: Path, *, seed: int = 0, side: int = 28) -> Split:
@@ -131,7 +145,8 @@ def read_medmnist(path: Path, *, seed: int = 0, side: int = 28) -> Split:
 
 
 def read_labelled_folder(path: Path, *, seed: int = 0, side: int = 224) -> Split:
-    """A folder of one's own images with a labels.csv: path, label (0 or 1), patient, split (train, validation, test).
+    """A folder of one's own images with a labels.csv: path, label (0 or 1), patient, split (train, validation, test),
+    and any further columns (site, device, sex ...), by which results are told apart.
 
     Every format that `imaging classify` reads is read here by the same code.
     """

@@ -18,6 +18,8 @@ LABELS = "labels.csv"
 _COLUMNS = ("path", "label", "patient", "split")
 _SPLITS = ("train", "validation", "test")
 _SHOWN = 20
+UNKNOWN = "(unknown)"
+"""The group of cases for which a further column says nothing."""
 
 
 @dataclass(frozen=True)
@@ -26,37 +28,49 @@ class _Row:
     label: int
     patient: str
     split: str
+    groups: tuple[str, ...]
+    """Values of the further columns, in the file's order."""
 
 
 def read_labelled(path: Path, side: int) -> Split:
     """The images that `labels.csv` in the folder `path` lists, each frame a case with the label of its file.
 
-    Columns: path (relative to the folder), label (0 or 1), patient, split (train, validation or test). Raises
-    DataError, with every fault of the list at once: a missing column, a label or split of another name, a file listed
-    twice, a patient in two splits, a split without both labels, a file that cannot be read as an image.
+    Columns: path (relative to the folder), label (0 or 1), patient, split (train, validation or test); further ones
+    become the cases' groups. Raises DataError, with every fault of the list at once: a missing column, a label or
+    split of another name, a file listed twice, a patient in two splits, a split without both labels, a file that
+    cannot be read as an image.
     """
-    rows = _read_rows(path / LABELS)
+    rows, columns = _read_rows(path / LABELS)
     faults: list[str] = []
-    parts = {name: _read_cases(path, [row for row in rows if row.split == name], side, faults) for name in _SPLITS}
+    parts = {
+        name: _read_cases(path, [row for row in rows if row.split == name], columns, side, faults) for name in _SPLITS
+    }
     _fail(path / LABELS, faults)
     return Split(parts["train"], parts["validation"], parts["test"])
 
 
-def _read_rows(path: Path) -> list[_Row]:
+def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
+    """The rows and the names of the further columns."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             found = reader.fieldnames or ()
             if missing := [name for name in _COLUMNS if name not in found]:
                 raise DataError(f"{path}: columns missing: {', '.join(missing)}; expected {', '.join(_COLUMNS)}")
-            records = [{name: (record[name] or "").strip() for name in _COLUMNS} for record in reader]
+            further = tuple(name for name in found if name and name not in _COLUMNS)
+            if len(set(further)) < len(further):
+                raise DataError(f"{path}: two columns have one name: {', '.join(further)}")
+            records = [{name: (record[name] or "").strip() for name in (*_COLUMNS, *further)} for record in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
     faults = [fault for number, record in enumerate(records, start=2) for fault in _check_record(number, record)]
     _fail(path, faults)
-    rows = [_Row(r["path"], int(r["label"]), r["patient"], r["split"]) for r in records]
+    rows = [
+        _Row(r["path"], int(r["label"]), r["patient"], r["split"], tuple(r[name] or UNKNOWN for name in further))
+        for r in records
+    ]
     _fail(path, _check_rows(rows))
-    return rows
+    return rows, further
 
 
 def _check_record(line: int, record: dict[str, str]) -> list[str]:
@@ -88,8 +102,8 @@ def _check_rows(rows: list[_Row]) -> list[str]:
     return faults
 
 
-def _read_cases(folder: Path, rows: list[_Row], side: int, faults: list[str]) -> Cases:
-    images, labels, ids, patients = [], [], [], []
+def _read_cases(folder: Path, rows: list[_Row], columns: tuple[str, ...], side: int, faults: list[str]) -> Cases:
+    images, labels, ids, patients, groups = [], [], [], [], []
     for row in rows:
         for frame in read_frames(Item(row.path, folder / row.path), Preprocess(side=side)):
             if isinstance(frame, Rejected):
@@ -99,8 +113,10 @@ def _read_cases(folder: Path, rows: list[_Row], side: int, faults: list[str]) ->
             labels.append(row.label)
             ids.append(f"{row.path}#{frame.id.frame}" if frame.id.frame else row.path)
             patients.append(row.patient)
+            groups.append(row.groups)
     stacked = np.stack(images) if images else np.empty((0, side, side), dtype=np.uint8)
-    return Cases(stacked, np.array(labels, dtype=np.int64), tuple(ids), tuple(patients))
+    named = {name: np.array([values[index] for values in groups]) for index, name in enumerate(columns)}
+    return Cases(stacked, np.array(labels, dtype=np.int64), tuple(ids), tuple(patients), named)
 
 
 def _fail(path: Path, faults: list[str]) -> None:

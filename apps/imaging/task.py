@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +15,17 @@ from torch import Tensor
 
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import READERS, Cases, Split
+from apps.imaging.radiographs import LEVELS, synthetic_cases
 from apps.imaging.settings import encode
 from apps.imaging.train import Epoch, calibration_views
 from apps.imaging.trained import Trained, read_trained
 from core.datasets import local_copy
 from core.errors import DataError, UsageError
-from core.task import HeldOut, Sealed
+from core.task import CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors
+
+PROBE_BLOCKS = 16
+"""Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
 
 Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
 
@@ -73,6 +77,25 @@ class ImagingTask:
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs["logit"][:, 0].astype(np.float64)
 
+    def probes(self, count: int, seed: int) -> Tensors:
+        """Drawn radiographs in coarse blocks, some upside down, some as negatives: a network says yes to some of such
+        images and no to others."""
+        side, generator = self.trained.description.side, np.random.default_rng(seed)
+        coarse = min(side, PROBE_BLOCKS)
+        place = np.arange(side) * coarse // side
+        images = np.stack([case.pixels for case in synthetic_cases(count, seed, side=coarse)]).astype(np.uint32)
+        turned, negative = generator.integers(0, 2, (2, count)).astype(bool)
+        images[turned] = images[turned, ::-1]
+        images[negative] = LEVELS - 1 - images[negative]
+        return _inputs((images[:, place][:, :, place] * 255 // (LEVELS - 1)).astype(np.uint8))
+
+    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+        cases = self.split.validation if part == "validation" else self.split.test
+        return [
+            CaseView({column: str(values[index]) for column, values in cases.groups.items()}, cases.images[index])
+            for index in indices
+        ]
+
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
         decision = fit_decision(scores, labels, self.trained.decision.prevalence)
         files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
@@ -86,7 +109,8 @@ def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:
 
 
 def _held_out(cases: Cases) -> HeldOut:
-    return HeldOut(cases.ids, _inputs(cases.images), cases.labels)
+    _, patients = np.unique(cases.patients, return_inverse=True)
+    return HeldOut(cases.ids, _inputs(cases.images), cases.labels, cases.groups, patients.astype(np.int64))
 
 
 def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
