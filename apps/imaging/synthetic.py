@@ -40,7 +40,7 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (
 )
 """Image after image takes the next one."""
 
-COLUMNS = ("path", "label", "patient", "split")
+COLUMNS = ("path", "label", "patient", "split", "modality")
 BITS = 12
 Pixels = npt.NDArray[np.uint16]
 
@@ -56,8 +56,9 @@ def write_synthetic(
 ) -> Path:
     """Write `count` radiographs of `side` x `side` pixels and their `labels.csv`; returns the path of the latter.
 
-    Its columns are path (relative, with '/'), label (0 or 1), patient and split (train, validation, test). The same
-    arguments give the same bytes. One image is in memory at a time; `on_case` hears (images written, images in all).
+    Its columns are path (relative, with '/'), label (0 or 1), patient, split (train, validation, test) and modality
+    (DX or CR: a group by which results are told apart). The same arguments give the same bytes. One image is in memory
+    at a time; `on_case` hears (images written, images in all).
     Raises OutputError when the files cannot be written.
     """
     labels = directory / "labels.csv"
@@ -70,8 +71,9 @@ def write_synthetic(
                 relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
                 path = directory / relative
                 path.parent.mkdir(parents=True, exist_ok=True)
-                render_dicom(case, seed).save_as(path, enforce_file_format=True)
-                rows.writerow((relative, case.label, case.patient, case.split))
+                file = render_dicom(case, seed)
+                file.save_as(path, enforce_file_format=True)
+                rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
                 on_case(case.index + 1, count)
     except OSError as error:
         raise OutputError(f"{directory}: cannot be written ({error.strerror}); free space or choose another") from error

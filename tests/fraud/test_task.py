@@ -119,7 +119,22 @@ def test_what_the_task_lends(cards: Path, parts: Parts, tmp_path: Path, monkeypa
     rows = {row.tobytes() for row in parts.train.features}
     assert all(row.tobytes() in rows for batch in batches for row in batch)
 
+    probes = task.probes(64, seed=1)["features"]
+    assert np.array_equal(probes, task.probes(64, seed=1)["features"], equal_nan=True)
+    assert not rows & {row.tobytes() for row in probes}, "a probe is somebody's transaction"
+    for drawn, trained in zip(probes.T, parts.train.features.T, strict=True):
+        assert np.isin(np.nan_to_num(drawn), np.nan_to_num(trained)).all()
+
     choosing, reporting = task.choosing(), task.reporting()
+    assert np.array_equal(choosing.clusters, parts.validation.customers)
+    assert choosing.alerts is not None
+    assert choosing.alerts.per_day == 8
+    assert np.array_equal(choosing.alerts.days, parts.validation.days)
+    amounts, bands = parts.validation.features[:, models.COLUMNS.index("amount")], choosing.groups["amount"]
+    assert np.array_equal(bands == "10 to 50", (amounts >= 10) & (amounts < 50))
+    assert np.array_equal(bands == "below 10", amounts < 10)
+    (view,) = task.show("test", [3])
+    assert view.columns["amount"] == f"{parts.test.features[3, models.COLUMNS.index('amount')]:.6g}"
     assert not set(choosing.ids) & set(reporting.ids)
     scores = margins(task.trained.model, parts.validation.features)
     np.testing.assert_allclose(task.scores({"score": scores[:, None]}), scores)

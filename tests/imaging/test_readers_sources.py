@@ -140,6 +140,19 @@ def test_labelled_folder(tmp_path: Path) -> None:
     assert split.test.images[:, 3, 3].tolist() == [160, 200, 7]
 
 
+def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
+    folder = _labelled(tmp_path, LABELS)
+    lists = {name: [row[at] for row in LABELS] for at, name in enumerate(("path", "label", "patient", "split"))}
+    _write(folder / "labels.csv", {**lists, "site": ["north", "north", "south", "", "north", "south"]})
+    split = read_labelled(folder, 16)
+    assert split.validation.groups["site"].tolist() == ["south", "(unknown)"]
+    assert split.test.groups["site"].tolist() == ["north", "south", "south"]  # both pages of f.tif
+    assert split.test.take(np.array([False, False, True])).groups["site"].tolist() == ["south"]
+    (folder / "labels.csv").write_text("path,label,patient,split,site,site\na.png,0,p,train,x,y\n")
+    with pytest.raises(DataError, match="two columns have one name: site, site"):
+        read_labelled(folder, 16)
+
+
 @pytest.mark.parametrize(
     ("line", "row", "message"),
     [

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apps.imaging.task import open_task, read_split
+from apps.imaging.cases import Cases, Split
+from apps.imaging.network import build
+from apps.imaging.settings import Decision, Preprocess
+from apps.imaging.task import ImagingTask, open_task, read_split
+from apps.imaging.trained import Description, Trained
 from core.errors import DataError, UsageError
 
 SOURCE = {"network": "nowhere", "data": "nothing", "reader": "folder"}
@@ -51,3 +55,44 @@ def test_a_damaged_data_set_is_told_in_words(tmp_path: Path) -> None:
             archive.writestr(f"chest_xray/{part}.jpeg", b"not a JPEG")
     with pytest.raises(DataError, match="cannot be read as kermany"):
         read_split(str(path), "kermany", side=28, seed=0)
+
+
+def test_probes_are_of_nobody_the_same_each_time_and_small(tmp_path: Path) -> None:
+    task = ImagingTask(_trained(side=96), _split(side=96))
+    probes = task.probes(32, seed=0)["image"]
+    assert probes.shape == (32, 1, 96, 96)
+    assert probes.dtype == np.float32
+    assert np.array_equal(probes, task.probes(32, seed=0)["image"])
+    assert not np.array_equal(probes, task.probes(32, seed=1)["image"])
+    assert 0 <= probes.min() < 0.1
+    assert 0.9 < probes.max() <= 1
+    assert np.array_equal(probes[:, :, :6, :6], np.broadcast_to(probes[:, :, :1, :1], (32, 1, 6, 6))), "no block"
+    np.savez_compressed(tmp_path / "probes.npz", image=probes)
+    assert (tmp_path / "probes.npz").stat().st_size < 60_000
+
+
+def test_cases_carry_patients_groups_and_views() -> None:
+    task = ImagingTask(_trained(side=28), _split(side=28))
+    held_out = task.choosing()
+    assert held_out.clusters is not None
+    assert held_out.clusters.tolist() == [0, 0, 1, 2]
+    assert held_out.groups["site"].tolist() == ["north", "south", "south", "north"]
+    first, last = task.show("test", [1, 3])
+    assert (first.columns, last.columns) == ({"site": "south"}, {"site": "north"})
+    assert np.array_equal(first.image, task.split.test.images[1])
+
+
+def _split(side: int) -> Split:
+    images = np.random.default_rng(0).integers(0, 256, (4, side, side), dtype=np.uint8)
+    groups = {"site": np.array(["north", "south", "south", "north"])}
+    cases = Cases(images, np.array([0, 1, 1, 0]), ("a", "b", "c", "d"), ("p", "p", "q", "r"), groups)
+    return Split(cases, cases, cases)
+
+
+def _trained(side: int) -> Trained:
+    name = "resnet18-small-images"
+    description = Description(
+        network=name, side=side, mean=0.5, std=0.2, labels=("normal", "sick"), source="made up for tests"
+    )
+    decision = Decision(slope=1.0, intercept=0.0, threshold=0.5)
+    return Trained(build(name, mean=0.5, std=0.2), description, Preprocess(side=side), decision)
