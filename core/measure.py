@@ -1,5 +1,11 @@
-"""Runs sessions and returns raw samples. Nothing is judged, averaged or pinned here: whoever measures chooses threads
-and device when opening a session and states them as Conditions; statistics come later (core.evidence)."""
+"""Runs sessions and returns raw samples. Nothing is judged or averaged here: whoever measures chooses threads and
+device when opening a session and states them as Conditions; statistics come later (core.evidence).
+
+The method: sessions are opened and warmed by untimed runs while they see all cores. For timing, all threads of the
+process are held to as many cores as the session has threads (core.pinning), and one more untimed run brings its weights
+back into their caches. Times are wall time (time.perf_counter_ns) around Session.run, so that checking the input and
+taking the output are in them. The notes of a measurement say what was done.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +24,7 @@ import numpy.typing as npt
 
 from core.backends.base import Backend, Session
 from core.errors import BackendError, FeatherweightError, UsageError
+from core.pinning import describe_cores, pinned
 from core.processes import run_module
 from core.program import Precision, Program
 from core.tensors import Tensors, TensorSpec, check_tensors
@@ -53,6 +60,7 @@ class Throughput:
     elapsed_s: float
     batch: int
     conditions: Conditions
+    notes: tuple[str, ...] = ()
 
     @property
     def cases_per_s(self) -> float:
@@ -96,10 +104,10 @@ def measure_latency(
     """
     size = _common_batch(session, batches)
     _require(repetitions > 0, f"repetitions: found {repetitions}, expected at least 1")
-    for run in range(warmup):
-        session.run(batches[run % len(batches)])
-    samples = [_timed_ms(session, batches[run % len(batches)]) for run in range(repetitions)]
-    return Latency(np.array(samples), size, conditions, (f"{warmup} untimed runs first",))
+    _warm(session, batches, warmup)
+    samples: list[float] = []
+    cores = _take_turn(session, batches, samples, repetitions, conditions.threads)
+    return Latency(np.array(samples), size, conditions, (f"{warmup} untimed runs first", describe_cores(cores)))
 
 
 def measure_interleaved(
@@ -115,9 +123,10 @@ def measure_interleaved(
 ) -> dict[str, Latency]:
     """Time several sessions in turn, so that what else the host does hits all alike.
 
-    Each round goes through the sessions in a random order drawn from `seed`. A session's turn is one untimed run, which
-    brings its weights back into the caches that the others filled, and then `block` timed ones; the last turn may be
-    shorter, so that each session has `repetitions` samples. on_step(done, total) is called after each turn.
+    Each round goes through the sessions in a random order drawn from `seed`. A session's turn, held to as many cores as
+    it has threads, is one untimed run, which brings its weights back into the caches that the others filled, and then
+    `block` timed ones; the last turn may be shorter, so that each session has `repetitions` samples. on_step(done,
+    total) is called after each turn.
 
     Raises UsageError for nothing to run, and what Session.run raises.
     """
@@ -126,27 +135,40 @@ def measure_interleaved(
     _require(repetitions > 0 and block > 0, f"repetitions {repetitions} and block {block} must be at least 1")
     sizes = {name: _common_batch(session, batches) for name, session in sessions.items()}
     for session in sessions.values():
-        for run in range(warmup):
-            session.run(batches[run % len(batches)])
+        _warm(session, batches, warmup)
     names, generator = list(sessions), np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
+    cores: dict[str, tuple[int, ...]] = {}
     turns, total = 0, -(-repetitions // block) * len(names)
     while turns < total:
         for index in generator.permutation(len(names)):
             name = names[index]
-            _take_turn(sessions[name], batches, samples[name], min(block, repetitions - len(samples[name])))
+            runs = min(block, repetitions - len(samples[name]))
+            cores[name] = _take_turn(sessions[name], batches, samples[name], runs, conditions[name].threads)
             turns += 1
             if on_step:
                 on_step(turns, total)
     others = f"interleaved with {len(names) - 1} other sessions in random order, seed {seed}"
     note = f"{warmup} untimed runs first, then 1 before each {block}; {others}"
-    return {name: Latency(np.array(samples[name]), sizes[name], conditions[name], (note,)) for name in names}
+    return {
+        name: Latency(np.array(samples[name]), sizes[name], conditions[name], (note, describe_cores(cores[name])))
+        for name in names
+    }
 
 
-def _take_turn(session: Session, batches: Sequence[Tensors], samples: list[float], runs: int) -> None:
-    session.run(batches[len(samples) % len(batches)])
-    for _ in range(runs):
-        samples.append(_timed_ms(session, batches[len(samples) % len(batches)]))
+def _warm(session: Session, batches: Sequence[Tensors], runs: int) -> None:
+    for run in range(runs):
+        session.run(batches[run % len(batches)])
+
+
+def _take_turn(
+    session: Session, batches: Sequence[Tensors], samples: list[float], runs: int, threads: int
+) -> tuple[int, ...]:
+    with pinned(threads) as cores:
+        session.run(batches[len(samples) % len(batches)])
+        for _ in range(runs):
+            samples.append(_timed_ms(session, batches[len(samples) % len(batches)]))
+    return cores
 
 
 def measure_throughput(
@@ -154,15 +176,16 @@ def measure_throughput(
 ) -> Throughput:
     """Run one batch after another until `seconds` have gone by; the last run is finished and counted."""
     size = _common_batch(session, batches)
-    for run in range(warmup):
-        session.run(batches[run % len(batches)])
-    runs, start = 0, time.perf_counter()
-    elapsed = 0.0
-    while elapsed < seconds or not runs:
-        session.run(batches[runs % len(batches)])
-        runs += 1
-        elapsed = time.perf_counter() - start
-    return Throughput(runs * size, elapsed, size, conditions)
+    _warm(session, batches, warmup)
+    with pinned(conditions.threads) as cores:
+        runs, start = 0, time.perf_counter()
+        elapsed = 0.0
+        while elapsed < seconds or not runs:
+            session.run(batches[runs % len(batches)])
+            runs += 1
+            elapsed = time.perf_counter() - start
+    notes = (f"{warmup} untimed runs first", describe_cores(cores))
+    return Throughput(runs * size, elapsed, size, conditions, notes)
 
 
 def measure_peak_memory(

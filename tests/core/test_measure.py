@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -101,6 +103,31 @@ def test_throughput_counts_cases():
     assert found.cases % 8 == 0
     assert found.elapsed_s >= 0.05
     assert found.cases_per_s <= 8 / 0.005
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot hold threads to cores")
+def test_sessions_are_warmed_on_all_cores_and_timed_on_as_many_as_they_have_threads():
+    class Looking(SleepingSession):
+        def run(self, tensors: Tensors) -> Tensors:
+            seen.append(len(os.sched_getaffinity(0)))
+            return super().run(tensors)
+
+    every, seen = len(os.sched_getaffinity(0)), list[int]()
+    held = [every] * 2 + [1] * 4
+    latency = measure_latency(Looking(), batches(), conditions=HERE, warmup=2, repetitions=3)
+    assert seen == held
+    seen.clear()
+    many = replace(HERE, threads=1000)
+    conditions = {"one": HERE, "many": many}
+    found = measure_interleaved(
+        dict.fromkeys(conditions, Looking()), batches(), conditions=conditions, warmup=2, repetitions=3
+    )
+    assert sorted(seen) == sorted(held + [every] * 6)
+    throughput = measure_throughput(Looking(), batches(), conditions=HERE, seconds=0)
+    assert seen[-4:] == [every] * 3 + [1]
+    assert len(os.sched_getaffinity(0)) == every
+    for notes in (latency.notes, found["one"].notes, throughput.notes):
+        assert any(note.startswith("all threads held to the core ") for note in notes)
 
 
 def test_nothing_to_run_and_mixed_batches_are_refused():
