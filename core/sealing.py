@@ -18,10 +18,12 @@ from core.check_artifact import check_artifact
 from core.errors import OutputError
 from core.evidence import resampling, statistics
 from core.evidence.card import render_figures
+from core.evidence.change_record import render_change_record
+from core.evidence.document import encode_evidence
 from core.evidence.judge import all_passed, warnings
 from core.evidence.measured import Measured
 from core.evidence.render import render_html
-from core.evidence.report import CandidateRecord, Comparison, Evidence, encode_evidence, summarize_latency
+from core.evidence.report import CandidateRecord, Comparison, Evidence, summarize_latency
 from core.recipe import Candidate, Recipe, render_recipe
 from core.trial import BATCH, Bench, Made, Trial
 
@@ -88,7 +90,10 @@ def make_contents(
 ) -> Contents:
     """What is sealed: the chosen program alone, the app's files for it, the evidence and the recipe."""
     deciding = evidence.deciding
-    documents = {"recipe.toml": render_recipe(bench.recipe).encode()}
+    documents = {
+        "recipe.toml": render_recipe(bench.recipe).encode(),
+        "CHANGE_RECORD.md": render_change_record(evidence).encode(),
+    }
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [*warnings(deciding.baseline, deciding.candidate)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from core.evidence import statistics as s
 from core.evidence.measured import Measured
-from core.evidence.report import Comparison, Evidence, compute_figures, summarize_latency
+from core.evidence.pages import joules_text
+from core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
+from core.evidence.words import PROVENANCES, parity_sentence
 
 
 def render_figures(evidence: Evidence) -> str:
@@ -16,8 +18,10 @@ def render_figures(evidence: Evidence) -> str:
     lines += [
         "",
         *_costs(part),
+        *_beyond(evidence, part),
         "",
-        "`evidence.html` in this folder has the curves, the flipped decisions and the method.",
+        "`evidence.html` in this folder has the curves, the flipped decisions and the method; `CHANGE_RECORD.md` tells "
+        "what changed, how it was checked and what that means.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -30,14 +34,11 @@ def _cases(part: Comparison) -> str:
 
 
 def _metrics(evidence: Evidence, part: Comparison) -> list[str]:
-    figures = [
-        compute_figures(one.predictions, samples=evidence.bootstrap_samples, seed=evidence.seed)
-        for one in (part.candidate, part.baseline)
-    ]
+    found = compared(evidence, part)
     rows = [
-        f"| {name.replace('_', ' ')} | {_interval(figures[0][name])} | {_interval(figures[1][name])} |"
-        for name in figures[0]
-        if figures[0][name] is not None
+        f"| {name.replace('_', ' ')} | {_interval(figure)} | {_interval(found.baseline.metrics[name])} |"
+        for name, figure in found.candidate.metrics.items()
+        if figure is not None
     ]
     return ["| metric | this model | unpruned fp32 |", "|---|---|---|", *rows]
 
@@ -55,6 +56,24 @@ def _costs(part: Comparison) -> list[str]:
     return lines
 
 
+def _beyond(evidence: Evidence, part: Comparison) -> list[str]:
+    """Calibration, groups and parity, a line each where they are known."""
+    lines = []
+    reliability = compared(evidence, part).candidate.reliability
+    if reliability is not None and reliability.slope is not None and reliability.intercept is not None:
+        slope, intercept = reliability.slope, reliability.intercept
+        lines.append(f"- Calibration slope {_interval(slope)}, intercept {_interval(intercept)}; 1 and 0 are perfect.")
+    groups = subgroups(evidence, part)
+    if groups.rows:
+        worse = [f"{row.column} {row.value}" for row in groups.rows if row.status == "shown worse"]
+        lines.append(
+            f"- Groups: {len(groups.rows)} compared with the baseline, shown worse: {', '.join(worse) or 'none'}."
+        )
+    if evidence.parity is not None:
+        lines.append(f"- {parity_sentence(evidence.parity)}")
+    return lines
+
+
 def _cost(measured: Measured) -> str:
     parts = []
     if measured.latency is not None:
@@ -65,4 +84,9 @@ def _cost(measured: Measured) -> str:
         )
     if measured.size is not None:
         parts.append(f"{measured.size.bytes:,} bytes")
+    energy = measured.energy
+    if energy is not None and energy.joules is not None:
+        parts.append(f"{joules_text(energy.joules)} a case ({PROVENANCES[energy.provenance]})")
+    if measured.cost_per_million is not None:
+        parts.append(f"{measured.cost_per_million:,.4g} a million decisions, in the unit of the stated price")
     return ", ".join(parts)

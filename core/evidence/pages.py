@@ -17,7 +17,7 @@ def open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text)
+    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text, long=is_long)
     return environment
 
 
@@ -35,6 +35,13 @@ def ms_text(value: float) -> str:
     return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
 
 
+def joules_text(value: float) -> str:
+    for unit, size in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} nJ"
+
+
 def value_text(value: object) -> str:
     """A setting or fact of a step, as short text."""
     if isinstance(value, bool) or value is None:
@@ -50,3 +57,8 @@ def value_text(value: object) -> str:
         return text if len(text) <= 160 else f"{text[:150]} … ({len(value)} values)"
     item = getattr(value, "item", None)
     return value_text(item()) if callable(item) else str(value)
+
+
+def is_long(value: object) -> bool:
+    """Facts layer by layer, which a page folds away."""
+    return isinstance(value, Mapping) and len(value) > 6

@@ -2,100 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.evidence import charts
+from markupsafe import Markup
+
+from core.energy import Energy
+from core.evidence import charts, cost_charts
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.judge import Check, warnings
 from core.evidence.measured import Measured
-from core.evidence.pages import bytes_text, ms_text, open_templates
+from core.evidence.pages import bytes_text, joules_text, ms_text, open_templates
 from core.evidence.report import (
+    CandidateRecord,
     Comparison,
     Evidence,
     FlippedCase,
-    compute_differences,
-    compute_figures,
+    Step,
+    compared,
     flipped_cases,
+    subgroups,
     summarize_latency,
+)
+from core.evidence.subgroups import Subgroups
+from core.evidence.words import (
+    CHECK_NAMES,
+    METRIC_NAMES,
+    PROVENANCES,
+    headline,
+    limited_figure,
+    measured_part,
+    parity_sentence,
+    search_sentence,
 )
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-MOST_FLIPS = 200
-"""Rows of the list of flipped decisions; the JSON has them all."""
-
-METRIC_NAMES = {
-    "auc": "AUC (area under the ROC curve)",
-    "average_precision": "Average precision",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "brier_score": "Brier score (smaller is better)",
-    "calibration_error": "Expected calibration error (smaller is better)",
-}
-
-CHECK_NAMES = {
-    "auc_loss": "Loss of AUC",
-    "average_precision_loss": "Loss of average precision",
-    "sensitivity_loss": "Loss of sensitivity",
-    "specificity_loss": "Loss of specificity",
-    "flip_ratio_max": "Changed decisions",
-    "latency_ratio_min": "Times as fast",
-    "size_ratio_min": "Times smaller",
-}
+MOST_FLIPS = 100
+"""Rows of the list of changed decisions; evidence.json lists more."""
+MOST_CANDIDATES = 12
+"""With more, those that are neither chosen nor on the front are folded away."""
+_RARE = 0.1
+"""Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
 
 
 def render_html(evidence: Evidence) -> str:
     """One page without scripts or outside references; all texts escaped. Takes as long as its bootstraps."""
-    deciding = evidence.deciding
-    splits = [_split(evidence, part) for part in (evidence.test, evidence.validation) if part is not None]
+    deciding, timed = evidence.deciding, measured_part(evidence)
     return (
         open_templates()
         .get_template("evidence.html.j2")
         .render(
             evidence=evidence,
-            headline=_headline(evidence),
+            headline=headline(evidence),
             warnings=warnings(deciding.baseline, deciding.candidate),
-            tiles=_tiles(deciding),
-            deciding=deciding,
-            splits=splits,
-            performance=_performance(_measured_part(evidence)),
-            conditions=_conditions(_measured_part(evidence)),
+            tiles=_tiles(evidence, timed),
+            deciding=_split(evidence, deciding),
+            validation=_split(evidence, evidence.validation) if evidence.test is not None else None,
+            performance=_performance(timed),
+            energies=_energy_notes(timed),
+            conditions=_conditions(timed),
             pictures=_pictures(evidence),
+            forests=_forests(evidence),
+            sensitivities=_sensitivities(evidence.chosen.steps if evidence.chosen else ()),
+            parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
+            search=search_sentence(evidence.search) if evidence.search is not None else "",
+            candidates=_candidates(evidence.candidates),
             most_flips=MOST_FLIPS,
             check_names=CHECK_NAMES,
+            metric_names=METRIC_NAMES,
             chosen=evidence.chosen,
         )
     )
-
-
-@dataclass(frozen=True)
-class _Headline:
-    good: bool
-    text: str
-    detail: str
-
-
-def _headline(evidence: Evidence) -> _Headline:
-    parts = [part for part in (evidence.test, evidence.validation) if part is not None]
-    missed = [(part.split, check) for part in parts for check in part.checks if check.status != "passed"]
-    splits = " and on ".join(f"the {part.split} cases" for part in parts)
-    count = len(evidence.deciding.checks)
-    if not count:
-        return _Headline(False, "Not judged", "The recipe sets no limit, so nothing was decided; the figures follow.")
-    if not missed:
-        limits = "the limit" if count == 1 else f"all {count} limits"
-        return _Headline(True, "Passed", f"The candidate kept {limits} on {splits}.")
-    names = "; ".join(f"{_check_name(check)} ({split}: {check.status})" for split, check in missed)
-    forced = " It was sealed all the same, because that was asked for by force." if evidence.forced else ""
-    return _Headline(False, "Not passed", f"Limits not kept: {names}.{forced}")
-
-
-def _check_name(check: Check) -> str:
-    return CHECK_NAMES.get(check.name, check.name)
 
 
 @dataclass(frozen=True)
@@ -104,27 +83,36 @@ class _Tile:
     label: str
 
 
-def _tiles(part: Comparison) -> list[_Tile]:
-    before, after = part.baseline, part.candidate
+def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
+    part = evidence.deciding
+    before, after = timed.baseline, timed.candidate
     tiles = []
     if before.latency and after.latency:
         ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
-        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast (median, batch {after.latency.batch})"))
+        quick = ms_text(summarize_latency(after.latency).p50_ms)
+        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast: now {quick} at batch {after.latency.batch}"))
     if before.size and after.size:
-        tiles.append(
-            _Tile(f"{before.size.bytes / after.size.bytes:.3g}{TIMES}", f"smaller: now {bytes_text(after.size.bytes)}")
-        )
-    # The figure that the recipe limits; with frauds or other rare cases that is the average precision.
-    name, figure = "AUC", s.roc_auc
-    if any(check.name == "average_precision_loss" for check in part.checks):
-        name, figure = "average precision", r.average_precision
-    now = figure(after.predictions.scores, after.predictions.labels)
-    was = figure(before.predictions.scores, before.predictions.labels)
+        smaller = f"{before.size.bytes / after.size.bytes:.3g}{TIMES}"
+        tiles.append(_Tile(smaller, f"smaller: now {bytes_text(after.size.bytes)}"))
+    key = limited_figure(evidence)
+    found = compared(evidence, part)
+    now, was = found.candidate.metrics.get(key), found.baseline.metrics.get(key)
     if now is not None and was is not None:
-        tiles.append(_Tile(f"{now:.4f}", f"{name} on {part.split}, was {was:.4f}"))
-    flips = s.flipped_decisions(before.predictions.decisions, after.predictions.decisions)
-    tiles.append(_Tile(f"{flips.count}", f"of {len(before.predictions.ids):,} decisions changed"))
+        name = key.replace("_", " ").replace("auc", "AUC")
+        tiles.append(_Tile(f"{now.estimate:.4f}", f"{name} on the {part.split} cases, was {was.estimate:.4f}"))
+    flips = s.flipped_decisions(part.baseline.predictions.decisions, part.candidate.predictions.decisions)
+    tiles.append(_Tile(f"{flips.count:,}", f"of {len(part.baseline.predictions.ids):,} decisions changed"))
     return tiles
+
+
+@dataclass(frozen=True)
+class _LimitRow:
+    """estimate: the loss that was seen; cases: those that the limit is judged on."""
+
+    check: Check
+    estimate: float | None
+    cases: str
+    picture: Markup | None
 
 
 @dataclass(frozen=True)
@@ -139,41 +127,50 @@ class _MetricRow:
 @dataclass(frozen=True)
 class _Split:
     comparison: Comparison
-    rows: list[_MetricRow]
+    limits: list[_LimitRow]
+    metrics: list[_MetricRow]
+    methods: Mapping[str, str]
     flips: tuple[FlippedCase, ...]
     became_wrong: int
+    groups: Subgroups
 
 
 def _split(evidence: Evidence, part: Comparison) -> _Split:
-    options = {"samples": evidence.bootstrap_samples, "seed": evidence.seed}
-    before = compute_figures(part.baseline.predictions, **options)
-    after = compute_figures(part.candidate.predictions, **options)
-    bounds = compute_differences(part.baseline.predictions, part.candidate.predictions)
-    rows = []
-    for key, name in METRIC_NAMES.items():
-        old, new, bound = before[key], after[key], bounds.get(key)
+    found = compared(evidence, part)
+    metrics = []
+    for key, old in found.baseline.metrics.items():
+        new, bound = found.candidate.metrics[key], found.differences.get(key)
+        if old is None and new is None and key == "card_precision":
+            continue
         difference = None if old is None or new is None else new.estimate - old.estimate
-        rows.append(_MetricRow(name, old, new, difference, None if bound is None else bound.low))
+        name = METRIC_NAMES.get(key, key.replace("_", " "))
+        metrics.append(_MetricRow(name, old, new, difference, None if bound is None else bound.low))
     flips = flipped_cases(part.baseline.predictions, part.candidate.predictions)
-    return _Split(part, rows, flips, sum(not case.now_right for case in flips))
+    wrong = sum(not case.now_right for case in flips)
+    limits = [_limit_row(part, check, found.differences) for check in part.checks]
+    return _Split(part, limits, metrics, found.methods, flips, wrong, subgroups(evidence, part))
 
 
-def _measured_part(evidence: Evidence) -> Comparison:
-    """Where latency was measured: a run on the test cases may have left it out."""
-    has_latency = evidence.deciding.candidate.latency is not None
-    return evidence.deciding if has_latency else evidence.validation
+def _limit_row(part: Comparison, check: Check, differences: Mapping[str, s.Difference | None]) -> _LimitRow:
+    difference = differences.get(check.name.removesuffix("_loss")) if check.name.endswith("_loss") else None
+    estimate = None if difference is None else 0.0 - difference.estimate
+    counts = part.baseline.predictions.confusion
+    both = counts.positives + counts.negatives
+    known = {"sensitivity_loss": counts.positives, "specificity_loss": counts.negatives}
+    cases = "" if check.name.endswith("_ratio_min") else f"{known.get(check.name, both):,}"
+    return _LimitRow(check, estimate, cases, charts.margin_chart(check, estimate))
 
 
 @dataclass(frozen=True)
-class _PerformanceRow:
+class _Row:
     name: str
     baseline: str
     candidate: str
-    ratio: str
+    ratio: str = ""
 
 
-def _performance(part: Comparison) -> list[_PerformanceRow]:
-    """Times, memory and sizes side by side; ratios are always 'how many times better'."""
+def _performance(part: Comparison) -> list[_Row]:
+    """Times, memory, sizes, energy and cost side by side; ratios are always 'how many times better'."""
     before, after = part.baseline, part.candidate
     rows = []
     if before.latency and after.latency:
@@ -181,35 +178,68 @@ def _performance(part: Comparison) -> list[_PerformanceRow]:
         ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
         text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
         batch = f"batch {new.batch}"
-        rows.append(_PerformanceRow(f"Latency p50, {batch}", ms_text(old.p50_ms), ms_text(new.p50_ms), text))
+        rows.append(_Row(f"Latency p50, {batch}", ms_text(old.p50_ms), ms_text(new.p50_ms), text))
         for name in ("p95", "p99"):
             was, now = getattr(old, f"{name}_ms"), getattr(new, f"{name}_ms")
-            rows.append(_PerformanceRow(f"Latency {name}, {batch}", ms_text(was), ms_text(now), _times(was, now)))
+            rows.append(_Row(f"Latency {name}, {batch}", ms_text(was), ms_text(now), _times(was, now)))
     if before.throughput and after.throughput:
         was, now = before.throughput.cases_per_s, after.throughput.cases_per_s
         name = f"Throughput, batch {after.throughput.batch}"
-        rows.append(_PerformanceRow(name, f"{was:,.4g} cases/s", f"{now:,.4g} cases/s", _times(now, was)))
+        rows.append(_Row(name, f"{was:,.4g} cases/s", f"{now:,.4g} cases/s", _times(now, was)))
     if before.memory and after.memory:
         was, now = before.memory.used_bytes, after.memory.used_bytes
-        rows.append(
-            _PerformanceRow("Peak memory above the interpreter", bytes_text(was), bytes_text(now), _times(was, now))
-        )
+        rows.append(_Row("Peak memory above the interpreter", bytes_text(was), bytes_text(now), _times(was, now)))
     if before.size and after.size:
         rows.append(_size_row("Program file", before.size.bytes, after.size.bytes))
         rows.append(_size_row("The same, gzipped", before.size.compressed_bytes, after.size.compressed_bytes))
+    if before.energy or after.energy:
+        rows.append(_energy_row(before.energy, after.energy))
+    if before.cost_per_million is not None or after.cost_per_million is not None:
+        rows.append(_cost_row(before.cost_per_million, after.cost_per_million))
     return rows
 
 
-def _size_row(name: str, before: int, after: int) -> _PerformanceRow:
-    return _PerformanceRow(name, bytes_text(before), bytes_text(after), _times(before, after))
+def _size_row(name: str, before: int, after: int) -> _Row:
+    return _Row(name, bytes_text(before), bytes_text(after), _times(before, after))
+
+
+def _energy_row(before: Energy | None, after: Energy | None) -> _Row:
+    """A ratio only of two figures that come from the same kind of source."""
+
+    def words(energy: Energy | None) -> str:
+        if energy is None:
+            return "not measured"
+        if energy.joules is None:
+            return PROVENANCES[energy.provenance]
+        span = f" [{joules_text(energy.low)}, {joules_text(energy.high)}]" if energy.low and energy.high else ""
+        return f"{joules_text(energy.joules)}{span} ({PROVENANCES[energy.provenance]})"
+
+    ratio = "—"
+    if before and after and before.joules and after.joules:
+        same = before.provenance == after.provenance
+        ratio = _times(before.joules, after.joules) if same else "not comparable"
+    return _Row("Energy of a case", words(before), words(after), ratio)
+
+
+def _energy_notes(part: Comparison) -> list[str]:
+    """How the figures were got, each sentence once."""
+    found = [measured.energy.method for measured in (part.baseline, part.candidate) if measured.energy is not None]
+    return list(dict.fromkeys(found))
+
+
+def _cost_row(before: float | None, after: float | None) -> _Row:
+    was, now = ("—" if cost is None else f"{cost:,.4g}" for cost in (before, after))
+    return _Row(
+        "A million decisions, in the price's unit", was, now, _times(before, after) if before and after else "—"
+    )
 
 
 def _times(before: float, after: float) -> str:
     return f"{before / after:.2f}{TIMES}" if after > 0 else "—"
 
 
-def _conditions(part: Comparison) -> list[_PerformanceRow]:
-    """Who was compared, under what; the ratio column stays empty."""
+def _conditions(part: Comparison) -> list[_Row]:
+    """Who was compared, under what."""
 
     def words(measured: Measured) -> Mapping[str, str]:
         latency = measured.latency
@@ -222,16 +252,62 @@ def _conditions(part: Comparison) -> list[_PerformanceRow]:
 
     before, after = words(part.baseline), words(part.candidate)
     names = list(dict.fromkeys([*before, *after]))
-    return [_PerformanceRow(name, before.get(name, "—"), after.get(name, "—"), "") for name in names]
+    return [_Row(name, before.get(name, "—"), after.get(name, "—")) for name in names]
 
 
 def _pictures(evidence: Evidence) -> dict[str, Any]:
-    before, after = evidence.deciding.baseline.predictions, evidence.deciding.candidate.predictions
-    timed = _measured_part(evidence)
+    part, timed = evidence.deciding, measured_part(evidence)
+    before, after = part.baseline.predictions, part.candidate.predictions
+    found = compared(evidence, part)
+    curves = {
+        "roc": charts.roc_chart(found, before, after),
+        "precision_recall": charts.precision_recall_chart(found, before, after),
+    }
+    rare = before.confusion.positives < _RARE * len(before.ids)
+    latency = timed.baseline.latency
     return {
-        "roc": charts.roc_chart(before, after),
-        "latency": charts.latency_chart(timed.baseline.latency, timed.candidate.latency),
-        "reliability": charts.reliability_chart(before, after),
+        "curves": list(reversed(curves.items())) if rare else list(curves.items()),
+        "reliability": charts.reliability_chart(found.baseline.reliability, found.candidate.reliability),
         "scatter": charts.scatter_chart(before, after),
         "dots": charts.dots_drawn(len(before.ids)),
+        "latency": cost_charts.latency_chart(latency, timed.candidate.latency),
+        "pareto": cost_charts.pareto_chart(
+            evidence.candidates,
+            None if latency is None else summarize_latency(latency).p50_ms,
+            getattr(evidence.limits, f"{limited_figure(evidence)}_loss", None),
+        ),
     }
+
+
+def _forests(evidence: Evidence) -> list[Markup]:
+    """One picture for each figure that the groups have; those that the recipe limits first."""
+    part = evidence.deciding
+    rows, whole = subgroups(evidence, part).rows, compared(evidence, part).differences
+    names = list(dict.fromkeys(figure.name for row in rows for figure in row.figures))
+    names.sort(key=lambda name: getattr(evidence.limits, f"{name}_loss", None) is None)
+    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in names]
+    return [picture for picture in pictures if picture is not None]
+
+
+def _sensitivities(steps: Sequence[Step]) -> list[tuple[str, Markup]]:
+    """A picture for every fact of a step that tells one number a layer."""
+    found = []
+    for step in steps:
+        facts = step.get("facts")
+        for key, fact in facts.items() if isinstance(facts, Mapping) else ():
+            numbers = isinstance(fact, Mapping) and all(isinstance(one, int | float) for one in fact.values())
+            if numbers and any(word in key for word in ("sensitivity", "error")):
+                title = f"{step.get('name')}: {key.replace('_', ' ')}"
+                picture = cost_charts.bars_chart(title, {str(name): float(one) for name, one in fact.items()}, "")
+                found += [(title, picture)] if picture is not None else []
+    return found
+
+
+def _candidates(candidates: Sequence[CandidateRecord]) -> list[tuple[str, list[tuple[int, CandidateRecord]]]]:
+    """Title and rows of each table, every candidate with its number in the picture."""
+    rows = list(enumerate(candidates, 1))
+    if len(rows) <= MOST_CANDIDATES:
+        return [("", rows)] if rows else []
+    best = [(place, one) for place, one in rows if one.chosen or one.on_front]
+    others = [(place, one) for place, one in rows if not (one.chosen or one.on_front)]
+    return [("", best), (f"The other {len(others)}", others)]

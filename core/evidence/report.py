@@ -1,26 +1,23 @@
-"""Evidence: everything that was compared, in one value, and its JSON form.
+"""Evidence: everything that was compared, in one value.
 
-Whoever optimizes fills an Evidence from raw samples and predictions; the figures are computed here and nowhere else,
-so that the JSON and the page say the same.
+Whoever optimizes fills an Evidence from raw samples and predictions; JSON, page, model card and change record ask
+here for their figures and so say the same.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from core.evidence import resampling as r
 from core.evidence import statistics as s
-from core.evidence.judge import Check, Limits, all_passed, warnings
+from core.evidence.figures import Compared, compare
+from core.evidence.judge import Check, Limits, all_passed
 from core.evidence.measured import Measured, Parity, Predictions
-from core.measure import Conditions, Latency
-
-SCHEMA = "featherweight-evidence/1"
+from core.evidence.subgroups import Subgroups, compare_subgroups
+from core.measure import Latency
 
 Step = Mapping[str, object]
 """What one pass did: `name`, `settings` and `facts`, the last two being mappings of plain values."""
@@ -138,39 +135,14 @@ class Evidence:
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
 
-Figures = dict[str, s.Interval | None]
+def compared(evidence: Evidence, part: Comparison) -> Compared:
+    """All figures of one split's comparison; the same call again costs nothing."""
+    before, after = part.baseline.predictions, part.candidate.predictions
+    return compare(before, after, samples=evidence.bootstrap_samples, seed=evidence.seed)
 
 
-@lru_cache(maxsize=8)
-def compute_figures(predictions: Predictions, *, samples: int = 2000, seed: int = 0) -> Figures:
-    """The metrics of one program, in the order of a report, each with its 95% interval; None where the cases cannot
-    give it. JSON, page and model card ask for the same, and on tens of thousands of cases it takes seconds."""
-    p = predictions
-    drawn = r.bootstrap_intervals(p.labels, p.decisions, p.scores, p.probabilities, samples=samples, seed=seed)
-    return {
-        "auc": s.roc_auc_interval(p.scores, p.labels),
-        "average_precision": drawn.get("average_precision"),
-        "accuracy": p.confusion.accuracy(),
-        "balanced_accuracy": drawn.get("balanced_accuracy"),
-        "sensitivity": p.confusion.sensitivity(),
-        "specificity": p.confusion.specificity(),
-        "brier_score": drawn.get("brier_score"),
-        "calibration_error": drawn.get("calibration_error"),
-    }
-
-
-@lru_cache(maxsize=4)
-def compute_differences(baseline: Predictions, candidate: Predictions) -> dict[str, s.Difference | None]:
-    """Candidate minus baseline, paired, with one-sided 95% lower bounds."""
-    positive = baseline.labels == 1
-    before, after = baseline.decisions == positive, candidate.decisions == positive
-    return {
-        "auc": s.roc_auc_difference(baseline.scores, candidate.scores, baseline.labels),
-        "average_precision": r.average_precision_difference(baseline.scores, candidate.scores, baseline.labels),
-        "accuracy": s.paired_share_difference(before, after),
-        "sensitivity": s.paired_share_difference(before[positive], after[positive]),
-        "specificity": s.paired_share_difference(before[~positive], after[~positive]),
-    }
+def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:
+    return compare_subgroups(part.baseline.predictions, part.candidate.predictions, evidence.limits)
 
 
 @dataclass(frozen=True)
@@ -213,121 +185,3 @@ def shown_threshold(predictions: Predictions, values: s.Floats) -> float:
         return float(np.clip(predictions.threshold, values.min(), values.max()))
     order = np.argsort(predictions.scores, kind="stable")
     return float(np.interp(predictions.threshold, predictions.scores[order], values[order]))
-
-
-def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
-    """Plain values only, keys in a fixed order; `schema` names the format, and a change that breaks readers gets a new
-    number."""
-    return {
-        "schema": SCHEMA,
-        "title": evidence.title,
-        "created": evidence.created,
-        "passed": evidence.passed,
-        "forced": evidence.forced,
-        "decided_on": evidence.deciding.split,
-        "recipe_sha256": evidence.recipe_sha256,
-        "labels": list(evidence.labels),
-        "limits": asdict(evidence.limits),
-        "warnings": list(warnings(evidence.deciding.baseline, evidence.deciding.candidate)),
-        "validation": _comparison(evidence, evidence.validation),
-        "test": None if evidence.test is None else _comparison(evidence, evidence.test),
-        "candidates": [_candidate(candidate) for candidate in evidence.candidates],
-        "host": dict(evidence.host),
-        "versions": dict(evidence.versions),
-        "facts": dict(evidence.facts),
-        "method": {"interval": 0.95, "bootstrap_samples": evidence.bootstrap_samples, "seed": evidence.seed},
-    }
-
-
-def encode_evidence(evidence: Evidence) -> bytes:
-    """UTF-8 JSON, indented; the same evidence gives the same bytes. Numbers that are not finite are refused."""
-    text = json.dumps(evidence_as_dict(evidence), indent=2, allow_nan=False, ensure_ascii=False, default=_plain)
-    return text.encode() + b"\n"
-
-
-def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
-    before, after = part.baseline.predictions, part.candidate.predictions
-    differences = compute_differences(before, after)
-    return {
-        "cases": len(before.ids),
-        "positives": before.confusion.positives,
-        "negatives": before.confusion.negatives,
-        "checks": [asdict(check) for check in part.checks],
-        "baseline": _measured(evidence, part.baseline),
-        "candidate": _measured(evidence, part.candidate),
-        "differences": {name: None if found is None else asdict(found) for name, found in differences.items()},
-        "flipped": [asdict(case) for case in flipped_cases(before, after)],
-    }
-
-
-def _measured(evidence: Evidence, measured: Measured) -> dict[str, Any]:
-    predictions = measured.predictions
-    figures = compute_figures(predictions, samples=evidence.bootstrap_samples, seed=evidence.seed)
-    latency, throughput, memory = measured.latency, measured.throughput, measured.memory
-    return {
-        "name": measured.name,
-        "threshold": predictions.threshold,
-        "confusion": asdict(predictions.confusion),
-        "metrics": {name: None if found is None else asdict(found) for name, found in figures.items()},
-        "latency": None
-        if latency is None
-        else {
-            **asdict(summarize_latency(latency)),
-            "samples_ms": [round(float(sample), 4) for sample in latency.samples_ms],
-            "notes": list(latency.notes),
-            "conditions": _conditions(latency.conditions),
-        },
-        "throughput": None
-        if throughput is None
-        else {
-            "cases_per_s": throughput.cases_per_s,
-            "batch": throughput.batch,
-            "elapsed_s": throughput.elapsed_s,
-            "conditions": _conditions(throughput.conditions),
-        },
-        "memory": None
-        if memory is None
-        else {
-            "used_bytes": memory.used_bytes,
-            "peak_bytes": memory.peak_bytes,
-            "baseline_bytes": memory.baseline_bytes,
-            "batch": memory.batch,
-            "conditions": _conditions(memory.conditions),
-        },
-        "size": None if measured.size is None else asdict(measured.size),
-    }
-
-
-def _conditions(conditions: Conditions) -> dict[str, Any]:
-    return {
-        "backend": conditions.backend,
-        "precision": conditions.precision,
-        "threads": conditions.threads,
-        "device": conditions.device,
-        "host": dict(conditions.host),
-    }
-
-
-def _candidate(candidate: CandidateRecord) -> dict[str, Any]:
-    return {
-        "name": candidate.name,
-        "chosen": candidate.chosen,
-        "outcome": candidate.outcome,
-        "settings": dict(candidate.settings),
-        "steps": [dict(step) for step in candidate.steps],
-        "checks": [asdict(check) for check in candidate.checks],
-        "size_bytes": candidate.size_bytes,
-        "latency": None if candidate.latency is None else asdict(candidate.latency),
-        "auc": candidate.auc,
-        "average_precision": candidate.average_precision,
-    }
-
-
-def _plain(value: object) -> object:
-    """Steps and settings come from passes, which may put mappings, tuples and numpy's numbers into them."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence | set | frozenset):
-        return sorted(value, key=str) if isinstance(value, set | frozenset) else list(value)
-    item = getattr(value, "item", None)
-    return item() if callable(item) else str(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from core.evidence.judge import Limits, judge
@@ -75,6 +77,7 @@ STEPS = (
 )
 
 
+@functools.cache
 def evidence(noise: float = 0.12, *, with_test: bool = True, forced: bool = False) -> Evidence:
     validation = comparison("validation", 3, noise)
     fast = summarize_latency(validation.candidate.latency)
