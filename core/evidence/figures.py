@@ -10,6 +10,7 @@ from functools import lru_cache
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.measured import Predictions
+from core.evidence.paired import paired_share_difference
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def compare(baseline: Predictions, candidate: Predictions, *, samples: int = 200
         "auc": s.roc_auc_difference(baseline.scores, candidate.scores, baseline.labels),
         "average_precision": r.average_precision_difference(baseline.scores, candidate.scores, baseline.labels),
         "card_precision": None,
-        "accuracy": s.paired_share_difference(before, after),
-        "sensitivity": s.paired_share_difference(before[positive], after[positive]),
-        "specificity": s.paired_share_difference(before[~positive], after[~positive]),
+        "accuracy": paired_share_difference(before, after),
+        "sensitivity": paired_share_difference(before[positive], after[positive]),
+        "specificity": paired_share_difference(before[~positive], after[~positive]),
         "brier_score": None,
     }
     figures = [_figures(one, samples, seed) for one in (baseline, candidate)]

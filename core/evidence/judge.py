@@ -13,6 +13,7 @@ from core.errors import Fault
 from core.evidence import resampling as r
 from core.evidence import statistics as s
 from core.evidence.measured import Measured, Predictions, check_same_cases
+from core.evidence.paired import paired_share_difference
 
 FEW_CASES = 30
 
@@ -87,11 +88,11 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Chec
         cases, limit = f"{positives} positive and {negatives} negative cases", limits.average_precision_loss
         checks.append(_loss_check("average_precision_loss", "Average precision", difference, limit, cases))
     if limits.sensitivity_loss is not None:
-        difference = s.paired_share_difference(right_before[positive], right_after[positive])
+        difference = paired_share_difference(right_before[positive], right_after[positive])
         cases = f"{positives} positive cases"
         checks.append(_loss_check("sensitivity_loss", "Sensitivity", difference, limits.sensitivity_loss, cases))
     if limits.specificity_loss is not None:
-        difference = s.paired_share_difference(right_before[~positive], right_after[~positive])
+        difference = paired_share_difference(right_before[~positive], right_after[~positive])
         cases = f"{negatives} negative cases"
         checks.append(_loss_check("specificity_loss", "Specificity", difference, limits.specificity_loss, cases))
     if limits.flip_ratio_max is not None:

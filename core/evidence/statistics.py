@@ -135,7 +135,7 @@ def _newcombe_auc_low(auc: float, positives: int, negatives: int, z: float) -> f
         spread = 1 + middle * (1 - area) / (2 - area) + middle * area / (1 + area)
         return auc - area > z * math.sqrt(area * (1 - area) * spread / (positives * negatives))
 
-    return _bisect(contradicted, 0.0, auc)
+    return bisect(contradicted, 0.0, auc)
 
 
 # ---------------------------------------------------------------------------------------------------- shares
@@ -188,31 +188,9 @@ def wilson_interval(successes: int, trials: int) -> Interval | None:
     return Interval(share, low, high)
 
 
-def paired_share_difference(baseline_right: Bools, candidate_right: Bools) -> Difference | None:
-    """Difference of two paired shares, with the one-sided 95% score bound of Tango (Statistics in Medicine 1998).
-
-    Without any discordant pair the bound is -z^2 / (n + z^2), not 0: n cases that agree do not prove that all do.
-    """
-    trials = len(baseline_right)
-    if trials == 0:
-        return None
-    gained = int((candidate_right & ~baseline_right).sum())
-    lost = int((baseline_right & ~candidate_right).sum())
-    estimate = (gained - lost) / trials
-
-    def contradicted(delta: float) -> bool:
-        linear = (2 * trials - gained + lost) * delta - gained - lost
-        inside = max(0.0, linear**2 + 8 * trials * lost * delta * (1 - delta))
-        share_lost = max(0.0, (math.sqrt(inside) - linear) / (4 * trials))
-        variance = trials * (2 * share_lost + delta * (1 - delta))
-        return gained - lost - trials * delta > Z_ONE_SIDED * math.sqrt(max(0.0, variance))
-
-    return Difference(estimate, _bisect(contradicted, -1.0, estimate))
-
-
-def _bisect(contradicted: Callable[[float], bool], low: float, high: float) -> float:
+def bisect(contradicted: Callable[[float], bool], low: float, high: float, *, steps: int = 60) -> float:
     """The border between values from `low` that are contradicted and values up to `high` that are not."""
-    for _ in range(60):
+    for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if contradicted(middle) else (low, middle)
     return (low + high) / 2

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.special import xlogy
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score, roc_curve
 
@@ -122,46 +120,6 @@ def test_wilson_equals_scipys(successes, trials):
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def rights(both: int, gained: int, lost: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
-    counts = [both, gained, lost, neither]
-    return np.repeat([True, False, True, False], counts), np.repeat([True, True, False, False], counts)
-
-
-@pytest.mark.parametrize(("gained", "lost", "cases"), [(0, 1, 44), (1, 0, 44), (3, 9, 134), (12, 12, 390), (0, 7, 60)])
-def test_tango_bound_is_where_the_score_test_turns(gained, lost, cases):
-    """The same test by another road: the nuisance share is found by maximizing the multinomial likelihood."""
-    baseline, candidate = rights(cases - gained - lost, gained, lost, 0)
-    delta = s.paired_share_difference(baseline, candidate).low
-
-    def unlikely(share_lost):
-        shares = share_lost + delta, share_lost, 1 - 2 * share_lost - delta
-        return -float(xlogy((gained, lost, cases - gained - lost), shares).sum())
-
-    found = minimize_scalar(unlikely, bounds=(-delta, (1 - delta) / 2), method="bounded", options={"xatol": 1e-12})
-    error = np.sqrt(cases * (2 * found.x + delta - delta**2))
-    assert (gained - lost - cases * delta) / error == pytest.approx(1.6448536269514722, abs=1e-3)
-
-
-@pytest.mark.parametrize("cases", [1, 10, 134, 390, 10_000])
-def test_without_discordant_pairs_the_bound_is_the_score_tests(cases):
-    baseline, candidate = rights(cases, 0, 0, 0)
-    z2 = s.Z_ONE_SIDED**2
-    assert s.paired_share_difference(baseline, candidate) == s.Difference(0.0, pytest.approx(-z2 / (cases + z2)))
-
-
-@given(st.tuples(*[st.integers(0, 60)] * 4))
-def test_tango_bound_lies_below_the_estimate_and_shrinks_with_more_cases(counts):
-    assume(sum(counts))
-    found = s.paired_share_difference(*rights(*counts))
-    more = s.paired_share_difference(*rights(*[count * 4 for count in counts]))
-    assert -1 <= found.low <= found.estimate <= 1
-    assert more.low >= found.low - 1e-9
-
-
-def test_no_case_no_difference():
-    assert s.paired_share_difference(np.array([], bool), np.array([], bool)) is None
-
-
 def test_brier_equals_scikit_learns_and_calibration_error_its_definition():
     rng = np.random.default_rng(2)
     probabilities, labels = rng.uniform(size=500), rng.integers(2, size=500)
@@ -233,7 +191,7 @@ def test_average_precision_of_the_same_order_does_not_differ(cases):
     assert found.estimate == pytest.approx(expected, abs=1e-12)
 
 
-# The next four keep the statistics honest: with 400 repetitions the standard error of a coverage of 95% is 1.1%.
+# The next ones keep the statistics honest: with 400 repetitions the standard error of a coverage of 95% is 1.1%.
 
 
 def test_auc_interval_covers_the_truth():
@@ -252,13 +210,6 @@ def test_paired_auc_bound_covers_the_truth():
         candidate = 0.8 * (baseline - 1.5 * labels) + 0.6 * noise + 1.5 * labels  # as good, correlated 0.8
         covered += s.roc_auc_difference(baseline, candidate, labels).low <= 0
     assert 0.92 <= covered / 400 <= 0.985
-
-
-def test_paired_sensitivity_bound_covers_the_truth():
-    rng = np.random.default_rng(9)
-    kinds = rng.choice(4, p=[0.88, 0.03, 0.05, 0.04], size=(400, 200))  # both, gained, lost, neither
-    lows = [s.paired_share_difference(np.isin(k, [0, 2]), np.isin(k, [0, 1])).low for k in kinds]
-    assert 0.92 <= np.mean(np.array(lows) <= -0.02) <= 0.985
 
 
 def test_bootstrap_interval_of_average_precision_covers_the_truth():
