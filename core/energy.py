@@ -74,7 +74,7 @@ def measure_energy(
     taken = _take_stretches(session, batches, conditions, counter.read, seconds)
     joules = fmean(taken)
     if joules <= 0:
-        return Energy("not available", None, None, None, f"{counter.scope}: its counter stands still")
+        return Energy("not available", None, None, None, f"{counter.scope}: they stand still")
     half = _T_95 * stdev(taken) / STRETCHES**0.5
     method = (
         f"{counter.scope}, all that it drew while it ran, idle power too; {STRETCHES} stretches of {seconds:g} s in all"
@@ -87,9 +87,9 @@ def cost_per_million(throughput: Throughput, price_per_hour: float, *, cores: in
 
     price_per_hour: of the `cores` that this process may use: the machine's, or the share of it that is paid for. A
     session on the CPU is charged for its threads' share of them, so that the others are taken to do as much for their
-    money; one on an accelerator is charged for all. Raises UsageError for a price or cores below zero.
+    money; one on an accelerator is charged for all. Raises UsageError for a price that is none and for no cores.
     """
-    if not price_per_hour >= 0 or cores < 1:
+    if not 0 <= price_per_hour < float("inf") or cores < 1:
         raise UsageError(
             f"price per hour {price_per_hour} for {cores} cores; expected a price of 0 or more, 1 core or more"
         )
@@ -185,7 +185,7 @@ def open_nvml() -> Counter | str:
         name = pynvml.nvmlDeviceGetName(handle)
     except pynvml.NVMLError as error:
         return f"NVML: {error}"
-    scope = f"NVML counter of the whole board {name} without the CPU"
+    scope = f"NVML counters of the whole board {name} without the CPU"
     return Counter("nvml", scope, lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3)
 
 
