@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 import torch
 import torch_pruning
@@ -13,12 +12,13 @@ from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.model import Model, StepRecord
+from core.passes.channel_groups import LAYERS, Group, example_inputs, join_inputs, remove_channels
+from core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from core.passes.steps import PruneChannelsStep
 from core.tensors import Tensors
 
-SENSITIVITY_SAMPLES = 256
+SENSITIVITY_SAMPLES = 64
 """Unlabelled inputs that the scope "sensitivity" looks at; the other scopes look at none."""
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tensors] = ()) -> tuple[Model, StepRecord]:
@@ -26,13 +26,21 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
 
     Which channels go is decided by the L2 norm of all weights that a channel's group shares, normalized per layer
     (DepGraph, Fang et al., CVPR 2023). Widths that were multiples of `round_to` stay so. The layer that makes the
-    outputs is left as wide as it was. Raises UsageError for a network whose graph cannot be followed.
+    outputs is left as wide as it was. The scope "sensitivity" alone reads `batches`, unlabelled inputs, and records the
+    curves that it measured with them. Raises UsageError for a network whose graph cannot be followed, DataError where
+    inputs are needed and there are none.
     """
     network = copy.deepcopy(model.module(step.kind)).eval()
     example = example_inputs(model)
     before = _facts(network, example)
     shapes = _shapes(network, example)
-    _remove(network, step, example)
+    measured: dict[str, object] = {}
+    if step.scope == "sensitivity":
+        inputs = join_inputs(batches, model, step.kind)
+        kept, measured = _least_damage(network, step, example, inputs)
+        remove_channels(network, example, lambda groups: kept)
+    else:
+        remove_channels(network, example, lambda groups: _kept(groups, step))
     if _shapes(network, example) != shapes:
         raise UsageError(
             "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes "
@@ -45,105 +53,44 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
         "parameters_before": before[1],
         "parameters_after": after[1],
         "widths": _widths(network),
+        **measured,
     }
     return Model(network, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
 
 
-def example_inputs(model: Model, batch: int = 1) -> tuple[Tensor, ...]:
-    """Inputs of the right shapes on the network's device, half of full scale everywhere."""
-    parameter = next(model.module("prune-channels").parameters())
-    return tuple(
-        torch.full(
-            [batch if size is None else size for size in spec.shape],
-            0.5,
-            dtype=getattr(torch, spec.dtype),
-            device=parameter.device,
-        )
-        if spec.dtype == "float32"
-        else torch.zeros([batch if size is None else size for size in spec.shape], dtype=getattr(torch, spec.dtype))
-        for spec in model.inputs
-    )
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Layers that must keep the same channels. scores: one per channel, the mean is 1."""
-
-    root: nn.Module
-    pruning_fn: Any
-    scores: Tensor
-
-
-def _remove(network: nn.Module, step: PruneChannelsStep, example: tuple[Tensor, ...]) -> None:
-    for name, module in network.named_modules():
-        if 1 < getattr(module, "groups", 1) < getattr(module, "in_channels", 1) or isinstance(module, nn.GroupNorm):
-            raise UsageError(
-                f"prune-channels: {name} ({type(module).__name__}) ties channels together in groups, which this pass "
-                "does not prune; remove the step from the recipe"
-            )
-    trainable = [parameter.requires_grad for parameter in network.parameters()]
-    network.requires_grad_(True)  # the graph is traced through autograd
-    try:
-        graph = torch_pruning.DependencyGraph().build_dependency(network, example)
-        groups = _groups(graph, last_layer(network, example))
-        for group, kept in zip(groups, _kept(groups, step), strict=True):
-            least = group.scores.argsort()[: len(group.scores) - kept].tolist()
-            if least:
-                graph.get_pruning_group(group.root, group.pruning_fn, least).prune()
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
-        raise UsageError(
-            f"prune-channels: the dependency graph of {type(network).__name__} cannot be followed "
-            f"({type(error).__name__}: {error}); remove the step from the recipe or write the network without "
-            "operations that mix channels by hand"
-        ) from error
-    for parameter, wanted in zip(network.parameters(), trainable, strict=True):
-        parameter.requires_grad_(wanted)
-        parameter.grad = None
-
-
-def _groups(graph: Any, head: nn.Module) -> list[_Group]:
-    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
-    found = []
-    for group in graph.get_all_groups(ignored_layers=[head], root_module_types=list(_LAYERS)):
-        scores = importance(group)
-        if scores is not None:
-            found.append(_Group(group[0].dep.target.module, group[0].dep.handler, scores.detach().cpu()))
-    return found
-
-
-def _kept(groups: list[_Group], step: PruneChannelsStep) -> list[int]:
+def _kept(groups: Sequence[Group], step: PruneChannelsStep) -> list[int]:
     """Channels that each group keeps: a multiple of round_to, at least one of them, never more than there are."""
-    if step.scope == "layer":
-        wanted = [len(group.scores) * (1 - step.ratio) for group in groups]
-    else:
+    if step.scope == "network":
         # Half of a layer's own share stays in any case: magnitudes of different layers compare only roughly,
         # and a layer squeezed to nothing cannot be recovered.
         ranked = torch.cat([group.scores for group in groups])
         threshold = ranked.kthvalue(max(1, round(step.ratio * len(ranked)))).values
         wanted = [
-            max(float((group.scores > threshold).sum()), len(group.scores) * (1 - step.ratio) / 2) for group in groups
+            max(float((group.scores > threshold).sum()), group.channels * (1 - step.ratio) / 2) for group in groups
         ]
+    else:
+        wanted = [group.channels * (1 - step.ratio) for group in groups]
     return [
-        min(len(group.scores), max(step.round_to, round(count / step.round_to) * step.round_to))
+        min(group.channels, max(step.round_to, round(count / step.round_to) * step.round_to))
         for group, count in zip(groups, wanted, strict=True)
     ]
 
 
-def last_layer(network: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
-    """The convolution or linear layer that runs last. Raises UsageError when there is none."""
-    called: list[nn.Module] = []
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: called.append(module))
-        for module in network.modules()
-        if isinstance(module, _LAYERS)
-    ]
-    with torch.no_grad():
-        network(*example)
-    for hook in hooks:
-        hook.remove()
-    if not called:
-        raise UsageError(f"prune-channels: {type(network).__name__} has no convolution and no linear layer to prune")
-    return called[-1]
+def _least_damage(
+    network: nn.Module, step: PruneChannelsStep, example: tuple[Tensor, ...], inputs: tuple[Tensor, ...]
+) -> tuple[list[int], dict[str, object]]:
+    """Channels that each group keeps so that as many multiply-accumulates go as with one ratio for all, and the damage
+    measured is least; and the curves."""
+    found = measure_sensitivity(network, example, inputs, step.round_to)
+    uniform = _kept(found.groups, step)
+    fractions = [kept / group.channels for kept, group in zip(uniform, found.groups, strict=True)]
+    kept = allocate(found.curves, found.layers, count_macs(found.layers, fractions), step.round_to)
+    names = {module: name for name, module in network.named_modules()}
+    curves = {
+        names[group.root]: {"channels": list(curve.kept), "damage": [float(f"{one:.3g}") for one in curve.damage]}
+        for group, curve in zip(found.groups, found.curves, strict=True)
+    }
+    return kept, {"sensitivity": curves, "sensitivity_samples": len(inputs[0])}
 
 
 def _shapes(network: nn.Module, example: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
@@ -158,4 +105,4 @@ def _facts(network: nn.Module, example: tuple[Tensor, ...]) -> tuple[int, int]:
 
 
 def _widths(network: nn.Module) -> dict[str, int]:
-    return {name: module.weight.shape[0] for name, module in network.named_modules() if isinstance(module, _LAYERS)}
+    return {name: module.weight.shape[0] for name, module in network.named_modules() if isinstance(module, LAYERS)}

@@ -45,8 +45,11 @@ class PruneChannelsStep:
     kind: ClassVar[str] = "prune-channels"
     ratio: float = bounded(Number(0.01, 0.95))
     round_to: int = bounded(Number(1, 64, whole=True), default=16)
-    scope: Literal["layer", "network"] = bounded(Choice(("layer", "network")), default="layer")
-    """layer: the same ratio everywhere. network: channels of all layers compete with each other."""
+    scope: Literal["layer", "network", "sensitivity"] = bounded(
+        Choice(("layer", "network", "sensitivity")), default="layer"
+    )
+    """layer: the same ratio everywhere. network: channels of all layers compete with each other. sensitivity: as many
+    multiply-accumulates go as with the scope "layer", from the layers whose channels the outputs miss least."""
 
 
 @dataclass(frozen=True)

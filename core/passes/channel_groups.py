@@ -1,0 +1,148 @@
+"""Which layers of a network must keep the same channels, and taking channels out of them, by torch-pruning's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from core.errors import DataError, UsageError
+from core.model import Model
+from core.tensors import Tensors
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A layer some of whose inputs or outputs are the group's channels; share: of all its inputs or outputs."""
+
+    layer: nn.Module
+    side: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that must keep the same channels. scores: one per channel, the mean is 1."""
+
+    root: nn.Module
+    pruning_fn: Any
+    scores: Tensor
+    members: tuple[Member, ...]
+
+    @property
+    def channels(self) -> int:
+        return len(self.scores)
+
+
+KeptOf = Callable[[Sequence[Group]], Sequence[int]]
+"""How many channels each group keeps."""
+
+
+def example_inputs(model: Model, batch: int = 1) -> tuple[Tensor, ...]:
+    """Inputs of the right shapes on the network's device, half of full scale everywhere."""
+    parameter = next(model.module("prune-channels").parameters())
+    return tuple(
+        torch.full(
+            [batch if size is None else size for size in spec.shape],
+            0.5,
+            dtype=getattr(torch, spec.dtype),
+            device=parameter.device,
+        )
+        if spec.dtype == "float32"
+        else torch.zeros([batch if size is None else size for size in spec.shape], dtype=getattr(torch, spec.dtype))
+        for spec in model.inputs
+    )
+
+
+def join_inputs(batches: Iterable[Tensors], model: Model, kind: str) -> tuple[Tensor, ...]:
+    """All batches as one, in the order of the network's inputs. Raises DataError when there is none; `kind` names the
+    step."""
+    device = next(model.module(kind).parameters()).device
+    parts = list(batches)
+    if not parts:
+        raise DataError(f"{kind}: the task gives no calibration inputs; its training set is empty")
+    return tuple(torch.cat([torch.from_numpy(batch[spec.name]) for batch in parts]).to(device) for spec in model.inputs)
+
+
+def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: KeptOf) -> tuple[Group, ...]:
+    """Take out of `network` all but the best-scored channels of each group, as many as `kept_of` says; in place.
+
+    Returns the groups as they were before. Raises UsageError for a network whose graph cannot be followed.
+    """
+    for name, module in network.named_modules():
+        if 1 < getattr(module, "groups", 1) < getattr(module, "in_channels", 1) or isinstance(module, nn.GroupNorm):
+            raise UsageError(
+                f"prune-channels: {name} ({type(module).__name__}) ties channels together in groups, which this pass "
+                "does not prune; remove the step from the recipe"
+            )
+    trainable = [parameter.requires_grad for parameter in network.parameters()]
+    network.requires_grad_(True)  # the graph is traced through autograd
+    try:
+        graph = torch_pruning.DependencyGraph().build_dependency(network, example)
+        groups = _groups(graph, last_layer(network, example))
+        for group, kept in zip(groups, kept_of(groups), strict=True):
+            least = group.scores.argsort()[: group.channels - kept].tolist()
+            if least:
+                graph.get_pruning_group(group.root, group.pruning_fn, least).prune()
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+        raise UsageError(
+            f"prune-channels: the dependency graph of {type(network).__name__} cannot be followed "
+            f"({type(error).__name__}: {error}); remove the step from the recipe or write the network without "
+            "operations that mix channels by hand"
+        ) from error
+    for parameter, wanted in zip(network.parameters(), trainable, strict=True):
+        parameter.requires_grad_(wanted)
+        parameter.grad = None
+    return groups
+
+
+def _groups(graph: Any, head: nn.Module) -> tuple[Group, ...]:
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    found = []
+    for group in graph.get_all_groups(ignored_layers=[head], root_module_types=list(LAYERS)):
+        scores = importance(group)
+        if scores is not None:
+            members = tuple(_member(graph, dep, len(places)) for dep, places in group if _is_layer(dep.target.module))
+            root = group[0].dep
+            found.append(Group(root.target.module, root.handler, scores.detach().cpu(), members))
+    return tuple(found)
+
+
+def _is_layer(module: object) -> bool:
+    return isinstance(module, LAYERS)
+
+
+def _member(graph: Any, dep: Any, count: int) -> Member:
+    layer = dep.target.module
+    if graph.is_out_channel_pruning_fn(dep.handler) or getattr(layer, "groups", 1) > 1:
+        return Member(layer, "outputs", count / layer.weight.shape[0])  # a depthwise layer's inputs are its outputs
+    return Member(layer, "inputs", count / layer.weight.shape[1])
+
+
+def last_layer(network: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
+    """The convolution or linear layer that runs last. Raises UsageError when there is none."""
+    layers = [layer for layer, _ in run_order(network, example)]
+    if not layers:
+        raise UsageError(f"prune-channels: {type(network).__name__} has no convolution and no linear layer to prune")
+    return layers[-1]
+
+
+def run_order(network: nn.Module, example: tuple[Tensor, ...]) -> list[tuple[nn.Module, int]]:
+    """(layer, multiply-accumulates for `example`) of every convolution and linear layer, each time that it runs."""
+    called: list[tuple[nn.Module, int]] = []
+
+    def ran(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        called.append((layer, output.numel() // layer.weight.shape[0] * layer.weight.numel()))
+
+    hooks = [module.register_forward_hook(ran) for module in network.modules() if _is_layer(module)]
+    with torch.no_grad():
+        network(*example)
+    for hook in hooks:
+        hook.remove()
+    return called
