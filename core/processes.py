@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from core.errors import FeatherweightError
 
@@ -26,17 +27,32 @@ def safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def run_module(module: str, stdin: bytes, *, timeout_s: float, what: str, failure: type[FeatherweightError]) -> bytes:
-    """Run `module` as the main program of a new Python process; returns its standard output.
+def run_module(
+    module: str,
+    stdin: bytes,
+    *,
+    timeout_s: float,
+    what: str,
+    failure: type[FeatherweightError],
+    through: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """Run `module` as the main program of a new Python process; returns its standard output. through: a command that
+    runs the one behind it, such as an emulator; environment: variables added to this process' own.
 
     Raises `failure`, which begins with `what` and ends with the process' last line, when it fails or takes longer than
     `timeout_s`.
     """
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", module]
+    path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [*through, sys.executable, "-m", module]
     try:
         process = subprocess.run(
-            command, input=stdin, capture_output=True, env=environment, timeout=timeout_s, check=False
+            command,
+            input=stdin,
+            capture_output=True,
+            env={**os.environ, **path, **environment},
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise failure(f"{what} took longer than {timeout_s:g} s") from error

@@ -25,6 +25,8 @@ FILE_BYTES = 1 << 30
 TOTAL_BYTES = 2 << 30
 """The most that all files of an artifact may hold together: reading keeps programs and sealed files in memory."""
 FILE_COUNT = 256
+PROBE_CASES = 256
+"""The most made-up inputs that an artifact may hold for the parity check."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,3}", re.ASCII)
 _RESERVED = frozenset({"manifest.json", "manifest.sha256"})
@@ -72,6 +74,25 @@ class Preference(_Struct, frozen=True, kw_only=True):
     precision: Precision
 
 
+class Decision(_Struct, frozen=True, kw_only=True):
+    """Where a decision is seen in a program's raw outputs: positive from `threshold` on, in one column of one."""
+
+    output: Annotated[str, msgspec.Meta(max_length=200)]
+    column: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+    threshold: float
+
+
+class ParityEntry(FileEntry, frozen=True, kw_only=True):
+    """The sealed probes: made-up inputs, and the outputs that the program of this precision gave on this backend;
+    tolerances: output -> largest difference that is called the same."""
+
+    cases: Annotated[int, msgspec.Meta(ge=1, le=PROBE_CASES)]
+    backend: Annotated[str, msgspec.Meta(max_length=100)]
+    precision: Precision
+    tolerances: dict[str, Annotated[float, msgspec.Meta(gt=0)]]
+    decision: Decision | None = None
+
+
 class Manifest(_Struct, frozen=True, kw_only=True):
     format_version: Literal[1] = 1
     name: Text
@@ -85,6 +106,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     sealed: tuple[FileEntry, ...]
     evidence: tuple[FileEntry, ...]
     documents: tuple[FileEntry, ...] = ()
+    parity: ParityEntry | None = None
     recipe_sha256: Digest | None = None
     versions: dict[str, str]
     weights_source: Text
@@ -92,10 +114,15 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     missed_limits: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
 
+    def entries(self) -> tuple[FileEntry, ...]:
+        """Every entry that names a file; two programs may name one."""
+        probes = () if self.parity is None else (self.parity,)
+        return (*self.programs, *self.sealed, *self.evidence, *self.documents, *probes)
+
     def files(self) -> Iterator[FileEntry]:
         """Every file once; programs that share a file give it once."""
         seen: set[str] = set()
-        for entry in (*self.programs, *self.sealed, *self.evidence, *self.documents):
+        for entry in self.entries():
             if entry.file not in seen:
                 seen.add(entry.file)
                 yield entry
@@ -134,6 +161,7 @@ def check_manifest(manifest: Manifest) -> None:
     precisions = [entry.precision for entry in manifest.programs]
     if len(set(precisions)) < len(precisions):
         raise ArtifactError(f"manifest.json: a precision has two programs: {', '.join(precisions)}")
+    _check_parity(manifest)
     if sum(entry.bytes for entry in manifest.files()) > TOTAL_BYTES:
         raise ArtifactError(f"manifest.json: the files hold more than {TOTAL_BYTES} bytes together")
     if manifest.missed_limits and not manifest.forced:
@@ -141,7 +169,7 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def _check_names(manifest: Manifest) -> None:
-    entries = (*manifest.programs, *manifest.sealed, *manifest.evidence, *manifest.documents)
+    entries = manifest.entries()
     if len(entries) > FILE_COUNT:
         raise ArtifactError(f"manifest.json: {len(entries)} files; an artifact holds at most {FILE_COUNT}")
     programs: dict[str, ProgramEntry] = {}
@@ -174,3 +202,18 @@ def _check_specs(manifest: Manifest) -> None:
         for entry in entries:
             if not entry.shape or None in entry.shape[1:]:
                 raise ArtifactError(f"manifest.json: {entry.name}: only the first dimension can be the batch (null)")
+
+
+def _check_parity(manifest: Manifest) -> None:
+    entry = manifest.parity
+    if entry is None:
+        return
+    outputs = {output.name: output for output in manifest.outputs}
+    if entry.precision not in {program.precision for program in manifest.programs}:
+        raise ArtifactError(f"manifest.json: parity: the artifact has no {entry.precision} program")
+    if entry.tolerances.keys() != outputs.keys():
+        raise ArtifactError(f"manifest.json: parity: tolerances for {sorted(entry.tolerances)}, not {sorted(outputs)}")
+    if entry.decision is not None:
+        seen = outputs.get(entry.decision.output)
+        if seen is None or len(seen.shape) != 2 or entry.decision.column >= (seen.shape[1] or 0):
+            raise ArtifactError("manifest.json: parity: the decision is seen in a column that no output has")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, decode_manifest
+from core.artifact.probes import Probes, decode_probes
 from core.errors import ArtifactError, DigestError
 from core.program import Precision, Program
 
@@ -35,8 +36,8 @@ _REMEDY = "copy the artifact again from where it was made, or make it again"
 class Artifact:
     """A verified artifact. Everything here is the bytes that were verified; the folder is not read again.
 
-    sealed, evidence and documents map names ('preprocess.json', 'evidence.html', ...) to bytes; sha256 is the
-    manifest's digest, which fixes all other bytes.
+    sealed, evidence and documents map names ('preprocess.json', 'evidence.html', ...) to bytes; parity is the packed
+    probes, None where none were sealed; sha256 is the manifest's digest, which fixes all other bytes.
     """
 
     directory: Path
@@ -46,12 +47,17 @@ class Artifact:
     evidence: Mapping[str, bytes]
     documents: Mapping[str, bytes]
     programs: tuple[Program, ...]
+    parity: bytes | None = None
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Those that `program` has, bf16 included when the fp32 file is there."""
         held = tuple(program.precision for program in self.programs)
         return (*held, "bf16") if "fp32" in held and "bf16" not in held else held
+
+    def probes(self) -> Probes | None:
+        """Raises ArtifactError when they are not what the manifest describes."""
+        return None if self.parity is None else decode_probes(self.parity, self.manifest)
 
     def program(self, precision: Precision) -> Program:
         """Raises ArtifactError when the artifact has no such program. bf16 falls back to the fp32 file, which it is."""
@@ -130,6 +136,7 @@ def _read(folder: Path, expected_sha256: str | None) -> Artifact:
         evidence={entry.file: contents[entry.file] for entry in manifest.evidence},
         documents={entry.file: contents[entry.file] for entry in manifest.documents},
         programs=tuple(Program(contents[e.file], e.precision, inputs, outputs, e.kind) for e in manifest.programs),
+        parity=None if manifest.parity is None else contents[manifest.parity.file],
     )
 
 

@@ -17,12 +17,14 @@ from pathlib import Path
 from core.artifact.manifest import (
     FileEntry,
     Manifest,
+    ParityEntry,
     Preference,
     ProgramEntry,
     TensorEntry,
     check_manifest,
     encode_manifest,
 )
+from core.artifact.probes import PROBES, Probes, encode_probes
 from core.artifact.store import (
     MANIFEST,
     MANIFEST_DIGEST,
@@ -44,7 +46,8 @@ class Contents:
 
     sealed: the app's files by name, written below `sealed/`; evidence: `evidence.json`, `evidence.html`;
     documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), fastest first as measured;
-    versions: package -> version; missed_limits: what a forced artifact did not keep, in words.
+    versions: package -> version; missed_limits: what a forced artifact did not keep, in words; probes: for the parity
+    check on other hosts.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Contents:
     forced: bool = False
     missed_limits: Sequence[str] = ()
     notes: Sequence[str] = ()
+    probes: Probes | None = None
 
 
 def write_artifact(directory: Path | str, contents: Contents, *, created: datetime | None = None) -> Artifact:
@@ -108,6 +112,7 @@ def _laid_out(contents: Contents, created: datetime) -> tuple[dict[str, bytes], 
         sealed=_place({f"sealed/{name}": content for name, content in contents.sealed.items()}, files),
         evidence=_place(contents.evidence, files),
         documents=_place(contents.documents, files),
+        parity=None if contents.probes is None else _place_probes(contents.probes, files),
         recipe_sha256=contents.recipe_sha256,
         versions=dict(contents.versions),
         weights_source=contents.weights_source,
@@ -130,6 +135,20 @@ def _place_program(program: Program, files: dict[str, bytes]) -> ProgramEntry:
         bytes=len(program.content),
         precision=program.precision,
         kind=program.kind,
+    )
+
+
+def _place_probes(probes: Probes, files: dict[str, bytes]) -> ParityEntry:
+    (entry,) = _place({PROBES: encode_probes(probes)}, files)
+    return ParityEntry(
+        file=entry.file,
+        sha256=entry.sha256,
+        bytes=entry.bytes,
+        cases=probes.count,
+        backend=probes.backend,
+        precision=probes.precision,
+        tolerances=dict(probes.tolerances),
+        decision=probes.decision,
     )
 
 

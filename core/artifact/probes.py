@@ -1,0 +1,106 @@
+"""Sealed probes: made-up inputs with what the program gave for them where it was judged, so that any host can ask its
+own runtimes the same.
+
+The file `parity/probes.npz` is numpy's own format, packed by LZMA (images of blocks shrink to a thousandth). Its bytes
+are treated as hostile: names, types and shapes must be those that the manifest gives, before memory is taken for them.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from core.artifact.manifest import Decision, Manifest
+from core.errors import ArtifactError
+from core.program import Precision
+from core.tensors import Tensors, TensorSpec, check_tensors
+
+PROBES = "parity/probes.npz"
+PROBES_BYTES = 64 << 20
+"""The most that all probes of an artifact may hold, unpacked: 32 colour images of 700 x 700."""
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError, KeyError, OSError, RuntimeError)
+"""What zipfile and numpy raise for bytes that are no such archive; RuntimeError is an encrypted member."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """inputs, outputs: tensors of [n] cases; tolerances: output -> the largest difference that is called the same, in
+    its own unit; decision: where among the outputs the decision is seen, or None where the app makes it of several."""
+
+    inputs: Tensors
+    outputs: Tensors
+    backend: str
+    precision: Precision
+    tolerances: Mapping[str, float]
+    decision: Decision | None
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+
+def encode_probes(probes: Probes) -> bytes:
+    """The same bytes for the same tensors."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        for kind, tensors in (("input", probes.inputs), ("output", probes.outputs)):
+            for index, array in enumerate(tensors.values()):
+                member = io.BytesIO()
+                np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{kind}-{index}.npy"), member.getvalue(), zipfile.ZIP_LZMA)
+    return buffer.getvalue()
+
+
+def decode_probes(content: bytes, manifest: Manifest) -> Probes:
+    """Raises ArtifactError for anything but what the manifest says, and for nothing else."""
+    entry = manifest.parity
+    if entry is None:
+        raise ArtifactError("manifest.json: no parity inputs are sealed")
+    inputs, outputs = [spec.spec() for spec in manifest.inputs], [spec.spec() for spec in manifest.outputs]
+    if sum(_bytes(spec, entry.cases) for spec in (*inputs, *outputs)) > PROBES_BYTES:
+        raise ArtifactError(f"{PROBES}: more than {PROBES_BYTES} bytes unpacked")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            given = _read_members(archive, "input", inputs, entry.cases)
+            expected = _read_members(archive, "output", outputs, entry.cases)
+    except _DAMAGED as error:
+        raise ArtifactError(f"{PROBES}: not the probes that the manifest describes: {error}") from error
+    if not all(np.isfinite(array).all() for array in expected.values()):
+        raise ArtifactError(f"{PROBES}: an expected output is not a number")
+    return Probes(given, expected, entry.backend, entry.precision, entry.tolerances, entry.decision)
+
+
+def _read_members(archive: zipfile.ZipFile, kind: str, specs: list[TensorSpec], cases: int) -> Tensors:
+    found = {}
+    for index, spec in enumerate(specs):
+        with archive.open(f"{kind}-{index}.npy") as member:
+            found[spec.name] = _read_array(io.BytesIO(member.read(_bytes(spec, cases) + 4096)), spec, cases)
+    check_tensors(found, specs)
+    return found
+
+
+def _read_array(stream: io.BytesIO, spec: TensorSpec, cases: int) -> npt.NDArray[np.generic]:
+    """Raises ValueError. What the header says is compared before it is believed: numpy's own reader would take as much
+    memory as a header asks for."""
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{spec.name} is of another version of the format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if (shape, fortran, dtype) != ((cases, *spec.shape[1:]), False, np.dtype(spec.dtype)):
+        raise ValueError(f"found {dtype} {shape}, expected {cases} of {spec}")
+    return np.frombuffer(stream.read(), dtype).reshape(shape)
+
+
+def _bytes(spec: TensorSpec, cases: int) -> int:
+    """Python's integers: a product of hostile sizes does not overflow."""
+    size = cases * np.dtype(spec.dtype).itemsize
+    for axis in spec.shape[1:]:
+        size *= axis or 1
+    return size
