@@ -24,7 +24,7 @@ from core.task import CaseView, Task
 
 MOST_CHANGED = 24
 """Cases shown of those whose value changed most while their decision stayed."""
-MOST_FLIPS = 400
+MOST_FLIPS = 1000
 """Changed decisions shown each way, the largest change first; evidence.json lists more of them."""
 THUMBNAIL = 200
 """Longest side in pixels; smaller images are embedded as they are."""
@@ -48,12 +48,35 @@ class ShownCase:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Of the bars."""
+
+    low: float
+    high: float
+
+    def share(self, value: float) -> float:
+        return float(np.clip((value - self.low) / (self.high - self.low), 0, 1))
+
+
+@dataclass(frozen=True)
 class Group:
     """cases: those shown of `total`."""
 
     title: str
     cases: tuple[ShownCase, ...]
     total: int
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for case in self.cases for name in case.columns))
+
+
+@dataclass(frozen=True)
+class Page:
+    """thresholds: the baseline's and the candidate's as shares of the bars."""
+
+    groups: tuple[Group, ...]
+    thresholds: tuple[float, ...]
 
 
 def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
@@ -64,46 +87,44 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
     Raises OutputError when it cannot be written.
     """
     path = out.with_name(f"{out.name}-cases.html")
-    groups = _groups(evidence, task)
+    page = _page(evidence, task)
     try:
-        if not groups:
+        if page is None:
             path.unlink(missing_ok=True)
             return None
-        page = _render(evidence, groups)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 partial.chmod(0o600)  # one that a killed run left may have been open to others
-                file.write(page)
+                file.write(_render(evidence, page))
     except OSError as error:
         raise OutputError(f"{path}: the page of cases cannot be written: {error.strerror or error}") from error
     return path
 
 
-def _groups(evidence: Evidence, task: Task) -> list[Group]:
+def _page(evidence: Evidence, task: Task) -> Page | None:
     part = evidence.deciding
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
     change = np.abs(values[1] - values[0])
     if not change.any() and np.array_equal(before.decisions, after.decisions):
-        return []
+        return None
     flipped = before.decisions != after.decisions
     negative, positive = evidence.labels
-    chosen = {
+    masks = {
         f"Decisions that changed to {positive}": (flipped & after.decisions, MOST_FLIPS),
         f"Decisions that changed to {negative}": (flipped & ~after.decisions, MOST_FLIPS),
         "The same decision, but the largest change": (~flipped & (change > 0), MOST_CHANGED),
     }
-    groups = []
-    for title, (mask, most) in chosen.items():
-        found = np.flatnonzero(mask)
-        shown = found[np.argsort(-change[found], kind="stable")][:most]
-        groups.append(Group(title, _shown(part, task, shown), len(found)))
-    return groups
+    found = {title: np.flatnonzero(mask) for title, (mask, _) in masks.items()}
+    shown = {title: all_[np.argsort(-change[all_], kind="stable")][: masks[title][1]] for title, all_ in found.items()}
+    scale = _scale(part, np.concatenate(list(shown.values())))
+    groups = [Group(title, _shown(part, task, shown[title], scale), len(all_)) for title, all_ in found.items()]
+    return Page(tuple(groups), tuple(scale.share(threshold) for threshold in _thresholds(part)))
 
 
-def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp]) -> tuple[ShownCase, ...]:
+def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp], scale: Scale) -> tuple[ShownCase, ...]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
     views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
@@ -113,7 +134,7 @@ def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp]) -> tuple
             label=int(before.labels[i]),
             decided=(int(before.decisions[i]), int(after.decisions[i])),
             values=(float(values[0][i]), float(values[1][i])),
-            bars=(_on_scale(part, values[0][i]), _on_scale(part, values[1][i])),
+            bars=(scale.share(values[0][i]), scale.share(values[1][i])),
             columns=view.columns,
             image="" if view.image is None else encode_thumbnail(view.image),
         )
@@ -121,31 +142,35 @@ def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp]) -> tuple
     )
 
 
-def _on_scale(part: Comparison, value: float) -> float:
-    """Probabilities stand on 0..1 as they are, raw scores between the smallest and the largest."""
-    values = shown_values(part.baseline.predictions, part.candidate.predictions)
-    if values[0] is part.baseline.predictions.probabilities:
-        return float(value)
-    low, high = min(values[0].min(), values[1].min()), max(values[0].max(), values[1].max())
-    return float((value - low) / ((high - low) or 1.0))
-
-
-def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
-    part = evidence.deciding
+def _thresholds(part: Comparison) -> tuple[float, float]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
+    return shown_threshold(before, values[0]), shown_threshold(after, values[1])
+
+
+def _scale(part: Comparison, indices: npt.NDArray[np.intp]) -> Scale:
+    """Probabilities from 0 to 1, or to the largest shown where all are small; scores from the smallest on."""
+    values = shown_values(part.baseline.predictions, part.candidate.predictions)
+    ends = np.concatenate([values[0][indices], values[1][indices], _thresholds(part)])
+    low, high = float(ends.min()), float(ends.max())
+    if values[0] is part.baseline.predictions.probabilities:
+        low, high = 0.0, high * 1.1 if high < 0.5 else 1.0
+    return Scale(low, high if high > low else low + 1.0)
+
+
+def _render(evidence: Evidence, page: Page) -> str:
+    part = evidence.deciding
+    before, after = part.baseline.predictions, part.candidate.predictions
     return (
         open_templates()
         .get_template("cases.html.j2")
         .render(
             evidence=evidence,
             part=part,
-            groups=groups,
-            noun="probability" if values[0] is before.probabilities else "score",
-            thresholds=[
-                _on_scale(part, shown_threshold(predictions, found))
-                for predictions, found in zip((before, after), values, strict=True)
-            ],
+            groups=page.groups,
+            changed=int((before.decisions != after.decisions).sum()),
+            noun="probability" if shown_values(before, after)[0] is before.probabilities else "score",
+            thresholds=page.thresholds,
         )
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from core.energy import Energy
 from core.evidence import resampling as r
 from core.evidence.measured import Measured
 from core.evidence.pages import bytes_text, joules_text, ms_text, value_text
@@ -17,11 +18,11 @@ from core.evidence.words import (
     METRIC_NAMES,
     PROVENANCES,
     check_name,
+    choice_sentence,
     headline,
     limit_text,
     measured_part,
     parity_sentence,
-    search_sentence,
 )
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!])")
@@ -81,11 +82,12 @@ def _description(evidence: Evidence) -> list[str]:
     lines += ["", "| | before | after |", "|---|---|---|"]
     lines += [f"| {name} | {was} | {now} |" for name, was, now in _program_rows(before, after)]
     negative, positive = (_plain(label) for label in evidence.labels)
+    same = before.predictions.threshold == after.predictions.threshold
     lines += [
         "",
         f"What did not change: the inputs, the question ({positive} or {negative}) and the cases for which the model "
-        "is meant. The decision threshold and the calibration of the probabilities were fitted anew on the validation "
-        "cases and are sealed with the program.",
+        f"is meant. The decision threshold {'stayed' if same else 'was fitted anew on the validation cases'}; it is "
+        "sealed with the program, as is the calibration of its probabilities.",
     ]
     return lines
 
@@ -127,7 +129,7 @@ def _protocol(evidence: Evidence) -> list[str]:
     if evidence.recipe_sha256:
         lines[-2] += f" (sha256 `{evidence.recipe_sha256}`)"
     lines[-2] += ":"
-    lines += ["| criterion | limit | worst with 95% confidence | verdict |", "|---|---|---|---|"]
+    lines += ["| criterion | limit | found, at worst with 95% confidence | verdict |", "|---|---|---|---|"]
     for check in evidence.deciding.checks:
         found = limit_text(check, check.found)
         lines.append(f"| {_plain(check_name(check))} | {limit_text(check, check.limit)} | {found} | {check.status} |")
@@ -142,8 +144,7 @@ def _protocol(evidence: Evidence) -> list[str]:
         ),
     ]
     if evidence.candidates:
-        said = search_sentence(evidence.search) if evidence.search else f"{len(evidence.candidates)} were tried."
-        lines += ["", f"**Choice among candidates.** {_plain(said)} The fastest that kept all limits was chosen."]
+        lines += ["", f"**Choice among candidates.** {_plain(choice_sentence(evidence))}"]
     if evidence.parity is not None:
         lines += ["", f"**Other ways of running it.** {_plain(parity_sentence(evidence.parity))}"]
     where = [*evidence.host.items(), *evidence.versions.items(), *evidence.facts.items()]
@@ -171,14 +172,23 @@ def _benefits(evidence: Evidence) -> list[str]:
             f"- Size: {bytes_text(before.size.bytes)} before, {bytes_text(after.size.bytes)} after, {ratio_size:.2f} "
             "times smaller."
         )
-    for name, one in (("before", before), ("after", after)):
-        if one.energy is not None:
-            amount = "not available" if one.energy.joules is None else joules_text(one.energy.joules)
-            source = "" if one.energy.joules is None else f" ({PROVENANCES[one.energy.provenance]})"
-            lines.append(f"- Energy of a case {name}: {amount}{source}. {_plain(one.energy.method)}")
-        if one.cost_per_million is not None:
-            lines.append(f"- A million decisions {name}: {one.cost_per_million:,.4g} in the unit of the stated price.")
+    if before.energy or after.energy:
+        lines.append(f"- Energy of a case: {_energy(before.energy)} before, {_energy(after.energy)} after.")
+        methods = [one.energy.method for one in (before, after) if one.energy is not None]
+        lines[-1] += "".join(f" {_plain(method)}" for method in dict.fromkeys(methods))
+    if before.cost_per_million is not None and after.cost_per_million is not None:
+        lines.append(
+            f"- Cost of a million decisions, in the unit of the stated price: {before.cost_per_million:,.4g} before, "
+            f"{after.cost_per_million:,.4g} after."
+        )
     return lines if len(lines) > 2 else [*lines, "None was measured."]
+
+
+def _energy(energy: Energy | None) -> str:
+    if energy is None:
+        return "not measured"
+    source = PROVENANCES[energy.provenance]
+    return source if energy.joules is None else f"{joules_text(energy.joules)} ({source})"
 
 
 def _risks(evidence: Evidence) -> list[str]:
@@ -192,8 +202,9 @@ def _risks(evidence: Evidence) -> list[str]:
     lines = [
         "### Risks, and what was found",
         "",
-        f"Of {len(before.ids):,} {part.split} decisions {len(flips):,} changed: {missed} {positive} cases are newly "
-        f"missed and {alarms} {negative} cases newly alarmed; {len(flips) - len(wrong)} earlier errors are now right.",
+        f"Of {len(before.ids):,} {part.split} decisions {len(flips):,} changed. Newly missed cases of {positive}: "
+        f"{missed}; new false alarms on {negative}: {alarms}; earlier errors that are now right: "
+        f"{len(flips) - len(wrong)}.",
         "",
         "| figure | before | after |",
         "|---|---|---|",

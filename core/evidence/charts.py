@@ -19,6 +19,8 @@ from core.evidence.subgroups import Subgroup
 MOST_DOTS = 1200
 """Dots of the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
 MOST_CROSSES = 300
+RARE = 0.1
+"""Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
 _ROW = 22
 
 
@@ -106,6 +108,8 @@ def reliability_chart(baseline: Reliability | None, candidate: Reliability | Non
 def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     """Each case's value by the baseline and by the candidate, thresholds as lines, flipped decisions marked."""
     before, after = shown_values(baseline, candidate)
+    if baseline.confusion.positives < RARE * len(baseline.ids):  # their probabilities all lie in one corner
+        before, after = baseline.scores, candidate.scores
     probabilities = before is baseline.probabilities
     low, high = (
         (0.0, 1.0) if probabilities else (float(min(before.min(), after.min())), float(max(before.max(), after.max())))
@@ -152,7 +156,7 @@ def margin_chart(check: Check, estimate: float | None) -> Markup | None:
         return 8 + (width - 16) * (min(max(loss / check.limit, -0.75), reach) + 0.75) / (reach + 0.75)
 
     kind = "kept" if check.status == "passed" else "missed"
-    parts = [line("grid", place(0), 2, place(0), 20), line("margin", place(check.limit), 1, place(check.limit), 21)]
+    parts = [line("zero", place(0), 2, place(0), 20), line("margin", place(check.limit), 1, place(check.limit), 21)]
     start = place(check.found if estimate is None else estimate)
     parts.append(line(f"bound {kind}", start, middle, place(check.found), middle))
     parts.append(line(f"bound {kind}", place(check.found), middle - 5, place(check.found), middle + 5))

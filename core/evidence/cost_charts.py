@@ -95,4 +95,4 @@ def bars_chart(title: str, values: Mapping[str, float], label: str) -> Markup | 
             f'<rect class="bar" x="{short(axes.left)}" y="{short(y + 3)}" width="{short(width)}" height="{_ROW - 6}">'
             f"<title>{number(round(value, 6))}</title></rect>"
         )
-    return picture(title, parts, axes.bottom + 46)
+    return picture(title, parts, axes.bottom + (46 if label else 24))

@@ -31,11 +31,11 @@ from core.evidence.words import (
     CHECK_NAMES,
     METRIC_NAMES,
     PROVENANCES,
+    choice_sentence,
     headline,
     limited_figure,
     measured_part,
     parity_sentence,
-    search_sentence,
 )
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -43,8 +43,6 @@ MOST_FLIPS = 100
 """Rows of the list of changed decisions; evidence.json lists more."""
 MOST_CANDIDATES = 12
 """With more, those that are neither chosen nor on the front are folded away."""
-_RARE = 0.1
-"""Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
 
 
 def render_html(evidence: Evidence) -> str:
@@ -67,7 +65,7 @@ def render_html(evidence: Evidence) -> str:
             forests=_forests(evidence),
             sensitivities=_sensitivities(evidence.chosen.steps if evidence.chosen else ()),
             parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
-            search=search_sentence(evidence.search) if evidence.search is not None else "",
+            choice=choice_sentence(evidence),
             candidates=_candidates(evidence.candidates),
             most_flips=MOST_FLIPS,
             check_names=CHECK_NAMES,
@@ -212,7 +210,7 @@ def _energy_row(before: Energy | None, after: Energy | None) -> _Row:
         if energy.joules is None:
             return PROVENANCES[energy.provenance]
         span = f" [{joules_text(energy.low)}, {joules_text(energy.high)}]" if energy.low and energy.high else ""
-        return f"{joules_text(energy.joules)}{span} ({PROVENANCES[energy.provenance]})"
+        return f"{joules_text(energy.joules)}{span}\n{PROVENANCES[energy.provenance]}"
 
     ratio = "—"
     if before and after and before.joules and after.joules:
@@ -263,7 +261,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "roc": charts.roc_chart(found, before, after),
         "precision_recall": charts.precision_recall_chart(found, before, after),
     }
-    rare = before.confusion.positives < _RARE * len(before.ids)
+    rare = before.confusion.positives < charts.RARE * len(before.ids)
     latency = timed.baseline.latency
     return {
         "curves": list(reversed(curves.items())) if rare else list(curves.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.energy import Provenance
-from core.evidence.judge import Check
+from core.evidence.judge import Check, all_passed
 from core.evidence.measured import Parity
 from core.evidence.report import Comparison, Evidence, Search
 
@@ -128,11 +128,25 @@ def search_sentence(search: Search) -> str:
     """How the candidates were found."""
     kept = f", {search.kept} of them taken from an earlier run" if search.kept else ""
     budget = f" of a budget of {duration(search.budget_s)}" if search.budget_s is not None else ""
-    skipped = f" {len(search.skipped)} were not tried." if search.skipped else ""
+    count = len(search.skipped)
+    skipped = f" {count} {'was' if count == 1 else 'were'} not tried." if count else ""
     stopped = f" {search.stopped[:1].upper()}{search.stopped[1:]}" if search.stopped else ""
     if stopped and not stopped.endswith("."):
         stopped += "."
     return f"{search.tried} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
+
+
+def choice_sentence(evidence: Evidence) -> str:
+    """How many candidates there were, and which was taken."""
+    count = len(evidence.candidates)
+    tried = search_sentence(evidence.search) if evidence.search else f"{count} tried." if count != 1 else "One tried."
+    if evidence.chosen is None:
+        taken = "None was sealed."
+    elif not all_passed(evidence.chosen.checks):
+        taken = "None kept all limits; of those that missed the fewest the fastest was sealed, by force."
+    else:
+        taken = "The fastest that kept all limits was chosen."
+    return f"{tried} All were measured on the validation cases. {taken}"
 
 
 def duration(seconds: float) -> str:
