@@ -7,30 +7,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from core.evidence import resampling as r
+import numpy as np
+
 from core.evidence import statistics as s
+from core.evidence.alerts import card_precision_draws
 from core.evidence.measured import Predictions
 from core.evidence.paired import paired_share_difference
+from core.evidence.reliability import (
+    Reliability,
+    balanced_accuracy_interval,
+    brier_gain,
+    brier_interval,
+    calibration_error_interval,
+    reliability,
+)
+from core.evidence.resampling import (
+    Band,
+    Ranking,
+    average_precision_difference,
+    compare_rankings,
+    lowest_percentile,
+    percentile_interval,
+)
 
-
-@dataclass(frozen=True)
-class Band:
-    """A curve with its pointwise 95% band, all float64 [points], x rising."""
-
-    x: s.Floats
-    estimate: s.Floats
-    low: s.Floats
-    high: s.Floats
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """How far one program's probabilities can be believed. slope and intercept: of a logistic regression of the outcome
-    on the probability's logit (Cox 1958); 1 and 0 are perfect, a slope below 1 is too sure of itself."""
-
-    bins: tuple[r.ReliabilityBin, ...]
-    slope: s.Interval | None
-    intercept: s.Interval | None
+__all__ = [
+    "Band",
+    "Compared",
+    "ProgramFigures",
+    "Reliability",
+    "card_precision_difference",
+    "compare",
+    "ranking_difference",
+    "right_difference",
+]
 
 
 @dataclass(frozen=True)
@@ -62,35 +71,124 @@ def compare(baseline: Predictions, candidate: Predictions, *, samples: int = 200
     """Both programs' figures and their differences. metrics: auc, average_precision, card_precision, accuracy,
     balanced_accuracy, sensitivity, specificity, brier_score, calibration_error; differences: the same but for
     balanced_accuracy and calibration_error."""
+    labels, clusters = baseline.labels, baseline.clusters
+    rankings = compare_rankings(baseline.scores, candidate.scores, labels, clusters, samples=samples, seed=seed)
+    cards = _card_draws(baseline, candidate, samples, seed)
+    figures = [
+        _figures(
+            program,
+            None if rankings is None else (rankings.baseline, rankings.candidate)[index],
+            None if cards is None else cards[index],
+            samples,
+            seed,
+        )
+        for index, program in enumerate((baseline, candidate))
+    ]
+    return Compared(figures[0], figures[1], compute_differences(baseline, candidate), methods(baseline, samples))
+
+
+@lru_cache(maxsize=64)
+def compute_differences(baseline: Predictions, candidate: Predictions) -> Mapping[str, s.Difference | None]:
+    """Those of `Compared`; always from 2,000 resamples of seed 0, so that a check and its report name one bound."""
+    labels, clusters, positive = baseline.labels, baseline.clusters, baseline.labels == 1
+    return {
+        "auc": s.roc_auc_difference(baseline.scores, candidate.scores, labels, clusters),
+        "average_precision": ranking_difference(baseline, candidate),
+        "card_precision": card_precision_difference(baseline, candidate),
+        "accuracy": right_difference(baseline, candidate, np.ones(len(labels), bool)),
+        "sensitivity": right_difference(baseline, candidate, positive),
+        "specificity": right_difference(baseline, candidate, ~positive),
+        "brier_score": None
+        if baseline.probabilities is None or candidate.probabilities is None
+        else brier_gain(baseline.probabilities, candidate.probabilities, labels, clusters),
+    }
+
+
+@lru_cache(maxsize=64)
+def ranking_difference(baseline: Predictions, candidate: Predictions) -> s.Difference | None:
+    """Of average precision, from 2,000 resamples of seed 0."""
+    return average_precision_difference(baseline.scores, candidate.scores, baseline.labels, baseline.clusters)
+
+
+def right_difference(baseline: Predictions, candidate: Predictions, inside: s.Bools) -> s.Difference | None:
+    """Of the share of right decisions among the cases `inside` [N]."""
     positive = baseline.labels == 1
     before, after = baseline.decisions == positive, candidate.decisions == positive
-    differences = {
-        "auc": s.roc_auc_difference(baseline.scores, candidate.scores, baseline.labels),
-        "average_precision": r.average_precision_difference(baseline.scores, candidate.scores, baseline.labels),
-        "card_precision": None,
-        "accuracy": paired_share_difference(before, after),
-        "sensitivity": paired_share_difference(before[positive], after[positive]),
-        "specificity": paired_share_difference(before[~positive], after[~positive]),
-        "brier_score": None,
-    }
-    figures = [_figures(one, samples, seed) for one in (baseline, candidate)]
-    return Compared(figures[0], figures[1], differences, {})
+    clusters = None if baseline.clusters is None else baseline.clusters[inside]
+    return paired_share_difference(before[inside], after[inside], clusters)
 
 
-def _figures(p: Predictions, samples: int, seed: int) -> ProgramFigures:
-    drawn = r.bootstrap_intervals(p.labels, p.decisions, p.scores, p.probabilities, samples=samples, seed=seed)
+def card_precision_difference(baseline: Predictions, candidate: Predictions) -> s.Difference | None:
+    """Of the mean share of compromised cards among each day's alerts; its bound is the 5th percentile of 2,000
+    resamples of the cards. None without alerts and clusters."""
+    drawn = _card_draws(baseline, candidate, 2000, 0)
+    return None if drawn is None else lowest_percentile(drawn[1] - drawn[0])
+
+
+@lru_cache(maxsize=4)
+def _card_draws(baseline: Predictions, candidate: Predictions, samples: int, seed: int) -> list[s.Floats] | None:
+    alerts, clusters = baseline.alerts, baseline.clusters
+    if alerts is None or clusters is None:
+        return None
+    scorers = (baseline.scores, candidate.scores)
+    return card_precision_draws(scorers, baseline.labels, clusters, alerts, samples=samples, seed=seed)
+
+
+def _figures(
+    p: Predictions, ranking: Ranking | None, cards: s.Floats | None, samples: int, seed: int
+) -> ProgramFigures:
+    labels, clusters, positive = p.labels, p.clusters, p.labels == 1
+    right = p.decisions == positive
+
+    def share(inside: s.Bools) -> s.Interval | None:
+        return s.share_interval(right[inside], None if clusters is None else clusters[inside])
+
+    sensitivity, specificity = share(positive), share(~positive)
+    brier = error = lines = None
+    if p.probabilities is not None:
+        brier = brier_interval(p.probabilities, labels, clusters)
+        error = calibration_error_interval(p.probabilities, labels, clusters, samples=samples, seed=seed)
+        lines = reliability(p.probabilities, labels, clusters)
     metrics = {
-        "auc": s.roc_auc_interval(p.scores, p.labels),
-        "average_precision": drawn.get("average_precision"),
-        "card_precision": None,
-        "accuracy": p.confusion.accuracy(),
-        "balanced_accuracy": drawn.get("balanced_accuracy"),
-        "sensitivity": p.confusion.sensitivity(),
-        "specificity": p.confusion.specificity(),
-        "brier_score": drawn.get("brier_score"),
-        "calibration_error": drawn.get("calibration_error"),
+        "auc": s.roc_auc_interval(p.scores, labels, clusters),
+        "average_precision": None if ranking is None else ranking.average_precision,
+        "card_precision": None if cards is None else percentile_interval(float(cards[0]), cards[1:]),
+        "accuracy": share(np.ones(len(labels), bool)),
+        "balanced_accuracy": balanced_accuracy_interval(sensitivity, specificity),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "brier_score": brier,
+        "calibration_error": error,
     }
-    if p.probabilities is None:
-        return ProgramFigures(metrics, None, None, None)
-    reliability = Reliability(r.reliability_bins(p.probabilities, p.labels), None, None)
-    return ProgramFigures(metrics, None, None, reliability)
+    roc, recall = (None, None) if ranking is None else (ranking.roc, ranking.precision_recall)
+    return ProgramFigures(metrics, roc, recall, lines)
+
+
+def methods(predictions: Predictions, samples: int = 2000) -> Mapping[str, str]:
+    """Figure -> how its interval and the bound of its difference are made."""
+    clusters = predictions.clusters
+    count = 0 if clusters is None else len(np.unique(clusters))
+    drawn = f"{samples:,} bootstrap resamples " + (
+        "of the cases, class by class" if clusters is None else f"of the {count:,} clusters (patients, cards)"
+    )
+    area = "DeLong's variance over cases" if clusters is None else f"Obuchowski's variance over {count:,} clusters"
+    shares = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
+    errors = "normal, paired over cases"
+    if clusters is not None:
+        shares += f", both for the effective number of cases in {count:,} clusters (Rao and Scott)"
+        errors = f"normal, paired, variance between {count:,} clusters"
+    ranks = f"percentiles of {drawn}"
+    cards = f"percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
+    return {
+        "auc": area,
+        "average_precision": ranks,
+        "card_precision": cards,
+        "accuracy": shares,
+        "balanced_accuracy": "from the intervals of sensitivity and specificity (Zou and Donner)",
+        "sensitivity": shares,
+        "specificity": shares,
+        "brier_score": errors,
+        "calibration_error": "ten bins, without what chance adds; basic bootstrap of the bins' gaps",
+        "roc": f"pointwise band, {ranks}",
+        "precision_recall": f"pointwise band, {ranks}",
+    }

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
 
 from core.errors import Fault
-from core.evidence import resampling as r
 from core.evidence import statistics as s
+from core.evidence.cases_needed import Needed, cases_needed, cases_needed_of_share
+from core.evidence.figures import card_precision_difference, ranking_difference, right_difference
 from core.evidence.measured import Measured, Predictions, check_same_cases
-from core.evidence.paired import paired_share_difference
+from core.evidence.resampling import median_ratio
 
 FEW_CASES = 30
 
@@ -31,6 +32,8 @@ class Limits:
 
     auc_loss: float | None = None
     average_precision_loss: float | None = None
+    card_precision_loss: float | None = None
+    """Of the mean share of compromised cards among each day's alerts; only where the data has cards and alerts."""
     sensitivity_loss: float | None = None
     specificity_loss: float | None = None
     flip_ratio_max: float | None = None
@@ -61,6 +64,11 @@ class Check:
     found: float | None
     limit: float
     explanation: str
+    cases_needed: int | None = None
+    """Of a loss: how many cases of the kind that it is counted on show with 80% power that it is inside the limit, if
+    there is none; None where that cannot be said."""
+    cases_needed_as_seen: int | None = None
+    """The same if the loss is as large as it was seen; None also where that is beyond the limit."""
 
 
 def all_passed(checks: Sequence[Check]) -> bool:
@@ -75,26 +83,7 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Chec
     """
     before, after = baseline.predictions, candidate.predictions
     check_same_cases(before, after)
-    positive = before.labels == 1
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    right_before, right_after = before.decisions == positive, after.decisions == positive
-    checks: list[Check] = []
-    if limits.auc_loss is not None:
-        difference = s.roc_auc_difference(before.scores, after.scores, before.labels)
-        cases = f"{positives} positive and {negatives} negative cases"
-        checks.append(_loss_check("auc_loss", "AUC", difference, limits.auc_loss, cases))
-    if limits.average_precision_loss is not None:
-        difference = r.average_precision_difference(before.scores, after.scores, before.labels)
-        cases, limit = f"{positives} positive and {negatives} negative cases", limits.average_precision_loss
-        checks.append(_loss_check("average_precision_loss", "Average precision", difference, limit, cases))
-    if limits.sensitivity_loss is not None:
-        difference = paired_share_difference(right_before[positive], right_after[positive])
-        cases = f"{positives} positive cases"
-        checks.append(_loss_check("sensitivity_loss", "Sensitivity", difference, limits.sensitivity_loss, cases))
-    if limits.specificity_loss is not None:
-        difference = paired_share_difference(right_before[~positive], right_after[~positive])
-        cases = f"{negatives} negative cases"
-        checks.append(_loss_check("specificity_loss", "Specificity", difference, limits.specificity_loss, cases))
+    checks = [*_ranking_checks(before, after, limits), *_share_checks(before, after, limits)]
     if limits.flip_ratio_max is not None:
         checks.append(_flip_check(before, after, limits.flip_ratio_max))
     if limits.latency_ratio_min is not None:
@@ -104,11 +93,11 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Chec
     return tuple(checks)
 
 
-def warnings(baseline: Measured, candidate: Measured) -> tuple[str, ...]:
-    """What a reader must be told whatever the limits are, in plain lines."""
-    lines = []
+def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = None) -> tuple[str, ...]:
+    """What a reader must be told, in plain lines: of the programs, and of what `limits` would not notice."""
+    lines = [] if limits is None else list(_blind_spots(limits))
     if baseline.latency and candidate.latency:
-        ratio = r.median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
+        ratio = median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
         if ratio.low <= 1:
             before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
             lines.append(
@@ -129,18 +118,95 @@ def warnings(baseline: Measured, candidate: Measured) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _loss_check(name: str, what: str, difference: s.Difference | None, limit: float, cases: str) -> Check:
+def _blind_spots(limits: Limits) -> Iterator[str]:
+    """Faults that such limits let pass."""
+    missing = [name for name in ("sensitivity", "specificity") if getattr(limits, f"{name}_loss") is None]
+    if limits.flip_ratio_max is None and missing:
+        shifted = {"sensitivity": "set too high", "specificity": "set too low"}[missing[0]]
+        yield (
+            f"The recipe limits neither changed decisions nor the loss of {' or '.join(missing)}: a threshold "
+            f"{shifted if len(missing) == 1 else 'set wrong'} would not be noticed. Add flip_ratio_max"
+            f"{''.join(f' or {name}_loss' for name in missing[:1])}."
+        )
+    if limits.auc_loss is limits.average_precision_loss is limits.card_precision_loss is None:
+        yield (
+            "The recipe limits no loss of AUC, average precision or card precision: cases in the wrong order would be "
+            "noticed only where they cross the threshold."
+        )
+
+
+def _ranking_checks(before: Predictions, after: Predictions, limits: Limits) -> Iterator[Check]:
+    counts, total = before.confusion, len(before.ids)
+    cases = f"{counts.positives} positive and {counts.negatives} negative cases{_clusters(before, None)}"
+    if limits.auc_loss is not None:
+        difference = s.roc_auc_difference(before.scores, after.scores, before.labels, before.clusters)
+        yield _loss_check(
+            "auc_loss", "AUC", difference, limits.auc_loss, cases, _needed(difference, total, limits.auc_loss)
+        )
+    if (limit := limits.average_precision_loss) is not None:
+        difference = ranking_difference(before, after)
+        needed = _needed(difference, total, limit)
+        yield _loss_check("average_precision_loss", "Average precision", difference, limit, cases, needed)
+    if (limit := limits.card_precision_loss) is not None:
+        difference = card_precision_difference(before, after)
+        if difference is None:
+            text = "Card precision cannot be compared: the data names no cards, or no desk that looks at alerts."
+            yield Check("card_precision_loss", "not measured", None, limit, text)
+        else:
+            needed = _needed(difference, total, limit)
+            yield _loss_check("card_precision_loss", "Card precision", difference, limit, cases, needed)
+
+
+def _share_checks(before: Predictions, after: Predictions, limits: Limits) -> Iterator[Check]:
+    positive = before.labels == 1
+    for name, kind, limit, inside in (
+        ("sensitivity", "positive", limits.sensitivity_loss, positive),
+        ("specificity", "negative", limits.specificity_loss, ~positive),
+    ):
+        if limit is not None:
+            difference = right_difference(before, after, inside)
+            cases, needed = f"{inside.sum()} {kind} cases{_clusters(before, inside)}", None
+            if difference is not None:
+                right = [(one.decisions == positive)[inside].astype(np.float64) for one in (before, after)]
+                clusters = None if before.clusters is None else before.clusters[inside]
+                needed = cases_needed_of_share(right[1] - right[0], limit, clusters)
+            yield _loss_check(f"{name}_loss", name.capitalize(), difference, limit, cases, needed, f"{kind} cases")
+
+
+def _clusters(predictions: Predictions, inside: s.Bools | None) -> str:
+    if predictions.clusters is None:
+        return ""
+    found = predictions.clusters if inside is None else predictions.clusters[inside]
+    count = len(np.unique(found))
+    return f" in {count} clusters" if count < len(found) else ""
+
+
+def _needed(difference: s.Difference | None, cases: int, limit: float) -> Needed | None:
+    return None if difference is None else cases_needed(difference, cases, limit)
+
+
+def _loss_check(
+    name: str,
+    what: str,
+    difference: s.Difference | None,
+    limit: float,
+    cases: str,
+    needed: Needed | None,
+    kind: str = "cases",
+) -> Check:
     if difference is None:
         return Check(name, "not measured", None, limit, f"{what} cannot be compared on {cases}.")
     worst = 0.0 - difference.low
     bound = f"the loss is at most {_digits(worst)}" if worst >= 0 else "there is no loss"
     change = _change(difference.estimate)
     text = f"{what} {change}; with 95% confidence {bound}, and the limit is {_digits(limit)} ({cases})."
+    numbers = (None, None) if needed is None else (needed.without_loss, needed.as_seen)
     if worst <= limit:
-        return Check(name, "passed", worst, limit, text)
+        return Check(name, "passed", worst, limit, text, *numbers)
     if -difference.estimate <= limit:
-        text += " The loss that was seen is inside the limit, but so few cases cannot show it: more are needed."
-    return Check(name, "failed", worst, limit, text)
+        text += " The loss that was seen is inside the limit, but so few cases cannot show it"
+        text += f": {needed.describe(kind)}." if needed is not None and needed.without_loss else ": more are needed."
+    return Check(name, "failed", worst, limit, text, *numbers)
 
 
 def _change(estimate: float) -> str:
@@ -171,7 +237,7 @@ def _latency_check(baseline: Measured, candidate: Measured, limit: float) -> Che
     if before.batch != after.batch:
         text = f"Latency was measured at batch {before.batch} and {after.batch}, which cannot be compared."
         return Check("latency_ratio_min", "not measured", None, limit, text)
-    ratio = r.median_ratio(before.samples_ms, after.samples_ms)
+    ratio = median_ratio(before.samples_ms, after.samples_ms)
     text = (
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
         f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "

@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from core.evidence.statistics import Bools, Difference, Floats, Labels, bisect
+from core.evidence.statistics import Bools, Difference, Floats, Labels, bisect, design_effect
 
 _DOUBT = 0.001
 """Of Berger and Boos: what the search for the share of lost cases is allowed to miss; it is added to each p-value."""
@@ -42,26 +42,11 @@ def paired_share_difference(
     gained = int((candidate_right & ~baseline_right).sum())
     lost = int((baseline_right & ~candidate_right).sum())
     low = exact_bound(trials, gained, lost)
-    effect = 1.0
-    if clusters is not None:
-        effect = design_effect(candidate_right.astype(np.float64) - baseline_right, clusters)
+    effect = design_effect(candidate_right.astype(np.float64) - baseline_right, clusters)
     if effect > 1:
         fewer, losses = max(1, math.floor(trials / effect)), math.ceil(lost / effect)
         low = min(low, exact_bound(max(fewer, losses), min(math.floor(gained / effect), fewer - losses), losses))
     return Difference((gained - lost) / trials, low)
-
-
-def design_effect(changes: Floats, clusters: Labels) -> float:
-    """How many times wider the variance of a mean is between clusters than between independent cases; at least 1, and 1
-    where nothing changed. changes: -1, 0 or 1 [N]; clusters: [N]."""
-    apart = changes - changes.mean()
-    single = float(apart @ apart)
-    _, place = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(place, apart)
-    if single == 0 or len(sums) < 2:
-        return 1.0
-    trials, count = len(changes), len(sums)
-    return max(1.0, float(sums @ sums) * count / (count - 1) / (single * trials / (trials - 1)))
 
 
 @lru_cache(maxsize=4096)
@@ -134,7 +119,7 @@ class _Extreme:
         self._shares = self._plausible_shares(lost)
         self._lost = self._window()
         seen = _score(trials, np.array([float(lost)]), np.array([float(gained)]), delta)[0] - 1e-9
-        # Fewer are enough never: more gained cases speak for the candidate. Bisected for all numbers of lost at once.
+        # More gained cases speak for the candidate. Bisected for all numbers of lost at once.
         too_few, enough = np.full(len(self._lost), -1), trials - self._lost + 1
         while (enough - too_few > 1).any():
             middle = (too_few + enough) // 2

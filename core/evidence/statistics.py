@@ -50,8 +50,9 @@ def roc_auc(scores: Floats, labels: Labels) -> float | None:
     return None if parts is None else parts.auc
 
 
-def roc_auc_interval(scores: Floats, labels: Labels) -> Interval | None:
-    """95% interval on the logit scale with DeLong's variance (DeLong et al., Biometrics 1988; logit: Pepe 2003, 5.2).
+def roc_auc_interval(scores: Floats, labels: Labels, clusters: Labels | None = None) -> Interval | None:
+    """95% interval on the logit scale with DeLong's variance (DeLong et al., Biometrics 1988; logit: Pepe 2003, 5.2),
+    or where cases come in clusters Obuchowski's (Biometrics 1997).
 
     Where that variance is zero (a perfect ranking, or a class of one case) it says nothing, and the score interval of
     Newcombe (Statistics in Medicine 2006, method 5) is used.
@@ -59,7 +60,7 @@ def roc_auc_interval(scores: Floats, labels: Labels) -> Interval | None:
     parts = _placements(scores, labels)
     if parts is None:
         return None
-    auc, variance = parts.auc, parts.variance()
+    auc, variance = parts.auc, parts.variance(labels, clusters)
     if variance <= _ROUNDING or not 0 < auc < 1:
         positives, negatives = len(parts.positive), len(parts.negative)
         low = _newcombe_auc_low(auc, positives, negatives, Z_TWO_SIDED)
@@ -69,9 +70,11 @@ def roc_auc_interval(scores: Floats, labels: Labels) -> Interval | None:
     return Interval(auc, _sigmoid(middle - reach), _sigmoid(middle + reach))
 
 
-def roc_auc_difference(baseline: Floats, candidate: Floats, labels: Labels) -> Difference | None:
+def roc_auc_difference(
+    baseline: Floats, candidate: Floats, labels: Labels, clusters: Labels | None = None
+) -> Difference | None:
     """Paired difference of two scorers' AUC on the same cases (DeLong et al. 1988; computed as Sun & Xu, IEEE Signal
-    Processing Letters 2014).
+    Processing Letters 2014; variance with clusters: Obuchowski 1997).
 
     Two scorers that order all cases alike differ by exactly 0. Two that both separate the classes perfectly but order
     the cases otherwise have no variance to judge by: the bound then is that of the candidate's AUC alone.
@@ -81,7 +84,7 @@ def roc_auc_difference(baseline: Floats, candidate: Floats, labels: Labels) -> D
         return None
     estimate = second.auc - first.auc
     apart = _Placements(second.auc - first.auc, second.positive - first.positive, second.negative - first.negative)
-    variance = apart.variance()
+    variance = apart.variance(labels, clusters)
     if variance > _ROUNDING:
         return Difference(estimate, max(-1.0, estimate - Z_ONE_SIDED * math.sqrt(variance)))
     if np.array_equal(_midranks(baseline), _midranks(candidate)):
@@ -103,10 +106,21 @@ class _Placements:
     positive: Floats
     negative: Floats
 
-    def variance(self) -> float:
+    def variance(self, labels: Labels, clusters: Labels | None) -> float:
         if min(len(self.positive), len(self.negative)) < 2:
             return 0.0
-        return sum(float(np.var(values, ddof=1)) / len(values) for values in (self.positive, self.negative))
+        if clusters is None:
+            return sum(float(np.var(values, ddof=1)) / len(values) for values in (self.positive, self.negative))
+        names, place = np.unique(clusters, return_inverse=True)
+        found, sums = 0.0, []
+        for values, inside in ((self.positive, labels == 1), (self.negative, labels != 1)):
+            apart = np.bincount(place[inside], values - values.mean(), len(names)) / len(values)
+            count = len(np.unique(place[inside]))
+            if count < 2:
+                return 0.0
+            found += float(apart @ apart) * count / (count - 1)
+            sums.append(apart)
+        return found + 2 * float(sums[0] @ sums[1]) * len(names) / (len(names) - 1)
 
 
 def _placements(scores: Floats, labels: Labels) -> _Placements | None:
@@ -176,8 +190,9 @@ def confusion(decisions: Bools, labels: Labels) -> Confusion:
     )
 
 
-def wilson_interval(successes: int, trials: int) -> Interval | None:
-    """A share's score interval (Wilson, JASA 1927); None without trials."""
+def wilson_interval(successes: float, trials: float) -> Interval | None:
+    """A share's score interval (Wilson, JASA 1927); None without trials. Of an effective number of trials both may be
+    fractions."""
     if trials == 0:
         return None
     share, z2 = successes / trials, Z_TWO_SIDED**2
@@ -186,6 +201,35 @@ def wilson_interval(successes: int, trials: int) -> Interval | None:
     low = 0.0 if successes == 0 else max(0.0, middle - reach)
     high = 1.0 if successes == trials else min(1.0, middle + reach)
     return Interval(share, low, high)
+
+
+def share_interval(hits: Bools, clusters: Labels | None = None) -> Interval | None:
+    """Wilson's interval of the share of `hits` [N], of as many independent cases as tell as much where they come in
+    clusters (Rao & Scott, Biometrics 1992)."""
+    effect = design_effect(hits.astype(np.float64), clusters)
+    return wilson_interval(int(hits.sum()) / effect, len(hits) / effect)
+
+
+def design_effect(values: Floats, clusters: Labels | None) -> float:
+    """How many times larger the variance of the mean of `values` [N] is for cases in clusters than for independent
+    ones; at least 1, and 1 where all values are the same."""
+    if clusters is None or len(values) < 2:
+        return 1.0
+    apart = values - values.mean()
+    single = float(apart @ apart)
+    _, place = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(place, apart)
+    if single == 0 or len(sums) < 2:
+        return 1.0
+    cases, count = len(values), len(sums)
+    return max(1.0, float(sums @ sums) * count / (count - 1) / (single * cases / (cases - 1)))
+
+
+def standard_error(values: Floats, clusters: Labels | None = None) -> float:
+    """Of the mean of `values` [N]; of one value 0."""
+    if len(values) < 2:
+        return 0.0
+    return math.sqrt(float(np.var(values, ddof=1)) / len(values) * design_effect(values, clusters))
 
 
 def bisect(contradicted: Callable[[float], bool], low: float, high: float, *, steps: int = 60) -> float:

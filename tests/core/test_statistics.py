@@ -108,7 +108,7 @@ def test_without_one_class_there_is_no_figure():
     assert s.roc_auc_difference(scores, scores, ones) is None
     assert r.average_precision(scores, 1 - ones) is None
     assert s.confusion(scores > 0.15, ones).specificity() is None
-    assert r.bootstrap_intervals(ones, scores > 0, scores, None) == {}
+    assert r.compare_rankings(scores, scores, ones) is None
     assert r.average_precision_difference(scores, scores, ones) is None
 
 
@@ -118,44 +118,6 @@ def test_wilson_equals_scipys(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     found = s.wilson_interval(successes, trials)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
-
-
-def test_brier_equals_scikit_learns_and_calibration_error_its_definition():
-    rng = np.random.default_rng(2)
-    probabilities, labels = rng.uniform(size=500), rng.integers(2, size=500)
-    assert r.brier_score(probabilities, labels) == pytest.approx(brier_score_loss(labels, probabilities))
-    bins = r.reliability_bins(probabilities, labels)
-    expected = sum(b.cases * abs(b.mean_probability - b.positives.estimate) for b in bins) / 500
-    assert r.expected_calibration_error(probabilities, labels) == pytest.approx(expected, abs=1e-12)
-    assert len(bins) == r.RELIABILITY_BINS
-    assert sum(b.cases for b in bins) == 500
-    assert r.expected_calibration_error(np.array([0.0, 1.0]), np.array([0, 1])) == 0
-    assert r.expected_calibration_error(np.array([1.0, 0.0]), np.array([0, 1])) == 1
-
-
-def test_bootstrap_figures_equal_the_plain_ones_and_the_seed_decides():
-    rng = np.random.default_rng(3)
-    scores, labels = binormal(rng, 60, 90, 1.5)
-    scores = scores.round(1)
-    probabilities, decisions = 1 / (1 + np.exp(-scores)), scores >= 0.7
-    found = r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
-    counts = s.confusion(decisions, labels)
-    balanced = (counts.sensitivity().estimate + counts.specificity().estimate) / 2
-    assert found["balanced_accuracy"].estimate == pytest.approx(balanced)
-    assert found["average_precision"].estimate == pytest.approx(average_precision_score(labels, scores))
-    assert found["brier_score"].estimate == pytest.approx(brier_score_loss(labels, probabilities))
-    assert found["calibration_error"].estimate == pytest.approx(r.expected_calibration_error(probabilities, labels))
-    assert all(v.low < v.estimate < v.high for k, v in found.items() if k != "calibration_error")
-    assert found == r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=1)
-    assert found != r.bootstrap_intervals(labels, decisions, scores, probabilities, samples=400, seed=2)
-
-
-def test_a_weight_counts_a_case_as_often():
-    scores, labels = np.array([3.0, 2, 2, 1]), np.array([1, 0, 1, 1])
-    weights = np.array([[1, 2, 0, 3]])
-    repeated = np.repeat(np.arange(4), weights[0])
-    found = r._weighted_average_precision(scores, labels)(weights.astype(float))[0]
-    assert found == pytest.approx(average_precision_score(labels[repeated], scores[repeated]))
 
 
 def resampled_differences(baseline, candidate, labels, samples, seed):
@@ -210,18 +172,6 @@ def test_paired_auc_bound_covers_the_truth():
         candidate = 0.8 * (baseline - 1.5 * labels) + 0.6 * noise + 1.5 * labels  # as good, correlated 0.8
         covered += s.roc_auc_difference(baseline, candidate, labels).low <= 0
     assert 0.92 <= covered / 400 <= 0.985
-
-
-def test_bootstrap_interval_of_average_precision_covers_the_truth():
-    rng = np.random.default_rng(10)
-    scores, labels = binormal(rng, 80_000, 120_000, 1.5)
-    truth = r.average_precision(scores, labels)
-    covered = 0
-    for seed in range(200):
-        scores, labels = binormal(rng, 80, 120, 1.5)
-        found = r.bootstrap_intervals(labels, scores > 0, scores, None, samples=200, seed=seed)
-        covered += found["average_precision"].low <= truth <= found["average_precision"].high
-    assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_bound_of_the_average_precision_difference_covers_the_truth():

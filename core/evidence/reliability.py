@@ -1,0 +1,174 @@
+"""How far probabilities can be believed: Brier score, calibration error, reliability curve, calibration slope. Arrays
+as in `core.evidence.statistics`; probabilities are of the positive class, 0..1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from core.evidence.statistics import (
+    Z_ONE_SIDED,
+    Z_TWO_SIDED,
+    Difference,
+    Floats,
+    Interval,
+    Labels,
+    design_effect,
+    standard_error,
+    wilson_interval,
+)
+
+BINS = 10
+_FEW = 10
+"""Cases of a class below which no slope is fitted."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Cases whose probability lies in one bin: their mean probability and the share of positives with its interval."""
+
+    cases: int
+    mean_probability: float
+    positives: Interval
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """slope and intercept: of a logistic regression of the outcome on the probability's logit (Cox, Biometrika 1958); 1
+    and 0 are perfect, a slope below 1 is too sure of itself; None where a class is rare or the probabilities separate
+    the classes."""
+
+    bins: tuple[ReliabilityBin, ...]
+    slope: Interval | None
+    intercept: Interval | None
+
+
+def brier_score(probabilities: Floats, labels: Labels) -> float:
+    """Mean squared distance of the probability of the positive class from the outcome (Brier 1950, two classes)."""
+    return float(np.mean((probabilities - labels) ** 2))
+
+
+def brier_interval(probabilities: Floats, labels: Labels, clusters: Labels | None = None) -> Interval:
+    """The mean of the squared distances with its 95% normal interval."""
+    squares = (probabilities - labels) ** 2
+    mean, reach = float(squares.mean()), Z_TWO_SIDED * standard_error(squares, clusters)
+    return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def brier_gain(baseline: Floats, candidate: Floats, labels: Labels, clusters: Labels | None = None) -> Difference:
+    """Paired: by how much the candidate's Brier score is the smaller one, with its one-sided 95% lower bound."""
+    gains = (baseline - labels) ** 2 - (candidate - labels) ** 2
+    mean = float(gains.mean())
+    return Difference(mean, max(-1.0, mean - Z_ONE_SIDED * standard_error(gains, clusters)))
+
+
+def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
+    """Mean over ten equally wide bins of |mean probability - share of positives|, weighted by cases (Naeini et al.
+    2015, with the positive class's probability as confidence)."""
+    return float(np.abs(_gaps(probabilities, labels).sum(axis=0)).sum())
+
+
+def calibration_error_interval(
+    probabilities: Floats, labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int = 0
+) -> Interval:
+    """`expected_calibration_error` without what chance adds to it, and its 95% interval.
+
+    Chance makes every bin's gap larger than it is, so that the plain error of perfect probabilities is above 0, and a
+    percentile interval would lie higher still. What chance adds is found by adding it once more: the gaps, a sum over
+    cases (or clusters), are normal with the covariance seen in them, and resamples of them lie above the plain error by
+    as much as the plain error lies above the truth. Taken off, never below 0; the interval is the basic bootstrap's
+    (Davison & Hinkley 1997, 5.2), which takes it off too.
+    """
+    gaps = _gaps(probabilities, labels)
+    sums = gaps.sum(axis=0)
+    if clusters is not None:
+        _, place = np.unique(clusters, return_inverse=True)
+        gaps = np.stack([np.bincount(place, column) for column in gaps.T], axis=1)
+    apart = gaps - gaps.mean(axis=0)
+    # With as many normal numbers as bins: their covariance is that of the sums.
+    values, vectors = np.linalg.eigh(apart.T @ apart)
+    spread = vectors * np.sqrt(np.maximum(values, 0))
+    noise = np.random.default_rng(seed).normal(size=(samples, BINS)) @ spread.T
+    drawn = np.abs(sums + noise).sum(axis=1)
+    plain = float(np.abs(sums).sum())
+    low, high = (2 * plain - float(value) for value in np.percentile(drawn, [97.5, 2.5]))
+    estimate = min(1.0, max(0.0, 2 * plain - float(drawn.mean())))
+    return Interval(estimate, min(max(0.0, low), estimate), max(min(1.0, high), estimate))
+
+
+def _gaps(probabilities: Floats, labels: Labels) -> Floats:
+    """[N, BINS]: each case's share of the gap of its bin; the error is the sum over bins of |their sum|."""
+    return np.asarray(np.eye(BINS)[_bin_of(probabilities)] * (probabilities - labels)[:, None] / len(labels))
+
+
+def _bin_of(probabilities: Floats) -> npt.NDArray[np.intp]:
+    return np.clip((probabilities * BINS).astype(np.intp), 0, BINS - 1)
+
+
+def reliability(probabilities: Floats, labels: Labels, clusters: Labels | None = None) -> Reliability:
+    """The curve's bins that have cases, and the regression's slope and intercept."""
+    slope, intercept = calibration_line(probabilities, labels, clusters)
+    return Reliability(reliability_bins(probabilities, labels, clusters), slope, intercept)
+
+
+def reliability_bins(
+    probabilities: Floats, labels: Labels, clusters: Labels | None = None
+) -> tuple[ReliabilityBin, ...]:
+    which = _bin_of(probabilities)
+    found = []
+    for index in np.unique(which):
+        inside = which == index
+        hits = labels[inside] == 1
+        effect = design_effect(hits.astype(np.float64), None if clusters is None else clusters[inside])
+        share = wilson_interval(int(hits.sum()) / effect, int(inside.sum()) / effect)
+        if share is not None:
+            found.append(ReliabilityBin(int(inside.sum()), float(probabilities[inside].mean()), share))
+    return tuple(found)
+
+
+def calibration_line(
+    probabilities: Floats, labels: Labels, clusters: Labels | None = None
+) -> tuple[Interval | None, Interval | None]:
+    """Slope and intercept with 95% intervals from the robust (sandwich) variance, by Newton's method."""
+    positives = int((labels == 1).sum())
+    if min(positives, len(labels) - positives) < _FEW:
+        return None, None
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    design = np.stack([np.log(clipped / (1 - clipped)), np.ones(len(labels))], axis=1)
+    found = np.array([1.0, 0.0])
+    for _ in range(50):
+        means = 1 / (1 + np.exp(-np.clip(design @ found, -500, 500)))
+        information = design.T @ (design * (means * (1 - means))[:, None])
+        if np.linalg.cond(information) > 1e12:
+            return None, None
+        step = np.linalg.solve(information, design.T @ (labels - means))
+        found = found + step * min(1.0, 5 / max(1e-12, float(np.abs(step).max())))
+        if np.abs(step).max() < 1e-10:
+            break
+    else:
+        return None, None
+    scores = design * (labels - means)[:, None]
+    if clusters is not None:
+        _, place = np.unique(clusters, return_inverse=True)
+        scores = np.stack([np.bincount(place, column) for column in scores.T], axis=1)
+    inverse = np.linalg.inv(information)
+    errors = np.sqrt(np.diag(inverse @ (scores.T @ scores) @ inverse))
+    slope, intercept = (
+        Interval(float(value), float(value - Z_TWO_SIDED * error), float(value + Z_TWO_SIDED * error))
+        for value, error in zip(found, errors, strict=True)
+    )
+    return slope, intercept
+
+
+def balanced_accuracy_interval(sensitivity: Interval | None, specificity: Interval | None) -> Interval | None:
+    """The mean of two independent shares, their intervals' distances added as Zou & Donner do (Statistics in Medicine
+    2008)."""
+    if sensitivity is None or specificity is None:
+        return None
+    mean = (sensitivity.estimate + specificity.estimate) / 2
+    below = math.hypot(sensitivity.estimate - sensitivity.low, specificity.estimate - specificity.low) / 2
+    above = math.hypot(sensitivity.high - sensitivity.estimate, specificity.high - specificity.estimate) / 2
+    return Interval(mean, max(0.0, mean - below), min(1.0, mean + above))
