@@ -118,18 +118,19 @@ def featherweight(
 
 @app.command(epilog="Example: featherweight hardware --json")
 def hardware(as_json: AsJson = False) -> None:
-    """What this host has, which backends can run on it, and why others cannot."""
+    """What this host has, which backends can run on it, which energy counters can be read, and why others cannot."""
     from core.backends.registry import find_backend, probe_all
+    from core.energy import probe_counters
     from core.hardware import read_hardware
 
-    host, found = read_hardware(), probe_all()
+    host, found, energy = read_hardware(), probe_all(), probe_counters()
     if as_json:
         from dataclasses import asdict
 
         backends = {name: {**asdict(state), "extra": find_backend(name).extra} for name, state in found.items()}
-        _print_json({"hardware": asdict(host), "backends": backends})
+        _print_json({"hardware": asdict(host), "backends": backends, "energy": energy})
     else:
-        _show_hardware(host, found)
+        _show_hardware(host, found, energy)
 
 
 @app.command(
@@ -253,20 +254,13 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _show_hardware(host: Hardware, found: dict[str, Availability]) -> None:
+def _show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    cores = f"{host.cores_usable} usable of {host.cores_logical} logical, {host.cores_physical or 'unknown'} physical"
     devices = [f"{device.name} ({device.memory_bytes >> 30} GiB)" for device in host.accelerators]
-    for label, text in (
-        ("CPU", f"{host.cpu} ({host.architecture})"),
-        ("cores", cores),
-        ("instructions", " ".join(host.instruction_sets) or "unknown"),
-        ("memory", f"{host.memory_bytes / 2**30:.1f} GiB"),
-        ("accelerators", ", ".join(devices) or "none"),
-    ):
+    for label, text in {**host.facts(), "accelerators": ", ".join(devices) or "none"}.items():
         table.add_row(label, Text(text))
     console = _console()
     console.print(table)
@@ -276,6 +270,11 @@ def _show_hardware(host: Hardware, found: dict[str, Availability]) -> None:
         answer = Text("yes", "green") if state.available else Text(f"no: {state.reason}", "yellow")
         backends.add_row(name, state.version, " ".join(state.devices), " ".join(state.precisions), answer)
     console.print(backends)
+    console.print()
+    counters = Table("energy counter", "can be read", box=None, padding=(0, 2, 0, 0))
+    for name, text in energy.items():
+        counters.add_row(name, Text(text, "yellow" if text.startswith("no: ") else "green"))
+    console.print(counters)
 
 
 def _show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:

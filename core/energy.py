@@ -110,7 +110,9 @@ class Counter:
 def probe_counters(powercap: Path = POWERCAP) -> dict[str, str]:
     """Counter -> what it counts, or why it cannot be read here (then the text begins with "no: "). Never raises."""
     found = {"rapl": open_rapl(powercap), "nvml": open_nvml()}
-    return {name: one.scope if isinstance(one, Counter) else f"no: {one}" for name, one in found.items()}
+    return {
+        name: one.scope if isinstance(one, Counter) else f"no: {one.partition(': ')[2]}" for name, one in found.items()
+    }
 
 
 def _find_counter(device: str, powercap: Path) -> Counter | str:

@@ -47,7 +47,9 @@ class Accelerator:
 @dataclass(frozen=True)
 class Hardware:
     """cores_physical may be 0 where the system does not tell; cores_usable counts what affinity and cgroup quota
-    leave to this process; memory_bytes is the smaller of the machine's memory and the cgroup's limit."""
+    leave to this process; memory_bytes is the smaller of the machine's memory and the cgroup's limit; clock is what
+    sets the cores' frequency, '' where the system does not tell; numa_nodes: parts of the memory, each near to some
+    cores."""
 
     cpu: str
     architecture: str
@@ -57,6 +59,26 @@ class Hardware:
     instruction_sets: tuple[str, ...]
     memory_bytes: int
     accelerators: tuple[Accelerator, ...]
+    clock: str = ""
+    numa_nodes: int = 1
+    virtual: bool = False
+
+    def facts(self) -> dict[str, str]:
+        """Names and values for a reader of measurements: what else than the program makes them what they are."""
+        cores = (
+            f"{self.cores_usable} usable of {self.cores_logical} logical, {self.cores_physical or 'unknown'} physical"
+        )
+        found = {
+            "cpu": self.cpu,
+            "architecture": self.architecture,
+            "cores": cores + (f", {self.numa_nodes} NUMA nodes" if self.numa_nodes > 1 else ""),
+            "memory": f"{self.memory_bytes / 2**30:.1f} GiB",
+            "instruction sets": " ".join(self.instruction_sets) or "unknown",
+            "clock": self.clock or "unknown",
+            "virtual machine": "yes: neighbours on the machine may disturb timings" if self.virtual else "",
+            "accelerators": ", ".join(device.name for device in self.accelerators),
+        }
+        return {name: value for name, value in found.items() if value}
 
 
 def read_hardware() -> Hardware:
@@ -71,7 +93,21 @@ def read_hardware() -> Hardware:
         instruction_sets=flags,
         memory_bytes=min([psutil.virtual_memory().total, *_cgroup_memory()]),
         accelerators=_read_accelerators(),
+        clock=read_clock(),
+        numa_nodes=max(1, len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))),
+        virtual=" hypervisor" in _read(Path("/proc/cpuinfo")),
     )
+
+
+def read_clock(cpus: Path = Path("/sys/devices/system/cpu")) -> str:
+    """`governor performance, turbo off`; '' where the system does not tell, as in most virtual machines."""
+    governors = sorted({_read(path).strip() for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {""})
+    found = [f"governor {' and '.join(governors)}"] if governors else []
+    # Intel's driver has a switch that turns turbo off, others one that turns it on.
+    for switch, on in (("intel_pstate/no_turbo", "0"), ("cpufreq/boost", "1")):
+        state = _read(cpus / switch).strip()
+        found += [f"turbo {'on' if state == on else 'off'}"] if state else []
+    return ", ".join(found)
 
 
 def count_usable_cores() -> int:

@@ -122,6 +122,9 @@ def test_hardware(run: Run) -> None:
     assert told["hardware"]["cores_usable"] >= 1
     assert told["backends"]["onnxruntime"]["available"] is True
     assert told["backends"]["openvino"]["extra"] == "openvino"
+    assert told["energy"].keys() == {"rapl", "nvml"}
+    assert all(told["energy"].values())
+    assert "energy counter" in text
 
 
 def test_a_backend_that_cannot_run_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import hardware
-from core.hardware import Accelerator, parse_cpuinfo, parse_nvidia_smi, parse_quota
+from core.hardware import Accelerator, Hardware, parse_cpuinfo, parse_nvidia_smi, parse_quota
 
 
 def test_x86() -> None:
@@ -64,6 +66,41 @@ def test_this_host() -> None:
     assert host.cpu
     assert 1 <= host.cores_usable <= host.cores_logical
     assert host.memory_bytes > 1 << 28
+
+
+def test_clock(tmp_path: Path) -> None:
+    assert hardware.read_clock(tmp_path) == ""
+    for path, text in {
+        "cpu0/cpufreq/scaling_governor": "powersave",
+        "cpu1/cpufreq/scaling_governor": "performance",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(f"{text}\n")
+    assert hardware.read_clock(tmp_path) == "governor performance and powersave"
+    for path, text, said in (("cpufreq/boost", "1", "turbo on"), ("cpufreq/boost", "0", "turbo off")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+        assert hardware.read_clock(tmp_path).endswith(f", {said}")
+    (tmp_path / "cpufreq" / "boost").unlink()
+    (tmp_path / "intel_pstate").mkdir()
+    (tmp_path / "intel_pstate" / "no_turbo").write_text("1\n")
+    assert hardware.read_clock(tmp_path).endswith(", turbo off")
+
+
+def test_facts_say_only_what_is_known() -> None:
+    host = Hardware("Some CPU", "x86_64", 0, 8, 2, ("avx2",), 3 << 29, (), "", 1, False)
+    assert host.facts() == {
+        "cpu": "Some CPU",
+        "architecture": "x86_64",
+        "cores": "2 usable of 8 logical, unknown physical",
+        "memory": "1.5 GiB",
+        "instruction sets": "avx2",
+        "clock": "unknown",
+    }
+    more = replace(host, numa_nodes=2, virtual=True, clock="turbo on", accelerators=(Accelerator("A GPU", 0),)).facts()
+    assert more["cores"].endswith(", 2 NUMA nodes")
+    assert (more["clock"], more["accelerators"]) == ("turbo on", "A GPU")
+    assert "virtual machine" in more
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
