@@ -68,10 +68,12 @@ class ProgramEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Preference(_Struct, frozen=True, kw_only=True):
-    """A backend and a precision; the manifest lists them fastest first, as measured when the artifact was made."""
+    """A backend and a precision; the manifest lists them fastest first, as measured when the artifact was made.
+    threads: the number that was fastest of those tried."""
 
     backend: Annotated[str, msgspec.Meta(max_length=100)]
     precision: Precision
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
 
 
 class Decision(_Struct, frozen=True, kw_only=True):
