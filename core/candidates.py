@@ -1,25 +1,31 @@
-"""Makes the programs of a recipe's candidates. Chains that begin alike share that beginning, and a recovered network
-is kept on disk, so that a second run trains nothing twice."""
+"""Makes the programs of a recipe's candidates. Chains that begin alike share that beginning; recovered networks and
+finished programs are kept on disk, so that a second run makes nothing twice."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+import torch_pruning
 from torch import nn
 
 from core.errors import OutputError
 from core.export import export
+from core.ledger import Entry, Ledger
 from core.model import Model, StepRecord
+from core.passes.channel_groups import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.prune_trees import prune_trees
 from core.passes.prune_weights import prune_weights
@@ -28,7 +34,9 @@ from core.passes.recover import recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
 from core.recipe import Candidate, Recipe, describe
+from core.search import Cost
 from core.task import Task
+from core.trees.onnx_file import encode_trees
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -40,10 +48,12 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """A candidate's program and what each pass did to make it."""
+    """A candidate's program and what each pass did to make it. plain: of an int8 network, the same before it was
+    quantized: where int8 is slower, that one takes its place. Trees do the same work whatever their leaves are."""
 
     program: Program
     records: tuple[StepRecord, ...]
+    plain: Program | None = None
 
 
 @dataclass(frozen=True)
@@ -56,28 +66,60 @@ class _Stage:
 
 
 class Workshop:
-    """Builds a recipe's candidates. work: the folder where recovered networks are kept; it may not exist yet."""
+    """Builds a recipe's candidates. work: the folder of recovered networks and of the ledger; it may not exist yet."""
 
     def __init__(self, task: Task, recipe: Recipe, work: Path, progress: Progress = silent) -> None:
         self._task, self._seed, self._work, self._progress = task, recipe.seed, work, progress
         self._source = {"task": recipe.source.task, **dict(recipe.source.settings)}
         self._stages: dict[tuple[Step, ...], _Stage] = {(): _Stage(task.baseline)}
         self._exported: dict[tuple[Step, ...], Built] = {}
+        self._origin = {"baseline": _digest_baseline(task.baseline), "source": self._source, "seed": self._seed}
+        self.kind, self.ledger = task.baseline.kind, Ledger(work / "ledger")
 
     def build(self, candidate: Candidate) -> Built:
         """Raises what the passes raise: UsageError for a model that a step cannot treat, DataError without data."""
-        steps = candidate.steps
+        return self._kept(candidate.steps)
+
+    def baseline(self) -> Program:
+        """The unpruned model as an fp32 program."""
+        return self._kept(()).program
+
+    def cost(self, candidate: Candidate) -> Cost:
+        """What speed and size depend on, before anything is trained. Raises what the passes raise."""
+        key = self._ledger_key(candidate.steps)
+        kept = self.ledger.find("cost", key)
+        if kept is None:
+            untrained = tuple(step for step in candidate.steps if not isinstance(step, RecoverStep | QuantizeStep))
+            kept = Entry(dict(zip(("work", "bytes"), _count(self._stage(untrained).model), strict=True)))
+            self.ledger.keep("cost", key, kept)
+        precision = next((step.precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
+        work, size = kept.facts["work"], kept.facts["bytes"]
+        faster, smaller = {"fp32": (1, 1), "bf16": (2, 1), "int8": (4, 4)}[precision]
+        effort = sum(step.epochs for step in candidate.steps if isinstance(step, RecoverStep))
+        return Cost(work / faster, size / smaller, effort)
+
+    def _kept(self, steps: tuple[Step, ...]) -> Built:
+        key = self._ledger_key(steps)
+        kept = self.ledger.find("built", key)
+        if kept is not None:
+            return _decode_built(kept, self._task.baseline)
+        built = self._build(steps)
+        self.ledger.keep("built", key, _encode_built(built))
+        return built
+
+    def _ledger_key(self, steps: tuple[Step, ...]) -> dict[str, object]:
+        chain = [{"kind": step.kind, **asdict(step)} for step in steps]
+        return {**self._origin, "steps": chain, "made by": _made_by()}
+
+    def _build(self, steps: tuple[Step, ...]) -> Built:
         last = steps[-1] if steps else None
         if isinstance(last, QuantizeStep):
             plain = self._export(steps[:-1])
             batches = self._task.calibration_batches(last.calibration_samples, self._seed)
             program, record = quantize(plain.program, last, batches)
-            return Built(program, (*plain.records, record))
+            slower = last.precision == "int8" and program.kind == "network"
+            return Built(program, (*plain.records, record), plain.program if slower else None)
         return self._export(steps)
-
-    def baseline(self) -> Program:
-        """The unpruned model as an fp32 program."""
-        return self._export(()).program
 
     def _export(self, steps: tuple[Step, ...]) -> Built:
         if steps not in self._exported:
@@ -142,6 +184,45 @@ class Workshop:
 def _stated(step: Step) -> dict[str, object]:
     """The fields that differ from their defaults, so that a step which learns something new keeps its old keys."""
     return {item.name: getattr(step, item.name) for item in fields(step) if getattr(step, item.name) != item.default}
+
+
+def _count(model: Model) -> tuple[float, float]:
+    """(multiply-accumulates of a case, bytes in fp32); of trees, nodes stand for the first."""
+    if model.kind == "trees":
+        return float(len(model.ensemble("cost").feature)), float(len(encode_trees(model.ensemble("cost"))))
+    network = model.module("cost")
+    macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example_inputs(model))
+    return float(macs), 4.0 * parameters
+
+
+def _encode_built(built: Built) -> Entry:
+    programs = {"program": built.program} | ({} if built.plain is None else {"plain": built.plain})
+    facts = {"precision": built.program.precision, "records": [asdict(record) for record in built.records]}
+    return Entry(facts, {name: np.frombuffer(program.content, np.uint8) for name, program in programs.items()})
+
+
+def _decode_built(entry: Entry, model: Model) -> Built:
+    contents = {name: array.tobytes() for name, array in entry.arrays.items()}
+    program = Program(contents["program"], entry.facts["precision"], model.inputs, model.outputs, model.kind)
+    plain = Program(contents["plain"], "fp32", model.inputs, model.outputs) if "plain" in contents else None
+    return Built(program, tuple(StepRecord(**record) for record in entry.facts["records"]), plain)
+
+
+@functools.cache
+def _made_by() -> dict[str, str]:
+    """What a program depends on beside model, data and steps: the passes themselves and what they call."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*(here / "passes").glob("*.py"), here / "export.py", here / "candidates.py"]):
+        digest.update(path.read_bytes())
+    names = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "torch-pruning")
+    return {"passes": digest.hexdigest(), **{name: version(name) for name in names}}
+
+
+def _digest_baseline(model: Model) -> str:
+    if model.kind == "trees":
+        return hashlib.sha256(encode_trees(model.ensemble("ledger"))).hexdigest()
+    return _digest_network(model.module("ledger"))
 
 
 def _digest_network(network: nn.Module) -> str:

@@ -1,37 +1,53 @@
 """The one place where passes are chained and candidates compared: recipe in, artifact out.
 
-Every candidate is built, scored on the validation cases, timed interleaved with the unpruned fp32 baseline and judged;
-the fastest that keeps all limits is chosen. Only then are the test cases run, once, for the chosen one alone.
+Every candidate is built, scored on the validation cases, timed interleaved with the unpruned fp32 baseline and judged.
+Those that pass and are nearly the fastest are timed once more, together; the fastest of them is chosen. Only then are
+the test cases run, once, for the chosen one alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from core.artifact.store import Artifact
 from core.candidates import Progress, Workshop, silent
-from core.errors import FeatherweightError, LimitError, MissingExtraError, OutputError, UsageError
+from core.cases import write_cases
+from core.errors import LimitError, MissingExtraError, UsageError
 from core.evidence.judge import all_passed
 from core.evidence.report import Evidence
-from core.recipe import Recipe, Source, candidates, read_recipe
+from core.explore import explore
+from core.measurements import Measurements
+from core.recipe import Recipe, Source, read_recipe
+from core.records import write_candidates
+from core.runtimes import find_runtimes
 from core.sealing import check_out, make_contents, make_evidence, missed_limits, seal, write_evidence
 from core.task import Task, TaskFactory
-from core.trial import Bench, Made, Trial, find_runtimes
+from core.trial import Bench, Trial
 
 __all__ = ["Outcome", "Progress", "open_task", "optimize", "run_recipe", "silent"]
 
 
+_TOLD = 10
+"""Candidates that a refusal names."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """A sealed artifact, what was compared, on which backend the chosen program was fastest, and what to know."""
+    """A sealed artifact, what was compared, on which backend the chosen program was fastest, and what to know.
+
+    candidates: the table of all that was tried; cases: the page of those that compression changed, None where it
+    changed none. Both lie outside the artifact.
+    """
 
     artifact: Artifact
     evidence: Evidence
     backend: str
     warnings: tuple[str, ...]
+    candidates: Path
+    cases: Path | None
 
     @property
     def forced(self) -> bool:
@@ -40,18 +56,27 @@ class Outcome:
 
 
 def run_recipe(
-    recipe_path: Path, out: Path, *, force: bool = False, threads: int | None = None, progress: Progress = silent
+    recipe_path: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    budget_s: float | None = None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Optimize by the recipe and seal the artifact as folder `out`.
 
-    threads overrides the recipe's. Recovered networks are kept in `runs/NAME/work` below the current folder, so that a
-    second run trains nothing twice. With `force` the best candidate is sealed though it misses limits, and the
+    threads overrides the recipe's. Without a budget all candidates of the recipe are tried. With one, the most
+    promising first, and the numbers that it lists are the ends of ranges; no candidate is begun that would take longer
+    than what is left. What is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes
+    on and a second one makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the
     manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate
     keeps the limits (nothing is sealed), OutputError when `out` cannot be written.
     """
     recipe = read_recipe(recipe_path)
     check_out(out)
-    return optimize(recipe, open_task(recipe.source), out, force=force, threads=threads, progress=progress)
+    task = open_task(recipe.source)
+    return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress)
 
 
 def open_task(source: Source) -> Task:
@@ -73,28 +98,32 @@ def optimize(
     *,
     force: bool = False,
     threads: int | None = None,
+    budget_s: float | None = None,
     progress: Progress = silent,
     work: Path | None = None,
 ) -> Outcome:
-    """`run_recipe` for a recipe and a task at hand; work: where recovered networks are kept."""
+    """`run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
     check_out(out)
     card = _read_card(recipe.card)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     work = work or Path("runs") / recipe.name / "work"
     workshop = Workshop(task, recipe, work, progress)
-    made = _make_all(recipe, workshop)
-    bench = Bench(recipe, task, task.choosing(), task.calibrating(), workshop.baseline(), runtimes, progress)
-    baseline, trials = bench.try_all(made)
-    best, test = _choose(trials), None
+    measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
+    bench = Bench(recipe, task, measurements, workshop.baseline(), progress)
+    tried = explore(recipe, workshop, bench, budget_s, progress)
+    tried = replace(tried, trials=bench.finals(tried.trials))
+    best, test = _choose(tried.trials), None
     if all_passed(best.checks) or force:
-        baseline, best, test = bench.report(baseline, best)
+        best, test = bench.report(best)
     missed = missed_limits(best, test)
-    evidence = make_evidence(bench, made, trials, baseline, best, test, forced=bool(missed) and force)
+    evidence = make_evidence(bench, tried, best, test, forced=bool(missed) and force)
+    table = write_candidates(work, evidence.candidates)
     if missed and not force:
         raise LimitError(_refusal(evidence, write_evidence(work, evidence)))
-    contents = make_contents(bench, evidence, baseline, trials, best, missed, card)
+    contents = make_contents(bench, evidence, tried.trials, best, missed, card)
     artifact = seal(out, contents, best, bench)
-    return Outcome(artifact, evidence, best.backend, tuple(contents.notes))
+    page = write_cases(out, evidence, task)
+    return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
 
 
 def _read_card(path: str) -> str:
@@ -105,42 +134,28 @@ def _read_card(path: str) -> str:
         raise UsageError(f"card: {path} cannot be read: {error}") from error
 
 
-def _make_all(recipe: Recipe, workshop: Workshop) -> list[Made]:
-    """Raises the first candidate's error when not one could be made."""
-    made: list[Made] = []
-    failures: list[FeatherweightError] = []
-    for candidate in candidates(recipe):
-        try:
-            made.append(Made(candidate, workshop.build(candidate)))
-        except OutputError:
-            raise
-        except FeatherweightError as error:
-            failures.append(error)
-            made.append(Made(candidate, None, str(error)))
-    if len(failures) == len(made):
-        raise failures[0]
-    return made
-
-
 def _choose(trials: Sequence[Trial]) -> Trial:
     """The fastest of those that miss the fewest limits: of those that miss none, when there are such."""
     return min(trials, key=lambda trial: (sum(check.status != "passed" for check in trial.checks), trial.p50_ms))
 
 
 def _refusal(evidence: Evidence, page: Path) -> str:
+    """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
     lines = ["no candidate kept the recipe's limits, so nothing was sealed"]
     if evidence.test is not None:
         lines = [
             "the chosen candidate kept the limits on the validation cases but not on the test cases; nothing sealed"
         ]
         lines += [f"  {check.explanation}" for check in evidence.test.checks if check.status != "passed"]
-    for record in evidence.candidates:
+    nearest = sorted(evidence.candidates, key=lambda one: sum(check.status != "passed" for check in one.checks) or 99)
+    for record in nearest[:_TOLD]:
         lines.append(f"  {record.name}: {record.outcome}")
         if evidence.test is None:
             lines += [f"    {check.explanation}" for check in record.checks if check.status != "passed"]
-    lines.append(
-        f"see {page}; prune less, recover longer, allow more in [limits], or seal it all the same with --force"
-    )
+            lines += [f"    {record.advice}"] if record.advice else []
+    if len(nearest) > _TOLD:
+        lines.append(f"  and {len(nearest) - _TOLD} more")
+    lines.append(f"see {page}; change the recipe, or seal it all the same with --force")
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,16 +15,17 @@ from core.artifact.store import MANIFEST, Artifact
 from core.artifact.write import Contents, write_artifact
 from core.check_artifact import check_artifact
 from core.errors import OutputError
-from core.evidence import resampling, statistics
 from core.evidence.card import render_figures
 from core.evidence.change_record import render_change_record
 from core.evidence.document import encode_evidence
-from core.evidence.judge import all_passed, warnings
-from core.evidence.measured import Measured
+from core.evidence.judge import warnings
+from core.evidence.measured import Parity
 from core.evidence.render import render_html
-from core.evidence.report import CandidateRecord, Comparison, Evidence, summarize_latency
-from core.recipe import Candidate, Recipe, render_recipe
-from core.trial import BATCH, Bench, Made, Trial
+from core.evidence.report import Comparison, Evidence
+from core.measurements import BATCH
+from core.recipe import render_recipe
+from core.records import Tried, make_records
+from core.trial import Bench, Trial
 
 _PACKAGES = (
     "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",
@@ -34,22 +34,16 @@ _PACKAGES = (
 
 
 def make_evidence(
-    bench: Bench,
-    made: Sequence[Made],
-    trials: Sequence[Trial],
-    baseline: Measured,
-    best: Trial,
-    test: Comparison | None,
-    *,
-    forced: bool,
+    bench: Bench, tried: Tried, best: Trial, test: Comparison | None, parity: Parity | None = None, *, forced: bool
 ) -> Evidence:
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
+    baseline, runtimes = best.baseline, bench.measurements.runtimes
     labels = best.sealed.labels
     facts = {
         "weights": best.sealed.weights_source,
         "recipe": bench.recipe.name,
         "baseline timed on": baseline.latency.conditions.backend if baseline.latency else "nothing",
-        **{f"not tried: {name}": reason for name, reason in bench.runtimes.missing.items()},
+        **{f"not tried: {name}": reason for name, reason in runtimes.missing.items()},
     }
     return Evidence(
         title=f"{bench.recipe.name}: {best.measured.name}",
@@ -57,14 +51,16 @@ def make_evidence(
         limits=bench.recipe.limits,
         validation=Comparison("validation", baseline, best.measured, best.checks),
         test=test,
-        candidates=tuple(_records(bench.recipe, made, trials, best if test is not None else None)),
+        candidates=make_records(bench.recipe, tried, best if test is not None else None),
         labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
-        host=bench.runtimes.host,
+        host=runtimes.host,
         versions=_versions(),
         facts=facts,
         recipe_sha256=bench.recipe.sha256,
         forced=forced,
         seed=bench.recipe.seed,
+        search=tried.search,
+        parity=parity,
     )
 
 
@@ -82,14 +78,13 @@ def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
 def make_contents(
     bench: Bench,
     evidence: Evidence,
-    baseline: Measured,
     trials: Sequence[Trial],
     best: Trial,
     missed: Sequence[str],
     card: str = "",
 ) -> Contents:
     """What is sealed: the chosen program alone, the app's files for it, the evidence and the recipe."""
-    deciding = evidence.deciding
+    deciding, missing = evidence.deciding, bench.measurements.runtimes.missing
     documents = {
         "recipe.toml": render_recipe(bench.recipe).encode(),
         "CHANGE_RECORD.md": render_change_record(evidence).encode(),
@@ -97,18 +92,18 @@ def make_contents(
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [*warnings(deciding.baseline, deciding.candidate)]
-    notes += [f"{name} was not tried: {reason}" for name, reason in bench.runtimes.missing.items()]
+    notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
         labels=best.sealed.labels,
-        programs=[best.program],
+        programs=[best.run.program],
         sealed=best.sealed.files,
         evidence={"evidence.json": encode_evidence(evidence), "evidence.html": render_html(evidence).encode()},
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
-        preferences=_preferences(bench, baseline, trials, best),
+        preferences=_preferences(bench, trials, best),
         documents=documents,
         forced=bool(missed),
         missed_limits=missed,
@@ -123,14 +118,15 @@ def seal(out: Path, contents: Contents, best: Trial, bench: Bench) -> Artifact:
     cannot be written.
     """
     created = datetime.now(UTC)
-    inputs = next(bench.held_out.batches(BATCH))
-    with bench.runtimes.open(best.backend, best.program) as session:
+    measurements = bench.measurements
+    inputs = next(measurements.choosing.batches(BATCH))
+    with measurements.runtimes.open(best.run) as session:
         expected = session.run(inputs)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as name:
             trial = Path(name) / "artifact"
             write_artifact(trial, contents, created=created)
-            check_artifact(trial, best.backend, best.program.precision, inputs, expected)
+            check_artifact(trial, best.run.backend, best.run.program.precision, inputs, expected)
     except OSError as error:
         raise OutputError(f"{out}: the artifact cannot be written: {error.strerror or error}") from error
     return write_artifact(out, contents, created=created)
@@ -161,61 +157,19 @@ def check_out(out: Path) -> None:
         raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
 
-def _records(
-    recipe: Recipe, made: Sequence[Made], trials: Sequence[Trial], chosen: Trial | None
-) -> list[CandidateRecord]:
-    records = []
-    for one in made:
-        mine = [trial for trial in trials if trial.made is one]
-        settings = _settings(recipe, one.candidate)
-        for trial in mine:
-            records.append(_record(trial, settings, chosen))
-        if not mine:
-            reason = one.reason or "no backend of the recipe runs this precision here"
-            records.append(CandidateRecord(one.candidate.name, settings, _steps(one), reason=reason))
-    return records
-
-
-def _record(trial: Trial, settings: dict[str, object], chosen: Trial | None) -> CandidateRecord:
-    is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
-    beaten = all_passed(trial.checks) and not is_chosen
-    slower = f"slower than {chosen.measured.name}" if chosen is not None and beaten else ""
-    predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
-    area = statistics.roc_auc_interval(predictions.scores, predictions.labels)
-    return CandidateRecord(
-        name=trial.measured.name,
-        settings={**settings, "backend": trial.backend},
-        steps=_steps(trial.made),
-        checks=trial.checks,
-        size_bytes=None if size is None else size.bytes,
-        latency=None if latency is None else summarize_latency(latency),
-        auc=None if area is None else area.estimate,
-        average_precision=resampling.average_precision(predictions.scores, predictions.labels),
-        chosen=is_chosen,
-        reason=slower,
-    )
-
-
-def _steps(made: Made) -> tuple[dict[str, object], ...]:
-    return () if made.built is None else tuple(asdict(record) for record in made.built.records)
-
-
-def _settings(recipe: Recipe, candidate: Candidate) -> dict[str, object]:
-    """What distinguishes this candidate: the fields for which the recipe lists several values."""
-    return {
-        f"step[{index}].{name}": getattr(step, name)
-        for index, (choices, step) in enumerate(zip(recipe.steps, candidate.steps, strict=True))
-        for name, _ in choices.lists
-    }
-
-
-def _preferences(bench: Bench, baseline: Measured, trials: Sequence[Trial], best: Trial) -> list[Preference]:
-    """The backends on which the chosen program keeps the limits at its threshold, fastest first."""
+def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial) -> list[Preference]:
+    """The backends on which the chosen program keeps the limits at its threshold, each with its fastest number of
+    threads, fastest first."""
     threshold = best.measured.predictions.threshold
-    mine = [trial for trial in trials if trial.made is best.made and trial.backend != best.backend]
-    fit = [trial for trial in mine if bench.keeps_limits(baseline, trial, threshold)]
-    ranked = sorted([best, *fit], key=lambda trial: trial.p50_ms)
-    return [Preference(backend=trial.backend, precision=trial.program.precision) for trial in ranked]
+    mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
+    fit = [trial for trial in mine if trial is best or bench.keeps_limits(trial, threshold)]
+    fastest: dict[str, Trial] = {}
+    for trial in sorted(fit, key=lambda trial: trial.p50_ms):
+        fastest.setdefault(trial.run.backend, trial)
+    return [
+        Preference(backend=backend, precision=trial.run.program.precision, threads=trial.run.threads)
+        for backend, trial in fastest.items()
+    ]
 
 
 def _versions() -> dict[str, str]:

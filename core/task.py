@@ -128,6 +128,11 @@ class Task(Protocol):
         """Calibrate on a candidate's scores of `calibrating`; returns the app's files and a threshold on raw scores."""
         ...
 
+    def seal_unchanged(self) -> Sealed:
+        """The app's files with the baseline's own calibration and `positive_threshold`, for recipes that do not
+        recalibrate."""
+        ...
+
 
 class TaskFactory(Protocol):
     def __call__(self, settings: Mapping[str, Any]) -> Task:

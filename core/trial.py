@@ -1,104 +1,33 @@
-"""Runs baseline and candidates: scores on held-out cases, latency with all of them interleaved in one run, checks."""
+"""Tries candidates: scores on held-out cases, latency interleaved with the baseline, and the judge's checks."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from core.backends.base import Backend, Session
-from core.backends.registry import find_backend
 from core.candidates import Built, Progress, silent
-from core.errors import BackendError, BackendUnavailableError, UsageError
+from core.energy import cost_per_million, measure_energy
+from core.errors import UsageError
 from core.evidence.judge import Check, all_passed, judge
 from core.evidence.measured import Measured, Predictions
 from core.evidence.report import Comparison
-from core.hardware import read_hardware
-from core.measure import (
-    Conditions,
-    Latency,
-    measure_interleaved,
-    measure_peak_memory,
-    measure_size,
-    measure_throughput,
-)
-from core.program import Kind, Precision, Program
-from core.recipe import Candidate, Measure, Recipe
+from core.evidence.resampling import median_ratio
+from core.hardware import count_usable_cores
+from core.measure import Latency, measure_peak_memory, measure_size, measure_throughput
+from core.measurements import Measurements, Scores, run_scores
+from core.program import Program
+from core.recipe import Candidate, Recipe
+from core.runtimes import Run
 from core.task import HeldOut, Probability, Sealed, Task
-from core.tensors import Tensors
 
-Scores = npt.NDArray[np.float64]
 BASELINE = "fp32 baseline"
-BATCH = 16
-_TIMED_INPUTS = 8
-
-
-@dataclass(frozen=True)
-class Runtimes:
-    """The backends that a recipe names, that this host has and that run the model's kind; the conditions of every
-    measurement, and what is missing."""
-
-    backends: Mapping[str, Backend]
-    missing: Mapping[str, str]
-    """name -> reason"""
-    threads: int
-    host: Mapping[str, str]
-
-    def conditions(self, backend: str, precision: Precision) -> Conditions:
-        return Conditions(backend, precision, self.threads, host=self.host)
-
-    def supporting(self, program: Program) -> tuple[str, ...]:
-        """Those that open it: a backend may say of a program that it is not for it (too large a network, say)."""
-        return tuple(name for name in self.backends if self._opens(name, program))
-
-    def _opens(self, name: str, program: Program) -> bool:
-        if not self.backends[name].probe().runs(program.kind, program.precision):
-            return False
-        try:
-            self.open(name, program).close()
-        except BackendUnavailableError:
-            return False
-        return True
-
-    def open(self, backend: str, program: Program) -> Session:
-        return self.backends[backend].open(program, threads=self.threads)
-
-
-def find_runtimes(measure: Measure, kind: Kind, threads: int | None = None) -> Runtimes:
-    """Raises UsageError for a backend that nobody knows, BackendUnavailableError when none of them runs models of this
-    kind here."""
-    found = {name: find_backend(name) for name in measure.backends}
-    answers = {name: backend.probe() for name, backend in found.items()}
-    missing = {name: answer.reason for name, answer in answers.items() if not answer.available}
-    missing |= {
-        name: f"it runs no {kind}" for name, answer in answers.items() if answer.available and kind not in answer.kinds
-    }
-    backends = {name: backend for name, backend in found.items() if name not in missing}
-    if not any(answers[name].runs(kind, "fp32") for name in backends):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or "none of them runs fp32"
-        raise BackendUnavailableError(f"no backend of the recipe can run the baseline here ({reasons})")
-    hardware = read_hardware()
-    host = {
-        "cpu": hardware.cpu,
-        "architecture": hardware.architecture,
-        "usable cores": str(hardware.cores_usable),
-        "memory": f"{hardware.memory_bytes / 2**30:.1f} GiB",
-        "instruction sets": " ".join(hardware.instruction_sets),
-    }
-    return Runtimes(backends, missing, threads or measure.threads[0], host)
-
-
-def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:
-    """Raw scores [N] of every held-out case. Raises BackendError when one is not a finite number."""
-    parts = [task.scores(session.run(batch)) for batch in held_out.batches(BATCH)]
-    scores = np.concatenate(parts)
-    if not np.isfinite(scores).all():
-        bad = held_out.ids[int(np.flatnonzero(~np.isfinite(scores))[0])]
-        raise BackendError(f"the program gives a score that is not a number, for case {bad} and perhaps more")
-    return scores
+FINALISTS = 8
+_NEARLY = 1.5
+"""A candidate that passed and took up to so many times as long as the fastest is timed again beside it."""
+_ENERGY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -112,145 +41,186 @@ class Made:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate on one backend, on the validation cases. sealed: what the app calibrated on its scores."""
+    """A candidate on one backend with so many threads, on the validation cases. baseline: timed in the same run, with
+    as many threads, on the backend where it is fastest; sealed: what the app calibrated on the candidate's scores;
+    slower_int8: why fp32 is faster here, for the int8 program that is."""
 
     made: Made
-    backend: str
-    program: Program
+    run: Run
+    baseline: Measured
     measured: Measured
     checks: tuple[Check, ...]
     sealed: Sealed
+    slower_int8: str = ""
 
     @property
     def p50_ms(self) -> float:
-        return p50_ms(self.measured)
+        return _p50_ms(self.measured.latency)
+
+    @property
+    def in_its_place(self) -> bool:
+        """The fp32 program of an int8 candidate."""
+        return self.made.built is not None and self.run.program is self.made.built.plain
+
+    @property
+    def good_enough(self) -> bool:
+        """It kept all limits but those on speed and size."""
+        return all_passed([check for check in self.checks if not check.name.endswith("_ratio_min")])
 
 
-def p50_ms(measured: Measured) -> float:
-    return float("inf") if measured.latency is None else float(np.median(measured.latency.samples_ms))
+def _p50_ms(latency: Latency | None) -> float:
+    return float("inf") if latency is None else float(np.median(latency.samples_ms))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials of one recipe share. held_out are the validation cases, calibrating what `seal` is fitted on."""
+    """Where all trials of one recipe are made."""
 
     recipe: Recipe
     task: Task
-    held_out: HeldOut
-    calibrating: HeldOut
+    measurements: Measurements
     baseline_program: Program
-    runtimes: Runtimes
     progress: Progress = silent
 
-    def try_all(self, made: Sequence[Made]) -> tuple[Measured, list[Trial]]:
-        """The baseline, timed on its fastest backend, and every candidate on every backend that runs its precision.
+    @cached_property
+    def baselines(self) -> dict[int, Run]:
+        """Number of threads -> the baseline on its fastest backend. Raises UsageError when no backend opens it."""
+        runs = [Run(self.baseline_program, one, count) for count in self._threads for one in self._plain_backends]
+        medians = {run: _p50_ms(latency) for run, latency in zip(runs, self.measurements.latencies(runs), strict=True)}
+        return {
+            count: min((run for run in runs if run.threads == count), key=medians.__getitem__)
+            for count in self._threads
+        }
 
-        Raises UsageError when no backend runs any of them.
+    def try_one(self, made: Made) -> list[Trial]:
+        """A trial on every backend that opens the program, with every number of threads; none where no backend does.
+
+        Where int8 is shown to be slower than the same in fp32, that one has a trial of its own beside it.
         """
-        pairs = self._pairs(made)
-        plain = self.runtimes.supporting(self.baseline_program)
-        if not plain:
-            raise UsageError(f"measure.backends: none of {', '.join(self.runtimes.backends)} opens the baseline")
-        programs = {(BASELINE, backend): self.baseline_program for backend in plain}
-        programs |= {(one.candidate.name, backend): program for one, program, backend in pairs}
-        scores = self._score_all(programs, plain[0])
-        latencies = self._measure_all(programs)
-        fastest = min((latencies[BASELINE, backend] for backend in plain), key=lambda one: np.median(one.samples_ms))
-        before = self._predictions(
-            scores[BASELINE, plain[0]], self.task.positive_threshold, self.task.baseline_probability
-        )
-        baseline = Measured(BASELINE, before, fastest, size=measure_size(self.baseline_program))
-        trials = []
-        for one, program, backend in pairs:
-            found = scores[one.candidate.name, backend]
-            sealed, threshold = self._seal(backend, program)
-            measured = Measured(
-                f"{one.candidate.name} on {backend}",
-                self._predictions(found, threshold, sealed.probability),
-                latencies[one.candidate.name, backend],
-                size=measure_size(program),
-            )
-            checks = judge(baseline, measured, self.recipe.limits)
-            trials.append(Trial(one, backend, program, measured, checks, sealed))
-        return baseline, trials
+        if made.built is None:
+            return []
+        program, plain, supporting = made.built.program, made.built.plain, self.measurements.runtimes.supporting
+        runs = [Run(program, backend, count) for count in self._threads for backend in supporting(program)]
+        beside: dict[Run, Run] = {}
+        if plain is not None and runs:
+            beside = {run: replace(run, program=plain) for run in runs if run.backend in supporting(plain)}
+        timed = self._time([*runs, *beside.values()])
+        trials: list[Trial] = []
+        for run in runs:
+            trial = self._trial(made, run, timed)
+            sibling = beside.get(run)
+            if sibling is not None and median_ratio(timed[sibling].samples_ms, timed[run].samples_ms).high < 1:
+                trial = replace(trial, slower_int8=self._why_slower(run, sibling, timed))
+                trials.append(self._trial(made, sibling, timed))
+            trials.append(trial)
+        return trials
 
-    def report(self, baseline: Measured, trial: Trial) -> tuple[Measured, Trial, Comparison]:
-        """Both programs on the test cases, which run here and nowhere else; and their throughput and memory."""
-        inputs = timed_inputs(self.held_out, self.recipe.measure.batch)
-        if baseline.latency is None:
-            at = self.runtimes.supporting(self.baseline_program)[
-                0
-            ]  # opens the program on each backend: not for nothing
-        else:
-            at = baseline.latency.conditions.backend
+    def finals(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that passed and were nearly the fastest are timed again, now in one run: that decides among them."""
+        passed = sorted((trial for trial in trials if all_passed(trial.checks)), key=lambda trial: trial.p50_ms)
+        nearly = [trial for trial in passed if trial.p50_ms <= _NEARLY * passed[0].p50_ms][:FINALISTS]
+        if len(nearly) < 2:
+            return list(trials)
+        timed = self._time([trial.run for trial in nearly])
+        again = {trial.measured.name: self._judged(trial, timed) for trial in nearly}
+        return [again.get(trial.measured.name, trial) for trial in trials]
+
+    def report(self, trial: Trial) -> tuple[Trial, Comparison]:
+        """Both programs on the test cases, which run here and nowhere else; and what running them takes."""
         self.progress("running the test cases", 0, 2)
-        baseline = add_costs(baseline, self.baseline_program, at, self.runtimes, inputs)
-        trial = replace(trial, measured=add_costs(trial.measured, trial.program, trial.backend, self.runtimes, inputs))
+        run = self.baselines[trial.run.threads]
+        trial = replace(
+            trial,
+            baseline=self._add_costs(trial.baseline, run),
+            measured=self._add_costs(trial.measured, trial.run),
+        )
         cases = self.task.reporting()
-        before = self._on(cases, baseline, self.baseline_program, at, self.task.baseline_probability)
+        before = self._on(cases, trial.baseline, run, self.task.baseline_probability)
         self.progress("running the test cases", 1, 2)
-        after = self._on(cases, trial.measured, trial.program, trial.backend, trial.sealed.probability)
+        after = self._on(cases, trial.measured, trial.run, trial.sealed.probability)
         self.progress("running the test cases", 2, 2)
-        return baseline, trial, Comparison("test", before, after, judge(before, after, self.recipe.limits))
+        return trial, Comparison("test", before, after, judge(before, after, self.recipe.limits))
 
-    def keeps_limits(self, baseline: Measured, other: Trial, threshold: float) -> bool:
+    def keeps_limits(self, trial: Trial, threshold: float) -> bool:
         """Whether a trial keeps the limits with another's threshold: an artifact has one, whatever runs it."""
-        predictions = replace(other.measured.predictions, threshold=threshold)
-        return all_passed(judge(baseline, replace(other.measured, predictions=predictions), self.recipe.limits))
+        predictions = replace(trial.measured.predictions, threshold=threshold)
+        return all_passed(judge(trial.baseline, replace(trial.measured, predictions=predictions), self.recipe.limits))
 
-    def _pairs(self, made: Sequence[Made]) -> list[tuple[Made, Program, str]]:
-        built = [(one, one.built.program) for one in made if one.built is not None]
-        pairs = [(one, program, backend) for one, program in built for backend in self.runtimes.supporting(program)]
-        if not pairs:
-            wanted = ", ".join(sorted({program.precision for _, program in built}))
-            raise UsageError(
-                f"measure.backends: none of {', '.join(self.runtimes.backends)} runs {wanted} programs here; name "
-                "another backend or precision (`featherweight hardware` tells what this host runs)"
-            )
-        return pairs
+    @property
+    def _threads(self) -> tuple[int, ...]:
+        return self.measurements.runtimes.threads
 
-    def _score_all(self, programs: Mapping[tuple[str, str], Program], reference: str) -> dict[tuple[str, str], Scores]:
-        """The baseline's scores come from one backend, `reference`, for all comparisons."""
-        scores = {}
-        for index, ((name, backend), program) in enumerate(programs.items()):
-            self.progress("scoring the validation cases", index, len(programs))
-            if name != BASELINE or backend == reference:
-                with self.runtimes.open(backend, program) as session:
-                    scores[name, backend] = run_scores(session, self.held_out, self.task)
-        self.progress("scoring the validation cases", len(programs), len(programs))
-        return scores
+    @cached_property
+    def _plain_backends(self) -> tuple[str, ...]:
+        runtimes = self.measurements.runtimes
+        found = runtimes.supporting(self.baseline_program)
+        if not found:
+            raise UsageError(f"measure.backends: none of {', '.join(runtimes.backends)} opens the baseline")
+        return found
 
-    def _seal(self, backend: str, program: Program) -> tuple[Sealed, float]:
-        self.progress(f"calibrating on {backend}", 0, 1)
-        with self.runtimes.open(backend, program) as session:
-            scores = run_scores(session, self.calibrating, self.task)
-        self.progress(f"calibrating on {backend}", 1, 1)
-        return self.task.seal(scores, self.calibrating.labels)
+    @cached_property
+    def _before(self) -> Measured:
+        """The baseline, not timed. Its scores come from one backend for all comparisons."""
+        scores = self.measurements.validation_scores(Run(self.baseline_program, self._plain_backends[0], 1))
+        cases, probability = self.measurements.choosing, self.task.baseline_probability
+        predictions = _predictions(cases, scores, self.task.positive_threshold, probability)
+        return Measured(BASELINE, predictions, size=measure_size(self.baseline_program))
 
-    def _measure_all(self, programs: Mapping[tuple[str, str], Program]) -> dict[tuple[str, str], Latency]:
-        with contextlib.ExitStack() as stack:
-            sessions, conditions = {}, {}
-            for (name, backend), program in programs.items():
-                key = f"{backend}: {name}"
-                sessions[key] = stack.enter_context(self.runtimes.open(backend, program))
-                conditions[key] = self.runtimes.conditions(backend, program.precision)
-            found = measure_interleaved(
-                sessions,
-                timed_inputs(self.held_out, self.recipe.measure.batch),
+    def _time(self, runs: Sequence[Run]) -> dict[Run, Latency]:
+        """Interleaved with the baselines of all numbers of threads."""
+        every = [*self.baselines.values(), *runs]
+        return dict(zip(every, self.measurements.latencies(every), strict=True))
+
+    def _trial(self, made: Made, run: Run, timed: Mapping[Run, Latency]) -> Trial:
+        scores = self.measurements.validation_scores(run)
+        sealed, threshold = self._seal(run)
+        predictions = _predictions(self.measurements.choosing, scores, threshold, sealed.probability)
+        measured = Measured(self._name(made, run), predictions, size=measure_size(run.program))
+        return self._judged(Trial(made, run, self._before, measured, (), sealed), timed)
+
+    def _judged(self, trial: Trial, timed: Mapping[Run, Latency]) -> Trial:
+        baseline = replace(trial.baseline, latency=timed[self.baselines[trial.run.threads]])
+        measured = replace(trial.measured, latency=timed[trial.run])
+        return replace(
+            trial, baseline=baseline, measured=measured, checks=judge(baseline, measured, self.recipe.limits)
+        )
+
+    def _name(self, made: Made, run: Run) -> str:
+        others = [f"{run.threads} threads"] if len(self._threads) > 1 else []
+        others += ["fp32 in its place"] if made.built is not None and run.program is made.built.plain else []
+        return f"{made.candidate.name} on {run.backend}" + (f" ({', '.join(others)})" if others else "")
+
+    def _seal(self, run: Run) -> tuple[Sealed, float]:
+        if not self.recipe.decision.recalibrate:
+            return self.task.seal_unchanged(), self.task.positive_threshold
+        scores = self.measurements.calibration_scores(run)
+        return self.task.seal(scores, self.measurements.calibrating.labels)
+
+    def _why_slower(self, run: Run, sibling: Run, timed: Mapping[Run, Latency]) -> str:
+        said = f"int8 takes {_p50_ms(timed[run]):.3g} ms on {run.backend}, fp32 {_p50_ms(timed[sibling]):.3g} ms"
+        return f"{said}. {self.measurements.why_slower(sibling, run)}".rstrip()
+
+    def _add_costs(self, measured: Measured, run: Run) -> Measured:
+        """Throughput, memory, energy and price: worth their time for the baseline and the chosen candidate only."""
+        runtimes, inputs, measure = self.measurements.runtimes, self.measurements.inputs, self.recipe.measure
+        conditions = runtimes.conditions(run)
+        with runtimes.open(run) as session:
+            throughput = measure_throughput(session, inputs, conditions=conditions, seconds=1.0)
+            energy = measure_energy(
+                session,
+                inputs,
                 conditions=conditions,
-                repetitions=self.recipe.measure.repetitions,
-                seed=self.recipe.seed,
-                on_step=lambda done, total: self.progress("measuring latency", done, total),
+                watts_per_core=measure.watts_per_core,
+                watts_range=measure.watts_per_core_range,
+                seconds=_ENERGY_S,
             )
-        return {(name, backend): found[f"{backend}: {name}"] for name, backend in programs}
+        memory = measure_peak_memory(run.program, runtimes.backends[run.backend], conditions=conditions)
+        price = measure.price_per_hour
+        cost = None if price is None else cost_per_million(throughput, price, cores=count_usable_cores())
+        return replace(measured, throughput=throughput, memory=memory, energy=energy, cost_per_million=cost)
 
-    def _predictions(self, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
-        return _predictions(self.held_out, scores, threshold, probability)
-
-    def _on(
-        self, cases: HeldOut, measured: Measured, program: Program, backend: str, probability: Probability | None
-    ) -> Measured:
-        with self.runtimes.open(backend, program) as session:
+    def _on(self, cases: HeldOut, measured: Measured, run: Run, probability: Probability | None) -> Measured:
+        with self.measurements.runtimes.open(run) as session:
             scores = run_scores(session, cases, self.task)
         return replace(measured, predictions=_predictions(cases, scores, measured.predictions.threshold, probability))
 
@@ -260,21 +230,3 @@ def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: 
     return Predictions(
         cases.ids, cases.labels, scores, threshold, probabilities, cases.groups, cases.clusters, cases.alerts
     )
-
-
-def add_costs(
-    measured: Measured, program: Program, backend: str, runtimes: Runtimes, inputs: Sequence[Tensors]
-) -> Measured:
-    """Throughput and peak memory, which are worth their time for the baseline and the chosen candidate only."""
-    conditions = runtimes.conditions(backend, program.precision)
-    with runtimes.open(backend, program) as session:
-        throughput = measure_throughput(session, inputs, conditions=conditions, seconds=1.0)
-    memory = measure_peak_memory(program, runtimes.backends[backend], conditions=conditions)
-    return replace(measured, throughput=throughput, memory=memory)
-
-
-def timed_inputs(held_out: HeldOut, batch: int) -> list[Tensors]:
-    """A few batches of real cases; cases repeat when there are fewer than a batch needs."""
-    count = len(held_out.labels)
-    picks = [np.arange(index * batch, (index + 1) * batch) % count for index in range(_TIMED_INPUTS)]
-    return [{name: np.ascontiguousarray(array[pick]) for name, array in held_out.tensors.items()} for pick in picks]

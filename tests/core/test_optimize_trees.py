@@ -83,7 +83,7 @@ def test_the_evidence_has_the_average_precision(run: Run) -> None:
     assert [check["name"] for check in evidence["test"]["checks"]] == ["average_precision_loss", "flip_ratio_max"]
     assert all(candidate["average_precision"] > 0.8 for candidate in evidence["candidates"])
     page = run.outcome.artifact.evidence["evidence.html"].decode()
-    assert '<th class="number">Average precision</th>' in page
+    assert "Average precision" in page
 
 
 def test_a_fresh_process_gives_the_same_scores(run: Run) -> None:

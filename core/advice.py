@@ -1,0 +1,117 @@
+"""Which candidates are on the Pareto front, and what would let those pass that missed a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from core.evidence.judge import Check
+from core.evidence.report import CandidateRecord, Step
+
+
+def mark_front(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
+    """on_front is set for those that no other beats: none is at once as fast, as small and loses as little, and better
+    in one of these."""
+    points = [_point(record) for record in records]
+    known = [point for point in points if point is not None]
+    return [
+        replace(record, on_front=point is not None and not any(_beats(other, point) for other in known))
+        for record, point in zip(records, points, strict=True)
+    ]
+
+
+def advise(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
+    """advice is set for those that missed a limit."""
+    return [replace(record, advice=" ".join(dict.fromkeys(_advice(record, records)))) for record in records]
+
+
+def _point(record: CandidateRecord) -> tuple[float, float, float] | None:
+    if record.latency is None or record.size_bytes is None or record.loss is None:
+        return None
+    return record.latency.p50_ms, record.size_bytes, record.loss
+
+
+def _beats(other: tuple[float, ...], point: tuple[float, ...]) -> bool:
+    return other != point and all(theirs <= mine for theirs, mine in zip(other, point, strict=True))
+
+
+def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iterator[str]:
+    for check in record.checks:
+        if check.status == "passed":
+            continue
+        kept = [other for other in records if _keeps(other, check.name)]
+        nearest = min(kept, key=lambda other: (_missed(other), _p50(other)), default=None)
+        if check.name == "latency_ratio_min":
+            yield _faster(check, nearest)
+        elif check.name == "size_ratio_min":
+            yield _smaller(record, check, nearest)
+        else:
+            yield _better(record, check, nearest)
+
+
+def _faster(check: Check, nearest: CandidateRecord | None) -> str:
+    if nearest is not None:
+        return f"Faster: {nearest.name} kept {check.name}."
+    return f"None was {check.limit:g} times as fast: prune more, name another backend, or ask for less."
+
+
+def _smaller(record: CandidateRecord, check: Check, nearest: CandidateRecord | None) -> str:
+    if nearest is not None:
+        return f"Smaller: {nearest.name} kept {check.name}."
+    more = "prune more" if _has(record, "quantize") else "quantize, prune more"
+    return f"None was {check.limit:g} times as small: {more}, or ask for less."
+
+
+def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | None) -> str:
+    """Of a limit on what may be lost."""
+    if check.status == "not measured":
+        return f"{check.name} needs held-out cases that can tell."
+    if nearest is not None:
+        amount, less = _pruned(record), _pruned(nearest)
+        if amount is not None and less is not None and less < amount:
+            return f"Prune less: {less:g} kept {check.name}."
+        if _epochs(nearest) > _epochs(record):
+            return f"Recover longer: {_epochs(nearest):g} epochs kept {check.name}."
+        return f"{nearest.name} kept {check.name}."
+    ways = []
+    if (amount := _pruned(record)) is not None:
+        ways.append(f"prune less than {amount:g}")
+        if _epochs(record):
+            ways.append(f"recover longer than {_epochs(record):g} epochs")
+        elif not _has(record, "prune-trees"):
+            ways.append("recover after pruning")
+    if _has(record, "quantize"):
+        ways.append("leave out the quantization")
+    return f"None kept {check.name}: {', or '.join([*ways, 'allow more'])}."
+
+
+def _keeps(record: CandidateRecord, name: str) -> bool:
+    return any(check.name == name and check.status == "passed" for check in record.checks)
+
+
+def _missed(record: CandidateRecord) -> int:
+    return sum(check.status != "passed" for check in record.checks)
+
+
+def _p50(record: CandidateRecord) -> float:
+    return float("inf") if record.latency is None else record.latency.p50_ms
+
+
+def _has(record: CandidateRecord, kind: str) -> bool:
+    return any(step["name"] == kind for step in record.steps)
+
+
+def _pruned(record: CandidateRecord) -> float | None:
+    """The ratio of the first step that prunes."""
+    found = [_number(step, "ratio", "sparsity") for step in record.steps if str(step["name"]).startswith("prune")]
+    return next(iter(found), None)
+
+
+def _epochs(record: CandidateRecord) -> float:
+    return sum(_number(step, "epochs") or 0.0 for step in record.steps)
+
+
+def _number(step: Step, *names: str) -> float | None:
+    settings = step["settings"]
+    found = [settings.get(name) for name in names] if isinstance(settings, Mapping) else []
+    return next((float(value) for value in found if isinstance(value, int | float)), None)

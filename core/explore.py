@@ -1,0 +1,151 @@
+"""Runs a search: one candidate after another is built and tried, while candidates and the budget last."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from core.candidates import Progress, Workshop
+from core.errors import FeatherweightError, OutputError, UsageError
+from core.evidence.report import Search
+from core.passes.steps import QuantizeStep, RecoverStep
+from core.program import Precision
+from core.recipe import Candidate, Recipe, candidates
+from core.records import Tried
+from core.search import Cost, next_listed, next_promising
+from core.trial import Bench, Made, Trial
+
+_NO_COST = Cost(float("inf"), float("inf"))
+"""Of what cannot be made: it comes last, and then says why."""
+
+
+def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | None, progress: Progress) -> Tried:
+    """budget_s: of this run; what earlier runs finished costs nothing. At least one candidate is tried.
+
+    Raises the first candidate's error when not one could be made, UsageError when no backend runs any of them.
+    """
+    found = _Exploration(recipe, workshop, bench, budget_s, progress)
+    found.run()
+    if not found.trials:
+        raise found.failures[0] if len(found.failures) == len(found.made) else _nothing_runs(recipe, bench)
+    search = Search(
+        budget_s=budget_s,
+        elapsed_s=found.elapsed_s,
+        tried=len(found.made),
+        kept=found.kept,
+        skipped=tuple((one.name, "the budget was spent before it") for one in found.listed if one not in found.tried),
+        stopped=found.stopped,
+    )
+    return Tried(found.made, found.trials, search)
+
+
+@dataclass
+class _Exploration:
+    recipe: Recipe
+    workshop: Workshop
+    bench: Bench
+    budget_s: float | None
+    progress: Progress
+    made: list[Made] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    tried: dict[Candidate, bool | None] = field(default_factory=dict)
+    failures: list[FeatherweightError] = field(default_factory=list)
+    kept: int = 0
+    stopped: str = ""
+
+    def __post_init__(self) -> None:
+        self.listed = candidates(self.recipe)
+        self._start, self._longest_s = time.monotonic(), 0.0
+        self._costs: dict[Candidate, Cost] = {}
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._start
+
+    def run(self) -> None:
+        while (candidate := self._next()) is not None:
+            began, written = self.elapsed_s, self.workshop.ledger.written
+            if self.tried and self.budget_s is not None and began + self._longest_s > self.budget_s:
+                self.stopped = _spent(began, self._longest_s, self.budget_s)
+                return
+            self._tell(candidate.name)
+            self._try(candidate)
+            if self.workshop.ledger.written == written:
+                self.kept += 1
+            else:
+                self._longest_s = max(self._longest_s, self.elapsed_s - began)
+        self._tell("nothing is left to try")
+
+    def _next(self) -> Candidate | None:
+        if self.budget_s is None:
+            return next_listed(self.listed, self.tried)
+        return next_promising(self.recipe, self.listed, self.tried, self._cost)
+
+    def _cost(self, candidate: Candidate) -> Cost:
+        if candidate not in self._costs:
+            try:
+                self._costs[candidate] = self.workshop.cost(candidate)
+            except OutputError:
+                raise
+            except FeatherweightError:
+                self._costs[candidate] = _NO_COST
+        return self._costs[candidate]
+
+    def _try(self, candidate: Candidate) -> None:
+        one = self._make(candidate)
+        trials = self.bench.try_one(one)
+        self.made.append(one)
+        self.trials += trials
+        self.tried[candidate] = any(trial.good_enough for trial in trials) if trials else None
+
+    def _make(self, candidate: Candidate) -> Made:
+        runtimes, trains = (
+            self.bench.measurements.runtimes,
+            any(isinstance(one, RecoverStep) for one in candidate.steps),
+        )
+        if trains and not runtimes.run_precision(self.workshop.kind, _precision(candidate)):
+            return Made(candidate, None, f"no backend of the recipe runs {_precision(candidate)} here")
+        try:
+            return Made(candidate, self.workshop.build(candidate))
+        except OutputError:
+            raise
+        except FeatherweightError as error:
+            self.failures.append(error)
+            return Made(candidate, None, str(error))
+
+    def _tell(self, doing: str) -> None:
+        if self.budget_s is None:
+            self.progress(f"search: {doing}", len(self.tried), len(self.listed))
+            return
+        spent = min(self.elapsed_s, self.budget_s)
+        left = f"{_clock(self.budget_s - spent)} of the budget left"
+        self.progress(f"search: {len(self.tried)} tried, {left}: {doing}", int(spent), max(int(self.budget_s), 1))
+
+
+def _precision(candidate: Candidate) -> Precision:
+    return next((step.precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
+
+
+def _nothing_runs(recipe: Recipe, bench: Bench) -> UsageError:
+    wanted = ", ".join(sorted({_precision(candidate) for candidate in candidates(recipe)}))
+    return UsageError(
+        f"measure.backends: none of {', '.join(bench.measurements.runtimes.backends)} runs {wanted} programs here; "
+        "name another backend or precision (`featherweight hardware` tells what this host runs)"
+    )
+
+
+def _spent(elapsed_s: float, longest_s: float, budget_s: float) -> str:
+    if elapsed_s >= budget_s:
+        return f"the budget of {_clock(budget_s)} was spent"
+    return (
+        f"{_clock(budget_s - elapsed_s)} of the budget of {_clock(budget_s)} were left, and a candidate took up to "
+        f"{_clock(longest_s)}"
+    )
+
+
+def _clock(seconds: float) -> str:
+    """90.4 -> '1m 30s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
+    return " ".join(f"{number}{unit}" for number, unit in parts if number)[:8].strip() or "0s"

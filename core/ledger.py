@@ -1,0 +1,96 @@
+"""Ledger: what a search has finished, on disk, so that a killed one goes on and repeats nothing.
+
+Every entry lies under the key of everything that determines it; another model, another version of a runtime or another
+host makes another key, so that an entry is never stale and no entry is ever changed. Limits are in no key: they are
+judged anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from core.errors import OutputError
+from core.files import replacing
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """facts: plain values, as JSON has them; arrays: by name."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+
+
+class Ledger:
+    """Entries as files of `folder`, which may not exist yet: each is there whole or not at all. `written` counts those
+    that this process added."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.written = 0
+
+    def find(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
+        """None for what is not there, and for a file that cannot be read: then it is done again."""
+        path, stated = self._place(kind, key)
+        if not path.is_file():
+            return None
+        try:
+            with safetensors.safe_open(path, framework="np") as file:
+                found = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if found.get("key") != stated or found.get("sha256") != _digest(arrays):
+                    return None
+                return Entry(json.loads(found["facts"]), arrays)
+        except (OSError, safetensors.SafetensorError, LookupError, ValueError):
+            return None
+
+    def keep(self, kind: str, key: Mapping[str, Any], entry: Entry) -> None:
+        """Raises OutputError when it cannot be written."""
+        path, stated = self._place(kind, key)
+        arrays = {name: np.ascontiguousarray(array) for name, array in entry.arrays.items()}
+        metadata = {"key": stated, "facts": json.dumps(dict(entry.facts), default=_plain), "sha256": _digest(arrays)}
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                partial.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
+        except OSError as error:
+            raise OutputError(f"{path}: a finished step cannot be kept: {error.strerror or error}") from error
+        self.written += 1
+
+    def _place(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, str]:
+        stated = json.dumps(key, sort_keys=True, default=_plain)
+        return self._folder / f"{kind}-{hashlib.sha256(stated.encode()).hexdigest()[:20]}.safetensors", stated
+
+
+def digest_tensors(tensors: Arrays) -> str:
+    """The same for the same names, types, shapes and values."""
+    return _digest({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Facts of passes may hold mappings, tuples and numpy's numbers."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be kept")

@@ -1,0 +1,128 @@
+"""Runs programs on a task's cases: scores and latency, each kept in the ledger, so that nothing is run twice."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from core.backends.base import Session
+from core.candidates import Progress
+from core.errors import BackendError
+from core.ledger import Entry, Ledger, digest_tensors
+from core.measure import Latency, measure_interleaved
+from core.operators import explain_slower_int8
+from core.recipe import Recipe
+from core.runtimes import Run, Runtimes
+from core.task import HeldOut, Task
+from core.tensors import Tensors
+
+Scores = npt.NDArray[np.float64]
+BATCH = 16
+_TIMED_INPUTS = 8
+
+
+class Measurements:
+    """What all trials of one recipe share. choosing are the validation cases, calibrating what `seal` is fitted on."""
+
+    def __init__(self, recipe: Recipe, task: Task, runtimes: Runtimes, ledger: Ledger, progress: Progress) -> None:
+        self._recipe, self._task, self._ledger, self._progress = recipe, task, ledger, progress
+        self.runtimes = runtimes
+        self.choosing, self.calibrating = task.choosing(), task.calibrating()
+
+    @cached_property
+    def inputs(self) -> list[Tensors]:
+        """What latency is measured on."""
+        return timed_inputs(self.choosing, self._recipe.measure.batch)
+
+    def validation_scores(self, run: Run) -> Scores:
+        """Scores do not depend on the number of threads, so that one run does for all."""
+        return self._scored(run, self.choosing, self._choosing_digest, "scoring the validation cases")
+
+    def calibration_scores(self, run: Run) -> Scores:
+        return self._scored(run, self.calibrating, self._calibrating_digest, f"calibrating on {run.backend}")
+
+    def latencies(self, runs: Sequence[Run]) -> list[Latency]:
+        """Of all of them, interleaved in one run."""
+        measure = self._recipe.measure
+        key = {
+            "runs": [self.runtimes.identify(run) for run in runs],
+            "host": dict(self.runtimes.host),
+            "cases": self._choosing_digest,
+            "batch": measure.batch,
+            "repetitions": measure.repetitions,
+            "seed": self._recipe.seed,
+        }
+        kept = self._ledger.find("timed", key)
+        if kept is None:
+            found = self._measure(runs)
+            arrays = {str(place): latency.samples_ms for place, latency in enumerate(found)}
+            kept = Entry({"notes": [latency.notes for latency in found]}, arrays)
+            self._ledger.keep("timed", key, kept)
+        notes = [tuple(lines) for lines in kept.facts["notes"]]
+        return [
+            Latency(kept.arrays[str(place)], measure.batch, self.runtimes.conditions(run), notes[place])
+            for place, run in enumerate(runs)
+        ]
+
+    def why_slower(self, plain: Run, int8: Run) -> str:
+        """Which operators make int8 slower than fp32 here; empty where they are not what does."""
+        key = {"runs": [self.runtimes.identify(run) for run in (plain, int8)], "host": dict(self.runtimes.host)}
+        kept = self._ledger.find("slower", key)
+        if kept is None:
+            kept = Entry({"why": explain_slower_int8(plain.program, int8.program, self.inputs, threads=int8.threads)})
+            self._ledger.keep("slower", key, kept)
+        return str(kept.facts["why"])
+
+    @cached_property
+    def _choosing_digest(self) -> str:
+        return digest_tensors(self.choosing.tensors)
+
+    @cached_property
+    def _calibrating_digest(self) -> str:
+        return digest_tensors(self.calibrating.tensors)
+
+    def _scored(self, run: Run, cases: HeldOut, digest: str, stage: str) -> Scores:
+        identity = {name: value for name, value in self.runtimes.identify(run).items() if name != "threads"}
+        key = {**identity, "host": dict(self.runtimes.host), "cases": digest, "task": self._recipe.source.task}
+        kept = self._ledger.find("scored", key)
+        if kept is None:
+            self._progress(stage, 0, 1)
+            with self.runtimes.open(run) as session:
+                kept = Entry(arrays={"scores": run_scores(session, cases, self._task)})
+            self._ledger.keep("scored", key, kept)
+            self._progress(stage, 1, 1)
+        return kept.arrays["scores"]
+
+    def _measure(self, runs: Sequence[Run]) -> list[Latency]:
+        names = [f"{place}: {run.backend}" for place, run in enumerate(runs)]
+        with contextlib.ExitStack() as stack:
+            found = measure_interleaved(
+                {name: stack.enter_context(self.runtimes.open(run)) for name, run in zip(names, runs, strict=True)},
+                self.inputs,
+                conditions={name: self.runtimes.conditions(run) for name, run in zip(names, runs, strict=True)},
+                repetitions=self._recipe.measure.repetitions,
+                seed=self._recipe.seed,
+                on_step=lambda done, total: self._progress("measuring latency", done, total),
+            )
+        return [found[name] for name in names]
+
+
+def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:
+    """Raw scores [N] of every held-out case. Raises BackendError when one is not a finite number."""
+    parts = [task.scores(session.run(batch)) for batch in held_out.batches(BATCH)]
+    scores = np.concatenate(parts)
+    if not np.isfinite(scores).all():
+        bad = held_out.ids[int(np.flatnonzero(~np.isfinite(scores))[0])]
+        raise BackendError(f"the program gives a score that is not a number, for case {bad} and perhaps more")
+    return scores
+
+
+def timed_inputs(held_out: HeldOut, batch: int) -> list[Tensors]:
+    """A few batches of real cases; cases repeat when there are fewer than a batch needs."""
+    count = len(held_out.labels)
+    picks = [np.arange(index * batch, (index + 1) * batch) % count for index in range(_TIMED_INPUTS)]
+    return [{name: np.ascontiguousarray(array[pick]) for name, array in held_out.tensors.items()} for pick in picks]

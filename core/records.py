@@ -1,0 +1,124 @@
+"""What a search tried, as records for the evidence and as a file that other tools open."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.advice import advise, mark_front
+from core.errors import OutputError
+from core.evidence import resampling, statistics
+from core.evidence.judge import Limits, all_passed
+from core.evidence.measured import Predictions
+from core.evidence.report import CandidateRecord, Search, summarize_latency
+from core.files import replacing
+from core.recipe import Candidate, Recipe
+from core.trial import Made, Trial
+
+
+@dataclass(frozen=True)
+class Tried:
+    """made: every candidate that was tried; trials: of those that could be made and run."""
+
+    made: Sequence[Made]
+    trials: Sequence[Trial]
+    search: Search
+
+
+def make_records(recipe: Recipe, tried: Tried, chosen: Trial | None) -> tuple[CandidateRecord, ...]:
+    """One a trial, in the order in which they were made, and one for each candidate that has none."""
+    records = []
+    for one in tried.made:
+        mine = [trial for trial in tried.trials if trial.made is one]
+        settings = _settings(recipe, one.candidate)
+        records += [_record(trial, settings, recipe.limits, chosen) for trial in mine]
+        if not mine:
+            reason = one.reason or "no backend of the recipe opens this program here"
+            records.append(CandidateRecord(one.candidate.name, settings, _steps(one, quantized=True), reason=reason))
+    return tuple(advise(mark_front(records)))
+
+
+def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
+    """Write `candidates.csv`, one line a record, for other tools; returns its path. Raises OutputError."""
+    path = folder / "candidates.csv"
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = "candidate threads on_front chosen p50_ms p95_ms size_bytes loss auc average_precision outcome advice"
+    writer.writerow([*columns.split(), "slower_int8", "settings", "steps"])
+    for one in records:
+        times = ("", "") if one.latency is None else (one.latency.p50_ms, one.latency.p95_ms)
+        figures = [
+            "" if found is None else found for found in (one.size_bytes, one.loss, one.auc, one.average_precision)
+        ]
+        said = [one.outcome, one.advice, one.slower_int8]
+        nested = [json.dumps(dict(one.settings)), json.dumps(one.steps, default=str)]
+        writer.writerow([one.name, one.threads, int(one.on_front), int(one.chosen), *times, *figures, *said, *nested])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: the table of candidates cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: Trial | None) -> CandidateRecord:
+    is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
+    beaten = all_passed(trial.checks) and not is_chosen
+    slower = f"slower than {chosen.measured.name}" if chosen is not None and beaten else ""
+    predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
+    area = statistics.roc_auc_interval(predictions.scores, predictions.labels)
+    return CandidateRecord(
+        name=trial.measured.name,
+        settings={**settings, "backend": trial.run.backend, "precision": trial.run.program.precision},
+        steps=_steps(trial.made, quantized=not trial.in_its_place),
+        checks=trial.checks,
+        size_bytes=None if size is None else size.bytes,
+        latency=None if latency is None else summarize_latency(latency),
+        auc=None if area is None else area.estimate,
+        average_precision=resampling.average_precision(predictions.scores, predictions.labels),
+        chosen=is_chosen,
+        reason=slower,
+        threads=trial.run.threads,
+        loss=_loss(limits, trial.baseline.predictions, predictions),
+        slower_int8=trial.slower_int8,
+    )
+
+
+def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
+    """Of the figure that is limited first; of the AUC where none is."""
+    if limits.auc_loss is None and limits.average_precision_loss is not None:
+        figures = [resampling.average_precision(one.scores, one.labels) for one in (before, after)]
+    elif limits.auc_loss is None and limits.sensitivity_loss is not None:
+        figures = [_share(one, 1) for one in (before, after)]
+    elif limits.auc_loss is None and limits.specificity_loss is not None:
+        figures = [_share(one, 0) for one in (before, after)]
+    else:
+        areas = [statistics.roc_auc_interval(one.scores, one.labels) for one in (before, after)]
+        figures = [None if area is None else area.estimate for area in areas]
+    was, now = figures
+    return None if was is None or now is None else was - now
+
+
+def _share(predictions: Predictions, label: int) -> float | None:
+    cases = predictions.labels == label
+    return float((predictions.decisions[cases] == label).mean()) if cases.any() else None
+
+
+def _steps(made: Made, *, quantized: bool) -> tuple[dict[str, object], ...]:
+    if made.built is None:
+        return ()
+    return tuple(asdict(record) for record in made.built.records if quantized or record.name != "quantize")
+
+
+def _settings(recipe: Recipe, candidate: Candidate) -> dict[str, object]:
+    """What distinguishes this candidate: the fields for which the recipe lists several values."""
+    return {
+        f"step[{index}].{name}": getattr(step, name)
+        for index, (choices, step) in enumerate(zip(recipe.steps, candidate.steps, strict=True))
+        for name, _ in choices.lists
+    }
