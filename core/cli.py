@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from core.artifact import FileCheck, Manifest
     from core.backends.base import Availability
+    from core.edge.export import Exported
     from core.hardware import Hardware
     from core.optimize import Outcome
 
@@ -198,6 +199,27 @@ def verify(
         raise typer.Exit(5)
 
 
+@artifact_app.command(
+    epilog="Example: featherweight artifact export models/chest --target litert --out chest-litert   "
+    "Exit codes: 0 exported and verified; 2 the target does not have what the program needs; 4 the exported file does not "
+    "agree with the program, and nothing was written; 5 the artifact cannot be trusted."
+)
+def export(
+    directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
+    target: Annotated[str, typer.Option(help="executorch, ort-mobile or litert.")],
+    out: Annotated[Path, typer.Option(help="A new folder: the file, export.json and the app's sealed files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write an artifact's program in the format of an edge runtime, run it there and compare."""
+    from core.edge.export import export_artifact
+
+    exported = export_artifact(directory, target, out)
+    if as_json:
+        _print_json(exported.facts)
+    else:
+        _show_export(exported)
+
+
 def main() -> None:
     """The console script: errors that Featherweight raises on purpose become a message and their exit code; Typer
     turns an interruption into 130 and is quiet when the reader of our output has left."""
@@ -327,6 +349,22 @@ def _show_checks(directory: Path, checks: list[FileCheck]) -> None:
     whole = all(check.passed for check in checks)
     text = f"{directory}: every byte is as it was sealed" if whole else f"{directory}: do not use this artifact"
     console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
+
+
+def _show_export(exported: Exported) -> None:
+    from rich.text import Text
+
+    console, agreement = _console(), exported.agreement
+    path = exported.directory / exported.file
+    console.print(Text.assemble(("exported  ", "green"), f"{path}, {exported.bytes:,} bytes"), soft_wrap=True)
+    for name, difference in agreement.difference.items():
+        text = f"          {name}: largest difference {difference:.3g}, allowed {agreement.tolerance[name]:.3g}"
+        console.print(Text(f"{text}, on {agreement.inputs} against the artifact's program"), soft_wrap=True)
+    flips = "unknown, no probes are sealed" if agreement.decision_flips is None else str(agreement.decision_flips)
+    text = f"          decisions that are others: {flips}; pairs in another order: {agreement.order_flips}"
+    console.print(Text(text), soft_wrap=True)
+    for note in exported.facts["notes"]:
+        console.print(Text.assemble(("note      ", "yellow"), note), soft_wrap=True)
 
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:

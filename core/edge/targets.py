@@ -1,0 +1,26 @@
+"""Names of export targets and where they live; a target's module is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+from core.edge.base import Target
+from core.errors import UsageError
+
+_TARGETS: Mapping[str, str] = {
+    "executorch": "core.edge.executorch:ExecuTorch",
+    "ort-mobile": "core.edge.ort_mobile:OrtMobile",
+    "litert": "core.edge.litert:LiteRt",
+}
+
+NAMES = tuple(_TARGETS)
+
+
+def find_target(name: str) -> Target:
+    """Raises UsageError for a name that nobody knows."""
+    if name not in _TARGETS:
+        raise UsageError(f"no export target is called {name!r}; there are {', '.join(NAMES)}")
+    module, _, attribute = _TARGETS[name].partition(":")
+    target: Target = getattr(importlib.import_module(module), attribute)()
+    return target
