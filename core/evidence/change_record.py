@@ -25,7 +25,7 @@ from core.evidence.words import (
     parity_sentence,
 )
 
-_MARKS = re.compile(r"([\\`*_{}\[\]<>#|!])")
+_MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def render_change_record(evidence: Evidence) -> str:
@@ -271,5 +271,5 @@ def _interval(found: Interval) -> str:
 
 
 def _plain(value: object) -> str:
-    """Text that Markdown leaves as it is: on one line, its marks escaped."""
-    return _MARKS.sub(r"\\\1", " ".join(str(value).split()))
+    """Text that Markdown leaves as it is: on one line, its marks escaped, no tags."""
+    return _MARKS.sub(r"\\\1", " ".join(str(value).split())).replace("<", "&lt;")

@@ -16,9 +16,11 @@ from core.evidence.measured import Predictions
 from core.evidence.report import shown_threshold, shown_values
 from core.evidence.subgroups import Subgroup
 
-MOST_DOTS = 1200
+MOST_DOTS = 1000
 """Dots of the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
 MOST_CROSSES = 300
+MOST_NAMED = 40
+"""With more crosses they have no names to point at."""
 RARE = 0.1
 """Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
 _ROW = 22
@@ -126,12 +128,18 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     for kind, label in (("negative", 0), ("positive", 1)):
         mine = kept[baseline.labels[kept] == label]
         parts.append(dots(kind, [axes.x(value) for value in before[mine]], [axes.y(value) for value in after[mine]]))
-    crosses = np.flatnonzero(flipped)
-    for index in crosses[np.argsort(-np.abs(after - before)[crosses], kind="stable")][:MOST_CROSSES]:
-        x, y = axes.x(before[index]), axes.y(after[index])
-        kind = "positive" if baseline.labels[index] == 1 else "negative"
-        cross = f"M{short(x - 4)} {short(y - 4)}l8 8m0 -8l-8 8"
-        parts.append(f'<path class="flip {kind}" d="{cross}"><title>{escape(baseline.ids[index])}</title></path>')
+    largest = np.flatnonzero(flipped)
+    largest = largest[np.argsort(-np.abs(after - before)[largest], kind="stable")][:MOST_CROSSES]
+    for kind, label in (("negative", 0), ("positive", 1)):
+        mine = largest[baseline.labels[largest] == label]
+        crosses = [f"M{axes.x(before[i]) - 4:.0f} {axes.y(after[i]) - 4:.0f}l8 8m0-8l-8 8" for i in mine]
+        if len(largest) <= MOST_NAMED:
+            names = [f"<title>{escape(baseline.ids[i])}</title>" for i in mine]
+            parts += [
+                f'<path class="flip {kind}" d="{d}">{name}</path>' for d, name in zip(crosses, names, strict=True)
+            ]
+        elif crosses:
+            parts.append(f'<path class="flip {kind}" d="{"".join(crosses)}"/>')
     return picture("Each case's value by baseline and candidate, changed decisions crossed", parts)
 
 

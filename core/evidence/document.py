@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.evidence.figures import Band, ProgramFigures
-from core.evidence.judge import Check, warnings
+from core.evidence.judge import warnings
 from core.evidence.measured import Measured
 from core.evidence.report import (
     CandidateRecord,
@@ -23,10 +23,10 @@ from core.evidence.report import (
     subgroups,
     summarize_latency,
 )
-from core.measure import Conditions, Latency
+from core.measure import Conditions, Latency, Memory, Throughput
 
 SCHEMA = "featherweight-evidence/2"
-MOST_FLIPS = 400
+MOST_FLIPS = 250
 """Changed decisions that are listed, those that became wrong first; their number is always whole."""
 MOST_SAMPLES = 100
 MOST_POINTS = 81
@@ -40,8 +40,9 @@ def encode_evidence(evidence: Evidence) -> bytes:
 
 
 def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
-    """Plain values only, keys in a fixed order. Numbers have seven digits, but for what decides: thresholds, limits and
-    what was found are exact."""
+    """Plain values only, keys in a fixed order. Numbers have six digits or fewer, but for what decides: thresholds,
+    limits and what was found are exact. The split that does not decide has no curves and no list of cases, and what
+    both share (timing, size, energy) stands with the one that decides."""
     steps: list[Any] = []
     return {
         "schema": SCHEMA,
@@ -53,7 +54,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
         "limits": asdict(evidence.limits),
-        "warnings": list(warnings(evidence.deciding.baseline, evidence.deciding.candidate)),
+        "warnings": list(warnings(evidence.deciding.baseline, evidence.deciding.candidate, evidence.limits)),
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
@@ -75,23 +76,23 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
 def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
     before, after = part.baseline.predictions, part.candidate.predictions
     found, flips, groups = compared(evidence, part), flipped_cases(before, after), subgroups(evidence, part)
-    decides = part is evidence.deciding
+    other = None if part is evidence.deciding else evidence.deciding
     return {
         "cases": len(before.ids),
         "positives": before.confusion.positives,
         "negatives": before.confusion.negatives,
         "checks": [asdict(check) for check in part.checks],
-        "baseline": _measured(part.baseline, found.baseline, decides),
-        "candidate": _measured(part.candidate, found.candidate, decides),
+        "baseline": _measured(part.baseline, found.baseline, None if other is None else other.baseline),
+        "candidate": _measured(part.candidate, found.candidate, None if other is None else other.candidate),
         "differences": {name: None if one is None else _plain(asdict(one)) for name, one in found.differences.items()},
         "flips": {
             "to_positive": sum(case.to_positive for case in flips),
             "to_negative": sum(not case.to_positive for case in flips),
             "became_wrong": sum(not case.now_right for case in flips),
         },
-        "flipped": [_plain(asdict(case)) for case in flips[:MOST_FLIPS]],
+        "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MOST_FLIPS]],
         "subgroups": {
-            "rows": [{**_plain(asdict(row)), "status": row.status} for row in groups.rows],
+            "rows": [{**_plain(asdict(row), 5), "status": row.status} for row in groups.rows],
             "tests": groups.tests,
             "method": groups.method,
             "notes": list(groups.notes),
@@ -99,37 +100,50 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
     }
 
 
-def _measured(measured: Measured, figures: ProgramFigures, with_curves: bool) -> dict[str, Any]:
-    throughput, memory, predictions = measured.throughput, measured.memory, measured.predictions
+def _measured(measured: Measured, figures: ProgramFigures, deciding: Measured | None) -> dict[str, Any]:
+    """deciding: the same program on the split that decides, None for that one itself."""
+    predictions, curves = measured.predictions, deciding is None
     return {
         "name": measured.name,
         "threshold": predictions.threshold,
         "confusion": asdict(predictions.confusion),
         "metrics": {name: None if one is None else _plain(asdict(one)) for name, one in figures.metrics.items()},
-        "roc": _band(figures.roc) if with_curves else None,
-        "precision_recall": _band(figures.precision_recall) if with_curves else None,
-        "reliability": _plain(asdict(figures.reliability)) if with_curves and figures.reliability else None,
-        "latency": None if measured.latency is None else _latency(measured.latency),
-        "throughput": None
-        if throughput is None
-        else {
-            "cases_per_s": _plain(throughput.cases_per_s),
-            "batch": throughput.batch,
-            "elapsed_s": _plain(throughput.elapsed_s),
-            "conditions": _conditions(throughput.conditions),
-        },
-        "memory": None
-        if memory is None
-        else {
-            "used_bytes": memory.used_bytes,
-            "peak_bytes": memory.peak_bytes,
-            "baseline_bytes": memory.baseline_bytes,
-            "batch": memory.batch,
-            "conditions": _conditions(memory.conditions),
-        },
-        "size": None if measured.size is None else asdict(measured.size),
-        "energy": None if measured.energy is None else _plain(asdict(measured.energy)),
+        "roc": _band(figures.roc) if curves else None,
+        "precision_recall": _band(figures.precision_recall) if curves else None,
+        "reliability": _plain(asdict(figures.reliability), 4) if curves and figures.reliability else None,
+        **_costs(measured, deciding),
+    }
+
+
+def _costs(measured: Measured, deciding: Measured | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "latency": measured.latency and _latency(measured.latency),
+        "throughput": measured.throughput and _throughput(measured.throughput),
+        "memory": measured.memory and _memory(measured.memory),
+        "size": measured.size and asdict(measured.size),
+        "energy": measured.energy and _plain(asdict(measured.energy)),
         "cost_per_million": _plain(measured.cost_per_million),
+    }
+    shared = [name for name in found if deciding is not None and getattr(deciding, name) is getattr(measured, name)]
+    return {**found, **dict.fromkeys(shared)}
+
+
+def _throughput(throughput: Throughput) -> dict[str, Any]:
+    return {
+        "cases_per_s": _plain(throughput.cases_per_s),
+        "batch": throughput.batch,
+        "elapsed_s": _plain(throughput.elapsed_s),
+        "conditions": _conditions(throughput.conditions),
+    }
+
+
+def _memory(memory: Memory) -> dict[str, Any]:
+    return {
+        "used_bytes": memory.used_bytes,
+        "peak_bytes": memory.peak_bytes,
+        "baseline_bytes": memory.baseline_bytes,
+        "batch": memory.batch,
+        "conditions": _conditions(memory.conditions),
     }
 
 
@@ -154,25 +168,25 @@ def _latency(latency: Latency) -> dict[str, Any]:
 
 
 def _conditions(conditions: Conditions) -> dict[str, Any]:
+    """The host is the document's."""
     return {
         "backend": conditions.backend,
         "precision": conditions.precision,
         "threads": conditions.threads,
         "device": conditions.device,
-        "host": dict(conditions.host),
     }
 
 
 def _candidate(candidate: CandidateRecord, steps: list[Any]) -> dict[str, Any]:
     """steps: places in the document's list of steps, which candidates share. Only the chosen one keeps its steps' facts
-    layer by layer, and the words of limits that were kept."""
+    layer by layer; its checks stand whole with the validation cases."""
     return {
         "name": candidate.name,
         "chosen": candidate.chosen,
         "outcome": candidate.outcome,
         "settings": _plain(candidate.settings),
         "steps": [_place(_step(step, whole=candidate.chosen), steps) for step in candidate.steps],
-        "checks": [_short_check(check, whole=candidate.chosen) for check in candidate.checks],
+        "checks": [{"name": check.name, "status": check.status, "found": check.found} for check in candidate.checks],
         "threads": candidate.threads,
         "size_bytes": candidate.size_bytes,
         "latency": None if candidate.latency is None else _plain(asdict(candidate.latency)),
@@ -183,11 +197,6 @@ def _candidate(candidate: CandidateRecord, steps: list[Any]) -> dict[str, Any]:
         "advice": candidate.advice,
         "slower_int8": candidate.slower_int8,
     }
-
-
-def _short_check(check: Check, *, whole: bool) -> dict[str, Any]:
-    found = asdict(check)
-    return found if whole or check.status != "passed" else {**found, "explanation": ""}
 
 
 def _step(step: Step, *, whole: bool) -> Any:
@@ -203,18 +212,20 @@ def _place(step: Any, steps: list[Any]) -> int:
     return steps.index(step)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, digits: int = 6) -> Any:
     """Steps and settings come from passes, which may put mappings, tuples and numpy's numbers into them."""
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
-        return float(f"{value:.7g}")
+        return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [_plain(part) for part in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return {str(key): _plain(part, digits) for key, part in value.items()}
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    if isinstance(value, Sequence):
+        return [_plain(part, digits) for part in value]
     item = getattr(value, "item", None)
-    return _plain(item()) if callable(item) else str(value)
+    return _plain(item(), digits) if callable(item) else str(value)
 
 
 def _laid_out(value: Any, indent: str) -> str:

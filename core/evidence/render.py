@@ -54,7 +54,7 @@ def render_html(evidence: Evidence) -> str:
         .render(
             evidence=evidence,
             headline=headline(evidence),
-            warnings=warnings(deciding.baseline, deciding.candidate),
+            warnings=warnings(deciding.baseline, deciding.candidate, evidence.limits),
             tiles=_tiles(evidence, timed),
             deciding=_split(evidence, deciding),
             validation=_split(evidence, evidence.validation) if evidence.test is not None else None,
@@ -63,6 +63,7 @@ def render_html(evidence: Evidence) -> str:
             conditions=_conditions(timed),
             pictures=_pictures(evidence),
             forests=_forests(evidence),
+            group_figures=_group_figures(evidence),
             sensitivities=_sensitivities(evidence.chosen.steps if evidence.chosen else ()),
             parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
             choice=choice_sentence(evidence),
@@ -281,10 +282,14 @@ def _forests(evidence: Evidence) -> list[Markup]:
     """One picture for each figure that the groups have; those that the recipe limits first."""
     part = evidence.deciding
     rows, whole = subgroups(evidence, part).rows, compared(evidence, part).differences
-    names = list(dict.fromkeys(figure.name for row in rows for figure in row.figures))
-    names.sort(key=lambda name: getattr(evidence.limits, f"{name}_loss", None) is None)
-    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in names]
+    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in _group_figures(evidence)]
     return [picture for picture in pictures if picture is not None]
+
+
+def _group_figures(evidence: Evidence) -> list[str]:
+    rows = subgroups(evidence, evidence.deciding).rows
+    names = list(dict.fromkeys(figure.name for row in rows for figure in row.figures))
+    return sorted(names, key=lambda name: getattr(evidence.limits, f"{name}_loss", None) is None)
 
 
 def _sensitivities(steps: Sequence[Step]) -> list[tuple[str, Markup]]:

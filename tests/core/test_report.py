@@ -6,15 +6,21 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
 
+from core.evidence import document
 from core.evidence.card import render_figures
+from core.evidence.change_record import render_change_record
 from core.evidence.document import encode_evidence, evidence_as_dict
-from core.evidence.judge import Limits
+from core.evidence.judge import Limits, judge
 from core.evidence.measured import Measured
-from core.evidence.render import render_html
+from core.evidence.render import TIMES, render_html
 from core.evidence.report import CandidateRecord, flipped_cases
+from core.evidence.words import choice_sentence, parity_sentence
 from tests.core import evidence_cases as made
 
 
@@ -150,3 +156,187 @@ def test_the_page_without_test_cases_latency_and_probabilities():
     text = render_html(replace(full, validation=validation, candidates=()))
     assert "not measured" in text
     assert "score, candidate" in text
+
+
+SCHEMA = json.loads((Path(document.__file__).parent / "evidence.schema.json").read_text())
+
+
+def bare(part):
+    return Measured(part.name, replace(part.predictions, probabilities=None))
+
+
+def bare_evidence():
+    """Nothing timed, no probabilities, no candidates, nothing sealed."""
+    full = made.evidence(with_test=False)
+    part = replace(full.validation, baseline=bare(full.validation.baseline), candidate=bare(full.validation.candidate))
+    return replace(full, validation=part, candidates=(), recipe_sha256="")
+
+
+def one_class():
+    few = made.predictions(0.0, positives=12, negatives=0)
+    part = replace(made.evidence().validation, baseline=Measured("a", few), candidate=Measured("b", few), checks=())
+    return replace(made.evidence(), validation=part, test=None)
+
+
+@pytest.mark.parametrize("make", [made.evidence, made.full_evidence, bare_evidence, one_class])
+def test_evidence_fits_its_published_schema(make):
+    Draft202012Validator.check_schema(SCHEMA)
+    found = json.loads(encode_evidence(make()))
+    faults = [f"{fault.json_path}: {fault.message}" for fault in Draft202012Validator(SCHEMA).iter_errors(found)]
+    assert faults == []
+
+
+def test_the_schema_knows_every_key():
+    """Each object of the document, with a key that nobody described, is refused; only settings and facts are free."""
+    validator = Draft202012Validator(SCHEMA)
+    found = json.loads(encode_evidence(made.full_evidence()))
+    places = []
+
+    def plant(value, path):
+        if isinstance(value, dict):
+            value["unheard of"] = []
+            places.append(path)
+            assert not validator.is_valid(found), path
+            del value["unheard of"]
+            for key, part in value.items():
+                if key not in ("settings", "facts"):
+                    plant(part, (*path, key))
+        elif isinstance(value, list) and value and path[-1] != "steps":
+            plant(value[-1], path)
+
+    plant(found, ())
+    assert ("test", "candidate", "latency", "conditions") in places
+    assert ("test", "subgroups") in places
+
+
+def test_page_and_json_stay_small():
+    evidence = made.full_evidence()
+    assert len(render_html(evidence).encode()) + len(encode_evidence(evidence)) < 120_000
+
+
+def test_page_and_json_of_tens_of_thousands_of_cases_stay_small():
+    """Frauds: 40,000 cases, 1% positive, 400 changed decisions on either split, 50 candidates."""
+    before, after = (
+        made.measured(name, made.predictions(noise, positives=400, negatives=39_600), ms=ms, size=20_000)
+        for name, noise, ms in (("all trees", 0.0, 0.005), ("fewer trees", 0.35, 0.003))
+    )
+    limits = Limits(average_precision_loss=0.5, flip_ratio_max=0.05)
+    part = made.Comparison("validation", before, after, judge(before, after, limits))
+    records = tuple(replace(one, name=f"{one.name} {i}") for i in range(5) for one in made.full_evidence().candidates)
+    evidence = replace(
+        made.full_evidence(), limits=limits, validation=part, test=replace(part, split="test"), candidates=records,
+        bootstrap_samples=20,
+    )  # fmt: skip
+    page, content = render_html(evidence).encode(), encode_evidence(evidence)
+    assert json.loads(content)["test"]["flips"]["to_positive"] > 200
+    assert len(page) + len(content) < 250_000
+
+
+def test_figures_of_energy_from_different_sources_make_no_ratio():
+    evidence = made.full_evidence()
+    part = evidence.test
+    assert f"22.78{TIMES}" in render_html(evidence)
+    counted = replace(part, candidate=made.costly(part.candidate, 0.018, "rapl"))
+    page = render_html(replace(evidence, test=counted))
+    assert f'22.78{TIMES}</td></tr>\n<tr><th scope="row">A million' not in page
+    assert "not comparable" in page
+    assert "counted by the processor, RAPL" in page
+    assert "estimated from processor time" in page
+
+
+def test_parity_is_told_run_by_run():
+    page = render_html(made.full_evidence())
+    assert "1 of 3 other ways of running the program gave other decisions" in page
+    assert "not run: openvino is not installed" in page
+    same = replace(made.PARITY, runs=made.PARITY.runs[:2])
+    assert parity_sentence(same).startswith("All 2 other ways of running the program gave the same decisions")
+    none = replace(made.PARITY, runs=made.PARITY.runs[3:])
+    assert "No other way" in parity_sentence(none)
+
+
+def test_the_candidates_are_numbered_in_picture_and_table_and_folded_when_many():
+    evidence = made.full_evidence()
+    page = render_html(evidence)
+    assert "The other" not in page
+    assert page.count("About 1,900 positive cases") == 3
+    assert "3 operators of kind Conv take 1.4 times as long in int8." in page
+    many = replace(evidence, candidates=evidence.candidates * 2)
+    assert "The other" in render_html(many)
+
+
+def test_a_layers_sensitivity_is_drawn():
+    page = render_html(made.full_evidence())
+    assert "prune: sensitivity</title>" in page
+    assert "layer4.conv2" in page
+    assert "prune: sensitivity</title>" not in render_html(made.evidence())
+
+
+def test_nobody_is_told_that_a_candidate_was_chosen_where_none_was():
+    evidence = made.full_evidence()
+    none = tuple(replace(one, chosen=False) for one in evidence.candidates)
+    assert "None was sealed." in render_html(replace(evidence, candidates=none))
+    missed = tuple(replace(one, chosen=index == 7) for index, one in enumerate(evidence.candidates))
+    assert "by force" in choice_sentence(replace(evidence, candidates=missed))
+
+
+def test_the_change_record_has_the_three_parts_and_the_figures_of_the_json():
+    evidence = made.full_evidence()
+    record = render_change_record(evidence)
+    parts = re.findall(r"^## (.*)$", record, re.M)
+    assert [part[0] for part in parts] == ["1", "2", "3"]
+    test = json.loads(encode_evidence(evidence))["test"]
+    for check in test["checks"]:
+        if check["name"].endswith("_loss"):
+            assert f"| {check['limit']:.4f} | {check['found']:.4f} | {check['status']} |" in record
+    auc = test["candidate"]["metrics"]["auc"]
+    assert f"{auc['estimate']:.4f} ({auc['low']:.4f} to {auc['high']:.4f})" in record
+    wrong = test["flips"]["became_wrong"]
+    assert f"{sum(test['flips'].values()) - wrong} changed" in record
+    assert "410 mJ (estimated from processor time) before, 18 mJ (estimated from processor time) after" in record
+
+
+def test_the_change_record_tells_what_was_not_kept_and_not_checked():
+    forced = render_change_record(made.evidence(0.9, forced=True))
+    assert "sealed by force" in forced
+    assert "Not kept on the test cases" in forced
+    assert "other runtimes, batch sizes and processors decide the same was not checked" in forced
+    assert "No test cases were run" in render_change_record(made.evidence(0.9, with_test=False))
+
+
+def test_texts_from_outside_stay_text_in_markdown():
+    attack = "<script>x</script> | a\n# b [c](javascript:d) `e` *f*"
+    evidence = made.full_evidence()
+    step = {"name": attack, "settings": {attack: attack}}
+    record = CandidateRecord(attack, {}, (step,), chosen=True)
+    parity = replace(made.PARITY, runs=(replace(made.PARITY.runs[3], reason=attack),))
+    text = render_change_record(
+        replace(
+            evidence, title=attack, candidates=(record,), host={attack: attack}, labels=(attack, attack), parity=parity
+        )
+    )
+    assert "<script" not in text
+    assert r"\[c\](javascript" in text
+    assert "\n# b" not in text
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+
+
+def test_more_texts_from_outside_are_escaped_on_the_page():
+    attack = "<script>alert(1)</script>\"'&"
+    evidence = made.full_evidence()
+    records = tuple(
+        replace(one, name=attack + one.name, advice=attack, slower_int8=attack) for one in evidence.candidates
+    )
+    runs = tuple(replace(one, backend=attack, reason=attack) for one in made.PARITY.runs)
+    search = replace(made.SEARCH, skipped=((attack, attack),), stopped=attack)
+    part = evidence.test
+
+    def grouped(one):
+        groups = {attack: np.asarray([attack, "other"])[np.arange(624) % 2]}
+        energy = replace(one.energy, method=attack)
+        return replace(one, predictions=replace(one.predictions, groups=groups), energy=energy)
+
+    test = replace(part, baseline=grouped(part.baseline), candidate=grouped(part.candidate))
+    parity = replace(made.PARITY, runs=runs)
+    page = render_html(replace(evidence, candidates=records, parity=parity, search=search, test=test))
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 20
