@@ -1,1 +1,274 @@
-"""In the making."""
+"""Parity: one program, run otherwise, gives the same decisions. Measured when an artifact is sealed, on validation
+cases and on made-up inputs (probes); the probes travel in the artifact, so that a new host can ask its own runtimes.
+
+The arithmetic is not the same everywhere: batches and threads change the order of sums, runtimes fuse and round int8
+differently, and a processor without VNNI saturates (core.held). So scores may differ by a little and decisions may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from core.artifact import Decision, Probes
+from core.backends.base import Backend, Session
+from core.errors import BackendError, TensorError
+from core.evidence.judge import Check
+from core.evidence.measured import Parity, ParityRun
+from core.held import SECONDS, has_more_than_avx2, run_held
+from core.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
+from core.program import Program
+from core.task import HeldOut, Task
+from core.tensors import Tensors
+
+CASES = 200
+PROBES = 32
+_MADE_UP = 256
+_CLEAR = 0.05
+"""Of the largest score: so far from the threshold a probe lies at least."""
+_ROUNDING = 1e-5
+"""Of the largest score: a case that lies nearer to the threshold is decided by the order of additions."""
+_SAME = 0.1
+"""Of the largest score: a larger difference is not the same result, whatever the decisions are."""
+_LEAST = 1e-4
+_SPARE = 1.5
+"""A tolerance is so many times the largest difference among the runs that gave the same decisions."""
+
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredParity:
+    """parity: for the evidence; probes: to seal; check: failed when the backend on which the program was judged does
+    not agree with itself; agreeing: the backends that give its decisions here, this one included; notes: in words,
+    which do not, and which would not on a processor with no more than AVX2."""
+
+    parity: Parity
+    probes: Probes
+    check: Check
+    agreeing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def measure_parity(
+    task: Task,
+    held_out: HeldOut,
+    program: Program,
+    backend: str,
+    *,
+    scores: Floats,
+    threshold: float,
+    backends: Mapping[str, Backend],
+    seed: int = 0,
+    progress: Progress = lambda stage, done, total: None,
+) -> MeasuredParity:
+    """Run the program that is to be sealed on every one of `backends` at all of BATCHES and THREADS, and on each held
+    to AVX2 where that can be done, on up to CASES held-out cases (half of them those nearest to the threshold) and on
+    PROBES made-up ones.
+
+    backend: where the program was judged; scores: float64 [N], its raw scores of held_out there; threshold: of its
+    decisions. What cannot be run is in the result with its reason. Raises BackendError when the program does not run on
+    `backend` itself.
+    """
+    chosen = _pick_cases(scores, threshold)
+    with backends[backend].open(program) as session:
+        made_up = _pick_probes(task, session, threshold, seed)
+        # The probes first: an emulated processor may not get through all cases.
+        inputs = {name: np.concatenate([array, held_out.tensors[name][chosen]]) for name, array in made_up.items()}
+        outputs = run_batches(session, inputs, REFERENCE_BATCH)
+    reference = _Reference(task, program, backend, inputs, outputs, _scores(task, outputs), threshold)
+    seen: list[_Seen] = []
+    total = len(backends) * (len(THREADS) + 1)
+    plans = [(name, threads) for name in backends for threads in THREADS]
+    for done, (name, threads) in enumerate(plans):
+        progress("running batches, threads and backends", done, total)
+        seen += _repeat(reference, name, backends[name], threads)
+    for done, name in enumerate(backends, len(plans)):
+        progress("running batches, threads and backends", done, total)
+        seen.append(_hold(reference, name, seen))
+    progress("running batches, threads and backends", total, total)
+    return _summed_up(reference, seen, len(next(iter(made_up.values()))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    """What all runs are compared with; outputs, scores: of `inputs` [n], which begin with the probes."""
+
+    task: Task
+    program: Program
+    backend: str
+    inputs: Tensors
+    outputs: Tensors
+    scores: Floats
+    threshold: float
+
+    @property
+    def largest(self) -> float:
+        return float(np.abs(self.scores).max()) or 1.0
+
+    def compare(self, run: ParityRun, outputs: Tensors) -> _Seen:
+        """outputs: of all cases or of the first ones. Raises BackendError for a score that is no number."""
+        scores = _scores(self.task, outputs)
+        mine = self.scores[: len(scores)]
+        clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
+        flips = int((((scores >= self.threshold) != (mine >= self.threshold)) & clear).sum())
+        difference = float(np.abs(scores - mine).max())
+        same = not flips and difference <= _SAME * self.largest
+        if not flips and not same:
+            run = replace(run, reason=f"a score differs by more than {_SAME:.0%} of the largest")
+        widths = {name: widest(array, self.outputs[name][: len(scores)]) for name, array in outputs.items()}
+        return _Seen(replace(run, difference=difference, flips=flips), same, len(scores), widths)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A run; same: whether it gave the same; cases: how many it got through; widths: output -> largest difference."""
+
+    run: ParityRun
+    same: bool
+    cases: int
+    widths: Mapping[str, float]
+
+
+def _scores(task: Task, outputs: Tensors) -> Floats:
+    scores = task.scores(outputs)
+    if not np.isfinite(scores).all():
+        raise BackendError("the program gives a score that is not a number")
+    return scores
+
+
+def _pick_cases(scores: Floats, threshold: float) -> npt.NDArray[np.int64]:
+    """Half of those nearest to the threshold, which flip first, and half from all over the range of scores."""
+    near = np.argsort(np.abs(scores - threshold), kind="stable")
+    rest = near[CASES // 2 :]
+    ranked = rest[np.argsort(scores[rest], kind="stable")]
+    spread = ranked[np.linspace(0, len(ranked) - 1, min(CASES // 2, len(ranked))).astype(np.int64)]
+    return np.concatenate([near[: CASES // 2], spread]).astype(np.int64)
+
+
+def _pick_probes(task: Task, session: Session, threshold: float, seed: int) -> Tensors:
+    """Of many made-up inputs those whose scores spread evenly over the range, none near the threshold."""
+    made_up = task.probes(_MADE_UP, seed)
+    scores = _scores(task, run_batches(session, made_up, REFERENCE_BATCH))
+    clear = np.flatnonzero(np.abs(scores - threshold) >= _CLEAR * np.abs(scores).max())
+    left: list[int] = clear.tolist() or list(range(len(scores)))
+    picked: list[int] = []
+    for target in np.linspace(scores[left].min(), scores[left].max(), min(PROBES, len(left))):
+        nearest = min(left, key=lambda index: abs(float(scores[index] - target)))
+        picked.append(nearest)
+        left.remove(nearest)
+    return {name: array[picked] for name, array in made_up.items()}
+
+
+def _repeat(reference: _Reference, name: str, backend: Backend, threads: int) -> list[_Seen]:
+    """One backend with so many threads, at all BATCHES. Raises BackendError where the program was judged on it."""
+    seen: list[_Seen] = []
+    try:
+        with backend.open(reference.program, threads=threads) as session:
+            for batch in BATCHES:
+                run = _plan(reference, name, threads, batch)
+                seen.append(reference.compare(run, run_batches(session, reference.inputs, batch)))
+    except (BackendError, TensorError) as error:
+        if name == reference.backend:
+            raise
+        runs = [_plan(reference, name, threads, batch, str(error)) for batch in BATCHES[len(seen) :]]
+        seen += [_Seen(run, False, 0, {}) for run in runs]
+    return seen
+
+
+def _hold(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
+    run = replace(_plan(reference, name, 1, REFERENCE_BATCH), instructions="avx2")
+    plain = next(
+        one for one in seen if (one.run.backend, one.run.threads, one.run.batch) == (name, run.threads, run.batch)
+    )
+    if not plain.cases or not has_more_than_avx2():
+        return replace(plain, run=replace(plain.run, instructions="avx2"))
+    try:
+        outputs, cases = run_held(name, reference.program, reference.inputs, batch=REFERENCE_BATCH)
+        found = reference.compare(run, outputs)
+    except BackendError as error:
+        return _Seen(replace(run, reason=str(error)), False, 0, {})
+    if cases == len(reference.scores):
+        return found
+    partly = f"the first {cases} cases, as many as an emulated processor does in {SECONDS:g} s"
+    reason = "; ".join(filter(None, (partly, found.run.reason)))
+    return replace(found, run=replace(found.run, reason=reason))
+
+
+def _plan(reference: _Reference, name: str, threads: int, batch: int, reason: str = "") -> ParityRun:
+    return ParityRun(name, reference.program.precision, threads, batch, "all", None, None, reason)
+
+
+def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int) -> MeasuredParity:
+    alike = [one for one in seen if one.same]
+    scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
+    tolerances = {name: max([_LEAST * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale}
+    widest_score = max([0.0, *(one.run.difference or 0.0 for one in alike)])
+    parity = Parity(
+        replace(_plan(reference, reference.backend, 1, REFERENCE_BATCH), difference=0.0, flips=0),
+        tuple(one.run for one in seen),
+        len(reference.scores),
+        probes,
+        max(_LEAST, _SPARE * widest_score / reference.largest),
+    )
+    sealed = Probes(
+        {name: array[:probes] for name, array in reference.inputs.items()},
+        {name: array[:probes] for name, array in reference.outputs.items()},
+        reference.backend,
+        reference.program.precision,
+        tolerances,
+        _find_decision(reference),
+    )
+    here = [one for one in seen if one.run.instructions == "all" and one.cases]
+    names = dict.fromkeys(one.run.backend for one in here)
+    agreeing = tuple(name for name in names if all(one.same for one in here if one.run.backend == name))
+    return MeasuredParity(parity, sealed, _check(reference, here), agreeing, _notes(reference, seen))
+
+
+def _find_decision(reference: _Reference) -> Decision | None:
+    """The column of an output that is the score, so that a host without the app can see the decision."""
+    if not np.isfinite(reference.threshold):
+        return None
+    for name, array in reference.outputs.items():
+        if array.ndim == 2:
+            columns = np.flatnonzero((array.astype(np.float64) == reference.scores[:, None]).all(axis=0))
+            if len(columns):
+                return Decision(output=name, column=int(columns[0]), threshold=float(reference.threshold))
+    return None
+
+
+def _check(reference: _Reference, here: Sequence[_Seen]) -> Check:
+    mine = [one for one in here if one.run.backend == reference.backend]
+    wrong = [one for one in mine if not one.same]
+    flips = max(one.run.flips or 0 for one in mine)
+    ways = f"{len(mine)} ways of batches and threads on {reference.backend}, {len(reference.scores)} cases"
+    if not wrong:
+        return Check("parity", "passed", 0.0, 0.0, f"The same decisions in all of {ways}.")
+    first = wrong[0].run
+    found = f"at batch {first.batch} on {first.threads} threads {first.flips} decisions are others"
+    text = f"{len(wrong)} of {ways}, do not give the same: {found}, scores differ by up to {first.difference:.3g}."
+    return Check("parity", "failed", float(flips), 0.0, text)
+
+
+def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
+    here = ("all", "here", f"the artifact prefers {reference.backend}")
+    older = (
+        "avx2",
+        "on processors without AVX-512 and VNNI (held to AVX2)",
+        "check such a host with `featherweight artifact verify`, or quantize to 7-bit weights",
+    )
+    notes = []
+    for instructions, where, remedy in (here, older):
+        wrong = [one for one in seen if one.run.instructions == instructions and one.cases and not one.same]
+        for name in dict.fromkeys(one.run.backend for one in wrong):
+            mine = [one for one in wrong if one.run.backend == name]
+            worst = max(mine, key=lambda one: (one.run.flips or 0, one.run.difference or 0.0))
+            notes.append(
+                f"{name} decides otherwise {where}: {worst.run.flips} of {worst.cases} cases, scores differ by up to "
+                f"{worst.run.difference:.3g}; {remedy}"
+            )
+    return tuple(notes)
