@@ -188,7 +188,7 @@ def methods(predictions: Predictions, samples: int = 2000) -> Mapping[str, str]:
         "sensitivity": shares,
         "specificity": shares,
         "brier_score": errors,
-        "calibration_error": "ten bins, without what chance adds; basic bootstrap of the bins' gaps",
+        "calibration_error": "ten bins, without what chance adds; tests of the bins' gaps, inverted",
         "roc": f"pointwise band, {ranks}",
         "precision_recall": f"pointwise band, {ranks}",
     }

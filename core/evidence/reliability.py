@@ -16,6 +16,7 @@ from core.evidence.statistics import (
     Floats,
     Interval,
     Labels,
+    bisect,
     design_effect,
     standard_error,
     wilson_interval,
@@ -76,11 +77,12 @@ def calibration_error_interval(
 ) -> Interval:
     """`expected_calibration_error` without what chance adds to it, and its 95% interval.
 
-    Chance makes every bin's gap larger than it is, so that the plain error of perfect probabilities is above 0, and a
-    percentile interval would lie higher still. What chance adds is found by adding it once more: the gaps, a sum over
-    cases (or clusters), are normal with the covariance seen in them, and resamples of them lie above the plain error by
-    as much as the plain error lies above the truth. Taken off, never below 0; the interval is the basic bootstrap's
-    (Davison & Hinkley 1997, 5.2), which takes it off too.
+    Chance makes the bins' gaps larger than they are, so that the plain error of perfect probabilities is above 0, and
+    resamples lie higher still. Here the gaps, sums over cases (or clusters), have the normal noise of the covariance
+    seen in them; the true gaps are taken as the seen ones times a factor, and the interval holds the errors of those
+    factors under which the plain error is neither among the 2.5% largest nor smallest, the estimate that of the factor
+    under which it is the median (inverted tests: Davison & Hinkley 1997, 5.2). Of perfect probabilities the lower end
+    is 0 in 97.5 cases of 100.
     """
     gaps = _gaps(probabilities, labels)
     sums = gaps.sum(axis=0)
@@ -88,15 +90,21 @@ def calibration_error_interval(
         _, place = np.unique(clusters, return_inverse=True)
         gaps = np.stack([np.bincount(place, column) for column in gaps.T], axis=1)
     apart = gaps - gaps.mean(axis=0)
-    # With as many normal numbers as bins: their covariance is that of the sums.
     values, vectors = np.linalg.eigh(apart.T @ apart)
     spread = vectors * np.sqrt(np.maximum(values, 0))
     noise = np.random.default_rng(seed).normal(size=(samples, BINS)) @ spread.T
-    drawn = np.abs(sums + noise).sum(axis=1)
     plain = float(np.abs(sums).sum())
-    low, high = (2 * plain - float(value) for value in np.percentile(drawn, [97.5, 2.5]))
-    estimate = min(1.0, max(0.0, 2 * plain - float(drawn.mean())))
-    return Interval(estimate, min(max(0.0, low), estimate), max(min(1.0, high), estimate))
+
+    def error_at(percent: float) -> float:
+        """The error whose resamples lie below the plain one in `percent` of 100 cases."""
+
+        def too_small(factor: float) -> bool:
+            return float(np.percentile(np.abs(factor * sums + noise).sum(axis=1), percent)) < plain
+
+        return min(1.0, bisect(too_small, 0.0, 4.0, steps=24) * plain) if too_small(0.0) else 0.0
+
+    low, estimate, high = (error_at(percent) for percent in (97.5, 50, 2.5))
+    return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
 def _gaps(probabilities: Floats, labels: Labels) -> Floats:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.evidence.statistics import Difference, Floats, Interval, Labels
+from core.evidence.statistics import Difference, Floats, Interval, Labels, wilson_bounds
 
 Counts = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.intp]
@@ -109,14 +109,19 @@ def compare_rankings(
         return None
     units, curves = _units((baseline, candidate), labels == 1, clusters)
     drawn: list[list[tuple[Floats, Floats, Floats]]] = [[], []]
+    trials: list[Floats] = []
     for counts in units.draw(samples, seed):
         negatives = units.negatives(counts)
         for curve, found in zip(curves, drawn, strict=True):
             hits, alarms = curve.count(counts)
-            recall = _precision_at(hits, alarms)
-            found.append((_average_precision(hits, alarms), _sensitivity_at(hits, alarms, negatives), recall))
+            precision, seen = _precision_at(hits, alarms)
+            if len(found) == 0:  # the cases themselves
+                trials.append(seen[0])
+            found.append((_average_precision(hits, alarms), _sensitivity_at(hits, alarms, negatives), precision))
     first, second = ([np.concatenate(column) for column in zip(*found, strict=True)] for found in drawn)
-    return Rankings(_ranking(*first), _ranking(*second), lowest_percentile(second[0] - first[0]))
+    positives = np.full(len(GRID), float((labels == 1).sum()))
+    one, other = (_ranking(parts, positives, seen) for parts, seen in zip((first, second), trials, strict=True))
+    return Rankings(one, other, lowest_percentile(second[0] - first[0]))
 
 
 def lowest_percentile(drawn: Floats) -> Difference:
@@ -125,14 +130,18 @@ def lowest_percentile(drawn: Floats) -> Difference:
     return Difference(estimate, min(estimate, float(np.percentile(drawn[1:], 5))))
 
 
-def _ranking(precisions: Floats, roc: Floats, precision_recall: Floats) -> Ranking:
+def _ranking(drawn: Sequence[Floats], positives: Floats, predicted: Floats) -> Ranking:
+    precisions, roc, precision_recall = drawn
     interval = percentile_interval(float(precisions[0]), precisions[1:])
-    return Ranking(interval, _band(roc), _band(precision_recall))
+    return Ranking(interval, _band(roc, positives), _band(precision_recall, predicted))
 
 
-def _band(drawn: Floats) -> Band:
+def _band(drawn: Floats, trials: Floats) -> Band:
+    """Percentiles, but never narrower than Wilson's interval of the share that was seen among so many: where a curve is
+    at 0 or 1 all resamples are, and would say that it is certain."""
     low, high = np.percentile(drawn[1:], [2.5, 97.5], axis=0)
-    return Band(GRID, drawn[0], np.minimum(low, drawn[0]), np.maximum(high, drawn[0]))
+    wilson_low, wilson_high = wilson_bounds(drawn[0], trials)
+    return Band(GRID, drawn[0], np.minimum(low, wilson_low), np.maximum(high, wilson_high))
 
 
 class Units:
@@ -278,12 +287,12 @@ def _sensitivity_at(hits: Floats, alarms: Floats, negatives: Floats) -> Floats:
     return sensitivity
 
 
-def _precision_at(hits: Floats, alarms: Floats) -> Floats:
-    """[rows, GRID]: the precision where so large a share of the positives is found."""
+def _precision_at(hits: Floats, alarms: Floats) -> tuple[Floats, Floats]:
+    """[rows, GRID]: the precision where so large a share of the positives is found, and among how many cases."""
     wanted = np.maximum(GRID * hits[:, -1:] * (1 - 1e-12), 0.5)
     reached = np.minimum(_count_up_to(hits, wanted, side="left"), hits.shape[1] - 1)
     right, wrong = np.take_along_axis(hits, reached, axis=1), np.take_along_axis(alarms, reached, axis=1)
-    return np.asarray(right / (right + wrong))
+    return right / (right + wrong), right + wrong
 
 
 def _count_up_to(rising: Floats, values: Floats, side: Literal["left", "right"]) -> Indices:

@@ -195,12 +195,19 @@ def wilson_interval(successes: float, trials: float) -> Interval | None:
     fractions."""
     if trials == 0:
         return None
-    share, z2 = successes / trials, Z_TWO_SIDED**2
-    middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    reach = Z_TWO_SIDED / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    low = 0.0 if successes == 0 else max(0.0, middle - reach)
-    high = 1.0 if successes == trials else min(1.0, middle + reach)
+    share = successes / trials
+    low, high = (float(bound) for bound in wilson_bounds(np.float64(share), np.float64(trials)))
     return Interval(share, low, high)
+
+
+def wilson_bounds(shares: Floats | np.float64, trials: Floats | np.float64) -> tuple[Floats, Floats]:
+    """The ends of Wilson's 95% interval of each share seen among so many trials."""
+    z2 = Z_TWO_SIDED**2
+    middle = (shares + z2 / (2 * trials)) / (1 + z2 / trials)
+    reach = Z_TWO_SIDED / (1 + z2 / trials) * np.sqrt(shares * (1 - shares) / trials + z2 / (4 * trials**2))
+    low = np.where(shares == 0, 0.0, np.maximum(0.0, middle - reach))
+    high = np.where(shares == 1, 1.0, np.minimum(1.0, middle + reach))
+    return low, high
 
 
 def share_interval(hits: Bools, clusters: Labels | None = None) -> Interval | None:
