@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.artifact import Artifact, Decision, Probes, read_artifact
-from core.backends.base import Availability, Session
+from core.backends.base import Availability, RowSession, Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
 from core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError, TensorError
@@ -114,8 +114,13 @@ def check_fresh(directory: Path, backend: str) -> float:
 
 
 def run_batches(session: Session, inputs: Tensors, batch: int) -> Tensors:
-    """The outputs of all cases [n], run in full batches: the last one begins again with the first cases."""
+    """The outputs of all cases [n], run in full batches: the last one begins again with the first cases. Single cases
+    take the lane for single rows, where the session has one."""
     count = len(next(iter(inputs.values())))
+    if batch == 1 and isinstance(session, RowSession):
+        (rows,), output = inputs.values(), session.outputs[0]
+        scores = [session.run_row(row) for row in np.ascontiguousarray(rows)]
+        return {output.name: np.array(scores, np.dtype(output.dtype))[:, None]}
     places = np.arange(-(-count // batch) * batch) % count
     parts = [
         session.run({name: array[places[start : start + batch]] for name, array in inputs.items()})

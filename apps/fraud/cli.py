@@ -61,6 +61,9 @@ def stream(
         typer.Option(help="TOML file with security_protocol, ssl_cafile, sasl_mechanism, ... for brokers that ask."),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+    verify_parity: Annotated[
+        bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
+    ] = False,
 ) -> None:
     """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
     from apps.fraud import kafka
@@ -73,7 +76,7 @@ def stream(
 
     credentials = read_security(security) if security else {}
     member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
-    live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend)
+    live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
             say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}")
@@ -111,6 +114,9 @@ def score(
         Path | None, typer.Option(help="Folder with the histories; made if absent, continued by the next run.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+    verify_parity: Annotated[
+        bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
+    ] = False,
 ) -> None:
     """Score the transactions of a file in their order; no server is needed."""
     from rich.console import Console
@@ -121,7 +127,8 @@ def score(
     from core.bundled import data_directory
 
     job = Job(_path(source), _path(output), labels, state)
-    scorer = open_scorer(model or data_directory() / "models" / REFERENCE_MODEL, backend=backend)
+    folder = model or data_directory() / "models" / REFERENCE_MODEL
+    scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
     columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
     console = Console(stderr=True)
     try:
@@ -169,6 +176,9 @@ def serve(
     ] = None,
     connections: Annotated[int, typer.Option(min=1, help="At once; more are answered 503.")] = 512,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+    verify_parity: Annotated[
+        bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
+    ] = False,
 ) -> None:
     """Serve over REST: POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json."""
     import logging
@@ -189,6 +199,7 @@ def serve(
         deadline_ms=deadline_ms,
         connections=connections,
         backend=backend,
+        verify_parity=verify_parity,
     )
     kept = f"histories kept in {state}" if state else "histories in memory only, --state keeps them"
     run(

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +32,21 @@ class LiveModel:
     otherwise one line in the log says why not, and the old one serves on.
     """
 
-    def __init__(self, directory: Path, backend: str | None = None, *, look_every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        backend: str | None = None,
+        *,
+        verify_parity: bool = False,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
         """Raises what `open_scorer` raises: there is no old artifact yet that could serve."""
         self.swaps = 0
         self.refused = 0
-        self._directory, self._backend, self._every_s = directory, backend, look_every_s
+        self._open = partial(open_tried, directory, backend, verify_parity)
+        self._directory, self._every_s = directory, look_every_s
         self._seen = self._settled = look_at(directory)
-        self.scorer: Scorer = open_tried(directory, backend)
+        self.scorer: Scorer = self._open()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="artifact")
         self._opening: Future[Scorer] | None = None
         self._asked = False
@@ -53,7 +62,7 @@ class LiveModel:
         if self._opening is not None:
             return self._opening.done() and self._take_over(self._opening)
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
-            self._opening = self._opener.submit(open_tried, self._directory, self._backend, self.scorer)
+            self._opening = self._opener.submit(self._open, self.scorer)
         return False
 
     def close(self) -> None:
@@ -113,9 +122,11 @@ def look_at(directory: Path) -> Look:
     return frozenset(found)
 
 
-def open_tried(directory: Path, backend: str | None, serving: Scorer | None = None) -> Scorer:
+def open_tried(
+    directory: Path, backend: str | None, verify_parity: bool = False, serving: Scorer | None = None
+) -> Scorer:
     """Open an artifact, see that it can take over from `serving`, and run it once. Raises what `open_scorer` raises."""
-    scorer = open_scorer(directory, backend=backend)
+    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity)
     try:
         if serving is not None:
             check_histories(scorer, serving)

@@ -17,7 +17,8 @@ from core.artifact import Artifact
 from core.artifact.store import read_artifact
 from core.backends.base import Session, row_function
 from core.backends.fastest import open_fastest
-from core.errors import ArtifactError
+from core.errors import ArtifactError, BackendError
+from core.probing import check_session
 
 Row = npt.NDArray[np.float32]
 INPUT, OUTPUT = "features", "score"
@@ -95,17 +96,22 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
-def open_scorer(directory: Path, *, backend: str | None = None, threads: int = 1) -> Scorer:
-    """Open an artifact's fastest program here. Raises ArtifactError for one that is not this app's or asks for features
-    that this version does not compute, BackendUnavailableError when nothing here runs it."""
+def open_scorer(
+    directory: Path, *, backend: str | None = None, threads: int = 1, verify_parity: bool = False
+) -> Scorer:
+    """Open an artifact's fastest program here; verify_parity: run the sealed probes on it. Raises ArtifactError for one
+    that is not this app's, asks for features that this version does not compute, or decides otherwise here,
+    BackendUnavailableError when nothing here runs it."""
     artifact = read_artifact(directory)
     if artifact.manifest.app != "fraud":
         raise ArtifactError(f"{directory}: an artifact of the app {artifact.manifest.app!r}, expected 'fraud'")
     session = open_fastest(artifact, threads=threads, backend=backend)
     try:
         check_shape(directory, session, decode_features(sealed_file(artifact, "features.json")))
+        if verify_parity:
+            check_session(artifact, session)
         return Scorer(artifact, session)
-    except ArtifactError:
+    except (ArtifactError, BackendError):
         session.close()
         raise
 

@@ -21,6 +21,7 @@ from core.backends.base import Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
 from core.errors import ArtifactError, UsageError
+from core.probing import check_session
 from core.program import Program
 from core.tensors import TensorSpec
 
@@ -108,10 +109,11 @@ class SealedModel:
         return Classifier(session, self.preprocess, self.decision, self.labels, batch=batch)
 
 
-def read_model(directory: Path, *, backend: str | None = None) -> SealedModel:
+def read_model(directory: Path, *, backend: str | None = None, verify_parity: bool = False) -> SealedModel:
     """Read an artifact and choose its fastest program here, or that for the backend named.
 
-    Raises ArtifactError for what cannot be trusted or is not an imaging model, UsageError for a folder that does not
+    verify_parity: run the sealed probes on it. Raises ArtifactError for what cannot be trusted, is not an imaging model
+    or decides otherwise here, UsageError for a folder that does not
     exist, another app's model or an unknown backend, BackendUnavailableError when nothing here runs it.
     """
     if not os.path.lexists(directory) and not previous_of(directory).is_dir():
@@ -132,6 +134,9 @@ def read_model(directory: Path, *, backend: str | None = None) -> SealedModel:
     _check_specs(directory, inputs, outputs, preprocess.side)
     available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
     name, program = choose_program(artifact, available)
+    if verify_parity:
+        with find_backend(name).open(program) as session:
+            check_session(artifact, session)
     return SealedModel(
         manifest=manifest,
         sha256=artifact.sha256,

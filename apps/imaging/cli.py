@@ -26,8 +26,8 @@ def imaging() -> None:
 @app.command(
     epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
     "**Exit codes**: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
-    "(rejected.csv says why); 5 the model cannot be trusted; 6 the results could not be written; "
-    "130 interrupted (the same command goes on)."
+    "(rejected.csv says why); 5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the "
+    "results could not be written; 130 interrupted (the same command goes on)."
 )
 def classify(
     source: Annotated[
@@ -43,6 +43,9 @@ def classify(
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model; decoding needs the cores more.")] = 1,
     batch: Annotated[int, typer.Option(min=1, max=256, help="Images a run of the model.")] = 16,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
+    verify_parity: Annotated[
+        bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
+    ] = False,
     decode_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a file is rejected.")] = 60.0,
     thumbnails: Annotated[
         bool, typer.Option(help="Whether the page shows small pictures; without, no pixel is stored anywhere.")
@@ -67,7 +70,9 @@ def classify(
     from core.hardware import count_usable_cores
 
     console = Console(stderr=True)
-    sealed = read_model(model or data_directory() / "models" / REFERENCE_MODEL, backend=backend)
+    sealed = read_model(
+        model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
+    )
     job = Job(
         source=source,
         out=out,

@@ -54,6 +54,8 @@ class Settings:
     connections: int = 512
     deadline_ms: float | None = None
     backend: str | None = None
+    verify_parity: bool = False
+    """Whether an artifact must give the sealed decisions on the sealed probes before it decides."""
 
 
 def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> None:
@@ -77,7 +79,7 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
 
 
 def open_service(settings: Settings) -> Service:
-    live = LiveModel(settings.model, settings.backend)
+    live = LiveModel(settings.model, settings.backend, verify_parity=settings.verify_parity)
     try:
         warm_up(live.scorer.schema.delay_days)
         store = open_store(settings.state, live.scorer.schema.delay_days) if settings.state else None
