@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points, version
@@ -134,13 +135,31 @@ def hardware(as_json: AsJson = False) -> None:
         _show_hardware(host, found, energy)
 
 
+def _parse_budget(text: str) -> float:
+    """Seconds of "90s", "30m" or "2h"."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise typer.BadParameter(f"found {text!r}, expected a time such as 90s, 30m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @app.command(
-    epilog="Example: featherweight optimize recipe.toml --out models/chest --threads 1   "
-    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed."
+    epilog="Example: featherweight optimize recipe.toml --out models/chest --budget 30m   "
+    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; "
+    "130 interrupted: the same command goes on where it was."
 )
 def optimize(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file: source, steps, backends, limits.")],
     out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            parser=_parse_budget,
+            metavar="TIME",
+            help="Search for so long (90s, 30m, 2h), the most promising first, with new values between those that the "
+            "recipe lists. Without it all that the recipe lists are tried.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate though it misses limits.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of a session; the recipe's unless given.")] = None,
     as_json: AsJson = False,
@@ -151,7 +170,7 @@ def optimize(
     from core.optimize import run_recipe
 
     with _progress() as progress:
-        outcome = run_recipe(recipe, out, force=force, threads=threads, progress=progress)
+        outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=progress)
     if as_json:
         _print_json(_outcome_row(outcome))
     else:
@@ -201,7 +220,7 @@ def verify(
 
 @artifact_app.command(
     epilog="Example: featherweight artifact export models/chest --target litert --out chest-litert   "
-    "Exit codes: 0 exported and verified; 2 the target does not have what the program needs; 4 the exported file does not "
+    "Exit codes: 0 exported and verified; 2 the target does not have what the program needs; 4 the file does not "
     "agree with the program, and nothing was written; 5 the artifact cannot be trusted."
 )
 def export(
@@ -259,9 +278,11 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage.replace("[", r"\["), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+            """What stands before a colon is the stage, and what after it tells how far it is."""
+            name, shown = stage.partition(": ")[0], stage.replace("[", r"\[")
+            if name not in tasks:
+                tasks[name] = bars.add_task(shown, total=total)
+            bars.update(tasks[name], completed=done, total=total, description=shown)
 
         yield report
 
@@ -378,6 +399,8 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "missed_limits": list(artifact.manifest.missed_limits),
         "warnings": list(outcome.warnings),
         "evidence": [str(artifact.directory / name) for name in artifact.evidence],
+        "candidates": str(outcome.candidates),
+        "cases": None if outcome.cases is None else str(outcome.cases),
     }
 
 
@@ -385,6 +408,7 @@ def _show_outcome(outcome: Outcome) -> None:
     from rich.text import Text
 
     console, artifact = _console(), outcome.artifact
+    _show_front(outcome)
     console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
     for program in artifact.manifest.programs:
         console.print(Text(f"        {program.precision}: {program.bytes:,} bytes"))
@@ -395,6 +419,31 @@ def _show_outcome(outcome: Outcome) -> None:
         console.print(Text.assemble(("note    ", "yellow"), warning), soft_wrap=True)
     for name in artifact.evidence:
         console.print(Text(f"        {artifact.directory / name}"), soft_wrap=True)
+    console.print(Text(f"        {outcome.candidates} (all that was tried)"), soft_wrap=True)
+    if outcome.cases is not None:
+        console.print(Text(f"        {outcome.cases} (holds patients' or cardholders' data)"), soft_wrap=True)
+
+
+def _show_front(outcome: Outcome) -> None:
+    """The candidates that no other beats in speed, size and loss at once, the fastest first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    records = outcome.evidence.candidates
+    front = [one for one in records if one.latency is not None and (one.on_front or one.chosen)]
+    table = Table("front", "p50 ms", "bytes", "loss", "", box=None, padding=(0, 2, 0, 0))
+    for one in sorted(front, key=lambda one: one.latency.p50_ms if one.latency else 0.0):
+        time = "" if one.latency is None else f"{one.latency.p50_ms:.3g}"
+        size = "" if one.size_bytes is None else f"{one.size_bytes:,}"
+        loss = "" if one.loss is None else f"{one.loss:.4f}"
+        table.add_row(Text(one.name), time, size, loss, Text(one.outcome, "green" if one.chosen else ""))
+    console = _console()
+    console.print(table)
+    found = outcome.evidence.search
+    if found is not None:
+        kept = f", {found.kept} of them kept from earlier runs" if found.kept else ""
+        console.print(Text(f"{len(front)} of {len(records)} trials of {found.tried} candidates{kept}. {found.stopped}"))
+    console.print()
 
 
 if __name__ == "__main__":
