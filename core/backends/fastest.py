@@ -11,13 +11,16 @@ from core.errors import BackendUnavailableError
 from core.program import Precision, Program
 
 _USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
+_ORDER_ON_ACCELERATORS: tuple[Precision, ...] = ("bf16", "fp32", "int8")
+"""Where int8 is only simulated (core.backends.providers, core.backends.torch)."""
 
 
 def choose_program(
     artifact: Artifact, available: Mapping[str, Availability], *, device: str = "cpu"
 ) -> tuple[str, Program]:
     """(backend's name, program): the first of the artifact's measured preferences that `available` can run; without
-    one, the default backend before the others and int8 before bf16 before fp32.
+    one, the default backend before the others and int8 before bf16 before fp32. Preferences are measured on a CPU, so
+    that on another device they say nothing, and int8 comes last.
 
     Raises BackendUnavailableError, with the reason of every backend, when none can run any program.
     """
@@ -27,7 +30,7 @@ def choose_program(
 
 
 def _runnable(artifact: Artifact, available: Mapping[str, Availability], device: str) -> Iterator[tuple[str, Program]]:
-    for name, precision in _candidates(artifact):
+    for name, precision in _candidates(artifact, device):
         found = available.get(name)
         if found is not None and device in found.devices and precision in artifact.precisions:
             program = artifact.program(precision)
@@ -46,11 +49,12 @@ def _nothing_runs(artifact: Artifact, available: Mapping[str, Availability], dev
     )
 
 
-def _candidates(artifact: Artifact) -> Iterator[tuple[str, Precision]]:
-    for preference in artifact.manifest.preferences:
-        yield preference.backend, preference.precision
+def _candidates(artifact: Artifact, device: str) -> Iterator[tuple[str, Precision]]:
+    if device == "cpu":
+        for preference in artifact.manifest.preferences:
+            yield preference.backend, preference.precision
     for name in (DEFAULT, *(name for name in NAMES if name != DEFAULT)):
-        for precision in _USUAL_ORDER:
+        for precision in _USUAL_ORDER if device == "cpu" else _ORDER_ON_ACCELERATORS:
             yield name, precision
 
 

@@ -1,14 +1,20 @@
-"""ONNX Runtime: the default, in the base install."""
+"""ONNX Runtime: the default, in the base install; with its GPU build or on a Mac, accelerators too."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes.util
+import importlib.util
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.backends import opening
 from core.backends.base import Availability, Session
-from core.errors import BackendError
+from core.backends.providers import PROVIDERS, Options, choose_providers, find_devices
+from core.errors import BackendError, BackendUnavailableError
 from core.hardware import count_usable_cores, has_cuda_driver
 from core.program import Program
 from core.tensors import Tensors
@@ -27,29 +33,56 @@ class OnnxRuntime:
         absent = opening.missing("onnxruntime", self.extra)
         if absent:
             return absent
-        devices = ("cpu", "cuda") if has_cuda_driver() and opening.installed_version("onnxruntime-gpu") else ("cpu",)
         version = opening.installed_version("onnxruntime") or opening.installed_version("onnxruntime-gpu")
         return Availability(
-            True, version=version, devices=devices, precisions=("fp32", "int8"), kinds=("network", "trees")
+            True, version=version, devices=_devices(), precisions=("fp32", "int8"), kinds=("network", "trees")
         )
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         opening.check_request(self.name, self.probe(), program, device, threads)
         opening.check_self_contained(program.content)
-        import onnxruntime
-
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
-        try:
-            inner = onnxruntime.InferenceSession(program.content, _options(threads), providers=providers)
-        except _errors() as error:
-            raise BackendError(f"backend {self.name}: cannot open the {program.precision} program: {error}") from error
-        if device == "cuda" and "CUDAExecutionProvider" not in inner.get_providers():
-            raise BackendError(
-                f"backend {self.name}: the CUDA provider did not load; check that CUDA and cuDNN are installed"
-            )
+        providers = choose_providers(device, program.precision, program.kind)
+        if isinstance(providers, str):
+            raise BackendUnavailableError(f"backend {self.name}: not on the device {device}: {providers}")
+        inner = _create(program, providers, threads)
         opening.check_specs("input", program.inputs, [_described(node) for node in inner.get_inputs()])
         opening.check_specs("output", program.outputs, [_described(node) for node in inner.get_outputs()])
         return _OnnxRuntimeSession(program, inner)
+
+
+def _devices() -> tuple[str, ...]:
+    """Importing the runtime takes a third of a second, which only a host with an accelerator pays."""
+    driver = has_cuda_driver()
+    if not driver and sys.platform != "darwin":
+        return ("cpu",)
+    import onnxruntime
+
+    tensorrt = ctypes.util.find_library("nvinfer") is not None or importlib.util.find_spec("tensorrt") is not None
+    built_in = onnxruntime.get_available_providers()
+    return find_devices(built_in, sys.platform, cuda_driver=driver, tensorrt=tensorrt)
+
+
+def _create(program: Program, providers: list[tuple[str, Options]], threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    wanted = [name for name, _ in providers]
+    if PROVIDERS["cuda"] in wanted:
+        # From packages of NVIDIA, where there are; what it cannot find it prints.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+    if PROVIDERS["tensorrt"] in wanted and importlib.util.find_spec("tensorrt") is not None:
+        importlib.import_module("tensorrt")  # loads its libraries
+    try:
+        # Without its fallback, which would go on on the CPU and print that it does.
+        inner = onnxruntime.InferenceSession(program.content, _options(threads), providers=providers, enable_fallback=0)
+    except _errors() as error:
+        raise BackendError(f"backend onnxruntime: cannot open the {program.precision} program: {error}") from error
+    if wanted[0] not in inner.get_providers():
+        raise BackendError(
+            f"backend onnxruntime: {wanted[0]} did not load; check that the libraries it needs are installed "
+            "(https://onnxruntime.ai/docs/execution-providers/)"
+        )
+    return inner
 
 
 class _OnnxRuntimeSession(opening.OpenSession):

@@ -1,6 +1,7 @@
 """PyTorch on CPU and CUDA: runs the same ONNX file operator by operator, for the `train` extra.
 
-It refuses int8 programs: PyTorch would only simulate their rounding in float32, slower than not quantized at all.
+It refuses int8 programs: PyTorch would only simulate their rounding in float32, slower than not quantized at all. On
+CUDA too: its int8 matrix product (torch._int_mm) is private, wants more than 16 rows and knows no convolutions.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ class Torch:
         if absent:
             return absent
         version = opening.installed_version("torch")
-        cuda = has_cuda_driver() and not version.endswith("+cpu")
-        precisions: tuple[Precision, ...] = ("fp32", "bf16") if cuda or cpu_has_bf16() else ("fp32",)
-        return Availability(True, version=version, devices=("cpu", "cuda") if cuda else ("cpu",), precisions=precisions)
+        devices, precisions = choose_devices(version, cuda_driver=has_cuda_driver(), cpu_bf16=cpu_has_bf16())
+        return Availability(True, version=version, devices=devices, precisions=precisions)
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         available = self.probe()
@@ -39,3 +39,9 @@ class Torch:
         from core.backends.torch_graph import open_graph
 
         return open_graph(program, device, threads)
+
+
+def choose_devices(version: str, *, cuda_driver: bool, cpu_bf16: bool) -> tuple[tuple[str, ...], tuple[Precision, ...]]:
+    """(devices, precisions) of this build of PyTorch; "+cpu" ends the version of one that knows no GPU."""
+    cuda = cuda_driver and not version.endswith("+cpu")
+    return ("cpu", "cuda") if cuda else ("cpu",), ("fp32", "bf16") if cuda or cpu_bf16 else ("fp32",)

@@ -37,6 +37,8 @@ def open_graph(program: Program, device: str, threads: int) -> TorchSession:
     """Raises BackendError for a file that is no ONNX model, for operators that are not known and for other specs."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailableError("backend torch: CUDA does not start; check the driver with nvidia-smi")
+    if device == "cuda" and program.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise BackendUnavailableError("backend torch: this GPU has no bfloat16 (they have it since Ampere); use fp32")
     graph = read_graph("torch", program, _MAX_OPSET)
     constants = {tensor.name: _constant(tensor, device) for tensor in graph.initializer}
     return TorchSession(program, constants, _calls(graph, constants), device, threads)

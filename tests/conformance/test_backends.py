@@ -41,6 +41,13 @@ EXEMPTIONS: dict[tuple[str, Precision], str] = {
     ("native", "bf16"): "the native backend computes in float32",
     ("native", "int8"): "the native backend runs int8 trees; of networks, whose weights fit into caches, only fp32",
 }
+ACCELERATED = [("onnxruntime", "cuda"), ("onnxruntime", "tensorrt"), ("onnxruntime", "coreml"), ("torch", "cuda")]
+DEVICE_EXEMPTIONS: dict[tuple[str, Precision], str] = {
+    ("tensorrt", "int8"): "TensorRT takes no zero points",
+    ("coreml", "int8"): "CoreML's provider has no quantized operators",
+}
+TENSORFLOAT = 5e-3
+"""TensorRT's provider has no option against it; it keeps 10 bits of a mantissa."""
 NO_FILLING = {"torch": "the torch backend's operators lack IsNaN and Where; tables of features run elsewhere"}
 NO_CNN = {"native": "native runs trees and small dense networks"}
 
@@ -400,13 +407,18 @@ def test_unknown_backend() -> None:
         find_backend("tflite")
 
 
-def test_cuda_gives_the_cpus_answer(cases: dict[str, Case]) -> None:
-    case = cases["cnn"]
-    for name in NAMES:
-        backend = find_backend(name)
-        if "cuda" in backend.probe().devices:
-            with backend.open(case.programs["fp32"], device="cuda") as session:
-                found = session.run({"x": case.batch(4)})["y"]
-            assert distance(found, case.reference(case.batch(4))) < TOLERANCE["fp32"]
-            return
-    pytest.skip("no backend has a CUDA device here")
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("name", "device"), ACCELERATED)
+def test_an_accelerator_gives_the_cpus_answer(name: str, device: str, precision: Precision, case: Case) -> None:
+    backend = _usable(name, precision)
+    if device not in backend.probe().devices:
+        pytest.skip(f"{name}: no {device} here")
+    if (device, precision) in DEVICE_EXEMPTIONS:
+        with pytest.raises(BackendUnavailableError, match=f"not on the device {device}"):
+            backend.open(case.programs[precision], device=device)
+        pytest.skip(f"exempt: {DEVICE_EXEMPTIONS[device, precision]}")
+    tolerance = TENSORFLOAT if device == "tensorrt" else TOLERANCE[precision]
+    with backend.open(case.programs[precision], device=device) as session:
+        for size in (4, 1, 4):
+            found = session.run({"x": case.batch(size)})["y"]
+            assert distance(found, case.reference(case.batch(size))) < tolerance
