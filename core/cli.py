@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.edge.export import Exported
     from core.hardware import Hardware
     from core.optimize import Outcome
+    from core.probing import HostRun
 
 EPILOG = """Examples:
 
@@ -195,26 +196,39 @@ def show(
 
 @artifact_app.command(
     epilog="Example: featherweight artifact verify models/chest && echo whole   "
-    "Exit codes: 0 every byte is as it was sealed; 5 it is not."
+    "Exit codes: 0 every byte is as it was sealed, and this host gives the sealed decisions; 5 it is not so; 2 no "
+    "backend here runs it."
 )
 def verify(
     directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
     sha256: Annotated[
         str | None, typer.Option(help="The artifact's digest as `show` prints it, kept elsewhere.")
     ] = None,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Check the digests alone; run nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an artifact against its digest."""
-    from core.artifact import verify_artifact
+    """Check every file of an artifact against its digest, and that the backends of this host give the sealed decisions
+    on the sealed inputs, in batches of 1, 8 and 64, on one and two threads."""
+    from dataclasses import asdict
 
-    checks = verify_artifact(directory, expected_sha256=sha256)
-    faults = [check for check in checks if not check.passed]
+    from core.artifact import read_artifact, verify_artifact
+    from core.probing import check_parity
+
+    checks, runs = verify_artifact(directory, expected_sha256=sha256), None
+    passed = all(check.passed for check in checks)
+    if not as_json:
+        _show_checks(directory, checks)
+    if passed and not no_run:
+        artifact = read_artifact(directory, expected_sha256=sha256)
+        runs = check_parity(artifact) if artifact.parity is not None else None
+        passed = not any(run.fault for run in runs or () if run.judged)
+        if not as_json:
+            _show_runs(directory, runs)
     if as_json:
         rows = [{"file": check.file, "passed": check.passed, "fault": check.fault} for check in checks]
-        _print_json({"directory": str(directory), "passed": not faults, "checks": rows})
-    else:
-        _show_checks(directory, checks)
-    if faults:
+        parity = None if runs is None else [asdict(run) for run in runs]
+        _print_json({"directory": str(directory), "passed": passed, "checks": rows, "parity": parity})
+    if not passed:
         raise typer.Exit(5)
 
 
@@ -370,6 +384,28 @@ def _show_checks(directory: Path, checks: list[FileCheck]) -> None:
     whole = all(check.passed for check in checks)
     text = f"{directory}: every byte is as it was sealed" if whole else f"{directory}: do not use this artifact"
     console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
+
+
+def _show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = _console()
+    if runs is None:
+        console.print(f"{directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
+        return
+    table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
+    for run in runs:
+        ran = run.difference is not None
+        found = (f"{run.difference:.3g}", str(run.flips)) if ran else ("", "")
+        colour = "green" if ran and not run.fault else "bold red" if run.fault and run.judged else "yellow"
+        told = run.fault or ("same" if ran else f"not run: {run.reason}")
+        told += "" if run.judged or not ran else " (not preferred by the artifact, so not judged)"
+        table.add_row(run.backend, str(run.threads), str(run.batch), *found, Text(told, colour))
+    console.print(table)
+    same = not any(run.fault for run in runs if run.judged)
+    text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use this artifact here"
+    console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
 
 
 def _show_export(exported: Exported) -> None:
