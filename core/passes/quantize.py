@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
+import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -33,19 +37,29 @@ _METHODS = {
     "entropy": CalibrationMethod.Entropy,
 }
 
-# Everything that passes integers on, so that no float island stands between two convolutions.
-_OPERATORS = (
-    "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean",
-    "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Resize",
+_ROUNDING = (
+    "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean",
 )  # fmt: skip
+# Everything that passes integers on, so that no float island stands between two convolutions: those above make new
+# values, which are rounded; these hand on what they get.
+_OPERATORS = (
+    *_ROUNDING,
+    "MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Resize",
+)  # fmt: skip
+
+ERROR_SAMPLES = 64
+"""Unlabelled inputs for which each operator's own error is measured."""
+_WORST = 20
+"""How many operators' errors a record lists."""
 
 
 def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -> tuple[Program, StepRecord]:
     """`program` in the step's precision; `batches` are unlabelled inputs for the ranges of the activations.
 
-    bf16 keeps the file: the backend does the arithmetic. For int8 one batch's activations are in memory at a time.
-    Raises UsageError for a program that is not fp32 and for trees in bf16, DataError when there are no calibration
-    inputs.
+    bf16 keeps the file: the backend does the arithmetic. For int8 one batch's activations are in memory at a time; with
+    `float_operators` the first ERROR_SAMPLES inputs stay there too, and what each operator's quantization alone does to
+    the outputs for them is recorded. Raises UsageError for a program that is not fp32 and for trees in bf16, DataError
+    when there are no calibration inputs.
     """
     if program.precision != "fp32":
         raise UsageError(f"quantize: found a program in {program.precision}, expected fp32; quantize once only")
@@ -56,29 +70,66 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
         return cast, StepRecord(step.kind, asdict(step), {"file_bytes": len(cast.content)})
     with tempfile.TemporaryDirectory(prefix="featherweight-") as name, quiet():
         prepared = _prepared(program, Path(name))
-        ranges, samples = _ranges(prepared, step, batches, Path(name))
-        quantizer = QDQQuantizer(
-            onnx.load(prepared),
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
-            tensors_range=ranges,
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=list(_OPERATORS),
-            extra_options={"ForceQuantizeNoInputCheck": False},
-        )
-        quantizer.quantize_model()
-        proto = slim(quantizer.model.model)
+        first: list[Tensors] = []
+        watched = _keeping(batches, first, ERROR_SAMPLES) if step.float_operators else batches
+        ranges, samples = _ranges(prepared, step, watched, Path(name))
+        errors = _operator_errors(prepared, step, ranges, first) if step.float_operators else {}
+        in_float = list(errors)[: step.float_operators]
+        proto = _quantized(prepared, step, ranges, in_float=in_float)
     content: bytes = proto.SerializeToString()
-    quantized = Program(content, "int8", program.inputs, program.outputs)
     facts = {
         "file_bytes": len(content),
         "calibration_samples": samples,
         "operators": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
     }
-    return quantized, StepRecord(step.kind, asdict(step), facts)
+    if step.float_operators:
+        facts |= {"float_operators": in_float, "operator_errors": dict(islice(errors.items(), _WORST))}
+    return Program(content, "int8", program.inputs, program.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+def _quantized(
+    prepared: Path, step: QuantizeStep, ranges: Any, *, only: Sequence[str] = (), in_float: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """The prepared program with all of _OPERATORS quantized, or `only` these nodes, or all but those `in_float`."""
+    quantizer = QDQQuantizer(
+        onnx.load(prepared),
+        per_channel=True,
+        reduce_range=step.weight_bits == 7,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=list(only),
+        nodes_to_exclude=list(in_float),
+        op_types_to_quantize=list(_OPERATORS),
+        extra_options={"ForceQuantizeNoInputCheck": False},
+    )
+    quantizer.quantize_model()
+    return slim(quantizer.model.model)
+
+
+def _operator_errors(prepared: Path, step: QuantizeStep, ranges: Any, inputs: Sequence[Tensors]) -> dict[str, float]:
+    """Node -> mean squared change of the outputs relative to their variance when it alone is quantized; worst first."""
+    proto = onnx.load(prepared)
+    reference = _outputs(proto, inputs)
+    spread = max(float(reference.var(axis=0).mean()), 1e-12)
+    found = {}
+    for node in proto.graph.node:
+        if node.op_type in _ROUNDING:
+            alone = _outputs(_quantized(prepared, step, ranges, only=[node.name]), inputs)
+            found[node.name] = float(f"{float(((alone - reference) ** 2).mean()) / spread:.3g}")
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _outputs(proto: onnx.ModelProto, inputs: Sequence[Tensors]) -> npt.NDArray[np.float64]:
+    """All outputs of each case in one row, [N, values], in the runtime's own integer arithmetic."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    rows = []
+    for batch in inputs:
+        outputs = session.run(None, dict(batch))
+        rows.append(np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1))
+    return np.concatenate(rows).astype(np.float64)
 
 
 def _prepared(program: Program, directory: Path) -> Path:
@@ -106,6 +157,16 @@ def _ranges(prepared: Path, step: QuantizeStep, batches: Iterable[Tensors], dire
     if samples == 0:
         raise DataError("quantize: the task gives no calibration inputs; its training set is empty")
     return calibrator.compute_data(), samples
+
+
+def _keeping(batches: Iterable[Tensors], kept: list[Tensors], count: int) -> Iterator[Tensors]:
+    """The same batches; the first ones, until they hold `count` cases, go into `kept`."""
+    seen = 0
+    for batch in batches:
+        if seen < count:
+            kept.append(batch)
+        seen += len(next(iter(batch.values())))
+        yield batch
 
 
 class _OneBatch(CalibrationDataReader):  # type: ignore[misc]

@@ -86,8 +86,8 @@ class RecoverStep:
 
 @dataclass(frozen=True)
 class QuantizeStep:
-    """int8: static quantization, calibrated on training inputs; of trees, int8 leaves (the method plays no part there).
-    bf16: the same file, run with bfloat16 arithmetic; networks only."""
+    """int8: static quantization, calibrated on training inputs; of trees, int8 leaves. bf16: the same file, run with
+    bfloat16 arithmetic; networks only. The fields from `method` on are for networks in int8; else they play no part."""
 
     kind: ClassVar[str] = "quantize"
     precision: Literal["int8", "bf16"] = bounded(Choice(("int8", "bf16")), default="int8")
@@ -97,6 +97,11 @@ class QuantizeStep:
     )
     percentile: float = bounded(Number(90.0, 100.0), default=99.99)
     """Used by the method "percentile": the share of values that the range keeps, in percent."""
+    float_operators: int = bounded(Number(0, 1000, whole=True), default=0)
+    """So many operators stay in float: those whose quantization alone changes the outputs most."""
+    weight_bits: int = bounded(Number(7, 8, whole=True), default=8)
+    """7: weights from -64 to 64. Processors with AVX2 and no VNNI add pairs of products in 16 bits, which weights of 8
+    bits overflow: there the same program gives other results."""
 
 
 Step = PruneChannelsStep | PruneWeightsStep | PruneTreesStep | RecoverStep | QuantizeStep
