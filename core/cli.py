@@ -404,7 +404,7 @@ def _show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
         table.add_row(run.backend, str(run.threads), str(run.batch), *found, Text(told, colour))
     console.print(table)
     same = not any(run.fault for run in runs if run.judged)
-    text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use this artifact here"
+    text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
     console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
 
 
