@@ -1,8 +1,9 @@
-"""What every test shares: hypothesis' profile and an environment of its own."""
+"""What every test shares: hypothesis' profile, an environment of its own, and no emulated processor."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_emulator() -> Iterator[None]:
+    """Sealing asks an emulated processor where there is one, which takes a minute; tests/core/test_held.py asks it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.held.EMULATOR", "no-emulator-in-tests")
+        yield
 
 
 @pytest.fixture
