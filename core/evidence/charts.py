@@ -16,8 +16,8 @@ from core.evidence.measured import Predictions
 from core.evidence.report import shown_threshold, shown_values
 from core.evidence.subgroups import Subgroup
 
-MOST_DOTS = 1000
-"""Dots of the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
+MOST_DOTS = 600
+"""Dots of each class in the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
 MOST_CROSSES = 300
 MOST_NAMED = 40
 """With more crosses they have no names to point at."""
@@ -124,9 +124,8 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     parts.append(line("threshold", x, axes.top, x, axes.bottom))
     parts.append(line("threshold", axes.left, y, axes.right, y))
     flipped = baseline.decisions != candidate.decisions
-    kept = _thinned(np.flatnonzero(~flipped))
     for kind, label in (("negative", 0), ("positive", 1)):
-        mine = kept[baseline.labels[kept] == label]
+        mine = _thinned(np.flatnonzero(~flipped & (baseline.labels == label)))
         parts.append(dots(kind, [axes.x(value) for value in before[mine]], [axes.y(value) for value in after[mine]]))
     largest = np.flatnonzero(flipped)
     largest = largest[np.argsort(-np.abs(after - before)[largest], kind="stable")][:MOST_CROSSES]
@@ -143,12 +142,8 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     return picture("Each case's value by baseline and candidate, changed decisions crossed", parts)
 
 
-def dots_drawn(cases: int) -> int:
-    return min(cases, MOST_DOTS)
-
-
 def _thinned(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    keep = np.linspace(0, len(indices) - 1, dots_drawn(len(indices))).astype(np.intp)
+    keep = np.linspace(0, len(indices) - 1, min(len(indices), MOST_DOTS)).astype(np.intp)
     return np.asarray(indices[keep])
 
 
@@ -171,7 +166,7 @@ def margin_chart(check: Check, estimate: float | None) -> Markup | None:
     if estimate is not None:
         parts.append(f'<circle class="seen {kind}" cx="{short(start)}" cy="{middle}" r="4"/>')
     words = f"loss at most {check.found:.4f} with 95% confidence, margin {check.limit:g}"
-    head = f'<svg class="inline" viewBox="0 0 {width} 22" role="img" xmlns="http://www.w3.org/2000/svg">'
+    head = f'<svg class="inline" viewBox="0 0 {width} 22" role="img">'
     return Markup(f"{head}<title>{words}</title>{''.join(parts)}</svg>")  # noqa: S704  (numbers and literals)
 
 
@@ -189,30 +184,33 @@ def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | No
     low, high = max(min(ends), -1.0), max(ends)
     room = 0.06 * ((high - low) or 0.01)
     axes = Axes((low - room, high + room), (0, 1), left=190, top=8, width=WIDTH - 206, height=_ROW * (len(drawn) + 1))
-    parts = [axes.draw_x(f"difference of {figure.replace('_', ' ')}, candidate {MINUS} baseline", ticks=4)]
+    parts = [axes.draw_x(f"{_words(figure)}, candidate {MINUS} baseline", ticks=4)]
     parts.append(line("zero", axes.x(0), axes.top, axes.x(0), axes.bottom))
     if margin > 0:
         parts.append(line("margin", axes.x(-margin), axes.top, axes.x(-margin), axes.bottom))
     for index, (name, cases, one) in enumerate(drawn):
         y = axes.top + _ROW * (index + 0.5)
-        parts.append(text(axes.left - 8, y + 4, f"{_shortened(name)} ({cases:,})", "end", "label"))
+        parts.append(text(axes.left - 8, y + 4, f"{_shortened(name)} ({cases:,})", "label end"))
         kind = {"shown worse": "missed", "worse, not shown": "doubted"}.get(one.status, "kept")
         parts += _bound(axes, y, one.difference or 0.0, one.low or 0.0, kind, one.status)
     if whole is not None:
         y = axes.top + _ROW * (len(drawn) + 0.5)
-        parts.append(text(axes.left - 8, y + 4, "all cases", "end", "label"))
+        parts.append(text(axes.left - 8, y + 4, "all cases", "label end"))
         parts += _bound(axes, y, whole.estimate, whole.low, "whole", "all cases")
-    return picture(f"Difference of {figure} in each group of cases", parts, axes.bottom + 46)
+    return picture(f"Difference of {_words(figure)} in each group of cases", parts, axes.bottom + 46)
 
 
 def _bound(axes: Axes, y: float, estimate: float, low: float, kind: str, title: str) -> list[str]:
-    left = axes.x(max(low, axes.x_range[0]))
+    left = short(axes.x(max(low, axes.x_range[0])))
     return [
-        line(f"bound {kind}", axes.x(estimate), y, left, y),
-        line(f"bound {kind}", left, y - 5, left, y + 5),
+        f'<path class="bound {kind}" d="M{short(axes.x(estimate))} {short(y)}H{left}m0 -5v10"/>',
         f'<circle class="seen {kind}" cx="{short(axes.x(estimate))}" cy="{short(y)}" r="4">'
         f"<title>{escape(title)}</title></circle>",
     ]
+
+
+def _words(figure: str) -> str:
+    return "AUC" if figure == "auc" else figure.replace("_", " ")
 
 
 def _shortened(name: str) -> str:

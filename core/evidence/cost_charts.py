@@ -34,8 +34,8 @@ def latency_chart(baseline: Latency | None, candidate: Latency | None) -> Markup
         middle = float(np.median(part.samples_ms))
         parts.append(point(kind, axes.x(middle), axes.y(0.5)))
         near_right = axes.x(middle) > axes.left + axes.width * 0.7
-        shift, anchor = (-9, "end") if near_right else (9, "start")
-        parts.append(text(axes.x(middle) + shift, axes.y(0.5) + 15, ms_text(middle), anchor, kind))
+        shift, side = (-9, " end") if near_right else (9, "")
+        parts.append(text(axes.x(middle) + shift, axes.y(0.5) + 15, ms_text(middle), kind + side))
     return picture("Distribution of latency of baseline and candidate", parts)
 
 
@@ -76,7 +76,7 @@ def pareto_chart(
         parts.append(point(kind, x, y, f"{one.name}: {ms_text(ms)}, {found}, loss {loss:.4f}; {one.outcome}", size))
         if not kept and not one.chosen:
             parts.append(f'<path class="miss" d="M{short(x - 3)} {short(y - 3)}l6 6m0 -6l-6 6"/>')
-        parts.append(text(x + size + 2, y - size, str(place), "start", "label" if one.chosen else ""))
+        parts.append(text(x + size + 2, y - size, str(place), "label" if one.chosen else ""))
     return picture("Loss and latency of every candidate", parts)
 
 
@@ -89,7 +89,7 @@ def bars_chart(title: str, values: Mapping[str, float], label: str) -> Markup | 
     parts = [axes.draw_x(label, ticks=4)]
     for index, (name, value) in enumerate(found):
         y = axes.top + 3 + _ROW * index
-        parts.append(text(axes.left - 8, y + 13, name if len(name) <= 24 else f"…{name[-23:]}", "end", "label"))
+        parts.append(text(axes.left - 8, y + 13, name if len(name) <= 24 else f"…{name[-23:]}", "label end"))
         width = max(0.0, axes.x(value) - axes.left)
         parts.append(
             f'<rect class="bar" x="{short(axes.left)}" y="{short(y + 3)}" width="{short(width)}" height="{_ROW - 6}">'

@@ -23,15 +23,16 @@ from core.evidence.report import (
     subgroups,
     summarize_latency,
 )
+from core.evidence.subgroups import Subgroups
 from core.measure import Conditions, Latency, Memory, Throughput
 
 SCHEMA = "featherweight-evidence/2"
 MOST_FLIPS = 250
 """Changed decisions that are listed, those that became wrong first; their number is always whole."""
 MOST_SAMPLES = 100
-MOST_POINTS = 81
+MOST_POINTS = 51
 _QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
-_WIDTH = 110
+_WIDTH = 170
 
 
 def encode_evidence(evidence: Evidence) -> bytes:
@@ -41,8 +42,8 @@ def encode_evidence(evidence: Evidence) -> bytes:
 
 def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
     """Plain values only, keys in a fixed order. Numbers have six digits or fewer, but for what decides: thresholds,
-    limits and what was found are exact. The split that does not decide has no curves and no list of cases, and what
-    both share (timing, size, energy) stands with the one that decides."""
+    limits and what was found are exact. The split that does not decide has no curves, cases and groups, and what both
+    share (timing, size, energy) stands with the one that decides."""
     steps: list[Any] = []
     return {
         "schema": SCHEMA,
@@ -75,7 +76,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
 
 def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
     before, after = part.baseline.predictions, part.candidate.predictions
-    found, flips, groups = compared(evidence, part), flipped_cases(before, after), subgroups(evidence, part)
+    found, flips = compared(evidence, part), flipped_cases(before, after)
     other = None if part is evidence.deciding else evidence.deciding
     return {
         "cases": len(before.ids),
@@ -91,12 +92,16 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
             "became_wrong": sum(not case.now_right for case in flips),
         },
         "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MOST_FLIPS]],
-        "subgroups": {
-            "rows": [{**_plain(asdict(row), 5), "status": row.status} for row in groups.rows],
-            "tests": groups.tests,
-            "method": groups.method,
-            "notes": list(groups.notes),
-        },
+        "subgroups": None if other else _subgroups(subgroups(evidence, part)),
+    }
+
+
+def _subgroups(groups: Subgroups) -> dict[str, Any]:
+    return {
+        "rows": [{**_plain(asdict(row), 4), "status": row.status} for row in groups.rows],
+        "tests": groups.tests,
+        "method": groups.method,
+        "notes": list(groups.notes),
     }
 
 
@@ -230,7 +235,7 @@ def _plain(value: Any, digits: int = 6) -> Any:
 
 def _laid_out(value: Any, indent: str) -> str:
     """What fits stands on one line, and so do plain lists however long: a person can read it, and it stays small."""
-    flat = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    flat = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ": "))
     nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(part, dict) for part in value))
     if not value or not nested or len(indent) + len(flat) <= _WIDTH:
         return flat

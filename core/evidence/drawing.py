@@ -50,26 +50,26 @@ class Axes:
         return self.left + self.width
 
     def draw(self, x_label: str, y_label: str, *, ticks: int = 5) -> str:
-        parts = [self.draw_x(x_label, ticks=ticks)]
-        for tick in _ticks(*self.y_range, ticks):
-            parts.append(line("grid", self.left, self.y(tick), self.right, self.y(tick)))
-            parts.append(text(self.left - 6, self.y(tick) + 4, number(tick), "end"))
-        if y_label:
-            x, y = 13, self.top + self.height / 2
-            parts.append(f'<g transform="rotate(-90 {x} {y:.1f})">{text(x, y, y_label, "middle", "label")}</g>')
-        return "".join(parts)
+        marks = _ticks(*self.y_range, ticks)
+        lines = "".join(f"M{short(self.left)} {short(self.y(tick))}H{short(self.right)}" for tick in marks)
+        texts = "".join(text(self.left - 6, self.y(tick) + 4, number(tick)) for tick in marks)
+        x, y = 13, self.top + self.height / 2
+        label = (
+            f'<g transform="rotate(-90 {x} {short(y)})">{text(x, y, y_label, "label middle")}</g>' if y_label else ""
+        )
+        return f'<path class="grid" d="{lines}"/><g class="end">{texts}</g>{label}{self.draw_x(x_label, ticks=ticks)}'
 
     def draw_x(self, x_label: str, *, ticks: int = 5) -> str:
         """The frame and the axis below it alone: for pictures whose rows are names."""
-        parts = []
-        for tick in _log_ticks(*self.x_range) if self.log_x else _ticks(*self.x_range, ticks):
-            parts.append(line("grid", self.x(tick), self.top, self.x(tick), self.bottom))
-            parts.append(text(self.x(tick), self.bottom + 15, number(tick), "middle"))
-        parts.append(
-            f'<rect class="frame" x="{self.left}" y="{self.top}" width="{self.width}" height="{self.height}"/>'
+        marks = _log_ticks(*self.x_range) if self.log_x else _ticks(*self.x_range, ticks)
+        lines = "".join(f"M{short(self.x(tick))} {short(self.top)}V{short(self.bottom)}" for tick in marks)
+        texts = "".join(text(self.x(tick), self.bottom + 15, number(tick)) for tick in marks)
+        frame = (
+            f'<rect class="frame" x="{short(self.left)}" y="{short(self.top)}" width="{short(self.width)}" '
+            f'height="{short(self.height)}"/>'
         )
-        parts.append(text(self.left + self.width / 2, self.bottom + 36, x_label, "middle", "label"))
-        return "".join(parts)
+        label = text(self.left + self.width / 2, self.bottom + 36, x_label, "label middle") if x_label else ""
+        return f'<path class="grid" d="{lines}"/><g class="middle">{texts}</g>{frame}{label}'
 
     def diagonal(self) -> str:
         return line("diagonal", self.left, self.bottom, self.right, self.top)
@@ -107,7 +107,7 @@ def simplified(points: Floats) -> Floats:
 
 
 def picture(title: str, parts: Sequence[str], height: float = HEIGHT) -> Markup:
-    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
+    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img"><title>{escape(title)}</title>'
     # Every text in `parts` went through escape() in text() or at its place; the rest are numbers and literals.
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704
 
@@ -132,9 +132,10 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{short(x1)}" y1="{short(y1)}" x2="{short(x2)}" y2="{short(y2)}"/>'
 
 
-def text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
+def text(x: float, y: float, words: str, kind: str = "") -> str:
+    """kind: its classes; `middle` and `end` say where x is, the start otherwise."""
     kind = f' class="{kind}"' if kind else ""
-    return f'<text{kind} x="{short(x)}" y="{short(y)}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f'<text{kind} x="{short(x)}" y="{short(y)}">{escape(words)}</text>'
 
 
 def short(value: float) -> str:

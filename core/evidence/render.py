@@ -268,7 +268,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "curves": list(reversed(curves.items())) if rare else list(curves.items()),
         "reliability": charts.reliability_chart(found.baseline.reliability, found.candidate.reliability),
         "scatter": charts.scatter_chart(before, after),
-        "dots": charts.dots_drawn(len(before.ids)),
+        "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MOST_DOTS,
         "latency": cost_charts.latency_chart(latency, timed.candidate.latency),
         "pareto": cost_charts.pareto_chart(
             evidence.candidates,
@@ -279,10 +279,12 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
 
 
 def _forests(evidence: Evidence) -> list[Markup]:
-    """One picture for each figure that the groups have; those that the recipe limits first."""
+    """One picture for each figure of the groups that the recipe limits, or for one where it limits none of them."""
     part = evidence.deciding
     rows, whole = subgroups(evidence, part).rows, compared(evidence, part).differences
-    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in _group_figures(evidence)]
+    names = _group_figures(evidence)
+    limited = [name for name in names if getattr(evidence.limits, f"{name}_loss", None) is not None]
+    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in limited or names[:1]]
     return [picture for picture in pictures if picture is not None]
 
 

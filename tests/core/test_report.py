@@ -190,6 +190,7 @@ def test_the_schema_knows_every_key():
     """Each object of the document, with a key that nobody described, is refused; only settings and facts are free."""
     validator = Draft202012Validator(SCHEMA)
     found = json.loads(encode_evidence(made.full_evidence()))
+    found["candidates"] = found["candidates"][:2]
     places = []
 
     def plant(value, path):
