@@ -11,6 +11,7 @@ confidence (Berger & Boos, JASA 1994).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -19,34 +20,48 @@ import numpy.typing as npt
 
 from core.evidence.statistics import Bools, Difference, Floats, Labels, bisect, design_effect
 
-_DOUBT = 0.001
-"""Of Berger and Boos: what the search for the share of lost cases is allowed to miss; it is added to each p-value."""
-_SHARES = 33
+_DOUBT = 1 / 50
+"""Of Berger and Boos, as a part of the error that is allowed: what the search for the share of lost cases may miss. It
+is added to each p-value."""
+_SHARES = 41
+"""At which the probability is computed; a finer grid moves bounds by less than 0.00001."""
 _STEPS = 40
 _DEVIATIONS = 7.0
 """Numbers of cases beyond so many standard deviations are left out: their probability is below 1e-10."""
 
 
-def paired_share_difference(
-    baseline_right: Bools, candidate_right: Bools, clusters: Labels | None = None
-) -> Difference | None:
-    """Difference of two paired shares with its one-sided 95% lower bound; None without cases.
+@dataclass(frozen=True)
+class PairedCounts:
+    """trials: cases; of clustered ones as many as would tell as much if they were independent."""
 
-    Where cases come in clusters (of a patient, a card), changes within one go together: the exact bound is then that of
-    as many cases as would tell as much if they were independent (Rao & Scott, Biometrics 1992; variance of the paired
-    difference between clusters as Obuchowski, Statistics in Medicine 1998), where that is the lower one.
-    """
-    trials = len(baseline_right)
-    if trials == 0:
+    trials: int
+    gained: int
+    lost: int
+
+
+def paired_share_difference(
+    baseline_right: Bools, candidate_right: Bools, clusters: Labels | None = None, *, confidence: float = 0.95
+) -> Difference | None:
+    """Difference of two paired shares with its one-sided lower bound, or that of `effective_counts` where it is lower;
+    None without cases."""
+    if len(baseline_right) == 0:
         return None
-    gained = int((candidate_right & ~baseline_right).sum())
-    lost = int((baseline_right & ~candidate_right).sum())
-    low = exact_bound(trials, gained, lost)
+    plain = effective_counts(baseline_right, candidate_right, None)
+    fewer = effective_counts(baseline_right, candidate_right, clusters)
+    low = min(exact_bound(one.trials, one.gained, one.lost, confidence) for one in (plain, fewer))
+    return Difference((plain.gained - plain.lost) / plain.trials, low)
+
+
+def effective_counts(baseline_right: Bools, candidate_right: Bools, clusters: Labels | None) -> PairedCounts:
+    """Where cases come in clusters (of a patient, a card), changes within one go together: the numbers are divided by
+    the design effect (Rao & Scott, Biometrics 1992; variance of the paired difference between clusters as Obuchowski,
+    Statistics in Medicine 1998) and rounded against the candidate."""
     effect = design_effect(candidate_right.astype(np.float64) - baseline_right, clusters)
-    if effect > 1:
-        fewer, losses = max(1, math.floor(trials / effect)), math.ceil(lost / effect)
-        low = min(low, exact_bound(max(fewer, losses), min(math.floor(gained / effect), fewer - losses), losses))
-    return Difference((gained - lost) / trials, low)
+    lost = math.ceil(int((baseline_right & ~candidate_right).sum()) / effect)
+    trials = max(1, lost, math.floor(len(baseline_right) / effect))
+    return PairedCounts(
+        trials, min(math.floor(int((candidate_right & ~baseline_right).sum()) / effect), trials - lost), lost
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -56,8 +71,9 @@ def exact_bound(trials: int, gained: int, lost: int, confidence: float = 0.95) -
     estimate = (gained - lost) / trials
     z = NormalDist().inv_cdf(confidence)
     score = score_bound(trials, gained, lost, z)
-    extreme, wanted, reach = _Extreme(trials, gained, lost, score), 1 - confidence, estimate - score
-    if trials == lost or extreme.p_value(-1 + 1e-9) > wanted:
+    wanted, reach = 1 - confidence, estimate - score
+    extreme = _Extreme(trials, gained, lost, score, wanted * _DOUBT)
+    if trials == lost or (score - 3 * reach < -1 and extreme.p_value(-1 + 1e-9) > wanted):
         return -1.0
     # The normal quantile of the p-value is nearly a straight line, so that few steps find where it crosses.
     low, at_low = -1.0, -40.0
@@ -69,7 +85,7 @@ def exact_bound(trials: int, gained: int, lost: int, confidence: float = 0.95) -
             low, at_low = middle, at_middle
         else:
             high, at_high = middle, at_middle
-        if high - low < 1e-5 * reach:
+        if high - low < 1e-4 * reach:
             break
         if low == -1:
             middle = max(-1 + 1e-9, high - 2 * (estimate - high) / 3 - reach / 50)
@@ -80,9 +96,9 @@ def exact_bound(trials: int, gained: int, lost: int, confidence: float = 0.95) -
 
 
 @lru_cache(maxsize=4096)
-def exact_p_value(trials: int, gained: int, lost: int, difference: float) -> float:
-    """Of the hypothesis that the true difference is `difference` or less, against a larger one."""
-    return _Extreme(trials, gained, lost, difference).p_value(difference)
+def exact_p_value(trials: int, gained: int, lost: int, difference: float, doubt: float = 1e-5) -> float:
+    """Of the hypothesis that the true difference is `difference` or less, against a larger one; never below `doubt`."""
+    return _Extreme(trials, gained, lost, difference, doubt).p_value(difference)
 
 
 def _quantile(p_value: float) -> float:
@@ -113,8 +129,8 @@ class _Extreme:
     """The pairs (lost, gained) that speak at least as much for the candidate as the one that was seen, by the score
     statistic at `delta`: for every number of lost cases, those with enough gained ones."""
 
-    def __init__(self, trials: int, gained: int, lost: int, delta: float) -> None:
-        self._trials = trials
+    def __init__(self, trials: int, gained: int, lost: int, delta: float, doubt: float) -> None:
+        self._trials, self._doubt = trials, doubt
         self._factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 2)))])
         self._shares = self._plausible_shares(lost)
         self._lost = self._window()
@@ -130,12 +146,9 @@ class _Extreme:
     def p_value(self, delta: float) -> float:
         low, high = max(self._shares[0], -delta, 0.0), min(self._shares[1], (1 - delta) / 2)
         if low > high:
-            return _DOUBT
+            return self._doubt
         shares = np.linspace(math.sqrt(low), math.sqrt(high), _SHARES) ** 2
-        found = self._probabilities(shares, delta)
-        best = int(found.argmax())
-        near = np.linspace(shares[max(0, best - 1)], shares[min(_SHARES - 1, best + 1)], 9)
-        return min(1.0, float(max(found.max(), self._probabilities(near, delta).max())) + _DOUBT)
+        return min(1.0, float(self._probabilities(shares, delta).max()) + self._doubt)
 
     def _probabilities(self, shares: Floats, delta: float) -> Floats:
         """Of the extreme pairs, for each share of lost cases."""
@@ -180,10 +193,10 @@ class _Extreme:
         def more(share: float, count: int) -> float:
             return float(self._at_least(np.array([count]), trials, np.array([share]))[0])
 
-        low = 0.0 if lost == 0 else bisect(lambda share: more(share, lost) < _DOUBT / 2, 0.0, 1.0)
+        low = 0.0 if lost == 0 else bisect(lambda share: more(share, lost) < self._doubt / 2, 0.0, 1.0)
         high = 1.0
         if lost < self._trials:
-            high = bisect(lambda share: 1 - more(share, lost + 1) > _DOUBT / 2, 0.0, 1.0)
+            high = bisect(lambda share: 1 - more(share, lost + 1) > self._doubt / 2, 0.0, 1.0)
         return low, high
 
     def _window(self) -> npt.NDArray[np.int64]:
@@ -209,6 +222,6 @@ def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
             d = 1 / guarded(1 + step * d)
             c = guarded(1 + step / c)
             found = found * c * d
-        if np.abs(c * d - 1).max(initial=0.0) < 1e-11:
+        if np.abs(c * d - 1).max(initial=0.0) < 1e-10:
             break
     return found

@@ -1,20 +1,35 @@
-"""The comparison again within each group of cases: site, device, sex, amount band, the class itself."""
+"""The comparison again within each group of cases: site, device, sex, amount band, subtype of a class.
+
+Many groups are many chances to look bad by accident. The bounds of the whole table hold together with 95% confidence
+(Bonferroni), and a loss beyond the margin is called shown where its p-value stands up to Holm's correction
+(Scandinavian Journal of Statistics 1979), which is Bonferroni's with more power. Neither needs independent groups.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Literal
 
+import numpy as np
+
+from core.evidence import statistics as s
 from core.evidence.judge import Limits
 from core.evidence.measured import Predictions
+from core.evidence.paired import effective_counts, exact_p_value, paired_share_difference
+from core.evidence.resampling import average_precision_draws
 
 FEW_CASES = 20
+"""Of a class that a figure needs; below, it is shown but not judged."""
 MOST_VALUES = 20
+_SAMPLES = 500
 
 SubgroupStatus = Literal["not worse", "no sign of harm", "worse, not shown", "shown worse", "too few cases"]
-"""not worse: the bound keeps the margin; no sign of harm: the loss that was seen keeps it, the bound does not;
-worse, not shown: the loss that was seen does not, but chance may have made it; shown worse: chance has not."""
+"""not worse: the bound keeps the margin; no sign of harm: the loss that was seen keeps it, the bound does not, or there
+is no margin; worse, not shown: the loss that was seen does not, but chance may have made it; shown worse: chance has
+not."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,136 @@ class Subgroups:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Test:
+    """One figure of one group before the correction. low: the bound at a confidence, p_value: of a loss beyond the
+    margin; both None where there are too few cases."""
+
+    name: str
+    before: float
+    after: float
+    margin: float
+    limited: bool
+    low: Callable[[float], float] | None
+    p_value: float | None
+
+
 @lru_cache(maxsize=4)
 def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits) -> Subgroups:
-    """Every value of every column of `groups`, and the class itself, as far as there are enough cases."""
-    return Subgroups((), 0, "", ())
+    """Every value of every column of `groups`; of a column with more than MOST_VALUES values the most frequent ones. A
+    group that holds one class only (a subtype of it) is ranked against all cases of the other class."""
+    groups, notes = [], []
+    for column, values in baseline.groups.items():
+        names, counts = np.unique(values, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        if len(names) > MOST_VALUES:
+            rest = len(names) - MOST_VALUES
+            notes.append(f"{column}: {rest} of {len(names)} values, the rarest, are left out.")
+        for name in names[order[:MOST_VALUES]]:
+            inside = values == name
+            groups.append((column, str(name), inside, list(_tests(baseline, candidate, inside, limits))))
+    judged = [test for *_, tests in groups for test in tests if test.p_value is not None]
+    adjusted = iter(holm([test.p_value for test in judged if test.p_value is not None]))
+    confidence = 1 - 0.05 / max(1, len(judged))
+    rows = []
+    for column, name, inside, tests in groups:
+        figures = tuple(_figure(test, None if test.low is None else next(adjusted), confidence) for test in tests)
+        flips = int((baseline.decisions != candidate.decisions)[inside].sum())
+        positives = int((baseline.labels[inside] == 1).sum())
+        rows.append(Subgroup(column, name, int(inside.sum()), positives, flips, figures))
+    method = (
+        f"{len(judged)} comparisons: the bounds hold together with 95% confidence (Bonferroni, {confidence:.3%} each); "
+        f"a loss beyond the limit is shown where its p-value is below 5% after Holm's correction."
+    )
+    return Subgroups(tuple(rows), len(judged), method, tuple(notes))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Adjusted, in the same order: the smallest times their number, the next times one less, never falling."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFigure:
+    difference = test.after - test.before
+    low = None if test.low is None else test.low(confidence)
+    status: SubgroupStatus
+    if low is None or p_value is None:
+        status = "too few cases"
+    elif p_value <= 0.05:
+        status = "shown worse"
+    elif test.limited and low >= -test.margin:
+        status = "not worse"
+    else:
+        status = "worse, not shown" if test.limited and -difference > test.margin else "no sign of harm"
+    return SubgroupFigure(test.name, test.before, test.after, difference, low, test.margin, p_value, status)
+
+
+def _tests(before: Predictions, after: Predictions, inside: s.Bools, limits: Limits) -> Iterator[_Test]:
+    positive = before.labels == 1
+    hits, misses = bool((inside & positive).any()), bool((inside & ~positive).any())
+    ranked = inside if hits and misses else inside | (~positive if hits else positive)
+    enough = min(int((ranked & positive).sum()), int((ranked & ~positive).sum())) >= FEW_CASES
+    if 0 < (ranked & positive).sum() < ranked.sum():
+        if limits.auc_loss is not None or limits.average_precision_loss is None:
+            yield _area(before, after, ranked, enough, limits.auc_loss)
+        if limits.average_precision_loss is not None:
+            yield _precision(before, after, ranked, enough, limits.average_precision_loss)
+    for name, limit, part in (
+        ("sensitivity", limits.sensitivity_loss, inside & positive),
+        ("specificity", limits.specificity_loss, inside & ~positive),
+    ):
+        if part.any():
+            yield _share(name, before, after, part, limit)
+
+
+def _area(before: Predictions, after: Predictions, inside: s.Bools, enough: bool, limit: float | None) -> _Test:
+    labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
+    first, second = before.scores[inside], after.scores[inside]
+    difference = s.roc_auc_difference(first, second, labels, clusters)
+    was, now = s.roc_auc(first, labels) or 0.0, s.roc_auc(second, labels) or 0.0
+    error = 0.0 if difference is None else (difference.estimate - difference.low) / s.Z_ONE_SIDED
+    return _normal("auc", was, now, error, enough, limit)
+
+
+def _precision(before: Predictions, after: Predictions, inside: s.Bools, enough: bool, limit: float | None) -> _Test:
+    labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
+    scorers = (before.scores[inside], after.scores[inside])
+    was, now = average_precision_draws(scorers, labels, clusters, samples=_SAMPLES if enough else 0)
+    error = float(np.std((now - was)[1:], ddof=1)) if enough else 0.0
+    return _normal("average_precision", float(was[0]), float(now[0]), error, enough, limit)
+
+
+def _normal(name: str, was: float, now: float, error: float, enough: bool, limit: float | None) -> _Test:
+    margin, difference, normal = limit or 0.0, now - was, NormalDist()
+
+    def low(confidence: float) -> float:
+        return max(-1.0, difference - normal.inv_cdf(confidence) * error)
+
+    beyond = -difference - margin
+    p_value = (1.0 if beyond <= 0 else 0.0) if error == 0 else normal.cdf(-beyond / error)
+    if not enough:
+        return _Test(name, was, now, margin, limit is not None, None, None)
+    return _Test(name, was, now, margin, limit is not None, low, p_value)
+
+
+def _share(name: str, before: Predictions, after: Predictions, part: s.Bools, limit: float | None) -> _Test:
+    positive = before.labels == 1
+    right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))
+    was, now, margin = float(right_before.mean()), float(right_after.mean()), limit or 0.0
+    if len(right_before) < FEW_CASES:
+        return _Test(name, was, now, margin, limit is not None, None, None)
+    clusters = None if before.clusters is None else before.clusters[part]
+
+    def low(confidence: float) -> float:
+        found = paired_share_difference(right_before, right_after, clusters, confidence=confidence)
+        return -1.0 if found is None else found.low
+
+    # Of the losses: their number plays the part of the gains.
+    counts = effective_counts(right_after, right_before, clusters)
+    beyond = was - now > margin
+    p_value = exact_p_value(counts.trials, counts.gained, counts.lost, margin) if beyond else 1.0
+    return _Test(name, was, now, margin, limit is not None, low, p_value)

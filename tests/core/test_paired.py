@@ -96,14 +96,14 @@ def test_the_exact_bound_errs_in_at_most_5_percent_and_the_score_bound_in_more(t
 
     def contradicts(*pair):
         """Whether the exact bound lies above -margin, asked at that one point."""
-        return 0 if p._Extreme(*pair, p.score_bound(*pair, Z)).p_value(-margin) <= 0.05 else -1
+        return 0 if p._Extreme(*pair, p.score_bound(*pair, Z), 0.001).p_value(-margin) <= 0.05 else -1
 
     asymptotic, exact = worst(lambda *pair: p.score_bound(*pair, Z)), worst(contradicts)
     assert asymptotic > 0.065
     assert 0.03 < exact <= 0.05
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(st.integers(1, 400), st.data())
 def test_losing_a_case_lowers_the_bound_and_gaining_one_raises_it(trials, data):
     lost = data.draw(st.integers(0, min(20, trials - 1)))
@@ -130,14 +130,14 @@ def test_no_case_no_difference():
 def test_the_p_value_and_the_bound_agree():
     bound = p.exact_bound(390, 4, 7)
     assert p.exact_p_value(390, 4, 7, bound - 0.002) < 0.05 < p.exact_p_value(390, 4, 7, bound + 0.002)
-    assert p.exact_p_value(390, 4, 7, -0.9) == pytest.approx(0.001)
+    assert p.exact_p_value(390, 4, 7, -0.9) == pytest.approx(1e-5)
 
 
 @settings(max_examples=25)
 @given(st.integers(1, 3000), st.floats(1e-4, 0.9999), st.data())
 def test_binomial_tails_equal_scipys(trials, share, data):
     count = data.draw(st.integers(0, trials))
-    extreme = p._Extreme(trials, 0, 0, -0.5)
+    extreme = p._Extreme(trials, 0, 0, -0.5, 0.001)
     found = extreme._at_least(np.array([count]), np.array([trials]), np.array([share]))[0]
     assert found == pytest.approx(binom.sf(count - 1, trials, share), rel=1e-7, abs=1e-12)
 
@@ -157,10 +157,10 @@ def test_the_clustered_bound_covers_the_truth_where_the_plain_one_does_not():
     """Patients of five images each; a patient's images are lost or kept together, 8% of them."""
     rng = np.random.default_rng(0)
     clusters, covered = np.repeat(np.arange(120), 5), np.zeros(2)
-    for _ in range(60):
+    for _ in range(40):
         lost = np.repeat(rng.random(120) < 0.08, 5)
         right = np.ones(600, bool)
         lows = [p.paired_share_difference(right, right & ~lost, given).low for given in (clusters, None)]
         covered += np.array(lows) <= -0.08
-    assert covered[0] / 60 > 0.9
-    assert covered[1] / 60 <= 0.85
+    assert covered[0] / 40 > 0.9
+    assert covered[1] / 40 <= 0.85
