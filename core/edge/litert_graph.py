@@ -229,6 +229,20 @@ class _Conversion:
                 value = self._values[node.output[0]]
         self._values[node.output[0]] = value
 
+    def hard_sigmoid(self, node: onnx.NodeProto) -> None:
+        """alpha * x + beta, held between 0 and 1."""
+        given = attributes(node)
+        value, options = self.floats(node.input[0]), schema.MaximumMinimumOptionsT
+        for code, number, made in (
+            ("MUL", given.get("alpha", 0.2), schema.MulOptionsT()),
+            ("ADD", given.get("beta", 0.5), schema.AddOptionsT()),
+            ("MAXIMUM", 0.0, options()),
+            ("MINIMUM", 1.0, options()),
+        ):
+            constant = self._writer.constant(np.array([number], np.float32))
+            self.emit(node, code, [value.tensor, constant], value.shape, made)
+            value = self._values[node.output[0]]
+
     def is_nan(self, node: onnx.NodeProto) -> None:
         """NaN alone is not what it is."""
         value = self.floats(node.input[0])
@@ -467,6 +481,7 @@ _OPERATORS: Mapping[str, _Step] = {
     "Flatten": _Conversion.reshape,
     "Gemm": _Conversion.dense,
     "GlobalAveragePool": _Conversion.mean,
+    "HardSigmoid": _Conversion.hard_sigmoid,
     "HardSwish": _unary("HARD_SWISH", schema.HardSwishOptionsT),
     "Identity": _Conversion.passed,
     "IsNaN": _Conversion.is_nan,
