@@ -120,7 +120,7 @@ def test_four_alike_images_of_a_patient_count_as_one() -> None:
     tables = [compare_subgroups(*two, LIMITS) for two in (single, clustered, many)]
     for rows in zip(*(table.rows for table in tables), strict=True):
         for alone, together, blind in zip(*(row.figures for row in rows), strict=True):
-            assert together.low == pytest.approx(alone.low, abs=0.005)
+            assert together.low == pytest.approx(alone.low, abs=0.015)  # counts are rounded against the candidate
             assert blind.low is not None
             assert alone.low is not None
             assert blind.low > alone.low + 0.003
