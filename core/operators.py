@@ -109,7 +109,7 @@ def parse_profile(text: str) -> list[tuple[str, str, float]]:
     """(name, operator, microseconds) of every kernel run in an ONNX Runtime profile, in order. Raises BackendError."""
     try:
         events = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackendError(f"ONNX Runtime's profile is not JSON: {error}") from error
     if not isinstance(events, list):
         raise BackendError(f"ONNX Runtime's profile: found {type(events).__name__}, expected a list of events")
