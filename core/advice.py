@@ -46,6 +46,9 @@ def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iter
         elif check.name == "size_ratio_min":
             yield _smaller(record, check, nearest)
         else:
+            if check.cases_needed_as_seen is not None:
+                number = f"{check.cases_needed_as_seen:,}"
+                yield f"About {number} cases would show that its loss is inside {check.name}, if it is as it was seen."
             yield _better(record, check, nearest)
 
 

@@ -90,13 +90,17 @@ class Workshop:
         kept = self.ledger.find("cost", key)
         if kept is None:
             untrained = tuple(step for step in candidate.steps if not isinstance(step, RecoverStep | QuantizeStep))
-            kept = Entry(dict(zip(("work", "bytes"), _count(self._stage(untrained).model), strict=True)))
+            kept = Entry(_count(self._stage(untrained).model))
             self.ledger.keep("cost", key, kept)
-        precision = next((step.precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
         work, size = kept.facts["work"], kept.facts["bytes"]
-        faster, smaller = {"fp32": (1, 1), "bf16": (2, 1), "int8": (4, 4)}[precision]
+        for step in candidate.steps:
+            if isinstance(step, QuantizeStep) and step.precision == "int8":
+                in_float = min(1.0, step.float_operators / max(1, kept.facts["layers"]))
+                work, size = (value * (0.25 + 0.75 * in_float) for value in (work, size))
+            elif isinstance(step, QuantizeStep):
+                work /= 2
         effort = sum(step.epochs for step in candidate.steps if isinstance(step, RecoverStep))
-        return Cost(work / faster, size / smaller, effort)
+        return Cost(work, size, effort)
 
     def _kept(self, steps: tuple[Step, ...]) -> Built:
         key = self._ledger_key(steps)
@@ -186,13 +190,15 @@ def _stated(step: Step) -> dict[str, object]:
     return {item.name: getattr(step, item.name) for item in fields(step) if getattr(step, item.name) != item.default}
 
 
-def _count(model: Model) -> tuple[float, float]:
-    """(multiply-accumulates of a case, bytes in fp32); of trees, nodes stand for the first."""
+def _count(model: Model) -> dict[str, float]:
+    """work: multiply-accumulates of a case, of trees their nodes; bytes: in fp32; layers: that multiply."""
     if model.kind == "trees":
-        return float(len(model.ensemble("cost").feature)), float(len(encode_trees(model.ensemble("cost"))))
+        ensemble = model.ensemble("cost")
+        return {"work": len(ensemble.feature), "bytes": len(encode_trees(ensemble)), "layers": 0}
     network = model.module("cost")
     macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example_inputs(model))
-    return float(macs), 4.0 * parameters
+    layers = sum(isinstance(module, nn.Linear | nn.modules.conv._ConvNd) for module in network.modules())
+    return {"work": float(macs), "bytes": 4.0 * parameters, "layers": layers}
 
 
 def _encode_built(built: Built) -> Entry:

@@ -12,6 +12,7 @@ from pathlib import Path
 from core.advice import advise, mark_front
 from core.errors import OutputError
 from core.evidence import resampling, statistics
+from core.evidence.alerts import card_precision
 from core.evidence.judge import Limits, all_passed
 from core.evidence.measured import Predictions
 from core.evidence.report import CandidateRecord, Search, summarize_latency
@@ -71,7 +72,6 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
     beaten = all_passed(trial.checks) and not is_chosen
     slower = f"slower than {chosen.measured.name}" if chosen is not None and beaten else ""
     predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
-    area = statistics.roc_auc_interval(predictions.scores, predictions.labels)
     return CandidateRecord(
         name=trial.measured.name,
         settings={**settings, "backend": trial.run.backend, "precision": trial.run.program.precision},
@@ -79,8 +79,8 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
         checks=trial.checks,
         size_bytes=None if size is None else size.bytes,
         latency=None if latency is None else summarize_latency(latency),
-        auc=None if area is None else area.estimate,
-        average_precision=resampling.average_precision(predictions.scores, predictions.labels),
+        auc=_auc(predictions),
+        average_precision=_average_precision(predictions),
         chosen=is_chosen,
         reason=slower,
         threads=trial.run.threads,
@@ -90,23 +90,31 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
 
 
 def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
-    """Of the figure that is limited first; of the AUC where none is."""
-    if limits.auc_loss is None and limits.average_precision_loss is not None:
-        figures = [resampling.average_precision(one.scores, one.labels) for one in (before, after)]
-    elif limits.auc_loss is None and limits.sensitivity_loss is not None:
-        figures = [_share(one, 1) for one in (before, after)]
-    elif limits.auc_loss is None and limits.specificity_loss is not None:
-        figures = [_share(one, 0) for one in (before, after)]
-    else:
-        areas = [statistics.roc_auc_interval(one.scores, one.labels) for one in (before, after)]
-        figures = [None if area is None else area.estimate for area in areas]
-    was, now = figures
+    """Of the ranking figure that is limited first; of the AUC where none is."""
+    limited = (name for name in _FIGURES if getattr(limits, f"{name}_loss") is not None)
+    figure = _FIGURES[next(limited, "auc")]
+    was, now = figure(before), figure(after)
     return None if was is None or now is None else was - now
 
 
-def _share(predictions: Predictions, label: int) -> float | None:
-    cases = predictions.labels == label
-    return float((predictions.decisions[cases] == label).mean()) if cases.any() else None
+def _auc(of: Predictions) -> float | None:
+    found = statistics.roc_auc_interval(of.scores, of.labels)
+    return None if found is None else found.estimate
+
+
+def _average_precision(of: Predictions) -> float | None:
+    return resampling.average_precision(of.scores, of.labels)
+
+
+def _card_precision(of: Predictions) -> float | None:
+    return (
+        None
+        if of.clusters is None or of.alerts is None
+        else card_precision(of.scores, of.labels, of.clusters, of.alerts)
+    )
+
+
+_FIGURES = {"auc": _auc, "average_precision": _average_precision, "card_precision": _card_precision}
 
 
 def _steps(made: Made, *, quantized: bool) -> tuple[dict[str, object], ...]:

@@ -19,10 +19,10 @@ from core.evidence.card import render_figures
 from core.evidence.change_record import render_change_record
 from core.evidence.document import encode_evidence
 from core.evidence.judge import warnings
-from core.evidence.measured import Parity
 from core.evidence.render import render_html
 from core.evidence.report import Comparison, Evidence
 from core.measurements import BATCH
+from core.parity import MeasuredParity
 from core.recipe import render_recipe
 from core.records import Tried, make_records
 from core.trial import Bench, Trial
@@ -34,7 +34,7 @@ _PACKAGES = (
 
 
 def make_evidence(
-    bench: Bench, tried: Tried, best: Trial, test: Comparison | None, parity: Parity | None = None, *, forced: bool
+    bench: Bench, tried: Tried, best: Trial, test: Comparison | None, parity: MeasuredParity | None, *, forced: bool
 ) -> Evidence:
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
     baseline, runtimes = best.baseline, bench.measurements.runtimes
@@ -60,7 +60,7 @@ def make_evidence(
         forced=forced,
         seed=bench.recipe.seed,
         search=tried.search,
-        parity=parity,
+        parity=None if parity is None else parity.parity,
     )
 
 
@@ -80,10 +80,12 @@ def make_contents(
     evidence: Evidence,
     trials: Sequence[Trial],
     best: Trial,
+    parity: MeasuredParity,
     missed: Sequence[str],
     card: str = "",
 ) -> Contents:
-    """What is sealed: the chosen program alone, the app's files for it, the evidence and the recipe."""
+    """What is sealed: the chosen program alone, the app's files for it, the evidence, the recipe, and made-up inputs
+    with which another host can ask its own runtimes."""
     deciding, missing = evidence.deciding, bench.measurements.runtimes.missing
     documents = {
         "recipe.toml": render_recipe(bench.recipe).encode(),
@@ -93,6 +95,7 @@ def make_contents(
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [*warnings(deciding.baseline, deciding.candidate)]
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
+    notes += parity.notes
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
@@ -103,11 +106,12 @@ def make_contents(
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
-        preferences=_preferences(bench, trials, best),
+        preferences=_preferences(bench, trials, best, parity.agreeing),
         documents=documents,
         forced=bool(missed),
         missed_limits=missed,
         notes=notes,
+        probes=parity.probes,
     )
 
 
@@ -157,14 +161,15 @@ def check_out(out: Path) -> None:
         raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
 
-def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial) -> list[Preference]:
-    """The backends on which the chosen program keeps the limits at its threshold, each with its fastest number of
-    threads, fastest first."""
+def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
+    """The backends on which the chosen program keeps the limits at its threshold and that decide as the one does on
+    which it was judged, each with its fastest number of threads, fastest first."""
     threshold = best.measured.predictions.threshold
     mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
-    fit = [trial for trial in mine if trial is best or bench.keeps_limits(trial, threshold)]
+    alike = [trial for trial in mine if trial.run.backend in agreeing]
+    fit = [trial for trial in alike if bench.keeps_limits(trial, threshold)]
     fastest: dict[str, Trial] = {}
-    for trial in sorted(fit, key=lambda trial: trial.p50_ms):
+    for trial in sorted([best, *fit], key=lambda trial: trial.p50_ms):
         fastest.setdefault(trial.run.backend, trial)
     return [
         Preference(backend=backend, precision=trial.run.program.precision, threads=trial.run.threads)

@@ -18,6 +18,7 @@ from core.evidence.resampling import median_ratio
 from core.hardware import count_usable_cores
 from core.measure import Latency, measure_peak_memory, measure_size, measure_throughput
 from core.measurements import Measurements, Scores, run_scores
+from core.parity import MeasuredParity, measure_parity
 from core.program import Program
 from core.recipe import Candidate, Recipe
 from core.runtimes import Run
@@ -125,6 +126,21 @@ class Bench:
         again = {trial.measured.name: self._judged(trial, timed) for trial in nearly}
         return [again.get(trial.measured.name, trial) for trial in trials]
 
+    def measure_parity(self, trial: Trial) -> MeasuredParity:
+        """Whether its program decides the same however it is run."""
+        runtimes, predictions = self.measurements.runtimes, trial.measured.predictions
+        return measure_parity(
+            self.task,
+            self.measurements.choosing,
+            trial.run.program,
+            trial.run.backend,
+            scores=predictions.scores,
+            threshold=predictions.threshold,
+            backends={name: runtimes.backends[name] for name in runtimes.supporting(trial.run.program)},
+            seed=self.recipe.seed,
+            progress=self.progress,
+        )
+
     def report(self, trial: Trial) -> tuple[Trial, Comparison]:
         """Both programs on the test cases, which run here and nowhere else; and what running them takes."""
         self.progress("running the test cases", 0, 2)
@@ -186,7 +202,7 @@ class Bench:
         )
 
     def _name(self, made: Made, run: Run) -> str:
-        others = [f"{run.threads} threads"] if len(self._threads) > 1 else []
+        others = [f"{run.threads} thread{'s' * (run.threads > 1)}"] if len(self._threads) > 1 else []
         others += ["fp32 in its place"] if made.built is not None and run.program is made.built.plain else []
         return f"{made.candidate.name} on {run.backend}" + (f" ({', '.join(others)})" if others else "")
 
