@@ -30,6 +30,7 @@ CHECK_NAMES = {
     "flip_ratio_max": "Changed decisions",
     "latency_ratio_min": "Times as fast",
     "size_ratio_min": "Times smaller",
+    "parity": "Decisions that change with batch or threads",
 }
 
 PROVENANCES: dict[Provenance, str] = {
@@ -83,6 +84,8 @@ def limit_text(check: Check, value: float | None) -> str:
         return "not measured"
     if check.name.endswith("_ratio_min"):
         return f"{value:.2f} times"
+    if check.name == "parity":
+        return f"{value:.0f}"
     return f"{value:.2%}" if check.name == "flip_ratio_max" else f"{value:.4f}"
 
 

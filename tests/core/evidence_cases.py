@@ -115,7 +115,7 @@ def evidence(noise: float = 0.12, *, with_test: bool = True, forced: bool = Fals
         facts={"data": "made up for a test"},
         recipe_sha256="ab" * 32,
         forced=forced,
-        bootstrap_samples=300,
+        bootstrap_samples=100,
     )
 
 

@@ -186,11 +186,17 @@ def test_evidence_fits_its_published_schema(make):
     assert faults == []
 
 
+def cut(value):
+    """Lists of two at most: what validates takes long."""
+    if isinstance(value, dict):
+        return {key: cut(part) for key, part in value.items()}
+    return [cut(part) for part in value[:2]] if isinstance(value, list) else value
+
+
 def test_the_schema_knows_every_key():
     """Each object of the document, with a key that nobody described, is refused; only settings and facts are free."""
     validator = Draft202012Validator(SCHEMA)
-    found = json.loads(encode_evidence(made.full_evidence()))
-    found["candidates"] = found["candidates"][:2]
+    found = cut(json.loads(encode_evidence(made.full_evidence())))
     places = []
 
     def plant(value, path):
@@ -216,9 +222,9 @@ def test_page_and_json_stay_small():
 
 
 def test_page_and_json_of_tens_of_thousands_of_cases_stay_small():
-    """Frauds: 40,000 cases, 1% positive, 400 changed decisions on either split, 50 candidates."""
+    """Frauds: 20,000 cases, 2% positive, 400 changed decisions on either split, 50 candidates."""
     before, after = (
-        made.measured(name, made.predictions(noise, positives=400, negatives=39_600), ms=ms, size=20_000)
+        made.measured(name, made.predictions(noise, positives=400, negatives=19_600), ms=ms, size=20_000)
         for name, noise, ms in (("all trees", 0.0, 0.005), ("fewer trees", 0.35, 0.003))
     )
     limits = Limits(average_precision_loss=0.5, flip_ratio_max=0.05)
