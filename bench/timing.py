@@ -1,18 +1,24 @@
-"""What the benchmarks share: the host in one line, tables, interleaved wall times of whole commands."""
+"""What the benchmarks share: the host in one line, tables and their record, interleaved times of whole commands."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import random
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from core.backends.opening import installed_version
+from core.hardware import read_hardware
 
 
 def host() -> str:
@@ -46,6 +52,24 @@ def command(*words: str | Path, accept: Sequence[int] = (0,)) -> None:
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def record(path: Path, tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[str]]]]) -> None:
+    """Write tables (title -> columns, rows) as JSON, with what a reader needs to judge them: the command, the day, the
+    host and the versions of the runtimes."""
+    runtimes = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "numba", "mlcommons-loadgen")
+    installed = {name: installed_version(name) for name in runtimes}
+    found = {
+        "command": " ".join(["python", "-m", *sys.orig_argv[sys.orig_argv.index("-m") + 1 :]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "host": read_hardware().facts(),
+        "versions": {name: version for name, version in installed.items() if version},
+        "tables": {
+            title: [dict(zip(columns, row, strict=True)) for row in rows] for title, (columns, rows) in tables.items()
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
