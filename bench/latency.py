@@ -1,14 +1,17 @@
 """One 224x224 image, one thread: the compressed artifact against what a user would run instead, in one interleaved run.
 
     python -m bench.latency --network runs/chest-xray --artifact data/models/chest-xray [--repetitions 200]
+        [--device cuda] [--record bench/results/latency-h100.json]
 
 Contenders: torch eager and torch.compile fp32, ONNX Runtime and OpenVINO fp32, OpenVINO bf16, OpenVINO int8 by
-NNCF of the unpruned baseline, ONNX Runtime int8 of the unpruned baseline, and the artifact on both engines.
+NNCF of the unpruned baseline, ONNX Runtime int8 of the unpruned baseline, and the artifact on both engines. With
+--device, beside them in the same run: the baseline in fp32 and bf16 and the artifact on every backend of that device.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import random
 import time
@@ -21,9 +24,10 @@ import torch
 
 from apps.imaging.task import read_split
 from apps.imaging.trained import read_trained
-from bench.timing import median, show
+from bench.timing import median, record, show
 from core.artifact.store import read_artifact
-from core.backends.registry import find_backend
+from core.backends.registry import find_backend, probe_all
+from core.errors import BackendUnavailableError
 from core.export import export
 from core.passes.quantize import quantize
 from core.passes.steps import QuantizeStep
@@ -45,6 +49,20 @@ def nncf_int8(program: Program, calibration: np.ndarray) -> Callable[[np.ndarray
     return lambda image: request.infer({"image": image}, share_inputs=True)
 
 
+def on_device(device: str, *programs: Program) -> dict[str, Callable[[np.ndarray], object]]:
+    """The programs on each backend that has the device and runs them there."""
+    found: dict[str, Callable[[np.ndarray], object]] = {}
+    for backend, available in probe_all().items():
+        for name, program in zip(("fp32", "bf16", "artifact"), programs, strict=True):
+            if device in available.devices and available.runs(program.kind, program.precision):
+                with contextlib.suppress(BackendUnavailableError):  # it may refuse this precision on this device
+                    session = find_backend(backend).open(program, device=device, threads=1)
+                    found[f"{backend} {name} on {device}"] = lambda image, run=session.run: run({"image": image})
+    if not found:
+        raise SystemExit(f"no backend here runs any of this on {device}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", type=Path, required=True)
@@ -52,6 +70,10 @@ def main() -> None:
     parser.add_argument("--data", default="chest_xray_224")
     parser.add_argument("--reader", default="kermany")
     parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument(
+        "--device", default="cpu", help="cuda, tensorrt or coreml, where `featherweight hardware` has it"
+    )
+    parser.add_argument("--record", type=Path, help="write the tables as JSON, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -88,6 +110,8 @@ def main() -> None:
         "artifact on ONNX Runtime": session("onnxruntime", shipped),
         "artifact on OpenVINO": session("openvino", shipped),
     }
+    if options.device != "cpu":
+        contenders |= on_device(options.device, fp32, bf16, shipped)
     for run in contenders.values():
         for image in images[:10]:
             run(image[None])
@@ -113,25 +137,24 @@ def main() -> None:
         ]
         for name, values in samples.items()
     ]
-    show(
-        f"one 224x224 image, one thread, {options.repetitions} interleaved repetitions",
-        ["contender", "p50 ms", "p95 ms", "against torch eager", "against OpenVINO int8"],
-        rows,
-    )
-    sizes = [["fp32 ONNX of the baseline", fp32], ["shipped program", shipped]]
-    show(
-        "size",
-        ["file", "bytes", "gzip bytes", "smaller"],
+    sizes = [
         [
-            [
-                str(name),
-                f"{len(p.content):,}",
-                f"{len(gzip.compress(p.content)):,}",
-                f"{len(fp32.content) / len(p.content):.1f}x",
-            ]
-            for name, p in sizes
-        ],
-    )
+            name,
+            f"{len(p.content):,}",
+            f"{len(gzip.compress(p.content)):,}",
+            f"{len(fp32.content) / len(p.content):.1f}x",
+        ]
+        for name, p in (("fp32 ONNX of the baseline", fp32), ("shipped program", shipped))
+    ]
+    columns = ["contender", "p50 ms", "p95 ms", "against torch eager", "against OpenVINO int8"]
+    tables = {
+        f"one 224x224 image, one thread, {options.repetitions} interleaved repetitions": (columns, rows),
+        "size": (["file", "bytes", "gzip bytes", "smaller"], sizes),
+    }
+    for title, (names, cells) in tables.items():
+        show(title, names, cells)
+    if options.record:
+        record(options.record, tables)
 
 
 if __name__ == "__main__":
