@@ -87,7 +87,7 @@ def _least_damage(
     kept = allocate(found.curves, found.layers, count_macs(found.layers, fractions), step.round_to)
     names = {module: name for name, module in network.named_modules()}
     curves = {
-        names[group.root]: {"channels": list(curve.kept), "damage": [float(f"{one:.3g}") for one in curve.damage]}
+        names[group.root]: {"channels": list(curve.kept), "damage": list(curve.damage)}
         for group, curve in zip(found.groups, found.curves, strict=True)
     }
     return kept, {"sensitivity": curves, "sensitivity_samples": len(inputs[0])}

@@ -15,6 +15,8 @@ from core.passes.channel_groups import Group, remove_channels, run_order
 
 FRACTIONS = (0.75, 0.5, 0.25, 0.125)
 """Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""
+_DIGITS = 6
+"""What lies below is float32's rounding, which must not decide and differs from host to host."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def allocate(curves: Sequence[Curve], layers: Sequence[LayerCost], wanted_macs: 
         (curve.at(width) - curve.at(kept[group]), -group, width)
         for group, curve in enumerate(curves)
         for width in steps[group]
-        if width > kept[group] and macs(group, width) <= wanted_macs
+        if width > kept[group] and curve.at(width) < curve.at(kept[group]) and macs(group, width) <= wanted_macs
     ]:
         _, group, width = min(mends)
         kept[-group] = width
@@ -130,7 +132,8 @@ def _damage(
         trial, example, lambda found: [kept if place == group else one.channels for place, one in enumerate(found)]
     )
     change = (_outputs(trial, inputs) - reference).square().mean()
-    return float(change / reference.var(dim=0, correction=0).mean().clamp(min=1e-12))
+    spread = reference.var(dim=0, correction=0).mean().clamp(min=1e-12)
+    return round(float(change / spread), _DIGITS)
 
 
 def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
