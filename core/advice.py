@@ -28,7 +28,8 @@ def advise(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
 def _point(record: CandidateRecord) -> tuple[float, float, float] | None:
     if record.latency is None or record.size_bytes is None or record.loss is None:
         return None
-    return record.latency.p50_ms, record.size_bytes, record.loss
+    # Backends add in different orders: what that does to a loss puts nobody on the front.
+    return record.latency.p50_ms, record.size_bytes, round(record.loss, 4)
 
 
 def _beats(other: tuple[float, ...], point: tuple[float, ...]) -> bool:

@@ -472,13 +472,16 @@ def _show_front(outcome: Outcome) -> None:
         time = "" if one.latency is None else f"{one.latency.p50_ms:.3g}"
         size = "" if one.size_bytes is None else f"{one.size_bytes:,}"
         loss = "" if one.loss is None else f"{one.loss:.4f}"
-        table.add_row(Text(one.name), time, size, loss, Text(one.outcome, "green" if one.chosen else ""))
+        missed = [check.name for check in one.checks if check.status != "passed"]
+        verdict = Text("chosen", "green") if one.chosen else Text(f"missed {', '.join(missed)}" if missed else "passed")
+        table.add_row(Text(one.name), time, size, loss, verdict)
     console = _console()
     console.print(table)
     found = outcome.evidence.search
     if found is not None:
-        kept = f", {found.kept} of them kept from earlier runs" if found.kept else ""
-        console.print(Text(f"{len(front)} of {len(records)} trials of {found.tried} candidates{kept}. {found.stopped}"))
+        lines = [f"candidates tried: {found.tried}", *([f"kept from earlier runs: {found.kept}"] if found.kept else [])]
+        lines += [f"on the front: {len(front)} of {len(records)} trials", *filter(None, [found.stopped])]
+        console.print(Text("; ".join(lines)), soft_wrap=True)
     console.print()
 
 

@@ -43,6 +43,12 @@ def test_what_was_not_measured_is_on_no_front() -> None:
     assert not any(one.on_front for one in mark_front([CandidateRecord("a", {}), record("b", loss=None)]))
 
 
+def test_what_the_order_of_additions_does_to_a_loss_counts_for_nothing() -> None:
+    fast, other = mark_front([record("fast", ms=1, loss=0.00112), record("other", ms=2, loss=0.00109)])
+    assert fast.on_front
+    assert not other.on_front
+
+
 def advice(*records: CandidateRecord) -> list[str]:
     return [one.advice for one in advise(records)]
 
