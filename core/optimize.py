@@ -124,7 +124,7 @@ def optimize(
     if parity is None or (missed and not force):
         raise LimitError(_refusal(evidence, write_evidence(work, evidence)))
     contents = make_contents(bench, evidence, tried.trials, best, parity, missed, card)
-    artifact = seal(out, contents, best, bench)
+    artifact = seal(out, contents, best.run.backend)
     page = write_cases(out, evidence, task)
     return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from core.artifact.manifest import Preference
 from core.artifact.store import MANIFEST, Artifact
 from core.artifact.write import Contents, write_artifact
-from core.check_artifact import check_artifact
 from core.errors import OutputError
 from core.evidence.card import render_figures
 from core.evidence.change_record import render_change_record
@@ -21,8 +20,8 @@ from core.evidence.document import encode_evidence
 from core.evidence.judge import warnings
 from core.evidence.render import render_html
 from core.evidence.report import Comparison, Evidence
-from core.measurements import BATCH
 from core.parity import MeasuredParity
+from core.probing import check_fresh
 from core.recipe import render_recipe
 from core.records import Tried, make_records
 from core.trial import Bench, Trial
@@ -115,22 +114,19 @@ def make_contents(
     )
 
 
-def seal(out: Path, contents: Contents, best: Trial, bench: Bench) -> Artifact:
-    """Write the artifact, but first a copy that a fresh process runs: what it cannot run never gets its name.
+def seal(out: Path, contents: Contents, backend: str) -> Artifact:
+    """Write the artifact, but first a copy that a fresh process runs on the backend where it was judged: what it cannot
+    run never gets its name.
 
-    Raises ArtifactError when the fresh process does not give the outputs that were judged, OutputError when the folder
-    cannot be written.
+    Raises ArtifactError when the fresh process does not give the outputs that are sealed for the probes, OutputError
+    when the folder cannot be written.
     """
     created = datetime.now(UTC)
-    measurements = bench.measurements
-    inputs = next(measurements.choosing.batches(BATCH))
-    with measurements.runtimes.open(best.run) as session:
-        expected = session.run(inputs)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as name:
             trial = Path(name) / "artifact"
             write_artifact(trial, contents, created=created)
-            check_artifact(trial, best.run.backend, best.run.program.precision, inputs, expected)
+            check_fresh(trial, backend)
     except OSError as error:
         raise OutputError(f"{out}: the artifact cannot be written: {error.strerror or error}") from error
     return write_artifact(out, contents, created=created)

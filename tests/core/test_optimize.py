@@ -12,9 +12,9 @@ import pytest
 
 from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
-from core.check_artifact import check_artifact
-from core.errors import ArtifactError, DataError, LimitError, OutputError, RecipeError, UsageError
+from core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
 from core.optimize import Outcome, open_task, optimize, run_recipe
+from core.probing import check_fresh
 from core.recipe import Recipe, Source, parse_recipe, render_recipe
 from core.task import HeldOut
 from core.tensors import Tensors
@@ -213,17 +213,11 @@ def test_a_program_that_is_not_faster_is_told_so(tmp_path: Path) -> None:
     assert outcome.artifact.manifest.notes == outcome.warnings
 
 
-def test_a_fresh_process_finds_other_predictions(run: Run) -> None:
-    inputs = next(run.task.choosing().batches(4))
-    with find_backend().open(run.outcome.artifact.program("int8")) as session:
-        expected = dict(session.run(inputs))
-    folder = run.folder / "artifact"
-    assert check_artifact(folder, "onnxruntime", "int8", inputs, expected) <= 1e-4
-    wrong = {"logit": expected["logit"] + 0.5}
-    with pytest.raises(ArtifactError, match="do not use this artifact"):
-        check_artifact(folder, "onnxruntime", "int8", inputs, wrong)
-    with pytest.raises(ArtifactError, match="does not exist"):
-        check_artifact(run.folder / "nothing", "onnxruntime", "int8", inputs, expected)
+def test_the_artifact_holds_probes_that_a_fresh_process_repeats(run: Run) -> None:
+    assert check_fresh(run.folder / "artifact", "onnxruntime") <= 1e-4
+    parity = run.outcome.evidence.parity
+    assert parity is not None
+    assert (parity.probes, parity.cases) == (32, 232)
 
 
 def test_what_is_asked_wrongly_is_refused_before_any_work(tmp_path: Path) -> None:
