@@ -19,9 +19,11 @@ from core.evidence.words import (
     PROVENANCES,
     check_name,
     choice_sentence,
+    energy_methods,
     headline,
     limit_text,
     measured_part,
+    methods,
     parity_sentence,
 )
 
@@ -140,7 +142,7 @@ def _protocol(evidence: Evidence) -> list[str]:
         f"two-sided 95%; bootstraps draw {evidence.bootstrap_samples:,} resamples with seed {evidence.seed}.",
         *(
             f"- {_plain(METRIC_NAMES.get(name, name.replace('_', ' ')))}: {_plain(text)}"
-            for name, text in compared(evidence, evidence.deciding).methods.items()
+            for name, text in methods(evidence).items()
         ),
     ]
     if evidence.candidates:
@@ -174,8 +176,7 @@ def _benefits(evidence: Evidence) -> list[str]:
         )
     if before.energy or after.energy:
         lines.append(f"- Energy of a case: {_energy(before.energy)} before, {_energy(after.energy)} after.")
-        methods = [one.energy.method for one in (before, after) if one.energy is not None]
-        lines[-1] += "".join(f" {_plain(method)}" for method in dict.fromkeys(methods))
+        lines[-1] += f" {_plain(energy_methods(part))}"
     if before.cost_per_million is not None and after.cost_per_million is not None:
         lines.append(
             f"- Cost of a million decisions, in the unit of the stated price: {before.cost_per_million:,.4g} before, "

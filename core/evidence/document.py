@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from core.evidence.figures import Band, ProgramFigures
-from core.evidence.judge import warnings
 from core.evidence.measured import Measured
 from core.evidence.report import (
     CandidateRecord,
@@ -24,6 +23,7 @@ from core.evidence.report import (
     summarize_latency,
 )
 from core.evidence.subgroups import Subgroups
+from core.evidence.words import methods, notes
 from core.measure import Conditions, Latency, Memory, Throughput
 
 SCHEMA = "featherweight-evidence/2"
@@ -55,7 +55,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
         "limits": asdict(evidence.limits),
-        "warnings": list(warnings(evidence.deciding.baseline, evidence.deciding.candidate, evidence.limits)),
+        "warnings": list(notes(evidence)),
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
@@ -69,7 +69,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
             "interval": 0.95,
             "bootstrap_samples": evidence.bootstrap_samples,
             "seed": evidence.seed,
-            "figures": dict(compared(evidence, evidence.deciding).methods),
+            "figures": methods(evidence),
         },
     }
 

@@ -12,7 +12,8 @@ from core.energy import Energy
 from core.evidence import charts, cost_charts
 from core.evidence import resampling as r
 from core.evidence import statistics as s
-from core.evidence.judge import Check, warnings
+from core.evidence.figures import Compared
+from core.evidence.judge import Check
 from core.evidence.measured import Measured
 from core.evidence.pages import bytes_text, joules_text, ms_text, open_templates
 from core.evidence.report import (
@@ -31,10 +32,14 @@ from core.evidence.words import (
     CHECK_NAMES,
     METRIC_NAMES,
     PROVENANCES,
+    SMALLER_IS_BETTER,
     choice_sentence,
+    energy_methods,
     headline,
     limited_figure,
     measured_part,
+    methods,
+    notes,
     parity_sentence,
 )
 
@@ -54,12 +59,12 @@ def render_html(evidence: Evidence) -> str:
         .render(
             evidence=evidence,
             headline=headline(evidence),
-            warnings=warnings(deciding.baseline, deciding.candidate, evidence.limits),
+            notes=notes(evidence),
             tiles=_tiles(evidence, timed),
             deciding=_split(evidence, deciding),
             validation=_split(evidence, evidence.validation) if evidence.test is not None else None,
             performance=_performance(timed),
-            energies=_energy_notes(timed),
+            energies=energy_methods(timed),
             conditions=_conditions(timed),
             pictures=_pictures(evidence),
             forests=_forests(evidence),
@@ -71,6 +76,7 @@ def render_html(evidence: Evidence) -> str:
             most_flips=MOST_FLIPS,
             check_names=CHECK_NAMES,
             metric_names=METRIC_NAMES,
+            methods=methods(evidence),
             chosen=evidence.chosen,
         )
     )
@@ -119,7 +125,7 @@ class _MetricRow:
     name: str
     baseline: s.Interval | None
     candidate: s.Interval | None
-    difference: float | None
+    gain: float | None
     low: float | None
 
 
@@ -128,7 +134,6 @@ class _Split:
     comparison: Comparison
     limits: list[_LimitRow]
     metrics: list[_MetricRow]
-    methods: Mapping[str, str]
     flips: tuple[FlippedCase, ...]
     became_wrong: int
     groups: Subgroups
@@ -141,18 +146,24 @@ def _split(evidence: Evidence, part: Comparison) -> _Split:
         new, bound = found.candidate.metrics[key], found.differences.get(key)
         if old is None and new is None and key == "card_precision":
             continue
-        difference = None if old is None or new is None else new.estimate - old.estimate
+        sign = -1 if key in SMALLER_IS_BETTER else 1
+        gain = None if old is None or new is None else sign * (new.estimate - old.estimate)
         name = METRIC_NAMES.get(key, key.replace("_", " "))
-        metrics.append(_MetricRow(name, old, new, difference, None if bound is None else bound.low))
+        metrics.append(_MetricRow(name, old, new, gain, None if bound is None else bound.low))
     flips = flipped_cases(part.baseline.predictions, part.candidate.predictions)
     wrong = sum(not case.now_right for case in flips)
     limits = [_limit_row(part, check, found.differences) for check in part.checks]
-    return _Split(part, limits, metrics, found.methods, flips, wrong, subgroups(evidence, part))
+    return _Split(part, limits, metrics, flips, wrong, subgroups(evidence, part))
 
 
 def _limit_row(part: Comparison, check: Check, differences: Mapping[str, s.Difference | None]) -> _LimitRow:
     difference = differences.get(check.name.removesuffix("_loss")) if check.name.endswith("_loss") else None
-    estimate = None if difference is None else 0.0 - difference.estimate
+    estimate = check.found if check.name in ("flip_ratio_max", "size_ratio_min", "parity") else None
+    before, after = part.baseline.latency, part.candidate.latency
+    if difference is not None:
+        estimate = 0.0 - difference.estimate
+    elif check.name == "latency_ratio_min" and before and after:
+        estimate = r.median_ratio(before.samples_ms, after.samples_ms).estimate
     counts = part.baseline.predictions.confusion
     both = counts.positives + counts.negatives
     known = {"sensitivity_loss": counts.positives, "specificity_loss": counts.negatives}
@@ -220,12 +231,6 @@ def _energy_row(before: Energy | None, after: Energy | None) -> _Row:
     return _Row("Energy of a case", words(before), words(after), ratio)
 
 
-def _energy_notes(part: Comparison) -> list[str]:
-    """How the figures were got, each sentence once."""
-    found = [measured.energy.method for measured in (part.baseline, part.candidate) if measured.energy is not None]
-    return list(dict.fromkeys(found))
-
-
 def _cost_row(before: float | None, after: float | None) -> _Row:
     was, now = ("—" if cost is None else f"{cost:,.4g}" for cost in (before, after))
     return _Row(
@@ -267,6 +272,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
     return {
         "curves": list(reversed(curves.items())) if rare else list(curves.items()),
         "reliability": charts.reliability_chart(found.baseline.reliability, found.candidate.reliability),
+        "slopes": _slopes(found),
         "scatter": charts.scatter_chart(before, after),
         "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MOST_DOTS,
         "latency": cost_charts.latency_chart(latency, timed.candidate.latency),
@@ -276,6 +282,17 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
             getattr(evidence.limits, f"{limited_figure(evidence)}_loss", None),
         ),
     }
+
+
+def _slopes(found: Compared) -> str:
+    """Cox's recalibration in words, where it could be fitted."""
+    words = []
+    for name, program in (("baseline", found.baseline), ("candidate", found.candidate)):
+        known = program.reliability
+        if known is not None and known.slope is not None and known.intercept is not None:
+            low, high = known.slope.low, known.slope.high
+            words.append(f"{name} {known.slope.estimate:.2f} [{low:.2f}, {high:.2f}], {known.intercept.estimate:+.2f}")
+    return f"Slope and intercept (1 and 0 are perfect): {'; '.join(words)}." if words else ""
 
 
 def _forests(evidence: Evidence) -> list[Markup]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.energy import Provenance
-from core.evidence.judge import Check, all_passed
-from core.evidence.measured import Parity
-from core.evidence.report import Comparison, Evidence, Search
+from core.evidence.judge import Check, all_passed, warnings
+from core.evidence.measured import Parity, ParityRun
+from core.evidence.report import Comparison, Evidence, Search, compared
 
 METRIC_NAMES = {
     "auc": "AUC (area under the ROC curve)",
@@ -19,7 +19,10 @@ METRIC_NAMES = {
     "specificity": "Specificity",
     "brier_score": "Brier score (smaller is better)",
     "calibration_error": "Expected calibration error (smaller is better)",
+    "roc": "ROC curve",
+    "precision_recall": "Precision-recall curve",
 }
+SMALLER_IS_BETTER = ("brier_score", "calibration_error")
 
 CHECK_NAMES = {
     "auc_loss": "Loss of AUC",
@@ -119,12 +122,41 @@ def parity_sentence(parity: Parity) -> str:
     )
     if differing:
         worst = max(run.flips or 0 for run in differing)
+        names = list(dict.fromkeys(_way(run) for run in differing))
+        named = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
         return (
-            f"{len(differing)} of {len(ran)} other ways of running the program gave other decisions, in up to {worst} "
-            f"of {basis}. {known}{tail}"
+            f"{len(differing)} of {len(ran)} other ways of running the program gave other decisions ({named}), up to "
+            f"{worst} of them; run on {basis}. {known}{tail}"
         )
     ways = "One other way" if len(ran) == 1 else f"All {len(ran)} other ways"
     return f"{ways} of running the program gave the same decisions on {basis}. {known}{tail}"
+
+
+def _way(run: ParityRun) -> str:
+    if run.instructions == "avx2":
+        return f"{run.backend} held to AVX2"
+    return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
+
+
+def notes(evidence: Evidence) -> tuple[str, ...]:
+    """What a reader must be told before anything else, whatever the limits are."""
+    part, parity = evidence.deciding, evidence.parity
+    found = warnings(part.baseline, part.candidate, evidence.limits)
+    differs = parity is not None and any(run.flips for run in parity.runs)
+    return (*found, parity_sentence(parity)) if parity is not None and differs else found
+
+
+def methods(evidence: Evidence) -> dict[str, str]:
+    """Name of a figure -> how its interval was made, of the figures that the cases could give."""
+    found = compared(evidence, evidence.deciding)
+    absent = {name for name, figure in found.candidate.metrics.items() if figure is None}
+    return {name: text for name, text in found.methods.items() if name not in absent}
+
+
+def energy_methods(part: Comparison) -> str:
+    """How the figures were got, each sentence once."""
+    found = [measured.energy.method for measured in (part.baseline, part.candidate) if measured.energy is not None]
+    return " ".join(text if text.endswith(".") else f"{text}." for text in dict.fromkeys(found))
 
 
 def search_sentence(search: Search) -> str:
@@ -136,13 +168,14 @@ def search_sentence(search: Search) -> str:
     stopped = f" {search.stopped[:1].upper()}{search.stopped[1:]}" if search.stopped else ""
     if stopped and not stopped.endswith("."):
         stopped += "."
-    return f"{search.tried} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
+    tried = "1 candidate" if search.tried == 1 else f"{search.tried} candidates"
+    return f"{tried} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
 
 
 def choice_sentence(evidence: Evidence) -> str:
     """How many candidates there were, and which was taken."""
     count = len(evidence.candidates)
-    tried = search_sentence(evidence.search) if evidence.search else f"{count} tried." if count != 1 else "One tried."
+    tried = search_sentence(evidence.search) if evidence.search else f"{count} candidate{'s' * (count != 1)} tried."
     if evidence.chosen is None:
         taken = "None was sealed."
     elif not all_passed(evidence.chosen.checks):

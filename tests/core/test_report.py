@@ -347,3 +347,30 @@ def test_more_texts_from_outside_are_escaped_on_the_page():
     page = render_html(replace(evidence, candidates=records, parity=parity, search=search, test=test))
     assert "<script" not in page
     assert page.count("&lt;script&gt;") > 20
+
+
+def test_a_gain_has_the_same_sign_for_figures_of_which_less_is_better():
+    page = render_html(made.evidence(0.9, forced=True))
+    cells = re.search(r"Brier score \(smaller is better\)</th>(.*?)</tr>", page).group(1)
+    before, after = (float(found) for found in re.findall(r">(0\.\d+) <span", cells))
+    gain, low = (
+        float(found.replace("\N{MINUS SIGN}", "-")) for found in re.findall(r'<td class="n">([^<]+)</td>', cells)
+    )
+    assert after > before
+    assert low < gain < 0
+
+
+def test_what_differs_on_another_processor_is_said_before_anything_else():
+    evidence = made.full_evidence()
+    found = json.loads(encode_evidence(evidence))
+    assert any("onnxruntime held to AVX2" in note for note in found["warnings"])
+    page = render_html(evidence)
+    assert page.index("onnxruntime held to AVX2") < page.index("Does it decide the same?")
+    agreeing = replace(evidence, parity=replace(made.PARITY, runs=made.PARITY.runs[:2]))
+    assert json.loads(encode_evidence(agreeing))["warnings"] == []
+
+
+def test_only_figures_that_there_are_have_a_method():
+    found = json.loads(encode_evidence(made.full_evidence()))
+    assert "auc" in found["method"]["figures"]
+    assert "card_precision" not in found["method"]["figures"]
