@@ -134,6 +134,7 @@ def test_more_training_is_never_ruled_out_by_less() -> None:
     assert [step.epochs for one in order if isinstance(step := one.steps[1], RecoverStep)] == [2, 10]
     assert Cost(1, 1, 2).less_in_every_way(Cost(1, 1, 10))
     assert not Cost(1, 1, 10).less_in_every_way(Cost(1, 1, 2))
+    assert not Cost(0.5, 0.5, 10).less_in_every_way(Cost(1, 1, 2))
     assert not Cost(1, 1, 1).less_in_every_way(Cost(1, 1, 1))
 
 
