@@ -362,6 +362,8 @@ def _show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
     ):
         for file in files:
             row(label, f"{file.file}, {file.bytes:,} bytes")
+    if (parity := manifest.parity) is not None:
+        row("probes", f"{parity.file}, {parity.cases} made-up inputs, judged on {parity.backend} {parity.precision}")
     row("weights from", manifest.weights_source)
     row("recipe", manifest.recipe_sha256 or "none")
     row("made with", ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
@@ -396,13 +398,14 @@ def _show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
         return
     table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
     for run in runs:
-        ran = run.difference is not None
-        found = (f"{run.difference:.3g}", str(run.flips)) if ran else ("", "")
-        colour = "green" if ran and not run.fault else "bold red" if run.fault and run.judged else "yellow"
-        told = run.fault or ("same" if ran else f"not run: {run.reason}")
-        told += "" if run.judged or not ran else " (not preferred by the artifact, so not judged)"
-        table.add_row(run.backend, str(run.threads), str(run.batch), *found, Text(told, colour))
+        if run.difference is not None:
+            found = str(run.threads), str(run.batch), f"{run.difference:.3g}", str(run.flips)
+            colour = "green" if not run.fault else "bold red" if run.judged else "yellow"
+            told = (run.fault or "same") + ("" if run.judged else " (not preferred by the artifact, so not judged)")
+            table.add_row(run.backend, *found, Text(told, colour))
     console.print(table)
+    for name, reason in dict.fromkeys((run.backend, run.reason) for run in runs if run.difference is None):
+        console.print(Text(f" {name} was not run: {reason}", "yellow"), soft_wrap=True)
     same = not any(run.fault for run in runs if run.judged)
     text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
     console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
