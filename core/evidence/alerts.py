@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from core.evidence.resampling import Counts, Indices, cluster_units
 from core.evidence.statistics import Bools, Floats, Labels
@@ -36,7 +35,7 @@ def card_precision_draws(
         return [np.zeros(1 + samples) for _ in scorers]
     positive = labels[kept] == 1
     units, cards = cluster_units(clusters[kept], positive)
-    ranked = [_rank_days(scores[kept], alerts.days[kept], cards, positive) for scores in scorers]
+    ranked = [_rank_days(scores[kept], alerts.days[kept], clusters[kept], cards, positive) for scores in scorers]
     drawn: list[list[Floats]] = [[] for _ in scorers]
     for counts in units.draw(samples, seed):
         for days, found in zip(ranked, drawn, strict=True):
@@ -52,16 +51,18 @@ class _Day:
     compromised: Bools
 
 
-def _rank_days(scores: Floats, days: npt.NDArray[np.int64], cards: Indices, positive: Bools) -> list[_Day]:
+def _rank_days(scores: Floats, days: Labels, clusters: Labels, cards: Indices, positive: Bools) -> list[_Day]:
+    """Of equal scores the card with the lower number comes first, as in the handbook; `cards` are numbered by what is
+    known of their labels and must not decide."""
     found = []
     for day in np.unique(days):
         rows = np.flatnonzero(days == day)
-        names, place = np.unique(cards[rows], return_inverse=True)
+        names, first, place = np.unique(clusters[rows], return_index=True, return_inverse=True)
         highest = np.full(len(names), -np.inf)
         np.maximum.at(highest, place, scores[rows])
         compromised = np.bincount(place, positive[rows]) > 0
         order = np.argsort(-highest, kind="stable")
-        found.append(_Day(names[order], compromised[order]))
+        found.append(_Day(cards[rows][first][order], compromised[order]))
     return found
 
 

@@ -156,10 +156,12 @@ def desk(seed: int, cases: int = 600, cards: int = 60) -> tuple[np.ndarray, np.n
 @pytest.mark.parametrize("seed", range(4))
 def test_card_precision_is_the_handbooks(seed):
     scores, labels, clusters, alerts = desk(seed)
-    scores += np.arange(len(scores)) * 1e-9  # the handbook's code and ours break ties in other ways
+    if seed == 3:
+        scores[:] = 0  # the cards with the lowest numbers, which in this data are the compromised ones
+        clusters = 59 - clusters
     expected = protocol.card_precision(scores, alerts.days, clusters, labels, alerts.per_day)
     assert a.card_precision(scores, labels, clusters, alerts) == pytest.approx(expected, abs=1e-12)
-    assert expected > 0
+    assert (expected > 0) == (seed < 3)
 
 
 def test_cards_that_can_raise_no_alert_are_not_looked_at():
