@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from core.energy import Energy
@@ -312,17 +313,29 @@ def _group_figures(evidence: Evidence) -> list[str]:
 
 
 def _sensitivities(steps: Sequence[Step]) -> list[tuple[str, Markup]]:
-    """A picture for every fact of a step that tells one number a layer."""
+    """A picture for every fact of a step that tells of each layer how much it matters or errs."""
     found = []
     for step in steps:
         facts = step.get("facts")
         for key, fact in facts.items() if isinstance(facts, Mapping) else ():
-            numbers = isinstance(fact, Mapping) and all(isinstance(one, int | float) for one in fact.values())
-            if numbers and any(word in key for word in ("sensitivity", "error")):
-                title = f"{step.get('name')}: {key.replace('_', ' ')}"
-                picture = cost_charts.bars_chart(title, {str(name): float(one) for name, one in fact.items()}, "")
+            if isinstance(fact, Mapping) and any(word in key for word in ("sensitivity", "error")):
+                values = {str(name): value for name, one in fact.items() if (value := _amount(one)) is not None}
+                title = f"{step.get('name')}: {str(key).replace('_', ' ')}"
+                curves = any(isinstance(one, Mapping) for one in fact.values())
+                label = "change of the outputs when half of the channels go" if curves else ""
+                picture = cost_charts.bars_chart(title, values, label)
                 found += [(title, picture)] if picture is not None else []
     return found
+
+
+def _amount(found: object) -> float | None:
+    """A number, or of what narrowing a layer costs (`channels` falling, `damage`) the damage at half of them."""
+    if isinstance(found, int | float):
+        return float(found)
+    if isinstance(found, Mapping) and found.get("channels") and found.get("damage"):
+        channels, damage = found["channels"], found["damage"]
+        return float(np.interp(-channels[0] / 2, [-count for count in channels], damage))
+    return None
 
 
 def _candidates(candidates: Sequence[CandidateRecord]) -> list[tuple[str, list[tuple[int, CandidateRecord]]]]:

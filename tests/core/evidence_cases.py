@@ -161,10 +161,13 @@ def full_evidence() -> Evidence:
         before, after = costly(part.baseline, 0.41), costly(part.candidate, 0.018)
         parts[name] = replace(part, baseline=before, candidate=after, checks=judge(before, after, LIMITS))
     fast, steps = plain.candidates[1].latency, [dict(step) for step in STEPS]
-    steps[0] = {
-        **steps[0],
-        "facts": {"sensitivity": {f"layer{i}.conv{j}": 0.03 / i**j for i in (1, 2, 3, 4) for j in (1, 2)}},
+    curves = {
+        f"layer{i}.conv{j}": {"channels": [64, 40, 24, 16], "damage": [0.0, 0.008 / i**j, 0.016 / i**j, 0.1]}
+        for i in (1, 2, 3, 4)
+        for j in (1, 2)
     }
+    steps[0] = {**steps[0], "facts": {"sensitivity": curves}}
+    steps[2] = {**steps[2], "facts": {"operator_errors": {"Conv_0": 0.2, "Conv_7": 0.05}}}
     found = []
     for index, ratio in enumerate((0.0, 0.25, 0.375, 0.5, 0.6, 0.6, 0.75, 0.8, 0.9)):
         chosen, missed = index == 4, ratio > 0.7

@@ -275,6 +275,8 @@ def test_a_layers_sensitivity_is_drawn():
     page = render_html(made.full_evidence())
     assert "prune: sensitivity</title>" in page
     assert "layer4.conv2" in page
+    assert "<title>0.012</title>" in page  # of layer1.conv1, half of whose 64 channels lie between 40 and 24
+    assert "quantize: operator errors</title>" in page
     assert "prune: sensitivity</title>" not in render_html(made.evidence())
 
 
