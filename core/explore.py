@@ -69,11 +69,11 @@ class _Exploration:
                 self.stopped = _spent(began, self._longest_s, self.budget_s)
                 return
             self._tell(candidate.name)
-            self._try(candidate)
-            if self.workshop.ledger.written == written:
-                self.kept += 1
-            else:
+            trials = self._try(candidate)
+            if self.workshop.ledger.written > written:
                 self._longest_s = max(self._longest_s, self.elapsed_s - began)
+            elif trials:
+                self.kept += 1
         self._tell("nothing is left to try")
 
     def _next(self) -> Candidate | None:
@@ -91,12 +91,21 @@ class _Exploration:
                 self._costs[candidate] = _NO_COST
         return self._costs[candidate]
 
-    def _try(self, candidate: Candidate) -> None:
-        one = self._make(candidate)
-        trials = self.bench.try_one(one)
+    def _try(self, candidate: Candidate) -> list[Trial]:
+        """One that cannot be made, or whose program fails, is in `made` with the reason, and the search goes on."""
+        one, trials = Made(candidate, None), list[Trial]()
+        try:
+            one = self._make(candidate)
+            trials = self.bench.try_one(one)
+        except OutputError:
+            raise
+        except FeatherweightError as error:
+            self.failures.append(error)
+            one = Made(candidate, None, str(error))
         self.made.append(one)
         self.trials += trials
         self.tried[candidate] = any(trial.good_enough for trial in trials) if trials else None
+        return trials
 
     def _make(self, candidate: Candidate) -> Made:
         runtimes, trains = (
@@ -105,20 +114,14 @@ class _Exploration:
         )
         if trains and not runtimes.run_precision(self.workshop.kind, _precision(candidate)):
             return Made(candidate, None, f"no backend of the recipe runs {_precision(candidate)} here")
-        try:
-            return Made(candidate, self.workshop.build(candidate))
-        except OutputError:
-            raise
-        except FeatherweightError as error:
-            self.failures.append(error)
-            return Made(candidate, None, str(error))
+        return Made(candidate, self.workshop.build(candidate))
 
     def _tell(self, doing: str) -> None:
         if self.budget_s is None:
             self.progress(f"search: {doing}", len(self.tried), len(self.listed))
             return
         spent = min(self.elapsed_s, self.budget_s)
-        left = f"{_clock(self.budget_s - spent)} of the budget left"
+        left = f"{describe_time(self.budget_s - spent)} of the budget left"
         self.progress(f"search: {len(self.tried)} tried, {left}: {doing}", int(spent), max(int(self.budget_s), 1))
 
 
@@ -136,16 +139,14 @@ def _nothing_runs(recipe: Recipe, bench: Bench) -> UsageError:
 
 def _spent(elapsed_s: float, longest_s: float, budget_s: float) -> str:
     if elapsed_s >= budget_s:
-        return f"the budget of {_clock(budget_s)} was spent"
-    return (
-        f"{_clock(budget_s - elapsed_s)} of the budget of {_clock(budget_s)} were left, and a candidate took up to "
-        f"{_clock(longest_s)}"
-    )
+        return f"the budget of {describe_time(budget_s)} was spent"
+    left = f"{describe_time(budget_s - elapsed_s)} of the budget of {describe_time(budget_s)} were left"
+    return f"{left}, and a candidate took up to {describe_time(longest_s)}"
 
 
-def _clock(seconds: float) -> str:
-    """90.4 -> '1m 30s'."""
+def describe_time(seconds: float) -> str:
+    """90.4 -> '1m 30s', 3700 -> '1h 1m'."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
-    return " ".join(f"{number}{unit}" for number, unit in parts if number)[:8].strip() or "0s"
+    parts = [f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number]
+    return " ".join(parts[:2]) or "0s"

@@ -173,22 +173,20 @@ def _missed(trial: Trial) -> int:
 
 def _refusal(evidence: Evidence, page: Path) -> str:
     """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
-    lines = ["no candidate kept the recipe's limits, so nothing was sealed"]
+    remedy = f"see {page}; change the recipe, or seal it all the same with --force"
     if evidence.test is not None:
-        lines = [
-            "the chosen candidate kept the limits on the validation cases but not on the test cases; nothing sealed"
-        ]
-        lines += [f"  {check.explanation}" for check in evidence.test.checks if check.status != "passed"]
+        said = [check.explanation for check in evidence.test.checks if check.status != "passed"]
+        name = evidence.validation.candidate.name
+        first = f"{name} kept the limits on the validation cases but not on the test cases; nothing sealed"
+        return "\n  ".join([first, *said]) + f"\n{remedy}"
+    lines = ["no candidate kept the recipe's limits, so nothing was sealed"]
     nearest = sorted(evidence.candidates, key=lambda one: sum(check.status != "passed" for check in one.checks) or 99)
     for record in nearest[:_TOLD]:
         lines.append(f"  {record.name}: {record.outcome}")
-        if evidence.test is None:
-            lines += [f"    {check.explanation}" for check in record.checks if check.status != "passed"]
-            lines += [f"    {record.advice}"] if record.advice else []
-    if len(nearest) > _TOLD:
-        lines.append(f"  and {len(nearest) - _TOLD} more")
-    lines.append(f"see {page}; change the recipe, or seal it all the same with --force")
-    return "\n".join(lines)
+        lines += [f"    {check.explanation}" for check in record.checks if check.status != "passed"]
+        lines += [f"    {record.advice}"] if record.advice else []
+    lines += [f"  and {len(nearest) - _TOLD} more"] if len(nearest) > _TOLD else []
+    return "\n".join([*lines, remedy])
 
 
 def _plain(value: object) -> object:

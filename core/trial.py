@@ -28,6 +28,8 @@ BASELINE = "fp32 baseline"
 FINALISTS = 8
 _NEARLY = 1.5
 """A candidate that passed and took up to so many times as long as the fastest is timed again beside it."""
+_SLOWER = 0.95
+"""fp32 takes the place of int8 where it needs less than this part of the time."""
 _ENERGY_S = 2.0
 
 
@@ -67,6 +69,11 @@ class Trial:
     def good_enough(self) -> bool:
         """It kept all limits but those on speed and size."""
         return all_passed([check for check in self.checks if not check.name.endswith("_ratio_min")])
+
+
+def _is_slower(int8: Latency, plain: Latency) -> bool:
+    """Shown, and by more than a smaller file is worth."""
+    return median_ratio(plain.samples_ms, int8.samples_ms).high < _SLOWER
 
 
 def _p50_ms(latency: Latency | None) -> float:
@@ -110,7 +117,7 @@ class Bench:
         for run in runs:
             trial = self._trial(made, run, timed)
             sibling = beside.get(run)
-            if sibling is not None and median_ratio(timed[sibling].samples_ms, timed[run].samples_ms).high < 1:
+            if sibling is not None and _is_slower(timed[run], timed[sibling]):
                 trial = replace(trial, slower_int8=self._why_slower(run, sibling, timed))
                 trials.append(self._trial(made, sibling, timed))
             trials.append(trial)

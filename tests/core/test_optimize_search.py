@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from core.artifact.store import read_artifact
 from core.candidates import Workshop, silent
 from core.errors import LimitError
-from core.explore import explore
+from core.explore import describe_time, explore
 from core.measure import Latency
 from core.measurements import Measurements
 from core.optimize import Outcome, optimize
@@ -21,6 +22,7 @@ from core.recipe import Recipe, candidates, parse_recipe
 from core.records import Tried, make_records
 from core.runtimes import find_runtimes
 from core.task import Sealed
+from core.tensors import Tensors
 from core.trial import Bench, Made, Trial
 from tests.fakes import SquaresTask, TreesTask
 
@@ -174,6 +176,28 @@ def test_a_budget_that_is_spent_says_what_was_left(tmp_path: Path) -> None:
     assert [one.candidate.steps[0].ratio for one in found.made] == [0.3]  # type: ignore[union-attr]
     assert [name.split(" (")[0] for name, _ in found.search.skipped] == ["prune trees 0.2", "prune trees 0.4"]
     assert found.search.stopped == "the budget of 0s was spent"
+
+
+class Broken(TreesTask):
+    """After a few trees the scores are no numbers any more."""
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        found = super().scores(outputs)
+        return found if len(np.unique(found)) > 8 else np.full_like(found, np.nan)
+
+
+def test_a_program_whose_scores_are_no_numbers_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
+    written = recipe(0.5, "[0.99, 0.3]")
+    found = explore(written, *real(Broken(), written, tmp_path), None, silent)
+    bad, good = make_records(written, found, None)[0], make_records(written, found, None)[1:]
+    assert "not a number, for case v" in bad.outcome
+    assert {record.outcome for record in good} == {"passed, not chosen"}
+    assert (found.search.tried, found.search.kept) == (2, 0)
+
+
+def test_times_are_told_in_two_units() -> None:
+    found = [describe_time(seconds) for seconds in (0.2, 59.4, 60, 90.4, 3600, 3700, 90_061)]
+    assert found == ["0s", "59s", "1m", "1m 30s", "1h", "1h 1m", "25h 1m"]
 
 
 class Unchanged(TreesTask):
