@@ -6,12 +6,12 @@
 SingleStream: one case after another, the 90th percentile of the latency. Offline: all cases at once, cases per second.
 Server: cases at random times (Poisson), `--qps` of them a second, of which 99% are to be answered within `--bound-ms`;
 without these, half of what the fastest contender does one at a time, at most 5,000, and ten times its median, at least
-1 ms: handing a case to the thread that answers costs Python some 50 microseconds. A contender that would need four
-times as long as the cases take to come is not loaded. Contenders: every backend and precision of the artifact that runs
-here, and with --network what it was made from: torch eager, and fp32 on the same backends. Inputs are the artifact's
-sealed probes, or random numbers where it has none. Threads are not held to cores, because loadgen's own would be too.
-Python answers loadgen at most some 100,000 times a second, which is most of the figures of trees. A submission to
-MLPerf runs for ten minutes a scenario.
+1 ms: handing a case to the thread that answers takes time in Python, too. A contender that would need four times as
+long as the cases take to come is not loaded. Contenders: every backend and precision of the artifact that runs here,
+and with --network what it was made from: torch eager, and fp32 on the same backends. Inputs are the artifact's sealed
+probes, or random numbers where it has none. Threads are not held to cores, because loadgen's own would be too. What
+Python does for each case is in all figures, and is most of those of trees: 90,000 answers a second were the most seen.
+A submission to MLPerf runs for ten minutes a scenario.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _settings(run: Run, library: Library, load: Load) -> Any:
         settings.single_stream_expected_latency_ns = max(1, round(_milliseconds(run, _first(library, 1)) * 0.5e6))
     if load.scenario == "Offline":
         rate = load.batch / (_milliseconds(run, _first(library, load.batch)) / 1000)
-        settings.offline_expected_qps = 1.5 * min(
-            rate, 100_000
-        )  # more answers a second Python does not give to loadgen
+        settings.offline_expected_qps = 1.5 * min(rate, 100_000)  # more answers a second Python was not seen to give
     return settings
 
 
