@@ -4,8 +4,8 @@
     python -m bench.passes --network runs/handbook-network --task fraud --data fraud_handbook --reader handbook
 
 Contenders, each with the same epochs over the same batches and the unpruned network as teacher: channels pruned and
-recovered (what recipes do); the same with quantization-aware training in its last epochs; the pruned shape and, for
-images, a shallower ResNet and a MobileNetV2 trained from scratch as students; the network factorized (Tucker-2 of
+recovered (what recipes do), at one ratio or by measured sensitivity (ADR 015); the same with quantization-aware
+training in its last epochs; the pruned shape and, for images, a shallower ResNet and a MobileNetV2 trained from scratch as students; the network factorized (Tucker-2 of
 convolutions, SVD of linear layers) to about as many MACs, alone and after milder pruning; for images, ResNet-10 with
 the weights of the baseline's own blocks, then pruned. Validation cases only. AUC of the int8 program against the
 unpruned fp32 one (means over seeds, one-sided 95% bound), against the same weights in float, mean move of the scores
@@ -45,7 +45,7 @@ from core.export import export
 from core.measure import Conditions, measure_interleaved
 from core.model import Model
 from core.passes.channel_groups import example_inputs
-from core.passes.prune_channels import prune_channels
+from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.quantize import quantize
 from core.passes.recover import estimate_batch_norm
 from core.passes.steps import PruneChannelsStep, QuantizeStep
@@ -288,6 +288,11 @@ def nearest(wanted: int, make: Callable[[float], Model], values: Iterable[float]
     return min(map(make, values), key=lambda model: abs(np.log(macs(model) / wanted)))
 
 
+def _sensitive(task: Task, options: argparse.Namespace) -> Model:
+    step = PruneChannelsStep(options.ratio, options.round_to, "sensitivity")
+    return prune_channels(task.baseline, step, task.calibration_batches(SENSITIVITY_SAMPLES, 0))[0]
+
+
 def contenders(task: Task, options: argparse.Namespace) -> dict[str, Entrant]:
     def pruned(model: Model, ratio: float, multiple: int = options.round_to) -> Model:
         return prune_channels(model, PruneChannelsStep(ratio, multiple))[0]
@@ -298,6 +303,7 @@ def contenders(task: Task, options: argparse.Namespace) -> dict[str, Entrant]:
     milder = pruned(base, 1 - 2 * (1 - options.ratio))
     found = {
         "pruned": (small, "plain"),
+        "pruned by sensitivity": (_sensitive(task, options), "plain"),
         "pruned, QAT": (small, "aware"),
         "its shape, student": (Model(from_scratch(small.module("scratch")), base.inputs, base.outputs), "plain"),
     }

@@ -12,6 +12,7 @@
     [[step]]
     kind = "prune-channels"     # of trees: prune-trees
     ratio = [0.3, 0.5, 0.7]     # several values: each is tried
+    scope = "sensitivity"       # optional: "layer" (one ratio for all), "network", or by measured sensitivity
 
     [[step]]
     kind = "recover"
@@ -20,6 +21,8 @@
     [[step]]
     kind = "quantize"
     precision = "int8"
+    float_operators = [0, 2]    # optional: so many operators, those that int8 hurts most, stay in float
+    weight_bits = 8             # optional: 7 for processors with AVX2 and no VNNI
 
     [measure]
     backends = ["onnxruntime", "openvino"]
