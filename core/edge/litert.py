@@ -22,7 +22,7 @@ class LiteRt:
         check_installed(self.name, ("ai_edge_litert", "flatbuffers", "onnx"), "edge")
 
     def encode(self, program: Program) -> bytes:
-        from core.edge.litert_graph import encode_network
+        from core.edge.litert_operators import encode_network
 
         return encode_network(program)
 
