@@ -87,7 +87,8 @@ class ParityRun:
     """The program once more, otherwise: another backend, batch, number of threads or instruction set.
 
     instructions: "all" or "avx2" (held to AVX2 and seen to be). difference: the largest of a raw score against the
-    reference run; flips: decisions that were others; None where it was not run, and reason says why.
+    reference run; flips: decisions that were others; None where it was not run. reason: why it was not, or not on all
+    cases, or why it is not the same though no decision is another.
     """
 
     backend: str
