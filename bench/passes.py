@@ -5,11 +5,12 @@
 
 Contenders, each with the same epochs over the same batches and the unpruned network as teacher: channels pruned and
 recovered (what recipes do), at one ratio or by measured sensitivity (ADR 015); the same with quantization-aware
-training in its last epochs; the pruned shape and, for images, a shallower ResNet and a MobileNetV2 trained from scratch as students; the network factorized (Tucker-2 of
-convolutions, SVD of linear layers) to about as many MACs, alone and after milder pruning; for images, ResNet-10 with
-the weights of the baseline's own blocks, then pruned. Validation cases only. AUC of the int8 program against the
-unpruned fp32 one (means over seeds, one-sided 95% bound), against the same weights in float, mean move of the scores
-in their standard deviations, and how many times faster than the unpruned fp32 network. What came of it: ADR 016-018.
+training in its last epochs; the pruned shape and, for images, a shallower ResNet and a MobileNetV2 trained from scratch
+as students; the network factorized (Tucker-2 of convolutions, SVD of linear layers) to about as many MACs, alone and
+after milder pruning; for images, ResNet-10 with the weights of the baseline's own blocks, then pruned. Validation cases
+only. AUC of the int8 program against the unpruned fp32 one (means over seeds, one-sided 95% bound), against the same
+weights in float, mean move of the scores in their standard deviations, and how many times faster than the unpruned fp32
+network. What came of it: ADR 016-018.
 """
 
 from __future__ import annotations
