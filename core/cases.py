@@ -60,23 +60,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Group:
-    """cases: those shown of `total`."""
+    """cases: those shown of `total`; thresholds: the baseline's and the candidate's as shares of the bars."""
 
     title: str
     cases: tuple[ShownCase, ...]
     total: int
+    thresholds: tuple[float, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for case in self.cases for name in case.columns))
-
-
-@dataclass(frozen=True)
-class Page:
-    """thresholds: the baseline's and the candidate's as shares of the bars."""
-
-    groups: tuple[Group, ...]
-    thresholds: tuple[float, ...]
 
 
 def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
@@ -87,9 +80,9 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
     Raises OutputError when it cannot be written.
     """
     path = out.with_name(f"{out.name}-cases.html")
-    page = _page(evidence, task)
+    groups = _groups(evidence, task)
     try:
-        if page is None:
+        if not groups:
             path.unlink(missing_ok=True)
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,19 +90,19 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 partial.chmod(0o600)  # one that a killed run left may have been open to others
-                file.write(_render(evidence, page))
+                file.write(_render(evidence, groups))
     except OSError as error:
         raise OutputError(f"{path}: the page of cases cannot be written: {error.strerror or error}") from error
     return path
 
 
-def _page(evidence: Evidence, task: Task) -> Page | None:
+def _groups(evidence: Evidence, task: Task) -> list[Group]:
     part = evidence.deciding
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
     change = np.abs(values[1] - values[0])
     if not change.any() and np.array_equal(before.decisions, after.decisions):
-        return None
+        return []
     flipped = before.decisions != after.decisions
     negative, positive = evidence.labels
     masks = {
@@ -117,11 +110,14 @@ def _page(evidence: Evidence, task: Task) -> Page | None:
         f"Decisions that changed to {negative}": (flipped & ~after.decisions, MOST_FLIPS),
         "The same decision, but the largest change": (~flipped & (change > 0), MOST_CHANGED),
     }
-    found = {title: np.flatnonzero(mask) for title, (mask, _) in masks.items()}
-    shown = {title: all_[np.argsort(-change[all_], kind="stable")][: masks[title][1]] for title, all_ in found.items()}
-    scale = _scale(part, np.concatenate(list(shown.values())))
-    groups = [Group(title, _shown(part, task, shown[title], scale), len(all_)) for title, all_ in found.items()]
-    return Page(tuple(groups), tuple(scale.share(threshold) for threshold in _thresholds(part)))
+    groups = []
+    for title, (mask, most) in masks.items():
+        found = np.flatnonzero(mask)
+        shown = found[np.argsort(-change[found], kind="stable")][:most]
+        scale = _scale(part, shown)
+        thresholds = tuple(scale.share(threshold) for threshold in _thresholds(part))
+        groups.append(Group(title, _shown(part, task, shown, scale), len(found), thresholds))
+    return groups
 
 
 def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp], scale: Scale) -> tuple[ShownCase, ...]:
@@ -158,7 +154,7 @@ def _scale(part: Comparison, indices: npt.NDArray[np.intp]) -> Scale:
     return Scale(low, high if high > low else low + 1.0)
 
 
-def _render(evidence: Evidence, page: Page) -> str:
+def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
     part = evidence.deciding
     before, after = part.baseline.predictions, part.candidate.predictions
     return (
@@ -167,10 +163,9 @@ def _render(evidence: Evidence, page: Page) -> str:
         .render(
             evidence=evidence,
             part=part,
-            groups=page.groups,
+            groups=groups,
             changed=int((before.decisions != after.decisions).sum()),
             noun="probability" if shown_values(before, after)[0] is before.probabilities else "score",
-            thresholds=page.thresholds,
         )
     )
 

@@ -24,6 +24,7 @@ MOST_NAMED = 40
 RARE = 0.1
 """Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
 _ROW = 22
+_FINDINGS = {"not worse": "kept", "worse, not shown": "doubted", "shown worse": "missed"}
 
 
 def roc_chart(compared: Compared, baseline: Predictions, candidate: Predictions) -> Markup | None:
@@ -36,13 +37,22 @@ def roc_chart(compared: Compared, baseline: Predictions, candidate: Predictions)
     parts = [whole.draw(f"1 {MINUS} specificity (false alarms)", "sensitivity"), whole.diagonal()]
     parts += _bands(whole, [(kind, band) for kind, band, _ in bands if band])
     parts += [_roc_point(whole, kind, p) for kind, _, p in bands]
+    title = "ROC curves of baseline and candidate with 95% bands and operating points"
+    if not has_corner(compared):
+        return picture(title, parts)
     parts.append(f'<rect class="paper" x="{corner.left - 36}" y="{corner.top - 12}" width="248" height="176"/>')
     parts.append(corner.draw("", "", ticks=2))
     visible = f'<rect x="{corner.left}" y="{corner.top - 4}" width="{corner.width}" height="144"/>'
     inside = _bands(corner, [(kind, _until(band, 0.25)) for kind, band, _ in bands if band])
     inside += [_roc_point(corner, kind, p) for kind, _, p in bands]
     parts.append(f'<clipPath id="corner">{visible}</clipPath><g clip-path="url(#corner)">{"".join(inside)}</g>')
-    return picture("ROC curves of baseline and candidate with 95% bands and operating points", parts)
+    return picture(title, parts)
+
+
+def has_corner(compared: Compared) -> bool:
+    """Whether the curve comes so near to the upper left corner that it is worth enlarging."""
+    band = compared.baseline.roc
+    return band is not None and float(np.interp(0.2, band.x, band.estimate)) > 0.85
 
 
 def precision_recall_chart(compared: Compared, baseline: Predictions, candidate: Predictions) -> Markup | None:
@@ -172,9 +182,7 @@ def margin_chart(check: Check, estimate: float | None) -> Markup | None:
 
 def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | None) -> Markup | None:
     """One figure's difference in each group with its lower bound, below them the whole. None where no group has it."""
-    found = [
-        (f"{row.column}: {row.value}", row.cases, one) for row in rows for one in row.figures if one.name == figure
-    ]
+    found = [(_group(row), row.cases, one) for row in rows for one in row.figures if one.name == figure]
     drawn = [(name, cases, one) for name, cases, one in found if one.difference is not None and one.low is not None]
     if not drawn:
         return None
@@ -183,15 +191,15 @@ def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | No
     ends += [0.0, -1.5 * margin] + ([whole.low, whole.estimate] if whole else [])
     low, high = max(min(ends), -1.0), max(ends)
     room = 0.06 * ((high - low) or 0.01)
-    axes = Axes((low - room, high + room), (0, 1), left=190, top=8, width=WIDTH - 206, height=_ROW * (len(drawn) + 1))
+    axes = Axes((low - room, high + room), (0, 1), left=215, top=8, width=WIDTH - 231, height=_ROW * (len(drawn) + 1))
     parts = [axes.draw_x(f"{_words(figure)}, candidate {MINUS} baseline", ticks=4)]
     parts.append(line("zero", axes.x(0), axes.top, axes.x(0), axes.bottom))
     if margin > 0:
         parts.append(line("margin", axes.x(-margin), axes.top, axes.x(-margin), axes.bottom))
     for index, (name, cases, one) in enumerate(drawn):
         y = axes.top + _ROW * (index + 0.5)
-        parts.append(text(axes.left - 8, y + 4, f"{_shortened(name)} ({cases:,})", "label end"))
-        kind = {"shown worse": "missed", "worse, not shown": "doubted"}.get(one.status, "kept")
+        parts.append(text(axes.left - 8, y + 4, f"{name} ({cases:,})", "label end"))
+        kind = _FINDINGS.get(one.status, "open")
         parts += _bound(axes, y, one.difference or 0.0, one.low or 0.0, kind, one.status)
     if whole is not None:
         y = axes.top + _ROW * (len(drawn) + 0.5)
@@ -213,5 +221,8 @@ def _words(figure: str) -> str:
     return "AUC" if figure == "auc" else figure.replace("_", " ")
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:21]}…"
+def _group(row: Subgroup) -> str:
+    """Of a long name the value stays, which tells rows apart."""
+    value = row.value if len(row.value) <= 16 else f"{row.value[:15]}…"
+    room = 22 - len(value)
+    return f"{row.column if len(row.column) <= room else row.column[: room - 1] + '…'}: {value}"

@@ -273,6 +273,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
     return {
         "curves": list(reversed(curves.items())) if rare else list(curves.items()),
         "reliability": charts.reliability_chart(found.baseline.reliability, found.candidate.reliability),
+        "corner": charts.has_corner(found),
         "slopes": _slopes(found),
         "scatter": charts.scatter_chart(before, after),
         "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MOST_DOTS,
