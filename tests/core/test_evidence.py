@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from core.evidence.cases_needed import cases_needed, cases_needed_of_share
+from core.evidence.figures import compare
 from core.evidence.judge import Check, Limits, all_passed, judge, warnings
 from core.evidence.measured import Measured, Predictions
+from core.evidence.paired import exact_bound
+from core.evidence.statistics import Difference, roc_auc_difference
+from core.task import Alerts
 from tests.core import evidence_cases as made
 
 
@@ -116,3 +121,94 @@ def test_predictions_that_do_not_fit_are_refused(change, message):
     Predictions(**good)
     with pytest.raises(DataError, match=re.escape(message)):
         Predictions(**(good | change))
+
+
+def test_a_loss_says_how_many_cases_would_show_that_it_is_none():
+    """At so many cases, four comparisons of five succeed: simulated, with as much gained as lost."""
+    rng = np.random.default_rng(0)
+    needed = cases_needed_of_share(rng.choice([-1.0, 0.0, 1.0], p=[0.02, 0.96, 0.02], size=400), 0.02)
+    count = needed.without_loss
+    shown = [exact_bound(count, *rng.multinomial(count, [0.02, 0.02, 0.96])[:2].tolist()) >= -0.02 for _ in range(60)]
+    assert 0.6 <= np.mean(shown) <= 0.95
+    assert needed.as_seen is None or needed.as_seen >= count
+
+
+def test_cases_needed_of_an_auc_give_the_power_that_they_promise():
+    rng = np.random.default_rng(1)
+
+    def difference(cases):
+        labels = np.arange(cases) % 2
+        shared, one, other = rng.normal(size=(3, cases))
+        first, second = (shared + 0.4 * own + 1.5 * labels for own in (one, other))
+        return roc_auc_difference(first, second, labels)
+
+    count = int(np.mean([cases_needed(difference(400), 400, 0.02).without_loss for _ in range(30)]))
+    shown = [difference(count).low >= -0.02 for _ in range(150)]
+    assert 0.68 <= np.mean(shown) <= 0.92
+
+
+def test_what_cannot_be_shown_on_so_few_cases_says_how_many_would():
+    before, after = made.measured("a", made.predictions(0.0), ms=1, size=9), made.candidate(1, noise=0.3)
+    check = by_name(judge(before, after, Limits(sensitivity_loss=0.005)))["sensitivity_loss"]
+    assert check.status == "failed"
+    assert check.cases_needed > 390
+    assert f"about {check.cases_needed:,} positive cases would" in check.explanation
+    assert by_name(judge(before, after, Limits(auc_loss=0.02)))["auc_loss"].cases_needed < 624
+
+
+def test_none_lost_still_needs_as_many_cases_as_the_rule_of_three():
+    assert cases_needed_of_share(np.zeros(5), 0.02).without_loss >= 149
+    assert cases_needed_of_share(np.zeros(5000), 0.02).without_loss == 149
+    assert cases_needed_of_share(np.full(40, -1.0), 0.02).as_seen is None
+    assert cases_needed(Difference(-0.03, -0.05), 100, 0.02).as_seen is None
+    assert cases_needed(Difference(0.0, 0.0), 100, 0.02).without_loss is None
+
+
+def test_limits_that_would_not_notice_a_fault_are_named():
+    before, after = made.baseline(1), made.candidate(1)
+
+    def told(**limits):
+        return " ".join(line for line in warnings(before, after, Limits(**limits)) if line.startswith("The recipe"))
+
+    assert "a threshold set wrong would not be noticed" in told(auc_loss=0.01)
+    assert "a threshold set too low would not be noticed" in told(auc_loss=0.01, sensitivity_loss=0.02)
+    assert "a threshold set too high would not be noticed" in told(auc_loss=0.01, specificity_loss=0.02)
+    assert "wrong order" in told(flip_ratio_max=0.01)
+    assert told(average_precision_loss=0.01, flip_ratio_max=0.01) == ""
+    assert told(auc_loss=0.01, sensitivity_loss=0.02, specificity_loss=0.02) == ""
+    assert warnings(before, after) == ()
+
+
+def test_card_precision_is_judged_where_there_are_cards_and_alerts():
+    before, after = made.baseline(1), made.candidate(1)
+    (check,) = judge(before, after, Limits(card_precision_loss=0.05))
+    assert check.status == "not measured"
+    assert "no cards" in check.explanation
+    cards, days = np.arange(624) // 4, np.arange(624) % 5
+    alerts = Alerts(days, np.ones(624, bool), 20)
+
+    def with_cards(measured):
+        return replace(measured, predictions=replace(measured.predictions, clusters=cards, alerts=alerts))
+
+    (check,) = judge(with_cards(before), with_cards(after), Limits(card_precision_loss=0.05))
+    assert check.status == "passed"
+    assert "156 clusters" in check.explanation
+    reversed_scores = replace(after.predictions, scores=-after.predictions.scores)
+    worse = with_cards(replace(after, predictions=reversed_scores))
+    assert judge(with_cards(before), worse, Limits(card_precision_loss=0.05))[0].status == "failed"
+
+
+def test_the_check_and_the_report_name_the_same_bounds_and_say_how_they_were_made():
+    before, after = made.baseline(1), made.candidate(1)
+    limits = Limits(auc_loss=0.1, average_precision_loss=0.1, sensitivity_loss=0.1, specificity_loss=0.1)
+    found = compare(before.predictions, after.predictions, samples=100, seed=7)
+    for check in judge(before, after, limits):
+        assert check.found == pytest.approx(-found.differences[check.name.removesuffix("_loss")].low)
+    assert found.candidate.metrics.keys() <= found.methods.keys()
+    assert "resamples of the cases" in found.methods["average_precision"]
+    clustered = replace(before.predictions, clusters=np.arange(624) // 2)
+    again = compare(clustered, replace(after.predictions, clusters=np.arange(624) // 2), samples=100)
+    assert "312 clusters" in again.methods["average_precision"]
+    assert "Obuchowski" in again.methods["auc"]
+    assert found.candidate.roc is not None
+    assert found.candidate.reliability is not None
