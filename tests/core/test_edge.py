@@ -19,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core import cli
 from core.artifact import Contents, read_artifact, write_artifact
 from core.artifact.manifest import Decision
 from core.artifact.probes import Probes
@@ -299,3 +300,33 @@ def test_a_difference_that_is_no_number_is_infinite() -> None:
     assert largest_difference(one, one) == 0
     assert largest_difference(np.array([[0], [np.nan]], np.float32), one) == float("inf")
     assert largest_difference(one[:1], one) == float("inf")
+
+
+def test_the_command_prints_the_facts_and_a_disagreement_ends_with_4(
+    squares: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = str(seal(tmp_path, squares))
+
+    def export_to(name: str) -> list[str]:
+        return [
+            "featherweight",
+            "artifact",
+            "export",
+            artifact,
+            "--target",
+            "ort-mobile",
+            "--out",
+            str(tmp_path / name),
+        ]
+
+    monkeypatch.setattr("sys.argv", [*export_to("edge"), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "edge" / FACTS).read_text())
+    monkeypatch.setattr(exporting, "find_target", lambda name: Shifted(9.0))
+    monkeypatch.setattr("sys.argv", export_to("other"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4
+    assert "does not agree" in capsys.readouterr().err
