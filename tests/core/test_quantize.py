@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
+from core.backends.registry import find_backend
 from core.errors import DataError, UsageError
 from core.export import export
 from core.model import Model
@@ -165,6 +166,82 @@ def test_what_cannot_be_quantized_is_refused(program: Program, int8: Program) ->
         quantize(int8, QuantizeStep(), batches())
     with pytest.raises(DataError, match="no calibration inputs"):
         quantize(program, QuantizeStep(), [])
+
+
+def output_error(program: Program, other: Program, backend: str = "onnxruntime") -> float:
+    """Mean squared difference on new inputs, relative to the outputs' variance."""
+    inputs, _ = images(100, seed=4)
+    found = []
+    for one in (program, other):
+        with find_backend(backend).open(one) as session:
+            found.append(session.run({"image": inputs})["logit"])
+    return float(((found[0] - found[1]) ** 2).mean() / found[0].var())
+
+
+def float_layers(program: Program) -> set[str]:
+    """Convolutions and dense layers whose weights no DequantizeLinear makes."""
+    proto = onnx.load_from_string(program.content)
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return {node.name for node in proto.graph.node if node.op_type in {"Conv", "Gemm"} and node.input[1] in stored}
+
+
+def harmed(program: Program) -> tuple[Program, str]:
+    """The same function, but for a bias that overwhelms a channel which the head reads no more; with the head's name.
+    Where its inputs are quantized, this channel's range leaves none to the others."""
+    proto = onnx.load_from_string(program.content)
+    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    (head,) = (node for node in proto.graph.node if node.op_type == "Gemm")
+    for name, value in ((convolutions[-1].input[2], 60.0), (head.input[1], 0.0)):
+        array = numpy_helper.to_array(stored[name]).copy()
+        array.reshape(-1)[0] = value
+        stored[name].CopyFrom(numpy_helper.from_array(array, name))
+    return replace(program, content=proto.SerializeToString()), head.name
+
+
+def test_the_operators_that_hurt_most_stay_in_float(program: Program, int8: Program) -> None:
+    assert float_layers(int8) == set()
+    found, record = quantize(program, QuantizeStep(float_operators=2), batches())
+    errors = record.facts["operator_errors"]
+    assert isinstance(errors, dict)
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert min(errors.values()) >= 0 < max(errors.values())
+    chosen = record.facts["float_operators"]
+    assert chosen == list(errors)[:2]
+    assert float_layers(found) == set(chosen) & {  # type: ignore[arg-type]
+        node.name for node in onnx.load_from_string(program.content).graph.node if node.op_type in {"Conv", "Gemm"}
+    }
+    again, repeated = quantize(program, QuantizeStep(float_operators=2), batches())
+    assert (again, repeated) == (found, record)
+    for backend in ("onnxruntime", "openvino"):
+        assert 0 < output_error(program, found, backend) < 0.01, backend
+
+
+def test_an_operator_that_was_made_to_hurt_is_found(program: Program) -> None:
+    hurt, name = harmed(program)
+    whole, _ = quantize(hurt, QuantizeStep(), batches())
+    mixed, record = quantize(hurt, QuantizeStep(float_operators=3), batches())
+    assert name in record.facts["float_operators"]  # type: ignore[operator]
+    assert output_error(hurt, mixed) < output_error(hurt, whole) / 3
+
+
+def test_more_float_operators_than_there_are_leave_a_float_program(program: Program) -> None:
+    found, record = quantize(program, QuantizeStep(float_operators=1000), batches())
+    assert output_error(program, found) < 1e-6
+    assert found.precision == "int8"
+    assert "QuantizeLinear" not in record.facts["operators"]  # type: ignore[operator]
+
+
+def test_weights_of_seven_bits(program: Program, int8: Program) -> None:
+    """No pair of products with unsigned bytes leaves 16 bits: 2 x 255 x 64 is 32,640."""
+    narrow, _ = quantize(program, QuantizeStep(weight_bits=7), batches())
+    largest = []
+    for one in (int8, narrow):
+        weights = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(one.content).graph.initializer]
+        largest.append(max(int(np.abs(array.astype(int)).max()) for array in weights if array.dtype == np.int8))
+    assert largest == [127, 64]
+    for backend in ("onnxruntime", "openvino"):
+        assert output_error(program, narrow, backend) < 0.05
 
 
 def test_bf16_is_the_same_file(program: Program) -> None:
