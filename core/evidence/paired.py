@@ -11,7 +11,7 @@ confidence (Berger & Boos, JASA 1994).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -30,38 +30,46 @@ _DEVIATIONS = 7.0
 """Numbers of cases beyond so many standard deviations are left out: their probability is below 1e-10."""
 
 
-@dataclass(frozen=True)
-class PairedCounts:
-    """trials: cases; of clustered ones as many as would tell as much if they were independent."""
-
-    trials: int
-    gained: int
-    lost: int
-
-
 def paired_share_difference(
     baseline_right: Bools, candidate_right: Bools, clusters: Labels | None = None, *, confidence: float = 0.95
 ) -> Difference | None:
-    """Difference of two paired shares with its one-sided lower bound, or that of `effective_counts` where it is lower;
-    None without cases."""
-    if len(baseline_right) == 0:
+    """Difference of two paired shares with its one-sided lower bound; None without cases.
+
+    Where cases come in clusters (of a patient, a card), changes within one go together: the bound is then that of as
+    many cases as would tell as much if they were independent (see `at_effective_counts`), where it is the lower one.
+    """
+    trials = len(baseline_right)
+    if trials == 0:
         return None
-    plain = effective_counts(baseline_right, candidate_right, None)
-    fewer = effective_counts(baseline_right, candidate_right, clusters)
-    low = min(exact_bound(one.trials, one.gained, one.lost, confidence) for one in (plain, fewer))
-    return Difference((plain.gained - plain.lost) / plain.trials, low)
-
-
-def effective_counts(baseline_right: Bools, candidate_right: Bools, clusters: Labels | None) -> PairedCounts:
-    """Where cases come in clusters (of a patient, a card), changes within one go together: the numbers are divided by
-    the design effect (Rao & Scott, Biometrics 1992; variance of the paired difference between clusters as Obuchowski,
-    Statistics in Medicine 1998) and rounded against the candidate."""
+    gained = int((candidate_right & ~baseline_right).sum())
+    lost = int((baseline_right & ~candidate_right).sum())
     effect = design_effect(candidate_right.astype(np.float64) - baseline_right, clusters)
-    lost = math.ceil(int((baseline_right & ~candidate_right).sum()) / effect)
-    trials = max(1, lost, math.floor(len(baseline_right) / effect))
-    return PairedCounts(
-        trials, min(math.floor(int((candidate_right & ~baseline_right).sum()) / effect), trials - lost), lost
-    )
+
+    def bound(fewer: int, gains: int, losses: int) -> float:
+        return exact_bound(fewer, gains, losses, confidence)
+
+    low = at_effective_counts(bound, trials, gained, lost, effect)
+    return Difference((gained - lost) / trials, min(low, bound(trials, gained, lost)))
+
+
+def at_effective_counts(
+    found: Callable[[int, int, int], float], trials: int, gained: int, lost: int, effect: float
+) -> float:
+    """`found` of (trials, gained, lost) divided by the design effect (Rao & Scott, Biometrics 1992; variance of the
+    paired difference between clusters as Obuchowski, Statistics in Medicine 1998); of fractions, between those of the
+    whole numbers around them."""
+    fewer = max(1, math.floor(trials / effect))
+
+    def between(gains: float, losses: float) -> float:
+        low_gain, low_loss, total = math.floor(gains), math.floor(losses), 0.0
+        for gain, gain_weight in ((low_gain, 1 - gains + low_gain), (low_gain + 1, gains - low_gain)):
+            for loss, loss_weight in ((low_loss, 1 - losses + low_loss), (low_loss + 1, losses - low_loss)):
+                if gain_weight * loss_weight > 0:
+                    inside = min(loss, fewer)
+                    total += gain_weight * loss_weight * found(fewer, min(gain, fewer - inside), inside)
+        return total
+
+    return between(gained / effect, lost / effect)
 
 
 @lru_cache(maxsize=4096)

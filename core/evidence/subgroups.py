@@ -18,7 +18,7 @@ import numpy as np
 from core.evidence import statistics as s
 from core.evidence.judge import Limits
 from core.evidence.measured import Predictions
-from core.evidence.paired import effective_counts, exact_p_value, paired_share_difference
+from core.evidence.paired import at_effective_counts, exact_p_value, paired_share_difference
 from core.evidence.resampling import average_precision_draws
 
 FEW_CASES = 20
@@ -208,8 +208,12 @@ def _share(name: str, before: Predictions, after: Predictions, part: s.Bools, li
         found = paired_share_difference(right_before, right_after, clusters, confidence=confidence)
         return -1.0 if found is None else found.low
 
-    # Of the losses: their number plays the part of the gains.
-    counts = effective_counts(right_after, right_before, clusters)
+    lost, gained = int((right_before & ~right_after).sum()), int((right_after & ~right_before).sum())
+    effect = s.design_effect(right_after.astype(np.float64) - right_before, clusters)
+
+    def of_losses(trials: int, gains: int, losses: int) -> float:
+        return exact_p_value(trials, losses, gains, margin)  # their number plays the part of the gains
+
     beyond = was - now > margin
-    p_value = exact_p_value(counts.trials, counts.gained, counts.lost, margin) if beyond else 1.0
+    p_value = at_effective_counts(of_losses, len(right_before), gained, lost, effect) if beyond else 1.0
     return _Test(name, was, now, margin, limit is not None, low, p_value)

@@ -162,5 +162,5 @@ def test_the_clustered_bound_covers_the_truth_where_the_plain_one_does_not():
         right = np.ones(600, bool)
         lows = [p.paired_share_difference(right, right & ~lost, given).low for given in (clusters, None)]
         covered += np.array(lows) <= -0.08
-    assert covered[0] / 40 > 0.9
+    assert covered[0] / 40 >= 0.9
     assert covered[1] / 40 <= 0.85

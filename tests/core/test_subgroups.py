@@ -122,7 +122,7 @@ def test_four_alike_images_of_a_patient_count_as_one() -> None:
         for alone, together, blind in zip(*(row.figures for row in rows), strict=True):
             assert alone.difference is not None
             reaches = [alone.difference - one.low for one in (alone, together, blind) if one.low is not None]
-            assert reaches[1] == pytest.approx(reaches[0], rel=0.15)  # counts are rounded against the candidate
+            assert reaches[1] == pytest.approx(reaches[0], rel=0.15)
             assert reaches[2] < 0.75 * reaches[0]
 
 
