@@ -92,7 +92,7 @@ def make_contents(
     }
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
-    notes = [*warnings(deciding.baseline, deciding.candidate)]
+    notes = [*warnings(deciding.baseline, deciding.candidate, evidence.limits)]
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
     return Contents(
@@ -164,12 +164,12 @@ def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial, agreeing: S
     mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
     alike = [trial for trial in mine if trial.run.backend in agreeing]
     fit = [trial for trial in alike if bench.keeps_limits(trial, threshold)]
-    fastest: dict[str, Trial] = {}
-    for trial in sorted([best, *fit], key=lambda trial: trial.p50_ms):
+    fastest = {best.run.backend: best}
+    for trial in sorted(fit, key=lambda trial: trial.p50_ms):
         fastest.setdefault(trial.run.backend, trial)
     return [
-        Preference(backend=backend, precision=trial.run.program.precision, threads=trial.run.threads)
-        for backend, trial in fastest.items()
+        Preference(backend=trial.run.backend, precision=trial.run.program.precision, threads=trial.run.threads)
+        for trial in sorted(fastest.values(), key=lambda trial: trial.p50_ms)
     ]
 
 
