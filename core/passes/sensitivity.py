@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.passes.channel_groups import Group, remove_channels, run_order
 
-FRACTIONS = (0.75, 0.5, 0.25, 0.125)
+FRACTIONS = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""
 _DIGITS = 6
 """What lies below is float32's rounding, which must not decide and differs from host to host."""
