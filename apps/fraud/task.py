@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apps.fraud.calibration import fit_rule, raw_threshold
 from apps.fraud.parts import Part, Parts, read_parts
-from apps.fraud.settings import encode
+from apps.fraud.settings import DecisionRule, encode
 from apps.fraud.train import Batches
 from apps.fraud.trained import Trained, read_trained
 from core.errors import UsageError
@@ -115,8 +115,14 @@ class FraudTask:
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
         training = self.trained.training
         rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
+        return self._sealed(rule)
+
+    def seal_unchanged(self) -> Sealed:
+        return self._sealed(self.trained.rule)[0]
+
+    def _sealed(self, rule: DecisionRule) -> tuple[Sealed, float]:
         files = {"features.json": encode(self.trained.schema), "decision.json": encode(rule)}
-        return Sealed("fraud", LABELS, files, training.source, rule.probabilities), raw_threshold(rule)
+        return Sealed("fraud", LABELS, files, self.trained.training.source, rule.probabilities), raw_threshold(rule)
 
 
 def _bands(values: npt.NDArray[np.float32], edges: tuple[float, ...]) -> npt.NDArray[np.str_]:

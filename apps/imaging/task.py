@@ -16,7 +16,7 @@ from torch import Tensor
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import READERS, Cases, Split
 from apps.imaging.radiographs import LEVELS, synthetic_cases
-from apps.imaging.settings import encode
+from apps.imaging.settings import Decision, encode
 from apps.imaging.train import Epoch, calibration_views
 from apps.imaging.trained import Trained, read_trained
 from core.datasets import local_copy
@@ -97,7 +97,12 @@ class ImagingTask:
         ]
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
-        decision = fit_decision(scores, labels, self.trained.decision.prevalence)
+        return self._sealed(fit_decision(scores, labels, self.trained.decision.prevalence))
+
+    def seal_unchanged(self) -> Sealed:
+        return self._sealed(self.trained.decision)[0]
+
+    def _sealed(self, decision: Decision) -> tuple[Sealed, float]:
         files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
         description = self.trained.description
         sealed = Sealed("imaging", description.labels, files, description.source, decision.probabilities)

@@ -91,20 +91,36 @@ def _quantized(
     prepared: Path, step: QuantizeStep, ranges: Any, *, only: Sequence[str] = (), in_float: Sequence[str] = ()
 ) -> onnx.ModelProto:
     """The prepared program with all of _OPERATORS quantized, or `only` these nodes, or all but those `in_float`."""
+    proto = onnx.load(prepared)
     quantizer = QDQQuantizer(
-        onnx.load(prepared),
+        proto,
         per_channel=True,
         reduce_range=step.weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=ranges,
         nodes_to_quantize=list(only),
-        nodes_to_exclude=list(in_float),
+        nodes_to_exclude=[*in_float, *_standardization(proto)],
         op_types_to_quantize=list(_OPERATORS),
         extra_options={"ForceQuantizeNoInputCheck": False},
     )
     quantizer.quantize_model()
     return slim(quantizer.model.model)
+
+
+def _standardization(proto: onnx.ModelProto) -> list[str]:
+    """Nodes that treat rows of features before the first layer: columns of different units (an amount, a share) must
+    not share one grid of 256 values; an image's pixels may."""
+    if any(len(value.type.tensor_type.shape.dim) != 2 for value in proto.graph.input):
+        return []
+    reached: set[str] = set()
+    before = []
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") or reached & set(node.input):
+            reached |= set(node.output)
+        else:
+            before.append(node.name)
+    return before
 
 
 def _operator_errors(prepared: Path, step: QuantizeStep, ranges: Any, inputs: Sequence[Tensors]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from core.model import Model
 from core.passes.quantize import quantize
 from core.passes.steps import QuantizeStep
 from core.program import Program
-from core.tensors import Tensors
+from core.tensors import Tensors, TensorSpec
 from tests.fakes import INPUTS, OUTPUTS, images, trained_model
 
 CASES = images(160, seed=1)[0]
@@ -248,3 +248,31 @@ def test_bf16_is_the_same_file(program: Program) -> None:
     found, record = quantize(program, QuantizeStep("bf16"), [])
     assert found == replace(program, precision="bf16")
     assert record.facts["file_bytes"] == len(program.content)
+
+
+class _Standardized(nn.Module):
+    """Columns of very different units, brought to one scale before the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([1e-4, 1.0, 1e2, 1.0]))
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.layers(features * self.scale)
+        return scores
+
+
+def test_columns_of_different_units_do_not_share_a_grid() -> None:
+    torch.manual_seed(0)
+    inputs, outputs = TensorSpec("features", "float32", (None, 4)), TensorSpec("score", "float32", (None, 1))
+    plain, _ = export(Model(_Standardized().eval(), (inputs,), (outputs,)))
+    scale = np.array([1e4, 1.0, 1e-2, 1.0])
+    rows = (np.random.default_rng(0).normal(size=(200, 4)) * scale).astype(np.float32)
+    rounded, _ = quantize(plain, QuantizeStep(), [{"features": rows}])
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load_from_string(rounded.content).graph.node)
+    found = []
+    for program in (plain, rounded):
+        with find_backend("onnxruntime").open(program) as session:
+            found.append(session.run({"features": rows})["score"][:, 0])
+    assert np.corrcoef(*found)[0, 1] > 0.999

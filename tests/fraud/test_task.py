@@ -142,6 +142,7 @@ def test_what_the_task_lends(cards: Path, parts: Parts, tmp_path: Path, monkeypa
     assert (scores >= threshold).sum() == 40
     assert decode_rule(sealed.files["decision.json"]) == task.trained.rule
     assert threshold == pytest.approx(task.positive_threshold)
+    assert decode_rule(task.seal_unchanged().files["decision.json"]) == task.trained.rule
 
 
 def test_another_form_of_data_is_refused(cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

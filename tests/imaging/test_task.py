@@ -10,7 +10,7 @@ import pytest
 
 from apps.imaging.cases import Cases, Split
 from apps.imaging.network import build
-from apps.imaging.settings import Decision, Preprocess
+from apps.imaging.settings import Decision, Preprocess, decode_decision
 from apps.imaging.task import ImagingTask, open_task, read_split
 from apps.imaging.trained import Description, Trained
 from core.errors import DataError, UsageError
@@ -80,6 +80,17 @@ def test_cases_carry_patients_groups_and_views() -> None:
     first, last = task.show("test", [1, 3])
     assert (first.columns, last.columns) == ({"site": "south"}, {"site": "north"})
     assert np.array_equal(first.image, task.split.test.images[1])
+
+
+def test_files_with_the_baselines_own_calibration() -> None:
+    task = ImagingTask(_trained(side=28), _split(side=28))
+    kept, (fitted, threshold) = (
+        task.seal_unchanged(),
+        task.seal(np.array([-1.0, 2.0, 3.0, 0.0]), np.array([0, 1, 1, 0])),
+    )
+    assert decode_decision(kept.files["decision.json"]) == task.trained.decision
+    assert decode_decision(fitted.files["decision.json"]) != task.trained.decision
+    assert threshold != task.positive_threshold
 
 
 def _split(side: int) -> Split:
