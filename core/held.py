@@ -54,6 +54,11 @@ def has_more_than_avx2() -> bool:
     return any(name.startswith(("avx512", "avx_vnni", "amx")) for name in read_hardware().instruction_sets)
 
 
+def has_avx2_alone() -> bool:
+    """Whether any run here is one that is held to AVX2; False also where nothing is known of the processor."""
+    return "avx2" in read_hardware().instruction_sets and not has_more_than_avx2()
+
+
 def run_held(
     backend: str, program: Program, inputs: Tensors, *, batch: int, seconds: float = SECONDS
 ) -> tuple[Tensors, int]:

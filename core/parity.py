@@ -18,7 +18,7 @@ from core.backends.base import Backend, Session
 from core.errors import BackendError, TensorError
 from core.evidence.judge import Check
 from core.evidence.measured import Parity, ParityRun
-from core.held import SECONDS, has_more_than_avx2, run_held
+from core.held import SECONDS, has_avx2_alone, run_held
 from core.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
 from core.program import Program
 from core.task import HeldOut, Task
@@ -44,8 +44,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, eq=False)
 class MeasuredParity:
     """parity: for the evidence; probes: to seal; check: failed when the backend on which the program was judged does
-    not agree with itself; agreeing: the backends that give its decisions here, this one included; notes: in words,
-    which do not, and which would not on a processor with no more than AVX2."""
+    not agree with itself; agreeing: the backends that give its decisions here however they are run, this one included;
+    notes: in words, which do not, and which would not on a processor with no more than AVX2."""
 
     parity: Parity
     probes: Probes
@@ -115,9 +115,13 @@ class _Reference:
         scores = _scores(self.task, outputs)
         mine = self.scores[: len(scores)]
         clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
-        flips = int((((scores >= self.threshold) != (mine >= self.threshold)) & clear).sum())
+        others = (scores >= self.threshold) != (mine >= self.threshold)
+        flips, rounded = int((others & clear).sum()), int((others & ~clear).sum())
         difference = float(np.abs(scores - mine).max())
         same = not flips and difference <= _SAME * self.largest
+        if rounded:
+            some = "1 decision" if rounded == 1 else f"{rounded} decisions"
+            run = replace(run, reason=f"{some} nearer to the threshold than rounding is not counted as changed")
         if not flips and not same:
             run = replace(run, reason=f"a score differs by more than {_SAME:.0%} of the largest")
         widths = {name: widest(array, self.outputs[name][: len(scores)]) for name, array in outputs.items()}
@@ -185,7 +189,7 @@ def _hold(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
     plain = next(
         one for one in seen if (one.run.backend, one.run.threads, one.run.batch) == (name, run.threads, run.batch)
     )
-    if not plain.cases or not has_more_than_avx2():
+    if not plain.cases or has_avx2_alone():
         return replace(plain, run=replace(plain.run, instructions="avx2"))
     try:
         outputs, cases = run_held(name, reference.program, reference.inputs, batch=REFERENCE_BATCH)
@@ -223,8 +227,9 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int) -> Mea
         tolerances,
         _find_decision(reference),
     )
-    here = [one for one in seen if one.run.instructions == "all" and one.cases]
+    here = [one for one in seen if one.run.instructions == "all"]
     names = dict.fromkeys(one.run.backend for one in here)
+    # One that fails at some batch or number of threads is none on which an artifact should be run.
     agreeing = tuple(name for name in names if all(one.same for one in here if one.run.backend == name))
     return MeasuredParity(parity, sealed, _check(reference, here), agreeing, _notes(reference, seen))
 

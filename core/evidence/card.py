@@ -29,7 +29,8 @@ def render_figures(evidence: Evidence) -> str:
 def _cases(part: Comparison) -> str:
     labels = part.candidate.predictions.labels
     count, positives = len(labels), int(labels.sum())
-    kind = "test cases, run once, after every choice was made" if part.split == "test" else "validation cases"
+    tested = "test cases, run once in this run, after every choice was made"
+    kind = tested if part.split == "test" else "validation cases"
     return f"On {count} {kind} ({positives} positive), with 95% intervals:"
 
 

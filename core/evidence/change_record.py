@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from core.energy import Energy
 from core.evidence import resampling as r
-from core.evidence.measured import Measured
+from core.evidence.measured import Measured, ParityRun
 from core.evidence.pages import bytes_text, joules_text, ms_text, value_text
 from core.evidence.report import Comparison, Evidence, Step, compared, flipped_cases, subgroups, summarize_latency
 from core.evidence.statistics import Interval
@@ -122,7 +122,7 @@ def _protocol(evidence: Evidence) -> list[str]:
             counts = part.baseline.predictions.confusion
             use = "candidates were compared and chosen on these"
             if part.split == "test":
-                use = "run once, after the choice was made, for the chosen candidate alone"
+                use = "run once in this run, after the choice was made, for the chosen candidate alone"
             lines.append(
                 f"- {counts.positives + counts.negatives:,} {part.split} cases ({counts.positives:,} "
                 f"{_plain(evidence.labels[1])}, {counts.negatives:,} {_plain(evidence.labels[0])}): {use}."
@@ -250,7 +250,7 @@ def _residual(evidence: Evidence) -> list[str]:
         lines.append("- The change was sealed by force although the limits above were not kept.")
     if evidence.test is None:
         lines.append("- No test cases were run: all figures are those of the cases on which the choice was made.")
-    if evidence.parity is not None and any(run.flips or run.flips is None for run in evidence.parity.runs):
+    if evidence.parity is not None and any(map(_is_doubtful, evidence.parity.runs)):
         lines.append("- The program was not shown to decide the same in every way of running it (see part 2).")
     if evidence.parity is None:
         lines.append("- Whether other runtimes, batch sizes and processors decide the same was not checked.")
@@ -261,6 +261,10 @@ def _residual(evidence: Evidence) -> list[str]:
         "- Times and energy hold for the host named above.",
         "- The way back: the earlier program stays usable; put its artifact back in place.",
     ]
+
+
+def _is_doubtful(run: ParityRun) -> bool:
+    return run.flips is None or run.flips > 0 or bool(run.reason)
 
 
 def _parts(evidence: Evidence) -> list[Comparison]:

@@ -120,7 +120,8 @@ def right_difference(baseline: Predictions, candidate: Predictions, inside: s.Bo
 
 def card_precision_difference(baseline: Predictions, candidate: Predictions) -> s.Difference | None:
     """Of the mean share of compromised cards among each day's alerts; its bound is the 5th percentile of 2,000
-    resamples of the cards. None without alerts and clusters."""
+    resamples of the cards. None without alerts and clusters, and where no
+    compromised card can raise an alert: 0 against 0 would prove nothing."""
     drawn = _card_draws(baseline, candidate, 2000, 0)
     return None if drawn is None else lowest_percentile(drawn[1] - drawn[0])
 
@@ -128,7 +129,7 @@ def card_precision_difference(baseline: Predictions, candidate: Predictions) -> 
 @lru_cache(maxsize=4)
 def _card_draws(baseline: Predictions, candidate: Predictions, samples: int, seed: int) -> list[s.Floats] | None:
     alerts, clusters = baseline.alerts, baseline.clusters
-    if alerts is None or clusters is None:
+    if alerts is None or clusters is None or not (baseline.labels[alerts.eligible] == 1).any():
         return None
     scorers = (baseline.scores, candidate.scores)
     return card_precision_draws(scorers, baseline.labels, clusters, alerts, samples=samples, seed=seed)

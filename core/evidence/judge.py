@@ -150,7 +150,7 @@ def _ranking_checks(before: Predictions, after: Predictions, limits: Limits) -> 
     if (limit := limits.card_precision_loss) is not None:
         difference = card_precision_difference(before, after)
         if difference is None:
-            text = "Card precision cannot be compared: the data names no cards, or no desk that looks at alerts."
+            text = "Card precision cannot be compared: the data names no cards, none compromised, or no desk of alerts."
             yield Check("card_precision_loss", "not measured", None, limit, text)
         else:
             needed = _needed(difference, total, limit)

@@ -168,7 +168,7 @@ def _limit_row(part: Comparison, check: Check, differences: Mapping[str, s.Diffe
     counts = part.baseline.predictions.confusion
     both = counts.positives + counts.negatives
     known = {"sensitivity_loss": counts.positives, "specificity_loss": counts.negatives}
-    cases = "" if check.name.endswith("_ratio_min") else f"{known.get(check.name, both):,}"
+    cases = "" if check.name.endswith("_ratio_min") or check.name == "parity" else f"{known.get(check.name, both):,}"
     return _LimitRow(check, estimate, cases, charts.margin_chart(check, estimate))
 
 

@@ -73,7 +73,7 @@ def basis(evidence: Evidence) -> str:
     negative, positive = evidence.labels
     cases = f"{counts.positives + counts.negatives:,} {part.split} cases"
     if part.split == "test":
-        cases += ", run once, after the choice was made"
+        cases += ", run once in this run, after the choice was made"
     return f"Decided on {cases} ({counts.positives:,} {positive}, {counts.negatives:,} {negative})."
 
 
@@ -109,10 +109,12 @@ def parity_sentence(parity: Parity) -> str:
     """Whether the artifact decides the same however it is run."""
     ran = [run for run in parity.runs if run.flips is not None and run.difference is not None]
     differing = [run for run in ran if run.flips]
+    reserved = [f"{_way(run)} ({run.reason})" for run in ran if run.reason]
     probes = f", {parity.probes} of them the sealed made-up inputs" if parity.probes else ""
-    basis = f"{parity.cases:,} cases{probes}"
+    basis = f"{'up to ' if reserved else ''}{parity.cases:,} cases{probes}"
     left_out = len(parity.runs) - len(ran)
-    tail = f" {left_out} could not be run here; the table says why." if left_out else ""
+    tail = f" With a reservation: {'; '.join(reserved)}." if reserved else ""
+    tail += f" {left_out} could not be run here; the table says why." if left_out else ""
     if not ran:
         return f"No other way of running the program could be tried here.{tail}"
     largest = max(run.difference or 0.0 for run in ran)

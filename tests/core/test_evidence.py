@@ -193,6 +193,11 @@ def test_card_precision_is_judged_where_there_are_cards_and_alerts():
     (check,) = judge(with_cards(before), with_cards(after), Limits(card_precision_loss=0.05))
     assert check.status == "passed"
     assert "156 clusters" in check.explanation
+    legitimate = replace(alerts, eligible=before.predictions.labels == 0)
+    none = (replace(with_cards(one).predictions, alerts=legitimate) for one in (before, after))
+    parts = (replace(one, predictions=found) for one, found in zip((before, after), none, strict=True))
+    (check,) = judge(*parts, Limits(card_precision_loss=0.05))
+    assert check.status == "not measured"  # no card that could be found: 0 against 0 is no proof
     reversed_scores = replace(after.predictions, scores=-after.predictions.scores)
     worse = with_cards(replace(after, predictions=reversed_scores))
     assert judge(with_cards(before), worse, Limits(card_precision_loss=0.05))[0].status == "failed"

@@ -272,7 +272,7 @@ def test_the_model_card_has_the_apps_words_and_the_measured_figures(tmp_path: Pa
     optimize(written, SquaresTask(), folder, work=tmp_path / "work")
     text = read_artifact(folder).documents["MODEL_CARD.md"].decode()
     assert text.startswith("# Squares\n\nNot for circles.\n\n## Measured\n")
-    assert "test cases, run once" in text
+    assert "test cases, run once in this run" in text
     assert "| auc |" in text
 
 

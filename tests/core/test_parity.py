@@ -32,6 +32,7 @@ from core.backends.opening import OpenSession
 from core.backends.registry import find_backend
 from core.errors import ArtifactError, BackendError
 from core.export import export
+from core.hardware import read_hardware
 from core.held import has_more_than_avx2
 from core.parity import MeasuredParity, measure_parity
 from core.probing import check_fresh, check_parity, check_session, run_batches
@@ -136,6 +137,31 @@ def test_scores_that_differ_much_are_not_the_same_though_no_decision_is_another(
     assert found.agreeing == ("onnxruntime",)
 
 
+def test_a_decision_that_rounding_makes_is_not_counted_but_told() -> None:
+    task, program = exported(trees=False)
+    with OnnxRuntime().open(program) as session:
+        scores = task.scores(run_batches(session, task.choosing().tensors, 64))
+    nearest = float(scores[np.abs(scores).argmin()])
+    step = 2e-6 * float(np.abs(scores).max())
+    found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(2 * step)}, threshold=nearest + step)
+    run = next(run for run in found.parity.runs if run.backend == "faulty" and run.batch == 64)
+    assert run.flips == 0
+    assert run.reason.startswith("1 decision nearer to the threshold than rounding is")
+    assert "faulty" in found.agreeing
+
+
+def test_another_processor_is_not_called_held_to_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has no AVX2, or of which nothing is known: what it does says nothing of one that has."""
+    for sets in (("neon", "dotprod"), ()):
+        hardware = replace(read_hardware(), instruction_sets=sets)
+        monkeypatch.setattr("core.held.read_hardware", lambda hardware=hardware: hardware)
+        (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
+        assert held.flips is None
+    monkeypatch.setattr("core.held.read_hardware", lambda: replace(read_hardware(), instruction_sets=("avx2", "fma")))
+    (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
+    assert (held.flips, held.reason) == (0, "")
+
+
 def test_a_backend_that_disagrees_with_itself_is_refused() -> None:
     found = measured({"faulty": Faulty(1.5)}, on="faulty")
     assert found.check.status == "failed"
@@ -146,8 +172,10 @@ def test_a_backend_that_disagrees_with_itself_is_refused() -> None:
 
 def test_a_backend_that_fails_is_recorded_but_not_where_the_program_was_judged() -> None:
     backends = {"onnxruntime": OnnxRuntime(), "faulty": Faulty(one_thread=True)}
-    runs = [run for run in measured(backends).parity.runs if run.backend == "faulty" and run.threads == 2]
+    found = measured(backends)
+    runs = [run for run in found.parity.runs if run.backend == "faulty" and run.threads == 2]
     assert {run.reason for run in runs} == {"backend faulty: one thread alone"}
+    assert found.agreeing == ("onnxruntime",)
     with pytest.raises(BackendError, match="one thread alone"):
         measured(backends, on="faulty")
 

@@ -16,7 +16,7 @@ from core.evidence import document
 from core.evidence.card import render_figures
 from core.evidence.change_record import render_change_record
 from core.evidence.document import encode_evidence, evidence_as_dict
-from core.evidence.judge import Limits, judge
+from core.evidence.judge import Check, Limits, judge
 from core.evidence.measured import Measured
 from core.evidence.render import TIMES, render_html
 from core.evidence.report import CandidateRecord, flipped_cases
@@ -259,6 +259,21 @@ def test_parity_is_told_run_by_run():
     assert parity_sentence(same).startswith("All 2 other ways of running the program gave the same decisions")
     none = replace(made.PARITY, runs=made.PARITY.runs[3:])
     assert "No other way" in parity_sentence(none)
+    partly = replace(made.PARITY.runs[2], flips=0, reason="the first 40 cases")
+    said = parity_sentence(replace(made.PARITY, runs=(*made.PARITY.runs[:2], partly)))
+    assert "gave the same decisions on up to" in said
+    assert "With a reservation: onnxruntime held to AVX2 (the first 40 cases)." in said
+    record = render_change_record(replace(made.full_evidence(), parity=replace(made.PARITY, runs=(partly,))))
+    assert "was not shown to decide the same in every way" in record
+
+
+def test_the_parity_is_not_said_to_be_judged_on_all_validation_cases():
+    found = Check("parity", "failed", 2.0, 0.0, "2 decisions are others.")
+    evidence = made.full_evidence()
+    part = replace(evidence.validation, checks=(*evidence.validation.checks, found))
+    page = render_html(replace(evidence, validation=part))
+    (row,) = re.findall(r"<tr[^>]*>\s*<th[^>]*>Decisions that change with batch or threads.*?</tr>", page, re.S)
+    assert f"{len(part.baseline.predictions.ids):,}" not in row
 
 
 def test_the_candidates_are_numbered_in_picture_and_table_and_folded_when_many():
