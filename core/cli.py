@@ -354,7 +354,8 @@ def _show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
     for program in manifest.programs:
         row("program", f"{program.precision}: {program.file}, {program.bytes:,} bytes")
     if manifest.preferences:
-        row("fastest first", ", ".join(f"{choice.backend} {choice.precision}" for choice in manifest.preferences))
+        choices = [f"{one.backend} {one.precision}, threads {one.threads}" for one in manifest.preferences]
+        row("preferred", "; ".join(choices))
     for label, files in (
         ("sealed", manifest.sealed),
         ("evidence", manifest.evidence),

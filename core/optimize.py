@@ -138,7 +138,7 @@ def _read_card(path: str) -> str:
 
 
 def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, MeasuredParity | None]:
-    """The fastest of those that miss the fewest limits: of those that miss none, when there are such. One that decides
+    """The best of those that miss the fewest limits: of those that miss none, when there are such. One that decides
     otherwise when it is run with other batches or threads has missed a limit too, and the next is looked at. The parity
     is None when all missed some limit and nothing is forced, so that nothing is chosen."""
     trials = list(tried.trials)
@@ -154,17 +154,19 @@ def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, Meas
 
 
 def _best(trials: Sequence[Trial]) -> int:
-    """Where it stands. Of the same program on the same backend, more threads must be worth it."""
+    """Where it stands. Of the same program on the same backend, more threads must be worth it: where they are not, the
+    fastest with no more threads than that one needs."""
     fastest = min(trials, key=lambda trial: (_missed(trial), trial.p50_ms))
-    alike = [
-        place
-        for place, trial in enumerate(trials)
+    equal = [place for place, trial in enumerate(trials) if _missed(trial) == _missed(fastest)]
+    threads = min(
+        trial.run.threads
+        for trial in (trials[place] for place in equal)
         if trial.made is fastest.made
         and (trial.run.program, trial.run.backend) == (fastest.run.program, fastest.run.backend)
-        and _missed(trial) == _missed(fastest)
         and trial.p50_ms <= _WORTH_A_THREAD * fastest.p50_ms
-    ]
-    return min(alike, key=lambda place: trials[place].run.threads)
+    )
+    fit = [place for place in equal if trials[place].run.threads <= threads]
+    return min(fit, key=lambda place: trials[place].p50_ms)
 
 
 def _missed(trial: Trial) -> int:

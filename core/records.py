@@ -69,8 +69,10 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
 
 def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: Trial | None) -> CandidateRecord:
     is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
-    beaten = all_passed(trial.checks) and not is_chosen
-    slower = f"slower than {chosen.measured.name}" if chosen is not None and beaten else ""
+    reason = ""
+    if chosen is not None and all_passed(trial.checks) and not is_chosen:
+        beaten = "slower than" if trial.p50_ms >= chosen.p50_ms else "with more threads hardly faster than"
+        reason = f"{beaten} {chosen.measured.name}"
     predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
     return CandidateRecord(
         name=trial.measured.name,
@@ -82,7 +84,7 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
         auc=_auc(predictions),
         average_precision=_average_precision(predictions),
         chosen=is_chosen,
-        reason=slower,
+        reason=reason,
         threads=trial.run.threads,
         loss=_loss(limits, trial.baseline.predictions, predictions),
         slower_int8=trial.slower_int8,
@@ -98,8 +100,7 @@ def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | No
 
 
 def _auc(of: Predictions) -> float | None:
-    found = statistics.roc_auc_interval(of.scores, of.labels)
-    return None if found is None else found.estimate
+    return statistics.roc_auc(of.scores, of.labels)
 
 
 def _average_precision(of: Predictions) -> float | None:

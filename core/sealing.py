@@ -158,18 +158,18 @@ def check_out(out: Path) -> None:
 
 
 def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
-    """The backends on which the chosen program keeps the limits at its threshold and that decide as the one does on
-    which it was judged, each with its fastest number of threads, fastest first."""
+    """The backend on which the chosen program was judged, and then those on which it keeps the limits at its threshold
+    and decides the same, each with its fastest number of threads, fastest first."""
     threshold = best.measured.predictions.threshold
     mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
     alike = [trial for trial in mine if trial.run.backend in agreeing]
     fit = [trial for trial in alike if bench.keeps_limits(trial, threshold)]
-    fastest = {best.run.backend: best}
+    first = {best.run.backend: best}
     for trial in sorted(fit, key=lambda trial: trial.p50_ms):
-        fastest.setdefault(trial.run.backend, trial)
+        first.setdefault(trial.run.backend, trial)
     return [
         Preference(backend=trial.run.backend, precision=trial.run.program.precision, threads=trial.run.threads)
-        for trial in sorted(fastest.values(), key=lambda trial: trial.p50_ms)
+        for trial in first.values()
     ]
 
 

@@ -68,8 +68,8 @@ class ProgramEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Preference(_Struct, frozen=True, kw_only=True):
-    """A backend and a precision; the manifest lists them fastest first, as measured when the artifact was made.
-    threads: the number that was fastest of those tried."""
+    """A backend and a precision; the manifest lists first the one that was judged, then others, fastest first.
+    threads: with which it was judged, or of the others the number that was fastest of those tried."""
 
     backend: Annotated[str, msgspec.Meta(max_length=100)]
     precision: Precision

@@ -45,7 +45,7 @@ class Contents:
     """What goes into an artifact.
 
     sealed: the app's files by name, written below `sealed/`; evidence: `evidence.json`, `evidence.html`;
-    documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), fastest first as measured;
+    documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), the one judged first;
     versions: package -> version; missed_limits: what a forced artifact did not keep, in words; probes: for the parity
     check on other hosts.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core.energy import Provenance
 from core.evidence.judge import Check, all_passed, warnings
 from core.evidence.measured import Parity, ParityRun
-from core.evidence.report import Comparison, Evidence, Search, compared
+from core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
 
 METRIC_NAMES = {
     "auc": "AUC (area under the ROC curve)",
@@ -183,8 +183,17 @@ def choice_sentence(evidence: Evidence) -> str:
     elif not all_passed(evidence.chosen.checks):
         taken = "None kept all limits; of those that missed the fewest the fastest was sealed, by force."
     else:
-        taken = "The fastest that kept all limits was chosen."
+        taken = "The fastest that kept all limits was chosen"
+        quicker = any(_is_quicker(one, evidence.chosen) for one in evidence.candidates)
+        taken += ", but for more threads, which were hardly faster." if quicker else "."
     return f"{tried} All were measured on the validation cases. {taken}"
+
+
+def _is_quicker(one: CandidateRecord, chosen: CandidateRecord) -> bool:
+    """Though it passed and was not chosen."""
+    if one.latency is None or chosen.latency is None or not (one.checks and all_passed(one.checks)):
+        return False
+    return one.latency.p50_ms < chosen.latency.p50_ms
 
 
 def duration(seconds: float) -> str:

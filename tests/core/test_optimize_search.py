@@ -17,10 +17,11 @@ from core.errors import LimitError
 from core.explore import describe_time, explore
 from core.measure import Latency
 from core.measurements import Measurements
-from core.optimize import Outcome, optimize
+from core.optimize import Outcome, _best, optimize
 from core.recipe import Recipe, candidates, parse_recipe
 from core.records import Tried, make_records
 from core.runtimes import find_runtimes
+from core.sealing import _preferences
 from core.task import Sealed
 from core.tensors import Tensors
 from core.trial import Bench, Made, Trial
@@ -270,6 +271,32 @@ def test_where_int8_is_faster_or_it_cannot_be_told_it_stands_alone(tmp_path: Pat
         (alone,) = bench.try_one(Made(candidate, workshop.build(candidate)))
         assert alone.run.program.precision == "int8"
         assert alone.slower_int8 == ""
+
+
+def test_more_threads_must_be_worth_it_and_what_was_judged_is_preferred(tmp_path: Path) -> None:
+    written = parse_recipe(HEAD.format(0.5))
+    bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [4.0]})
+    (candidate,) = candidates(written)
+    one = bench.try_one(Made(candidate, workshop.build(candidate)))[0]
+
+    def timed(backend: str, threads: int, ms: float) -> Trial:
+        latency = Latency(np.full(50, ms), 1, one.measured.latency.conditions)  # type: ignore[union-attr]
+        run = replace(one.run, backend=backend, threads=threads)
+        measured = replace(one.measured, name=f"{backend} {threads}", latency=latency)
+        return replace(one, run=run, measured=measured, checks=())
+
+    trials = [timed("openvino", 2, 0.98), timed("onnxruntime", 2, 0.95), timed("onnxruntime", 1, 1.0)]
+    assert _best(trials) == 2
+    # What is as fast on another backend with as few threads is not passed over for it.
+    assert _best([*trials, timed("openvino", 1, 0.99)]) == 3
+    assert _best([timed("onnxruntime", 2, 0.8), trials[2]]) == 0
+    chosen = _preferences(bench, trials, trials[2], ("onnxruntime", "openvino"))
+    assert [(one.backend, one.threads) for one in chosen] == [("onnxruntime", 1), ("openvino", 2)]
+    records = make_records(written, Tried([one.made], trials, None), trials[2])  # type: ignore[arg-type]
+    assert [record.outcome for record in records] == [
+        "with more threads hardly faster than onnxruntime 1", "with more threads hardly faster than onnxruntime 1",
+        "chosen",
+    ]  # fmt: skip
 
 
 def test_finalists_are_timed_again_and_that_decides(tmp_path: Path) -> None:

@@ -303,6 +303,17 @@ def test_nobody_is_told_that_a_candidate_was_chosen_where_none_was():
     assert "by force" in choice_sentence(replace(evidence, candidates=missed))
 
 
+def test_the_chosen_one_is_not_called_the_fastest_where_more_threads_were():
+    evidence = made.full_evidence()
+    assert "The fastest that kept all limits was chosen." in choice_sentence(evidence)
+    chosen = evidence.chosen
+    quicker = replace(
+        chosen, chosen=False, threads=2, latency=replace(chosen.latency, p50_ms=0.95 * chosen.latency.p50_ms)
+    )
+    said = choice_sentence(replace(evidence, candidates=(*evidence.candidates, quicker)))
+    assert "The fastest that kept all limits was chosen, but for more threads, which were hardly faster." in said
+
+
 def test_the_change_record_has_the_three_parts_and_the_figures_of_the_json():
     evidence = made.full_evidence()
     record = render_change_record(evidence)
