@@ -79,6 +79,7 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
     None when compression changed no case's value: there is nothing to look at, and a page of an earlier run is removed.
     Raises OutputError when it cannot be written.
     """
+    out = Path(os.path.abspath(out))  # noqa: PTH100  ("." has no name, and a link keeps its own)
     path = out.with_name(f"{out.name}-cases.html")
     groups = _groups(evidence, task)
     try:
@@ -87,9 +88,10 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            # What waits there may be open to others, or a link: the page is written into a file of its own.
+            partial.unlink(missing_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                partial.chmod(0o600)  # one that a killed run left may have been open to others
                 file.write(_render(evidence, groups))
     except OSError as error:
         raise OutputError(f"{path}: the page of cases cannot be written: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.artifact.manifest import Decision, Manifest
-from core.errors import ArtifactError
+from core.errors import ArtifactError, TensorError
 from core.program import Precision
 from core.tensors import Tensors, TensorSpec, check_tensors
 
@@ -26,8 +27,14 @@ PROBES = "parity/probes.npz"
 PROBES_BYTES = 64 << 20
 """The most that all probes of an artifact may hold, unpacked: 32 colour images of 700 x 700."""
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError, KeyError, OSError, RuntimeError)
-"""What zipfile and numpy raise for bytes that are no such archive; RuntimeError is an encrypted member."""
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    SyntaxError, TensorError, tokenize.TokenError, TypeError, ValueError,
+)  # fmt: skip
+"""What zipfile, numpy and Python's parser, which numpy asks to read headers, raise for bytes that are no such archive;
+RuntimeError is an encrypted member, MemoryError one that asks for a dictionary of gigabytes."""
+_PART = 4096
+"""Packed bytes that are unpacked at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +88,22 @@ def decode_probes(content: bytes, manifest: Manifest) -> Probes:
 def _read_members(archive: zipfile.ZipFile, kind: str, specs: list[TensorSpec], cases: int) -> Tensors:
     found = {}
     for index, spec in enumerate(specs):
-        with archive.open(f"{kind}-{index}.npy") as member:
-            found[spec.name] = _read_array(io.BytesIO(member.read(_bytes(spec, cases) + 4096)), spec, cases)
+        content = _read_member(archive, f"{kind}-{index}.npy", _bytes(spec, cases) + 4096)
+        found[spec.name] = _read_array(io.BytesIO(content), spec, cases)
     check_tensors(found, specs)
     return found
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """The first `most` bytes, or a little more. Read in parts: of what zipfile takes in at once, it unpacks everything,
+    to 7000 times its size by LZMA and to a million times by bzip2."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_LZMA:
+        raise ValueError(f"{name} is not packed by LZMA")
+    content = bytearray()
+    with archive.open(name) as member:
+        while len(content) < most and (part := member.read(_PART)):
+            content += part
+    return bytes(content)
 
 
 def _read_array(stream: io.BytesIO, spec: TensorSpec, cases: int) -> npt.NDArray[np.generic]:

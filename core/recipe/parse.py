@@ -52,6 +52,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     """Raises RecipeError with every fault of the text; `source` is the name that its message gives the text."""
     try:
         table = tomllib.loads(text)
+        _check_integers(table)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise RecipeError(source, [Fault("file", f"not TOML: {error}")]) from error
     reader = _Reader()
@@ -214,7 +215,7 @@ class _Reader:
             case Choice():
                 if not isinstance(found, str) or found not in bound.options:
                     self.fault(key, f"found {found!r}, expected {bound}")
-                return found
+                return str(found)
             case Number():
                 if isinstance(found, bool) or not isinstance(found, int | float):
                     self.fault(key, f"found {_kind(found)}, expected {bound}")
@@ -286,6 +287,19 @@ class _Reader:
         limits = Limits(**values)
         self.faults.extend(limits.faults())
         return limits
+
+
+def _check_integers(value: Any) -> None:
+    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
+    match value:
+        case int() if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        case list():
+            for item in value:
+                _check_integers(item)
+        case dict():
+            for item in value.values():
+                _check_integers(item)
 
 
 def _kind(value: Any) -> str:

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,3 +161,19 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="page of cases cannot be written"):
         write_cases(tmp_path / "file" / "model", made.evidence(0.9), Shows())
+
+
+def test_a_link_that_waits_under_the_partial_files_name_gets_nothing(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (tmp_path / ".model-cases.html.partial").symlink_to(elsewhere)
+    page = write_cases(tmp_path / "model", made.evidence(0.9), Shows())
+    assert elsewhere.read_text() == "mine"
+    assert page.is_file()
+    assert not page.is_symlink()
+
+
+def test_a_page_beside_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    assert write_cases(Path(), made.evidence(0.9), Shows()) == tmp_path / "model-cases.html"

@@ -70,6 +70,33 @@ def test_a_damaged_or_foreign_file_is_as_if_it_were_not_there(tmp_path: Path) ->
     assert ledger.find("built", {"a": 2}) is None
 
 
+def test_no_changed_bit_of_a_file_gives_other_facts_or_values(tmp_path: Path) -> None:
+    ledger, entry = Ledger(tmp_path), Entry({"work": 123.0, "why": ["é"]}, {"scores": np.arange(3.0)})
+    ledger.keep("cost", {"a": 1}, entry)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        found = ledger.find("cost", {"a": 1})
+        assert found is None or (found.facts == entry.facts and found.arrays["scores"].tolist() == [0, 1, 2])
+
+
+def test_two_runs_may_keep_the_same_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_first(path: Path, content: bytes) -> int:
+        """Another process keeps the same entry between two steps of this one's."""
+        monkeypatch.undo()
+        written = path.write_bytes(content)
+        Ledger(tmp_path).keep("built", {"a": 1}, Entry({"x": 1}))
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", other_first)
+    Ledger(tmp_path).keep("built", {"a": 1}, Entry({"x": 1}))
+    assert Ledger(tmp_path).find("built", {"a": 1}) == Entry({"x": 1})
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be kept"):

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -262,15 +263,17 @@ def test_a_changed_byte_of_the_probes_is_found(tmp_path: Path, sealed: Artifact)
     assert [check.file for check in verify_artifact(folder) if not check.passed] == [PROBES]
 
 
-def npy(array: npt.NDArray[Any], **header: Any) -> bytes:
-    """An array's bytes, under a header that may say something else."""
+def npy(array: npt.NDArray[Any], text: str = "", **header: Any) -> bytes:
+    """An array's bytes, under a header that may say something else, or be any text."""
     stream = io.BytesIO()
+    if text:
+        return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + array.tobytes()
     said = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape, **header}
     np.lib.format.write_array_header_1_0(stream, said)
     return stream.getvalue() + array.tobytes()
 
 
-def archive(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def archive(members: Mapping[str, bytes], compression: int = zipfile.ZIP_LZMA) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as file:
         for name, content in members.items():
@@ -290,7 +293,11 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "pickles": lambda: archive({"input-0.npy": npy(IMAGES, descr="|O"), "output-0.npy": npy(LOGITS)}),
     "doubles": lambda: archive({"input-0.npy": npy(IMAGES.astype(np.float64)), "output-0.npy": npy(LOGITS)}),
     "no number": lambda: archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS * np.float32(np.nan))}),
-    "a bomb": lambda: archive({"input-0.npy": npy(IMAGES) + bytes(200 << 20), "output-0.npy": npy(LOGITS)}),
+    "half a header": lambda: archive({"input-0.npy": npy(IMAGES, "{'descr': '<f4',"), "output-0.npy": npy(LOGITS)}),
+    "an odd type": lambda: archive({"input-0.npy": npy(IMAGES, descr=()), "output-0.npy": npy(LOGITS)}),
+    "an odd key": lambda: archive({"input-0.npy": npy(IMAGES, "{[]: 1}"), "output-0.npy": npy(LOGITS)}),
+    "indented": lambda: archive({"input-0.npy": npy(IMAGES, "  1\n 2\n  ("), "output-0.npy": npy(LOGITS)}),
+    "packed otherwise": lambda: archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS)}, zipfile.ZIP_BZIP2),
     "no array": lambda: archive({"input-0.npy": b"\x93NUMPY\x09\x00" + b"x" * 200, "output-0.npy": npy(LOGITS)}),
 }
 
@@ -301,6 +308,25 @@ def test_hostile_probes_are_refused(sealed: Artifact, name: str) -> None:
         decode_probes(HOSTILE[name](), sealed.manifest)
     good = archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS)})
     assert decode_probes(good, sealed.manifest).count == 32
+
+
+def test_probes_that_unpack_to_much_more_take_no_memory(sealed: Artifact) -> None:
+    bomb = archive({"input-0.npy": npy(IMAGES) + bytes(128 << 20), "output-0.npy": npy(LOGITS)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match="probes"):
+            decode_probes(bomb, sealed.manifest)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_probes_of_another_batch_than_the_manifest_fixes_are_refused(sealed: Artifact) -> None:
+    (image,) = sealed.manifest.inputs
+    fixed = msgspec.structs.replace(image, shape=(2, *image.shape[1:]))
+    good = archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS)})
+    with pytest.raises(ArtifactError, match="probes"):
+        decode_probes(good, msgspec.structs.replace(sealed.manifest, inputs=(fixed,)))
 
 
 @settings(max_examples=60)

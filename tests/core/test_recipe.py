@@ -238,6 +238,23 @@ def test_a_number_of_thousands_of_digits_is_a_fault_and_no_traceback() -> None:
         parse_recipe("seed = " + "9" * 5000)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[measure]\nwatts_per_core = 1{'0' * 400}\n",
+        f"[limits]\nauc_loss = 0x{'f' * 5000}\n",
+        f"[measure]\nthreads = [1, 0x{'f' * 5000}]\n",
+        f"[source.deep]\nx = -{2**63 + 1}\n",
+    ],
+)
+def test_an_integer_that_toml_does_not_have_is_a_fault_and_no_traceback(text: str) -> None:
+    assert "64 bits" in faults_of(HEAD + text)["file"]
+
+
+def test_a_choice_that_is_a_list_is_a_fault_and_no_traceback() -> None:
+    assert "expected one of" in faults_of(HEAD + QUANTIZE + 'precision = [["int8"]]\n')["step[0].precision[0]"]
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
     assert read_recipe(tmp_path / "windows.toml") == parse_recipe(HEAD)
