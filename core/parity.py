@@ -44,8 +44,9 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, eq=False)
 class MeasuredParity:
     """parity: for the evidence; probes: to seal; check: failed when the backend on which the program was judged does
-    not agree with itself; agreeing: the backends that give its decisions here however they are run, this one included;
-    notes: in words, which do not, and which would not on a processor with no more than AVX2."""
+    not agree with itself or with the scores that it was judged by; agreeing: the backends that give its decisions here
+    however they are run, this one included; notes: in words, which do not, and which would not on a processor with no
+    more than AVX2."""
 
     parity: Parity
     probes: Probes
@@ -91,7 +92,9 @@ def measure_parity(
         progress("running batches, threads and backends", done, total)
         seen.append(_hold(reference, name, seen))
     progress("running batches, threads and backends", total, total)
-    return _summed_up(reference, seen, len(next(iter(made_up.values()))))
+    probes = len(next(iter(made_up.values())))
+    rejudged, _ = reference.count_flips(reference.scores[probes:], scores[chosen])
+    return _summed_up(reference, seen, probes, rejudged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +113,17 @@ class _Reference:
     def largest(self) -> float:
         return float(np.abs(self.scores).max()) or 1.0
 
+    def count_flips(self, mine: Floats, scores: Floats) -> tuple[int, int]:
+        """Decisions of `scores` [n] that are not those of `mine`; and further ones that rounding makes."""
+        clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
+        others = (scores >= self.threshold) != (mine >= self.threshold)
+        return int((others & clear).sum()), int((others & ~clear).sum())
+
     def compare(self, run: ParityRun, outputs: Tensors) -> _Seen:
         """outputs: of all cases or of the first ones. Raises BackendError for a score that is no number."""
         scores = _scores(self.task, outputs)
         mine = self.scores[: len(scores)]
-        clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
-        others = (scores >= self.threshold) != (mine >= self.threshold)
-        flips, rounded = int((others & clear).sum()), int((others & ~clear).sum())
+        flips, rounded = self.count_flips(mine, scores)
         difference = float(np.abs(scores - mine).max())
         same = not flips and difference <= _SAME * self.largest
         if rounded:
@@ -207,7 +214,8 @@ def _plan(reference: _Reference, name: str, threads: int, batch: int, reason: st
     return ParityRun(name, reference.program.precision, threads, batch, "all", None, None, reason)
 
 
-def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int) -> MeasuredParity:
+def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudged: int) -> MeasuredParity:
+    """rejudged: decisions that are not those on which the program was judged."""
     alike = [one for one in seen if one.same]
     scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
     tolerances = {name: max([_LEAST * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale}
@@ -231,7 +239,7 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int) -> Mea
     names = dict.fromkeys(one.run.backend for one in here)
     # One that fails at some batch or number of threads is none on which an artifact should be run.
     agreeing = tuple(name for name in names if all(one.same for one in here if one.run.backend == name))
-    return MeasuredParity(parity, sealed, _check(reference, here), agreeing, _notes(reference, seen))
+    return MeasuredParity(parity, sealed, _check(reference, here, rejudged), agreeing, _notes(reference, seen))
 
 
 def _find_decision(reference: _Reference) -> Decision | None:
@@ -246,7 +254,10 @@ def _find_decision(reference: _Reference) -> Decision | None:
     return None
 
 
-def _check(reference: _Reference, here: Sequence[_Seen]) -> Check:
+def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check:
+    if rejudged:
+        text = f"{rejudged} decisions are not those on which the program was judged: run again, it scores otherwise."
+        return Check("parity", "failed", float(rejudged), 0.0, text)
     mine = [one for one in here if one.run.backend == reference.backend]
     wrong = [one for one in mine if not one.same]
     flips = max(one.run.flips or 0 for one in mine)
