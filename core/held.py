@@ -17,10 +17,9 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +28,9 @@ from core.backends.registry import find_backend
 from core.errors import BackendError, BackendUnavailableError, FeatherweightError
 from core.hardware import read_hardware
 from core.processes import run_module
-from core.program import Program
-from core.tensors import Tensors, TensorSpec
+from core.program import Program, described_program
+from core.tensors import Tensors
 
-Instructions = Literal["all", "avx2"]
 SECONDS = 60.0
 """After which the fresh process begins no further batch: an emulated processor is a hundred times slower."""
 TIMEOUT_S = 240.0
@@ -70,10 +68,7 @@ def run_held(
     through, environment = _holder(backend)
     order = {
         "backend": backend,
-        "precision": program.precision,
-        "kind": program.kind,
-        "inputs": [asdict(spec) for spec in program.inputs],
-        "outputs": [asdict(spec) for spec in program.outputs],
+        **program.describe(),
         "batch": batch,
         "seconds": seconds,
         "program_bytes": len(program.content),
@@ -130,8 +125,7 @@ def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
     began = time.monotonic()
     order = json.loads(stdin.readline())
     content = stdin.read(order["program_bytes"])
-    specs = {side: tuple(_spec(spec) for spec in order[side]) for side in ("inputs", "outputs")}
-    program = Program(content, order["precision"], specs["inputs"], specs["outputs"], order["kind"])
+    program = described_program(order, content)
     inputs = dict(zip([spec.name for spec in program.inputs], _unpacked(stdin.read()), strict=True))
     check_held(order["backend"])
     found: list[Tensors] = []
@@ -142,10 +136,6 @@ def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
                 break
             found.append(session.run({name: array[start : start + batch] for name, array in inputs.items()}))
     stdout.write(_packed([np.concatenate([one[spec.name] for one in found]) for spec in program.outputs]))
-
-
-def _spec(fields: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
 
 
 def _packed(arrays: Sequence[npt.NDArray[Any]]) -> bytes:

@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -26,7 +26,7 @@ from core.backends.base import Backend, Session
 from core.errors import BackendError, FeatherweightError, UsageError
 from core.pinning import describe_cores, pinned
 from core.processes import run_module
-from core.program import Precision, Program
+from core.program import Precision, Program, described_program
 from core.tensors import Tensors, TensorSpec, check_tensors
 
 
@@ -213,10 +213,7 @@ def measure_peak_memory(
         "threads": conditions.threads,
         "batch": batch,
         "repetitions": repetitions,
-        "precision": program.precision,
-        "kind": program.kind,
-        "inputs": [asdict(spec) for spec in program.inputs],
-        "outputs": [asdict(spec) for spec in program.outputs],
+        **program.describe(),
     }
     stdin = json.dumps(order).encode() + b"\n" + program.content
     what = f"{backend.name}: measuring memory"
@@ -229,8 +226,7 @@ def _measure_own_memory(stdin: BinaryIO) -> dict[str, int]:
     """What the fresh process does."""
     baseline = _peak_resident_bytes()
     order = json.loads(stdin.readline())
-    specs = {side: tuple(_spec(spec) for spec in order[side]) for side in ("inputs", "outputs")}
-    program = Program(stdin.read(), order["precision"], specs["inputs"], specs["outputs"], order["kind"])
+    program = described_program(order, stdin.read())
     module, name = order["backend"]
     backend = cast(Backend, getattr(import_module(module), name)())
     generator = np.random.default_rng(0)
@@ -239,10 +235,6 @@ def _measure_own_memory(stdin: BinaryIO) -> dict[str, int]:
         for _ in range(order["repetitions"]):
             session.run(tensors)
     return {"baseline_bytes": baseline, "peak_bytes": _peak_resident_bytes()}
-
-
-def _spec(fields: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(fields["name"], fields["dtype"], tuple(fields["shape"]))
 
 
 def _random_cases(spec: TensorSpec, batch: int, generator: np.random.Generator) -> npt.NDArray[Any]:

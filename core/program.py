@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from core.tensors import TensorSpec
 
@@ -30,3 +31,21 @@ class Program:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """All but the content, as JSON has it: for a fresh process that is to run it."""
+        return {
+            "precision": self.precision,
+            "kind": self.kind,
+            "inputs": [asdict(spec) for spec in self.inputs],
+            "outputs": [asdict(spec) for spec in self.outputs],
+        }
+
+
+def described_program(description: Mapping[str, Any], content: bytes) -> Program:
+    """The program of which `describe` told."""
+    inputs, outputs = (
+        tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in description[side])
+        for side in ("inputs", "outputs")
+    )
+    return Program(content, description["precision"], inputs, outputs, description["kind"])
