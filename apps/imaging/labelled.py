@@ -18,6 +18,8 @@ LABELS = "labels.csv"
 _COLUMNS = ("path", "label", "patient", "split")
 _SPLITS = ("train", "validation", "test")
 _SHOWN = 20
+_GROUP_LENGTH = 100
+"""The most characters of a group's name: it stands in the evidence, where no report or other free text belongs."""
 UNKNOWN = "(unknown)"
 """The group of cases for which a further column says nothing."""
 
@@ -81,6 +83,12 @@ def _check_record(line: int, record: dict[str, str]) -> list[str]:
         faults.append(f"line {line}: label is {record['label']!r}, expected 0 or 1")
     if record["split"] not in _SPLITS:
         faults.append(f"line {line}: split is {record['split']!r}, expected one of {', '.join(_SPLITS)}")
+    faults += [
+        f"line {line}: {name} has {len(text)} characters; a further column names a group of cases, in at most "
+        f"{_GROUP_LENGTH}; leave free text out of the list"
+        for name, text in record.items()
+        if name not in _COLUMNS and len(text) > _GROUP_LENGTH
+    ]
     return faults
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -30,6 +31,8 @@ from core.tensors import Tensors, TensorSpec
 
 FACTS = "export.json"
 CASES = 32
+INPUT_BYTES = 1 << 30
+"""The most that random inputs may take."""
 TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "int8": 0.02}
 """Of the largest output, where the artifact seals no tolerance of its own: reordered float32 sums; an int8 step or two
 of the last layer."""
@@ -111,6 +114,10 @@ def _inputs(artifact: Artifact, program: Program) -> tuple[Tensors, str]:
     probes = artifact.probes()
     if probes is not None:
         return probes.inputs, f"{probes.count} sealed probes"
+    if (size := CASES * sum(4 * math.prod(size or 1 for size in spec.shape) for spec in program.inputs)) > INPUT_BYTES:
+        raise UsageError(
+            f"{artifact.directory}: {CASES} inputs of its program would take {size} bytes: too large to try"
+        )
     generator = np.random.default_rng(0)
     return {spec.name: _random(spec, generator) for spec in program.inputs}, f"{CASES} random inputs, seed 0"
 

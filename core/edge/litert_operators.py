@@ -33,7 +33,10 @@ def encode_network(program: Program) -> bytes:
     graph = Graph(proto)
     inputs = [graph.input(spec.name, tuple(size or 1 for size in spec.shape)) for spec in program.inputs]
     for node in ordered("litert", proto):
-        _OPERATORS[operator(node)](graph, node)
+        try:
+            _OPERATORS[operator(node)](graph, node)
+        except (LookupError, ValueError) as error:  # computed where a constant is wanted, or of another type
+            raise refused(f"this {node.op_type} {node.name!r} ({type(error).__name__}: {error})") from error
     return graph.writer.encode(inputs, [graph.output(spec.name) for spec in program.outputs])
 
 

@@ -27,28 +27,28 @@ def run_file(
     """The file's outputs for `inputs` [N, ...], one case at a time in a new Python process. Raises BackendError when
     the process fails."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **inputs)
+    np.savez(buffer, *(inputs[spec.name] for spec in given), allow_pickle=False)  # a tensor may be called "file"
     specs = [[[spec.name, spec.dtype, spec.shape] for spec in part] for part in (given, wanted)]
     order = json.dumps({"target": target.name, "path": str(path.absolute()), "specs": specs})
     stdin = order.encode() + b"\n" + buffer.getvalue()
     what = f"{target.name}: the fresh process that runs {path.name}"
     stdout = run_module("core.edge.run", stdin, timeout_s=TIMEOUT_S, what=what, failure=BackendError)
     with np.load(io.BytesIO(stdout), allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+        return {spec.name: found[f"arr_{index}"] for index, spec in enumerate(wanted)}
 
 
 def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
     """What the fresh process does."""
     order = json.loads(stdin.readline())
-    with np.load(io.BytesIO(stdin.read()), allow_pickle=False) as archive:
-        inputs = {name: archive[name] for name in archive.files}
     given, wanted = ([TensorSpec(n, kind, tuple(shape)) for n, kind, shape in part] for part in order["specs"])
+    with np.load(io.BytesIO(stdin.read()), allow_pickle=False) as archive:
+        inputs = {spec.name: archive[f"arr_{index}"] for index, spec in enumerate(given)}
     run = find_target(order["target"]).open(Path(order["path"]), given, wanted)
     cases = len(next(iter(inputs.values())))
     found = [run({name: array[case : case + 1] for name, array in inputs.items()}) for case in range(cases)]
     buffer = io.BytesIO()
-    joined = {spec.name: np.concatenate([outputs[spec.name] for outputs in found]) for spec in wanted}
-    np.savez(buffer, allow_pickle=False, **joined)
+    joined = [np.concatenate([outputs[spec.name] for outputs in found]) for spec in wanted]
+    np.savez(buffer, *joined, allow_pickle=False)
     stdout.write(buffer.getvalue())
 
 

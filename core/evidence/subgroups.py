@@ -24,6 +24,9 @@ from core.evidence.resampling import average_precision_draws
 FEW_CASES = 20
 """Of a class that a figure needs; below, it is shown but not judged."""
 MOST_VALUES = 20
+FEWEST_CASES = 5
+"""Of a value that is named: the evidence travels with the artifact, and a value of single cases may tell whose they
+are (a name, a date of birth)."""
 _SAMPLES = 500
 
 SubgroupStatus = Literal["not worse", "no sign of harm", "worse, not shown", "shown worse", "too few cases"]
@@ -96,16 +99,18 @@ class _Test:
 
 @lru_cache(maxsize=4)
 def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits) -> Subgroups:
-    """Every value of every column of `groups`; of a column with more than MOST_VALUES values the most frequent ones. A
-    group that holds one class only (a subtype of it) is ranked against all cases of the other class."""
+    """Every value of every column of `groups` that has FEWEST_CASES or more; of a column with more than MOST_VALUES the
+    most frequent ones. A group that holds one class only (a subtype of it) is ranked against all cases of the other
+    class."""
     groups, notes = [], []
     for column, values in baseline.groups.items():
         names, counts = np.unique(values, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        if len(names) > MOST_VALUES:
-            rest = len(names) - MOST_VALUES
+        shown = [place for place in order[:MOST_VALUES] if counts[place] >= FEWEST_CASES]
+        if len(shown) < len(names):
+            rest = len(names) - len(shown)
             notes.append(f"{column}: {rest} of {len(names)} values, the rarest, are left out.")
-        for name in names[order[:MOST_VALUES]]:
+        for name in names[shown]:
             inside = values == name
             groups.append((column, str(name), inside, list(_tests(baseline, candidate, inside, limits))))
     judged = [test for *_, tests in groups for test in tests if test.p_value is not None]

@@ -330,3 +330,46 @@ def test_the_command_prints_the_facts_and_a_disagreement_ends_with_4(
         cli.main()
     assert ended.value.code == 4
     assert "does not agree" in capsys.readouterr().err
+
+
+def small(nodes: list[onnx.NodeProto], constants: dict[str, npt.NDArray[np.generic]], name: str = "x") -> Program:
+    """A program [N, 6] -> [N, 6]."""
+    ends = [onnx.helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, ["N", 6]) for one in (name, "y")]
+    held = [onnx.numpy_helper.from_array(array, one) for one, array in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    specs = [(TensorSpec(one, "float32", (None, 6)),) for one in (name, "y")]
+    return Program(model.SerializeToString(), "fp32", *specs)
+
+
+STRANGE = {
+    "Identity": [onnx.helper.make_node("Identity", ["s"], ["t"]), onnx.helper.make_node("Reshape", ["x", "t"], ["y"])],
+    "QuantizeLinear": [
+        onnx.helper.make_node("Identity", ["f"], ["t"]),
+        onnx.helper.make_node("QuantizeLinear", ["x", "t"], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", "t"], ["y"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_what_onnx_may_compute_and_litert_wants_constant_is_refused(what: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    program = small(STRANGE[what], {"s": np.array([-1, 6], np.int64), "f": np.array(0.1, np.float32)})
+    with OnnxRuntime().open(program) as session:
+        session.run({"x": np.zeros((1, 6), np.float32)})
+    with pytest.raises(UsageError, match=f"{what}.*ort-mobile"):
+        LiteRt().encode(program)
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "args"])
+def test_tensors_may_have_any_name(name: str, tmp_path: Path) -> None:
+    artifact = seal(tmp_path, small([onnx.helper.make_node("Relu", [name], ["y"])], {}, name))
+    assert export_artifact(artifact, "ort-mobile", tmp_path / "out").agreement.passed
+
+
+def test_a_program_whose_inputs_are_too_large_to_draw_is_refused(tmp_path: Path) -> None:
+    program = small([onnx.helper.make_node("Relu", ["x"], ["y"])], {})
+    huge = replace(program, inputs=(TensorSpec("x", "float32", (None, 1 << 30, 1 << 30)),))
+    with pytest.raises(UsageError, match="bytes"):
+        export_artifact(seal(tmp_path, huge), "ort-mobile", tmp_path / "out")

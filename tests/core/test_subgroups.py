@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.evidence.judge import Limits
 from core.evidence.measured import Predictions
-from core.evidence.subgroups import MOST_VALUES, Subgroup, compare_subgroups, holm
+from core.evidence.subgroups import FEWEST_CASES, MOST_VALUES, Subgroup, compare_subgroups, holm
 
 LIMITS = Limits(auc_loss=0.02, sensitivity_loss=0.05)
 
@@ -161,3 +161,15 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
 
 def test_holm_of_a_known_example() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_value_that_stands_for_single_cases_is_not_written_down() -> None:
+    before, after = pair(4)
+    names = np.array([f"name of {place}" for place in range(1200)])
+    few = np.where(np.arange(1200) < FEWEST_CASES - 1, "one family", "all others")
+    groups = {"patient": names, "family": few}
+    table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS)
+    assert [(row.column, row.value) for row in table.rows] == [("family", "all others")]
+    assert [note.split(":")[0] for note in table.notes] == ["patient", "family"]
+    assert "1200 of 1200" in table.notes[0]
+    assert not any("name of" in note or "one family" in note for note in table.notes)

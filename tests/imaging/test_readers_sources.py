@@ -151,6 +151,9 @@ def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
     (folder / "labels.csv").write_text("path,label,patient,split,site,site\na.png,0,p,train,x,y\n")
     with pytest.raises(DataError, match="two columns have one name: site, site"):
         read_labelled(folder, 16)
+    _write(folder / "labels.csv", {**lists, "report": ["none", "no finding " * 20, "", "", "", ""]})
+    with pytest.raises(DataError, match="line 3: report has 219 characters"):
+        read_labelled(folder, 16)
 
 
 @pytest.mark.parametrize(
