@@ -8,6 +8,9 @@ from dataclasses import replace
 from core.evidence.judge import Check
 from core.evidence.report import CandidateRecord, Step
 
+_CASES = {"sensitivity_loss": "positive cases", "specificity_loss": "negative cases"}
+"""On which a limit is judged, where it is not all of them."""
+
 
 def mark_front(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
     """on_front is set for those that no other beats: none is at once as fast, as small and loses as little, and better
@@ -46,10 +49,13 @@ def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iter
             yield _faster(check, nearest)
         elif check.name == "size_ratio_min":
             yield _smaller(record, check, nearest)
+        elif check.name == "parity":
+            yield "Name another backend, on which it may decide the same however it is run."
         else:
             if check.cases_needed_as_seen is not None:
                 number = f"{check.cases_needed_as_seen:,}"
-                yield f"About {number} cases would show that its loss is inside {check.name}, if it is as it was seen."
+                cases = _CASES.get(check.name, "cases")
+                yield f"About {number} {cases} would show that its loss is inside {check.name}, if it is as it was seen."
             yield _better(record, check, nearest)
 
 

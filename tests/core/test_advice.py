@@ -85,3 +85,15 @@ def test_too_few_cases_are_told_with_their_number() -> None:
     unsure = record("unsure", checks=[check("auc_loss", False, cases_needed_as_seen=1234)], prune=0.3)
     kept = record("kept", checks=[check("auc_loss", True)], prune=0.2)
     assert advice(unsure, kept)[0].startswith("About 1,234 cases would show that its loss is inside auc_loss")
+
+
+def test_cases_are_counted_of_the_kind_that_the_limit_is_on() -> None:
+    unsure = record("a", checks=[check("sensitivity_loss", False, cases_needed_as_seen=99)])
+    assert advice(unsure)[0].startswith("About 99 positive cases would show")
+    unsure = record("a", checks=[check("specificity_loss", False, cases_needed_as_seen=99)])
+    assert advice(unsure)[0].startswith("About 99 negative cases would show")
+
+
+def test_who_decides_otherwise_in_other_batches_is_not_told_to_allow_more() -> None:
+    (said,) = advice(record("a", checks=[check("parity", False)], prune=0.5))
+    assert said == "Name another backend, on which it may decide the same however it is run."
