@@ -53,9 +53,8 @@ def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iter
             yield "Name another backend, on which it may decide the same however it is run."
         else:
             if check.cases_needed_as_seen is not None:
-                number = f"{check.cases_needed_as_seen:,}"
-                cases = _CASES.get(check.name, "cases")
-                yield f"About {number} {cases} would show that its loss is inside {check.name}, if it is as it was seen."
+                cases = f"{check.cases_needed_as_seen:,} {_CASES.get(check.name, 'cases')}"
+                yield f"About {cases} would show that its loss is inside {check.name}, if it is as it was seen."
             yield _better(record, check, nearest)
 
 
