@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -162,11 +163,13 @@ def optimize(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate though it misses limits.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of a session; the recipe's unless given.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads of a session; the recipe's unless given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try what a recipe says and seal the fastest candidate that keeps all its limits."""
-    if not recipe.is_file():
+    if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
     from core.optimize import run_recipe
 

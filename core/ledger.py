@@ -44,9 +44,9 @@ class Ledger:
     def find(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
         """None for what is not there, and for a file that cannot be read: then it is done again."""
         path, stated = self._place(kind, key)
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             with safetensors.safe_open(path, framework="np") as file:
                 found = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -167,9 +167,10 @@ def previous_of(directory: Path) -> Path:
 
 def _standing(directory: Path) -> Path:
     """The folder to read: the named one or, when a replacement was cut short, the old one beside it."""
-    if directory.is_dir():
+    # Path.is_dir raises for a name that is too long.
+    if os.path.isdir(directory):  # noqa: PTH112
         return directory
-    if not os.path.lexists(directory) and previous_of(directory).is_dir():
+    if not os.path.lexists(directory) and os.path.isdir(previous_of(directory)):  # noqa: PTH112
         return previous_of(directory)
     found = "is not a folder" if os.path.lexists(directory) else "does not exist"
     raise ArtifactError(f"{directory} {found}; expected an artifact: a folder with {MANIFEST}")

@@ -155,6 +155,9 @@ def test_artifact_verify(run: Run, artifact: Path) -> None:
 
 def test_mistakes_are_told_in_words(run: Run, tmp_path: Path) -> None:
     assert "no such recipe file" in run("optimize", "none.toml", "--out", str(tmp_path), code=2).stderr
+    assert "no such recipe file" in run("optimize", "x" * 300, "--out", str(tmp_path), code=2).stderr
+    assert "does not exist" in run("artifact", "show", "x" * 300, code=5).stderr
+    assert "1024" in run("optimize", "none.toml", "--out", str(tmp_path), "--threads", "1025", code=2).stderr
     assert "does not exist" in run("artifact", "show", str(tmp_path / "none"), code=5).stderr
     assert "Did you mean 'imaging'" in run("imagin", code=2).stderr
     run("artifact", "show", code=2)

@@ -98,6 +98,7 @@ def test_two_runs_may_keep_the_same_at_once(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    assert Ledger(tmp_path / ("x" * 300)).find("built", {}) is None
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be kept"):
         Ledger(tmp_path / "file" / "ledger").keep("built", {}, Entry())
