@@ -1,10 +1,11 @@
 """One row scored in process, one thread, all contenders interleaved in one run: microseconds that a caller waits.
 
-    python -m bench.single_row [--rounds 200]
+    python -m bench.single_row [--rounds 200] [--model runs/card-fraud/model --artifact data/models/card-fraud]
 
 Trees: 300 x depth 6 over 30 features, trained by LightGBM on synthetic data; the same trees on the native backend, in
 LightGBM (`predict`, and its C interface's fast path for single rows), ONNX Runtime, lleaves and treelite. XGBoost and
-scikit-learn have trees of their own, of the same number and depth. Networks: 30-128-64-1 with random weights.
+scikit-learn have trees of their own, of the same number and depth. Networks: 30-128-64-1 with random weights. With
+--model and --artifact: the unpruned trees of `fraud train` and those that were sealed, on rows at their thresholds.
 
 Each contender gets its rows in the form that it likes best, made beforehand. A package that is not installed, or does
 not run here, is a line that says so.
@@ -282,10 +283,36 @@ def network_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
     return contenders, absent
 
 
+def sealed_contenders(model: Path, artifact: Path) -> dict[str, Contender]:
+    from apps.fraud.trained import read_trained
+    from core.artifact.store import read_artifact
+    from core.export import export
+    from core.trees.predict import borderline_rows
+
+    trained = read_trained(model).core_model()
+    plain, _ = export(trained)
+    sealed = read_artifact(artifact)
+    compressed = sealed.program(sealed.precisions[0])
+    rows = np.ascontiguousarray(borderline_rows(trained.ensemble("the bench"), ROWS), dtype=np.float32)
+    feeds = [{"features": row[None]} for row in rows]
+    return {
+        "native, sealed": Contender(row_lane(compressed), list(rows), None),
+        NATIVE: Contender(row_lane(plain), list(rows), None),
+        "ONNX Runtime, sealed": Contender(onnxruntime_run(compressed), feeds, None),
+        "ONNX Runtime": Contender(onnxruntime_run(plain), feeds, None),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200, help=f"turns of each contender, of {BLOCK} calls")
+    parser.add_argument("--model", type=Path, help="folder of `fraud train`, with --artifact: those trees alone")
+    parser.add_argument("--artifact", type=Path, help="what was sealed of it")
     options = parser.parse_args()
+    if options.model and options.artifact:
+        found = sealed_contenders(options.model, options.artifact)
+        table(f"one row, one thread, {options.rounds * BLOCK} calls each, interleaved", found, {}, options.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         contenders, absent = tree_contenders(Path(folder))
         calls = f"one thread, {options.rounds * BLOCK} calls each, interleaved"
