@@ -14,6 +14,8 @@ run "2. Train a small network on them" \
     --learning-rate 0.003 --positive opacity --out runs/demo/network
 run "3. Prune, recover, quantize; judge every candidate; seal the fastest that keeps the limits" \
     featherweight optimize apps/imaging/recipes/demo.toml --out runs/demo/artifact
+run "   Does this host decide as it was sealed? Batches, threads, backends, on made-up inputs that travel along" \
+    featherweight artifact verify runs/demo/artifact
 run "4. Tonight's archive: other patients, and one file that broke on the way" \
     featherweight imaging synthesize runs/demo/archive --count 300 --seed 1
 truncated=$(find runs/demo/archive -name '*.dcm' | sort | head -n 1)
@@ -34,6 +36,7 @@ run "9. Score the stream with the embedded default: decisions, latency, alerts w
 
 printf '\n\033[1mLook at:\033[0m\n'
 printf '  the network'"'"'s evidence  file://%s\n' "$PWD/runs/demo/artifact/evidence.html"
+printf '  the cases that changed  file://%s\n' "$PWD/runs/demo/artifact-cases.html"
 printf '  the worklist            file://%s\n' "$PWD/runs/demo/results/index.html"
 printf '  the trees'"'"' evidence    file://%s\n' "$PWD/runs/demo/fraud-artifact/evidence.html"
 printf '  the decisions           %s\n' "$PWD/runs/demo/decisions.parquet"
