@@ -34,8 +34,11 @@ _ROUNDING = 1e-5
 _SAME = 0.1
 """Of the largest score: a larger difference is not the same result, whatever the decisions are."""
 _LEAST = 1e-4
+_FEW = 0.01
+"""Of the cases, half of which are those nearest to the threshold: so many decisions may be others by another runtime's
+rounding alone. It is told and not preferred, but it is the same program, and a host that has no other may run it."""
 _SPARE = 1.5
-"""A tolerance is so many times the largest difference among the runs that gave the same decisions."""
+"""A tolerance is so many times the largest difference among the runs that gave the same but for rounding."""
 
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
@@ -216,7 +219,7 @@ def _plan(reference: _Reference, name: str, threads: int, batch: int, reason: st
 
 def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudged: int) -> MeasuredParity:
     """rejudged: decisions that are not those on which the program was judged."""
-    alike = [one for one in seen if one.same]
+    alike = [one for one in seen if one.same or _by_rounding_alone(one, reference.largest)]
     scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
     tolerances = {name: max([_LEAST * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale}
     widest_score = max([0.0, *(one.run.difference or 0.0 for one in alike)])
@@ -240,6 +243,11 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudg
     # One that fails at some batch or number of threads is none on which an artifact should be run.
     agreeing = tuple(name for name in names if all(one.same for one in here if one.run.backend == name))
     return MeasuredParity(parity, sealed, _check(reference, here, rejudged), agreeing, _notes(reference, seen))
+
+
+def _by_rounding_alone(one: _Seen, largest: float) -> bool:
+    difference, flips = one.run.difference, one.run.flips
+    return difference is not None and flips is not None and flips <= _FEW * one.cases and difference <= _SAME * largest
 
 
 def _find_decision(reference: _Reference) -> Decision | None:

@@ -130,6 +130,23 @@ def test_a_backend_that_decides_otherwise_is_no_preference() -> None:
     assert found.parity.tolerance < 1e-3
 
 
+def test_the_rounding_of_another_runtime_is_no_preference_but_may_run_where_it_is_alone() -> None:
+    task, program = exported(trees=False)
+    with OnnxRuntime().open(program) as session:
+        scores = np.sort(task.scores(run_batches(session, task.choosing().tensors, 64)))
+    middle = int(np.searchsorted(scores, 0.0))
+    # One case lies so near below the threshold that the shift takes it over; the next one does not.
+    threshold = float(scores[middle] + 0.9 * (scores[middle + 1] - scores[middle]))
+    shift = float(scores[middle + 1] - scores[middle])
+    found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(shift)}, threshold=threshold)
+    run = next(run for run in found.parity.runs if run.backend == "faulty" and run.batch == 64)
+    assert run.flips is not None
+    assert 0 < run.flips <= 2
+    assert found.agreeing == ("onnxruntime",)
+    assert found.notes
+    assert found.probes.tolerances["logit"] >= shift
+
+
 def test_scores_that_differ_much_are_not_the_same_though_no_decision_is_another() -> None:
     found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(1.5)}, threshold=-60.0)
     run = next(run for run in found.parity.runs if run.backend == "faulty" and run.batch == 64)
