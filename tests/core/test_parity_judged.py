@@ -12,7 +12,7 @@ from tests.fakes import SquaresTask
 
 
 def test_a_program_that_scores_otherwise_than_when_it_was_judged_is_refused() -> None:
-    """It was judged in other batches than any of parity's, or what was kept of an earlier run is not of this program."""
+    """It was judged in other batches than any of parity's, or what was kept of a run before is not of this program."""
     task = SquaresTask()
     program, held_out = export(task.baseline)[0], task.choosing()
     with OnnxRuntime().open(program) as session:
