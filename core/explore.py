@@ -108,12 +108,10 @@ class _Exploration:
         return trials
 
     def _make(self, candidate: Candidate) -> Made:
-        runtimes, trains = (
-            self.bench.measurements.runtimes,
-            any(isinstance(one, RecoverStep) for one in candidate.steps),
-        )
-        if trains and not runtimes.run_precision(self.workshop.kind, _precision(candidate)):
-            return Made(candidate, None, f"no backend of the recipe runs {_precision(candidate)} here")
+        runtimes, precision = self.bench.measurements.runtimes, _precision(candidate)
+        trains = any(isinstance(one, RecoverStep) for one in candidate.steps)
+        if trains and not runtimes.run_precision(self.workshop.kind, precision):
+            return Made(candidate, None, f"no backend of the recipe runs {precision} here")
         return Made(candidate, self.workshop.build(candidate))
 
     def _tell(self, doing: str) -> None:

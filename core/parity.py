@@ -219,7 +219,7 @@ def _plan(reference: _Reference, name: str, threads: int, batch: int, reason: st
 
 def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudged: int) -> MeasuredParity:
     """rejudged: decisions that are not those on which the program was judged."""
-    alike = [one for one in seen if one.same or _by_rounding_alone(one, reference.largest)]
+    alike = [one for one in seen if _same_but_for_rounding(one, reference.largest)]
     scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
     tolerances = {name: max([_LEAST * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale}
     widest_score = max([0.0, *(one.run.difference or 0.0 for one in alike)])
@@ -245,7 +245,8 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudg
     return MeasuredParity(parity, sealed, _check(reference, here, rejudged), agreeing, _notes(reference, seen))
 
 
-def _by_rounding_alone(one: _Seen, largest: float) -> bool:
+def _same_but_for_rounding(one: _Seen, largest: float) -> bool:
+    """All that are the same, and those with a few decisions more."""
     difference, flips = one.run.difference, one.run.flips
     return difference is not None and flips is not None and flips <= _FEW * one.cases and difference <= _SAME * largest
 
