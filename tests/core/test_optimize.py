@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
 from core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
+from core.evidence.report import CandidateRecord
 from core.optimize import Outcome, open_task, optimize, run_recipe
 from core.probing import check_fresh
 from core.recipe import Recipe, Source, parse_recipe, render_recipe
@@ -71,18 +73,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(task, outcome, folder, stages)
 
 
+def chosen(run: Run) -> CandidateRecord:
+    """Its precision is this host's affair: where int8 is slower, as where its instructions are missing, fp32 wins."""
+    (found,) = [record for record in run.outcome.evidence.candidates if record.chosen]
+    return found
+
+
 def test_the_chosen_program_is_sealed_with_its_threshold_and_evidence(run: Run) -> None:
     artifact = read_artifact(run.folder / "artifact")
     manifest = artifact.manifest
     assert manifest == run.outcome.artifact.manifest
-    assert [entry.precision for entry in manifest.programs] == ["int8"]
+    assert [entry.precision for entry in manifest.programs] == [chosen(run).settings["precision"]]
     assert (manifest.app, manifest.labels, manifest.forced, manifest.missed_limits) == (
         "squares",
         ("empty", "square"),
         False,
         (),
     )
-    assert [(one.backend, one.precision) for one in manifest.preferences] == [("onnxruntime", "int8")]
+    assert [(one.backend, one.precision) for one in manifest.preferences] == [
+        ("onnxruntime", chosen(run).settings["precision"])
+    ]
     assert artifact.documents["recipe.toml"].decode() == render_recipe(recipe(CHAIN))
     assert manifest.recipe_sha256 == recipe(CHAIN).sha256
     evidence = json.loads(artifact.evidence["evidence.json"])
@@ -96,17 +106,14 @@ def test_the_chosen_program_is_sealed_with_its_threshold_and_evidence(run: Run) 
 
 def test_the_fastest_candidate_that_passed_is_chosen_and_all_are_recorded(run: Run) -> None:
     records = run.outcome.evidence.candidates
-    assert [record.settings["step[0].ratio"] for record in records] == [0.3, 0.5]
-    chosen = [record for record in records if record.chosen]
-    assert len(chosen) == 1
-    times = [record.latency.p50_ms for record in records if record.latency is not None]
-    assert len(times) == 2
-    assert chosen[0].latency is not None
-    assert chosen[0].latency.p50_ms == min(times)
-    other = next(record for record in records if not record.chosen)
-    assert f"slower than {chosen[0].name}" in other.outcome
+    int8 = [record for record in records if record.settings["precision"] == "int8"]
+    assert [record.settings["step[0].ratio"] for record in int8] == [0.3, 0.5]
+    fastest = min(records, key=lambda record: record.latency.p50_ms if record.latency else math.inf)
+    assert chosen(run) == fastest
     for record in records:
-        assert [step["name"] for step in record.steps] == ["prune-channels", "recover", "export", "quantize"]
+        assert record.chosen or f"slower than {fastest.name}" in record.outcome
+        assert [step["name"] for step in record.steps][:3] == ["prune-channels", "recover", "export"]
+    assert all(record.steps[3]["name"] == "quantize" for record in int8)
 
 
 def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
@@ -117,7 +124,7 @@ def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
 
 def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
     held_out = run.task.choosing()
-    with find_backend().open(run.outcome.artifact.program("int8")) as session:
+    with find_backend().open(run.outcome.artifact.programs[0]) as session:
         scores = run.task.scores(session.run(held_out.tensors))
     judged = run.outcome.evidence.validation.candidate.predictions
     np.testing.assert_allclose(scores, judged.scores, atol=1e-4)
