@@ -28,7 +28,7 @@ from apps.fraud.readers import read_handbook
 from apps.fraud.replay import replay
 from apps.fraud.train import fit, margins
 from bench.timing import show
-from core.datasets import local_copy
+from core.datasets.catalogue import local_copy
 
 COLUMNS_SHOWN = ("ROC AUC", "average precision", "card precision@100")
 PUBLISHED_SINGLE = (

@@ -43,7 +43,7 @@ from bench.timing import median, show
 from core.backends.registry import find_backend
 from core.evidence.statistics import Difference, Floats, roc_auc_difference
 from core.export import export
-from core.measure import Conditions, measure_interleaved
+from core.measure.performance import Conditions, measure_interleaved
 from core.model import Model
 from core.passes.channel_groups import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels

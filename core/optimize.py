@@ -13,20 +13,20 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from core.artifact.store import Artifact
-from core.candidates import Progress, Workshop, silent
 from core.cases import write_cases
 from core.errors import LimitError, MissingExtraError, UsageError
 from core.evidence.judge import all_passed
 from core.evidence.report import Evidence
-from core.explore import explore
-from core.measurements import Measurements
-from core.parity import MeasuredParity
+from core.parity.measured import MeasuredParity
 from core.recipe import Recipe, Source, read_recipe
-from core.records import Tried, write_candidates
-from core.runtimes import find_runtimes
 from core.sealing import check_out, make_contents, make_evidence, missed_limits, seal, write_evidence
+from core.search.candidates import Progress, Workshop, silent
+from core.search.explore import explore
+from core.search.measurements import Measurements
+from core.search.records import Tried, write_candidates
+from core.search.runtimes import find_runtimes
+from core.search.trial import Bench, Trial
 from core.task import Task, TaskFactory
-from core.trial import Bench, Trial
 
 __all__ = ["Outcome", "Progress", "open_task", "optimize", "run_recipe", "silent"]
 

@@ -20,11 +20,11 @@ from core.evidence.document import encode_evidence
 from core.evidence.judge import warnings
 from core.evidence.render import render_html
 from core.evidence.report import Comparison, Evidence
-from core.parity import MeasuredParity
-from core.probing import check_fresh
+from core.parity.measured import MeasuredParity
+from core.parity.probing import check_fresh
 from core.recipe import render_recipe
-from core.records import Tried, make_records
-from core.trial import Bench, Trial
+from core.search.records import Tried, make_records
+from core.search.trial import Bench, Trial
 
 _PACKAGES = (
     "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",

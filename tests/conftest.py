@@ -19,7 +19,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def _no_emulator() -> Iterator[None]:
     """Sealing asks an emulated processor where there is one, which takes a minute; tests/core/test_held.py asks it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.held.EMULATOR", "no-emulator-in-tests")
+        patch.setattr("core.parity.held.EMULATOR", "no-emulator-in-tests")
         yield
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.artifact import Artifact, Contents, Decision, Preference, Probes, read_artifact, write_artifact
 from core.backends.registry import find_backend
-from core.probing import run_batches
+from core.parity.probing import run_batches
 
 COUNT = 16
 

@@ -36,7 +36,7 @@ def test_the_layers_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "line", "contract"),
     [
-        ("core/measure.py", "import apps.imaging.frames", "core never imports the apps"),
+        ("core/measure/performance.py", "import apps.imaging.frames", "core never imports the apps"),
         ("core/artifact/store.py", "import torch", "the serving path needs no torch"),
         ("apps/imaging/pixels.py", "import sklearn", "the serving path needs no torch"),
         ("core/evidence/statistics.py", "import core.passes.steps", "the layers of core"),

@@ -20,7 +20,7 @@ from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handboo
 from apps.fraud.replay import Rows, replay
 from apps.fraud.trained import Layout
 from apps.fraud.transactions import Label, Transaction
-from core.datasets import local_copy
+from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
 
 Reader = Literal["handbook", "records", "ulb"]

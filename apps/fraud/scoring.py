@@ -18,7 +18,7 @@ from core.artifact.store import read_artifact
 from core.backends.base import Session, row_function
 from core.backends.fastest import open_fastest
 from core.errors import ArtifactError, BackendError
-from core.probing import check_session
+from core.parity.probing import check_session
 
 Row = npt.NDArray[np.float32]
 INPUT, OUTPUT = "features", "score"

@@ -21,7 +21,7 @@ from core.backends.base import Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
 from core.errors import ArtifactError, UsageError
-from core.probing import check_session
+from core.parity.probing import check_session
 from core.program import Program
 from core.tensors import TensorSpec
 

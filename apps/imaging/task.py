@@ -19,7 +19,7 @@ from apps.imaging.radiographs import LEVELS, synthetic_cases
 from apps.imaging.settings import Decision, encode
 from apps.imaging.train import Epoch, calibration_views
 from apps.imaging.trained import Trained, read_trained
-from core.datasets import local_copy
+from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
 from core.task import CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from core.energy import Energy
 from core.evidence import resampling as r
 from core.evidence.measured import Measured, ParityRun
 from core.evidence.pages import bytes_text, joules_text, ms_text, value_text
@@ -26,6 +25,7 @@ from core.evidence.words import (
     methods,
     parity_sentence,
 )
+from core.measure.energy import Energy
 
 _MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
 

@@ -12,7 +12,7 @@ from core.evidence.drawing import Axes, line, number, picture, point, short, tex
 from core.evidence.judge import all_passed
 from core.evidence.pages import bytes_text, ms_text
 from core.evidence.report import CandidateRecord
-from core.measure import Latency
+from core.measure.performance import Latency
 
 _ROW = 18
 MOST_BARS = 40

@@ -24,7 +24,7 @@ from core.evidence.report import (
 )
 from core.evidence.subgroups import Subgroups
 from core.evidence.words import methods, notes
-from core.measure import Conditions, Latency, Memory, Throughput
+from core.measure.performance import Conditions, Latency, Memory, Throughput
 
 SCHEMA = "featherweight-evidence/2"
 MOST_FLIPS = 250

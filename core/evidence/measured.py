@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.energy import Energy
 from core.errors import DataError
 from core.evidence import statistics as s
-from core.measure import Latency, Memory, Size, Throughput
+from core.measure.energy import Energy
+from core.measure.performance import Latency, Memory, Size, Throughput
 from core.task import Alerts
 
 

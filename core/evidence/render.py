@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from core.energy import Energy
 from core.evidence import charts, cost_charts
 from core.evidence import resampling as r
 from core.evidence import statistics as s
@@ -43,6 +42,7 @@ from core.evidence.words import (
     notes,
     parity_sentence,
 )
+from core.measure.energy import Energy
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_FLIPS = 100

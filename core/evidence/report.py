@@ -17,7 +17,7 @@ from core.evidence.figures import Compared, compare
 from core.evidence.judge import Check, Limits, all_passed
 from core.evidence.measured import Measured, Parity, Predictions
 from core.evidence.subgroups import Subgroups, compare_subgroups
-from core.measure import Latency
+from core.measure.performance import Latency
 
 Step = Mapping[str, object]
 """What one pass did: `name`, `settings` and `facts`, the last two being mappings of plain values."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.energy import Provenance
 from core.evidence.judge import Check, all_passed, warnings
 from core.evidence.measured import Parity, ParityRun
 from core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
+from core.measure.energy import Provenance
 
 METRIC_NAMES = {
     "auc": "AUC (area under the ROC curve)",

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.energy import Energy, Provenance
 from core.evidence.judge import Limits, judge
 from core.evidence.measured import Measured, Parity, ParityRun, Predictions
 from core.evidence.report import CandidateRecord, Comparison, Evidence, Search, summarize_latency
-from core.measure import Conditions, Latency, Memory, Size, Throughput
+from core.measure.energy import Energy, Provenance
+from core.measure.performance import Conditions, Latency, Memory, Size, Throughput
 
 HOST = {"processor": "Example CPU @ 2.50GHz", "instruction sets": "avx2, avx512_vnni, amx_int8", "memory": "8.3 GB"}
 LIMITS = Limits(

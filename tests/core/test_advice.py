@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.advice import advise, mark_front
 from core.evidence.judge import Check
 from core.evidence.report import CandidateRecord, LatencySummary
+from core.search.advice import advise, mark_front
 
 points = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(-2, 3))
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from core.bundled import data_directory
-from core.datasets import cache_directory, dataset, fetch, local_copy, parse_catalogue, read_catalogue
-from core.datasets_cli import app
-from core.download import ATTEMPTS, Expected, check_address, copy_file, fetch_file
+from core.datasets.catalogue import cache_directory, dataset, fetch, local_copy, parse_catalogue, read_catalogue
+from core.datasets.cli import app
+from core.datasets.download import ATTEMPTS, Expected, check_address, copy_file, fetch_file
 from core.errors import DataError, OutputError, UsageError
 from tests import datasets
 

@@ -14,9 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.energy import Counter, choose_gpu, cost_per_million, measure_energy, open_nvml, open_rapl, probe_counters
 from core.errors import UsageError
-from core.measure import Conditions, Throughput
+from core.measure.energy import (
+    Counter,
+    choose_gpu,
+    cost_per_million,
+    measure_energy,
+    open_nvml,
+    open_rapl,
+    probe_counters,
+)
+from core.measure.performance import Conditions, Throughput
 from core.tensors import Tensors
 from tests.core.test_measure import HERE, SleepingSession, batches
 

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from core import held
 from core.backends.registry import find_backend
 from core.errors import BackendError, BackendUnavailableError
 from core.export import export
-from core.held import check_held, has_more_than_avx2, run_held
 from core.model import trees_model
-from core.probing import run_batches
+from core.parity import held
+from core.parity.held import check_held, has_more_than_avx2, run_held
+from core.parity.probing import run_batches
 from core.program import Program
 from core.tensors import TensorSpec
 from tests.fakes import fitted_trees, rows

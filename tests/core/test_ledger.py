@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from core.errors import OutputError
-from core.ledger import Entry, Ledger, digest_tensors
+from core.search.ledger import Entry, Ledger, digest_tensors
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),

@@ -13,7 +13,7 @@ import pytest
 
 from core.backends.base import Availability
 from core.errors import BackendError, TensorError, UsageError
-from core.measure import (
+from core.measure.performance import (
     Conditions,
     measure_interleaved,
     measure_latency,

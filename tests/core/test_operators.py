@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from core.errors import BackendError, TensorError, UsageError
 from core.export import export
-from core.model import trees_model
-from core.operators import (
+from core.measure.operators import (
     OperatorTime,
     explain_slower_int8,
     measure_operators,
     parse_profile,
     render_explanation,
 )
+from core.model import trees_model
 from core.passes.quantize import quantize
 from core.passes.steps import QuantizeStep
 from core.program import Program

@@ -12,19 +12,19 @@ import numpy.typing as npt
 import pytest
 
 from core.artifact.store import read_artifact
-from core.candidates import Workshop, silent
 from core.errors import LimitError
-from core.explore import describe_time, explore
-from core.measure import Latency
-from core.measurements import Measurements
+from core.measure.performance import Latency
 from core.optimize import Outcome, _best, optimize
 from core.recipe import Recipe, candidates, parse_recipe
-from core.records import Tried, make_records
-from core.runtimes import find_runtimes
 from core.sealing import _preferences
+from core.search.candidates import Workshop, silent
+from core.search.explore import describe_time, explore
+from core.search.measurements import Measurements
+from core.search.records import Tried, make_records
+from core.search.runtimes import find_runtimes
+from core.search.trial import Bench, Made, Trial
 from core.task import Sealed
 from core.tensors import Tensors
-from core.trial import Bench, Made, Trial
 from tests.fakes import SquaresTask, TreesTask
 
 HEAD = """

@@ -13,7 +13,7 @@ from core.backends.base import Availability
 from core.backends.fastest import choose_program
 from core.errors import BackendUnavailableError, UsageError
 from core.optimize import Outcome, optimize
-from core.probing import check_fresh
+from core.parity.probing import check_fresh
 from core.recipe import parse_recipe
 from tests.fakes import TreesTask
 

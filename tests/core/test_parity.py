@@ -34,9 +34,9 @@ from core.backends.registry import find_backend
 from core.errors import ArtifactError, BackendError
 from core.export import export
 from core.hardware import read_hardware
-from core.held import has_more_than_avx2
-from core.parity import MeasuredParity, measure_parity
-from core.probing import check_fresh, check_parity, check_session, run_batches
+from core.parity.held import has_more_than_avx2
+from core.parity.measured import MeasuredParity, measure_parity
+from core.parity.probing import check_fresh, check_parity, check_session, run_batches
 from core.program import Program
 from core.tensors import Tensors
 from tests.fakes import SquaresTask, TreesTask
@@ -172,10 +172,12 @@ def test_another_processor_is_not_called_held_to_avx2(monkeypatch: pytest.Monkey
     """One that has no AVX2, or of which nothing is known: what it does says nothing of one that has."""
     for sets in (("neon", "dotprod"), ()):
         hardware = replace(read_hardware(), instruction_sets=sets)
-        monkeypatch.setattr("core.held.read_hardware", lambda hardware=hardware: hardware)
+        monkeypatch.setattr("core.parity.held.read_hardware", lambda hardware=hardware: hardware)
         (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
         assert held.flips is None
-    monkeypatch.setattr("core.held.read_hardware", lambda: replace(read_hardware(), instruction_sets=("avx2", "fma")))
+    monkeypatch.setattr(
+        "core.parity.held.read_hardware", lambda: replace(read_hardware(), instruction_sets=("avx2", "fma"))
+    )
     (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
     assert (held.flips, held.reason) == (0, "")
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from core.backends.onnxruntime import OnnxRuntime
 from core.export import export
-from core.parity import measure_parity
-from core.probing import run_batches
+from core.parity.measured import measure_parity
+from core.parity.probing import run_batches
 from tests.fakes import SquaresTask
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.pinning import choose_cores, describe_cores, pinned
+from core.measure.pinning import choose_cores, describe_cores, pinned
 
 holds = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or not Path("/proc/self/task").is_dir(),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.passes.steps import PruneChannelsStep, QuantizeStep, RecoverStep
 from core.recipe import Candidate, Recipe, candidates, parse_recipe
-from core.search import REFINEMENTS, Cost, Tried, next_listed, next_promising
+from core.search.strategy import REFINEMENTS, Cost, Tried, next_listed, next_promising
 
 HEAD = 'version = 1\nname = "x"\n[source]\ntask = "t"\n'
 ratios = st.lists(st.integers(1, 95).map(lambda share: share / 100), min_size=1, max_size=6, unique=True)

@@ -41,4 +41,4 @@ def test_decoding_processes_run_nothing_that_lies_there(folder: Path, tmp_path: 
 def test_fresh_processes_run_nothing_that_lies_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(BackendError, match=r"it ended with code 1: .*JSONDecodeError"):
-        run_module("core.measure", b"", timeout_s=60, what="it", failure=BackendError)
+        run_module("core.measure.performance", b"", timeout_s=60, what="it", failure=BackendError)

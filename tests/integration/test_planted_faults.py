@@ -16,15 +16,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from core.candidates import Built, Workshop
 from core.errors import BackendError
 from core.evidence.judge import Check, all_passed
-from core.measurements import Measurements
 from core.program import Program
 from core.recipe import Recipe, candidates, parse_recipe
-from core.runtimes import find_runtimes
+from core.search.candidates import Built, Workshop
+from core.search.measurements import Measurements
+from core.search.runtimes import find_runtimes
+from core.search.trial import Bench, Made
 from core.task import HeldOut, Sealed
-from core.trial import Bench, Made
 from tests.fakes import SIDE, SquaresTask, TreesTask
 
 RECIPE = """

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from core.candidates import Workshop, silent
 from core.evidence.report import CandidateRecord
-from core.explore import explore
-from core.measurements import Measurements
 from core.optimize import optimize
 from core.recipe import Recipe, parse_recipe
-from core.records import make_records
-from core.runtimes import find_runtimes
-from core.trial import Bench
+from core.search.candidates import Workshop, silent
+from core.search.explore import explore
+from core.search.measurements import Measurements
+from core.search.records import make_records
+from core.search.runtimes import find_runtimes
+from core.search.trial import Bench
 from tests.fakes import TreesTask
 from tests.integration.searching import RECIPE
 

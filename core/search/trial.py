@@ -8,20 +8,20 @@ from functools import cached_property
 
 import numpy as np
 
-from core.candidates import Built, Progress, silent
-from core.energy import cost_per_million, measure_energy
 from core.errors import UsageError
 from core.evidence.judge import Check, all_passed, judge
 from core.evidence.measured import Measured, Predictions
 from core.evidence.report import Comparison
 from core.evidence.resampling import median_ratio
 from core.hardware import count_usable_cores
-from core.measure import Latency, measure_peak_memory, measure_size, measure_throughput
-from core.measurements import Measurements, Scores, run_scores
-from core.parity import MeasuredParity, measure_parity
+from core.measure.energy import cost_per_million, measure_energy
+from core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
+from core.parity.measured import MeasuredParity, measure_parity
 from core.program import Program
 from core.recipe import Candidate, Recipe
-from core.runtimes import Run
+from core.search.candidates import Built, Progress, silent
+from core.search.measurements import Measurements, Scores, run_scores
+from core.search.runtimes import Run
 from core.task import HeldOut, Probability, Sealed, Task
 
 BASELINE = "fp32 baseline"

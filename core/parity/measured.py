@@ -2,7 +2,8 @@
 cases and on made-up inputs (probes); the probes travel in the artifact, so that a new host can ask its own runtimes.
 
 The arithmetic is not the same everywhere: batches and threads change the order of sums, runtimes fuse and round int8
-differently, and a processor without VNNI saturates (core.held). So scores may differ by a little and decisions may not.
+differently, and a processor without VNNI saturates (core.parity.held). So scores may differ by a little and decisions
+may not.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from core.backends.base import Backend, Session
 from core.errors import BackendError, TensorError
 from core.evidence.judge import Check
 from core.evidence.measured import Parity, ParityRun
-from core.held import SECONDS, has_avx2_alone, run_held
-from core.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
+from core.parity.held import SECONDS, has_avx2_alone, run_held
+from core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
 from core.program import Program
 from core.task import HeldOut, Task
 from core.tensors import Tensors

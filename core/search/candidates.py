@@ -23,7 +23,6 @@ from torch import nn
 
 from core.errors import OutputError
 from core.export import export
-from core.ledger import Entry, Ledger
 from core.model import Model, StepRecord
 from core.passes.channel_groups import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
@@ -34,7 +33,8 @@ from core.passes.recover import recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
 from core.recipe import Candidate, Recipe, describe
-from core.search import Cost
+from core.search.ledger import Entry, Ledger
+from core.search.strategy import Cost
 from core.task import Task
 from core.trees.onnx_file import encode_trees
 
@@ -217,9 +217,9 @@ def _decode_built(entry: Entry, model: Model) -> Built:
 @functools.cache
 def _made_by() -> dict[str, str]:
     """What a program depends on beside model, data and steps: the passes themselves and what they call."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted([*(here / "passes").glob("*.py"), here / "export.py", here / "candidates.py"]):
+    for path in sorted([*(here / "passes").glob("*.py"), here / "export.py", here / "search/candidates.py"]):
         digest.update(path.read_bytes())
     names = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "torch-pruning")
     return {"passes": digest.hexdigest(), **{name: version(name) for name in names}}

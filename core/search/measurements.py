@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from core.backends.base import Session
-from core.candidates import Progress
 from core.errors import BackendError
-from core.ledger import Entry, Ledger, digest_tensors
-from core.measure import Latency, measure_interleaved
-from core.operators import explain_slower_int8
+from core.measure.operators import explain_slower_int8
+from core.measure.performance import Latency, measure_interleaved
 from core.recipe import Recipe
-from core.runtimes import Run, Runtimes
+from core.search.candidates import Progress
+from core.search.ledger import Entry, Ledger, digest_tensors
+from core.search.runtimes import Run, Runtimes
 from core.task import HeldOut, Task
 from core.tensors import Tensors
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.advice import advise, mark_front
 from core.errors import OutputError
 from core.evidence import resampling, statistics
 from core.evidence.alerts import card_precision
@@ -18,7 +17,8 @@ from core.evidence.measured import Predictions
 from core.evidence.report import CandidateRecord, Search, summarize_latency
 from core.files import replacing
 from core.recipe import Candidate, Recipe
-from core.trial import Made, Trial
+from core.search.advice import advise, mark_front
+from core.search.trial import Made, Trial
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,9 @@ def check_fresh(directory: Path, backend: str) -> float:
     """
     order = json.dumps({"directory": str(directory.absolute()), "backend": backend})
     what = f"{directory}: the fresh process that runs the artifact"
-    stdout = run_module("core.probing", order.encode(), timeout_s=_FRESH_TIMEOUT_S, what=what, failure=ArtifactError)
+    stdout = run_module(
+        "core.parity.probing", order.encode(), timeout_s=_FRESH_TIMEOUT_S, what=what, failure=ArtifactError
+    )
     difference = float(json.loads(stdout.splitlines()[-1])["difference"])
     if not difference <= FRESH_TOLERANCE:
         raise ArtifactError(

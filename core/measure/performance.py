@@ -2,9 +2,9 @@
 device when opening a session and states them as Conditions; statistics come later (core.evidence).
 
 The method: sessions are opened and warmed by untimed runs while they see all cores. For timing, all threads of the
-process are held to as many cores as the session has threads (core.pinning), and one more untimed run brings its weights
-back into their caches. Times are wall time (time.perf_counter_ns) around Session.run, so that checking the input and
-taking the output are in them. The notes of a measurement say what was done.
+process are held to as many cores as the session has threads (core.measure.pinning), and one more untimed run brings its
+weights back into their caches. Times are wall time (time.perf_counter_ns) around Session.run, so that checking the
+input and taking the output are in them. The notes of a measurement say what was done.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from core.backends.base import Backend, Session
 from core.errors import BackendError, FeatherweightError, UsageError
-from core.pinning import describe_cores, pinned
+from core.measure.pinning import describe_cores, pinned
 from core.processes import run_module
 from core.program import Precision, Program, described_program
 from core.tensors import Tensors, TensorSpec, check_tensors
@@ -217,7 +217,7 @@ def measure_peak_memory(
     }
     stdin = json.dumps(order).encode() + b"\n" + program.content
     what = f"{backend.name}: measuring memory"
-    stdout = run_module("core.measure", stdin, timeout_s=timeout_s, what=what, failure=BackendError)
+    stdout = run_module("core.measure.performance", stdin, timeout_s=timeout_s, what=what, failure=BackendError)
     found = json.loads(stdout.splitlines()[-1])
     return Memory(found["baseline_bytes"], found["peak_bytes"], batch, conditions)
 

@@ -9,7 +9,7 @@ from core.backends.base import Backend, Session
 from core.backends.registry import find_backend
 from core.errors import BackendUnavailableError
 from core.hardware import read_hardware
-from core.measure import Conditions
+from core.measure.performance import Conditions
 from core.program import Kind, Precision, Program
 from core.recipe import Measure
 

@@ -77,7 +77,7 @@ def run_held(
         json.dumps(order).encode() + b"\n" + program.content + _packed([inputs[spec.name] for spec in program.inputs])
     )
     stdout = run_module(
-        "core.held",
+        "core.parity.held",
         stdin,
         timeout_s=TIMEOUT_S,
         what=f"backend {backend}, held to AVX2",

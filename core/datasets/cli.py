@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="List and fetch the public data set
 
 
 def _rows() -> list[dict[str, Any]]:
-    from core.datasets import cache_directory, read_catalogue
+    from core.datasets.catalogue import cache_directory, read_catalogue
 
     directory = cache_directory()
     rows = []
@@ -81,7 +81,7 @@ def fetch_command(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from core.datasets import cache_directory, dataset, fetch
+    from core.datasets.catalogue import cache_directory, dataset, fetch
 
     entry = dataset(name)
     columns = (

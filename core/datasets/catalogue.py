@@ -11,7 +11,7 @@ import msgspec
 import platformdirs
 
 from core.bundled import checkout_directory, data_directory
-from core.download import Expected, Progress, check_file, copy_file, fetch_file
+from core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
 from core.errors import DataError, OutputError, UsageError
 
 VARIABLE = "FEATHERWEIGHT_DATA"

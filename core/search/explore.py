@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from core.candidates import Progress, Workshop
 from core.errors import FeatherweightError, OutputError, UsageError
 from core.evidence.report import Search
 from core.passes.steps import QuantizeStep, RecoverStep
 from core.program import Precision
 from core.recipe import Candidate, Recipe, candidates
-from core.records import Tried
-from core.search import Cost, next_listed, next_promising
-from core.trial import Bench, Made, Trial
+from core.search.candidates import Progress, Workshop
+from core.search.records import Tried
+from core.search.strategy import Cost, next_listed, next_promising
+from core.search.trial import Bench, Made, Trial
 
 _NO_COST = Cost(float("inf"), float("inf"))
 """Of what cannot be made: it comes last, and then says why."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from core.backends.base import Session
 from core.errors import UsageError
-from core.measure import Conditions, Throughput, measure_throughput
+from core.measure.performance import Conditions, Throughput, measure_throughput
 from core.tensors import Tensors
 
 Provenance = Literal["rapl", "nvml", "estimate", "not available"]

@@ -1,0 +1,208 @@
+"""What the commands of `core.cli` show: tables, bars and JSON. Imported by the command that shows something."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from core.artifact import FileCheck, Manifest
+    from core.backends.base import Availability
+    from core.edge.export import Exported
+    from core.hardware import Hardware
+    from core.optimize import Outcome
+    from core.parity.probing import HostRun
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar a stage, on stderr, so that --json keeps stdout for itself."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+
+        def report(stage: str, done: int, total: int) -> None:
+            """What stands before a colon is the stage, and what after it tells how far it is."""
+            name, shown = stage.partition(": ")[0], stage.replace("[", r"\[")
+            if name not in tasks:
+                tasks[name] = bars.add_task(shown, total=total)
+            bars.update(tasks[name], completed=done, total=total, description=shown)
+
+        yield report
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[str, str]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    devices = [f"{device.name} ({device.memory_bytes >> 30} GiB)" for device in host.accelerators]
+    for label, text in {**host.facts(), "accelerators": ", ".join(devices) or "none"}.items():
+        table.add_row(label, Text(text))
+    console = _console()
+    console.print(table)
+    console.print()
+    backends = Table("backend", "version", "devices", "precisions", "can run", box=None, padding=(0, 2, 0, 0))
+    for name, state in found.items():
+        answer = Text("yes", "green") if state.available else Text(f"no: {state.reason}", "yellow")
+        backends.add_row(name, state.version, " ".join(state.devices), " ".join(state.precisions), answer)
+    console.print(backends)
+    console.print()
+    counters = Table("energy counter", "can be read", box=None, padding=(0, 2, 0, 0))
+    for name, text in energy.items():
+        counters.add_row(name, Text(text, "yellow" if text.startswith("no: ") else "green"))
+    console.print(counters)
+
+
+def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+
+    def row(label: str, text: str, style: str = "") -> None:
+        table.add_row(label, Text(text, style))
+
+    row("artifact", f"{manifest.name} ({directory})")
+    row("sha256", sha256)
+    row("app", manifest.app)
+    row("created", manifest.created.isoformat(timespec="seconds"))
+    for label, entries in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for entry in entries:
+            row(label, str(entry.spec()))
+    row("labels", ", ".join(manifest.labels))
+    for program in manifest.programs:
+        row("program", f"{program.precision}: {program.file}, {program.bytes:,} bytes")
+    if manifest.preferences:
+        choices = [f"{one.backend} {one.precision}, threads {one.threads}" for one in manifest.preferences]
+        row("preferred", "; ".join(choices))
+    for label, files in (
+        ("sealed", manifest.sealed),
+        ("evidence", manifest.evidence),
+        ("document", manifest.documents),
+    ):
+        for file in files:
+            row(label, f"{file.file}, {file.bytes:,} bytes")
+    if (parity := manifest.parity) is not None:
+        row("probes", f"{parity.file}, {parity.cases} made-up inputs, judged on {parity.backend} {parity.precision}")
+    row("weights from", manifest.weights_source)
+    row("recipe", manifest.recipe_sha256 or "none")
+    row("made with", ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
+    for note in manifest.notes:
+        row("note", note)
+    for limit in manifest.missed_limits:
+        row("LIMIT MISSED", limit, "bold red")
+    if manifest.forced:
+        row("FORCED", "sealed by force", "bold red")
+    _console().print(table)
+
+
+def show_checks(directory: Path, checks: list[FileCheck]) -> None:
+    console = _console()
+    for check in checks:
+        mark = Text("ok      ", "green") if check.passed else Text("FAULT   ", "bold red")
+        console.print(Text.assemble(mark, check.file, "" if check.passed else f": {check.fault}"), soft_wrap=True)
+    whole = all(check.passed for check in checks)
+    text = f"{directory}: every byte is as it was sealed" if whole else f"{directory}: do not use this artifact"
+    console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
+
+
+def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
+    console = _console()
+    if runs is None:
+        console.print(f"{directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
+        return
+    table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
+    for run in runs:
+        if run.difference is not None:
+            found = str(run.threads), str(run.batch), f"{run.difference:.3g}", str(run.flips)
+            colour = "green" if not run.fault else "bold red" if run.judged else "yellow"
+            told = (run.fault or "same") + ("" if run.judged else " (not preferred by the artifact, so not judged)")
+            table.add_row(run.backend, *found, Text(told, colour))
+    console.print(table)
+    for name, reason in dict.fromkeys((run.backend, run.reason) for run in runs if run.difference is None):
+        console.print(Text(f" {name} was not run: {reason}", "yellow"), soft_wrap=True)
+    same = not any(run.fault for run in runs if run.judged)
+    text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
+    console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
+
+
+def show_export(exported: Exported) -> None:
+    console, agreement = _console(), exported.agreement
+    path = exported.directory / exported.file
+    console.print(Text.assemble(("exported  ", "green"), f"{path}, {exported.bytes:,} bytes"), soft_wrap=True)
+    for name, difference in agreement.difference.items():
+        text = f"          {name}: largest difference {difference:.3g}, allowed {agreement.tolerance[name]:.3g}"
+        console.print(Text(f"{text}, on {agreement.inputs} against the artifact's program"), soft_wrap=True)
+    flips = "unknown, no probes are sealed" if agreement.decision_flips is None else str(agreement.decision_flips)
+    text = f"          decisions that are others: {flips}; pairs in another order: {agreement.order_flips}"
+    console.print(Text(text), soft_wrap=True)
+    for note in exported.facts["notes"]:
+        console.print(Text.assemble(("note      ", "yellow"), note), soft_wrap=True)
+
+
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    artifact = outcome.artifact
+    return {
+        "directory": str(artifact.directory),
+        "sha256": artifact.sha256,
+        "backend": outcome.backend,
+        "programs": [{"precision": p.precision, "file": p.file, "bytes": p.bytes} for p in artifact.manifest.programs],
+        "forced": artifact.manifest.forced,
+        "missed_limits": list(artifact.manifest.missed_limits),
+        "warnings": list(outcome.warnings),
+        "evidence": [str(artifact.directory / name) for name in artifact.evidence],
+        "candidates": str(outcome.candidates),
+        "cases": None if outcome.cases is None else str(outcome.cases),
+    }
+
+
+def show_outcome(outcome: Outcome) -> None:
+    console, artifact = _console(), outcome.artifact
+    _show_front(outcome)
+    console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
+    for program in artifact.manifest.programs:
+        console.print(Text(f"        {program.precision}: {program.bytes:,} bytes"))
+    console.print(Text(f"        fastest here on {outcome.backend}"))
+    for limit in artifact.manifest.missed_limits:
+        console.print(Text.assemble(("limit missed  ", "bold red"), limit), soft_wrap=True)
+    for warning in outcome.warnings:
+        console.print(Text.assemble(("note    ", "yellow"), warning), soft_wrap=True)
+    for name in artifact.evidence:
+        console.print(Text(f"        {artifact.directory / name}"), soft_wrap=True)
+    console.print(Text(f"        {outcome.candidates} (all that was tried)"), soft_wrap=True)
+    if outcome.cases is not None:
+        console.print(Text(f"        {outcome.cases} (holds patients' or cardholders' data)"), soft_wrap=True)
+
+
+def _show_front(outcome: Outcome) -> None:
+    """The candidates that no other beats in speed, size and loss at once, the fastest first."""
+    records = outcome.evidence.candidates
+    front = [one for one in records if one.latency is not None and (one.on_front or one.chosen)]
+    table = Table("front", "p50 ms", "bytes", "loss", "", box=None, padding=(0, 2, 0, 0))
+    for one in sorted(front, key=lambda one: one.latency.p50_ms if one.latency else 0.0):
+        time = "" if one.latency is None else f"{one.latency.p50_ms:.3g}"
+        size = "" if one.size_bytes is None else f"{one.size_bytes:,}"
+        loss = "" if one.loss is None else f"{one.loss:.4f}"
+        missed = [check.name for check in one.checks if check.status != "passed"]
+        verdict = Text("chosen", "green") if one.chosen else Text(f"missed {', '.join(missed)}" if missed else "passed")
+        table.add_row(Text(one.name), time, size, loss, verdict)
+    console = _console()
+    console.print(table)
+    found = outcome.evidence.search
+    if found is not None:
+        lines = [f"candidates tried: {found.tried}", *([f"kept from earlier runs: {found.kept}"] if found.kept else [])]
+        lines += [f"on the front: {len(front)} of {len(records)} trials", *filter(None, [found.stopped])]
+        console.print(Text("; ".join(lines)), soft_wrap=True)
+    console.print()
