@@ -17,7 +17,8 @@ from core.errors import ArtifactError
 from core.program import Kind, Precision
 from core.tensors import DType, TensorSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no packed programs; it is still read."""
 MANIFEST_BYTES = 1 << 20
 """The largest manifest.json that is read."""
 FILE_BYTES = 1 << 30
@@ -61,10 +62,12 @@ class FileEntry(_Struct, frozen=True, kw_only=True):
 
 
 class ProgramEntry(FileEntry, frozen=True, kw_only=True):
-    """An ONNX file and the precision it runs in. A bf16 entry may name the same file as the fp32 entry."""
+    """An ONNX file and the precision it runs in. A bf16 entry may name the same file as the fp32 entry.
+    unpacked_bytes: of a gzipped file, the size of the ONNX file in it; null for one that stands there as it is."""
 
     precision: Precision
     kind: Kind = "network"
+    unpacked_bytes: Annotated[int, msgspec.Meta(ge=1, le=FILE_BYTES)] | None = None
 
 
 class Preference(_Struct, frozen=True, kw_only=True):
@@ -96,7 +99,7 @@ class ParityEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Manifest(_Struct, frozen=True, kw_only=True):
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
     name: Text
     app: Text
     created: Created
@@ -138,9 +141,9 @@ def decode_manifest(content: bytes) -> Manifest:
     """Raises ArtifactError for anything but a valid manifest of this version, and for nothing else."""
     try:
         version = msgspec.json.decode(content, type=_Versioned).format_version
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise ArtifactError(
-                f"manifest.json: format version {version}; this featherweight reads version {FORMAT_VERSION}: "
+                f"manifest.json: format version {version}; this featherweight reads versions 1 and {FORMAT_VERSION}: "
                 "install the featherweight that made the artifact, or make it again"
             )
         manifest = msgspec.json.decode(content, type=Manifest)
@@ -164,7 +167,8 @@ def check_manifest(manifest: Manifest) -> None:
     if len(set(precisions)) < len(precisions):
         raise ArtifactError(f"manifest.json: a precision has two programs: {', '.join(precisions)}")
     _check_parity(manifest)
-    if sum(entry.bytes for entry in manifest.files()) > TOTAL_BYTES:
+    unpacked = sum(program.unpacked_bytes or 0 for program in manifest.programs)
+    if sum(entry.bytes for entry in manifest.files()) + unpacked > TOTAL_BYTES:
         raise ArtifactError(f"manifest.json: the files hold more than {TOTAL_BYTES} bytes together")
     if manifest.missed_limits and not manifest.forced:
         raise ArtifactError("manifest.json: `missed_limits` has entries, so `forced` must be true")
@@ -178,14 +182,17 @@ def _check_names(manifest: Manifest) -> None:
     taken: set[str] = set()
     for entry in entries:
         check_name(entry.file)
-        shared = programs.get(entry.file) if isinstance(entry, ProgramEntry) else None
-        same_bytes = shared is not None and (shared.sha256, shared.bytes) == (entry.sha256, entry.bytes)
+        shared = isinstance(entry, ProgramEntry) and entry.file in programs and _same_file(programs[entry.file], entry)
         # Compared without case, so that an artifact means the same on a file system that ignores it.
-        if entry.file.casefold() in taken and not same_bytes:
+        if entry.file.casefold() in taken and not shared:
             raise ArtifactError(f"manifest.json: the file {entry.file!r} stands twice")
         taken.add(entry.file.casefold())
         if isinstance(entry, ProgramEntry):
             programs[entry.file] = entry
+
+
+def _same_file(one: ProgramEntry, other: ProgramEntry) -> bool:
+    return (one.sha256, one.bytes, one.unpacked_bytes) == (other.sha256, other.bytes, other.unpacked_bytes)
 
 
 def check_name(name: str) -> None:

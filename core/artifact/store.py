@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec
 
-from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, decode_manifest
+from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, ProgramEntry, decode_manifest
+from core.artifact.packed import unpack
 from core.artifact.probes import Probes, decode_probes
 from core.errors import ArtifactError, DigestError
 from core.program import Precision, Program
@@ -135,9 +136,21 @@ def _read(folder: Path, expected_sha256: str | None) -> Artifact:
         sealed={entry.file.removeprefix("sealed/"): contents[entry.file] for entry in manifest.sealed},
         evidence={entry.file: contents[entry.file] for entry in manifest.evidence},
         documents={entry.file: contents[entry.file] for entry in manifest.documents},
-        programs=tuple(Program(contents[e.file], e.precision, inputs, outputs, e.kind) for e in manifest.programs),
+        programs=tuple(
+            Program(_unpacked(folder, entry, contents[entry.file]), entry.precision, inputs, outputs, entry.kind)
+            for entry in manifest.programs
+        ),
         parity=None if manifest.parity is None else contents[manifest.parity.file],
     )
+
+
+def _unpacked(folder: Path, entry: ProgramEntry, content: bytes) -> bytes:
+    if entry.unpacked_bytes is None:
+        return content
+    try:
+        return unpack(content, entry.unpacked_bytes)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / entry.file} {error}; {_REMEDY}") from error
 
 
 def verify_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> list[FileCheck]:

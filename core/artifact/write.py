@@ -24,6 +24,7 @@ from core.artifact.manifest import (
     check_manifest,
     encode_manifest,
 )
+from core.artifact.packed import pack
 from core.artifact.probes import PROBES, Probes, encode_probes
 from core.artifact.store import (
     MANIFEST,
@@ -125,16 +126,18 @@ def _laid_out(contents: Contents, created: datetime) -> tuple[dict[str, bytes], 
 
 
 def _place_program(program: Program, files: dict[str, bytes]) -> ProgramEntry:
-    name = f"programs/{program.precision}.onnx"
+    packed = pack(program.content)
     # fp32 and bf16 are one file run in two ways: it is stored once.
-    name = next((known for known, content in files.items() if content == program.content), name)
-    files[name] = program.content
+    name = f"programs/{program.precision}.onnx.gz"
+    name = next((known for known, content in files.items() if content == packed), name)
+    files[name] = packed
     return ProgramEntry(
         file=name,
-        sha256=program.sha256,
-        bytes=len(program.content),
+        sha256=hashlib.sha256(packed).hexdigest(),
+        bytes=len(packed),
         precision=program.precision,
         kind=program.kind,
+        unpacked_bytes=len(program.content),
     )
 
 

@@ -84,7 +84,7 @@ def _cost(measured: Measured) -> str:
             f"{summary.p50_ms:.3g} ms for a batch of {summary.batch} on {conditions.backend}, {threads} (median)"
         )
     if measured.size is not None:
-        parts.append(f"{measured.size.bytes:,} bytes")
+        parts.append(f"{measured.size.compressed_bytes:,} bytes as shipped")
     energy = measured.energy
     if energy is not None and energy.joules is not None:
         parts.append(f"{joules_text(energy.joules)} a case ({PROVENANCES[energy.provenance]})")

@@ -110,7 +110,7 @@ def _program_rows(before: Measured, after: Measured) -> list[tuple[str, str, str
         was, now = before.latency.conditions, after.latency.conditions
         rows += [("precision", was.precision, now.precision), ("runtime", _plain(was.backend), _plain(now.backend))]
     if before.size and after.size:
-        rows.append(("program file", bytes_text(before.size.bytes), bytes_text(after.size.bytes)))
+        rows.append(("program file", bytes_text(before.size.compressed_bytes), bytes_text(after.size.compressed_bytes)))
     was_at, now_at = (f"{one.predictions.threshold:.6g}" for one in (before, after))
     return [*rows, ("threshold on the raw score", was_at, now_at)]
 
@@ -169,11 +169,9 @@ def _benefits(evidence: Evidence) -> list[str]:
             f"{ratio.low:.2f} to {ratio.high:.2f}) at batch {after.latency.batch} on the host named above."
         )
     if before.size and after.size:
-        ratio_size = before.size.bytes / after.size.bytes
-        lines.append(
-            f"- Size: {bytes_text(before.size.bytes)} before, {bytes_text(after.size.bytes)} after, {ratio_size:.2f} "
-            "times smaller."
-        )
+        old, new = before.size.compressed_bytes, after.size.compressed_bytes
+        smaller = f"{old / new:.2f} times smaller"
+        lines.append(f"- Size as shipped: {bytes_text(old)} before, {bytes_text(new)} after, {smaller}.")
     if before.energy or after.energy:
         lines.append(f"- Energy of a case: {_energy(before.energy)} before, {_energy(after.energy)} after.")
         lines[-1] += f" {_plain(energy_methods(part))}"

@@ -105,11 +105,11 @@ def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = No
                 f"against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval {ratio.low:.2f} to "
                 f"{ratio.high:.2f})."
             )
-    if baseline.size and candidate.size and candidate.size.bytes >= baseline.size.bytes:
+    if baseline.size and candidate.size and candidate.size.compressed_bytes >= baseline.size.compressed_bytes:
         before_size, after_size = baseline.size, candidate.size
         lines.append(
-            f"{candidate.name} is not smaller than {baseline.name}: {after_size.bytes:,} bytes against "
-            f"{before_size.bytes:,}; gzipped {after_size.compressed_bytes:,} against {before_size.compressed_bytes:,}."
+            f"{candidate.name} is not smaller than {baseline.name}: {after_size.compressed_bytes:,} bytes as shipped "
+            f"against {before_size.compressed_bytes:,}; unpacked {after_size.bytes:,} against {before_size.bytes:,}."
         )
     counts = baseline.predictions.confusion
     for kind, number in (("positive", counts.positives), ("negative", counts.negatives)):
@@ -249,9 +249,10 @@ def _latency_check(baseline: Measured, candidate: Measured, limit: float) -> Che
 def _size_check(baseline: Measured, candidate: Measured, limit: float) -> Check:
     if baseline.size is None or candidate.size is None:
         return Check("size_ratio_min", "not measured", None, limit, "The size was not measured for both programs.")
-    found = baseline.size.bytes / candidate.size.bytes
+    before, after = baseline.size, candidate.size
+    found = before.compressed_bytes / after.compressed_bytes
     text = (
-        f"{found:.2f} times smaller ({baseline.size.bytes:,} bytes to {candidate.size.bytes:,}); gzipped "
-        f"{baseline.size.compressed_bytes:,} to {candidate.size.compressed_bytes:,}; the limit is {limit:g}."
+        f"{found:.2f} times smaller as shipped ({before.compressed_bytes:,} bytes to {after.compressed_bytes:,}); "
+        f"unpacked {before.bytes:,} to {after.bytes:,}; the limit is {limit:g}."
     )
     return Check("size_ratio_min", "passed" if found >= limit else "failed", found, limit, text)

@@ -98,8 +98,8 @@ def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
         quick = ms_text(summarize_latency(after.latency).p50_ms)
         tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast: now {quick} at batch {after.latency.batch}"))
     if before.size and after.size:
-        smaller = f"{before.size.bytes / after.size.bytes:.3g}{TIMES}"
-        tiles.append(_Tile(smaller, f"smaller: now {bytes_text(after.size.bytes)}"))
+        smaller = f"{before.size.compressed_bytes / after.size.compressed_bytes:.3g}{TIMES}"
+        tiles.append(_Tile(smaller, f"smaller: now {bytes_text(after.size.compressed_bytes)}"))
     key = limited_figure(evidence)
     found = compared(evidence, part)
     now, was = found.candidate.metrics.get(key), found.baseline.metrics.get(key)
@@ -201,8 +201,8 @@ def _performance(part: Comparison) -> list[_Row]:
         was, now = before.memory.used_bytes, after.memory.used_bytes
         rows.append(_Row("Peak memory above the interpreter", bytes_text(was), bytes_text(now), _times(was, now)))
     if before.size and after.size:
-        rows.append(_size_row("Program file", before.size.bytes, after.size.bytes))
-        rows.append(_size_row("The same, gzipped", before.size.compressed_bytes, after.size.compressed_bytes))
+        rows.append(_size_row("Program, as shipped", before.size.compressed_bytes, after.size.compressed_bytes))
+        rows.append(_size_row("The same, unpacked", before.size.bytes, after.size.bytes))
     if before.energy or after.energy:
         rows.append(_energy_row(before.energy, after.energy))
     if before.cost_per_million is not None or after.cost_per_million is not None:

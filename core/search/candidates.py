@@ -27,7 +27,7 @@ from core.model import Model, StepRecord
 from core.passes.channel_groups import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.prune_trees import prune_trees
-from core.passes.prune_weights import prune_weights
+from core.passes.prune_weights import prunable_weights, prune_weights
 from core.passes.quantize import quantize
 from core.passes.recover import recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
@@ -191,14 +191,16 @@ def _stated(step: Step) -> dict[str, object]:
 
 
 def _count(model: Model) -> dict[str, float]:
-    """work: multiply-accumulates of a case, of trees their nodes; bytes: in fp32; layers: that multiply."""
+    """work: multiply-accumulates of a case, of trees their nodes; bytes: in fp32, zeros packed away; layers: that
+    multiply."""
     if model.kind == "trees":
         ensemble = model.ensemble("cost")
         return {"work": len(ensemble.feature), "bytes": len(encode_trees(ensemble)), "layers": 0}
     network = model.module("cost")
     macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example_inputs(model))
     layers = sum(isinstance(module, nn.Linear | nn.modules.conv._ConvNd) for module in network.modules())
-    return {"work": float(macs), "bytes": 4.0 * parameters, "layers": layers}
+    zeros = sum(int((weight == 0).sum()) for weight in prunable_weights(network))
+    return {"work": float(macs), "bytes": 4.0 * (parameters - zeros), "layers": layers}
 
 
 def _encode_built(built: Built) -> Entry:

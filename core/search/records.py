@@ -79,7 +79,7 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
         settings={**settings, "backend": trial.run.backend, "precision": trial.run.program.precision},
         steps=_steps(trial.made, quantized=not trial.in_its_place),
         checks=trial.checks,
-        size_bytes=None if size is None else size.bytes,
+        size_bytes=None if size is None else size.compressed_bytes,
         latency=None if latency is None else summarize_latency(latency),
         auc=_auc(predictions),
         average_precision=_average_precision(predictions),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from core.artifact import (
     write_artifact,
 )
 from core.artifact import write as writing
+from core.artifact.packed import pack, unpack
 from core.artifact.store import previous_of, render_manifest_digest
 from core.backends.base import Availability
 from core.backends.fastest import choose_program, open_fastest
@@ -60,8 +62,8 @@ FILES = (
     "evidence.json",
     "manifest.json",
     "manifest.sha256",
-    "programs/fp32.onnx",
-    "programs/int8.onnx",
+    "programs/fp32.onnx.gz",
+    "programs/int8.onnx.gz",
     "sealed/decision.json",
     "sealed/preprocess.json",
 )
@@ -127,7 +129,7 @@ def test_a_pinned_digest(folder: Path) -> None:
 def test_bf16_is_the_fp32_file(tmp_path: Path, folder: Path) -> None:
     assert read_artifact(folder).program("bf16") == replace(FP32, precision="bf16")
     both = write_artifact(tmp_path / "b", replace(CONTENTS, programs=(FP32, replace(FP32, precision="bf16"))))
-    assert [entry.file for entry in both.manifest.programs] == ["programs/fp32.onnx"] * 2
+    assert [entry.file for entry in both.manifest.programs] == ["programs/fp32.onnx.gz"] * 2
     with pytest.raises(ArtifactError, match="no int8 program; it has fp32, bf16"):
         both.program("int8")
 
@@ -205,8 +207,70 @@ def test_swapped_files(folder: Path) -> None:
     assert faults == ["evidence.json"]
 
 
+def program_entry(folder: Path, content: bytes, **stated: object) -> bytes:
+    """A manifest whose one program is a file of these bytes."""
+    (folder / "programs/int8.onnx.gz").unlink()
+    (folder / "programs/fp32.onnx.gz").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    entry = {"file": "programs/fp32.onnx.gz", "sha256": digest, "bytes": len(content), "precision": "fp32", **stated}
+    return edited(folder, programs=[entry])
+
+
+PACKED = pack(b"program" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (PACKED[:-9], "does not unpack to the 7000 bytes"),
+        (PACKED[:-2], "does not unpack to the 7000 bytes"),
+        (PACKED + b"more", "does not unpack to the 7000 bytes"),
+        (PACKED + PACKED, "does not unpack to the 7000 bytes"),
+        (pack(b"program" * 999), "does not unpack to the 7000 bytes"),
+        (pack(b"program" * 1001), "does not unpack to the 7000 bytes"),
+        (b"program" * 1000, "is no gzip file"),
+        (PACKED[:-8] + b"00000000", "is no gzip file"),
+    ],
+    ids=["cut", "cut checksum", "more behind", "two files", "too small", "too large", "not packed", "another checksum"],
+)
+def test_a_program_that_does_not_unpack_to_what_was_sealed(folder: Path, content: bytes, said: str) -> None:
+    seal(folder, program_entry(folder, content, unpacked_bytes=7000))
+    with pytest.raises(ArtifactError, match=said):
+        read_artifact(folder)
+
+
+def test_a_program_that_unpacks_to_more_than_is_stated(folder: Path) -> None:
+    seal(folder, program_entry(folder, pack(bytes(64 << 20)), unpacked_bytes=1000))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="does not unpack to the 1000 bytes"):
+        read_artifact(folder)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_programs_that_are_stated_to_unpack_to_gigabytes(folder: Path) -> None:
+    (entry,) = msgspec.json.decode(program_entry(folder, PACKED, unpacked_bytes=1 << 30))["programs"]
+    three = [{**entry, "precision": name, "file": f"programs/{name}.gz"} for name in ("fp32", "bf16", "int8")]
+    seal(folder, edited(folder, programs=three))
+    with pytest.raises(ArtifactError, match="more than"):
+        read_artifact(folder)
+
+
+def test_version_1_whose_programs_are_not_packed(folder: Path) -> None:
+    content = program_entry(folder, b"plain")
+    seal(folder, content.replace(b'"format_version":2', b'"format_version":1'))
+    artifact = read_artifact(folder)
+    assert (artifact.manifest.format_version, artifact.program("fp32").content) == (1, b"plain")
+
+
+@given(st.binary(max_size=3000))
+def test_packing_and_unpacking(content: bytes) -> None:
+    assert unpack(pack(content), len(content)) == content
+    assert pack(content) == pack(content)
+
+
 def test_programs_swapped_under_each_others_names(folder: Path) -> None:
-    fp32, int8 = folder / "programs/fp32.onnx", folder / "programs/int8.onnx"
+    fp32, int8 = folder / "programs/fp32.onnx.gz", folder / "programs/int8.onnx.gz"
     first, second = fp32.read_bytes(), int8.read_bytes()
     fp32.write_bytes(second)
     int8.write_bytes(first)
@@ -240,7 +304,7 @@ def test_a_file_listed_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format_version": 2}, "format version 2; this featherweight reads version 1"),
+        ({"format_version": 3}, "format version 3; this featherweight reads versions 1 and 2"),
         ({"format_version": "1"}, "not a manifest"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"created": "2026-01-01T00:00:00"}, "not a manifest"),
@@ -370,7 +434,7 @@ def test_an_artifact_is_replaced_whole(folder: Path) -> None:
         folder, replace(CONTENTS, programs=(INT8,), documents={}, forced=True, missed_limits=("auc",))
     )
     assert smaller.manifest.missed_limits == ("auc",)
-    assert "programs/fp32.onnx" not in names(folder)
+    assert "programs/fp32.onnx.gz" not in names(folder)
     assert listing(folder.parent) == ["chest"]
 
 

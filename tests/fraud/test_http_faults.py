@@ -178,7 +178,7 @@ def test_another_artifact_takes_over_under_load(model: Path, tmp_path: Path) -> 
         served.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "decides from now on" in served.said)
         time.sleep(0.2)
-        next(model.rglob("*.onnx")).write_bytes(b"broken")
+        next(model.rglob("*.onnx*")).write_bytes(b"broken")
         served.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "is refused" in served.said)
         time.sleep(0.2)
