@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+
 from core.evidence.statistics import Z_ONE_SIDED, Difference, Floats, Labels, design_effect
 
 POWER = 0.8
@@ -44,8 +46,10 @@ def cases_needed(difference: Difference, cases: int, margin: float) -> Needed:
 
 def cases_needed_of_share(changes: Floats, margin: float, clusters: Labels | None = None) -> Needed:
     """For a share. changes: 1 gained, -1 lost, 0 neither [N]. The share of changed cases counts one more than was seen,
-    so that none seen does not mean that none would be; and fewer than the rule of three asks for never do."""
+    so that none seen does not mean that none would be; and fewer than the rule of three asks for (of clusters, where
+    cases come in them) never do."""
     effect = design_effect(changes, clusters)
+    a_cluster = 1.0 if clusters is None else len(clusters) / max(1, len(np.unique(clusters)))
     changed = (float(abs(changes).sum()) + 1) / (len(changes) + 1)
 
     def needed(loss: float) -> int | None:
@@ -53,6 +57,6 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Labels | Non
             return None
         by_variance = _REACH**2 * (changed - loss**2) / (margin - loss) ** 2
         none_lost = math.log(0.05) / math.log1p(-margin) if margin < 1 else 1.0
-        return math.ceil(effect * max(by_variance, none_lost))
+        return math.ceil(max(effect * by_variance, max(effect, a_cluster) * none_lost))
 
     return Needed(needed(0.0), needed(max(0.0, -float(changes.mean()))))

@@ -37,6 +37,8 @@ def paired_share_difference(
 
     Where cases come in clusters (of a patient, a card), changes within one go together: the bound is then that of as
     many cases as would tell as much if they were independent (see `at_effective_counts`), where it is the lower one.
+    The design effect of few changes is hardly known, and clusters may be lost whole: the bound is never better than
+    that of as many cases as there are clusters of which none was lost.
     """
     trials = len(baseline_right)
     if trials == 0:
@@ -49,7 +51,10 @@ def paired_share_difference(
         return exact_bound(fewer, gains, losses, confidence)
 
     low = at_effective_counts(bound, trials, gained, lost, effect)
-    return Difference((gained - lost) / trials, min(low, bound(trials, gained, lost)))
+    independent = trials if clusters is None else len(np.unique(clusters))
+    return Difference(
+        (gained - lost) / trials, min(low, bound(trials, gained, lost), bound(independent, min(gained, independent), 0))
+    )
 
 
 def at_effective_counts(

@@ -164,6 +164,12 @@ def test_none_lost_still_needs_as_many_cases_as_the_rule_of_three():
     assert cases_needed(Difference(0.0, 0.0), 100, 0.02).without_loss is None
 
 
+def test_the_rule_of_three_counts_patients_where_images_come_in_them():
+    patients = np.repeat(np.arange(40), 10)
+    assert cases_needed_of_share(np.zeros(400), 0.02, patients).without_loss >= 10 * 148
+    assert cases_needed_of_share(np.zeros(400), 0.02, np.arange(400)) == cases_needed_of_share(np.zeros(400), 0.02)
+
+
 def test_limits_that_would_not_notice_a_fault_are_named():
     before, after = made.baseline(1), made.candidate(1)
 

@@ -164,3 +164,15 @@ def test_the_clustered_bound_covers_the_truth_where_the_plain_one_does_not():
         covered += np.array(lows) <= -0.08
     assert covered[0] / 40 >= 0.9
     assert covered[1] / 40 <= 0.85
+
+
+def test_patients_of_whom_none_changed_prove_no_more_than_as_many_cases():
+    """Patients lost whole, 2% of them: among 40 none is in 45 studies of 100, which ten images each do not change."""
+    baseline, candidate = rights(400, 0, 0, 0)
+    patients = np.repeat(np.arange(40), 10)
+    found = p.paired_share_difference(baseline, candidate, patients)
+    assert found.low == pytest.approx(-(1 - 0.049 ** (1 / 40)), abs=1e-4)
+    candidate[0] = False
+    assert p.paired_share_difference(baseline, candidate, patients).low <= found.low
+    better = p.paired_share_difference(np.repeat([True, False], 200), np.ones(400, bool), patients)
+    assert better.low > 0.25
