@@ -126,11 +126,19 @@ def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
     table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
     for run in runs:
         if run.difference is not None:
-            found = str(run.threads), str(run.batch), f"{run.difference:.3g}", str(run.flips)
+            found = (
+                str(run.threads),
+                str(run.batch),
+                f"{run.difference:.3g}",
+                "-" if run.flips is None else str(run.flips),
+            )
             colour = "green" if not run.fault else "bold red" if run.judged else "yellow"
             told = (run.fault or "same") + ("" if run.judged else " (not preferred by the artifact, so not judged)")
             table.add_row(run.backend, *found, Text(told, colour))
     console.print(table)
+    if any(run.difference is not None and run.flips is None for run in runs):
+        text = " -: not known; no output of this artifact is its score, so the outputs alone are compared"
+        console.print(Text(text, "yellow"), soft_wrap=True)
     for name, reason in dict.fromkeys((run.backend, run.reason) for run in runs if run.difference is None):
         console.print(Text(f" {name} was not run: {reason}", "yellow"), soft_wrap=True)
     same = not any(run.fault for run in runs if run.judged)

@@ -14,9 +14,17 @@ from pathlib import Path
 
 from core.artifact.store import Artifact
 from core.cases import write_cases
-from core.errors import LimitError, MissingExtraError, UsageError
-from core.evidence.judge import all_passed
-from core.evidence.report import Evidence
+from core.errors import (
+    BackendError,
+    FeatherweightError,
+    LimitError,
+    MissingExtraError,
+    OutputError,
+    TensorError,
+    UsageError,
+)
+from core.evidence.judge import Check, all_passed
+from core.evidence.report import CandidateRecord, Comparison, Evidence
 from core.parity.measured import MeasuredParity
 from core.recipe import Recipe, Source, read_recipe
 from core.sealing import check_out, make_contents, make_evidence, missed_limits, seal, write_evidence
@@ -31,6 +39,8 @@ from core.task import Task, TaskFactory
 __all__ = ["Outcome", "Progress", "open_task", "optimize", "run_recipe", "silent"]
 
 
+_FAILURES = (BackendError, TensorError, MemoryError)
+"""Of one program's run: the others may do better. What the data or the disk refuse, they refuse to all."""
 _WORTH_A_THREAD = 1.1
 """So much faster is what more threads must make a program; a tree on two threads is as fast as on one."""
 _TOLD = 10
@@ -74,7 +84,8 @@ def run_recipe(
     than what is left. What is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes
     on and a second one makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the
     manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate
-    keeps the limits (nothing is sealed), OutputError when `out` cannot be written.
+    keeps the limits (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out`
+    cannot be written.
     """
     recipe = read_recipe(recipe_path)
     check_out(out)
@@ -91,6 +102,8 @@ def open_task(source: Source) -> Task:
         factory: TaskFactory = registered[source.task].load()
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "a package", "train", f"optimizing for {source.task}") from error
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UsageError(f"source.task: the app {source.task!r} does not load: {error}; reinstall it") from error
     return factory({name: _plain(value) for name, value in source.settings})
 
 
@@ -117,15 +130,17 @@ def optimize(
     tried, best, parity = _choose(bench, replace(tried, trials=bench.finals(tried.trials)), force)
     test = None
     if parity is not None:
-        best, test = bench.report(best)
+        tried, best, test = _report(bench, tried, best)
     missed = missed_limits(best, test)
-    evidence = make_evidence(bench, tried, best, test, parity, forced=bool(missed) and force)
+    sealing = parity is not None and test is not None and (force or not missed)
+    evidence = make_evidence(bench, tried, best, test, parity, forced=bool(missed) and sealing)
     table = write_candidates(work, evidence.candidates)
-    if parity is None or (missed and not force):
-        raise LimitError(_refusal(evidence, write_evidence(work, evidence)))
+    if parity is None or not sealing:
+        pages = write_evidence(work, evidence), write_cases(work / "refused", evidence, task)
+        raise LimitError(_refusal(evidence, *pages, forced=force))
     contents = make_contents(bench, evidence, tried.trials, best, parity, missed, card)
     artifact = seal(out, contents, best.run.backend)
-    page = write_cases(out, evidence, task)
+    page = _write_cases_beside(out, evidence, task)
     return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
 
 
@@ -133,30 +148,62 @@ def _read_card(path: str) -> str:
     """Read before the work begins: a name mistyped should not be found hours later."""
     try:
         return Path(path).read_text(encoding="utf-8") if path else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"card: {path} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # no text, or no name that a file can have
+        raise UsageError(f"card: {path!r} cannot be read: {error}") from error
 
 
 def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, MeasuredParity | None]:
     """The best of those that miss the fewest limits: of those that miss none, when there are such. One that decides
-    otherwise when it is run with other batches or threads has missed a limit too, and the next is looked at. The parity
-    is None when all missed some limit and nothing is forced, so that nothing is chosen."""
-    trials = list(tried.trials)
+    otherwise when it is run with other batches or threads, or fails then, has missed a limit too, and the next is
+    looked at. The parity is None when all missed some limit and nothing is forced, or when not one could be run, so
+    that nothing is chosen."""
+    trials, measured = list(tried.trials), dict[int, MeasuredParity | None]()
     while True:
         place = _best(trials)
         if not (force or all_passed(trials[place].checks)):
             return replace(tried, trials=trials), trials[place], None
-        parity = bench.measure_parity(trials[place])
-        if parity.check.status != "passed":
-            trials[place] = replace(trials[place], checks=(*trials[place].checks, parity.check))
-        if force or parity.check.status == "passed":
-            return replace(tried, trials=trials), trials[place], parity
+        if place in measured:
+            return replace(tried, trials=trials), trials[place], measured[place]
+        try:
+            measured[place] = parity = bench.measure_parity(trials[place])
+            check = parity.check
+        except _FAILURES as error:
+            measured[place], check = None, _not_run("again with other batches and threads", error)
+        if check.status != "passed":
+            trials[place] = _with(trials[place], check)
+
+
+def _report(bench: Bench, tried: Tried, best: Trial) -> tuple[Tried, Trial, Comparison | None]:
+    """The chosen one on the test cases; without a comparison, but with a missed check, when it does not run there."""
+    try:
+        return tried, *bench.report(best)
+    except _FAILURES as error:
+        failed = _with(best, _not_run("on the test cases", error))
+        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None
+
+
+def _with(trial: Trial, check: Check) -> Trial:
+    return replace(trial, checks=(*trial.checks, check))
+
+
+def _not_run(how: str, error: Exception) -> Check:
+    """Under the name that the published schema has for what a program does when it is run again."""
+    text = f"The program cannot be run {how}: {str(error) or type(error).__name__}"
+    return Check("parity", "not measured", None, 0.0, text)
+
+
+def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | None:
+    """The page of cases. Raises OutputError, which says that the artifact is sealed all the same."""
+    try:
+        return write_cases(out, evidence, task)
+    except FeatherweightError as error:
+        raise OutputError(f"{out} is sealed and whole, but without its page of cases: {error}") from error
 
 
 def _best(trials: Sequence[Trial]) -> int:
     """Where it stands. Of the same program on the same backend, more threads must be worth it: where they are not, the
     fastest with no more threads than that one needs."""
-    fastest = min(trials, key=lambda trial: (_missed(trial), trial.p50_ms))
+    fastest = min(trials, key=lambda trial: (*_missed(trial), trial.p50_ms))
     equal = [place for place, trial in enumerate(trials) if _missed(trial) == _missed(fastest)]
     threads = min(
         trial.run.threads
@@ -169,23 +216,32 @@ def _best(trials: Sequence[Trial]) -> int:
     return min(fit, key=lambda place: trials[place].p50_ms)
 
 
-def _missed(trial: Trial) -> int:
-    return sum(check.status != "passed" for check in trial.checks)
+def _missed(of: Trial | CandidateRecord) -> tuple[bool, int]:
+    """(it cannot be run and so not be sealed, limits that it misses): the lower, the nearer to being sealed."""
+    missed = _missed_checks(of.checks)
+    return any(check.name == "parity" and check.status == "not measured" for check in missed), len(missed)
 
 
-def _refusal(evidence: Evidence, page: Path) -> str:
+def _missed_checks(checks: Sequence[Check]) -> list[Check]:
+    return [check for check in checks if check.status != "passed"]
+
+
+def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool) -> str:
     """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
-    remedy = f"see {page}; change the recipe, or seal it all the same with --force"
+    remedy = f"see {page}; change the recipe" + ("" if forced else ", or seal it all the same with --force")
+    if cases is not None:
+        name = evidence.validation.candidate.name
+        remedy += f"\nthe cases that {name} changed: {cases} (holds patients' or cardholders' data)"
     if evidence.test is not None:
-        said = [check.explanation for check in evidence.test.checks if check.status != "passed"]
+        said = [check.explanation for check in _missed_checks(evidence.test.checks)]
         name = evidence.validation.candidate.name
         first = f"{name} kept the limits on the validation cases but not on the test cases; nothing sealed"
         return "\n  ".join([first, *said]) + f"\n{remedy}"
     lines = ["no candidate kept the recipe's limits, so nothing was sealed"]
-    nearest = sorted(evidence.candidates, key=lambda one: sum(check.status != "passed" for check in one.checks) or 99)
+    nearest = sorted(evidence.candidates, key=lambda one: (not one.checks, *_missed(one)))
     for record in nearest[:_TOLD]:
         lines.append(f"  {record.name}: {record.outcome}")
-        lines += [f"    {check.explanation}" for check in record.checks if check.status != "passed"]
+        lines += [f"    {check.explanation}" for check in _missed_checks(record.checks)]
         lines += [f"    {record.advice}"] if record.advice else []
     lines += [f"  and {len(nearest) - _TOLD} more"] if len(nearest) > _TOLD else []
     return "\n".join([*lines, remedy])

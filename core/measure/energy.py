@@ -44,6 +44,10 @@ class Energy:
     method: str
 
 
+class _CounterLost(Exception):  # noqa: N818  (no error of a caller's: measure_energy answers with the reason)
+    """A counter that could be read cannot be read any more."""
+
+
 def measure_energy(
     session: Session,
     batches: Sequence[Tensors],
@@ -59,22 +63,34 @@ def measure_energy(
     A counter counts its whole device: everything else that runs there meanwhile, and what it draws when idle, is in the
     figure. The interval is Student's over the stretches. An estimate is the processor time of this process, all its
     threads, times `watts_per_core`: the power of one busy core (a processor's rated power over its cores, say), with
-    `watts_range` as its lowest and highest.
+    `watts_range` as its lowest and highest. It takes the place of a counter that stands still or cannot be read, be it
+    only from some moment on: what was counted until then is not used.
 
     Raises UsageError for nothing to run and for watts that are none, and what Session.run raises.
     """
     _check_watts(watts_per_core, watts_range)
     counter = _find_counter(conditions.device, powercap)
-    if not isinstance(counter, Counter):
-        if conditions.device != "cpu":
-            return Energy("not available", None, None, None, counter)
-        if watts_per_core is None:
-            return Energy("not available", None, None, None, f"{counter}; and no watts per core were stated")
-        return _estimate(session, batches, conditions, watts_per_core, watts_range, seconds)
-    taken = _take_stretches(session, batches, conditions, counter.read, seconds)
+    found = _meter(session, batches, conditions, counter, seconds) if isinstance(counter, Counter) else counter
+    if isinstance(found, Energy):
+        return found
+    if conditions.device != "cpu":
+        return Energy("not available", None, None, None, found)
+    if watts_per_core is None:
+        return Energy("not available", None, None, None, f"{found}; and no watts per core were stated")
+    return _estimate(session, batches, conditions, watts_per_core, watts_range, seconds, found)
+
+
+def _meter(
+    session: Session, batches: Sequence[Tensors], conditions: Conditions, counter: Counter, seconds: float
+) -> Energy | str:
+    """What the counter says, or why it says nothing: it may become unreadable, or stand still, while it is used."""
+    try:
+        taken = _take_stretches(session, batches, conditions, counter.read, seconds)
+    except _CounterLost as error:
+        return f"{counter.scope}: not readable any more while it ran: {error}"
     joules = fmean(taken)
     if joules <= 0:
-        return Energy("not available", None, None, None, f"{counter.scope}: they stand still")
+        return f"{counter.scope}: they stand still"
     half = _T_95 * stdev(taken) / STRETCHES**0.5
     method = (
         f"{counter.scope}, all that it drew while it ran, idle power too; {STRETCHES} stretches of {seconds:g} s in all"
@@ -100,7 +116,7 @@ def cost_per_million(throughput: Throughput, price_per_hour: float, *, cores: in
 
 @dataclass(frozen=True)
 class Counter:
-    """read() gives the joules since some moment; scope: what they are the joules of."""
+    """read() gives the joules since some moment, or raises _CounterLost; scope: what they are the joules of."""
 
     provenance: Provenance
     scope: str
@@ -164,7 +180,10 @@ class _RaplDomain:
 
     def read_joules(self) -> float:
         """Since it was opened."""
-        now = self._read()
+        try:
+            now = self._read()
+        except (OSError, ValueError) as error:
+            raise _CounterLost(f"{self._counter}: {error}") from error
         self._total += now - self._last if now >= self._last else now + self._range - self._last
         self._last = now
         return self._total / 1e6
@@ -188,7 +207,14 @@ def open_nvml() -> Counter | str:
     except pynvml.NVMLError as error:
         return f"NVML: {error}"
     scope = f"NVML counters of the whole board {name} without the CPU"
-    return Counter("nvml", scope, lambda: float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3)
+
+    def read() -> float:
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+        except pynvml.NVMLError as error:
+            raise _CounterLost(str(error)) from error
+
+    return Counter("nvml", scope, read)
 
 
 def choose_gpu(count: int, visible: str) -> int | str | None:
@@ -220,13 +246,15 @@ def _estimate(
     watts: float,
     watts_range: tuple[float, float] | None,
     seconds: float,
+    reason: str,
 ) -> Energy:
+    """reason: why there is no better."""
     core_seconds = fmean(_take_stretches(session, batches, conditions, time.process_time, seconds))
     low, high = (None, None) if watts_range is None else (core_seconds * bound for bound in watts_range)
     stated = "with no range" if watts_range is None else f"{watts_range[0]:g} to {watts_range[1]:g}"
     method = (
         f"{core_seconds * 1e3:.4g} ms of processor time a case, over {seconds:g} s, at a stated {watts:g} W a core "
-        f"({stated}); nothing was metered"
+        f"({stated}); nothing was metered: {reason}"
     )
     return Energy("estimate", core_seconds * watts, low, high, method)
 

@@ -16,6 +16,7 @@ import platform
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
@@ -76,16 +77,22 @@ def run_held(
     stdin = (
         json.dumps(order).encode() + b"\n" + program.content + _packed([inputs[spec.name] for spec in program.inputs])
     )
-    stdout = run_module(
-        "core.parity.held",
-        stdin,
-        timeout_s=TIMEOUT_S,
-        what=f"backend {backend}, held to AVX2",
-        failure=BackendError,
-        through=through,
-        environment=environment,
-    )
-    arrays = _unpacked(stdout)
+    what = f"backend {backend}, held to AVX2"
+    try:
+        stdout = run_module(
+            "core.parity.held",
+            stdin,
+            timeout_s=TIMEOUT_S,
+            what=what,
+            failure=BackendError,
+            through=through,
+            environment=environment,
+        )
+        arrays = _unpacked(stdout)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BackendError(f"{what}: the process does not start, or gives no answer: {error}") from error
+    if len(arrays) != len(program.outputs):
+        raise BackendError(f"{what}: {len(arrays)} outputs for {len(program.outputs)}")
     return {spec.name: array for spec, array in zip(program.outputs, arrays, strict=True)}, len(arrays[0])
 
 

@@ -34,7 +34,8 @@ _FRESH_TIMEOUT_S = 300
 class HostRun:
     """The probes on one backend here. judged: whether the artifact is run on this backend here, so that a fault counts;
     difference: the largest of an output; flips: decisions that are not those sealed; None where it was not run, and
-    reason says why; fault: why the run is not the same, or ''."""
+    reason says why; flips is None too where no decision
+    is sealed that could be compared; fault: why the run is not the same, or ''."""
 
     backend: str
     threads: int
@@ -106,7 +107,10 @@ def check_fresh(directory: Path, backend: str) -> float:
     stdout = run_module(
         "core.parity.probing", order.encode(), timeout_s=_FRESH_TIMEOUT_S, what=what, failure=ArtifactError
     )
-    difference = float(json.loads(stdout.splitlines()[-1])["difference"])
+    try:
+        difference = float(json.loads(stdout.splitlines()[-1])["difference"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ArtifactError(f"{what} gave no answer ({error}); do not use this artifact") from error
     if not difference <= FRESH_TOLERANCE:
         raise ArtifactError(
             f"{directory}: opened in a fresh process, the artifact's outputs differ by {difference:.2g} of the largest "
@@ -131,11 +135,12 @@ def run_batches(session: Session, inputs: Tensors, batch: int) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def compare(probes: Probes, found: Tensors) -> tuple[Mapping[str, float], int]:
-    """(largest difference of each output, infinity where one is no number; decisions that are not those sealed)."""
+def compare(probes: Probes, found: Tensors) -> tuple[Mapping[str, float], int | None]:
+    """(largest difference of each output, infinity where one is no number; decisions that are not those sealed, None
+    where it is not known, because no single output is the score and the app alone decides)."""
     differences = {name: widest(found[name], array) for name, array in probes.outputs.items()}
     if probes.decision is None:
-        return differences, 0
+        return differences, None
     before, after = (_decide(probes.decision, outputs) for outputs in (probes.outputs, found))
     return differences, int((before != after).sum())
 
@@ -150,7 +155,7 @@ def _decide(decision: Decision, outputs: Tensors) -> npt.NDArray[np.bool_]:
     return np.asarray(outputs[decision.output][:, decision.column].astype(np.float64) >= decision.threshold)
 
 
-def _fault(probes: Probes, differences: Mapping[str, float], flips: int) -> str:
+def _fault(probes: Probes, differences: Mapping[str, float], flips: int | None) -> str:
     if flips:
         return f"{flips} of {probes.count} decisions on the sealed inputs are others"
     beyond = {name: found for name, found in differences.items() if not found <= probes.tolerances[name]}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core.errors import FeatherweightError, OutputError, UsageError
+from core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
 from core.evidence.report import Search
 from core.passes.steps import QuantizeStep, RecoverStep
 from core.program import Precision
 from core.recipe import Candidate, Recipe, candidates
-from core.search.candidates import Progress, Workshop
+from core.search.candidates import Built, Progress, Workshop
+from core.search.ledger import Entry
 from core.search.records import Tried
 from core.search.strategy import Cost, next_listed, next_promising
 from core.search.trial import Bench, Made, Trial
@@ -22,12 +24,14 @@ _NO_COST = Cost(float("inf"), float("inf"))
 def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | None, progress: Progress) -> Tried:
     """budget_s: of this run; what earlier runs finished costs nothing. At least one candidate is tried.
 
-    Raises the first candidate's error when not one could be made, UsageError when no backend runs any of them.
+    Raises the first candidate's error when not one could be made and run, UsageError when no backend runs any of them,
+    and for the baseline what `Bench.check_baseline` raises, before any candidate is made.
     """
     found = _Exploration(recipe, workshop, bench, budget_s, progress)
+    bench.check_baseline()
     found.run()
     if not found.trials:
-        raise found.failures[0] if len(found.failures) == len(found.made) else _nothing_runs(recipe, bench)
+        raise found.failures[0] if found.failures else _nothing_runs(recipe, bench)
     search = Search(
         budget_s=budget_s,
         elapsed_s=found.elapsed_s,
@@ -84,7 +88,8 @@ class _Exploration:
     def _cost(self, candidate: Candidate) -> Cost:
         if candidate not in self._costs:
             try:
-                self._costs[candidate] = self.workshop.cost(candidate)
+                known = self._failure(candidate)
+                self._costs[candidate] = _NO_COST if known else self.workshop.cost(candidate)
             except OutputError:
                 raise
             except FeatherweightError:
@@ -102,6 +107,9 @@ class _Exploration:
         except FeatherweightError as error:
             self.failures.append(error)
             one = Made(candidate, None, str(error))
+        except MemoryError as error:
+            self.failures.append(BackendError(f"{candidate.name} needs more memory than this host has free: {error}"))
+            one = Made(candidate, None, str(self.failures[-1]))
         self.made.append(one)
         self.trials += trials
         self.tried[candidate] = any(trial.good_enough for trial in trials) if trials else None
@@ -112,7 +120,31 @@ class _Exploration:
         trains = any(isinstance(one, RecoverStep) for one in candidate.steps)
         if trains and not runtimes.run_precision(self.workshop.kind, precision):
             return Made(candidate, None, f"no backend of the recipe runs {precision} here")
-        return Made(candidate, self.workshop.build(candidate))
+        return Made(candidate, self._build(candidate))
+
+    def _build(self, candidate: Candidate) -> Built:
+        """A step that cannot treat the model never will: that is kept too, and told again without another attempt.
+        What the data, the disk or the memory refused, they may grant the next time."""
+        known = self._failure(candidate)
+        if known:
+            self.kept += 1
+            raise UsageError(known)
+        try:
+            return self.workshop.build(candidate)
+        except MissingExtraError:
+            raise
+        except UsageError as error:
+            if not _wants_memory(error):
+                self.workshop.ledger.keep("failed", self._key(candidate), Entry({"reason": str(error)}))
+            raise
+
+    def _failure(self, candidate: Candidate) -> str:
+        """Why it could not be made in an earlier run, or ''."""
+        kept = self.workshop.ledger.find("failed", self._key(candidate))
+        return "" if kept is None else str(kept.facts["reason"])
+
+    def _key(self, candidate: Candidate) -> Mapping[str, object]:
+        return self.workshop._ledger_key(candidate.steps)
 
     def _tell(self, doing: str) -> None:
         if self.budget_s is None:
@@ -121,6 +153,11 @@ class _Exploration:
         spent = min(self.elapsed_s, self.budget_s)
         left = f"{describe_time(self.budget_s - spent)} of the budget left"
         self.progress(f"search: {len(self.tried)} tried, {left}: {doing}", int(spent), max(int(self.budget_s), 1))
+
+
+def _wants_memory(error: UsageError) -> bool:
+    """torch says in words alone that there is no more memory, and the passes pass its words on."""
+    return isinstance(error.__cause__, RuntimeError) and "memory" in str(error).lower()
 
 
 def _precision(candidate: Candidate) -> Precision:

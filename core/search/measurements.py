@@ -69,11 +69,16 @@ class Measurements:
         ]
 
     def why_slower(self, plain: Run, int8: Run) -> str:
-        """Which operators make int8 slower than fp32 here; empty where they are not what does."""
+        """Which operators make int8 slower than fp32 here; empty where they are not what does. Where that cannot be
+        seen it says so: the trial that it is about is finished, and stands."""
         key = {"runs": [self.runtimes.identify(run) for run in (plain, int8)], "host": dict(self.runtimes.host)}
         kept = self._ledger.find("slower", key)
         if kept is None:
-            kept = Entry({"why": explain_slower_int8(plain.program, int8.program, self.inputs, threads=int8.threads)})
+            try:
+                why = explain_slower_int8(plain.program, int8.program, self.inputs, threads=int8.threads)
+            except (BackendError, OSError) as error:
+                return f"Which operators are slower cannot be seen: {error}"
+            kept = Entry({"why": why})
             self._ledger.keep("slower", key, kept)
         return str(kept.facts["why"])
 
@@ -92,10 +97,10 @@ class Measurements:
         if kept is None:
             self._progress(stage, 0, 1)
             with self.runtimes.open(run) as session:
-                kept = Entry(arrays={"scores": run_scores(session, cases, self._task)})
+                kept = Entry(arrays={"scores": _run_cases(session, cases, self._task)})
             self._ledger.keep("scored", key, kept)
             self._progress(stage, 1, 1)
-        return kept.arrays["scores"]
+        return _finite(kept.arrays["scores"], cases)  # what are no numbers are kept too, and refused again
 
     def _measure(self, runs: Sequence[Run]) -> list[Latency]:
         names = [f"{place}: {run.backend}" for place, run in enumerate(runs)]
@@ -113,8 +118,14 @@ class Measurements:
 
 def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:
     """Raw scores [N] of every held-out case. Raises BackendError when one is not a finite number."""
-    parts = [task.scores(session.run(batch)) for batch in held_out.batches(BATCH)]
-    scores = np.concatenate(parts)
+    return _finite(_run_cases(session, held_out, task), held_out)
+
+
+def _run_cases(session: Session, held_out: HeldOut, task: Task) -> Scores:
+    return np.concatenate([task.scores(session.run(batch)) for batch in held_out.batches(BATCH)])
+
+
+def _finite(scores: Scores, held_out: HeldOut) -> Scores:
     if not np.isfinite(scores).all():
         bad = held_out.ids[int(np.flatnonzero(~np.isfinite(scores))[0])]
         raise BackendError(f"the program gives a score that is not a number, for case {bad} and perhaps more")

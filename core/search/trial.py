@@ -100,6 +100,13 @@ class Bench:
             for count in self._threads
         }
 
+    def check_baseline(self) -> None:
+        """Time and score it now: without it nothing can be judged, and making a candidate may take hours.
+
+        Raises UsageError when no backend opens it, BackendError when one fails or a score is no number.
+        """
+        _ = self.baselines, self._before
+
     def try_one(self, made: Made) -> list[Trial]:
         """A trial on every backend that opens the program, with every number of threads; none where no backend does.
 

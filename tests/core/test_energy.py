@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -142,6 +144,65 @@ def test_counters_that_say_nothing_are_no_counters(tmp_path: Path) -> None:
     assert "stand still" in found.method
     counter.write_text("soon")
     assert "cannot be read" in str(open_rapl(tmp_path))
+
+
+class LosingSession(DrawingSession):
+    """After some runs its counter says something else than a number, or is gone."""
+
+    def run(self, tensors: Tensors) -> Tensors:
+        self.left -= 1
+        if self.left:
+            return super().run(tensors)
+        (counter,) = self.counters
+        counter.write_text("") if self.empty else counter.unlink()
+        self.counters = ()
+        return SleepingSession.run(self, tensors)
+
+    left, empty = 8, False
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_counter_that_is_lost_while_it_runs_is_no_counter(tmp_path: Path, empty: bool) -> None:
+    for watts, provenance in ((None, "not available"), (7.0, "estimate")):
+        folder = tmp_path / provenance
+        session = LosingSession(domain(folder, "intel-rapl:0", "package-0"), microjoules=600)
+        session.empty = empty
+        found = measure_energy(session, batches(), conditions=HERE, seconds=0, powercap=folder, watts_per_core=watts)
+        assert session.left <= 0
+        assert found.provenance == provenance
+        assert (found.joules is None) is (watts is None)
+        assert "not readable any more while it ran" in found.method
+        assert "energy_uj" in found.method
+
+
+def test_a_gpu_that_is_lost_while_it_runs_is_no_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's library alone is not the real one: there is no GPU where the tests run."""
+
+    class NVMLError(Exception):
+        pass
+
+    def read(handle: object) -> int:
+        if not next(left):
+            raise NVMLError("GPU is lost")
+        return 1000 * next(drawn)
+
+    left, drawn = itertools.count(-5), itertools.count()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    library = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=read,
+        nvmlDeviceGetName=lambda handle: "a board",
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    found = measure_energy(
+        SleepingSession(), batches(), conditions=replace(HERE, device="cuda"), seconds=0, watts_per_core=7.0
+    )
+    assert (found.provenance, found.joules) == ("not available", None)
+    assert found.method.endswith("not readable any more while it ran: GPU is lost")
 
 
 def test_an_estimate_has_the_range_of_the_watts_and_names_itself(tmp_path: Path) -> None:

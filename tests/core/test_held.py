@@ -90,3 +90,13 @@ def test_without_an_emulator_it_is_said_what_to_install() -> None:
         run_held("openvino", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
     with pytest.raises(BackendUnavailableError, match="nothing here holds the backend torch"):
         run_held("torch", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
+
+
+def test_a_process_that_does_not_start_or_gives_no_answer_is_a_failure_of_that_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program, inputs = products(), {"x": np.zeros((2, 64), np.uint8)}
+    for through, told in ((("/no/such/emulator",), "does not start"), (("/bin/true",), "gives no answer")):
+        monkeypatch.setattr(held, "_holder", lambda backend, through=through: (through, {}))
+        with pytest.raises(BackendError, match=told):
+            run_held("onnxruntime", program, inputs, batch=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,10 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     evidence = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
     assert evidence["test"] is None
     assert not evidence["passed"]
+    page = tmp_path / "work" / "refused-cases.html"
+    assert str(page) in str(caught.value)
+    assert re.search(r">v\d+<", page.read_text())
+    assert "shown validation" in task.asked
 
 
 def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
@@ -210,6 +215,9 @@ def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> Non
     with pytest.raises(LimitError, match="not on the test cases") as caught:
         optimize(steps, FewTestCases(), tmp_path / "artifact", work=tmp_path / "work")
     assert "so few cases cannot show it" in str(caught.value)
+    page = tmp_path / "work" / "refused-cases.html"
+    assert str(page) in str(caught.value)
+    assert re.search(r">t\d+<", page.read_text())
     assert not (tmp_path / "artifact").exists()
 
 

@@ -417,6 +417,14 @@ def test_artifact_verify_runs_the_probes(
     assert {run["flips"] for run in told["parity"] if run["judged"]} == {32}
     assert all(check["passed"] for check in told["checks"])
 
+    unseen = write_artifact(tmp_path / "unseen", contents(sealed.programs[0], replace(probes, decision=None))).directory
+    code, text = verify(capsys, monkeypatch, str(unseen))
+    assert code == 0
+    assert "-: not known; no output of this artifact is its score" in text
+    assert {line.split()[4] for line in text.splitlines() if line.startswith(" onnxruntime ")} == {"-"}
+    told = json.loads(verify(capsys, monkeypatch, str(unseen), "--json")[1])
+    assert {run["flips"] for run in told["parity"]} == {None}
+
     old = write_artifact(tmp_path / "old", contents(sealed.programs[0], None)).directory
     code, text = verify(capsys, monkeypatch, str(old))
     assert code == 0
