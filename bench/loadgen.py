@@ -98,7 +98,7 @@ def _settings(run: Run, library: Library, load: Load) -> Any:
         settings.single_stream_expected_latency_ns = max(1, round(_milliseconds(run, _first(library, 1)) * 0.5e6))
     if load.scenario == "Offline":
         rate = load.batch / (_milliseconds(run, _first(library, load.batch)) / 1000)
-        settings.offline_expected_qps = 1.5 * min(rate, 100_000)  # more answers a second Python was not seen to give
+        settings.offline_expected_qps = 1.5 * min(rate, 500_000)  # more answers a second Python was not seen to give
     return settings
 
 

@@ -285,7 +285,7 @@ def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
     older = (
         "avx2",
         "on processors without AVX-512 and VNNI (held to AVX2)",
-        "check such a host with `featherweight artifact verify`, or quantize to 7-bit weights",
+        "check such a host with `featherweight artifact verify`; 8-bit weights overflow there, 7-bit ones do not",
     )
     notes = []
     for instructions, where, remedy in (here, older):
