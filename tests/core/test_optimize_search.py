@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from core.artifact.store import read_artifact
-from core.errors import LimitError
+from core.errors import BackendError, LimitError
 from core.measure.performance import Latency
 from core.optimize import Outcome, _best, optimize
 from core.recipe import Recipe, candidates, parse_recipe
@@ -261,6 +261,18 @@ def test_where_int8_is_slower_the_same_in_fp32_takes_its_place_and_the_cause_is_
     assert [step["name"] for step in records[0].steps] == ["export"]
     assert records[1].slower_int8 == slower.slower_int8
     assert not plain.slower_int8
+
+
+def test_a_cause_that_cannot_be_seen_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*parts: object, **settings: object) -> str:
+        raise BackendError("the profile cannot be read")
+
+    monkeypatch.setattr("core.search.measurements.explain_slower_int8", unreadable)
+    written = parse_recipe(QUANTIZED)
+    bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [1.0], "int8": [1.5]})
+    (candidate,) = candidates(written)
+    _, slower = bench.try_one(Made(candidate, workshop.build(candidate)))
+    assert slower.slower_int8.endswith("Which operators are slower cannot be seen: the profile cannot be read")
 
 
 def test_where_int8_is_faster_or_it_cannot_be_told_it_stands_alone(tmp_path: Path) -> None:
