@@ -72,8 +72,8 @@ class Check:
 
 
 _HOPEFUL = (
-    " The 95% are approximate: in simulated studies such bounds held in 91 to 95 of 100 where each class had hundreds of "
-    "cases, and in as few as 80 with under 50 cases of the rarer class or under 50 clusters."
+    " The 95% are approximate: in simulated studies such bounds held in 91 to 95 of 100 where each class had hundreds "
+    "of cases, and in as few as 80 with under 50 cases of the rarer class or under 50 clusters."
 )
 """From the table in docs/evidence.md, 'How far the bounds hold'."""
 
