@@ -86,7 +86,7 @@ class Workshop:
 
     def cost(self, candidate: Candidate) -> Cost:
         """What speed and size depend on, before anything is trained. Raises what the passes raise."""
-        key = self._ledger_key(candidate.steps)
+        key = self.ledger_key(candidate.steps)
         kept = self.ledger.find("cost", key)
         if kept is None:
             untrained = tuple(step for step in candidate.steps if not isinstance(step, RecoverStep | QuantizeStep))
@@ -103,7 +103,7 @@ class Workshop:
         return Cost(work, size, effort)
 
     def _kept(self, steps: tuple[Step, ...]) -> Built:
-        key = self._ledger_key(steps)
+        key = self.ledger_key(steps)
         kept = self.ledger.find("built", key)
         if kept is not None:
             return _decode_built(kept, self._task.baseline)
@@ -111,7 +111,8 @@ class Workshop:
         self.ledger.keep("built", key, _encode_built(built))
         return built
 
-    def _ledger_key(self, steps: tuple[Step, ...]) -> dict[str, object]:
+    def ledger_key(self, steps: tuple[Step, ...]) -> dict[str, object]:
+        """What fixes the program that these steps lead to."""
         chain = [{"kind": step.kind, **asdict(step)} for step in steps]
         return {**self._origin, "steps": chain, "made by": _made_by()}
 

@@ -144,7 +144,7 @@ class _Exploration:
         return "" if kept is None else str(kept.facts["reason"])
 
     def _key(self, candidate: Candidate) -> Mapping[str, object]:
-        return self.workshop._ledger_key(candidate.steps)
+        return self.workshop.ledger_key(candidate.steps)
 
     def _tell(self, doing: str) -> None:
         if self.budget_s is None:
