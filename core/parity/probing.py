@@ -33,9 +33,9 @@ _FRESH_TIMEOUT_S = 300
 @dataclass(frozen=True)
 class HostRun:
     """The probes on one backend here. judged: whether the artifact is run on this backend here, so that a fault counts;
-    difference: the largest of an output; flips: decisions that are not those sealed; None where it was not run, and
-    reason says why; flips is None too where no decision
-    is sealed that could be compared; fault: why the run is not the same, or ''."""
+    difference: the largest of an output; flips: decisions that are not those sealed, None too where no decision is
+    sealed that could be compared; both are None where it was not run, and reason says why; fault: why the run is not
+    the same, or ''."""
 
     backend: str
     threads: int
