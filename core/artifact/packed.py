@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import zlib
 
@@ -11,8 +12,13 @@ _GZIP = 31
 """zlib's window bits for a gzip stream."""
 
 
+@functools.lru_cache(maxsize=4)
 def pack(content: bytes) -> bytes:
-    """The same bytes for the same content, whenever and by whomever it is packed."""
+    """The same bytes for the same content, whenever and by whomever it is packed.
+
+    The last few are kept: a program's size is asked for on each backend, and again when it is sealed, and packing a
+    large one takes seconds.
+    """
     return gzip.compress(content, compresslevel=9, mtime=0)
 
 

@@ -126,7 +126,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _read(folder: Path, expected_sha256: str | None) -> Artifact:
     manifest, sha256 = _read_manifest(folder, expected_sha256)
     _check_extra(folder, manifest)
-    contents = {entry.file: _read_entry(folder, entry) for entry in manifest.files()}
+    contents = {entry.file: _read_unpacked(folder, entry) for entry in manifest.files()}
     inputs = tuple(entry.spec() for entry in manifest.inputs)
     outputs = tuple(entry.spec() for entry in manifest.outputs)
     return Artifact(
@@ -136,16 +136,14 @@ def _read(folder: Path, expected_sha256: str | None) -> Artifact:
         sealed={entry.file.removeprefix("sealed/"): contents[entry.file] for entry in manifest.sealed},
         evidence={entry.file: contents[entry.file] for entry in manifest.evidence},
         documents={entry.file: contents[entry.file] for entry in manifest.documents},
-        programs=tuple(
-            Program(_unpacked(folder, entry, contents[entry.file]), entry.precision, inputs, outputs, entry.kind)
-            for entry in manifest.programs
-        ),
+        programs=tuple(Program(contents[e.file], e.precision, inputs, outputs, e.kind) for e in manifest.programs),
         parity=None if manifest.parity is None else contents[manifest.parity.file],
     )
 
 
-def _unpacked(folder: Path, entry: ProgramEntry, content: bytes) -> bytes:
-    if entry.unpacked_bytes is None:
+def _read_unpacked(folder: Path, entry: FileEntry) -> bytes:
+    content = _read_entry(folder, entry)
+    if not isinstance(entry, ProgramEntry) or entry.unpacked_bytes is None:
         return content
     try:
         return unpack(content, entry.unpacked_bytes)
