@@ -1,4 +1,4 @@
-"""A file that is either whole or not there."""
+"""A file that is either whole or not there; the one folder outside its outputs that Featherweight writes to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def cache_directory() -> Path:
+    """Where what can be made or fetched again is kept for this user, and nothing else: delete it at any time."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("featherweight", appauthor=False)
 
 
 @contextlib.contextmanager
