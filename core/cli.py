@@ -163,7 +163,7 @@ def optimize(
     if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
     from core.console import outcome_row, print_json, progress, show_outcome
-    from core.optimize import run_recipe
+    from core.request import run_recipe
 
     with progress() as report:
         outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)

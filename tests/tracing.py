@@ -1,74 +1,124 @@
-"""What a command asks of the network and changes on the disk, as strace saw it, in all its processes and threads."""
+"""What a command asks of the network and changes on the disk, as strace saw it in all its processes and threads."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 STRACE = shutil.which("strace")
 
-_NETWORK = "connect,sendto,sendmsg,sendmmsg"
-_FILES = "open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
-_CHANGES = "truncate,chmod,fchmodat,chown,fchownat,utime,utimensat,unlink,unlinkat,rmdir"
+_NETWORK = ("connect", "sendto", "sendmsg", "sendmmsg")
+_OPENING = ("open", "openat", "openat2")
+_CHANGING = (
+    "creat", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2", "link", "linkat", "symlink",
+    "symlinkat", "truncate", "chmod", "fchmodat", "chown", "fchownat", "utime", "utimensat", "unlink", "unlinkat",
+    "rmdir",
+)  # fmt: skip
+_WRITING = ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC")
 _CALL = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+|\?)")
 _PLACE = re.compile(r'(?:\w+<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
 _ADDRESS = re.compile(r'inet_addr\("([^"]+)"\)|inet_pton\(AF_INET6, "([^"]+)"')
-_LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.|::ffff:0:127\.")
-_RESOLVERS = ("htons(53)", "htons(5353)", "/systemd/resolve/", "sun_path=@dns")
-_WRITING = ("O_CREAT", "O_WRONLY", "O_RDWR", "O_TRUNC")
+_LOOPBACK = re.compile(r"127\.|::1$|::ffff:127\.")
+_RESOLVERS = ("htons(53)", "htons(5353)", "/systemd/resolve/")
 
 
 @dataclass(frozen=True)
 class Trace:
-    """asked: each call to another machine or to a resolver of names, also one that failed; changed: every file and
-    folder that was made, opened for writing, renamed or removed, in no order."""
+    """asked: each call to another machine or to a resolver of names, also one that failed; changed: every path that
+    was made, opened for writing, renamed, given other rights or removed."""
 
     code: int
-    stdout: str
-    stderr: str
+    said: str
     asked: tuple[str, ...]
     changed: frozenset[Path]
 
 
-def traced(words: Sequence[str | Path], *, home: Path, tmp: Path, cwd: Path, logs: Path, timeout_s: float) -> Trace:
-    """Run a command that sees a bare environment: one of a test or of CI tells some libraries to be silent."""
+def traced(
+    words: Sequence[str],
+    *,
+    home: Path,
+    tmp: Path,
+    cwd: Path,
+    logs: Path,
+    until: str = "",
+    meanwhile: Callable[[str], None] = lambda line: None,
+    timeout_s: float = 240,
+) -> Trace:
+    """Run a command in a bare environment, since in those of pytest and of CI some libraries are silent by themselves.
+
+    until: what a command that would run for ever writes to standard error when it is ready; `meanwhile` is called with
+    that line, and then the command is asked to end.
+    """
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(tmp), "LANG": "C.UTF-8"}
-    done = subprocess.run(
-        [*tracer(logs), *map(str, words)],
+    calls = ",".join((*_NETWORK, *_OPENING, *_CHANGING))
+    assert STRACE is not None
+    tracer = [
+        STRACE,
+        "-ff",
+        "-qqq",
+        "-y",
+        "--seccomp-bpf",
+        "-s",
+        "300",
+        "-o",
+        str(logs / "log"),
+        "-e",
+        f"trace={calls}",
+    ]
+    said = ""
+    with subprocess.Popen(
+        [*tracer, *words],
         env={**environment, "OMP_NUM_THREADS": "1"},
         cwd=cwd,
-        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout_s,
-        check=False,
-    )
-    return read_trace(logs, cwd, done.returncode, done.stdout, done.stderr)
+    ) as process:
+        assert process.stdout is not None
+        limit = threading.Timer(timeout_s, lambda: _signal(process, signal.SIGKILL))
+        limit.start()
+        try:
+            for line in process.stdout:
+                said += line
+                if until and until in line:
+                    meanwhile(line)
+                    _signal(process, signal.SIGTERM)
+            code = process.wait()
+        finally:
+            limit.cancel()
+            _signal(process, signal.SIGKILL)
+    return Trace(code, said, *_read(logs, cwd))
 
 
-def tracer(logs: Path) -> list[str]:
-    """The command in front of the one that is traced; each process and thread has a log of its own in `logs`."""
-    assert STRACE is not None
-    calls = f"trace={_NETWORK},{_FILES},{_CHANGES}"
-    return [STRACE, "-ff", "-qqq", "-y", "--seccomp-bpf", "-s", "300", "-o", str(logs / "log"), "-e", calls]
+def _signal(tracer: subprocess.Popen[str], number: int) -> None:
+    """To the command: strace itself would only let go of it."""
+    if tracer.poll() is None:
+        for child in psutil.Process(tracer.pid).children():
+            child.send_signal(number)
 
 
-def read_trace(logs: Path, cwd: Path, code: int, stdout: str, stderr: str) -> Trace:
+def _read(logs: Path, cwd: Path) -> tuple[tuple[str, ...], frozenset[Path]]:
     asked, changed = list[str](), set[Path]()
     for log in logs.iterdir():
         for line in log.read_text(errors="replace").splitlines():
             if (call := _CALL.match(line)) is None:
                 continue
             name, arguments, result = call.groups()
-            if name in _NETWORK.split(","):
+            if name in _NETWORK:
                 asked += [f"{name}({arguments})"] if _leaves(arguments) else []
-            elif not result.startswith("-") and _changes(name, arguments):
+            elif not result.startswith("-") and (name in _CHANGING or any(flag in arguments for flag in _WRITING)):
                 changed.update(_places(arguments, cwd))
-    return Trace(code, stdout, stderr, tuple(asked), frozenset(changed))
+    return tuple(asked), frozenset(changed)
 
 
 def _leaves(arguments: str) -> bool:
@@ -77,10 +127,7 @@ def _leaves(arguments: str) -> bool:
     return any(not _LOOPBACK.match(four or six) for four, six in _ADDRESS.findall(arguments))
 
 
-def _changes(name: str, arguments: str) -> bool:
-    return not name.startswith("open") or any(flag in arguments for flag in _WRITING)
-
-
 def _places(arguments: str, cwd: Path) -> Iterator[Path]:
+    """Relative ones by the folder that the call names, else by the one in which the command began."""
     for folder, name in _PLACE.findall(arguments):
-        yield Path(os.path.normpath(os.path.join(folder or cwd, name)))  # noqa: PTH118  (of another process)
+        yield Path(os.path.normpath(Path(folder or cwd) / name))

@@ -16,9 +16,10 @@ from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
 from core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
 from core.evidence.report import CandidateRecord
-from core.optimize import Outcome, open_task, optimize, run_recipe
+from core.optimize import Outcome, optimize
 from core.parity.probing import check_fresh
 from core.recipe import Recipe, Source, parse_recipe, render_recipe
+from core.request import open_task, run_recipe
 from core.task import HeldOut
 from core.tensors import Tensors
 from tests.fakes import SquaresTask
