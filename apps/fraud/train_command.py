@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from apps.fraud.parts import Part, Parts, find_data, read_parts
 from apps.fraud.protocol import evaluate
 from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.training import Layout, Training
-from core.errors import OutputError, UsageError
+from core.errors import UsageError
+from core.files import check_folder
 from core.hardware import count_usable_cores
 from core.task import check_packages
 from core.trees.ensemble import Ensemble
@@ -51,7 +51,7 @@ def run_training(
     check_packages("fraud train")
     layout.last_day()
     path = find_data(data, reader)
-    _check_out(out)
+    check_folder(out)
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
         replaying = progress.add_task("replaying transactions", total=None)
         parts = read_parts(
@@ -86,16 +86,6 @@ def run_training(
 
 
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-
-
-def _check_out(out: Path) -> None:
-    """Now, not after minutes of training."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    if not os.access(out, os.W_OK):
-        raise OutputError(f"{out}: no permission to write into it; choose another folder")
 
 
 def _schema(parts: Parts, layout: Layout) -> FeatureSchema:

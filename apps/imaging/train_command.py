@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from apps.imaging.cases import Cases, Split
 from apps.imaging.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, file_digest, read_description
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import find_data, read_split
-from core.errors import OutputError, UsageError
+from core.errors import UsageError
+from core.files import check_folder
 from core.task import check_packages
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_training(
         _check_start(start, network)
     check_packages("imaging train")
     path = find_data(data, reader)
-    _check_out(out)
+    check_folder(out)
     split = read_split(str(path), reader, side=side, seed=split_seed)
     from apps.imaging.train import TrainSettings, calibration_views, predict
     from apps.imaging.trained import Trained, read_trained, write_trained
@@ -124,22 +124,13 @@ def _check_start(folder: Path, network: str) -> None:
         raise UsageError(f"--start {folder} holds a {description.network}, not a {network}; name the same network")
 
 
-def _check_out(out: Path) -> None:
-    """Now, not after the data are read and torch is loaded."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    if not os.access(out, os.W_OK):
-        raise OutputError(f"{out}: no permission to write into it; choose another folder")
-
-
 def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start: nn.Module | None) -> nn.Module:
     from sklearn.metrics import roc_auc_score
 
     from apps.imaging.train import predict, train
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    out.mkdir(parents=True, exist_ok=True)
     with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
         task = progress.add_task("training", total=None)
         writer = csv.writer(log)
