@@ -35,16 +35,10 @@ network = "{work}/network"
 data = "{work}/images"
 reader = "folder"
 [[step]]
-kind = "prune-channels"
-ratio = 0.4
-[[step]]
-kind = "recover"
-epochs = 1
-[[step]]
 kind = "quantize"
 calibration_samples = 16
 [measure]
-backends = ["onnxruntime", "openvino"]
+backends = ["openvino"]
 repetitions = 3
 """
 TRANSACTION = {"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, "amount": 57.2}
