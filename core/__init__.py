@@ -1,0 +1,3 @@
+from core.silence import silence
+
+silence()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 
 def fit_platt(
@@ -14,6 +13,8 @@ def fit_platt(
 ) -> tuple[float, float]:
     """(slope, intercept) of Platt scaling (Platt, 1999, with his smoothed targets) of scores [N] with both labels,
     0 and 1; weight: of each case [N], or of all."""
+    from sklearn.linear_model import LogisticRegression  # a second, which reading a wrong recipe need not take
+
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     # Soft targets as two weighted copies of each case, which LogisticRegression fits without a penalty.

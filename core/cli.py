@@ -15,6 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from core.errors import FeatherweightError, MissingExtraError, UsageError
+from core.files import cache_directory
+from core.silence import redirect_caches
 
 EPILOG = """Examples:
 
@@ -161,7 +163,7 @@ def optimize(
     if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
     from core.console import outcome_row, print_json, progress, show_outcome
-    from core.optimize import run_recipe
+    from core.request import run_recipe
 
     with progress() as report:
         outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)
@@ -252,6 +254,7 @@ def export(
 def main() -> None:
     """The console script: errors that Featherweight raises on purpose become a message and their exit code; Typer
     turns an interruption into 130 and is quiet when the reader of our output has left."""
+    redirect_caches(cache_directory())
     try:
         app(prog_name="featherweight")
     except FeatherweightError as error:

@@ -1,11 +1,14 @@
-"""Functions compiled by numba, kept on disk where a folder for that can be written (ADR 007)."""
+"""Functions compiled by numba, kept in our cache folder where that can be written (ADR 007)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
+
+from core.files import cache_directory
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -16,8 +19,23 @@ def compiled(signature: Any = None) -> Callable[[Function], Function]:
 
     def compile_function(function: Function) -> Function:
         try:
-            return cast(Function, numba.njit(signature, cache=True, nogil=True, error_model="numpy")(function))
+            with _keeping():
+                return cast(Function, numba.njit(signature, cache=True, nogil=True, error_model="numpy")(function))
         except RuntimeError:  # no folder for the cache can be written: compiled anew in every process, seconds
             return cast(Function, numba.njit(signature, nogil=True, error_model="numpy")(function))
 
     return compile_function
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    """What is decorated within the block is kept in our folder, unless NUMBA_CACHE_DIR names another. By itself numba
+    takes the folder of the source file, or one of its own below the user's, which it still does where ours cannot be
+    written. Other functions of this process, which may be somebody else's, stay where they were."""
+    config: Any = numba.config  # its attributes are made when it is imported
+    before = config.CACHE_DIR
+    config.CACHE_DIR = before or str(cache_directory() / "numba")
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before

@@ -1,4 +1,4 @@
-"""A file that is either whole or not there."""
+"""A file that is whole or not there, a folder that can be written, and the one that Featherweight keeps for itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from core.errors import OutputError
+
+
+def cache_directory() -> Path:
+    """Where what can be made or fetched again is kept for this user, and nothing else: delete it at any time."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("featherweight", appauthor=False)
 
 
 @contextlib.contextmanager
@@ -23,3 +32,15 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # what failed before matters more
             partial.unlink(missing_ok=True)
+
+
+def check_folder(out: Path) -> None:
+    """Raise OutputError now for a folder that could not be made or written to hours later; makes nothing."""
+    try:
+        there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    except OSError as error:  # no name that a folder can have
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    if not there.is_dir():
+        raise OutputError(f"{out}: cannot be written: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")

@@ -178,7 +178,8 @@ def _read_accelerators() -> tuple[Accelerator, ...]:
 
 
 def has_cuda_driver() -> bool:
-    return ctypes.util.find_library("cuda") is not None and Path("/dev/nvidiactl").exists()
+    # The device first: where there is no such library, looking for it starts a compiler, if the host has one.
+    return Path("/dev/nvidiactl").exists() and ctypes.util.find_library("cuda") is not None
 
 
 def parse_nvidia_smi(text: str) -> tuple[Accelerator, ...]:

@@ -1,4 +1,4 @@
-"""The one place where passes are chained and candidates compared: recipe in, artifact out.
+"""The one place where passes are chained and candidates compared: recipe and task in, artifact out.
 
 Every candidate is built, scored on the validation cases, timed interleaved with the unpruned fp32 baseline and judged.
 Those that pass and are nearly the fastest are timed once more, together; the fastest of them is chosen. Only then are
@@ -9,34 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from pathlib import Path
+from typing import assert_never
 
 from core.artifact.store import Artifact
+from core.artifact.write import check_out
 from core.cases import write_cases
 from core.errors import (
     BackendError,
     FeatherweightError,
     LimitError,
-    MissingExtraError,
     OutputError,
     TensorError,
-    UsageError,
 )
 from core.evidence.judge import Check, all_passed
 from core.evidence.report import CandidateRecord, Comparison, Evidence
 from core.parity.measured import MeasuredParity
-from core.recipe import Recipe, Source, read_recipe
-from core.sealing import check_out, make_contents, make_evidence, missed_limits, seal, write_evidence
+from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep
+from core.recipe import Recipe, read_card
+from core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
 from core.search.candidates import Progress, Workshop, silent
 from core.search.explore import explore
 from core.search.measurements import Measurements
 from core.search.records import Tried, write_candidates
 from core.search.runtimes import find_runtimes
 from core.search.trial import Bench, Trial
-from core.task import Task, TaskFactory
+from core.task import Task
 
-__all__ = ["Outcome", "Progress", "open_task", "optimize", "run_recipe", "silent"]
+__all__ = ["Outcome", "Progress", "optimize", "silent"]
 
 
 _FAILURES = (BackendError, TensorError, MemoryError)
@@ -68,45 +68,6 @@ class Outcome:
         return self.artifact.manifest.forced
 
 
-def run_recipe(
-    recipe_path: Path,
-    out: Path,
-    *,
-    force: bool = False,
-    threads: int | None = None,
-    budget_s: float | None = None,
-    progress: Progress = silent,
-) -> Outcome:
-    """Optimize by the recipe and seal the artifact as folder `out`.
-
-    threads overrides the recipe's. Without a budget all candidates of the recipe are tried. With one, the most
-    promising first, and the numbers that it lists are the ends of ranges; no candidate is begun that would take longer
-    than what is left. What is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes
-    on and a second one makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the
-    manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate
-    keeps the limits (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out`
-    cannot be written.
-    """
-    recipe = read_recipe(recipe_path)
-    check_out(out)
-    task = open_task(recipe.source)
-    return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress)
-
-
-def open_task(source: Source) -> Task:
-    """The task that an installed app registers under this name. Raises UsageError for a name that none has."""
-    registered = {entry.name: entry for entry in entry_points(group="featherweight.tasks")}
-    if source.task not in registered:
-        raise UsageError(f"source.task: no app is called {source.task!r}; installed: {', '.join(sorted(registered))}")
-    try:
-        factory: TaskFactory = registered[source.task].load()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "a package", "train", f"optimizing for {source.task}") from error
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UsageError(f"source.task: the app {source.task!r} does not load: {error}; reinstall it") from error
-    return factory({name: _plain(value) for name, value in source.settings})
-
-
 def optimize(
     recipe: Recipe,
     task: Task,
@@ -118,9 +79,10 @@ def optimize(
     progress: Progress = silent,
     work: Path | None = None,
 ) -> Outcome:
-    """`run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
+    """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
     check_out(out)
-    card = _read_card(recipe.card)
+    card = read_card(recipe.card)
+    _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     work = work or Path("runs") / recipe.name / "work"
     workshop = Workshop(task, recipe, work, progress)
@@ -144,12 +106,18 @@ def optimize(
     return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
 
 
-def _read_card(path: str) -> str:
-    """Read before the work begins: a name mistyped should not be found hours later."""
-    try:
-        return Path(path).read_text(encoding="utf-8") if path else ""
-    except (OSError, ValueError) as error:  # no text, or no name that a file can have
-        raise UsageError(f"card: {path!r} cannot be read: {error}") from error
+def _check_steps(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError now for a step that this kind of model does not have, not when a candidate comes to it."""
+    for choices in recipe.steps:
+        match choices.step:
+            case PruneTreesStep():
+                task.baseline.ensemble(choices.step.kind)
+            case PruneChannelsStep() | PruneWeightsStep() | RecoverStep():
+                task.baseline.module(choices.step.kind)
+            case QuantizeStep():
+                pass
+            case _:
+                assert_never(choices.step)
 
 
 def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, MeasuredParity | None]:
@@ -245,8 +213,3 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool
         lines += [f"    {record.advice}"] if record.advice else []
     lines += [f"  and {len(nearest) - _TOLD} more"] if len(nearest) > _TOLD else []
     return "\n".join([*lines, remedy])
-
-
-def _plain(value: object) -> object:
-    """Settings as TOML gave them: a recipe keeps its lists as tuples, so that it can be compared and hashed."""
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value

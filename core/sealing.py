@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.artifact.manifest import Preference
-from core.artifact.store import MANIFEST, Artifact
+from core.artifact.store import Artifact
 from core.artifact.write import Contents, write_artifact
 from core.errors import OutputError
 from core.evidence.card import render_figures
@@ -142,19 +141,6 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
     except OSError as error:
         raise OutputError(f"{page}: the evidence cannot be written: {error.strerror or error}") from error
     return page
-
-
-def check_out(out: Path) -> None:
-    """Raise OutputError now for a folder that could not be written hours later."""
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    if occupied:
-        raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
 
 def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:

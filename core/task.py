@@ -3,6 +3,7 @@ entry point (group `featherweight.tasks`)."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from core.errors import MissingExtraError
 from core.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -138,3 +140,9 @@ class TaskFactory(Protocol):
     def __call__(self, settings: Mapping[str, Any]) -> Task:
         """`settings` is the recipe's [source] table. Raises UsageError or DataError."""
         ...
+
+
+def check_packages(purpose: str) -> None:
+    """Raise MissingExtraError where torch is not installed: before data are read, and without importing it."""
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError("torch", "train", purpose)

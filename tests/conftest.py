@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import core  # noqa: F401  (before a test imports a runtime, whose telemetry it switches off)
+
 # Deadlines measure the machine, not the code; a run in CI must find what the run before it found.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)

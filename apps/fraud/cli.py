@@ -283,7 +283,7 @@ def train(
     import json as encoding
 
     from apps.fraud.train_command import run_training
-    from apps.fraud.trained import Layout
+    from apps.fraud.training import Layout
 
     layout = Layout(
         train_days=train_days,

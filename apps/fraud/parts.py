@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,13 @@ from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.protocol import held_out_rows
 from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handbook, read_rows
-from apps.fraud.replay import Rows, replay
-from apps.fraud.trained import Layout
+from apps.fraud.training import Layout
 from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from apps.fraud.replay import Rows
 
 Reader = Literal["handbook", "records", "ulb"]
 READERS: tuple[Reader, ...] = get_args(Reader)
@@ -62,6 +64,19 @@ class Parts:
     source: Literal["histories", "given"]
 
 
+def find_data(data: str, reader: str) -> Path:
+    """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
+    if reader not in READERS:
+        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+    path = Path(data) if Path(data).exists() else local_copy(data)
+    if path is None:
+        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    if reader == "records":
+        for name in ("labels", "transactions"):
+            _find(path, name)
+    return path
+
+
 def read_parts(
     data: str, reader: str, layout: Layout, names: tuple[str, ...], on_progress: Progress = lambda done: None
 ) -> Parts:
@@ -70,14 +85,12 @@ def read_parts(
     Raises UsageError for an unknown reader, DataError when there is no such data, it is not what it should be, or it is
     shorter than the layout.
     """
-    if reader not in READERS:
-        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if Path(data).exists() else local_copy(data)
-    if path is None:
-        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    path = find_data(data, reader)
     if reader == "ulb":
         return split_cards(path)
     labelled = read_handbook(path) if reader == "handbook" else read_labelled(path)
+    from apps.fraud.replay import replay  # compiled code, which takes a second to load
+
     rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
     return split_days(rows, layout, names)
 
@@ -175,12 +188,10 @@ def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
     """The layout's, or the last that the data holds whole: the one before its last."""
     if not len(days):
         raise DataError("the data holds no transaction")
-    if not layout.until:
+    until = layout.last_day()
+    if until is None:
         return int(days.max()) - 1
-    try:
-        last = (date.fromisoformat(layout.until) - EPOCH).days
-    except ValueError as error:
-        raise UsageError(f"--until {layout.until!r} is no day; write it as 2018-08-14") from error
+    last = (until - EPOCH).days
     if last > days.max():
         raise DataError(f"the data ends on {_iso(int(days.max()))}, before --until {layout.until}")
     return last

@@ -1,27 +1,32 @@
-"""What the fraud app lends the optimizer: the trained model, its days, and how a candidate is calibrated and sealed."""
+"""What the fraud app lends the optimizer: the trained model, its days, and how a candidate is calibrated and sealed.
+
+Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from apps.fraud.calibration import fit_rule, raw_threshold
 from apps.fraud.parts import Part, Parts, read_parts
 from apps.fraud.settings import DecisionRule, encode
-from apps.fraud.train import Batches
-from apps.fraud.trained import Trained, read_trained
+from apps.fraud.training import read_training
 from core.errors import UsageError
 from core.task import Alerts, CaseView, HeldOut, Probability, Sealed
 from core.task import Part as HeldOutPart
 from core.tensors import Tensors
 from core.trees.ensemble import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from apps.fraud.trained import Trained
 
 LABELS = ("legitimate", "fraud")
 CALIBRATION_BATCH = 256
@@ -56,6 +61,8 @@ class FraudTask:
         self.baseline_probability: Probability | None = trained.rule.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        from apps.fraud.train import Batches
+
         train = self.parts.train
         return Batches(train.features, train.labels, epoch, self.batch, seed)
 
@@ -142,11 +149,13 @@ def open_task(settings: Mapping[str, Any]) -> FraudTask:
         raise UsageError(
             f"[source] of a fraud recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
         ) from error
-    trained = read_trained(Path(source.model))
-    parts = read_parts(source.data, source.reader, trained.training.layout, trained.schema.names)
-    if parts.names != trained.schema.names:
+    training, schema, _ = read_training(Path(source.model))
+    parts = read_parts(source.data, source.reader, training.layout, schema.names)
+    if parts.names != schema.names:
         raise UsageError(
-            f"the model {source.model} was trained on {len(trained.schema.names)} other columns than the reader "
+            f"the model {source.model} was trained on {len(schema.names)} other columns than the reader "
             f"{source.reader!r} gives; name the reader that it was trained with"
         )
-    return FraudTask(trained, parts, source.batch)
+    from apps.fraud.trained import read_trained
+
+    return FraudTask(read_trained(Path(source.model)), parts, source.batch)

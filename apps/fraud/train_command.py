@@ -1,29 +1,34 @@
-"""`featherweight fraud train`: from labelled transactions to a folder that `optimize` takes."""
+"""`featherweight fraud train`: from labelled transactions to a folder that `optimize` takes.
+
+Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import nn
 
 from apps.fraud.calibration import fit_rule, raw_threshold
 from apps.fraud.model import CARDS, COLUMNS, HISTORIES
-from apps.fraud.parts import Part, Parts, read_parts
+from apps.fraud.parts import Part, Parts, find_data, read_parts
 from apps.fraud.protocol import evaluate
 from apps.fraud.settings import DecisionRule, FeatureSchema
-from apps.fraud.train import fit, margins
-from apps.fraud.trained import Layout, Trained, Training, write_trained
-from core.errors import OutputError, UsageError
+from apps.fraud.training import Layout, Training
+from core.errors import UsageError
+from core.files import check_folder
 from core.hardware import count_usable_cores
+from core.task import check_packages
 from core.trees.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def run_training(
@@ -43,12 +48,18 @@ def run_training(
     """
     if model not in HISTORIES:
         raise UsageError(f"model {model!r} is not one of {', '.join(HISTORIES)}")
-    _check_out(out)
+    check_packages("fraud train")
+    layout.last_day()
+    path = find_data(data, reader)
+    check_folder(out)
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
         replaying = progress.add_task("replaying transactions", total=None)
         parts = read_parts(
-            data, reader, layout, COLUMNS, lambda done: progress.update(replaying, completed=done, refresh=True)
+            str(path), reader, layout, COLUMNS, lambda done: progress.update(replaying, completed=done, refresh=True)
         )
+        from apps.fraud.train import fit, margins
+        from apps.fraud.trained import Trained, write_trained
+
         settings = (HISTORIES if parts.source == "histories" else CARDS)[model]
         fitting = progress.add_task(f"fitting {model}", total=None)
         fitted = fit(
@@ -77,14 +88,6 @@ def run_training(
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def _check_out(out: Path) -> None:
-    """Now, not after minutes of training."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-
-
 def _schema(parts: Parts, layout: Layout) -> FeatureSchema:
     legitimate = parts.train.features[parts.train.labels == 0]
     mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
@@ -107,6 +110,8 @@ def _summarize(
         if isinstance(fitted, Ensemble)
         else {"weights": sum(parameter.numel() for parameter in fitted.parameters())}
     )
+    from apps.fraud.train import margins
+
     summary: dict[str, Any] = {
         "model": {"kind": model, **size, "columns": len(parts.names)},
         "train": {"transactions": len(parts.train), "frauds": int(parts.train.labels.sum())},

@@ -14,35 +14,12 @@ from torch import nn
 
 from apps.fraud import network
 from apps.fraud.model import Logistic, Network, Settings
-from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule, encode
+from apps.fraud.settings import DecisionRule, FeatureSchema, encode
+from apps.fraud.training import NETWORK, TRAINING, TREES, Training, read_training
 from core.errors import ArtifactError, DataError, OutputError
 from core.model import Model, trees_model
 from core.trees.ensemble import Ensemble, tensor_specs
 from core.trees.stored import read_trees, write_trees
-
-TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
-
-
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which days are for what: training, `delay_days`, validation, `delay_days`, test; the last test day is `until`
-    (YYYY-MM-DD; empty: the data's last whole day)."""
-
-    train_days: int = 7
-    delay_days: int = 7
-    validation_days: int = 7
-    test_days: int = 7
-    until: str = ""
-
-
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
-    artifact's manifest."""
-
-    settings: Settings
-    layout: Layout
-    alerts_a_day: float
-    seed: int
-    source: str
 
 
 @dataclass(frozen=True)
@@ -81,14 +58,10 @@ def write_trained(directory: Path, trained: Trained) -> None:
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
-    if not (directory / TRAINING).is_file():
-        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
+    training, schema, rule = read_training(directory)
     try:
-        training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
-        schema = decode_features((directory / "features.json").read_bytes())
-        rule = decode_rule((directory / "decision.json").read_bytes())
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ArtifactError, DataError) as error:
+    except (SafetensorError, RuntimeError, OSError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 

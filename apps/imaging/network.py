@@ -8,6 +8,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from apps.imaging.description import NETWORKS
+
 
 class Standardize(nn.Module):
     """(x - mean) / std inside the network, so that every program takes plain grey levels in 0..1."""
@@ -61,13 +63,11 @@ def compact() -> nn.Module:
     )
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet18": resnet18,
-    "resnet18-small-images": resnet18_small_images,
-    "compact": compact,
-}
+_NETWORKS: dict[str, Callable[[], nn.Module]] = dict(
+    zip(NETWORKS, (resnet18, resnet18_small_images, compact), strict=True)
+)
 
 
 def build(name: str, *, mean: float = 0.5, std: float = 0.25) -> nn.Module:
     """The named network behind its standardization. Raises KeyError for a name that is not in NETWORKS."""
-    return nn.Sequential(Standardize(mean, std), NETWORKS[name]())
+    return nn.Sequential(Standardize(mean, std), _NETWORKS[name]())

@@ -1,4 +1,6 @@
-"""What imaging lends the optimizer: the trained network, its data, and how a candidate is calibrated and sealed."""
+"""What imaging lends the optimizer: the trained network, its data, and how a candidate is calibrated and sealed.
+
+Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
 
 from __future__ import annotations
 
@@ -6,23 +8,26 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import READERS, Cases, Split
+from apps.imaging.description import read_description
 from apps.imaging.radiographs import LEVELS, synthetic_cases
 from apps.imaging.settings import Decision, encode
-from apps.imaging.train import Epoch, calibration_views
-from apps.imaging.trained import Trained, read_trained
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
 from core.task import CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from apps.imaging.trained import Trained
 
 PROBE_BLOCKS = 16
 """Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
@@ -57,6 +62,8 @@ class ImagingTask:
         self.baseline_probability = trained.decision.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        from apps.imaging.train import Epoch
+
         side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
         return Epoch(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
 
@@ -69,6 +76,8 @@ class ImagingTask:
         return _held_out(self.split.validation)
 
     def calibrating(self) -> HeldOut:
+        from apps.imaging.train import calibration_views
+
         return _held_out(calibration_views(self.split.validation))
 
     def reporting(self) -> HeldOut:
@@ -118,16 +127,22 @@ def _held_out(cases: Cases) -> HeldOut:
     return HeldOut(cases.ids, _inputs(cases.images), cases.labels, cases.groups, patients.astype(np.int64))
 
 
-def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
-    """The split of a data set: `data` is a path or the catalogue's name of a fetched set.
-
-    Raises UsageError for an unknown reader, DataError when there is no such data or it is not what it should be.
-    """
+def find_data(data: str, reader: str) -> Path:
+    """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
     if reader not in READERS:
         raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
     path = Path(data) if Path(data).exists() else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    return path
+
+
+def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
+    """The split of a data set: `data` is a path or the catalogue's name of a fetched set.
+
+    Raises UsageError for an unknown reader, DataError when there is no such data or it is not what it should be.
+    """
+    path = find_data(data, reader)
     try:
         return READERS[reader](path, seed=seed, side=side)
     except _DAMAGED as error:
@@ -144,6 +159,9 @@ def open_task(settings: Mapping[str, Any]) -> ImagingTask:
         raise UsageError(
             f"[source] of an imaging recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
         ) from error
+    description, *_ = read_description(Path(source.network))
+    split = read_split(source.data, source.reader, side=description.side, seed=source.seed)
+    from apps.imaging.trained import read_trained
+
     trained = read_trained(Path(source.network))
-    split = read_split(source.data, source.reader, side=trained.description.side, seed=source.seed)
     return ImagingTask(trained, split, source.batch, source.stages)

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from apps.imaging.cases import Cases
+from apps.imaging.description import SMALL_SIDE
 from apps.imaging.network import build
 from core.errors import DataError
 from core.training import Fit, Schedule, fast_bfloat16
-
-SMALL_SIDE = 96
-"""Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""`featherweight imaging train`: from labelled images to a folder that `optimize` takes."""
+"""`featherweight imaging train`: from labelled images to a folder that `optimize` takes.
+
+Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
 
 from __future__ import annotations
 
@@ -6,22 +8,25 @@ import csv
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-from torch import nn
 
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import Cases, Split
-from apps.imaging.network import NETWORKS
+from apps.imaging.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, file_digest, read_description
 from apps.imaging.settings import Decision, Preprocess
-from apps.imaging.task import read_split
-from apps.imaging.train import SMALL_SIDE, TrainSettings, calibration_views, predict, train
-from apps.imaging.trained import WEIGHTS, Description, Trained, file_digest, read_trained, write_trained
+from apps.imaging.task import find_data, read_split
 from core.errors import UsageError
+from core.files import check_folder
+from core.task import check_packages
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from apps.imaging.train import TrainSettings
 
 
 def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
@@ -37,6 +42,8 @@ def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
 
 def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: Decision) -> dict[str, float]:
     """AUC, accuracy and balanced accuracy at the decision's threshold; counts."""
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
     positive = logits >= raw_threshold(decision)
     return {
         "cases": len(labels),
@@ -69,7 +76,15 @@ def run_training(
     """Train (or go on), calibrate on validation, write the folder; returns what it also writes as metrics.json."""
     if network not in NETWORKS:
         raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
-    split = read_split(data, reader, side=side, seed=split_seed)
+    if start is not None:
+        _check_start(start, network)
+    check_packages("imaging train")
+    path = find_data(data, reader)
+    check_folder(out)
+    split = read_split(str(path), reader, side=side, seed=split_seed)
+    from apps.imaging.train import TrainSettings, calibration_views, predict
+    from apps.imaging.trained import Trained, read_trained, write_trained
+
     settings = TrainSettings(
         network=network,
         side=side,
@@ -80,7 +95,7 @@ def run_training(
         start="" if start is None else file_digest(start / WEIGHTS),
         seed=seed,
     )
-    beginning = None if start is None else _read_start(start, network)
+    beginning = None if start is None else read_trained(start).network
     trained_network = _train_with_progress(split, settings, out, beginning)
     views = calibration_views(split.validation)
     scores = predict(trained_network, views.images)
@@ -103,16 +118,17 @@ def run_training(
     return summary
 
 
-def _read_start(folder: Path, network: str) -> nn.Module:
-    trained = read_trained(folder)
-    if trained.description.network != network:
-        raise UsageError(
-            f"--start {folder} holds a {trained.description.network}, not a {network}; name the same network"
-        )
-    return trained.network
+def _check_start(folder: Path, network: str) -> None:
+    description, *_ = read_description(folder)
+    if description.network != network:
+        raise UsageError(f"--start {folder} holds a {description.network}, not a {network}; name the same network")
 
 
 def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start: nn.Module | None) -> nn.Module:
+    from sklearn.metrics import roc_auc_score
+
+    from apps.imaging.train import predict, train
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     out.mkdir(parents=True, exist_ok=True)
     with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:

@@ -68,6 +68,19 @@ class Contents:
     probes: Probes | None = None
 
 
+def check_out(out: Path) -> None:
+    """Raise OutputError now for a folder that could not be written hours later."""
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    if occupied:
+        raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
+
+
 def write_artifact(directory: Path | str, contents: Contents, *, created: datetime | None = None) -> Artifact:
     """Write the folder `directory` and return it as read back.
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import platformdirs
 
 from core.bundled import checkout_directory, data_directory
 from core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
 from core.errors import DataError, OutputError, UsageError
+from core.files import cache_directory as user_cache
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
@@ -88,7 +88,7 @@ def cache_directory() -> Path:
     root = checkout_directory()
     if root is not None:
         return root / "data" / "cache"
-    return platformdirs.user_cache_path("featherweight", appauthor=False) / "data"
+    return user_cache() / "data"
 
 
 def local_copy(name: str) -> Path | None:

@@ -38,7 +38,7 @@
 Parsing is pure and reports every fault of a file at once, each with its key.
 """
 
-from core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_recipe
+from core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_card, read_recipe
 from core.recipe.types import (
     VERSION,
     Candidate,
@@ -66,6 +66,7 @@ __all__ = [
     "candidates",
     "describe",
     "parse_recipe",
+    "read_card",
     "read_recipe",
     "render_recipe",
 ]

@@ -48,6 +48,15 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(str(path), [fault]) from error
 
 
+def read_card(path: str) -> str:
+    """The words of the model card that a recipe names; read before the work begins, since a name mistyped should not be
+    found hours later. Raises UsageError."""
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else ""
+    except (OSError, ValueError) as error:  # no text, or no name that a file can have
+        raise UsageError(f"card: {path!r} cannot be read: {error}") from error
+
+
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     """Raises RecipeError with every fault of the text; `source` is the name that its message gives the text."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from core.backends.base import Backend, Session
 from core.backends.registry import find_backend
@@ -97,3 +98,15 @@ def find_runtimes(measure: Measure, kind: Kind, threads: int | None = None) -> R
         "instruction sets": " ".join(hardware.instruction_sets),
     }
     return Runtimes(backends, missing, (threads,) if threads else measure.threads, host)
+
+
+def check_backends(measure: Measure) -> None:
+    """What `find_runtimes` would raise for any kind of model: before it is known which, and so before it is read."""
+    refused: list[BackendUnavailableError] = []
+    for kind in get_args(Kind):
+        try:
+            find_runtimes(measure, kind)
+        except BackendUnavailableError as error:
+            refused.append(error)
+    if len(refused) == len(get_args(Kind)):
+        raise refused[0]

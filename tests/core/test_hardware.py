@@ -111,3 +111,18 @@ def test_affinity_is_respected() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this host has an NVIDIA device")
+def test_looking_for_a_gpu_where_there_is_none_starts_no_program() -> None:
+    """ctypes.util.find_library asks a compiler and a linker, which every start of a service would pay for."""
+    program = (
+        "import sys\n"
+        "def refuse(event, arguments):\n"
+        "    if event == 'subprocess.Popen': raise SystemExit(f'started {arguments[1]}')\n"
+        "sys.addaudithook(refuse)\n"
+        "from core.hardware import has_cuda_driver\n"
+        "assert not has_cuda_driver()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -16,9 +16,10 @@ from core.artifact.store import read_artifact
 from core.backends.registry import find_backend
 from core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
 from core.evidence.report import CandidateRecord
-from core.optimize import Outcome, open_task, optimize, run_recipe
+from core.optimize import Outcome, optimize
 from core.parity.probing import check_fresh
 from core.recipe import Recipe, Source, parse_recipe, render_recipe
+from core.request import open_task, run_recipe
 from core.task import HeldOut
 from core.tensors import Tensors
 from tests.fakes import SquaresTask
@@ -296,3 +297,11 @@ def test_a_card_that_is_not_there_is_said_before_anything_is_trained(tmp_path: P
     with pytest.raises(UsageError, match=r"card: .*none\.md"):
         optimize(recipe(CHAIN, f'card = "none.md"\n{HEAD}'), task, tmp_path / "artifact")
     assert task.asked == []
+
+
+def test_a_step_for_another_kind_of_model_is_told_before_any_work(tmp_path: Path) -> None:
+    task = SquaresTask()
+    with pytest.raises(UsageError, match="prune-trees is for trees"):
+        optimize(recipe('[[step]]\nkind = "prune-trees"\nratio = 0.5\n'), task, tmp_path / "a", work=tmp_path / "work")
+    assert task.asked == []
+    assert not (tmp_path / "work").exists()

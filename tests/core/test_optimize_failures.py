@@ -20,9 +20,10 @@ from core.errors import (
     OutputError,
     UsageError,
 )
-from core.optimize import open_task, optimize
+from core.optimize import optimize
 from core.program import Program
 from core.recipe import Candidate, Recipe, Source, parse_recipe
+from core.request import open_task
 from core.search.candidates import Built, Workshop, silent
 from core.search.explore import explore
 from core.search.measurements import Measurements

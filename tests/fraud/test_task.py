@@ -17,7 +17,8 @@ from apps.fraud.synthetic import write_synthetic
 from apps.fraud.task import FraudTask, open_task
 from apps.fraud.train import margins
 from apps.fraud.train_command import run_training
-from apps.fraud.trained import Layout, read_trained
+from apps.fraud.trained import read_trained
+from apps.fraud.training import Layout
 from core.artifact.store import read_artifact
 from core.backends.fastest import open_fastest
 from core.errors import DataError, UsageError

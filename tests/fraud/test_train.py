@@ -17,7 +17,8 @@ from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.synthetic import write_synthetic
 from apps.fraud.train import average, fit, margins
 from apps.fraud.train_command import run_training
-from apps.fraud.trained import Layout, Trained, Training, read_trained, write_trained
+from apps.fraud.trained import Trained, read_trained, write_trained
+from apps.fraud.training import Layout, Training
 from core.errors import DataError, FeatherweightError, UsageError
 from core.trees.ensemble import Ensemble
 from core.trees.predict import predict

@@ -82,7 +82,10 @@ def test_the_recipe_decides_on_seed_batch_and_stages(
         asked.update(how, data=data, reader=reader)
         return split
 
-    monkeypatch.setattr(tasks, "read_trained", lambda path: trained)
+    monkeypatch.setattr(
+        tasks, "read_description", lambda path: (trained.description, trained.preprocess, trained.decision)
+    )
+    monkeypatch.setattr("apps.imaging.trained.read_trained", lambda path: trained)
     monkeypatch.setattr(tasks, "read_split", read)
     source = {"network": "n", "data": "d", "reader": "folder", "seed": 7, "batch": 3, "stages": [[8, 1]]}
     epochs = [open_task(source).training_batches(epoch, seed=0) for epoch in (0, 1)]

@@ -9,7 +9,8 @@ from torch import nn
 
 from apps.imaging.calibration import fit_decision
 from apps.imaging.cases import Cases
-from apps.imaging.network import NETWORKS, build
+from apps.imaging.description import NETWORKS
+from apps.imaging.network import build
 from apps.imaging.settings import Preprocess
 from apps.imaging.train import Epoch, TrainSettings, augment, calibration_views, predict, train
 from apps.imaging.train_command import stages_for

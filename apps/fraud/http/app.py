@@ -64,6 +64,8 @@ class Api(FastAPI):
             # Their pages load scripts from elsewhere.
             docs_url=None,
             redoc_url=None,
+            # It would send what is in requests to whatever collector the host's environment names.
+            telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
         )
         self.service = service
         self._hot: dict[str, Answer] = {

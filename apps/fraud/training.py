@@ -1,0 +1,59 @@
+"""What the folder of a trained model says of it; reading that loads no framework, so a wrong one is told at once."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from apps.fraud.model import Logistic, Network, Settings
+from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule
+from core.errors import ArtifactError, DataError, UsageError
+
+TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which days are for what: training, `delay_days`, validation, `delay_days`, test; the last test day is `until`
+    (YYYY-MM-DD; empty: the data's last whole day)."""
+
+    train_days: int = 7
+    delay_days: int = 7
+    validation_days: int = 7
+    test_days: int = 7
+    until: str = ""
+
+    def last_day(self) -> date | None:
+        """`until` as a day. Raises UsageError for a text that is no day."""
+        try:
+            return date.fromisoformat(self.until) if self.until else None
+        except ValueError as error:
+            raise UsageError(f"--until {self.until!r} is no day; write it as 2018-08-14") from error
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
+    artifact's manifest."""
+
+    settings: Settings
+    layout: Layout
+    alerts_a_day: float
+    seed: int
+    source: str
+
+
+def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRule]:
+    """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
+    if not (directory / TRAINING).is_file():
+        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
+    try:
+        training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
+        schema = decode_features((directory / "features.json").read_bytes())
+        rule = decode_rule((directory / "decision.json").read_bytes())
+    except (msgspec.DecodeError, OSError, ArtifactError) as error:
+        raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
+    model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
+    if not (directory / model).is_file():
+        raise DataError(f"{directory}: not a trained model (no {model}); train it again")
+    return training, schema, rule

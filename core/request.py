@@ -1,0 +1,75 @@
+"""What `featherweight optimize` is asked for, checked before anything heavy is imported: torch alone takes seconds and
+half a gigabyte, which nobody should wait for to read that a key is mistyped."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.artifact.write import check_out
+from core.errors import MissingExtraError, UsageError
+from core.recipe import Source, read_card, read_recipe
+from core.search.runtimes import check_backends
+from core.task import check_packages
+
+if TYPE_CHECKING:
+    from core.optimize import Outcome, Progress
+    from core.task import Task, TaskFactory
+
+
+def run_recipe(
+    recipe_path: Path,
+    out: Path,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Optimize by the recipe and seal the artifact as folder `out`.
+
+    threads overrides the recipe's. Without a budget all candidates of the recipe are tried. With one, the most
+    promising first, and the numbers that it lists are the ends of ranges; no candidate is begun that would take longer
+    than what is left. What is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes
+    on and a second one makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the
+    manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate
+    keeps the limits (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out`
+    cannot be written.
+    """
+    recipe = read_recipe(recipe_path)
+    check_out(out)
+    read_card(recipe.card)
+    check_backends(recipe.measure)
+    task = open_task(recipe.source)
+    from core.optimize import optimize, silent
+
+    return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
+
+
+def open_task(source: Source) -> Task:
+    """The task that an installed app registers under this name. Raises UsageError for a name that none has."""
+    registered = {entry.name: entry for entry in entry_points(group="featherweight.tasks")}
+    if source.task not in registered:
+        raise UsageError(f"source.task: no app is called {source.task!r}; installed: {', '.join(sorted(registered))}")
+    check_packages(f"optimizing for {source.task}")
+    try:
+        factory = _load(registered[source.task])
+        return factory({name: _plain(value) for name, value in source.settings})
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "a package", "train", f"optimizing for {source.task}") from error
+
+
+def _load(app: EntryPoint) -> TaskFactory:
+    try:
+        factory: TaskFactory = app.load()
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UsageError(f"source.task: the app {app.name!r} does not load: {error}; reinstall it") from error
+    return factory
+
+
+def _plain(value: object) -> object:
+    """Settings as TOML gave them: a recipe keeps its lists as tuples, so that it can be compared and hashed."""
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
