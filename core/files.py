@@ -15,6 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OSError for whatever the system refuses; `path` is then as it was and nothing else is left behind.
     """
     partial = path.with_name(f".{path.name}.partial")
+    # Of a killed process, or a link or pipe that somebody put there: it would be written through.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         with partial.open("rb+") as file:
