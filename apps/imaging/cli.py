@@ -174,7 +174,7 @@ def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder for the images; made if absent.")],
     count: Annotated[int, typer.Option(min=1, help="Images, one patient each or a few.")] = 500,
     side: Annotated[int, typer.Option(min=64, max=4096, help="Side of the images in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Draw chest radiographs with a known truth and write them as DICOM files with a labels.csv.
 
