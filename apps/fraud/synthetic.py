@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.transactions import Label, Transaction
 from core.errors import OutputError
+from core.files import replacing
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -151,7 +152,12 @@ def write_synthetic(
     counts = [0, 0]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _Writer(paths[0], Transaction) as transactions, _Writer(paths[1], Label) as labels:
+        with (
+            replacing(paths[0]) as first,
+            replacing(paths[1]) as second,
+            _Writer(first, form, Transaction) as transactions,
+            _Writer(second, form, Label) as labels,
+        ):
             for event in label_later(synthesize(customers, terminals, days, seed), delay_days):
                 if isinstance(event, Label):
                     counts[1] += event.is_fraud
@@ -167,11 +173,11 @@ def write_synthetic(
 
 
 class _Writer:
-    """Rows of one kind into a file, Parquet or JSON lines by its name."""
+    """Rows of one kind into a file."""
 
-    def __init__(self, path: Path, kind: type[Transaction] | type[Label]) -> None:
+    def __init__(self, path: Path, form: Format, kind: type[Transaction] | type[Label]) -> None:
         self._schema, self._rows = SCHEMAS[kind], list[Transaction | Label]()
-        self._parquet = pq.ParquetWriter(path, self._schema) if path.suffix == ".parquet" else None
+        self._parquet = pq.ParquetWriter(path, self._schema) if form == "parquet" else None
         self._lines = None if self._parquet else path.open("wb")
 
     def __enter__(self) -> _Writer:

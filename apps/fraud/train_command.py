@@ -22,6 +22,7 @@ from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.train import fit, margins
 from apps.fraud.trained import Layout, Trained, Training, write_trained
 from core.errors import OutputError, UsageError
+from core.files import replacing
 from core.hardware import count_usable_cores
 from core.trees.ensemble import Ensemble
 
@@ -70,7 +71,11 @@ def run_training(
     )
     write_trained(out, Trained(fitted, _schema(parts, layout), rule, training))
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    try:
+        with replacing(out / "metrics.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return summary
 
 

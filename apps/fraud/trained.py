@@ -15,12 +15,16 @@ from torch import nn
 from apps.fraud import network
 from apps.fraud.model import Logistic, Network, Settings
 from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule, encode
+from core.digests import check_digests, write_digests
 from core.errors import ArtifactError, DataError, OutputError
+from core.files import replacing
 from core.model import Model, trees_model
 from core.trees.ensemble import Ensemble, tensor_specs
 from core.trees.stored import read_trees, write_trees
 
 TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
+_SETTINGS = ("features.json", "decision.json", TRAINING)
+_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError)
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,31 +68,35 @@ def write_trained(directory: Path, trained: Trained) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if isinstance(trained.model, Ensemble):
+            model, other = TREES, NETWORK
             write_trees(directory / TREES, trained.model)
-            (directory / NETWORK).unlink(missing_ok=True)
         else:
-            partial = directory / "network.partial"
-            save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
-            partial.replace(directory / NETWORK)
-            (directory / TREES).unlink(missing_ok=True)
-        (directory / "features.json").write_bytes(encode(trained.schema))
-        (directory / "decision.json").write_bytes(encode(trained.rule))
+            model, other = NETWORK, TREES
+            with replacing(directory / NETWORK) as partial:
+                save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
         text = msgspec.json.format(msgspec.json.encode(trained.training), indent=2)
-        (directory / TRAINING).write_bytes(text + b"\n")
-    except OSError as error:
-        raise OutputError(f"{directory}: the model cannot be written: {error.strerror or error}") from error
+        contents = (encode(trained.schema), encode(trained.rule), text + b"\n")
+        for name, content in zip(_SETTINGS, contents, strict=True):
+            with replacing(directory / name) as partial:
+                partial.write_bytes(content)
+        write_digests(directory, (model, *_SETTINGS))
+        (directory / other).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"{directory}: the model cannot be written: {reason}") from error
 
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
-    if not (directory / TRAINING).is_file():
-        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
     try:
+        if not (directory / TRAINING).is_file():
+            raise DataError(f"no {TRAINING}; make it with: featherweight fraud train --out {directory}")
+        check_digests(directory, _SETTINGS)
         training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ArtifactError, DataError) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 
@@ -100,11 +108,13 @@ def _read_model(directory: Path, settings: Settings, columns: int) -> Ensemble |
         case Logistic():
             width, layers = 0, 0
         case _:
+            check_digests(directory, (TREES,))
             trees = read_trees(directory / TREES)
             if trees.features != columns:
                 raise DataError(f"{TREES} takes {trees.features} columns, but features.json names {columns}")
             return trees
     built = network.build(columns, width, layers)
+    check_digests(directory, (NETWORK,))
     tensors: dict[str, torch.Tensor] = load_file(directory / NETWORK)
     built.load_state_dict(tensors)
     return built.eval()

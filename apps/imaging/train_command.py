@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import read_split
 from apps.imaging.train import SMALL_SIDE, TrainSettings, calibration_views, predict, train
 from apps.imaging.trained import WEIGHTS, Description, Trained, file_digest, read_trained, write_trained
-from core.errors import UsageError
+from core.errors import OutputError, UsageError
+from core.files import replacing
 
 
 def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
@@ -99,7 +102,8 @@ def run_training(
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with _writing(out), replacing(out / "metrics.json") as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -114,8 +118,9 @@ def _read_start(folder: Path, network: str) -> nn.Module:
 
 def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start: nn.Module | None) -> nn.Module:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    out.mkdir(parents=True, exist_ok=True)
-    with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _writing(out), Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
         task = progress.add_task("training", total=None)
         writer = csv.writer(log)
 
@@ -131,6 +136,16 @@ def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start
         return train(
             split.train, settings, out / "checkpoint.safetensors", start=start, on_step=on_step, on_epoch=on_epoch
         )
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or choose another"
+        ) from error
 
 
 def _digest(cases: Cases) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,18 @@ from torch import nn
 
 from apps.imaging.network import NETWORKS, build
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess, encode
-from core.errors import ArtifactError, DataError
+from core.digests import check_digests, file_digest, write_digests
+from core.errors import ArtifactError, DataError, OutputError
+from core.files import replacing
 from core.model import Model
 from core.tensors import TensorSpec
 
 WEIGHTS = "weights.safetensors"
+_FILES = (WEIGHTS, "preprocess.json", "decision.json")
+_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError)
+
+
+__all__ = ["WEIGHTS", "Description", "Trained", "describe", "file_digest", "read_trained", "write_trained"]
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,42 +56,44 @@ class Trained:
 
 
 def write_trained(directory: Path, trained: Trained) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    """Raises OutputError."""
     description = msgspec.json.encode(trained.description).decode()
     tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
-    partial = directory / "weights.partial"
-    save_file(tensors, partial, {"description": description})
-    (directory / "preprocess.json").write_bytes(encode(trained.preprocess))
-    (directory / "decision.json").write_bytes(encode(trained.decision))
-    partial.replace(directory / WEIGHTS)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex. Raises DataError when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / WEIGHTS) as partial:
+            save_file(tensors, partial, {"description": description})
+        for name, settings in (("preprocess.json", trained.preprocess), ("decision.json", trained.decision)):
+            with replacing(directory / name) as partial:
+                partial.write_bytes(encode(settings))
+        write_digests(directory, _FILES)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{directory}: the network cannot be written ({describe(error)})") from error
 
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
     weights = directory / WEIGHTS
-    if not weights.exists():
-        raise DataError(
-            f"{directory}: no weights.safetensors; make it with: featherweight imaging train --out {directory}"
-        )
     try:
+        if not weights.is_file():
+            raise DataError(f"no {WEIGHTS}; make it with: featherweight imaging train --out {directory}")
+        check_digests(directory, _FILES)
         with safe_open(weights, framework="pt") as archive:
             description = msgspec.json.decode((archive.metadata() or {}).get("description", ""), type=Description)
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
         if description.network not in NETWORKS:
-            raise DataError(f"{weights}: network {description.network!r} is not one of {', '.join(NETWORKS)}")
+            raise DataError(f"network {description.network!r} is not one of {', '.join(NETWORKS)}")
         network = build(description.network, mean=description.mean, std=description.std)
         network.load_state_dict(tensors)
         preprocess = decode_preprocess((directory / "preprocess.json").read_bytes())
         decision = decode_decision((directory / "decision.json").read_bytes())
-    except (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ArtifactError) as error:
-        raise DataError(f"{directory}: not a trained network ({error}); train it again") from error
+        if preprocess.side != description.side:
+            raise DataError(f"the network takes {description.side} pixels a side, preprocess.json {preprocess.side}")
+    except _UNREADABLE as error:
+        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return Trained(network.eval(), description, preprocess, decision)
+
+
+def describe(error: Exception) -> str:
+    """In words, without the number and the path that the system puts into an OSError's own."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
