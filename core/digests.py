@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import DataError
-from core.files import replacing
+from core.files import is_file, is_there, replacing
 
 DIGESTS = "digests.sha256"
 _MOST_BYTES = 64 * 1024
@@ -23,7 +23,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)", re.ASCII)
 def file_digest(path: Path) -> str:
     """SHA-256 of a regular file, in hex. Raises DataError when it cannot be read."""
     try:
-        if not path.is_file():  # a pipe would be waited for, a device read without end
+        if not is_file(path):  # a pipe would be waited for, a device read without end
             raise DataError(f"{path}: found no regular file of that name")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -43,10 +43,10 @@ def check_digests(directory: Path, names: Iterable[str]) -> None:
     versions before wrote it, is only asked for its files."""
     path = directory / DIGESTS
     try:
-        content = path.read_bytes() if path.is_file() and path.stat().st_size <= _MOST_BYTES else None
+        content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MOST_BYTES else None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if content is None and path.exists():
+    if content is None and is_there(path):
         raise DataError(f"{path}: holds no digests")
     recorded = {name: digest for digest, name in _LINE.findall((content or b"").decode("ascii", "replace"))}
     for name in names:

@@ -8,6 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. Never raises: at a name that no file system takes there is none."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for a name that is too long)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is there. Never raises."""
+    return os.path.exists(path)  # noqa: PTH110  (as above)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, its file takes the place of `path`.

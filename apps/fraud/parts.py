@@ -22,6 +22,7 @@ from apps.fraud.trained import Layout
 from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
+from core.files import is_file, is_there
 
 Reader = Literal["handbook", "records", "ulb"]
 READERS: tuple[Reader, ...] = get_args(Reader)
@@ -72,7 +73,7 @@ def read_parts(
     """
     if reader not in READERS:
         raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if Path(data).exists() else local_copy(data)
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
     if reader == "ulb":
@@ -115,11 +116,19 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
             count,
         )
 
+    def checked(name: str, found: Part) -> Part:
+        if len(found) == 0:
+            raise DataError(
+                f"no transaction is left in the {name} days, without the cards that are known as compromised by then; "
+                "take other days or more data"
+            )
+        return found
+
     train = np.flatnonzero((days >= train_from) & (days < train_from + layout.train_days))
     return Parts(
-        part(train, layout.train_days),
-        held_out(validation_from, layout.validation_days),
-        held_out(test_from, layout.test_days),
+        checked("training", part(train, layout.train_days)),
+        checked("validation", held_out(validation_from, layout.validation_days)),
+        checked("test", held_out(test_from, layout.test_days)),
         names,
         "histories",
     )
@@ -166,7 +175,7 @@ def _sound(rows: Iterable[Row | Rejected]) -> Iterator[Row]:
 
 def _find(folder: Path, name: str) -> Path:
     for suffix in (".jsonl", ".parquet"):
-        if (folder / (name + suffix)).is_file():
+        if is_file(folder / (name + suffix)):
             return folder / (name + suffix)
     raise DataError(f"{folder}: no {name}.jsonl and no {name}.parquet; reader `records` wants transactions and labels")
 

@@ -129,7 +129,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier `train` whose weights to start from, not from scratch.")
     ] = None,
-    split_seed: Annotated[int, typer.Option(help="Of the split by patient into training and validation.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Of the split by patient into training and validation.")] = 0,
     report_test: Annotated[
         bool, typer.Option("--report-test", help="Also measure on the test set: once, for the last figure.")
     ] = False,

@@ -21,6 +21,7 @@ from apps.imaging.train import Epoch, calibration_views
 from apps.imaging.trained import Trained, read_trained
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
+from core.files import is_there
 from core.task import CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors
 
@@ -125,7 +126,7 @@ def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
     """
     if reader not in READERS:
         raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if Path(data).exists() else local_copy(data)
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
     try:
