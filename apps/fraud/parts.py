@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -196,4 +196,5 @@ def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
 
 
 def _iso(day: int) -> str:
-    return (EPOCH + timedelta(days=day)).isoformat()
+    ordinal = EPOCH.toordinal() + day
+    return date.fromordinal(ordinal).isoformat() if ordinal > 0 else "a day before the year 1"

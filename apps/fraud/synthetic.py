@@ -11,6 +11,7 @@ Poisson's). Times are normal around noon; those outside of the day are left out.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,7 +169,9 @@ def write_synthetic(
                 if counts[0] % _ROWS == 0:
                     on_day((event.time_ms - START_MS) // DAY_MS)
     except OSError as error:
-        raise OutputError(f"{directory}: cannot be written ({error.strerror}); free space or choose another") from error
+        raise OutputError(
+            f"{directory}: cannot be written ({error.strerror or error}); free space or choose another"
+        ) from error
     return Written(*paths, transactions=counts[0], frauds=counts[1])
 
 
@@ -188,11 +191,13 @@ class _Writer:
         if len(self._rows) == _ROWS:
             self._flush()
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        for file in (self._parquet, self._lines):
-            if file is not None:
-                file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            for file in (self._parquet, self._lines):
+                if file is not None:
+                    stack.callback(file.close)
+            if kind is None:  # else what failed is told, and not that nothing more can be written after it
+                self._flush()
 
     def _flush(self) -> None:
         if self._parquet is not None:

@@ -122,7 +122,9 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
     negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the order and the augmentation.")
+    ] = 0,
     augmentation: Annotated[
         float, typer.Option(min=0, max=2, help="Strength of the random views; 0 only mirrors.")
     ] = 1.0,

@@ -5,6 +5,7 @@ They run in this process: an exception that is not a SystemExit would be the tra
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from apps.fraud.synthetic import write_synthetic
 from core.bundled import data_directory
 from core.cli import main
 from tests.imaging.tiny import write_images, write_model
@@ -39,6 +41,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cards")
+    write_synthetic(folder, customers=100, terminals=200, days=50)
+    return folder
+
+
 @pytest.fixture
 def invoke(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Invoke:
     monkeypatch.chdir(place)
@@ -56,15 +65,22 @@ def invoke(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    point = tmp_path / "read-only"
+@contextlib.contextmanager
+def mounted(point: Path, options: str) -> Iterator[Path]:
     point.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(point)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a file system needs root")
-    yield point
-    subprocess.run(["umount", str(point)], check=True)
+    try:
+        yield point
+    finally:
+        subprocess.run(["umount", str(point)], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "read-only", "ro,size=64k") as point:
+        yield point
 
 
 @pytest.mark.parametrize(
@@ -224,6 +240,52 @@ def test_what_lies_where_a_download_gathers(kind: str, invoke: Invoke, tmp_path:
     code, text = invoke(["data", "fetch", "pneumoniamnist", "--from", "file", "--to", str(tmp_path)])
     assert (code, "error: " in text) == (2, True), text
     assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("size", ["8k", "16k", "24k", "60k"])
+@pytest.mark.parametrize("form", ["", "--jsonl"])
+def test_transactions_that_do_not_fit_are_not_there(size: str, form: str, invoke: Invoke, tmp_path: Path) -> None:
+    """Cut short, they would be read as fewer transactions."""
+    with mounted(tmp_path / "disk", f"size={size}") as disk:
+        code, text = invoke(f"fraud synthesize {disk}/out --customers 300 --terminals 300 --days 30 {form}")
+        assert (code, "No space left on device" in text) == (6, True), text
+        assert list((disk / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["4k", "12k"])
+def test_a_model_that_does_not_fit(size: str, cards: Path, invoke: Invoke, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", f"size={size}") as disk:
+        code, text = invoke(f"fraud train --data {cards} --model logistic --alerts-a-day 10 --out {disk}/out")
+        assert (code, "No space left on device" in text) == (6, True), text
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_decisions_that_do_not_fit(name: str, cards: Path, invoke: Invoke, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=16k") as disk:
+        code, text = invoke(f"fraud score --input {cards}/transactions.parquet --output {disk}/{name}")
+        assert (code, "No space left on device" in text) == (6, True), text
+        assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--until 0001-01-01", "the year 1"),
+        ("--until 9999-12-31", "the data ends on"),
+        ("--train-days 1000000000", "the year 1"),
+        ("--alerts-a-day nan", "--alerts-a-day"),
+    ],
+)
+def test_days_that_are_not_in_the_data(options: str, message: str, cards: Path, invoke: Invoke) -> None:
+    code, text = invoke(f"fraud train --data {cards} --model logistic --out out {options}")
+    assert (code, message in text) == (2, True), text
+
+
+def test_days_without_a_transaction(invoke: Invoke, tmp_path: Path) -> None:
+    """So few customers that all of their cards are known as compromised before the validation days."""
+    invoke(f"fraud synthesize {tmp_path}/few --customers 40 --terminals 40 --days 50")
+    code, text = invoke(f"fraud train --data {tmp_path}/few --model logistic --out {tmp_path}/out")
+    assert (code, "no transaction is left in the" in text) == (2, True), text
 
 
 @pytest.mark.parametrize(
