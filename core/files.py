@@ -17,6 +17,16 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("featherweight", appauthor=False)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there. Never raises: at a name that no file system takes there is none."""
+    return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises for a name that is too long)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is there. Never raises."""
+    return os.path.exists(path)  # noqa: PTH110  (as above)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, its file takes the place of `path`.
@@ -24,6 +34,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises OSError for whatever the system refuses; `path` is then as it was and nothing else is left behind.
     """
     partial = path.with_name(f".{path.name}.partial")
+    # Of a killed process, or a link or pipe that somebody put there: it would be written through.
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         with partial.open("rb+") as file:

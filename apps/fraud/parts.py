@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
@@ -21,6 +21,7 @@ from apps.fraud.training import Layout
 from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
+from core.files import is_file, is_there
 
 if TYPE_CHECKING:
     from apps.fraud.replay import Rows
@@ -68,7 +69,7 @@ def find_data(data: str, reader: str) -> Path:
     """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
     if reader not in READERS:
         raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if Path(data).exists() else local_copy(data)
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
     if reader == "records":
@@ -128,11 +129,19 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
             count,
         )
 
+    def checked(name: str, found: Part) -> Part:
+        if len(found) == 0:
+            raise DataError(
+                f"no transaction is left in the {name} days, without the cards that are known as compromised by then; "
+                "take other days or more data"
+            )
+        return found
+
     train = np.flatnonzero((days >= train_from) & (days < train_from + layout.train_days))
     return Parts(
-        part(train, layout.train_days),
-        held_out(validation_from, layout.validation_days),
-        held_out(test_from, layout.test_days),
+        checked("training", part(train, layout.train_days)),
+        checked("validation", held_out(validation_from, layout.validation_days)),
+        checked("test", held_out(test_from, layout.test_days)),
         names,
         "histories",
     )
@@ -179,7 +188,7 @@ def _sound(rows: Iterable[Row | Rejected]) -> Iterator[Row]:
 
 def _find(folder: Path, name: str) -> Path:
     for suffix in (".jsonl", ".parquet"):
-        if (folder / (name + suffix)).is_file():
+        if is_file(folder / (name + suffix)):
             return folder / (name + suffix)
     raise DataError(f"{folder}: no {name}.jsonl and no {name}.parquet; reader `records` wants transactions and labels")
 
@@ -198,4 +207,5 @@ def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
 
 
 def _iso(day: int) -> str:
-    return (EPOCH + timedelta(days=day)).isoformat()
+    ordinal = EPOCH.toordinal() + day
+    return date.fromordinal(ordinal).isoformat() if ordinal > 0 else "a day before the year 1"

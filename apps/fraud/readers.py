@@ -55,7 +55,10 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
     DataError when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            if file.peek(4)[:4] == b"PAR1":  # a pipe could not be read from its beginning again
+            head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
+            if head[:2] == b"\x1f\x8b":
+                raise DataError(f"{path}: is compressed with gzip; unpack it first, or: gzip -dc FILE | ... --input -")
+            if head == b"PAR1":
                 yield from _read_parquet(path, kind)
             else:
                 yield from read_lines(file, str(path), kind)
@@ -160,6 +163,9 @@ def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
+            twice = [name for name in columns if file.schema_arrow.names.count(name) > 1]
+            if twice:
+                raise DataError(f"{path}: has more than one column {', '.join(twice)}; one of each is expected")
             if missing:
                 raise DataError(f"{path}: has no column {', '.join(missing)}; expected {', '.join(columns)}")
             yield from file.iter_batches(BATCH_ROWS, columns=list(columns))

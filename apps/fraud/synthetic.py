@@ -11,6 +11,7 @@ Poisson's). Times are normal around noon; those outside of the day are left out.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.transactions import Label, Transaction
 from core.errors import OutputError
+from core.files import replacing
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -151,7 +153,12 @@ def write_synthetic(
     counts = [0, 0]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _Writer(paths[0], Transaction) as transactions, _Writer(paths[1], Label) as labels:
+        with (
+            replacing(paths[0]) as first,
+            replacing(paths[1]) as second,
+            _Writer(first, form, Transaction) as transactions,
+            _Writer(second, form, Label) as labels,
+        ):
             for event in label_later(synthesize(customers, terminals, days, seed), delay_days):
                 if isinstance(event, Label):
                     counts[1] += event.is_fraud
@@ -162,16 +169,18 @@ def write_synthetic(
                 if counts[0] % _ROWS == 0:
                     on_day((event.time_ms - START_MS) // DAY_MS)
     except OSError as error:
-        raise OutputError(f"{directory}: cannot be written ({error.strerror}); free space or choose another") from error
+        raise OutputError(
+            f"{directory}: cannot be written ({error.strerror or error}); free space or choose another"
+        ) from error
     return Written(*paths, transactions=counts[0], frauds=counts[1])
 
 
 class _Writer:
-    """Rows of one kind into a file, Parquet or JSON lines by its name."""
+    """Rows of one kind into a file."""
 
-    def __init__(self, path: Path, kind: type[Transaction] | type[Label]) -> None:
+    def __init__(self, path: Path, form: Format, kind: type[Transaction] | type[Label]) -> None:
         self._schema, self._rows = SCHEMAS[kind], list[Transaction | Label]()
-        self._parquet = pq.ParquetWriter(path, self._schema) if path.suffix == ".parquet" else None
+        self._parquet = pq.ParquetWriter(path, self._schema) if form == "parquet" else None
         self._lines = None if self._parquet else path.open("wb")
 
     def __enter__(self) -> _Writer:
@@ -182,11 +191,13 @@ class _Writer:
         if len(self._rows) == _ROWS:
             self._flush()
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        for file in (self._parquet, self._lines):
-            if file is not None:
-                file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.ExitStack() as stack:
+            for file in (self._parquet, self._lines):
+                if file is not None:
+                    stack.callback(file.close)
+            if kind is None:  # else what failed is told, and not that nothing more can be written after it
+                self._flush()
 
     def _flush(self) -> None:
         if self._parquet is not None:

@@ -21,8 +21,8 @@ from apps.fraud.parts import Part, Parts, find_data, read_parts
 from apps.fraud.protocol import evaluate
 from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.training import Layout, Training
-from core.errors import UsageError
-from core.files import check_folder
+from core.errors import OutputError, UsageError
+from core.files import check_folder, replacing
 from core.hardware import count_usable_cores
 from core.task import check_packages
 from core.trees.ensemble import Ensemble
@@ -81,7 +81,11 @@ def run_training(
     )
     write_trained(out, Trained(fitted, _schema(parts, layout), rule, training))
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    try:
+        with replacing(out / "metrics.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return summary
 
 

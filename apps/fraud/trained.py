@@ -15,8 +15,10 @@ from torch import nn
 from apps.fraud import network
 from apps.fraud.model import Logistic, Network, Settings
 from apps.fraud.settings import DecisionRule, FeatureSchema, encode
-from apps.fraud.training import NETWORK, TRAINING, TREES, Training, read_training
+from apps.fraud.training import NETWORK, SETTINGS, TREES, Training, read_training
+from core.digests import check_digests, write_digests
 from core.errors import ArtifactError, DataError, OutputError
+from core.files import replacing
 from core.model import Model, trees_model
 from core.trees.ensemble import Ensemble, tensor_specs
 from core.trees.stored import read_trees, write_trees
@@ -41,19 +43,22 @@ def write_trained(directory: Path, trained: Trained) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if isinstance(trained.model, Ensemble):
+            model, other = TREES, NETWORK
             write_trees(directory / TREES, trained.model)
-            (directory / NETWORK).unlink(missing_ok=True)
         else:
-            partial = directory / "network.partial"
-            save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
-            partial.replace(directory / NETWORK)
-            (directory / TREES).unlink(missing_ok=True)
-        (directory / "features.json").write_bytes(encode(trained.schema))
-        (directory / "decision.json").write_bytes(encode(trained.rule))
+            model, other = NETWORK, TREES
+            with replacing(directory / NETWORK) as partial:
+                save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
         text = msgspec.json.format(msgspec.json.encode(trained.training), indent=2)
-        (directory / TRAINING).write_bytes(text + b"\n")
-    except OSError as error:
-        raise OutputError(f"{directory}: the model cannot be written: {error.strerror or error}") from error
+        contents = (encode(trained.schema), encode(trained.rule), text + b"\n")
+        for name, content in zip(SETTINGS, contents, strict=True):
+            with replacing(directory / name) as partial:
+                partial.write_bytes(content)
+        write_digests(directory, (model, *SETTINGS))
+        (directory / other).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"{directory}: the model cannot be written: {reason}") from error
 
 
 def read_trained(directory: Path) -> Trained:
@@ -61,7 +66,7 @@ def read_trained(directory: Path) -> Trained:
     training, schema, rule = read_training(directory)
     try:
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, RuntimeError, OSError, ArtifactError, DataError) as error:
+    except (SafetensorError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 
@@ -73,11 +78,13 @@ def _read_model(directory: Path, settings: Settings, columns: int) -> Ensemble |
         case Logistic():
             width, layers = 0, 0
         case _:
+            check_digests(directory, (TREES,))
             trees = read_trees(directory / TREES)
             if trees.features != columns:
                 raise DataError(f"{TREES} takes {trees.features} columns, but features.json names {columns}")
             return trees
     built = network.build(columns, width, layers)
+    check_digests(directory, (NETWORK,))
     tensors: dict[str, torch.Tensor] = load_file(directory / NETWORK)
     built.load_state_dict(tensors)
     return built.eval()

@@ -9,9 +9,11 @@ import msgspec
 
 from apps.fraud.model import Logistic, Network, Settings
 from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule
+from core.digests import check_digests
 from core.errors import ArtifactError, DataError, UsageError
 
 TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
+SETTINGS = ("features.json", "decision.json", TRAINING)
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,10 +50,11 @@ def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRul
     if not (directory / TRAINING).is_file():
         raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
     try:
+        check_digests(directory, SETTINGS)
         training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
-    except (msgspec.DecodeError, OSError, ArtifactError) as error:
+    except (msgspec.DecodeError, OSError, UnicodeError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
     if not (directory / model).is_file():

@@ -21,11 +21,11 @@ from apps.imaging.decode import DecodePool
 from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.journal import Fingerprint, Finished, Journal, Spent, open_journal
 from apps.imaging.readers.sources import Item, find_items, printable
-from apps.imaging.writers import write_outputs
+from apps.imaging.writers import OUTPUTS, write_outputs
 from apps.imaging.writers.page import PAGE_ROWS
 from apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary
 from apps.imaging.writers.thumbnails import render_thumbnail
-from core.errors import UsageError
+from core.errors import OutputError, UsageError
 
 FLUSH_S = 1.0
 """A batch that is not full waits at most so long: what is decoded slowly still shows progress and is kept early."""
@@ -83,7 +83,8 @@ def run_job(
         "source": printable(str(job.source.resolve())),
         "backend": f"{model.backend} {model.program.precision}",
     }
-    with open_journal(job.out, binding, started, restart=job.restart) as journal:
+    labels = (model.labels.negative, model.labels.positive)
+    with open_journal(job.out, binding, started, decisions=labels, outputs=OUTPUTS, restart=job.restart) as journal:
         if job.retry_rejected:
             journal.forget_rejected()
         with (
@@ -95,6 +96,7 @@ def run_job(
         if not finished:
             return None
         journal.keep_thumbnails(PAGE_ROWS if job.thumbnails else 0)
+        journal.check(labels)
         summary = _describe(job, model, journal, started, run.items)
         write_outputs(job.out, journal, summary)
         return summary
@@ -134,8 +136,18 @@ class _Run:
                 self.waiting.append(results)
             if results is None or self.stopping() or self._is_due():
                 self._flush()
-            if results is None or self.stopping():
-                return not self.stopping()
+            if self.stopping():
+                return False
+            if results is None:
+                self._check_returned()
+                return True
+
+    def _check_returned(self) -> None:
+        for source in self.in_flight:
+            raise OutputError(
+                f"{self.job.out}: {len(self.in_flight)} files were taken up and gave no result, {source} for one; "
+                "nothing was written, and the same command tries them again"
+            )
 
     def _unfinished(self) -> Iterator[Item]:
         for item in _items(self.job):

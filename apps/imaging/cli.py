@@ -122,14 +122,16 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
     negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
-    seed: Annotated[int, typer.Option(help="Of the weights, the order and the augmentation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the order and the augmentation.")
+    ] = 0,
     augmentation: Annotated[
         float, typer.Option(min=0, max=2, help="Strength of the random views; 0 only mirrors.")
     ] = 1.0,
     start: Annotated[
         Path | None, typer.Option(help="Folder of an earlier `train` whose weights to start from, not from scratch.")
     ] = None,
-    split_seed: Annotated[int, typer.Option(help="Of the split by patient into training and validation.")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, help="Of the split by patient into training and validation.")] = 0,
     report_test: Annotated[
         bool, typer.Option("--report-test", help="Also measure on the test set: once, for the last figure.")
     ] = False,
@@ -174,7 +176,7 @@ def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder for the images; made if absent.")],
     count: Annotated[int, typer.Option(min=1, help="Images, one patient each or a few.")] = 500,
     side: Annotated[int, typer.Option(min=64, max=4096, help="Side of the images in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Draw chest radiographs with a known truth and write them as DICOM files with a labels.csv.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
+from core.digests import check_digests
 from core.errors import ArtifactError, DataError
+from core.files import is_file
 
 WEIGHTS = "weights.safetensors"
+FILES = (WEIGHTS, "preprocess.json", "decision.json")
 NETWORKS = ("resnet18", "resnet18-small-images", "compact")
 """The names of those that apps.imaging.network builds."""
 SMALL_SIDE = 96
 """Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
+
+_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError)
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,26 +35,25 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 def read_description(directory: Path) -> tuple[Description, Preprocess, Decision]:
-    """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
+    """Raises DataError when the folder does not hold a network that `imaging train` wrote, whole."""
     weights = directory / WEIGHTS
-    if not weights.exists():
+    if not is_file(weights):
         raise DataError(f"{directory}: no {WEIGHTS}; make it with: featherweight imaging train --out {directory}")
     try:
+        check_digests(directory, FILES)
         with safe_open(weights, framework="np") as archive:
             description = msgspec.json.decode((archive.metadata() or {}).get("description", ""), type=Description)
         preprocess = decode_preprocess((directory / "preprocess.json").read_bytes())
         decision = decode_decision((directory / "decision.json").read_bytes())
-    except (SafetensorError, msgspec.DecodeError, OSError, ArtifactError) as error:
-        raise DataError(f"{directory}: not a trained network ({error}); train it again") from error
-    if description.network not in NETWORKS:
-        raise DataError(f"{weights}: network {description.network!r} is not one of {', '.join(NETWORKS)}")
+        if description.network not in NETWORKS:
+            raise DataError(f"network {description.network!r} is not one of {', '.join(NETWORKS)}")
+        if preprocess.side != description.side:
+            raise DataError(f"the network takes {description.side} pixels a side, preprocess.json {preprocess.side}")
+    except _UNREADABLE as error:
+        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return description, preprocess, decision
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex. Raises DataError when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+def describe(error: Exception) -> str:
+    """In words, without the number and the path that the system puts into an OSError's own."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

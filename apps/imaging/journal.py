@@ -7,50 +7,36 @@ lose the last transactions, whose items are then classified again.
 
 The journal is bound to one model and one source. An item whose file has another size or modification time than when it
 was classified is classified again; an item whose file is gone keeps its rows.
+
+What comes back is what went in: every row has a checksum and every item the number of its rows, and where they do not
+agree the job ends with an error and writes nothing. That finds damage and careless edits; whoever may write to the
+folder can forge a journal as well as the results.
 """
 
 from __future__ import annotations
 
-import fcntl
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+import msgspec
+
+from apps.imaging import journal_file
 from apps.imaging.frames import FrameId, Prediction, Rejected
-from core.errors import OutputError, UsageError
+from apps.imaging.journal_file import damaged, journal_errors
+from core.errors import UsageError
 
-VERSION = "1"
-_NAME = "journal.sqlite"
-_LOCK = "journal.lock"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS binding (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS items (
-    source TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, rejected INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS predictions (
-    source TEXT NOT NULL, frame INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, sop TEXT NOT NULL,
-    probability REAL NOT NULL, decision TEXT NOT NULL, decode_ms REAL NOT NULL, inference_ms REAL NOT NULL,
-    PRIMARY KEY (source, frame)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rejected (
-    source TEXT NOT NULL, frame INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, sop TEXT NOT NULL,
-    reason TEXT NOT NULL, message TEXT NOT NULL,
-    PRIMARY KEY (source, frame)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS thumbnails (
-    source TEXT NOT NULL, frame INTEGER NOT NULL, jpeg BLOB NOT NULL, PRIMARY KEY (source, frame)
-);
-CREATE TABLE IF NOT EXISTS runs (
-    id INTEGER PRIMARY KEY, started TEXT NOT NULL, wall_s REAL NOT NULL DEFAULT 0, waiting_s REAL NOT NULL DEFAULT 0,
-    inference_s REAL NOT NULL DEFAULT 0, items INTEGER NOT NULL DEFAULT 0
-);
-"""
-_TABLES_OF_ROWS = ("predictions", "rejected", "thumbnails")
+_COLUMNS = {"predictions": 10, "rejected": 8, "thumbnails": 4}
+"""Of the tables of rows; the last column is the row's checksum."""
+_LONGEST_THUMBNAIL_BYTES = 1 << 20
+_WRAP = (1 << 63) - 1
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,8 @@ class Fingerprint:
             found = path.stat()
         except OSError:
             return cls(-1, -1)
-        return cls(found.st_size, found.st_mtime_ns)
+        # Some file systems hold times beyond 2262, which SQLite's integers do not; only equality is asked for.
+        return cls(found.st_size, found.st_mtime_ns & _WRAP)
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,7 @@ class Totals:
 class Journal:
     """Open with `open_journal`; belongs to one process, which holds the folder's lock until `close`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, lock: IO[str], run: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, lock: IO[bytes], run: int) -> None:
         self._connection = connection
         self._path = path
         self._lock = lock
@@ -120,7 +107,7 @@ class Journal:
 
     def is_finished(self, source: str, fingerprint: Fingerprint) -> bool:
         """Whether `source` is in here, and was classified in the state that it is in now."""
-        with _journal_errors(self._path):
+        with journal_errors(self._path):
             row = self._connection.execute(
                 "SELECT size_bytes, modified_ns FROM items WHERE source = ?", (source,)
             ).fetchone()
@@ -128,7 +115,7 @@ class Journal:
 
     def commit(self, items: Sequence[Finished], spent: Spent) -> None:
         """Write whole items and this run's times so far in one transaction. Raises OutputError (nothing is written)."""
-        with _journal_errors(self._path), self._connection:
+        with journal_errors(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             for item in items:
                 self._write_item(item)
@@ -139,39 +126,34 @@ class Journal:
 
     def _write_item(self, item: Finished) -> None:
         execute = self._connection.execute
-        for table in _TABLES_OF_ROWS:
+        for table in _COLUMNS:
             execute(f"DELETE FROM {table} WHERE source = ?", (item.source,))  # noqa: S608 (our own names)
-        stamp = item.fingerprint
+        stamp, frames = item.fingerprint, len(item.predictions) + len(item.rejected)
         execute(
             "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)",
-            (item.source, stamp.size_bytes, stamp.modified_ns, bool(item.rejected)),
+            (item.source, stamp.size_bytes, stamp.modified_ns, frames),
         )
-        self._connection.executemany(
-            "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            ((*_key(p.id), p.probability, p.decision, p.decode_ms, p.inference_ms) for p in item.predictions),
-        )
-        self._connection.executemany(
-            "INSERT INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?)",
-            ((*_key(r.id), r.reason, r.message) for r in item.rejected),
-        )
-        self._connection.executemany(
-            "INSERT INTO thumbnails VALUES (?, ?, ?)",
-            ((item.source, frame, jpeg) for frame, jpeg in item.thumbnails.items()),
-        )
+        self._insert("predictions", map(_prediction_row, item.predictions))
+        self._insert("rejected", ((*_key(r.id), r.reason, r.message) for r in item.rejected))
+        self._insert("thumbnails", ((item.source, frame, jpeg) for frame, jpeg in item.thumbnails.items()))
+
+    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        marks = ", ".join("?" * _COLUMNS[table])
+        query = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608 (our own names)
+        self._connection.executemany(query, ((*row, _checksum(row)) for row in rows))
 
     def forget_rejected(self) -> int:
         """Items with a rejected frame become unfinished again; returns how many."""
-        with _journal_errors(self._path), self._connection:
+        with journal_errors(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            for table in _TABLES_OF_ROWS:
-                self._connection.execute(
-                    f"DELETE FROM {table} WHERE source IN (SELECT source FROM items WHERE rejected)"  # noqa: S608
-                )
-            return self._connection.execute("DELETE FROM items WHERE rejected").rowcount
+            sources = self._connection.execute("SELECT DISTINCT source FROM rejected").fetchall()
+            for table in (*_COLUMNS, "items"):
+                self._connection.executemany(f"DELETE FROM {table} WHERE source = ?", sources)  # noqa: S608
+            return len(sources)
 
     def keep_thumbnails(self, count: int) -> None:
         """Drop every thumbnail but those of the `count` frames of highest probability."""
-        with _journal_errors(self._path), self._connection:
+        with journal_errors(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(
                 "DELETE FROM thumbnails WHERE (source, frame) NOT IN "
@@ -182,22 +164,64 @@ class Journal:
     def highest(self, count: int) -> Iterator[tuple[Prediction, bytes | None]]:
         """The `count` frames of highest probability, highest first, with their thumbnails where there are any."""
         query = (
-            "SELECT p.*, t.jpeg FROM (SELECT * FROM predictions ORDER BY probability DESC, source, frame LIMIT ?) AS p "
+            "SELECT * FROM (SELECT * FROM predictions ORDER BY probability DESC, source, frame LIMIT ?) AS p "
             "LEFT JOIN thumbnails AS t ON t.source = p.source AND t.frame = p.frame "
             "ORDER BY p.probability DESC, p.source, p.frame"
         )
         for row in self._rows(query, (count,)):
-            yield _prediction(row[:9]), row[9]
+            jpeg = None if row[10] is None else self._checked(row[10:])[2]
+            yield _prediction(self._checked(row[:10])), jpeg
 
     def predictions(self) -> Iterator[Prediction]:
-        """Every prediction by source and frame, streamed."""
+        """Every prediction by source and frame, streamed. Raises OutputError for one that is not as it was written."""
         for row in self._rows("SELECT * FROM predictions ORDER BY source, frame"):
-            yield _prediction(row)
+            yield _prediction(self._checked(row))
 
     def rejected(self, count: int = -1) -> Iterator[Rejected]:
-        """Every rejected frame (or the first `count`) by source and frame, streamed."""
+        """Every rejected frame (or the first `count`) by source and frame, streamed. Raises OutputError likewise."""
         for row in self._rows("SELECT * FROM rejected ORDER BY source, frame LIMIT ?", (count,)):
-            yield Rejected(FrameId(*row[:5]), row[5], row[6])
+            *key, reason, message = self._checked(row)
+            yield Rejected(FrameId(*key), reason, message)
+
+    def check(self, decisions: Collection[str] | None) -> None:
+        """Raise OutputError unless everything in here can be accounted for: every item has all its rows, every row is
+        as it was written and means something. decisions: the labels that the job's model gives."""
+        self._check_counts()
+        for prediction in self.predictions():
+            sound = isinstance(prediction.probability, float) and 0 <= prediction.probability <= 1
+            if not sound or (decisions is not None and prediction.decision not in decisions):
+                raise damaged(self._path, f"a prediction for {prediction.id.source} is not one of this model")
+        for _ in self.rejected():
+            pass  # reading checks
+        for row in self._rows("SELECT * FROM thumbnails"):
+            if not isinstance(self._checked(row)[2], bytes) or len(row[2]) > _LONGEST_THUMBNAIL_BYTES:
+                raise damaged(self._path, f"a thumbnail of {row[0]} is not a picture")
+        for started, *numbers in self._rows("SELECT started, wall_s, waiting_s, inference_s, items FROM runs"):
+            if not (_is_time(started) and all(_is_amount(number) for number in numbers)):
+                raise damaged(self._path, "a run's start or times are not valid")
+
+    def _check_counts(self) -> None:
+        lacking = (
+            "SELECT source, frames, (SELECT COUNT(*) FROM predictions AS p WHERE p.source = i.source) "
+            "+ (SELECT COUNT(*) FROM rejected AS r WHERE r.source = i.source) AS found FROM items AS i "
+            "WHERE found IS NOT frames LIMIT 1"
+        )
+        for source, frames, found in self._rows(lacking):
+            raise damaged(self._path, f"{found} rows of {source}, expected {frames}")
+        strays = (
+            "SELECT (SELECT COUNT(*) FROM predictions) + (SELECT COUNT(*) FROM rejected) "
+            "- (SELECT TOTAL(frames) FROM items), "
+            "(SELECT COUNT(*) FROM thumbnails WHERE (source, frame) NOT IN (SELECT source, frame FROM predictions))"
+        )
+        for rows, thumbnails in self._rows(strays):
+            if rows or thumbnails:
+                raise damaged(self._path, "rows or thumbnails of items that are not in here")
+
+    def _checked(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The row without its checksum. Raises OutputError when it is not as it was written."""
+        if _checksum(row[:-1]) != row[-1]:
+            raise damaged(self._path, f"a row of {row[0]} is not as it was written")
+        return row[:-1]
 
     def histogram(self, bins: int) -> dict[str, list[int]]:
         """Decision -> number of frames per equal bin of the probability's range 0..1; 1 falls in the last bin."""
@@ -224,7 +248,7 @@ class Journal:
         return Totals(**dict(zip((field.name for field in fields(Totals)), values, strict=True)))
 
     def _rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        with _journal_errors(self._path):
+        with journal_errors(self._path):
             yield from self._connection.execute(query, values)
 
     def close(self) -> None:
@@ -243,23 +267,35 @@ class Journal:
         self.close()
 
 
-def open_journal(directory: Path, binding: Mapping[str, str], started: str, *, restart: bool = False) -> Journal:
+def open_journal(
+    directory: Path,
+    binding: Mapping[str, str],
+    started: str,
+    *,
+    decisions: Collection[str] | None = None,
+    outputs: Collection[str] = (),
+    restart: bool = False,
+) -> Journal:
     """Open or begin the journal in `directory` (made if absent) and take the folder's lock.
 
-    binding: what this job is (words -> value: the model's digest, the source, ...). Raises UsageError when
-    another process works in the folder or when the journal there is of another job, OutputError when it cannot be read
-    or written. `restart` throws away the journal that is there. started: this run's start, ISO 8601.
+    binding: what this job is (words -> value: the model's digest, the source, ...); decisions: the labels that its
+    model gives (None: any); outputs: names of the files that are made from the journal; started: this run's start, ISO
+    8601. Raises UsageError when another process works in the folder, when the journal there is of another job or
+    version, or when outputs are there without their journal; OutputError when it is damaged or cannot be read or
+    written. `restart` throws away the journal and the outputs that are there.
     """
-    path = directory / _NAME
-    lock = _acquire_lock(directory)
+    path = directory / journal_file.NAME
+    lock = journal_file.acquire_lock(directory)
     try:
         if restart:
-            _remove(path)
-        connection = _connect(path)
+            journal_file.remove(directory, outputs)
+        if not journal_file.exists(directory):
+            _refuse_outputs(directory, outputs)
+            journal_file.create(directory, binding)
+        connection = journal_file.connect(directory, binding)
         try:
-            with _journal_errors(path), connection:
-                connection.execute("BEGIN IMMEDIATE")
-                _check_binding(connection, {"version": VERSION, **binding}, directory)
+            Journal(connection, path, lock, 0).check(decisions)
+            with journal_errors(path):
                 run = connection.execute("INSERT INTO runs (started) VALUES (?)", (started,)).lastrowid
         except BaseException:
             connection.close()
@@ -270,77 +306,28 @@ def open_journal(directory: Path, binding: Mapping[str, str], started: str, *, r
     return Journal(connection, path, lock, run or 0)
 
 
-def _acquire_lock(directory: Path) -> IO[str]:
-    """A POSIX record lock: it ends with the process however that ends, and a forked worker does not inherit it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / _LOCK).open("a")
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot write there ({error.strerror}); choose another --out") from error
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
+def _refuse_outputs(directory: Path, outputs: Collection[str]) -> None:
+    found = next((name for name in outputs if (directory / name).exists()), None)
+    if found is not None:
         raise UsageError(
-            f"{directory}: another process is classifying into this folder; wait for it or choose another --out"
-        ) from error
-    return lock
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("-wal", "-shm", "-journal", ""):
-        try:
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be removed ({error.strerror})") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _journal_errors(path):
-        connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        with _journal_errors(path):
-            # One process owns the file, so the log's index can live in memory: no shared-memory file that a full
-            # disk or a network file system could break.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            # A thumbnail that is dropped (--no-thumbnails on a later run) leaves no pixels in the file's free pages.
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.executescript(_SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _check_binding(connection: sqlite3.Connection, binding: Mapping[str, str], directory: Path) -> None:
-    found = dict(connection.execute("SELECT key, value FROM binding"))
-    if not found:
-        connection.executemany("INSERT INTO binding VALUES (?, ?)", binding.items())
-        return
-    differing = [key for key in binding if found.get(key) != binding[key]]
-    if differing:
-        changes = "; ".join(f"{key} was {found.get(key, 'not recorded')}, is now {binding[key]}" for key in differing)
-        raise UsageError(
-            f"{directory}: holds the journal of another job ({changes}); choose another --out, "
-            "or add --restart to throw that job's journal away"
+            f"{directory}: holds {found}, but not the {journal_file.NAME} that this job writes it from; choose another "
+            "--out, or add --restart to replace it"
         )
 
 
-@contextmanager
-def _journal_errors(path: Path) -> Iterator[None]:
+def _checksum(row: tuple[Any, ...]) -> int:
+    return zlib.crc32(_encode(row))
+
+
+def _is_time(value: object) -> bool:
     try:
-        yield
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a bug of ours, not the disk's fault
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorname", "")
-        if code in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
-            advice = "the file is damaged; add --restart to throw it away and begin again"
-        else:
-            advice = "what was committed is kept: make room or mend the disk, and the same command goes on"
-        raise OutputError(f"{path}: {error} {code}; {advice}") from error
+        return isinstance(value, str) and bool(datetime.fromisoformat(value))
+    except ValueError:
+        return False
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value) and value >= 0
 
 
 def _key(frame: FrameId) -> tuple[str, int, str, str, str]:
@@ -351,6 +338,14 @@ def _key(frame: FrameId) -> tuple[str, int, str, str, str]:
         frame.series_instance_uid,
         frame.sop_instance_uid,
     )
+
+
+def _prediction_row(prediction: Prediction) -> tuple[Any, ...]:
+    # Plain floats, and no -0.0: they must have the same checksum when SQLite gives them back.
+    probability, *times_ms = (
+        float(value) + 0.0 for value in (prediction.probability, prediction.decode_ms, prediction.inference_ms)
+    )
+    return (*_key(prediction.id), probability, prediction.decision, *times_ms)
 
 
 def _prediction(row: tuple[Any, ...]) -> Prediction:

@@ -21,6 +21,7 @@ from apps.imaging.radiographs import LEVELS, synthetic_cases
 from apps.imaging.settings import Decision, encode
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
+from core.files import is_there
 from core.task import CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors
 
@@ -131,7 +132,7 @@ def find_data(data: str, reader: str) -> Path:
     """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
     if reader not in READERS:
         raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if Path(data).exists() else local_copy(data)
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from torch.nn import functional
 from apps.imaging.cases import Cases
 from apps.imaging.description import SMALL_SIDE
 from apps.imaging.network import build
-from core.errors import DataError
+from core.errors import DataError, OutputError
+from core.files import replacing
+from core.search.ledger import digest_tensors
 from core.training import Fit, Schedule, fast_bfloat16
 
 
@@ -209,21 +211,43 @@ def _describe(settings: TrainSettings) -> str:
 
 
 def _write_checkpoint(run: Fit, settings: TrainSettings, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(run.tensors(), partial, {"epoch": str(run.epoch), "settings": _describe(settings)})
-    partial.replace(path)
+    tensors = run.tensors()
+    metadata = {"epoch": str(run.epoch), "settings": _describe(settings), "sha256": _digest(tensors)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"{path}: the checkpoint cannot be written ({error}); make room, and the same command goes on from the "
+            "epoch before"
+        ) from error
 
 
 def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
-    if not path.exists():
-        return
     try:
+        if not path.exists() and not path.is_symlink():
+            return
+        if not path.is_file():
+            raise DataError("it is not a regular file")
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+        if metadata.get("sha256") not in {_digest(tensors), None}:  # those of versions before have none
+            raise DataError("its bytes are not those that were written")
+        epoch = int(metadata["epoch"])
+        if not 0 < epoch <= run.schedule.epochs and metadata.get("settings") == _describe(settings):
+            raise DataError(f"it is of epoch {epoch}, of {run.schedule.epochs}")
+    except (SafetensorError, OSError, LookupError, ValueError, DataError) as error:
         raise DataError(f"{path}: not a readable checkpoint ({error}); delete it to start over") from error
     if metadata.get("settings") != _describe(settings):
         raise DataError(f"{path}: the checkpoint of a run with other settings; delete it or train into another folder")
-    run.restore(tensors, int(metadata["epoch"]))
+    try:
+        run.restore(tensors, epoch)
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: not a checkpoint of this network ({reason}); delete it to start over") from error
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    return digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})

@@ -7,6 +7,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from apps.imaging.calibration import fit_decision, raw_threshold
 from apps.imaging.cases import Cases, Split
-from apps.imaging.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, file_digest, read_description
+from apps.imaging.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import find_data, read_split
-from core.errors import UsageError
-from core.files import check_folder
+from core.digests import file_digest
+from core.errors import OutputError, UsageError
+from core.files import check_folder, replacing
 from core.task import check_packages
 
 if TYPE_CHECKING:
@@ -114,7 +117,8 @@ def run_training(
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    (out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    with _writing(out), replacing(out / "metrics.json") as partial:
+        partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -130,8 +134,9 @@ def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start
     from apps.imaging.train import predict, train
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    out.mkdir(parents=True, exist_ok=True)
-    with Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _writing(out), Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
         task = progress.add_task("training", total=None)
         writer = csv.writer(log)
 
@@ -147,6 +152,16 @@ def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start
         return train(
             split.train, settings, out / "checkpoint.safetensors", start=start, on_step=on_step, on_epoch=on_epoch
         )
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be written ({error.strerror or error}); make room or choose another"
+        ) from error
 
 
 def _digest(cases: Cases) -> str:

@@ -10,10 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from apps.imaging.description import WEIGHTS, Description, read_description
+from apps.imaging.description import FILES, WEIGHTS, Description, describe, read_description
 from apps.imaging.network import build
 from apps.imaging.settings import Decision, Preprocess, encode
-from core.errors import DataError
+from core.digests import write_digests
+from core.errors import DataError, OutputError
+from core.files import replacing
 from core.model import Model
 from core.tensors import TensorSpec
 
@@ -36,14 +38,19 @@ class Trained:
 
 
 def write_trained(directory: Path, trained: Trained) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    """Raises OutputError."""
     description = msgspec.json.encode(trained.description).decode()
     tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
-    partial = directory / "weights.partial"
-    save_file(tensors, partial, {"description": description})
-    (directory / "preprocess.json").write_bytes(encode(trained.preprocess))
-    (directory / "decision.json").write_bytes(encode(trained.decision))
-    partial.replace(directory / WEIGHTS)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / WEIGHTS) as partial:
+            save_file(tensors, partial, {"description": description})
+        for name, settings in (("preprocess.json", trained.preprocess), ("decision.json", trained.decision)):
+            with replacing(directory / name) as partial:
+                partial.write_bytes(encode(settings))
+        write_digests(directory, FILES)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{directory}: the network cannot be written ({describe(error)})") from error
 
 
 def read_trained(directory: Path) -> Trained:
@@ -53,5 +60,5 @@ def read_trained(directory: Path) -> Trained:
         network = build(description.network, mean=description.mean, std=description.std)
         network.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise DataError(f"{directory}: not a trained network ({error}); train it again") from error
+        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return Trained(network.eval(), description, preprocess, decision)

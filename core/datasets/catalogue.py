@@ -13,6 +13,7 @@ from core.bundled import checkout_directory, data_directory
 from core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
 from core.errors import DataError, OutputError, UsageError
 from core.files import cache_directory as user_cache
+from core.files import is_file
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
@@ -98,7 +99,7 @@ def local_copy(name: str) -> Path | None:
     """
     entry = dataset(name)
     path = cache_directory() / entry.file
-    if not path.is_file():
+    if not is_file(path):
         return None
     check_file(path, entry.expected)
     return path
@@ -113,16 +114,17 @@ def fetch(
     Raises DataError for damaged or missing files, UsageError when the set has no publisher's address, OutputError.
     """
     target = directory / entry.file
-    if target.is_file() and _is_good(target, entry.expected):
+    if is_file(target) and _is_good(target, entry.expected):
         return Fetched(target, "here")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{directory}: cannot be made ({error.strerror}); choose another folder with --to") from error
     if source is not None:
-        found = source / entry.file if source.is_dir() else source
-        if not found.is_file():
-            raise DataError(f"{found}: no such file; {source} should hold {entry.file} (sha256 {entry.sha256})")
+        inside = source / entry.file
+        found = inside if is_file(inside) else source
+        if not is_file(found):
+            raise DataError(f"{source}: no such file; it should be or hold {entry.file} (sha256 {entry.sha256})")
         copy_file(found, target, entry.expected, on_progress)
         return Fetched(target, "local")
     if not entry.url:

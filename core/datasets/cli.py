@@ -14,6 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="List and fetch the public data set
 
 def _rows() -> list[dict[str, Any]]:
     from core.datasets.catalogue import cache_directory, read_catalogue
+    from core.files import is_file
 
     directory = cache_directory()
     rows = []
@@ -31,7 +32,7 @@ def _rows() -> list[dict[str, Any]]:
                 "url": entry.url or None,
                 "sha256": entry.sha256,
                 "notes": entry.notes,
-                "path": str(path) if path.is_file() else None,
+                "path": str(path) if is_file(path) else None,
             }
         )
     return rows

@@ -7,8 +7,10 @@ meanwhile starts anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from core.errors import DataError, OutputError, UsageError
+from core.files import is_file
 
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 4
@@ -129,7 +132,7 @@ def _receive(
     """Fill `part`; returns whether its bytes come from more than one response."""
     failures, resumed = 0, False
     while True:
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         if before == expected.size_bytes:
             return True  # an earlier run stopped between the last byte and the check
         problem = ""
@@ -137,7 +140,7 @@ def _receive(
             resumed = _receive_once(pool, url, part, expected, on_progress) or resumed
         except HTTPError as error:
             problem = str(error)
-        have = part.stat().st_size if part.exists() else 0
+        have = _size(part)
         if have == expected.size_bytes:
             return resumed
         failures = 0 if have > before else failures + 1
@@ -152,7 +155,7 @@ def _receive(
 
 def _receive_once(pool: urllib3.PoolManager, url: str, part: Path, expected: Expected, on_progress: Progress) -> bool:
     """One request. Returns whether the server went on from the part that was there."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     validator = _read_validator(part, url)
     headers = {"Accept-Encoding": "identity", "User-Agent": "featherweight"}
     if 0 < have < expected.size_bytes:
@@ -234,9 +237,10 @@ def _validator_path(part: Path) -> Path:
 
 def _read_validator(part: Path, url: str) -> str:
     """What the server called the version that `part` holds, or nothing."""
+    path = _validator_path(part)
     try:
-        found = msgspec.json.decode(_validator_path(part).read_bytes(), type=_Validator)
-    except (OSError, msgspec.DecodeError):
+        found = msgspec.json.decode(path.read_bytes() if is_file(path) else b"", type=_Validator)
+    except (OSError, UnicodeError, msgspec.DecodeError):
         return ""
     return found.value if found.url == url else ""
 
@@ -257,9 +261,20 @@ def _check_or_discard(part: Path, expected: Expected) -> None:
         raise
 
 
+def _size(part: Path) -> int:
+    """Bytes that are here. A link or pipe in the part's place, through which the download would be written, goes."""
+    with _write_errors(part), contextlib.suppress(FileNotFoundError):
+        found = part.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size
+        _discard(part)
+    return 0
+
+
 def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _validator_path(part).unlink(missing_ok=True)
+    with _write_errors(part):
+        part.unlink(missing_ok=True)
+        _validator_path(part).unlink(missing_ok=True)
 
 
 def _rename(part: Path, target: Path) -> None:

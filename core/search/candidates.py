@@ -33,7 +33,7 @@ from core.passes.recover import recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
 from core.recipe import Candidate, Recipe, describe
-from core.search.ledger import Entry, Ledger
+from core.search.ledger import Entry, Ledger, digest_tensors
 from core.search.strategy import Cost
 from core.task import Task
 from core.trees.onnx_file import encode_trees
@@ -249,7 +249,9 @@ def _write_recovered(path: Path, model: Model, record: StepRecord) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(tensors, partial, metadata={"facts": json.dumps(dict(record.facts))})
+        facts = json.dumps(dict(record.facts))
+        digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+        safetensors.torch.save_file(tensors, partial, metadata={"facts": facts, "sha256": digest})
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -263,8 +265,13 @@ def _read_recovered(path: Path, pruned: Model, step: RecoverStep) -> tuple[Model
     network = copy.deepcopy(pruned.module(step.kind))
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError):
+            metadata = file.metadata()
+            facts = json.loads(metadata["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+        if metadata.get("sha256", digest) != digest:  # those of versions before have none
+            return None
+        network.load_state_dict(tensors)
+    except (OSError, safetensors.SafetensorError, LookupError, TypeError, RuntimeError, ValueError):
         return None
     return Model(network.eval(), pruned.inputs, pruned.outputs), StepRecord(step.kind, asdict(step), facts)

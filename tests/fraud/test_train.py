@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from apps.fraud.train import average, fit, margins
 from apps.fraud.train_command import run_training
 from apps.fraud.trained import Trained, read_trained, write_trained
 from apps.fraud.training import Layout, Training
-from core.errors import DataError, FeatherweightError, UsageError
+from core.errors import DataError, FeatherweightError, OutputError, UsageError
 from core.trees.ensemble import Ensemble
 from core.trees.predict import predict
 
@@ -103,6 +104,9 @@ def test_one_class_is_no_training_set() -> None:
         ("features.json", b'{"names": ["a"], "typical": [0]}'),
         ("training.json", b"[]"),
         ("training.json", None),
+        ("decision.json", b"\xff\xfe"),
+        ("training.json", b"[" * 100_000),
+        ("features.json", None),
     ],
 )
 def test_a_damaged_folder_is_one_clear_error(file: str, content: bytes | None, tmp_path: Path) -> None:
@@ -115,6 +119,29 @@ def test_a_damaged_folder_is_one_clear_error(file: str, content: bytes | None, t
         (tmp_path / file).write_bytes(content)
     with pytest.raises(DataError, match=r"train it again|fraud train"):
         read_trained(tmp_path)
+
+
+def test_files_of_two_trainings_are_not_one_model(tmp_path: Path) -> None:
+    """As a process leaves them that is killed while it writes over an earlier model."""
+    settings = XGBoost(members=1, trees=2)
+    trained = trained_with(fit(settings, *draw(200)), settings)
+    write_trained(tmp_path / "a", trained)
+    rule = DecisionRule(slope=1, intercept=0, review_threshold=0.6, decline_threshold=0.9, chosen_for="another")
+    write_trained(tmp_path / "b", Trained(fit(settings, *draw(300)), trained.schema, rule, trained.training))
+    for name in ("trees.safetensors", "decision.json"):
+        shutil.copytree(tmp_path / "a", tmp_path / "mixed", dirs_exist_ok=True)
+        shutil.copy(tmp_path / "b" / name, tmp_path / "mixed")
+        with pytest.raises(DataError, match=f"{name} is not the file that was written with the others"):
+            read_trained(tmp_path / "mixed")
+
+
+def test_a_model_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    for settings in (XGBoost(members=1, trees=2), Network(epochs=1)):
+        trained = trained_with(fit(settings, *draw(200)), settings)
+        (tmp_path / "decision.json").mkdir(exist_ok=True)
+        with pytest.raises(OutputError, match="the model cannot be written"):
+            write_trained(tmp_path, trained)
+        assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.fixture(scope="module")

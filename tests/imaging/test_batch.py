@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,8 +13,9 @@ from PIL import Image
 
 from apps.imaging.batch import Job, Progress, run_job
 from apps.imaging.classify import SealedModel, read_model
+from apps.imaging.journal import Journal
 from apps.imaging.writers.summary import Summary
-from core.errors import UsageError
+from core.errors import OutputError, UsageError
 from tests.imaging.running import run
 from tests.imaging.tiny import write_images, write_model
 
@@ -229,3 +232,45 @@ def test_a_source_and_an_out_whose_names_are_not_utf8(tmp_path: Path) -> None:
     done = run(source, tmp_path / "out\udcff", model)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert "in\\\\xff" in (tmp_path / "out\udcff" / "summary.json").read_text()
+
+
+def test_a_row_that_is_lost_under_way_is_an_error_and_not_a_shorter_table(
+    model: SealedModel, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(journal: Journal, count: int) -> None:
+        journal._connection.execute("DELETE FROM predictions WHERE source LIKE '%0003%'")
+
+    monkeypatch.setattr(Journal, "keep_thumbnails", lose)
+    with pytest.raises(OutputError, match=r"0 rows of .*0003.*, expected 1.*--restart"):
+        classify(model, images, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("results.*"))
+
+
+def test_a_summary_is_never_beside_tables_of_another_run(model: SealedModel, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    classify(model, images, out)
+    (images / "a" / "0000.png").unlink()
+    write_images(images / "more", 3)
+    (out / "results.csv").unlink()
+    (out / "results.csv").mkdir()
+    with pytest.raises(OutputError, match=r"results\.csv: could not be written"):
+        classify(model, images, out)
+    assert not (out / "summary.json").exists()
+    (out / "results.csv").rmdir()
+    assert classify(model, images, out).images == len(rows(out))
+
+
+def test_a_journal_that_lacks_a_row_ends_with_code_6_and_leaves_the_results(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_model(tmp_path / "model")
+    assert run(images, out, tmp_path / "model").returncode == 0
+    before = (out / "results.csv").read_bytes()
+    with contextlib.closing(sqlite3.connect(out / "journal.sqlite", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM predictions WHERE source LIKE '%0003%'")
+    ended = run(images, out, tmp_path / "model")
+    assert (ended.returncode, "--restart" in ended.stderr, "Traceback" in ended.stderr) == (6, True, False)
+    assert (out / "results.csv").read_bytes() == before
+    assert run(images, out, tmp_path / "model", "--restart").returncode == 0
+    assert [line.split(b",")[:6] for line in (out / "results.csv").read_bytes().splitlines()] == [
+        line.split(b",")[:6] for line in before.splitlines()
+    ]

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from apps.imaging.calibration import fit_decision
 from apps.imaging.cases import Cases
 from apps.imaging.description import NETWORKS
 from apps.imaging.network import build
-from apps.imaging.settings import Preprocess
+from apps.imaging.settings import Preprocess, encode
 from apps.imaging.train import Epoch, TrainSettings, augment, calibration_views, predict, train
 from apps.imaging.train_command import stages_for
 from apps.imaging.trained import Description, Trained, read_trained, write_trained
-from core.errors import DataError
+from core.errors import DataError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +113,7 @@ def test_a_trained_network_survives_the_disk(tmp_path: Path) -> None:
     assert again.model().inputs[0].shape == (None, 1, 32, 32)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "decision"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "decision", "flipped", "other decision", "binary", "pipe"])
 def test_a_damaged_folder_is_one_clear_error(damage: str, tmp_path: Path) -> None:
     decision = fit_decision(np.array([-1.0, -0.5, 0.7, 1.0]), np.array([0, 0, 1, 1]))
     description = Description(network="compact", side=32, mean=0.4, std=0.2, labels=("normal", "ill"), source="a test")
@@ -118,10 +122,61 @@ def test_a_damaged_folder_is_one_clear_error(damage: str, tmp_path: Path) -> Non
         (tmp_path / "weights.safetensors").unlink()
     elif damage == "truncated":
         (tmp_path / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:5000])
+    elif damage == "flipped":
+        content = bytearray((tmp_path / "weights.safetensors").read_bytes())
+        content[-100] ^= 0x40
+        (tmp_path / "weights.safetensors").write_bytes(content)
+    elif damage == "other decision":
+        other = fit_decision(np.array([-2.0, -1.5, 0.1, 1.0]), np.array([0, 0, 1, 1]))
+        (tmp_path / "decision.json").write_bytes(encode(other))
+    elif damage == "binary":
+        (tmp_path / "preprocess.json").write_bytes(b"\xff\xfe")
+    elif damage == "pipe":
+        (tmp_path / "weights.safetensors").unlink()
+        os.mkfifo(tmp_path / "weights.safetensors")
     else:
         (tmp_path / "decision.json").write_text("{}")
     with pytest.raises(DataError, match="train"):
         read_trained(tmp_path)
+
+
+def test_a_network_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    decision = fit_decision(np.array([-1.0, -0.5, 0.7, 1.0]), np.array([0, 0, 1, 1]))
+    description = Description(network="compact", side=32, mean=0.4, std=0.2, labels=("normal", "ill"), source="a test")
+    trained = Trained(build("compact"), description, Preprocess(side=32), decision)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "weights.safetensors").mkdir(parents=True)
+    for place in ("file", "folder"):
+        with pytest.raises(OutputError, match="the network cannot be written"):
+            write_trained(tmp_path / place, trained)
+    with pytest.raises(OutputError, match="the checkpoint cannot be written"):
+        train(
+            Cases(np.zeros((8, 32, 32), np.uint8), np.arange(8) % 2, tuple("abcdefgh"), tuple("abcdefgh")),
+            replace(SETTINGS, batch=4),
+            tmp_path / "file" / "c.safetensors",
+        )
+
+
+@pytest.mark.parametrize("change", ["flipped", "epoch", "no epoch", "tensors", "pipe", "link"])
+def test_a_checkpoint_that_was_changed_is_refused(change: str, blobs: Cases, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    train(blobs, SETTINGS, path)
+    with safe_open(path, framework="pt") as archive:
+        metadata, tensors = archive.metadata(), {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    if change == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 0x40
+        path.write_bytes(content)
+    elif change in ("pipe", "link"):
+        path.unlink()
+        os.mkfifo(path) if change == "pipe" else path.symlink_to(tmp_path / "nowhere")
+    else:
+        metadata.pop("sha256")  # as versions before wrote it
+        metadata |= {"epoch": "99"} if change == "epoch" else {}
+        metadata.pop("epoch") if change == "no epoch" else None
+        save_file(dict(list(tensors.items())[3:]) if change == "tensors" else tensors, path, metadata)
+    with pytest.raises(DataError, match=r"checkpoint.*delete it to start over"):
+        train(blobs, SETTINGS, path)
 
 
 def test_calibration_sees_every_case_as_it_is_and_varied(blobs: Cases) -> None:

@@ -82,7 +82,7 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
 
     A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
     """
-    start = time.perf_counter()
+    start, frame = time.perf_counter(), 0
     try:
         content = read_content(item.path, limits.file_bytes)
         for found in _reader(content)(content, item.source, preprocess, limits):
@@ -90,11 +90,11 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
                 yield found
             else:
                 yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3)
-            start = time.perf_counter()
-    except RefusedError as error:
-        yield Rejected(FrameId(item.source, 0), error.reason, str(error))
+            start, frame = time.perf_counter(), found.id.frame + 1
+    except RefusedError as error:  # perhaps after some frames, whose rows stand
+        yield Rejected(FrameId(item.source, frame), error.reason, str(error))
     except MemoryError:
-        yield Rejected(FrameId(item.source, 0), "out-of-memory", "the file is too large for this process' memory")
+        yield Rejected(FrameId(item.source, frame), "out-of-memory", "the file is too large for this process' memory")
 
 
 def read_content(path: Path, limit: int) -> bytes:

@@ -17,6 +17,9 @@ from pathlib import Path
 from core.errors import DataError, UsageError
 
 _LISTS = (".csv", ".parquet")
+_BATCH_ROWS = 4096
+MOST_ROWS = 10_000_000
+"""Of a list: their names alone take 2 GB."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,19 @@ class Item:
 def find_items(source: Path) -> Iterator[Item]:
     """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder),
     or of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
-    if source.is_dir():
-        return _walk(source)
-    if not source.exists():
+    try:
+        if source.is_dir():
+            return _walk(source)
+        there = source.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or in a folder that may not be looked into
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{source}: cannot be looked at ({reason}); name a folder, a list or a file") from error
+    if not there:
         raise UsageError(
             f"{source}: no such file or folder; name a folder of images, a .csv or .parquet list, or one file"
         )
     if source.suffix.lower() in _LISTS:
-        return iter(_read_list(source))
+        return _read_list(source)
     return iter([Item(printable(source.name), source)])
 
 
@@ -82,49 +90,57 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _read_list(path: Path) -> list[Item]:
+def _read_list(path: Path) -> Iterator[Item]:
     if not path.is_file():
         # Opening a pipe would wait for a writer, and a device never ends.
         raise DataError(f"{path}: found a pipe, socket or device; expected a list that is a regular file")
-    names = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    seen: set[str] = set()
-    for row, name in enumerate(names, start=1):
+    # All rows are checked before the first file is read. A few bytes of Parquet can stand for a billion equal rows, so
+    # that they are looked at as they come: the second of them ends it.
+    names: dict[str, None] = {}
+    for row, name in enumerate(_read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path), start=1):
+        if row > MOST_ROWS:
+            raise DataError(f"{path}: has more than {MOST_ROWS:,} rows; split the list")
         if not name or not name.strip() or "\0" in name:
             raise DataError(f"{path}: row {row}: the column `path` is empty or not a path; every row must name a file")
-        if name in seen:
+        if name in names:
             raise DataError(f"{path}: row {row}: {name} is listed twice; every file must be listed once")
-        seen.add(name)
-    return [Item(printable(name), path.parent / name) for name in names]
+        names[name] = None
+    return (Item(printable(name), path.parent / name) for name in names)
 
 
-def _read_csv(path: Path) -> list[str]:
+def _read_csv(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             _check_columns(path, rows.fieldnames or ())
-            return [row["path"] or "" for row in rows]
+            for row in rows:
+                yield row["path"] or ""
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path}: cannot be read as CSV in UTF-8 ({error}); expected a header with a column `path`"
         ) from error
 
 
-def _read_parquet(path: Path) -> list[str]:
+def _read_parquet(path: Path) -> Iterator[str]:
     import pyarrow as pa  # half a second to import, and needed for this kind of list only
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow.names)
-            values = file.read(columns=["path"]).column("path").to_pylist()
-    except (OSError, pa.ArrowException) as error:
+            kind = file.schema_arrow.field("path").type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+                raise DataError(f"{path}: the column `path` holds something else than text ({kind})")
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["path"]):
+                for value in batch.column(0).to_pylist():
+                    yield value or ""
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({type(error).__name__}); is it damaged?") from error
-    if not all(value is None or isinstance(value, str) for value in values):
-        raise DataError(f"{path}: the column `path` holds something else than text")
-    return [value or "" for value in values]
 
 
 def _check_columns(path: Path, columns: object) -> None:
     names = [str(name) for name in columns] if isinstance(columns, (list, tuple)) else []
-    if "path" not in names:
-        raise DataError(f"{path}: found the columns {names}, expected one named `path`")
+    if names.count("path") != 1:
+        shown = ", ".join(ascii(name[:60]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
+        raise DataError(f"{path}: found the columns [{shown}], expected one named `path`")

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from apps.imaging.journal import Journal
+from apps.imaging.writers.atomic import replacing_errors
 from apps.imaging.writers.csv import write_csv
 from apps.imaging.writers.page import write_page
 from apps.imaging.writers.parquet import write_parquet
 from apps.imaging.writers.rows import rejected_columns, result_columns
 from apps.imaging.writers.summary import Summary, write_summary
 
+OUTPUTS = ("summary.json", "results.parquet", "results.csv", "rejected.parquet", "rejected.csv", "index.html")
+"""summary.json is removed first and written last: while it is there, all the others are there and of one run."""
+
 
 def write_outputs(directory: Path, journal: Journal, summary: Summary) -> None:
     """Write results and rejected tables, the page, then summary.json. Raises OutputError."""
+    with replacing_errors(directory / "summary.json"):
+        (directory / "summary.json").unlink(missing_ok=True)
     results, rejected = result_columns(summary.model.sha256), rejected_columns()
     write_parquet(directory / "results.parquet", results, journal.predictions())
     write_csv(directory / "results.csv", results, journal.predictions())

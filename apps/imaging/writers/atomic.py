@@ -16,9 +16,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OutputError for whatever the system refuses; `path` is then as it was and nothing else is left behind.
     """
+    with replacing_errors(path), files.replacing(path) as partial:
+        yield partial
+
+
+@contextmanager
+def replacing_errors(path: Path) -> Iterator[None]:
+    """Turn whatever the system refuses at `path` into an OutputError that says how to go on."""
     try:
-        with files.replacing(path) as partial:
-            yield partial
+        yield
     except OSError as error:
         raise OutputError(
             f"{path}: could not be written ({error.strerror or error}); the results are safe in the journal: "
