@@ -23,7 +23,7 @@ from tests.fraud.broker import start_broker
 from tests.fraud.serving import wait_until_ready
 from tests.tracing import STRACE, Trace, traced
 
-pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+pytestmark = [pytest.mark.skipif(STRACE is None, reason="strace is not installed"), pytest.mark.timeout(900)]
 
 MODELS = data_directory() / "models"
 RECIPE = """
