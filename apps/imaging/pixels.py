@@ -30,7 +30,7 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 TOLERANCE = 1e-3
 """Largest difference of any pixel of `render` from `render_reference`; grey levels are in 0..1."""
 
-_BAND_BYTES = 1 << 20
+_BAND_BYTES = 512 << 10
 """Rows that are worked on at once, as float32: they stay in a core's cache."""
 
 _BLOCK = 4
@@ -159,15 +159,19 @@ def _resample(read: Callable[[int, int], Floats], length: int, wanted: int, widt
     if length == wanted:
         return read(0, length)
     sources, weights = _resampling(length, wanted)
-    step = max(1, _BAND_BYTES // (4 * width * sources.shape[1]))
-    made = []
-    for start in range(0, len(sources), step):
+    blocks, reach = sources.shape
+    step = max(1, _BAND_BYTES // (4 * width * reach))
+    made: Floats = np.empty(0)
+    for start in range(0, blocks, step):
         block = sources[start : start + step]
         first = int(block[0, 0])
         rows = read(first, int(block[-1, -1]) + 1)
-        # A stack of small products, [blocks, _BLOCK, k] @ [blocks, k, width], inside numpy.
-        made.append(np.matmul(weights[start : start + step].astype(rows.dtype), rows[block - first]))
-    return np.concatenate(made).reshape(-1, width)[:wanted]
+        if start == 0:
+            made = np.empty((blocks, _BLOCK, width), rows.dtype)
+        # A stack of small products, [blocks, _BLOCK, reach] @ [blocks, reach, width], inside numpy.
+        stop = start + step
+        np.matmul(weights[start:stop].astype(rows.dtype), rows[block - first], out=made[start:stop])
+    return made.reshape(-1, width)[:wanted]
 
 
 @lru_cache(maxsize=16)

@@ -106,15 +106,25 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
     return 1 - grey if inverted else grey
 
 
+_SMALL_PIXELS = 1 << 21
+"""Up to here one copy costs less than many bands."""
+
+
 class _ImageRows:
-    """A decoded image as `Rows`: numpy gets a few rows at a time, never a second copy of the image."""
+    """A decoded image as `Rows`: numpy gets a few rows at a time, never a second copy of a large image."""
 
     def __init__(self, image: Image.Image, dtype: np.dtype[Any]) -> None:
         self._image, self.dtype = image, dtype
         self.shape = (image.height, image.width)
+        self._whole = self._rows(0, image.height) if image.height * image.width <= _SMALL_PIXELS else None
 
     def __getitem__(self, rows: slice) -> Stored:
+        if self._whole is not None:
+            return self._whole[rows]
         first, last, _ = rows.indices(self._image.height)
+        return self._rows(first, last)
+
+    def _rows(self, first: int, last: int) -> Stored:
         band = self._image.crop((0, first, self._image.width, last))
         if self.dtype == np.uint8 and band.mode != "L":
             band = band.convert("L")
