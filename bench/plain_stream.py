@@ -21,6 +21,8 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
     """kafka-python: poll, one transaction for what was polled, one send for each decision."""
     import numpy as np
     from kafka import KafkaConsumer, KafkaProducer
+
+    import apps.fraud.kafka_clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
     from kafka.structs import OffsetAndMetadata
 
     scorer = open_scorer(model)
