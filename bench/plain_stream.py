@@ -21,9 +21,9 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
     """kafka-python: poll, one transaction for what was polled, one send for each decision."""
     import numpy as np
     from kafka import KafkaConsumer, KafkaProducer
+    from kafka.structs import OffsetAndMetadata
 
     import apps.fraud.kafka_clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
-    from kafka.structs import OffsetAndMetadata
 
     scorer = open_scorer(model)
     engine = FeatureEngine(scorer.schema.delay_days)

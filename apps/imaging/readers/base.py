@@ -29,7 +29,7 @@ class Limits:
     frames: int = 1024
     result_bytes: int = 64 << 20
     memory_bytes: int = 1280 << 20
-    elements: int = 200_000
+    elements: int = 100_000
 
 
 LONGEST_SIDE = 65_535

@@ -9,11 +9,13 @@ Presentation LUT Shape is not applied: where the standard requires it, it repeat
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,10 +157,13 @@ def parse_dataset(content: bytes, limits: Limits) -> Dataset:
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             # pydicom inflates without a bound, and a kilobyte may hold a gigabyte.
             inflated = _BoundedReader(_inflate(file.read(), limits.file_bytes), limits)
-            unpacked = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
+            with inflated.telling():
+                unpacked = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
             unpacked.file_meta = meta
             return _check_elements(unpacked)
-    dataset = dcmread(_BoundedReader(content, limits), force=True)
+    bounded = _BoundedReader(content, limits)
+    with bounded.telling():
+        dataset = dcmread(bounded, force=True)
     dataset.buffer = None  # else it keeps the whole file, of which everything has been copied
     return _check_elements(dataset)
 
@@ -174,8 +179,17 @@ class _BoundedReader(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self._left -= 1
         if self._left < 0:
-            raise RefusedError("too-large", f"found more than {self._limits.elements} elements")
+            raise EOFError
         return super().read(size)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What pydicom makes of the end, in a sequence or outside, becomes the refusal that it is."""
+        try:
+            yield
+        finally:
+            if self._left < 0:
+                raise RefusedError("too-large", f"found more than about {self._limits.elements} elements")
 
 
 def _check_elements(dataset: Dataset) -> Dataset:
@@ -266,7 +280,8 @@ def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Store
     if decoder.is_encapsulated:
         _check_codestreams(image, limits)
     options: dict[str, Any] = {**as_pixel_options(dataset), "raw": raw, "allow_excess_frames": False}
-    check_memory(_needed_bytes(image), limits)
+    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    check_memory(_needed_bytes(image, samples), limits)
     plugin = codecs.PLUGIN if decoder.is_encapsulated else ""
     options["view_only"] = raw and not decoder.is_encapsulated
     for stored, properties in decoder.iter_array(dataset, decoding_plugin=plugin, **options):
@@ -295,33 +310,31 @@ def _decode_small(image: _Image, side: int, limits: Limits) -> Iterator[tuple[St
     yield from _decode(image, limits, raw=True)
 
 
-def _needed_bytes(image: _Image) -> int:
-    """What decoding a frame takes at most: the pixel data, as much again for a frame joined from its fragments (one
-    frame may be all of it), and the samples as often as the decoder holds them."""
-    dataset, decoder = image.dataset, image.decoder
-    pixels = next(dataset[keyword].value for keyword in _PIXEL_KEYWORDS if keyword in dataset)
-    size = len(pixels or b"")
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    stored = (
-        8
-        if "DoubleFloatPixelData" in dataset
-        else 4
-        if "FloatPixelData" in dataset
-        else max(1, int(dataset.BitsAllocated) // 8)
-    )
-    copies = _JPEG2000_BYTES if decoder.UID in JPEG2000TransferSyntaxes else _COPIES * stored
-    return (2 if decoder.is_encapsulated else 1) * size + samples * copies
-
-
 def _check_codestreams(image: _Image, limits: Limits) -> None:
     """A codestream has a size of its own, which decoders believe: it is bounded like the header's."""
     syntax = image.decoder.UID
     for frame in generate_frames(image.dataset.PixelData, number_of_frames=image.frames):
+        size: tuple[int, int, int] | None = None
         if syntax in JPEG2000TransferSyntaxes:
             if header := parse_jpeg2000(frame):
-                check_size(header.rows, header.columns, header.components, 1, limits)
-        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and (size := parse_jpeg_size(frame)):
+                size = header.rows, header.columns, header.components
+        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+            size = parse_jpeg_size(frame)
+        if size is not None:
             check_size(*size, 1, limits)
+            check_memory(_needed_bytes(image, math.prod(size)), limits)
+
+
+def _needed_bytes(image: _Image, samples: int) -> int:
+    """What decoding a frame takes at most: the pixel data, as much again for a frame joined from its fragments (one
+    frame may be all of it), and the samples as often as the decoder holds them."""
+    dataset, decoder = image.dataset, image.decoder
+    keyword = next(keyword for keyword in _PIXEL_KEYWORDS if keyword in dataset)
+    size = len(dataset[keyword].value or b"")
+    if decoder.UID in JPEG2000TransferSyntaxes:
+        return 2 * size + samples * _JPEG2000_BYTES
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or int(dataset.BitsAllocated)
+    return (2 if decoder.is_encapsulated else 1) * size + samples * _COPIES * max(1, bits // 8)
 
 
 def _grey_frame(image: _Image, stored: Stored, photometric: str, index: int, side: int) -> npt.NDArray[np.float32]:
