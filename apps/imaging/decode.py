@@ -49,7 +49,7 @@ _LOOK_AHEAD = 4
 """Items per worker that are decoded before anybody asks for them; bounds the memory of a slow consumer."""
 
 
-WORKER_BYTES = 1536 << 20
+WORKER_BYTES = 1408 << 20
 """With two workers, their code and the main process this stays below the 4 GiB of docs/operations.md."""
 
 

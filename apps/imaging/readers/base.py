@@ -28,7 +28,7 @@ class Limits:
     samples: int = 1 << 28
     frames: int = 1024
     result_bytes: int = 64 << 20
-    memory_bytes: int = 1280 << 20
+    memory_bytes: int = 1152 << 20
     elements: int = 100_000
 
 
