@@ -23,6 +23,8 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
     from kafka import KafkaConsumer, KafkaProducer
     from kafka.structs import OffsetAndMetadata
 
+    import apps.fraud.kafka_clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
+
     scorer = open_scorer(model)
     engine = FeatureEngine(scorer.schema.delay_days)
     consumer = KafkaConsumer(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import google_crc32c
+import kafka.record.default_records
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
@@ -30,6 +32,15 @@ BATCH_BYTES = 900_000
 FETCH_BYTES = 1 << 20
 """What is fetched at once and so processed in one transaction: some thousand transactions."""
 FETCHED_MAGIC = 2
+
+
+def _checksum(content: memoryview) -> int:
+    found: int = google_crc32c.value(bytes(content))
+    return found
+
+
+# kafka-python looks for a package under the LGPL, and without it sums in Python: a second for what a fetch brings.
+kafka.record.default_records.calc_crc32c = _checksum
 
 
 @dataclass(frozen=True)

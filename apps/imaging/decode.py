@@ -27,6 +27,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -40,17 +41,23 @@ from core.processes import safe_path
 
 Decoded = list[Frame | Rejected]
 
-_PRELOAD = ["__main__", "apps.imaging.readers.dicom", "apps.imaging.readers.raster"]
+_PRELOAD = ["__main__", "psutil", "apps.imaging.readers.dicom", "apps.imaging.readers.raster"]
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _ATTEMPTS = 2
 _STARTS = 3
 _LOOK_AHEAD = 4
 """Items per worker that are decoded before anybody asks for them; bounds the memory of a slow consumer."""
 
 
+WORKER_BYTES = 1408 << 20
+"""With two workers, their code and the main process this stays below the 4 GiB of docs/operations.md."""
+
+
 class DecodePool:
     """A context manager: `with DecodePool(preprocess, workers=2) as pool: for frames in pool.decode(items): ...`.
 
-    memory_bytes bounds a worker's address space, so that a decompression bomb fails alone.
+    memory_bytes: what decoding may add to a worker's address space. The readers refuse what would need more
+    (`Limits.memory_bytes`); this holds what they did not foresee, so that it fails alone.
     """
 
     def __init__(
@@ -59,7 +66,7 @@ class DecodePool:
         *,
         workers: int,
         timeout_s: float = 60,
-        memory_bytes: int = 4 << 30,
+        memory_bytes: int = WORKER_BYTES,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._settings = (preprocess, limits, memory_bytes)
@@ -67,7 +74,7 @@ class DecodePool:
         self._count = workers
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOAD)
-        with safe_path():
+        with safe_path(), _one_thread_each():
             forkserver.ensure_running()
         self._closing = threading.Event()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -143,6 +150,21 @@ class DecodePool:
             self._workers.put(worker)
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """A fork server that is started within the block has numpy's matrix products done by one thread: there is a worker
+    for every core."""
+    before = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_BLAS_THREADS]
+        else:
+            os.environ[_BLAS_THREADS] = before
+
+
 class _Worker:
     """A process and the pipe to it."""
 
@@ -192,12 +214,15 @@ def _serve(pipe: Connection[Decoded, Item], preprocess: Preprocess, limits: Limi
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
     # Codecs complain to standard error on their own, between the lines of a progress bar; the results say what matters.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    import cv2  # imported by the fork server; not needed in the main process
+    import psutil  # the fork server has it; the main process may do without
 
-    cv2.setNumThreads(1)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    most = psutil.Process().memory_info().vms + memory_bytes
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    # glibc hands large blocks back when they are freed, and every image would fault its pages in anew (a sixth of the
+    # time of a JPEG). It keeps blocks as large as the largest that it saw freed, up to 32 MiB.
+    bytearray(31 << 20)
     while True:
         try:
             item = pipe.recv()

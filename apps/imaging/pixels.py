@@ -3,19 +3,22 @@
     stored values -> modality LUT or rescale -> VOI LUT or window -> inversion (MONOCHROME1) -> resize
 
 Everything here is pure. `render_reference` takes the steps in that order at full size and in float64; `render` gives
-the same image within `TOLERANCE` and several times faster, because it resizes as early as the mathematics allows:
-rescale and window are affine between the window's two ends, an average commutes with an affine map, so clipping the
-stored values to the window's ends *first* leaves nothing that does not commute. Look-up tables and the sigmoid are not
-affine and keep the order above.
+the same image within `TOLERANCE` and several times faster, because it does as little as possible at full size: rescale
+and window are affine between the window's two ends, an average commutes with an affine map, so clipping the stored
+values to the window's ends *first* leaves nothing that does not commute. Look-up tables and the sigmoid are not affine
+and keep the order above.
+
+An image is read in bands of rows: a copy of it in floating point, twice to eight times its size, never exists.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -27,9 +30,26 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 TOLERANCE = 1e-3
 """Largest difference of any pixel of `render` from `render_reference`; grey levels are in 0..1."""
 
-_INTEGER_SPAN = 2048
-"""A window this wide or wider, in stored values, is clipped and resized in integers: rounding the ends and the average
-costs at most 0.5 + 0.5 stored values, 0.5e-3 of the window. Narrower ones are clipped and resized in float32."""
+_BAND_BYTES = 512 << 10
+"""Rows that are worked on at once, as float32: they stay in a core's cache."""
+
+_BLOCK = 4
+"""Output rows that one small matrix product makes."""
+
+_EXACT = 1 << 24
+"""Whole numbers up to here are exact in float32."""
+
+
+class Rows(Protocol):
+    """What an image must offer to be rendered; an array [H, W] or [H, W, samples] does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice, /) -> Stored: ...
 
 
 @dataclass(frozen=True)
@@ -86,28 +106,28 @@ class Greyscale:
     padding: tuple[float, float] | None = None
 
 
-def render(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
+def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
     """float32 [side, side] in 0..1 from `stored` [H, W], within TOLERANCE of `render_reference`.
 
     Raises FloatingPointError when a stored value is not finite (float pixel data only).
     """
     modality, voi = greyscale.modality, greyscale.voi
-    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)  # OpenCV takes the bytes as they lie
     if isinstance(modality, Lut) or isinstance(voi, Lut) or (voi is not None and voi.function == "SIGMOID"):
-        return finish(resize(_levels(stored, greyscale, np.dtype(np.float32)), side), greyscale.inverted)
+        return _render_in_order(stored, greyscale, side, np.dtype(np.float32))
     if voi is None:
-        low, high = _stored_range(stored, greyscale.padding)
+        low, high = _range(stored, greyscale.padding)
     else:
         low, high = sorted((end - modality.intercept) / modality.slope for end in voi.ends)
-    if not high > low:  # a step, not a ramp: which side the boundary itself is on changes with the slope's sign
-        return finish(resize(_levels(stored, greyscale, np.dtype(np.float64)), side), greyscale.inverted)
+    # A step, not a ramp: which side the boundary itself is on changes with the slope's sign. Ends without end are none.
+    if not (high > low and math.isfinite(high - low)):
+        return _render_in_order(stored, greyscale, side, np.dtype(np.float64))
     levels = _resize_clipped(stored, low, high, side)
     return finish(1 - levels if modality.slope < 0 else levels, greyscale.inverted)
 
 
 def render_reference(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
     """The same image by the standard's order, every step at full size and in float64; the measure of `render`."""
-    levels = _levels(stored, greyscale, np.dtype(np.float64))
+    levels = _levels(stored, greyscale, np.dtype(np.float64), _modality_range(stored, greyscale, np.dtype(np.float64)))
     return finish(resize(levels, side), greyscale.inverted)
 
 
@@ -117,16 +137,65 @@ def finish(levels: Floats, inverted: bool) -> npt.NDArray[np.float32]:
     return grey
 
 
-def resize(image: Stored, side: int) -> Stored:
-    """`image` [H, W] stretched to [side, side], same type: shrinking averages over the area, enlarging is bilinear,
-    each axis by its own need (area averaging in OpenCV does not interpolate when it enlarges)."""
-    height, width = image.shape
-    if height > side or width > side:
-        shrunk = (min(width, side), min(height, side))
-        image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
-    if image.shape != (side, side):
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    return image
+def resize(image: Rows, side: int, prepare: Callable[[Stored], Floats] | None = None) -> Floats:
+    """`image` stretched to [side, side], in floating point: shrinking averages over the exact area, enlarging is
+    bilinear between the centres of pixels, each axis by its own need.
+
+    prepare: makes floats [n, W] of n rows; without it they become float32, or stay float64.
+    """
+    height, width = image.shape[:2]
+    narrow = prepare or _as_floats
+    tall = _resample(lambda first, last: narrow(image[first:last]), height, side, width)
+    turned = np.ascontiguousarray(tall.T)
+    return np.ascontiguousarray(_resample(lambda first, last: turned[first:last], width, side, side).T)
+
+
+def _as_floats(rows: Stored) -> Floats:
+    return rows.astype(np.float64 if rows.dtype == np.float64 else np.float32, copy=False)
+
+
+def _resample(read: Callable[[int, int], Floats], length: int, wanted: int, width: int) -> Floats:
+    """[wanted, width] from `length` rows, which `read(first, last)` gives."""
+    if length == wanted:
+        return read(0, length)
+    sources, weights = _resampling(length, wanted)
+    blocks, reach = sources.shape
+    step = max(1, _BAND_BYTES // (4 * width * reach))
+    made: Floats = np.empty(0)
+    for start in range(0, blocks, step):
+        block = sources[start : start + step]
+        first = int(block[0, 0])
+        rows = read(first, int(block[-1, -1]) + 1)
+        if start == 0:
+            made = np.empty((blocks, _BLOCK, width), rows.dtype)
+        # A stack of small products, [blocks, _BLOCK, reach] @ [blocks, reach, width], inside numpy.
+        stop = start + step
+        np.matmul(weights[start:stop].astype(rows.dtype), rows[block - first], out=made[start:stop])
+    return made.reshape(-1, width)[:wanted]
+
+
+@lru_cache(maxsize=16)
+def _resampling(length: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """How `length` rows become `wanted`, in blocks of _BLOCK: (the k rows that a block is made of [blocks, k], their
+    weights [blocks, _BLOCK, k])."""
+    blocks = -(-wanted // _BLOCK)
+    outputs = np.minimum(np.arange(blocks * _BLOCK), wanted - 1).reshape(blocks, _BLOCK, 1)
+    scale = length / wanted
+    if scale > 1:
+        low, high = outputs * length / wanted, (outputs + 1) * length / wanted  # the interval that an output covers
+    else:
+        low = np.clip((outputs + 0.5) * scale - 0.5, 0, length - 1)
+        high = low + 1
+    first = np.minimum(np.floor(low[:, 0]), length - 1)
+    reach = int((np.ceil(high[:, -1]) - first).max())
+    places = first + np.arange(reach)
+    if scale > 1:
+        covered = np.minimum(places[:, None] + 1, high) - np.maximum(places[:, None], low)
+        weights = np.maximum(covered, 0) / scale
+    else:
+        weights = np.maximum(0, 1 - np.abs(places[:, None] - low))
+    weights = np.where(places[:, None] < length, weights, 0)
+    return np.minimum(places, length - 1).astype(np.intp), weights
 
 
 def apply_modality(stored: Stored, modality: Rescale | Lut, dtype: np.dtype[Any]) -> Floats:
@@ -151,8 +220,14 @@ def grey_from_rgb(rgb: Stored) -> Floats:
     return rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def _levels(stored: Stored, greyscale: Greyscale, dtype: np.dtype[Any]) -> Floats:
-    """Full-size levels in 0..1 before inversion."""
+def _render_in_order(stored: Rows, greyscale: Greyscale, side: int, dtype: np.dtype[Any]) -> npt.NDArray[np.float32]:
+    ends = _modality_range(stored, greyscale, dtype)
+    return finish(resize(stored, side, lambda rows: _levels(rows, greyscale, dtype, ends)), greyscale.inverted)
+
+
+def _levels(stored: Stored, greyscale: Greyscale, dtype: np.dtype[Any], ends: tuple[float, float]) -> Floats:
+    """Full-size levels in 0..1 before inversion. ends: what is black and white where there is neither window nor VOI
+    LUT."""
     values = apply_modality(stored, greyscale.modality, dtype)
     if not np.isfinite(values).all():
         raise FloatingPointError("pixel values are not all finite")
@@ -162,9 +237,14 @@ def _levels(stored: Stored, greyscale: Greyscale, dtype: np.dtype[Any]) -> Float
         case Lut() as lut:
             return np.divide(_look_up(np.rint(values), lut), (1 << lut.bits) - 1, dtype=dtype)
         case None:
-            kept = values if greyscale.padding is None else values[~_is_padding(stored, greyscale.padding)]
-            kept = kept if kept.size else values
-            return _stretch(values, float(kept.min()), float(kept.max()))
+            return _stretch(values, *ends)
+
+
+def _modality_range(stored: Rows, greyscale: Greyscale, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The smallest and the largest modality value; not looked for where a window or VOI LUT says what they are."""
+    if greyscale.voi is not None:
+        return 0.0, 0.0
+    return _range(stored, greyscale.padding, lambda rows: apply_modality(rows, greyscale.modality, dtype))
 
 
 def _look_up(inputs: Stored, lut: Lut) -> npt.NDArray[np.uint16]:
@@ -187,31 +267,38 @@ def _is_padding(stored: Stored, padding: tuple[float, float]) -> npt.NDArray[np.
     return np.asarray((stored >= min(padding)) & (stored <= max(padding)))
 
 
-def _stored_range(stored: Stored, padding: tuple[float, float] | None) -> tuple[float, float]:
-    low, high = stored.min(), stored.max()
-    if padding is not None and low <= max(padding) and high >= min(padding):
-        kept = stored[~_is_padding(stored, padding)]
-        if kept.size:
-            low, high = kept.min(), kept.max()
-    return float(low), float(high)
+def _bands(stored: Rows) -> Iterator[Stored]:
+    step = max(1, _BAND_BYTES // (4 * stored.shape[1]))
+    return (stored[start : start + step] for start in range(0, stored.shape[0], step))
 
 
-def _resize_clipped(stored: Stored, low: float, high: float, side: int) -> Floats:
+def _range(
+    stored: Rows, padding: tuple[float, float] | None, modality: Callable[[Stored], Stored] | None = None
+) -> tuple[float, float]:
+    """The smallest and the largest (modality) value without padding; of all where everything is padding."""
+    kept: list[Stored] = []
+    every: list[Stored] = []
+    for rows in _bands(stored):
+        values = modality(rows) if modality else rows
+        every += [values.min(), values.max()]
+        if padding is not None and len(inside := values[~_is_padding(rows, padding)]):
+            kept += [inside.min(), inside.max()]
+    found = kept or every
+    return float(np.min(found)), float(np.max(found))
+
+
+def _resize_clipped(stored: Rows, low: float, high: float, side: int) -> Floats:
     """Levels in 0..1 [side, side]: `stored` clipped to low..high, resized, stretched."""
-    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
-        values = stored.astype(np.float64)
-        if not np.isfinite(values).all():
+    wide = stored.dtype.kind == "f" or stored.dtype.itemsize > 2 or max(abs(low), abs(high)) >= _EXACT
+    dtype = np.dtype(np.float64 if wide else np.float32)
+    # From a whole number at the window's end, or the average of large values would lose what a narrow window magnifies.
+    base = float(math.floor(low))
+
+    def clip(rows: Stored) -> Floats:
+        values = rows.astype(dtype)
+        if rows.dtype.kind == "f" and not np.isfinite(values).all():
             raise FloatingPointError("pixel values are not all finite")
-        return resize(_stretch(values, low, high), side)
-    least, most = int(stored.min()), int(stored.max())
-    if high - low >= _INTEGER_SPAN:
-        floor, ceiling = math.floor(low), math.ceil(high)
-        if least < floor or most > ceiling:
-            # Kept among the values that occur: a window wholly beside them may not fit into their type.
-            stored = np.clip(stored, min(max(least, floor), most), max(min(most, ceiling), least))
-        return _stretch(resize(stored, side).astype(np.float32), low, high)
-    # From the window's own end, or the average of large values would lose what a narrow window magnifies.
-    offset = stored.astype(np.float32) - np.float32(low)
-    if least < low or most > high:
-        offset = np.clip(offset, 0, np.float32(high - low))
-    return _stretch(resize(offset, side), 0.0, high - low)
+        values -= dtype.type(base)
+        return np.clip(values, dtype.type(low - base), dtype.type(high - base), out=values)
+
+    return _stretch(resize(stored, side, clip), low - base, high - base)

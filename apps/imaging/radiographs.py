@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
 Image = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -135,7 +136,7 @@ def draw_radiograph(layers: Layers, visibility: float, random: Random, *, still:
 def _expose(image: Image, random: Random) -> npt.NDArray[np.uint16]:
     """Focus, dose and processing of one exposure: blur, noise that grows in the dark, gamma, contrast."""
     side = image.shape[0]
-    image = cv2.GaussianBlur(image, (0, 0), side / 512 * random.uniform(0.5, 1.8) + 0.01).astype(np.float32)
+    image = _blur(image, side / 512 * random.uniform(0.5, 1.8) + 0.01)
     noise = random.normal(0, 1, image.shape).astype(np.float32)
     image = image + noise * random.uniform(0.006, 0.025) * (1.25 - image)
     image = np.clip(image, 0, 1) ** random.uniform(0.85, 1.2)
@@ -156,18 +157,42 @@ def _blob(side: int, x: float, y: float, width: float, height: float) -> Image:
 
 def _fill(points: Points, side: int, soft: float) -> Image:
     """The inside of a closed line in units, with an edge that is `soft` units wide."""
-    canvas = np.zeros((side, side), np.uint8)
-    cv2.fillPoly(canvas, [_pixels(points, side)], 255, cv2.LINE_AA, 4)
-    return _soften(canvas.astype(np.float32) / np.float32(255), side, soft)
+    canvas = Pillow.new("L", (side * _FINER, side * _FINER))
+    ImageDraw.Draw(canvas).polygon(_pixels(points, side), fill=255)
+    return _soften(_reduced(canvas), side, soft)
+
+
+def _reduced(canvas: Pillow.Image) -> Image:
+    return np.asarray(canvas.reduce(_FINER), dtype=np.float32) / np.float32(255)
 
 
 def _soften(canvas: Image, side: int, soft: float) -> Image:
-    return np.asarray(cv2.GaussianBlur(canvas, (0, 0), max(0.01, soft * side / 2)), dtype=np.float32)
+    return _blur(canvas, max(0.01, soft * side / 2))
 
 
-def _pixels(points: Points, side: int) -> npt.NDArray[np.int32]:
-    # 4 fractional bits, as `shift=4` tells the drawing functions
-    return np.round((points + 1) / 2 * side * 16).astype(np.int32).reshape(-1, 1, 2)
+def _blur(image: Image, sigma: float) -> Image:
+    """A Gaussian with this standard deviation, in pixels; the border is a mirror."""
+    reach = min(max(1, round(4 * sigma)), image.shape[0] - 1)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).astype(np.float32)
+    blurred = image.astype(np.float32, copy=False)
+    for _ in range(2):  # down, and turned: across
+        mirrored = np.pad(blurred, ((reach, reach), (0, 0)), mode="reflect")
+        blurred = np.zeros_like(blurred)
+        for start, tap in enumerate(taps):
+            blurred += tap * mirrored[start : start + len(blurred)]
+        blurred = np.ascontiguousarray(blurred.T)
+    return blurred
+
+
+_FINER = 2
+"""Pillow's drawing has hard edges: lines are drawn so many times finer and averaged."""
+
+
+def _pixels(points: Points, side: int) -> list[float]:
+    """x, y, x, y, ... on the finer canvas."""
+    flat: list[float] = ((points + 1) / 2 * side * _FINER).ravel().tolist()
+    return flat
 
 
 _T = np.linspace(0, 1, 12, endpoint=False)
@@ -253,10 +278,12 @@ def _tubes(curves: list[Points], side: int, width: float) -> Image:
 
 def _lines(curves: list[Points], side: int, width: float) -> Image:
     """1 on the curves, 0 elsewhere; where they cross they do not add up."""
-    canvas = np.zeros((side, side), np.uint8)
-    thick = max(1, round(width * side / 2))
-    cv2.polylines(canvas, [_pixels(points, side) for points in curves], False, 255, thick, cv2.LINE_AA, 4)
-    return canvas.astype(np.float32) / np.float32(255)
+    canvas = Pillow.new("L", (side * _FINER, side * _FINER))
+    pen = ImageDraw.Draw(canvas)
+    thick = max(1, round(width * side / 2)) * _FINER
+    for points in curves:
+        pen.line(_pixels(points, side), fill=255, width=thick)
+    return _reduced(canvas)
 
 
 def _vessels(side: int, random: Random) -> Image:
@@ -335,20 +362,23 @@ def _opacities(lungs: tuple[Image, Image], side: int, random: Random) -> Image:
 def _smooth_noise(side: int, scale: float, random: Random) -> Image:
     """Noise of unit variance whose features are about `scale` pixels wide."""
     small = max(4, round(side / max(1.0, scale) * 2))
-    noise = cv2.resize(
-        random.normal(0, 1, (small, small)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC
-    )
+    drawn = Pillow.fromarray(random.normal(0, 1, (small, small)).astype(np.float32))
+    noise = np.asarray(drawn.resize((side, side), Pillow.Resampling.BICUBIC))
     return np.asarray(noise / max(1e-6, float(noise.std())), dtype=np.float32)
 
 
 def _pose(image: Image, random: Random) -> Image:
     side = image.shape[0]
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), random.normal(0, 2.5), random.uniform(0.92, 1.1))
-    turn[:, 2] += random.normal(0, 0.025, 2) * side
-    return np.asarray(
-        cv2.warpAffine(image, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
-        dtype=np.float32,
-    )
+    angle, scale = np.radians(random.normal(0, 2.5)), random.uniform(0.92, 1.1)
+    across, down = random.normal(0, 0.025, 2) * side
+    # Where a pixel of the turned image comes from; beyond the edge the border goes on.
+    cosine, sine, edge, half = np.cos(angle) / scale, np.sin(angle) / scale, side // 4, side / 2
+    left = half + edge - cosine * (half + across) + sine * (half + down)
+    top = half + edge - sine * (half + across) - cosine * (half + down)
+    wide = Pillow.fromarray(np.pad(image, edge, mode="edge"))
+    turn = (cosine, -sine, left, sine, cosine, top)
+    turned = wide.transform((side, side), Pillow.Transform.AFFINE, turn, Pillow.Resampling.BILINEAR)
+    return np.array(turned, dtype=np.float32)
 
 
 def _mark(image: Image, random: Random) -> Image:

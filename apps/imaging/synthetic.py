@@ -12,6 +12,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import rle.utils
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -178,10 +179,24 @@ def _add_pixels(file: Dataset, pixels: Pixels, *, inverted: bool, syntax: UID) -
     file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax.is_compressed else syntax
     file.PixelData = pixels.astype("<u2").tobytes()
     file["PixelData"].VR = "OW"
-    if syntax == JPEGLosslessSV1:  # pydicom writes no JPEG lossless
-        file.PixelData = encapsulate([bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=BITS))])
+    if syntax.is_compressed:
+        file.PixelData = encapsulate([_ENCODERS[syntax](pixels)])
         file["PixelData"].VR = "OB"
         file["PixelData"].is_undefined_length = True
         file.file_meta.TransferSyntaxUID = syntax
-    elif syntax.is_compressed:
-        file.compress(syntax, encoding_plugin="pylibjpeg", generate_instance_uid=False)
+
+
+def _encode_rle(pixels: Pixels) -> bytes:
+    rows, columns = pixels.shape
+    size = {"rows": rows, "columns": columns, "samples_per_pixel": 1, "bits_allocated": 16}
+    encoded: bytes = rle.utils.encode_pixel_data(pixels.astype("<u2").tobytes(), byteorder="<", **size)
+    return encoded
+
+
+_ENCODERS: dict[UID, Callable[[Pixels], bytes]] = {
+    JPEGLosslessSV1: lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=BITS)),
+    JPEG2000Lossless: lambda pixels: bytes(
+        imagecodecs.jpeg2k_encode(pixels, bitspersample=BITS, codecformat="j2k", reversible=True)
+    ),
+    RLELossless: _encode_rle,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 import warnings
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.uid import JPEGBaseline8Bit
 
 from apps.imaging.frames import Frame, Rejected
 from apps.imaging.pixels import render_reference
@@ -23,6 +26,8 @@ from apps.imaging.settings import Preprocess
 from tests.datasets import local_copy
 
 PREPROCESS = Preprocess(side=64)
+VALUES = Path(__file__).with_name("dicom_values.csv")
+READ_AFTER_ALL = ("pljdata__RG2_JPLY.dcm", "pyd__JPEG-lossy.dcm")
 
 # pydicom says NotImplementedError, RuntimeError, ...; we say which of these it is.
 REASONS = {
@@ -50,23 +55,51 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def test_decodable_files_give_pydicoms_values(folder: Path, rows: list[dict[str, str]]) -> None:
-    wrong = []
+def test_decodable_files_give_the_values_of_another_decoder(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Those of pydicom with libjpeg (of Thomas Richter), OpenJPEG and its own RLE, as digests; those with a lossy JPEG,
+    where decoders may differ by a grey level (three in red, green or blue), by their range."""
+    with VALUES.open(newline="") as file:
+        digests = {row["file"]: row["sha256"] for row in csv.DictReader(file)}
+    lossy, wrong = 0, []
     for row in (row for row in rows if row["decode"] == "ok"):
         found = dicom.read_pixel_array(folder / row["file"])
-        told = ("x".join(map(str, found.shape)), str(found.dtype), float(found.min()), float(found.max()))
+        same = ("x".join(map(str, found.shape)), str(found.dtype)) == (row["shape"], row["dtype"])
+        if row["file"] in digests:
+            little = found.astype(found.dtype.newbyteorder("<"))
+            same &= hashlib.sha256(little.tobytes()).hexdigest().startswith(digests[row["file"]])
+        else:
+            lossy += 1
+            off = max(abs(found.min() - float(row["min"])), abs(found.max() - float(row["max"])))
+            same &= bool(off <= (3 if row["spp"] == "3" else 1))
+        if not same:
+            wrong.append(row["file"])
+    assert not wrong
+    assert (len(digests), lossy) == (110, 19)
+
+
+def test_colour_of_lossy_jpeg_is_that_of_pillow(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Another program around the same library; it does not know DICOM, so it is told what the file says."""
+    for row in rows:
+        if row["decode"] != "ok" or row["ts_uid"] != JPEGBaseline8Bit or row["frames"] not in ("", "1"):
+            continue
+        found = dicom.read_pixel_array(folder / row["file"])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            expected = pydicom.dcmread(folder / row["file"], force=True).pixel_array
-        same = np.array_equal(found, expected)
-        if told != (row["shape"], row["dtype"], float(row["min"]), float(row["max"])) or not same:
-            wrong.append((row["file"], told, same))
-    assert not wrong
+            dataset = pydicom.dcmread(folder / row["file"])
+            expected = get_decoder(JPEGBaseline8Bit).as_array(dataset, decoding_plugin="pillow")[0]
+        np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=3, err_msg=row["file"])
+
+
+def test_two_files_that_pydicom_gives_up_on_are_read(folder: Path) -> None:
+    """JPEG Extended with 12 bits whose header says 10; each has a mended twin."""
+    for damaged, mended in (("pljdata__RG2_JPLY", "pljdata__RG2_JPLY_fixed"), ("pyd__JPEG-lossy", "pyd__JPGExtended")):
+        values = [dicom.read_pixel_array(folder / "files" / f"{name}.dcm") for name in (damaged, mended)]
+        np.testing.assert_array_equal(*values)
 
 
 def test_the_others_are_rejected_with_a_reason(folder: Path, rows: list[dict[str, str]]) -> None:
-    others = [row for row in rows if row["decode"] != "ok"]
-    assert len(others) == 24
+    others = [row for row in rows if row["decode"] != "ok" and not row["file"].endswith(READ_AFTER_ALL)]
+    assert len(others) == 22
     for row in others:
         with pytest.raises(RefusedError):
             dicom.read_pixel_array(folder / row["file"])
@@ -99,7 +132,7 @@ def test_rescale_and_voi_are_pydicoms(folder: Path, rows: list[dict[str, str]]) 
             if not {"WindowWidth", "VOILUTSequence"} & {e.keyword for e in dataset} or row["frames"] not in ("", "1"):
                 continue
             grey = dicom._greyscale(dataset, row["photometric"], 0)
-            stored = dataset.pixel_array
+            stored = dicom.read_pixel_array(folder / row["file"])
             shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
         if grey.voi is None:  # a window that the standard forbids: pydicom refuses or ignores it as well
             continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -141,6 +143,77 @@ def test_shrinking_by_whole_numbers_is_the_mean_of_each_block(side: int, down: i
     image = np.random.default_rng(seed).random((side * down, side * across)).astype(np.float32)
     means = image.reshape(side, down, side, across).mean(axis=(1, 3))
     np.testing.assert_allclose(resize(image, side), means, atol=1e-5)
+
+
+def by_area(line: np.ndarray, count: int) -> np.ndarray:
+    """The mean of a step function over `count` equal intervals, an interval at a time."""
+    edges = [len(line) * index / count for index in range(count + 1)]
+    means = []
+    for low, high in itertools.pairwise(edges):
+        shares = [max(0.0, min(place + 1, high) - max(place, low)) for place in range(len(line))]
+        means.append(sum(share * value for share, value in zip(shares, line, strict=True)) / (high - low))
+    return np.array(means)
+
+
+def between_centres(line: np.ndarray, count: int) -> np.ndarray:
+    """Pixels' centres lie at 0.5, 1.5, ...; before the first and after the last the end goes on."""
+    centres = (np.arange(count) + 0.5) * len(line) / count
+    return np.interp(centres, np.arange(len(line)) + 0.5, line)
+
+
+@given(
+    st.sampled_from([np.uint8, np.uint16, np.int16, np.float32, np.float64]),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from([1, 2, 5, 16, 31]),
+    st.integers(0, 2**32 - 1),
+)
+def test_resizing_is_what_its_definition_says(kind: type, rows: int, columns: int, side: int, seed: int) -> None:
+    low, high = (0.0, 1.0) if np.dtype(kind).kind == "f" else (float(np.iinfo(kind).min), float(np.iinfo(kind).max))
+    image = np.random.default_rng(seed).uniform(low, high, (rows, columns)).astype(kind)
+    expected = image.astype(np.float64)
+    for _ in range(2):
+        one = by_area if expected.shape[0] > side else between_centres
+        expected = np.stack([one(column, side) for column in expected.T])
+    found = resize(image, side)
+    assert found.dtype == (np.float64 if kind is np.float64 else np.float32)
+    np.testing.assert_allclose(found, expected, atol=(high - low) * 1e-6, rtol=0)
+
+
+class Counted:
+    """An image of one value that is made when it is asked for, as `Rows`; most: the most bytes asked for at once."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.shape, self.dtype, self.most = (rows, columns), np.dtype(np.uint16), 0
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        made = np.full((last - first, self.shape[1]), 1000, np.uint16)
+        self.most = max(self.most, made.nbytes)
+        return made
+
+
+@pytest.mark.parametrize(
+    "grey",
+    [
+        Greyscale(),
+        Greyscale(voi=Window(1000, 4096)),
+        Greyscale(voi=Window(1000, 1)),
+        Greyscale(voi=Window(1000, 50, "SIGMOID"), padding=(0, 0)),
+        Greyscale(Lut(0, np.arange(4096, dtype=np.uint16), 12), padding=(0, 0)),
+        Greyscale(voi=Lut(0, np.arange(4096, dtype=np.uint16), 12)),
+    ],
+)
+def test_a_large_image_is_rendered_in_bands(grey: Greyscale) -> None:
+    image = Counted(8_000, 6_000)
+    tracemalloc.start()
+    try:
+        render(image, grey, 224)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert image.most < 4 << 20
+    assert peak < 48 << 20  # the image alone is 96 MB, in floating point 192
 
 
 def test_enlarging_interpolates() -> None:

@@ -6,7 +6,7 @@ A file never raises and never vanishes from the results: it gives frames, or rej
     unreadable                    the system refuses to open or read it (permission, disk, network share)
     not-a-file                    a folder, pipe, socket or device
     empty                         no bytes
-    too-large                     bytes, samples or frames above `Limits`
+    too-large                     bytes, samples, frames, elements or memory above `Limits`
     not-an-image                  neither DICOM, JPEG, PNG nor TIFF by its first bytes
     no-pixel-data                 DICOM without an image (structured report, plan, waveform, encapsulated PDF, ...)
     unsupported-transfer-syntax   DICOM whose pixels are coded (or encrypted) in a way no installed decoder reads
@@ -85,7 +85,9 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
     start, frame = time.perf_counter(), 0
     try:
         content = read_content(item.path, limits.file_bytes)
-        for found in _reader(content)(content, item.source, preprocess, limits):
+        frames = _reader(content)(content, item.source, preprocess, limits)
+        del content  # a reader lets go of the bytes when it has parsed them
+        for found in frames:
             if isinstance(found, Rejected):
                 yield found
             else:

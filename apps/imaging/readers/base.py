@@ -16,14 +16,24 @@ from core.errors import DataError
 
 @dataclass(frozen=True)
 class Limits:
-    """Checked before anything of that size is decoded. file_bytes also bounds what a deflated file may grow to;
-    samples: rows x columns x samples per pixel x frames of a file; frames: of a file (a frame is `side` x `side`
-    float32 in results)."""
+    """Checked before anything of that size is decoded.
 
-    file_bytes: int = 1 << 30
+    file_bytes also bounds what a deflated file may grow to; samples: rows x columns x samples per pixel x frames of a
+    file, for the time that it takes; frames: of a file, and result_bytes what they are together, `side` x `side`
+    float32 each; memory_bytes: all that a worker holds of one file at the worst moment, its bytes included. elements:
+    of a DICOM file, those in sequences too, or entries of a TIFF's directories.
+    """
+
+    file_bytes: int = 512 << 20
     samples: int = 1 << 28
     frames: int = 1024
+    result_bytes: int = 64 << 20
+    memory_bytes: int = 1152 << 20
+    elements: int = 100_000
 
+
+LONGEST_SIDE = 65_535
+"""What DICOM and JPEG can name."""
 
 DEFAULT_LIMITS = Limits()
 
@@ -60,6 +70,8 @@ def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limit
             "bad-header",
             f"found {rows} rows, {columns} columns, {samples} samples per pixel, {frames} frames; all must be positive",
         )
+    if max(rows, columns) > LONGEST_SIDE:
+        raise RefusedError("too-large", f"found {rows} rows, {columns} columns; at most {LONGEST_SIDE} are read")
     if frames > limits.frames:
         raise RefusedError("too-large", f"found {frames} frames, at most {limits.frames} are read; split the file")
     total = rows * columns * samples * frames
@@ -68,3 +80,17 @@ def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limit
             "too-large",
             f"found {rows} x {columns} x {samples} x {frames} = {total} samples, at most {limits.samples} are read",
         )
+
+
+def check_memory(needed_bytes: int, limits: Limits) -> None:
+    """Raise RefusedError when decoding would take a worker more memory than it may have."""
+    if needed_bytes > limits.memory_bytes:
+        found, most = (-(-size >> 20) for size in (needed_bytes, limits.memory_bytes))
+        raise RefusedError("too-large", f"decoding it would take {found} MiB of memory, a worker has {most}")
+
+
+def check_results(frames: int, side: int, limits: Limits) -> None:
+    """Raise RefusedError when a file has more frames than a worker may hand over at once."""
+    most = min(limits.frames, max(1, limits.result_bytes // (4 * side * side)))
+    if frames > most:
+        raise RefusedError("too-large", f"found {frames} frames, at most {most} are read; split the file")

@@ -9,11 +9,13 @@ Presentation LUT Shape is not applied: where the standard requires it, it repeat
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -34,13 +38,20 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
-    RLELossless,
 )
 
 from apps.imaging.frames import FrameId, Rejected
-from apps.imaging.pixels import Greyscale, Lut, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
+from apps.imaging.pixels import Floats, Greyscale, Lut, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
 from apps.imaging.readers import codecs
-from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Pixels, RefusedError, check_size
+from apps.imaging.readers.base import (
+    DEFAULT_LIMITS,
+    Limits,
+    Pixels,
+    RefusedError,
+    check_memory,
+    check_results,
+    check_size,
+)
 from apps.imaging.readers.codestreams import decode_jpeg2000_reduced, parse_jpeg2000, parse_jpeg_size
 from apps.imaging.settings import Preprocess
 
@@ -62,6 +73,20 @@ PYDICOM_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+_MOST_BYTES = {
+    "SQ": 16 << 20,
+    **dict.fromkeys(("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "PN", "SH", "SL"), 1 << 20),
+    **dict.fromkeys(("SS", "SV", "TM", "UI", "UL", "US", "UV"), 1 << 20),
+}
+"""Of one element, by its value representation; the others (pixels, tables, texts) are kept as the bytes they are."""
+
+_PIECE_BYTES = 1 << 20
+_COPIES = 3
+"""How often the samples of a frame are in memory at once, at the worst moment of any codec but JPEG 2000."""
+
+_JPEG2000_BYTES = 12
+"""A sample while JPEG 2000 is decoded: OpenJPEG works in 32 bits."""
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -87,8 +112,10 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of every deviation; the pixels decide
             dataset = parse_dataset(content, limits)
+            del content  # the pixel data has been copied out of it
             names = _names(source, dataset)
             image = _check_image(dataset, limits)
+            check_results(image.frames, preprocess.side, limits)
             for index, (stored, photometric) in enumerate(_decode_small(image, preprocess.side, limits)):
                 grey = _grey_frame(image, stored, photometric, index, preprocess.side)
                 yield Pixels(_numbered(names, index), grey)
@@ -129,21 +156,65 @@ def parse_dataset(content: bytes, limits: Limits) -> Dataset:
         )
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             # pydicom inflates without a bound, and a kilobyte may hold a gigabyte.
-            inflated = io.BytesIO(_inflate(file.read(), limits.file_bytes))
-            dataset = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
-            dataset.file_meta = meta
-            return dataset
-    return dcmread(io.BytesIO(content), force=True)
+            inflated = _BoundedReader(_inflate(file.read(), limits.file_bytes), limits)
+            with inflated.telling():
+                unpacked = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
+            unpacked.file_meta = meta
+            return _check_elements(unpacked)
+    bounded = _BoundedReader(content, limits)
+    with bounded.telling():
+        dataset = dcmread(bounded, force=True)
+    dataset.buffer = None  # else it keeps the whole file, of which everything has been copied
+    return _check_elements(dataset)
+
+
+class _BoundedReader(io.BytesIO):
+    """The bytes of a file for pydicom, which reads each element in one to three pieces, also those in sequences: a
+    file of nothing but elements would otherwise take minutes and a thousand times its size."""
+
+    def __init__(self, content: bytes, limits: Limits) -> None:
+        super().__init__(content)
+        self._limits, self._left = limits, 3 * limits.elements
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise EOFError
+        return super().read(size)
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What pydicom makes of the end, in a sequence or outside, becomes the refusal that it is."""
+        try:
+            yield
+        finally:
+            if self._left < 0:
+                raise RefusedError("too-large", f"found more than about {self._limits.elements} elements")
+
+
+def _check_elements(dataset: Dataset) -> Dataset:
+    """Raise RefusedError for a value that would be large when it is parsed, which pydicom does at its first use."""
+    for tag in dataset.keys():  # noqa: SIM118  # a data set iterates over parsed elements
+        element: Any = dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or not dictionary_has_tag(tag):
+            continue  # what is private is never parsed
+        most = _MOST_BYTES.get(dictionary_VR(tag)[:2])
+        if most is not None and element.value and len(element.value) > most:
+            raise RefusedError("too-large", f"element {tag} has {element.length} bytes, at most {most} are read")
+    return dataset
 
 
 def _inflate(content: bytes, limit: int) -> bytes:
+    """Inflated twice, the first time only to see how much it is."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = stream.decompress(content, limit + 1)
-    if len(inflated) > limit:
+    size, rest = len(stream.decompress(content, _PIECE_BYTES)), stream.unconsumed_tail
+    while not stream.eof and size <= limit and (piece := stream.decompress(rest, _PIECE_BYTES)):
+        size, rest = size + len(piece), stream.unconsumed_tail
+    if size > limit:
         raise RefusedError("too-large", f"the deflated data set grows beyond {limit} bytes")
     if not stream.eof:
         raise RefusedError("corrupt", "the deflated data set ends too early")
-    return inflated
+    return zlib.decompress(content, -zlib.MAX_WBITS, size)
 
 
 def _names(source: str, dataset: Dataset) -> FrameId:
@@ -196,9 +267,9 @@ def _decoder(syntax: UID | None) -> Decoder:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise RefusedError("unsupported-transfer-syntax", f"no decoder for transfer syntax {shown}") from None
-    if not decoder.is_available:
-        raise RefusedError("unsupported-transfer-syntax", f"no decoder installed for transfer syntax {shown}")
-    if codecs.is_available(syntax) and codecs.PLUGIN not in decoder.available_plugins:
+    if decoder.is_encapsulated and not codecs.is_available(syntax):
+        raise RefusedError("unsupported-transfer-syntax", f"no decoder for transfer syntax {shown}")
+    if decoder.is_encapsulated and codecs.PLUGIN not in decoder.available_plugins:
         decoder.add_plugin(codecs.PLUGIN, ("apps.imaging.readers.codecs", "decode_frame"))
     return decoder
 
@@ -209,21 +280,12 @@ def _decode(image: _Image, limits: Limits, *, raw: bool) -> Iterator[tuple[Store
     if decoder.is_encapsulated:
         _check_codestreams(image, limits)
     options: dict[str, Any] = {**as_pixel_options(dataset), "raw": raw, "allow_excess_frames": False}
-    done = 0
-    if codecs.PLUGIN in decoder.available_plugins:
-        try:
-            for stored, properties in decoder.iter_array(dataset, decoding_plugin=codecs.PLUGIN, **options):
-                yield stored, str(properties["photometric_interpretation"])
-                done += 1
-        except RuntimeError:
-            pass  # pydicom's own plugins may still read it, and say what is wrong if not
-        else:
-            return
-    # Not pydicom's plugin for pylibjpeg-rle, whose panics are no Exception (`codecs` has tried it by now).
-    plugin = "pydicom" if RLELossless == decoder.UID else ""
-    for index, (stored, properties) in enumerate(decoder.iter_array(dataset, decoding_plugin=plugin, **options)):
-        if index >= done:
-            yield stored, str(properties["photometric_interpretation"])
+    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    check_memory(_needed_bytes(image, samples), limits)
+    plugin = codecs.PLUGIN if decoder.is_encapsulated else ""
+    options["view_only"] = raw and not decoder.is_encapsulated
+    for stored, properties in decoder.iter_array(dataset, decoding_plugin=plugin, **options):
+        yield stored, str(properties["photometric_interpretation"])
 
 
 def _decode_small(image: _Image, side: int, limits: Limits) -> Iterator[tuple[Stored, str]]:
@@ -252,11 +314,27 @@ def _check_codestreams(image: _Image, limits: Limits) -> None:
     """A codestream has a size of its own, which decoders believe: it is bounded like the header's."""
     syntax = image.decoder.UID
     for frame in generate_frames(image.dataset.PixelData, number_of_frames=image.frames):
+        size: tuple[int, int, int] | None = None
         if syntax in JPEG2000TransferSyntaxes:
             if header := parse_jpeg2000(frame):
-                check_size(header.rows, header.columns, header.components, 1, limits)
-        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes) and (size := parse_jpeg_size(frame)):
+                size = header.rows, header.columns, header.components
+        elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+            size = parse_jpeg_size(frame)
+        if size is not None:
             check_size(*size, 1, limits)
+            check_memory(_needed_bytes(image, math.prod(size)), limits)
+
+
+def _needed_bytes(image: _Image, samples: int) -> int:
+    """What decoding a frame takes at most: the pixel data, as much again for a frame joined from its fragments (one
+    frame may be all of it), and the samples as often as the decoder holds them."""
+    dataset, decoder = image.dataset, image.decoder
+    keyword = next(keyword for keyword in _PIXEL_KEYWORDS if keyword in dataset)
+    size = len(dataset[keyword].value or b"")
+    if decoder.UID in JPEG2000TransferSyntaxes:
+        return 2 * size + samples * _JPEG2000_BYTES
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}.get(keyword) or int(dataset.BitsAllocated)
+    return (2 if decoder.is_encapsulated else 1) * size + samples * _COPIES * max(1, bits // 8)
 
 
 def _grey_frame(image: _Image, stored: Stored, photometric: str, index: int, side: int) -> npt.NDArray[np.float32]:
@@ -267,15 +345,25 @@ def _grey_frame(image: _Image, stored: Stored, photometric: str, index: int, sid
         except FloatingPointError:
             raise RefusedError("bad-values", "pixel values are not all finite") from None
     if image.photometric == "PALETTE COLOR":
-        coloured = apply_color_lut(stored, dataset)
-        white = float(np.iinfo(coloured.dtype).max)
-    else:
-        coloured, white = stored, float((1 << int(dataset.BitsStored)) - 1)
-    if photometric.startswith("YBR"):
-        luma = np.ascontiguousarray(coloured[..., 0]).astype(np.float32)
-    else:
-        luma = grey_from_rgb(coloured)
-    return finish(resize(luma, side) / np.float32(white), False)
+        table, lowest = _palette(stored.dtype, dataset)
+        return finish(resize(stored, side, lambda rows: table[rows.astype(np.int64) - lowest]), False)
+    white = np.float32((1 << int(dataset.BitsStored)) - 1)
+    luma = _luma_as_stored if photometric.startswith("YBR") else grey_from_rgb
+    return finish(resize(stored, side, luma) / white, False)
+
+
+def _luma_as_stored(rows: Stored) -> Floats:
+    return rows[..., 0].astype(np.float32)
+
+
+def _palette(dtype: np.dtype[Any], dataset: Dataset) -> tuple[Floats, int]:
+    """The grey level 0..1 of every value that can be stored, and the first of these values."""
+    if dtype.itemsize > 2:
+        raise RefusedError("bad-header", f"found a palette for values of {8 * dtype.itemsize} bits")
+    native = dtype.newbyteorder("=")
+    coloured = apply_color_lut(np.arange(np.iinfo(native).min, np.iinfo(native).max + 1).astype(native), dataset)
+    levels = grey_from_rgb(coloured[..., :3]) / np.float32(np.iinfo(coloured.dtype).max)
+    return levels, int(np.iinfo(native).min)
 
 
 def _greyscale(dataset: Dataset, photometric: str, index: int) -> Greyscale:

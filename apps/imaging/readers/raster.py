@@ -16,14 +16,15 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from apps.imaging.frames import FrameId, Rejected
-from apps.imaging.pixels import Greyscale, Window, finish, render, resize
-from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_size
+from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
+from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_memory, check_results, check_size
 from apps.imaging.settings import Preprocess
 
 REDUCED_MEAN_TOLERANCE = 0.004
@@ -57,14 +58,16 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
             with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF")) as image:
-                pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+                pages = count_tiff_pages(content, limits) if image.format == "TIFF" else 1
+                check_results(pages, preprocess.side, limits)
                 samples = 0
                 for index in range(pages):
                     if index:
                         image.seek(index)
                     samples += image.width * image.height * len(image.getbands())
                     check_size(image.height, image.width, len(image.getbands()), pages if index == 0 else 1, limits)
-                    check_size(samples, 1, 1, 1, limits)  # pages differ in size, so their sum is checked as well
+                    _check_samples(samples, limits)  # pages differ in size, so their sum is checked as well
+                    check_memory(_needed_bytes(image, content), limits)
                     yield Pixels(FrameId(source, index), decode_image(image, preprocess.side))
     except RefusedError as error:
         if index == 0:
@@ -91,20 +94,81 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
     image.load()
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after loading: Pillow has turned a TIFF by then
     if image.mode.startswith("I;16"):
-        grey = _sixteen_bits(image, side)
+        grey = render(
+            _ImageRows(image, np.dtype(np.uint16)), Greyscale(voi=Window(65535 / 2, 65535, "LINEAR_EXACT")), side
+        )
     elif image.mode in ("I", "F"):
-        grey = render(np.asarray(image), Greyscale(), side)
+        grey = render(_ImageRows(image, np.dtype(np.int32 if image.mode == "I" else np.float32)), Greyscale(), side)
     else:
-        level = np.asarray(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
-        grey = finish(resize(level.astype(np.float32), side) / 255, False)
+        grey = finish(resize(_ImageRows(image, np.dtype(np.uint8)), side) / 255, False)
     if orientation in range(2, 9):
         grey = _orient(grey, orientation)
     return 1 - grey if inverted else grey
 
 
-def _sixteen_bits(image: Image.Image, side: int) -> npt.NDArray[np.float32]:
-    stored = np.asarray(image).astype(np.uint16, copy=False)
-    return render(stored, Greyscale(voi=Window(65535 / 2, 65535, "LINEAR_EXACT")), side)
+_SMALL_PIXELS = 1 << 21
+"""Up to here one copy costs less than many bands."""
+
+
+class _ImageRows:
+    """A decoded image as `Rows`: numpy gets a few rows at a time, never a second copy of a large image."""
+
+    def __init__(self, image: Image.Image, dtype: np.dtype[Any]) -> None:
+        self._image, self.dtype = image, dtype
+        self.shape = (image.height, image.width)
+        self._whole = self._rows(0, image.height) if image.height * image.width <= _SMALL_PIXELS else None
+
+    def __getitem__(self, rows: slice) -> Stored:
+        if self._whole is not None:
+            return self._whole[rows]
+        first, last, _ = rows.indices(self._image.height)
+        return self._rows(first, last)
+
+    def _rows(self, first: int, last: int) -> Stored:
+        band = self._image.crop((0, first, self._image.width, last))
+        if self.dtype == np.uint8 and band.mode != "L":
+            band = band.convert("L")
+        return np.asarray(band).astype(self.dtype, copy=False)
+
+
+def _check_samples(samples: int, limits: Limits) -> None:
+    if samples > limits.samples:
+        raise RefusedError("too-large", f"found {samples} samples in all pages, at most {limits.samples} are read")
+
+
+def _needed_bytes(image: Image.Image, content: bytes) -> int:
+    """What decoding takes at most: the file, of a TIFF a copy of it; the image, once for itself and once for a TIFF's
+    strip or tile; of a JPEG the coefficients, which a progressive one keeps until its end."""
+    pixels, bands = image.width * image.height, len(image.getbands())
+    stored = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
+    coefficients = 2 * bands if image.format == "JPEG" else 0
+    return 2 * len(content) + pixels * (2 * stored + coefficients)
+
+
+def count_tiff_pages(content: bytes, limits: Limits) -> int:
+    """The directories of a TIFF or BigTIFF, counted without reading what they say, which Pillow takes a millisecond
+    each for. Stops where the chain leaves the file or comes back to a directory; the last is then Pillow's to judge."""
+    order = "<" if content[:2] == b"II" else ">"
+    large = struct.unpack_from(f"{order}H", content, 2) == (43,)
+    count_form, link_form, entry_bytes = (f"{order}Q", f"{order}Q", 20) if large else (f"{order}H", f"{order}I", 12)
+    seen: set[int] = set()
+    entries = 0
+    (at,) = struct.unpack_from(link_form, content, 8 if large else 4)
+    while at and at not in seen:
+        seen.add(at)
+        if at + struct.calcsize(count_form) > len(content):
+            break
+        (count,) = struct.unpack_from(count_form, content, at)
+        entries += count
+        if len(seen) > limits.frames:
+            raise RefusedError("too-large", f"found more than {limits.frames} pages, which is the most that is read")
+        if entries > limits.elements:
+            raise RefusedError("too-large", f"its directories have more than {limits.elements} entries")
+        link = at + struct.calcsize(count_form) + count * entry_bytes
+        if link + struct.calcsize(link_form) > len(content):
+            break
+        (at,) = struct.unpack_from(link_form, content, link)
+    return max(1, len(seen))
 
 
 def _is_white_zero(image: Image.Image) -> bool:
