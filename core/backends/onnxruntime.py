@@ -40,7 +40,6 @@ class OnnxRuntime:
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         opening.check_request(self.name, self.probe(), program, device, threads)
-        opening.check_self_contained(program.content)
         providers = choose_providers(device, program.precision, program.kind)
         if isinstance(providers, str):
             raise BackendUnavailableError(f"backend {self.name}: not on the device {device}: {providers}")
