@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,8 @@ class LiveModel:
         """Raises what `open_scorer` raises: there is no old artifact yet that could serve."""
         self.swaps = 0
         self.refused = 0
-        self._open = partial(open_tried, directory, backend, verify_parity)
+        self._closing = False
+        self._open = partial(open_tried, directory, backend, verify_parity, stopping=lambda: self._closing)
         self._directory, self._every_s = directory, look_every_s
         self._seen = self._settled = look_at(directory)
         self.scorer: Scorer = self._open()
@@ -66,6 +68,8 @@ class LiveModel:
         return False
 
     def close(self) -> None:
+        """Ends what is being tried, too: a program without end does not hold up ours."""
+        self._closing = True
         self._opener.shutdown(wait=True)
         if self._opening is not None and self._opening.exception() is None:
             self._opening.result().close()
@@ -87,9 +91,8 @@ class LiveModel:
         self._opening = None
         error = opening.exception()
         if error is not None:
-            if not isinstance(error, FeatherweightError):
-                raise error
-            self._refuse(str(error))
+            # Whatever went wrong with what came new, the one that serves is not touched by it.
+            self._refuse(str(error) if isinstance(error, FeatherweightError) else f"{type(error).__name__}: {error}")
             return False
         fresh, old, self._complaint = opening.result(), self.scorer, ""
         if fresh.model == old.model:
@@ -123,10 +126,14 @@ def look_at(directory: Path) -> Look:
 
 
 def open_tried(
-    directory: Path, backend: str | None, verify_parity: bool = False, serving: Scorer | None = None
+    directory: Path,
+    backend: str | None,
+    verify_parity: bool = False,
+    serving: Scorer | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Scorer:
     """Open an artifact, see that it can take over from `serving`, and run it once. Raises what `open_scorer` raises."""
-    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity)
+    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity, stopping=stopping)
     try:
         if serving is not None:
             check_histories(scorer, serving)

@@ -17,8 +17,8 @@ from core.tensors import Tensors, TensorSpec, check_tensors
 
 
 def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> None:
-    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do, and BackendError for a
-    program that no runtime should see: one that names other files, for example, which OpenVINO would read."""
+    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do, and BackendError for
+    a program that no runtime should see: one that names other files, for example, which OpenVINO would read."""
     if threads < 1:
         raise UsageError(f"threads = {threads}; expected at least 1")
     if not available.available:
