@@ -44,8 +44,10 @@ class LiveModel:
         """Raises what `open_scorer` raises: there is no old artifact yet that could serve."""
         self.swaps = 0
         self.refused = 0
-        self._closing = False
-        self._open = partial(open_tried, directory, backend, verify_parity, stopping=lambda: self._closing)
+        self._closing = self._outdated = False
+        self._open = partial(
+            open_tried, directory, backend, verify_parity, stopping=lambda: self._closing or self._outdated
+        )
         self._directory, self._every_s = directory, look_every_s
         self._seen = self._settled = look_at(directory)
         self.scorer: Scorer = self._open()
@@ -61,10 +63,16 @@ class LiveModel:
 
     def poll(self) -> bool:
         """True when another artifact decides from now on. Cheap: it looks at the folder once a second."""
-        if self._opening is not None:
-            return self._opening.done() and self._take_over(self._opening)
+        opening = self._opening
+        if opening is not None and opening.done():
+            return self._take_over(opening)
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
-            self._opening = self._opener.submit(self._open, self.scorer)
+            if opening is None:
+                self._outdated = False
+                self._opening = self._opener.submit(self._open, self.scorer)
+            else:
+                # What is being tried stands there no more: it is given up, and the next one has its turn.
+                self._outdated = self._asked = True
         return False
 
     def close(self) -> None:
@@ -90,6 +98,8 @@ class LiveModel:
     def _take_over(self, opening: Future[Scorer]) -> bool:
         self._opening = None
         error = opening.exception()
+        if error is not None and self._outdated:
+            return False
         if error is not None:
             # Whatever went wrong with what came new, the one that serves is not touched by it.
             self._refuse(str(error) if isinstance(error, FeatherweightError) else f"{type(error).__name__}: {error}")
