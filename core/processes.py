@@ -10,11 +10,13 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import IO
 
 from core.errors import FeatherweightError
 
@@ -95,15 +97,24 @@ def _answer(
     process: subprocess.Popen[bytes], stdin: bytes, deadline: float, stopping: Callable[[], bool]
 ) -> tuple[bytes, bytes]:
     """Raises subprocess.TimeoutExpired when time is up, or somebody wants it to stop."""
-    given: bytes | None = stdin
+    # Its own thread writes: `communicate` that has waited in vain does not write the rest when it is called again.
+    writer = threading.Thread(target=_write, args=(process.stdin, stdin), daemon=True)
+    process.stdin = None
+    writer.start()
     while True:
         left = deadline - time.monotonic()
         try:
-            return process.communicate(given, timeout=max(0.0, min(left, _LOOK_S)))
+            return process.communicate(timeout=max(0.0, min(left, _LOOK_S)))
         except subprocess.TimeoutExpired:
             if left <= _LOOK_S or stopping():
                 raise
-            given = None  # it is asked again for the rest of what it was given
+
+
+def _write(stream: IO[bytes] | None, content: bytes) -> None:
+    """Ends when all is written, or nobody is there who would read it."""
+    assert stream is not None  # noqa: S101  (it was asked for)
+    with contextlib.suppress(OSError), stream:
+        stream.write(content)
 
 
 def _end_of(code: int, stderr: bytes, limits: Limits | None) -> str:

@@ -88,7 +88,7 @@ def read_trained(directory: Path) -> Trained:
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ArtifactError, DataError) as error:
+    except (SafetensorError, msgspec.DecodeError, ValueError, RuntimeError, OSError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 

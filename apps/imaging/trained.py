@@ -86,6 +86,6 @@ def read_trained(directory: Path) -> Trained:
         network.load_state_dict(tensors)
         preprocess = decode_preprocess((directory / "preprocess.json").read_bytes())
         decision = decode_decision((directory / "decision.json").read_bytes())
-    except (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ArtifactError) as error:
+    except (SafetensorError, msgspec.DecodeError, ValueError, RuntimeError, OSError, ArtifactError) as error:
         raise DataError(f"{directory}: not a trained network ({error}); train it again") from error
     return Trained(network.eval(), description, preprocess, decision)

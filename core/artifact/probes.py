@@ -82,6 +82,13 @@ def decode_probes(content: bytes, manifest: Manifest) -> Probes:
         raise ArtifactError(f"{PROBES}: not the probes that the manifest describes: {error}") from error
     if not all(np.isfinite(array).all() for array in expected.values()):
         raise ArtifactError(f"{PROBES}: an expected output is not a number")
+    for name, array in expected.items():
+        largest = float(np.abs(array.astype(np.float64)).max()) or 1.0
+        if entry.tolerances[name] > largest:
+            raise ArtifactError(
+                f"manifest.json: parity: {name!r} may differ by {entry.tolerances[name]:g} and is {largest:g} at "
+                "most: anything would be the same"
+            )
     return Probes(given, expected, entry.backend, entry.precision, entry.tolerances, entry.decision)
 
 
