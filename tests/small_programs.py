@@ -1,4 +1,4 @@
-"""The smallest ONNX files, for tests of what stands around a program."""
+"""The smallest ONNX files, for tests of what stands around a program; and one that never ends."""
 
 from __future__ import annotations
 
@@ -17,5 +17,29 @@ def identity_file(note: str = "") -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9, doc_string=note)
     onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def file_without_end(given: str = "x", wanted: str = "y", columns: int = 4) -> bytes:
+    """given [N, columns] -> wanted [N, 1]: hours of work, by operators that every network has. All of it is to be done
+    when the file is opened, since a runtime computes constants once."""
+    side, count = 6_000, 5_000
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("ConstantOfShape", ["side"], ["s0"]),
+        *(helper.make_node("MatMul", [f"s{index}", "s0"], [f"s{index + 1}"]) for index in range(count)),
+        helper.make_node("ReduceMax", [f"s{count}"], ["largest"], keepdims=0),
+        helper.make_node("ReduceMax", [given], ["first"], axes=[1], keepdims=1),
+        helper.make_node("Add", ["first", "largest"], [wanted]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "without end",
+        [value(given, TensorProto.FLOAT, ["N", columns])],
+        [value(wanted, TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor("side", TensorProto.INT64, [2], [side, side])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     content: bytes = model.SerializeToString()
     return content
