@@ -4,6 +4,7 @@ hold anybody's images, and a `struct.py` or `core/` among them would run in plac
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import runpy
@@ -22,6 +23,7 @@ from core.errors import FeatherweightError
 
 _LOOK_S = 0.2
 """How often a process that runs is asked whether it is still wanted."""
+_PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(rb"MemoryError|bad.?alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Oo]ut of memory")
 
 
@@ -134,6 +136,9 @@ def _limit_self(memory_bytes: int, stack_bytes: int, cpu_s: int) -> None:
         import resource
     except ImportError:
         return
+    if sys.platform == "linux":
+        # Who started us waits for us; when that thread is gone, nobody does.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, cpu_s),

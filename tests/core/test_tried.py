@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import platformdirs
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
@@ -233,3 +237,31 @@ def test_a_process_within_its_limits_answers(dying: str) -> None:
 def test_all_is_read_by_a_process_that_takes_its_time(dying: str) -> None:
     """Longer than a pipe holds, and later than the first look at how it goes."""
     assert run_dying(dying, "x" * 5_000_000, environment={"SLOW": "1"}) == b"5000000\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells a process that its parent is gone")
+def test_it_ends_with_who_started_it(dying: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from core.processes import Limits, run_module\n"
+        "from core.errors import BackendError\n"
+        "print('started', flush=True)\n"
+        "limits = Limits(1 << 30, 1 << 20, 99)\n"
+        f"run_module({dying!r}, b'endless', timeout_s=99, what='it', failure=BackendError, limits=limits)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        child = wait_for(lambda: psutil.Process(parent.pid).children())[0]
+        wait_for(lambda: child.cpu_times().user > 0.5)
+        parent.kill()
+    gone, _ = psutil.wait_procs([child], timeout=30)
+    assert gone
+
+
+def wait_for(ask: Callable[[], Any]) -> Any:
+    until = time.monotonic() + 60
+    while not (found := ask()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
