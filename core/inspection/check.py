@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.errors import BackendError
-from core.inspection.operators import LARGEST, OPERATORS, SHAPE_OF, SHAPING
+from core.inspection.operators import LARGEST, OPERATORS, SCALED, SHAPE_OF, SHAPING
 from core.inspection.schema import MODEL
 from core.inspection.tensors import BITS, RANK, check_tensor, values_of
 from core.inspection.trees import check_trees
@@ -172,6 +172,10 @@ class _Graph:
         for place in SHAPING.get(operator, ()):
             if place < len(inputs) and inputs[place] in self._valued:
                 raise BackendError(f"the program's {operator} makes a shape from the values of its input")
+        if operator in SCALED:
+            for name in inputs[1:3]:
+                if name in self._constants and 0 in self._constants[name].get("dims", ()):
+                    raise BackendError(f"the program's {operator} has an empty scale or zero point")
         place, most = LARGEST.get(operator, (0, 0))
         if most and place < len(inputs) and inputs[place] in self._constants:
             values = values_of(self._constants[inputs[place]])

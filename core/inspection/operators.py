@@ -46,5 +46,8 @@ then what a program takes and gives depends on the batch alone, and what was tri
 LARGEST: Mapping[str, tuple[int, int]] = {"ConstantOfShape": (0, 1 << 28), "Expand": (1, 1 << 28), "Tile": (1, 1 << 20)}
 """Operator -> (input, the largest product of it where it is a constant)."""
 
+SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""OpenVINO reads the first of their scales and zero points, also where there is none."""
+
 SHAPE_OF = frozenset({"Shape", "Size"})
 """Their outputs say nothing of values."""

@@ -257,6 +257,17 @@ def test_programs_that_are_stated_to_unpack_to_gigabytes(folder: Path) -> None:
         read_artifact(folder)
 
 
+def test_a_program_that_is_stated_to_unpack_to_a_thousand_times_its_size(folder: Path) -> None:
+    """As honest as zeros are: a megabyte asks for a gigabyte of memory, by whoever reads the artifact."""
+    size = 200 << 20
+    seal(folder, program_entry(folder, pack(bytes(size)), unpacked_bytes=size))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="at most 100 times its size"):
+        read_artifact(folder)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
 def test_version_1_whose_programs_are_not_packed(folder: Path) -> None:
     content = program_entry(folder, FP32.content)
     seal(folder, content.replace(b'"format_version":2', b'"format_version":1'))

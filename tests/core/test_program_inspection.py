@@ -179,6 +179,16 @@ def made_large(operator: str, *shape: int) -> onnx.ModelProto:
     return network(nodes, [numbers("s", *shape)])
 
 
+def empty_scale() -> onnx.ModelProto:
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [0], [])
+    zero = helper.make_tensor("z", TensorProto.UINT8, [0], [])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    return network(nodes, [scale, zero])
+
+
 NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "endless": (endless, "graphs within its graph"),
     "nested ifs": (nested_ifs, "graphs within its graph"),
@@ -187,6 +197,7 @@ NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "gigabytes": (lambda: made_large("Expand", 1_500_000_000, 1), "of the shape"),
     "tiles": (lambda: made_large("Tile", 1 << 20, 1 << 20), "of the shape"),
     "shape of values": (shape_of_values, "makes a shape from the values"),
+    "no scale": (empty_scale, "empty scale"),
     "too many nodes": (lambda: many_nodes(20_001), "nodes"),
     "functions": (of_functions, "holds functions"),
     "texts": (texts, "holds texts"),
