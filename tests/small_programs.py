@@ -43,3 +43,18 @@ def file_without_end(given: str = "x", wanted: str = "y", columns: int = 4) -> b
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     content: bytes = model.SerializeToString()
     return content
+
+
+def file_that_does_not_open(given: str, wanted: str, *shape: int) -> bytes:
+    """given [N, *shape] -> wanted [N, 1]: a product of what does not fit. Nothing is hostile in its bytes."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", [given], ["flat"]), helper.make_node("MatMul", ["flat", "w"], [wanted])],
+        "wrong",
+        [value(given, TensorProto.FLOAT, ["N", *shape])],
+        [value(wanted, TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [3, 1], [0.0] * 3)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content
