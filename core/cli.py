@@ -200,11 +200,15 @@ def verify(
     sha256: Annotated[
         str | None, typer.Option(help="The artifact's digest as `show` prints it, kept elsewhere.")
     ] = None,
-    no_run: Annotated[bool, typer.Option("--no-run", help="Check the digests alone; run nothing.")] = False,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Check the files alone; run nothing.")] = False,
+    time_limit: Annotated[
+        float, typer.Option(min=1, max=3600, help="Seconds for running the sealed inputs, all backends together.")
+    ] = 25.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an artifact against its digest, and that the backends of this host give the sealed decisions
-    on the sealed inputs, in batches of 1, 8 and 64, on one and two threads."""
+    """Check every file of an artifact against its digest, that its programs hold nothing but what programs need, and
+    that the backends of this host give the sealed decisions on the sealed inputs, in batches of 1, 8 and 64, on one and
+    two threads. Each backend runs in a process of its own, with limits of time and memory."""
     from dataclasses import asdict
 
     from core.artifact import read_artifact, verify_artifact
@@ -217,7 +221,7 @@ def verify(
         show_checks(directory, checks)
     if passed and not no_run:
         artifact = read_artifact(directory, expected_sha256=sha256)
-        runs = check_parity(artifact) if artifact.parity is not None else None
+        runs = check_parity(artifact, time_limit_s=time_limit) if artifact.parity is not None else None
         passed = not any(run.fault for run in runs or () if run.judged)
         if not as_json:
             show_runs(directory, runs)
@@ -266,10 +270,11 @@ def main() -> None:
 
 
 def _fail(error: FeatherweightError) -> NoReturn:
-    from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+    from core.terminal import open_console
+
+    open_console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
     sys.exit(error.exit_code)
 
 

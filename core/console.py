@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
     from core.artifact import FileCheck, Manifest
@@ -28,7 +28,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     """One bar a stage, on stderr, so that --json keeps stdout for itself."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, Any] = {}
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+    with Progress(*columns, TimeRemainingColumn(), console=open_console(stderr=True)) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
             """What stands before a colon is the stage, and what after it tells how far it is."""
@@ -41,11 +41,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _console() -> Console:
-    return Console(highlight=False)
+    say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[str, str]) -> None:
@@ -53,7 +49,7 @@ def show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[s
     devices = [f"{device.name} ({device.memory_bytes >> 30} GiB)" for device in host.accelerators]
     for label, text in {**host.facts(), "accelerators": ", ".join(devices) or "none"}.items():
         table.add_row(label, Text(text))
-    console = _console()
+    console = open_console()
     console.print(table)
     console.print()
     backends = Table("backend", "version", "devices", "precisions", "can run", box=None, padding=(0, 2, 0, 0))
@@ -72,7 +68,7 @@ def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
 
     def row(label: str, text: str, style: str = "") -> None:
-        table.add_row(label, Text(text, style))
+        table.add_row(label, Text(printable(text), style))
 
     row("artifact", f"{manifest.name} ({directory})")
     row("sha256", sha256)
@@ -105,21 +101,23 @@ def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
         row("LIMIT MISSED", limit, "bold red")
     if manifest.forced:
         row("FORCED", "sealed by force", "bold red")
-    _console().print(table)
+    open_console().print(table)
 
 
 def show_checks(directory: Path, checks: list[FileCheck]) -> None:
-    console = _console()
+    console = open_console()
     for check in checks:
         mark = Text("ok      ", "green") if check.passed else Text("FAULT   ", "bold red")
-        console.print(Text.assemble(mark, check.file, "" if check.passed else f": {check.fault}"), soft_wrap=True)
+        console.print(
+            Text.assemble(mark, printable(f"{check.file}{'' if check.passed else f': {check.fault}'}")), soft_wrap=True
+        )
     whole = all(check.passed for check in checks)
     text = f"{directory}: every byte is as it was sealed" if whole else f"{directory}: do not use this artifact"
     console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
 
 
 def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
-    console = _console()
+    console = open_console()
     if runs is None:
         console.print(f"{directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
         return
@@ -134,20 +132,20 @@ def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
             )
             colour = "green" if not run.fault else "bold red" if run.judged else "yellow"
             told = (run.fault or "same") + ("" if run.judged else " (not preferred by the artifact, so not judged)")
-            table.add_row(run.backend, *found, Text(told, colour))
+            table.add_row(run.backend, *found, Text(printable(told), colour))
     console.print(table)
     if any(run.difference is not None and run.flips is None for run in runs):
         text = " -: not known; no output of this artifact is its score, so the outputs alone are compared"
         console.print(Text(text, "yellow"), soft_wrap=True)
     for name, reason in dict.fromkeys((run.backend, run.reason) for run in runs if run.difference is None):
-        console.print(Text(f" {name} was not run: {reason}", "yellow"), soft_wrap=True)
+        console.print(Text(printable(f" {name} was not run: {reason}"), "yellow"), soft_wrap=True)
     same = not any(run.fault for run in runs if run.judged)
     text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
     console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
 
 
 def show_export(exported: Exported) -> None:
-    console, agreement = _console(), exported.agreement
+    console, agreement = open_console(), exported.agreement
     path = exported.directory / exported.file
     console.print(Text.assemble(("exported  ", "green"), f"{path}, {exported.bytes:,} bytes"), soft_wrap=True)
     for name, difference in agreement.difference.items():
@@ -177,7 +175,7 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def show_outcome(outcome: Outcome) -> None:
-    console, artifact = _console(), outcome.artifact
+    console, artifact = open_console(), outcome.artifact
     _show_front(outcome)
     console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
     for program in artifact.manifest.programs:
@@ -206,7 +204,7 @@ def _show_front(outcome: Outcome) -> None:
         missed = [check.name for check in one.checks if check.status != "passed"]
         verdict = Text("chosen", "green") if one.chosen else Text(f"missed {', '.join(missed)}" if missed else "passed")
         table.add_row(Text(one.name), time, size, loss, verdict)
-    console = _console()
+    console = open_console()
     console.print(table)
     found = outcome.evidence.search
     if found is not None:

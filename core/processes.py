@@ -3,14 +3,39 @@ hold anybody's images, and a `struct.py` or `core/` among them would run in plac
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import re
+import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import IO
 
 from core.errors import FeatherweightError
+
+_LOOK_S = 0.2
+"""How often a process that runs is asked whether it is still wanted."""
+_PR_SET_PDEATHSIG = 1
+_NO_MEMORY = re.compile(rb"MemoryError|bad.?alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Oo]ut of memory")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may take that tries something hostile; it leaves no core dump. memory_bytes: what it may write to,
+    files that it only maps left out (RLIMIT_DATA; Linux alone keeps to it); stack_bytes: of its first thread; cpu_s: of
+    all its threads together, so that it ends too when nobody is left who would end it."""
+
+    memory_bytes: int
+    stack_bytes: int
+    cpu_s: int
 
 
 @contextmanager
@@ -36,27 +61,96 @@ def run_module(
     failure: type[FeatherweightError],
     through: Sequence[str] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
+    limits: Limits | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> bytes:
     """Run `module` as the main program of a new Python process; returns its standard output. through: a command that
-    runs the one behind it, such as an emulator; environment: variables added to this process' own.
+    runs the one behind it, such as an emulator; environment: variables added to this process' own; stopping: asked now
+    and then, ends the process.
 
-    Raises `failure`, which begins with `what` and ends with the process' last line, when it fails or takes longer than
-    `timeout_s`.
+    Raises `failure`, which begins with `what` and says how the process ended, when it fails, is stopped or takes longer
+    than `timeout_s`.
     """
     path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [*through, sys.executable, "-m", module]
-    try:
-        process = subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            env={**os.environ, **path, **environment},
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise failure(f"{what} took longer than {timeout_s:g} s") from error
+    if limits is not None:
+        numbers = (limits.memory_bytes, limits.stack_bytes, limits.cpu_s)
+        command = [*through, sys.executable, "-m", "core.processes", module, *map(str, numbers)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **path, **environment},
+    ) as process:
+        try:
+            stdout, stderr = _answer(process, stdin, time.monotonic() + timeout_s, stopping)
+        except subprocess.TimeoutExpired as error:
+            reason = "was stopped" if stopping() else f"took longer than {timeout_s:g} s"
+            raise failure(f"{what} {reason}") from error
+        finally:
+            process.kill()
     if process.returncode != 0:
-        reason = process.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise failure(f"{what} ended with code {process.returncode}: {reason[-1]}")
-    return process.stdout
+        raise failure(f"{what} {_end_of(process.returncode, stderr, limits)}")
+    return stdout
+
+
+def _answer(
+    process: subprocess.Popen[bytes], stdin: bytes, deadline: float, stopping: Callable[[], bool]
+) -> tuple[bytes, bytes]:
+    """Raises subprocess.TimeoutExpired when time is up, or somebody wants it to stop."""
+    # Its own thread writes: `communicate` that has waited in vain does not write the rest when it is called again.
+    writer = threading.Thread(target=_write, args=(process.stdin, stdin), daemon=True)
+    process.stdin = None
+    writer.start()
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return process.communicate(timeout=max(0.0, min(left, _LOOK_S)))
+        except subprocess.TimeoutExpired:
+            if left <= _LOOK_S or stopping():
+                raise
+
+
+def _write(stream: IO[bytes] | None, content: bytes) -> None:
+    """Ends when all is written, or nobody is there who would read it."""
+    assert stream is not None  # noqa: S101  (it was asked for)
+    with contextlib.suppress(OSError), stream:
+        stream.write(content)
+
+
+def _end_of(code: int, stderr: bytes, limits: Limits | None) -> str:
+    """How a process ended, in words."""
+    if limits is not None and _NO_MEMORY.search(stderr):
+        return f"asked for more than the {limits.memory_bytes} bytes of memory that it may have"
+    lines = stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was ended by the signal {signal.Signals(-code).name}: {lines[-1]}"
+    return f"ended with code {code}: {lines[-1]}"
+
+
+def _limit_self(memory_bytes: int, stack_bytes: int, cpu_s: int) -> None:
+    """Before anything else is imported. Where the system has no such limits, the one who started us has the time."""
+    try:
+        import resource
+    except ImportError:
+        return
+    if sys.platform == "linux":
+        # Who started us waits for us; when that thread is gone, nobody does.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_DATA, memory_bytes),
+        (resource.RLIMIT_STACK, stack_bytes),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # already held to less
+            resource.setrlimit(kind, (most, most))
+
+
+if __name__ == "__main__":
+    _, module_name, *limit_texts = sys.argv
+    _limit_self(*map(int, limit_texts))
+    sys.argv = [module_name]
+    runpy.run_module(module_name, run_name="__main__", alter_sys=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from core.signals import asking_on_hangup, stopping_on_signals
+from core.terminal import log_to_stderr, open_console, printable, say
 
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
@@ -71,18 +73,16 @@ def stream(
     from apps.fraud.live import LiveModel
     from core.bundled import data_directory
 
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
+    log_to_stderr()
     credentials = read_security(security) if security else {}
     member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
-            say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}")
+            say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}", err=True)
         with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
-            processed = kafka.run_stream(member, live, stopping=stopping, say=say)
-        say(f"{processed} messages processed and committed")
+            processed = kafka.run_stream(member, live, stopping=stopping, say=partial(say, err=True))
+        say(f"{processed} messages processed and committed", err=True)
     finally:
         live.close()
 
@@ -119,7 +119,6 @@ def score(
     ] = False,
 ) -> None:
     """Score the transactions of a file in their order; no server is needed."""
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from apps.fraud.score_command import Job, render_summary, score_file
@@ -130,14 +129,14 @@ def score(
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
     columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("score", total=None)
             summary = score_file(job, scorer, on_progress=lambda done: bar.update(task, completed=done))
     finally:
         scorer.close()
-    typer.echo(render_summary(summary), err=True)
+    say(render_summary(summary), err=True)
     if summary.rejected:
         raise typer.Exit(SOME_REJECTED)
 
@@ -181,14 +180,11 @@ def serve(
     ] = False,
 ) -> None:
     """Serve over REST: POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json."""
-    import logging
-
     from apps.fraud.http.server import Settings
     from apps.fraud.http.server import serve as run
     from core.bundled import data_directory
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    log_to_stderr()
     settings = Settings(
         model=model or data_directory() / "models" / REFERENCE_MODEL,
         host=host,
@@ -204,7 +200,7 @@ def serve(
     kept = f"histories kept in {state}" if state else "histories in memory only, --state keeps them"
     run(
         settings,
-        lambda address, served: typer.echo(f"{served.live.scorer.model} serves at {address} ({kept})", err=True),
+        lambda address, served: say(printable(f"{served.live.scorer.model} serves at {address} ({kept})"), err=True),
     )
 
 
@@ -221,18 +217,17 @@ def synthesize(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of Parquet.")] = False,
 ) -> None:
     """Draw transactions and their labels as the Fraud Detection Handbook describes its simulator."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from apps.fraud.synthetic import write_synthetic
 
     form: Literal["jsonl", "parquet"] = "jsonl" if jsonl else "parquet"
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task("drawing days", total=days)
         written = write_synthetic(
             out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
         )
-    typer.echo(
+    say(
         f"{written.transactions} transactions, {written.frauds} of them frauds: {written.transactions_path}; "
         f"labels: {written.labels_path}"
     )
@@ -303,12 +298,12 @@ def train(
         report_test=report_test,
     )
     if json:
-        typer.echo(encoding.dumps(summary, indent=2))
+        say(encoding.dumps(summary, indent=2))
         return
     for name in ("model", "train", "validation", "test"):
         if name in summary:
             figures = (
                 f"{key} {value if isinstance(value, str) else f'{value:.5g}'}" for key, value in summary[name].items()
             )
-            typer.echo(f"{name}: {', '.join(figures)}")
-    typer.echo(f"written: {out}")
+            say(f"{name}: {', '.join(figures)}")
+    say(f"written: {out}")

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,10 @@ class LiveModel:
         """Raises what `open_scorer` raises: there is no old artifact yet that could serve."""
         self.swaps = 0
         self.refused = 0
-        self._open = partial(open_tried, directory, backend, verify_parity)
+        self._closing = self._outdated = False
+        self._open = partial(
+            open_tried, directory, backend, verify_parity, stopping=lambda: self._closing or self._outdated
+        )
         self._directory, self._every_s = directory, look_every_s
         self._seen = self._settled = look_at(directory)
         self.scorer: Scorer = self._open()
@@ -59,13 +63,21 @@ class LiveModel:
 
     def poll(self) -> bool:
         """True when another artifact decides from now on. Cheap: it looks at the folder once a second."""
-        if self._opening is not None:
-            return self._opening.done() and self._take_over(self._opening)
+        opening = self._opening
+        if opening is not None and opening.done():
+            return self._take_over(opening)
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
-            self._opening = self._opener.submit(self._open, self.scorer)
+            if opening is None:
+                self._outdated = False
+                self._opening = self._opener.submit(self._open, self.scorer)
+            else:
+                # What is being tried stands there no more: it is given up, and the next one has its turn.
+                self._outdated = self._asked = True
         return False
 
     def close(self) -> None:
+        """Ends what is being tried, too: a program without end does not hold up ours."""
+        self._closing = True
         self._opener.shutdown(wait=True)
         if self._opening is not None and self._opening.exception() is None:
             self._opening.result().close()
@@ -86,10 +98,11 @@ class LiveModel:
     def _take_over(self, opening: Future[Scorer]) -> bool:
         self._opening = None
         error = opening.exception()
+        if error is not None and self._outdated:
+            return False
         if error is not None:
-            if not isinstance(error, FeatherweightError):
-                raise error
-            self._refuse(str(error))
+            # Whatever went wrong with what came new, the one that serves is not touched by it.
+            self._refuse(str(error) if isinstance(error, FeatherweightError) else f"{type(error).__name__}: {error}")
             return False
         fresh, old, self._complaint = opening.result(), self.scorer, ""
         if fresh.model == old.model:
@@ -123,10 +136,14 @@ def look_at(directory: Path) -> Look:
 
 
 def open_tried(
-    directory: Path, backend: str | None, verify_parity: bool = False, serving: Scorer | None = None
+    directory: Path,
+    backend: str | None,
+    verify_parity: bool = False,
+    serving: Scorer | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Scorer:
     """Open an artifact, see that it can take over from `serving`, and run it once. Raises what `open_scorer` raises."""
-    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity)
+    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity, stopping=stopping)
     try:
         if serving is not None:
             check_histories(scorer, serving)

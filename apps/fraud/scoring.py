@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -97,17 +98,24 @@ def _known(value: float) -> float | None:
 
 
 def open_scorer(
-    directory: Path, *, backend: str | None = None, threads: int = 1, verify_parity: bool = False
+    directory: Path,
+    *,
+    backend: str | None = None,
+    threads: int = 1,
+    verify_parity: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Scorer:
-    """Open an artifact's fastest program here; verify_parity: run the sealed probes on it. Raises ArtifactError for one
-    that is not this app's, asks for features that this version does not compute, or decides otherwise here,
-    BackendUnavailableError when nothing here runs it."""
+    """Open an artifact's fastest program here; verify_parity: run the sealed probes on it; stopping: ends the try of a
+    program that is new here. Raises ArtifactError for one that is not this app's, asks for features that this version
+    does not compute, fails when it is tried or decides otherwise here, BackendUnavailableError when nothing here runs
+    it."""
     artifact = read_artifact(directory)
     if artifact.manifest.app != "fraud":
         raise ArtifactError(f"{directory}: an artifact of the app {artifact.manifest.app!r}, expected 'fraud'")
-    session = open_fastest(artifact, threads=threads, backend=backend)
+    schema = decode_features(sealed_file(artifact, "features.json"))
+    session = open_fastest(artifact, threads=threads, backend=backend, stopping=stopping)
     try:
-        check_shape(directory, session, decode_features(sealed_file(artifact, "features.json")))
+        check_shape(directory, session, schema)
         if verify_parity:
             check_session(artifact, session)
         return Scorer(artifact, session)

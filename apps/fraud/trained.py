@@ -66,7 +66,7 @@ def read_trained(directory: Path) -> Trained:
     training, schema, rule = read_training(directory)
     try:
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError) as error:
+    except (SafetensorError, ValueError, RuntimeError, OSError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 

@@ -54,7 +54,7 @@ def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRul
         training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
-    except (msgspec.DecodeError, OSError, UnicodeError, ArtifactError, DataError) as error:
+    except (msgspec.DecodeError, OSError, ValueError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
     if not (directory / model).is_file():

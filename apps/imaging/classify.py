@@ -16,12 +16,13 @@ import numpy as np
 from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
 from core.artifact.manifest import Manifest
-from core.artifact.store import previous_of, read_artifact
+from core.artifact.store import Artifact, previous_of, read_artifact
 from core.backends.base import Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
+from core.backends.tried import check_tried
 from core.errors import ArtifactError, UsageError
-from core.parity.probing import check_session
+from core.parity.probing import BATCHES, check_session
 from core.program import Program
 from core.tensors import TensorSpec
 
@@ -102,9 +103,11 @@ class SealedModel:
     labels: Labels
     backend: str
     program: Program
+    artifact: Artifact
 
     def open(self, *, threads: int, batch: int) -> Classifier:
-        """Raises BackendError."""
+        """Raises ArtifactError for a program that fails when it is tried, BackendError."""
+        check_tried(self.artifact, self.backend, self.program, batches=(batch,))
         session = find_backend(self.backend).open(self.program, threads=threads)
         return Classifier(session, self.preprocess, self.decision, self.labels, batch=batch)
 
@@ -135,6 +138,7 @@ def read_model(directory: Path, *, backend: str | None = None, verify_parity: bo
     available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
     name, program = choose_program(artifact, available)
     if verify_parity:
+        check_tried(artifact, name, program, batches=BATCHES)
         with find_backend(name).open(program) as session:
             check_session(artifact, session)
     return SealedModel(
@@ -145,6 +149,7 @@ def read_model(directory: Path, *, backend: str | None = None, verify_parity: bo
         labels=Labels(*manifest.labels),
         backend=name,
         program=program,
+        artifact=artifact,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.signals import stopping_on_signals
+from core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
@@ -61,7 +62,6 @@ def classify(
     Writes results.parquet, results.csv, rejected.parquet, rejected.csv, summary.json and index.html to --out. Files
     that changed since an earlier run are classified again. Of a DICOM file, nothing but UIDs is written.
     """
-    from rich.console import Console
 
     from apps.imaging.batch import Job, run_job
     from apps.imaging.classify import read_model
@@ -69,7 +69,7 @@ def classify(
     from core.bundled import data_directory
     from core.hardware import count_usable_cores
 
-    console = Console(stderr=True)
+    console = open_console(stderr=True)
     sealed = read_model(
         model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
     )
@@ -98,13 +98,13 @@ def _report(summary: Summary, *, json: bool) -> None:
     from apps.imaging.writers.summary import encode_summary
 
     if json:
-        typer.echo(encode_summary(summary).decode(), nl=False)
+        say(encode_summary(summary).decode().rstrip("\n"))
         return
-    decisions = ", ".join(f"{count} {label}" for label, count in summary.decisions.items())
-    typer.echo(f"{summary.images} images from {summary.items} files: {decisions}; {summary.rejected} rejected")
+    decisions = ", ".join(f"{count} {printable(label)}" for label, count in summary.decisions.items())
+    say(f"{summary.images} images from {summary.items} files: {decisions}; {summary.rejected} rejected")
     for reason, count in summary.reasons.items():
-        typer.echo(f"  {count} {reason}")
-    typer.echo(f"page: {Path(summary.out, 'index.html')}")
+        say(f"  {count} {reason}")
+    say(printable(f"page: {Path(summary.out, 'index.html')}"))
 
 
 @app.command(
@@ -159,13 +159,13 @@ def train(
         start=start,
     )
     if json:
-        typer.echo(encoding.dumps(summary, indent=2))
+        say(encoding.dumps(summary, indent=2))
         return
     for name in ("validation", "test"):
         if name in summary:
             figures = ", ".join(f"{key} {value:.4g}" for key, value in summary[name].items())
-            typer.echo(f"{name}: {figures}")
-    typer.echo(f"network: {out}")
+            say(f"{name}: {figures}")
+    say(f"network: {out}")
 
 
 @app.command(
@@ -182,14 +182,13 @@ def synthesize(
 
     They show nobody and teach nothing about patients: they are for trying things out where no data set is at hand.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from apps.imaging.synthetic import write_synthetic
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task("drawing", total=count)
         labels = write_synthetic(
             out, count, seed, side=side, on_case=lambda done, _: progress.update(task, completed=done)
         )
-    typer.echo(f"{count} images: {labels}")
+    say(f"{count} images: {labels}")

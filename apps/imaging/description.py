@@ -19,7 +19,7 @@ NETWORKS = ("resnet18", "resnet18-small-images", "compact")
 SMALL_SIDE = 96
 """Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
 
-_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, UnicodeError, ArtifactError, DataError)
+_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ValueError, ArtifactError, DataError)
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -58,7 +58,7 @@ def encode(settings: Preprocess | Decision) -> bytes:
 def _decode(content: bytes, kind: type[Sealed], name: str) -> Sealed:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(
             f"{name}: {error}; this artifact was not made by a compatible version of featherweight"
         ) from error

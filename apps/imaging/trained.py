@@ -59,6 +59,6 @@ def read_trained(directory: Path) -> Trained:
     try:
         network = build(description.network, mean=description.mean, std=description.std)
         network.load_state_dict(load_file(directory / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return Trained(network.eval(), description, preprocess, decision)

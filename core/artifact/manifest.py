@@ -25,6 +25,9 @@ FILE_BYTES = 1 << 30
 """The largest file that an artifact may hold."""
 TOTAL_BYTES = 2 << 30
 """The most that all files of an artifact may hold together: reading keeps programs and sealed files in memory."""
+UNPACKED_BYTES, PACKING = 64 << 20, 100
+"""A program that unpacks to more than so many bytes may have been packed to a hundredth at best: zeros pack to a
+thousandth, and a file of a megabyte would ask for a gigabyte."""
 FILE_COUNT = 256
 PROBE_CASES = 256
 """The most made-up inputs that an artifact may hold for the parity check."""
@@ -170,6 +173,12 @@ def check_manifest(manifest: Manifest) -> None:
     unpacked = sum(program.unpacked_bytes or 0 for program in manifest.programs)
     if sum(entry.bytes for entry in manifest.files()) + unpacked > TOTAL_BYTES:
         raise ArtifactError(f"manifest.json: the files hold more than {TOTAL_BYTES} bytes together")
+    for program in manifest.programs:
+        if (program.unpacked_bytes or 0) > max(UNPACKED_BYTES, PACKING * program.bytes):
+            raise ArtifactError(
+                f"manifest.json: {program.file} holds {program.bytes} bytes and says that it unpacks to "
+                f"{program.unpacked_bytes}; beyond {UNPACKED_BYTES} bytes at most {PACKING} times its size is believed"
+            )
     if manifest.missed_limits and not manifest.forced:
         raise ArtifactError("manifest.json: `missed_limits` has entries, so `forced` must be true")
 

@@ -27,6 +27,9 @@ PROBES = "parity/probes.npz"
 PROBES_BYTES = 64 << 20
 """The most that all probes of an artifact may hold, unpacked: 32 colour images of 700 x 700."""
 
+ABSURD = 1000
+"""So many times the largest output is no tolerance."""
+
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     SyntaxError, TensorError, tokenize.TokenError, TypeError, ValueError,
@@ -82,6 +85,13 @@ def decode_probes(content: bytes, manifest: Manifest) -> Probes:
         raise ArtifactError(f"{PROBES}: not the probes that the manifest describes: {error}") from error
     if not all(np.isfinite(array).all() for array in expected.values()):
         raise ArtifactError(f"{PROBES}: an expected output is not a number")
+    for name, array in expected.items():
+        largest = max(1.0, float(np.abs(array.astype(np.float64)).max()))
+        if entry.tolerances[name] > ABSURD * largest:
+            raise ArtifactError(
+                f"manifest.json: parity: {name!r} is {largest:g} at most and may differ by {entry.tolerances[name]:g}: "
+                "anything would be the same"
+            )
     return Probes(given, expected, entry.backend, entry.precision, entry.tolerances, entry.decision)
 
 

@@ -21,7 +21,8 @@ from typing import ParamSpec
 from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, ProgramEntry, decode_manifest
 from core.artifact.packed import unpack
 from core.artifact.probes import Probes, decode_probes
-from core.errors import ArtifactError, DigestError
+from core.errors import ArtifactError, BackendError, DigestError
+from core.inspection import check_content
 from core.program import Precision, Program
 
 MANIFEST = "manifest.json"
@@ -142,13 +143,19 @@ def _read(folder: Path, expected_sha256: str | None) -> Artifact:
 
 
 def _read_unpacked(folder: Path, entry: FileEntry) -> bytes:
+    """A program is not only whole, but one that may be given to a runtime."""
     content = _read_entry(folder, entry)
-    if not isinstance(entry, ProgramEntry) or entry.unpacked_bytes is None:
+    if not isinstance(entry, ProgramEntry):
         return content
     try:
-        return unpack(content, entry.unpacked_bytes)
+        content = content if entry.unpacked_bytes is None else unpack(content, entry.unpacked_bytes)
     except ArtifactError as error:
         raise ArtifactError(f"{folder / entry.file} {error}; {_REMEDY}") from error
+    try:
+        check_content(content)
+    except BackendError as error:
+        raise ArtifactError(f"{folder / entry.file}: {error}; do not use this artifact") from error
+    return content
 
 
 def verify_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> list[FileCheck]:
@@ -158,7 +165,7 @@ def verify_artifact(directory: Path | str, *, expected_sha256: str | None = None
         manifest, _ = _read_manifest(folder, expected_sha256)
     except ArtifactError as error:
         return [FileCheck(MANIFEST, str(error))]
-    checks = [FileCheck(entry.file, _fault(_read_entry, folder, entry)) for entry in manifest.files()]
+    checks = [FileCheck(entry.file, _fault(_read_unpacked, folder, entry)) for entry in manifest.files()]
     extra = _fault(_check_extra, folder, manifest)
     return [FileCheck(MANIFEST), *checks, *([FileCheck("(other files)", extra)] if extra else [])]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from core.artifact import Artifact
 from core.backends.base import Availability, Session
 from core.backends.registry import DEFAULT, NAMES, find_backend, probe_all
+from core.backends.tried import check_tried
 from core.errors import BackendUnavailableError
 from core.program import Precision, Program
 
+BATCHES = (1, 64)
+"""With which a program is tried unless the caller knows better."""
 _USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
 _ORDER_ON_ACCELERATORS: tuple[Precision, ...] = ("bf16", "fp32", "int8")
 """Where int8 is only simulated (core.backends.providers, core.backends.torch)."""
@@ -58,17 +61,28 @@ def _candidates(artifact: Artifact, device: str) -> Iterator[tuple[str, Precisio
             yield name, precision
 
 
-def open_fastest(artifact: Artifact, *, threads: int = 1, backend: str | None = None, device: str = "cpu") -> Session:
+def open_fastest(
+    artifact: Artifact,
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+    device: str = "cpu",
+    batches: Sequence[int] = BATCHES,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Session:
     """Open the program that `choose_program` chooses, among all backends or for the one named; where that backend
-    says that it is not for this program, the next one.
+    says that it is not for this program, the next one. On the CPU it is tried first (core.backends.tried) with these
+    batches; stopping: ends that.
 
-    Raises UsageError for an unknown backend, BackendUnavailableError when nothing fits, BackendError when the program
-    does not open.
+    Raises UsageError for an unknown backend, BackendUnavailableError when nothing fits, ArtifactError for a program
+    that fails when it is tried, BackendError when it does not open.
     """
     available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
     refused: BackendUnavailableError | None = None
     for name, program in _runnable(artifact, available, device):
         try:
+            if device == "cpu":
+                check_tried(artifact, name, program, batches=batches, stopping=stopping)
             return find_backend(name).open(program, device=device, threads=threads)
         except BackendUnavailableError as error:
             refused = refused or error

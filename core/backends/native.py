@@ -43,7 +43,6 @@ class Native:
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         opening.check_request(self.name, self.probe(), program, device, threads)
-        opening.check_self_contained(program.content)
         packed, score_row, score_rows = _compiled_trees(program) if program.kind == "trees" else _network(program)
         session = NativeRowSession if program.outputs[0].shape[1:] == (1,) else NativeSession
         return session(program, packed, score_row, score_rows, threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -12,12 +11,14 @@ from typing import Self
 
 from core.backends.base import Availability
 from core.errors import BackendError, BackendUnavailableError, UsageError
+from core.inspection import check_content
 from core.program import Program
 from core.tensors import Tensors, TensorSpec, check_tensors
 
 
 def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> None:
-    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do."""
+    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do, and BackendError for
+    a program that no runtime should see: one that names other files, for example, which OpenVINO would read."""
     if threads < 1:
         raise UsageError(f"threads = {threads}; expected at least 1")
     if not available.available:
@@ -35,17 +36,7 @@ def check_request(name: str, available: Availability, program: Program, device: 
         raise BackendUnavailableError(
             f"backend {name}: cannot run {what} in {program.precision}; use the backend onnxruntime"
         )
-
-
-_LOCATION = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
-"""The key of an ONNX external-data entry (field 1, 8 bytes), also with the varints of tag and length written long."""
-
-
-def check_self_contained(content: bytes) -> None:
-    """Raise BackendError for an ONNX file that takes weights from other files: OpenVINO would read any path on the
-    host that it names, and no digest covers those bytes."""
-    if _LOCATION.search(content):
-        raise BackendError("the program takes data from other files; export it with all its weights inside")
+    check_content(program.content)
 
 
 def missing(package: str, extra: str) -> Availability | None:

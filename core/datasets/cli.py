@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from core.terminal import open_console, say
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch the public data sets that Featherweight knows.")
 
@@ -48,9 +49,8 @@ def list_command(
     """
     rows = _rows()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -59,7 +59,7 @@ def list_command(
     for row in rows:
         origin = "its publisher" if row["url"] else "a local copy (--from)"
         table.add_row(row["name"], f"{row['bytes'] / 1e6:.1f}", row["licence"], origin, "yes" if row["path"] else "no")
-    Console().print(table)
+    open_console().print(table)
 
 
 @app.command("fetch")
@@ -79,7 +79,6 @@ def fetch_command(
 
     Example: featherweight data fetch chest_xray_224 --from /mnt/datasets
     """
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from core.datasets.catalogue import cache_directory, dataset, fetch
@@ -92,7 +91,7 @@ def fetch_command(
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    with Progress(*columns, console=open_console(stderr=True)) as progress:
         task = progress.add_task(entry.file, total=entry.bytes)
 
         def on_progress(done: int, total: int) -> None:
@@ -101,5 +100,5 @@ def fetch_command(
         fetched = fetch(entry, cache_directory() if to is None else to, source=source, on_progress=on_progress)
         progress.update(task, completed=entry.bytes)
     words = {"here": "was already here", "local": "copied", "publisher": "downloaded"}[fetched.source]
-    typer.echo(f"{fetched.path}  {words}, sha256 checked; licence {entry.licence}", err=True)
+    say(f"{fetched.path}  {words}, sha256 checked; licence {entry.licence}", err=True)
     typer.echo(fetched.path)

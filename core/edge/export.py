@@ -22,6 +22,7 @@ import numpy.typing as npt
 from core.artifact import Artifact, read_artifact
 from core.artifact.manifest import Decision
 from core.backends.onnxruntime import OnnxRuntime
+from core.backends.tried import check_tried
 from core.edge.base import Target
 from core.edge.run import run_file
 from core.edge.targets import find_target
@@ -83,6 +84,7 @@ def export_artifact(directory: Path | str, target: str, out: Path | str) -> Expo
     program = _program(artifact)
     chosen.check(program)
     inputs, described = _inputs(artifact, program)
+    check_tried(artifact, OnnxRuntime.name, program, batches=(1,))
     expected = _expected(program, inputs)
     content = chosen.encode(program)
     try:

@@ -42,5 +42,4 @@ class OrtMobile:
             return path.read_bytes()
 
     def open(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Run:
-        # The backend's runtime knows its own format by its first bytes.
-        return OnnxRuntime().open(Program(path.read_bytes(), "fp32", tuple(inputs), tuple(outputs))).run
+        return OnnxRuntime().open_converted(Program(path.read_bytes(), "fp32", tuple(inputs), tuple(outputs))).run

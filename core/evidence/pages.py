@@ -7,12 +7,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from core.terminal import finalize_html
+
 
 def open_templates() -> Environment:
     """Everything that a template is given is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
+        finalize=finalize_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from core.artifact import Artifact, Decision, Probes, read_artifact
+from core.artifact.probes import PROBES_BYTES
 from core.backends.base import Availability, RowSession, Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
+from core.backends.tried import ONE_CORE, limits_for
 from core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError, TensorError
-from core.processes import run_module
+from core.processes import Limits, run_module
+from core.program import Precision
 from core.tensors import Tensors
 
 BATCHES = (1, 8, 64)
@@ -28,6 +32,8 @@ REFERENCE_BATCH = 8
 FRESH_TOLERANCE = 1e-4
 """Of the largest output, or of 1 where that is less: the same runtime on the same file, host and batch rounds alike."""
 _FRESH_TIMEOUT_S = 300
+VERIFY_S = 25.0
+"""For the probes on all backends; with reading the artifact `artifact verify` ends within half a minute."""
 
 
 @dataclass(frozen=True)
@@ -51,33 +57,39 @@ def sealed_probes(artifact: Artifact) -> Probes:
     """Raises ArtifactError where none are sealed, or not those that the manifest describes."""
     probes = artifact.probes()
     if probes is None:
-        raise ArtifactError(
-            f"{artifact.directory}: no parity inputs sealed: the artifact was made before they were; make it again"
-        )
+        raise _no_probes(artifact)
     return probes
 
 
-def check_parity(artifact: Artifact) -> tuple[HostRun, ...]:
-    """The probes on every backend of this host, at all of BATCHES and THREADS.
+def _no_probes(artifact: Artifact) -> ArtifactError:
+    return ArtifactError(
+        f"{artifact.directory}: no parity inputs sealed: the artifact was made before they were; make it again"
+    )
+
+
+def check_parity(artifact: Artifact, *, time_limit_s: float = VERIFY_S) -> tuple[HostRun, ...]:
+    """The probes on every backend of this host, at all of BATCHES and THREADS, each backend in a process of its own: a
+    runtime that a program ends, or holds for ever, is a fault that is told. time_limit_s: for all of them together.
 
     Judged are the backends that the artifact prefers and that run here, or without one the backend that would be taken.
     Raises ArtifactError where there are no probes, BackendUnavailableError when no backend here runs the program.
     """
-    probes = sealed_probes(artifact)
+    entry = artifact.manifest.parity
+    if entry is None:
+        raise _no_probes(artifact)
+    deadline = time.monotonic() + time_limit_s
     available = probe_all()
-    judged = _judged(artifact, probes, available)
-    runs = [
-        run
-        for name, found in available.items()
-        for threads in THREADS
-        for run in _run_backend(artifact, probes, name, found, threads, name in judged)
-    ]
-    if not any(run.judged and run.difference is not None for run in runs):
-        reasons = "; ".join(sorted({f"{run.backend}: {run.reason}" for run in runs}))
+    judged = _judged(artifact, entry.precision, available)
+    runs: dict[str, list[HostRun]] = {}
+    for name in sorted(available, key=lambda name: name not in judged):
+        runs[name] = _run_apart(artifact, name, available[name], name in judged, deadline)
+    found = [run for name in available for run in runs[name]]
+    if not any(run.judged and (run.difference is not None or run.fault) for run in found):
+        reasons = "; ".join(sorted({f"{run.backend}: {run.reason}" for run in found}))
         raise BackendUnavailableError(
-            f"{artifact.directory}: nothing here runs its {probes.precision} program: {reasons}"
+            f"{artifact.directory}: nothing here runs its {entry.precision} program: {reasons}"
         )
-    return tuple(runs)
+    return tuple(found)
 
 
 def check_session(artifact: Artifact, session: Session) -> None:
@@ -102,15 +114,9 @@ def check_fresh(directory: Path, backend: str) -> float:
 
     Raises ArtifactError when the process fails or its outputs are not those sealed.
     """
-    order = json.dumps({"directory": str(directory.absolute()), "backend": backend})
+    order = {"directory": str(directory.absolute()), "backend": backend}
     what = f"{directory}: the fresh process that runs the artifact"
-    stdout = run_module(
-        "core.parity.probing", order.encode(), timeout_s=_FRESH_TIMEOUT_S, what=what, failure=ArtifactError
-    )
-    try:
-        difference = float(json.loads(stdout.splitlines()[-1])["difference"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ArtifactError(f"{what} gave no answer ({error}); do not use this artifact") from error
+    difference = float(_ask(order, _FRESH_TIMEOUT_S, what, None)["difference"])
     if not difference <= FRESH_TOLERANCE:
         raise ArtifactError(
             f"{directory}: opened in a fresh process, the artifact's outputs differ by {difference:.2g} of the largest "
@@ -162,49 +168,101 @@ def _fault(probes: Probes, differences: Mapping[str, float], flips: int | None) 
     return "; ".join(f"{n!r} differs by {d:.3g}, more than {probes.tolerances[n]:.3g}" for n, d in beyond.items())
 
 
-def _judged(artifact: Artifact, probes: Probes, available: Mapping[str, Availability]) -> set[str]:
-    kind = artifact.program(probes.precision).kind
-    preferred = {one.backend for one in artifact.manifest.preferences if one.precision == probes.precision}
-    here = {name for name in preferred if name in available and available[name].runs(kind, probes.precision)}
+def _judged(artifact: Artifact, precision: Precision, available: Mapping[str, Availability]) -> set[str]:
+    kind = artifact.program(precision).kind
+    preferred = {one.backend for one in artifact.manifest.preferences if one.precision == precision}
+    here = {name for name in preferred if name in available and available[name].runs(kind, precision)}
     return here or {choose_program(artifact, available)[0]}
 
 
-def _run_backend(
-    artifact: Artifact, probes: Probes, name: str, found: Availability, threads: int, judged: bool
-) -> list[HostRun]:
-    program = artifact.program(probes.precision)
-    if not found.runs(program.kind, probes.precision):
-        reason = found.reason or f"it runs no {program.kind} in {probes.precision}"
-        return [HostRun(name, threads, batch, judged, reason=reason) for batch in BATCHES]
-    runs: list[HostRun] = []
+def _run_apart(artifact: Artifact, name: str, found: Availability, judged: bool, deadline: float) -> list[HostRun]:
+    entry = artifact.manifest.parity
+    assert entry is not None  # noqa: S101  (its caller has seen it)
+    program = artifact.program(entry.precision)
+    places = [(threads, batch) for threads in THREADS for batch in BATCHES]
+    if not found.runs(program.kind, entry.precision):
+        reason = found.reason or f"it runs no {program.kind} in {entry.precision}"
+        return [HostRun(name, threads, batch, judged, reason=reason) for threads, batch in places]
+    order = {"directory": str(artifact.directory.absolute()), "backend": name, "sha256": artifact.sha256}
+    left_s = max(1.0, deadline - time.monotonic())
     try:
-        with find_backend(name).open(program, threads=threads) as session:
-            for batch in BATCHES:
-                differences, flips = compare(probes, run_batches(session, probes.inputs, batch))
-                fault = _fault(probes, differences, flips)
-                runs.append(HostRun(name, threads, batch, judged, max(differences.values()), flips, fault=fault))
-    except BackendUnavailableError as error:
-        return [HostRun(name, threads, batch, judged, reason=str(error)) for batch in BATCHES]
-    except (BackendError, TensorError) as error:
-        missing = BATCHES[len(runs) :]
-        runs += [HostRun(name, threads, batch, judged, reason=str(error), fault=str(error)) for batch in missing]
+        told = _ask(order, left_s, f"{name}: the process that runs the sealed inputs", limits_of(artifact, left_s))
+        runs = [HostRun(name, judged=judged, **run) for run in told["runs"]]
+    except ArtifactError as error:
+        # Whoever does not get through in time and is not preferred may be slow; one that dies is no runtime's rounding.
+        fault = str(error) if judged or "took longer" not in str(error) else ""
+        return [HostRun(name, threads, batch, judged, reason=str(error), fault=fault) for threads, batch in places]
     return runs
 
 
-def _answer(stdin: BinaryIO) -> float:
+def limits_of(artifact: Artifact, time_s: float) -> Limits:
+    """Of a process that runs the probes."""
+    program_bytes = max(len(program.content) for program in artifact.programs)
+    return limits_for(program_bytes, PROBES_BYTES, time_s)
+
+
+def _ask(order: Mapping[str, object], timeout_s: float, what: str, limits: Limits | None) -> dict[str, Any]:
+    """What the fresh process answers. Raises ArtifactError when it fails, with its own words where it has some."""
+    stdout = run_module(
+        "core.parity.probing",
+        json.dumps(order).encode(),
+        timeout_s=timeout_s,
+        what=what,
+        failure=ArtifactError,
+        environment=ONE_CORE,
+        limits=limits,
+    )
+    try:
+        answer = json.loads(stdout.splitlines()[-1])
+        fault = answer.get("fault")
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ArtifactError(f"{what} gave no answer ({error}); do not use this artifact") from error
+    if fault:
+        raise ArtifactError(str(fault))
+    return dict(answer)
+
+
+def _run_backend(artifact: Artifact, probes: Probes, name: str, threads: int) -> list[dict[str, Any]]:
+    """HostRuns as JSON has them, without what the asking process knows."""
+    runs: list[dict[str, Any]] = []
+
+    def add(batch: int, **found: Any) -> None:
+        runs.append({"threads": threads, "batch": batch, **found})
+
+    try:
+        with find_backend(name).open(artifact.program(probes.precision), threads=threads) as session:
+            for batch in BATCHES:
+                differences, flips = compare(probes, run_batches(session, probes.inputs, batch))
+                fault = _fault(probes, differences, flips)
+                add(batch, difference=max(differences.values()), flips=flips, fault=fault)
+    except BackendUnavailableError as error:
+        runs.clear()
+        for batch in BATCHES:
+            add(batch, reason=str(error))
+    except (BackendError, TensorError) as error:
+        for batch in BATCHES[len(runs) :]:
+            add(batch, reason=str(error), fault=str(error))
+    return runs
+
+
+def _answer(stdin: BinaryIO) -> dict[str, Any]:
     """What the fresh process does."""
     order = json.loads(stdin.readline())
-    artifact = read_artifact(order["directory"])
+    artifact = read_artifact(order["directory"], expected_sha256=order.get("sha256"))
     probes = sealed_probes(artifact)
+    if "sha256" in order:
+        return {
+            "runs": [run for threads in THREADS for run in _run_backend(artifact, probes, order["backend"], threads)]
+        }
     with find_backend(order["backend"]).open(artifact.program(probes.precision)) as session:
         differences, _ = compare(probes, run_batches(session, probes.inputs, REFERENCE_BATCH))
     largest = {name: max(1.0, float(np.abs(array).max())) for name, array in probes.outputs.items()}
-    return max(found / largest[name] for name, found in differences.items())
+    return {"difference": max(found / largest[name] for name, found in differences.items())}
 
 
 if __name__ == "__main__":
     try:
-        answer = _answer(sys.stdin.buffer)
-        sys.stdout.write("\n" + json.dumps({"difference": answer}))  # a line of its own: runtimes print
+        told = _answer(sys.stdin.buffer)
     except FeatherweightError as failure:
-        sys.exit(str(failure))
+        told = {"fault": str(failure)}
+    sys.stdout.write("\n" + json.dumps(told))  # a line of its own: runtimes print

@@ -11,52 +11,82 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import BackendError, DataError
+from core.inspection import inspect_program
+from core.inspection.tensors import FLOAT, UINT8
+from core.inspection.wire import Message
 from core.trees.arrange import Nodes, arrange, nodes_of
 from core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
 from core.trees.predict import SMALLEST_PROBABILITY
 
 OPSET, OPSET_ML, IR_VERSION = 20, 5, 10
 _BRANCH_LT = 1
+_INT_ATTRIBUTE, _TENSOR_ATTRIBUTE, _INTS_ATTRIBUTE = 2, 4, 7
+"""ONNX's numbers of what an attribute holds."""
 
 
 def encode_trees(ensemble: Ensemble) -> bytes:
     """The ONNX file: the same bytes for the same trees. Raises DataError for nodes that are no trees."""
     arranged = arrange(nodes_of(ensemble), ensemble.features, ensemble.base, ensemble.output)
-    content: bytes = _proto(arranged).SerializeToString(deterministic=True)
+    from onnx import ModelProto  # what decides reads files and writes none
+
+    content: bytes = ModelProto(**_plain(_message(arranged))).SerializeToString(deterministic=True)
     return content
+
+
+def _plain(value: Any) -> Any:
+    """Without arrays, as protobuf takes it."""
+    match value:
+        case dict():
+            return {name: _plain(one) for name, one in value.items()}
+        case list():
+            return [_plain(one) for one in value]
+        case np.ndarray():
+            return value.tolist()
+        case _:
+            return value
 
 
 def decode_trees(content: bytes) -> Ensemble:
     """The ensemble of a file that `encode_trees` wrote, its nodes in the order of `arrange`.
 
-    Raises BackendError for any other bytes: a graph that says something more, a cycle, a number out of range.
+    Raises BackendError for any other bytes: a graph that says something more, a cycle, a number out of range. A server
+    calls this beside its decisions: all that is long is done by numpy, in steps of milliseconds.
     """
-    proto = onnx.ModelProto()
+    message = inspect_program(content)
     try:
-        proto.ParseFromString(content)
-        ensemble = _ensemble(proto)
-    except (DecodeError, DataError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        ensemble = _ensemble(message["graph"])
+    except (DataError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise BackendError(f"the program is not a tree ensemble of this featherweight: {error}") from error
     # Whatever else the file might say, it would not be in a file made anew from what was read.
-    if _proto(ensemble) != proto:
+    if not _same(_message(ensemble), message):
         raise BackendError("the program does not hold a tree ensemble alone, as this featherweight writes it")
     return ensemble
 
 
-def _proto(e: Ensemble) -> onnx.ModelProto:
+def _same(one: Any, other: Any) -> bool:
+    """Of two messages, with arrays among them and data as any kind of bytes."""
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        same_names = isinstance(other, dict) and one.keys() == other.keys()
+        return same_names and all(_same(value, other[name]) for name, value in one.items())
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
+def _message(e: Ensemble) -> Message:
+    """The file's content, names as in onnx.proto."""
     nodes = [_tree_node(e, "sum" if e.base or e.output == "probability" else OUTPUT)]
-    constants = []
+    constants: list[Message] = []
 
     def apply(operator: str, *inputs: str, to: str) -> None:
-        nodes.append(helper.make_node(operator, list(inputs), [to]))
+        nodes.append({"input": list(inputs), "output": [to], "op_type": operator})
 
     def constant(name: str, value: float) -> str:
-        constants.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        constants.append({"data_type": FLOAT, "raw_data": np.float32(value).tobytes(), "name": name})
         return name
 
     if e.output == "margin" and e.base:
@@ -69,14 +99,23 @@ def _proto(e: Ensemble) -> onnx.ModelProto:
         apply("Log", "probability", to="log_probability")
         apply("Log", "other", to="log_other")
         apply("Sub", "log_probability", "log_other", to=OUTPUT)
-    given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", e.features])
-    wanted = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", 1])
-    graph = helper.make_graph(nodes, "program", [given], [wanted], constants)
-    imports = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", OPSET_ML)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="featherweight")
+    graph = {
+        "node": nodes,
+        "name": "program",
+        "input": [_value(INPUT, e.features)],
+        "output": [_value(OUTPUT, 1)],
+        **({"initializer": constants} if constants else {}),
+    }
+    imports = [{"domain": "", "version": OPSET}, {"domain": "ai.onnx.ml", "version": OPSET_ML}]
+    return {"ir_version": IR_VERSION, "producer_name": "featherweight", "graph": graph, "opset_import": imports}
 
 
-def _tree_node(e: Ensemble, output: str) -> onnx.NodeProto:
+def _value(name: str, columns: int) -> Message:
+    shape = {"dim": [{"dim_param": "N"}, {"dim_value": columns}]}
+    return {"name": name, "type": {"tensor_type": {"elem_type": FLOAT, "shape": shape}}}
+
+
+def _tree_node(e: Ensemble, output: str) -> Message:
     """Splits and leaves have numbers of their own; a tree of one leaf gets a split that leads there both ways."""
     lone = e.feature[e.roots] == LEAF
     is_split = e.feature != LEAF
@@ -92,36 +131,47 @@ def _tree_node(e: Ensemble, output: str) -> onnx.NodeProto:
         "post_transform": 0,
         "n_targets": 1,
         "tree_roots": number[e.roots],
-        "nodes_featureids": np.maximum(e.feature[split], 0),
-        "nodes_splits": numpy_helper.from_array(e.threshold[split]),
-        "nodes_modes": numpy_helper.from_array(np.full(len(split), _BRANCH_LT, np.uint8)),
+        "nodes_featureids": np.maximum(e.feature[split], 0).astype(np.int64),
+        "nodes_splits": _tensor(FLOAT, e.threshold[split]),
+        "nodes_modes": _tensor(UINT8, np.full(len(split), _BRANCH_LT, np.uint8)),
         "nodes_truenodeids": np.where(left_leaf, leaf_number[left], number[left]),
         "nodes_trueleafs": left_leaf.astype(np.int64),
         "nodes_falsenodeids": np.where(right_leaf, leaf_number[right], number[right]),
         "nodes_falseleafs": right_leaf.astype(np.int64),
         "nodes_missing_value_tracks_true": e.missing_left[split].astype(np.int64),
-        "leaf_weights": numpy_helper.from_array(weights),
+        "leaf_weights": _tensor(FLOAT, weights),
         "leaf_targetids": np.zeros(len(weights), np.int64),
     }
-    plain = {name: part.tolist() if isinstance(part, np.ndarray) else part for name, part in attributes.items()}
-    return helper.make_node("TreeEnsemble", [INPUT], [output], domain="ai.onnx.ml", **plain)
+    written = [_attribute(name, value) for name, value in sorted(attributes.items())]
+    node = {"input": [INPUT], "output": [output], "op_type": "TreeEnsemble", "domain": "ai.onnx.ml"}
+    return {**node, "attribute": written}
 
 
-def _floats(tensor: onnx.TensorProto) -> npt.NDArray[np.float32]:
-    """Only from the file itself: onnx's own reader would open any path that the tensor names."""
-    return np.frombuffer(tensor.raw_data, "<f4").astype(np.float32)
+def _attribute(name: str, value: Any) -> Message:
+    if isinstance(value, dict):
+        return {"name": name, "t": value, "type": _TENSOR_ATTRIBUTE}
+    if isinstance(value, int):
+        return {"name": name, "i": value, "type": _INT_ATTRIBUTE}
+    return {"name": name, "ints": value, "type": _INTS_ATTRIBUTE}
 
 
-def _ensemble(proto: onnx.ModelProto) -> Ensemble:
-    node = proto.graph.node[0]
-    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+def _tensor(kind: int, values: npt.NDArray[Any]) -> Message:
+    return {"dims": np.array(values.shape), "data_type": kind, "raw_data": values.tobytes()}
+
+
+def _floats(tensor: Message) -> npt.NDArray[np.float32]:
+    return np.frombuffer(tensor["raw_data"], "<f4").astype(np.float32)
+
+
+def _ensemble(graph: Message) -> Ensemble:
+    attributes = {entry["name"]: entry for entry in graph["node"][0]["attribute"]}
 
     def numbers(name: str) -> npt.NDArray[np.int64]:
-        return np.array(attributes[name], np.int64)
+        return np.asarray(attributes[name]["ints"])
 
-    splits = len(attributes["nodes_featureids"])
-    feature, weights = numbers("nodes_featureids"), _floats(attributes["leaf_weights"])
-    limits, missing = _floats(attributes["nodes_splits"]), numbers("nodes_missing_value_tracks_true")
+    feature, weights = numbers("nodes_featureids"), _floats(attributes["leaf_weights"]["t"])
+    splits = len(feature)
+    limits, missing = _floats(attributes["nodes_splits"]["t"]), numbers("nodes_missing_value_tracks_true")
     sides = [("nodes_truenodeids", "nodes_trueleafs"), ("nodes_falsenodeids", "nodes_falseleafs")]
     children, values = [], [np.zeros(splits, np.float32)]
     for side, (ids, leafs) in enumerate(sides):
@@ -151,7 +201,7 @@ def _ensemble(proto: onnx.ModelProto) -> Ensemble:
         np.concatenate([missing != 0, np.zeros(2 * splits, bool)]),
         value,
     )
-    constants = {tensor.name: float(_floats(tensor)[0]) for tensor in proto.graph.initializer}
-    features = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    constants = {tensor["name"]: float(_floats(tensor)[0]) for tensor in graph.get("initializer", [])}
+    features = graph["input"][0]["type"]["tensor_type"]["shape"]["dim"][1]["dim_value"]
     output = "probability" if "low" in constants else "margin"
     return arrange(nodes, features, constants.get("base", 0.0), output)  # type: ignore[arg-type]

@@ -38,11 +38,12 @@ from core.backends.fastest import choose_program, open_fastest
 from core.errors import ArtifactError, BackendUnavailableError, DigestError, OutputError, UsageError
 from core.program import Program
 from core.tensors import TensorSpec
+from tests.small_programs import identity_file
 
 INPUTS = (TensorSpec("image", "float32", (None, 1, 8, 8)),)
 OUTPUTS = (TensorSpec("logit", "float32", (None, 1)),)
-FP32 = Program(b"fp32 program", "fp32", INPUTS, OUTPUTS)
-INT8 = Program(b"int8", "int8", INPUTS, OUTPUTS)
+FP32 = Program(identity_file("fp32 program"), "fp32", INPUTS, OUTPUTS)
+INT8 = Program(identity_file("int8"), "int8", INPUTS, OUTPUTS)
 CONTENTS = Contents(
     name="chest",
     app="imaging",
@@ -256,11 +257,22 @@ def test_programs_that_are_stated_to_unpack_to_gigabytes(folder: Path) -> None:
         read_artifact(folder)
 
 
+def test_a_program_that_is_stated_to_unpack_to_a_thousand_times_its_size(folder: Path) -> None:
+    """As honest as zeros are: a megabyte asks for a gigabyte of memory, by whoever reads the artifact."""
+    size = 200 << 20
+    seal(folder, program_entry(folder, pack(bytes(size)), unpacked_bytes=size))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match="at most 100 times its size"):
+        read_artifact(folder)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
 def test_version_1_whose_programs_are_not_packed(folder: Path) -> None:
-    content = program_entry(folder, b"plain")
+    content = program_entry(folder, FP32.content)
     seal(folder, content.replace(b'"format_version":2', b'"format_version":1'))
     artifact = read_artifact(folder)
-    assert (artifact.manifest.format_version, artifact.program("fp32").content) == (1, b"plain")
+    assert (artifact.manifest.format_version, artifact.program("fp32").content) == (1, FP32.content)
 
 
 @given(st.binary(max_size=3000))
@@ -491,12 +503,13 @@ from pathlib import Path
 from core.artifact import Contents, write_artifact
 from core.program import Program
 from core.tensors import TensorSpec
+from tests.small_programs import identity_file
 
 specs = (TensorSpec("x", "float32", (None, 1)),)
 count = 0
 while True:
     count += 1
-    program = Program(bytes([count % 256]) * 300_000, "fp32", specs, specs)
+    program = Program(identity_file(chr(65 + count % 60) * 300_000), "fp32", specs, specs)
     write_artifact(Path(sys.argv[1]), Contents(
         name=f"number {count}", app="a", labels=(), programs=(program,), sealed={"s": b"s"}, evidence={},
         weights_source="none", versions={}))

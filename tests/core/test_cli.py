@@ -21,6 +21,7 @@ from core.artifact import Contents, write_artifact
 from core.errors import MissingExtraError, UsageError
 from core.program import Program
 from core.tensors import TensorSpec
+from tests.small_programs import identity_file
 
 ROOT = Path(__file__).parents[2]
 SERVING = (
@@ -79,7 +80,7 @@ def artifact(tmp_path: Path) -> Path:
         name="tiny [red]x[/red]",
         app="imaging",
         labels=("a", "b"),
-        programs=(Program(b"not opened here", "int8", specs, specs),),
+        programs=(Program(identity_file(), "int8", specs, specs),),
         sealed={"p.json": b"{}"},
         evidence={"evidence.json": b"{}"},
         weights_source="none",

@@ -358,6 +358,15 @@ def test_damaged_probes_are_refused_or_read(sealed: Artifact, place: int, noise:
         assert decode_probes(damaged, sealed.manifest).count == 32
 
 
+def test_a_tolerance_by_which_anything_is_the_same_is_refused(sealed: Artifact) -> None:
+    assert sealed.parity is not None
+    assert sealed.manifest.parity is not None
+    for tolerance in (1e308, 1e9):
+        entry = msgspec.structs.replace(sealed.manifest.parity, tolerances={"logit": tolerance})
+        with pytest.raises(ArtifactError, match="anything would be the same"):
+            decode_probes(sealed.parity, msgspec.structs.replace(sealed.manifest, parity=entry))
+
+
 def test_a_manifest_may_not_ask_for_much_memory(sealed: Artifact) -> None:
     (image,) = sealed.manifest.inputs
     huge = msgspec.structs.replace(image, shape=(None, 1 << 31, 1 << 31))

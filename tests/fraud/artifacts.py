@@ -16,6 +16,7 @@ from core.artifact.store import Artifact
 from core.artifact.write import Contents, write_artifact
 from core.program import Program
 from core.tensors import TensorSpec
+from tests.small_programs import file_without_end
 
 BRANCH_LT = 1
 """A row goes left where x[feature] < threshold (ai.onnx.ml 5, TreeEnsemble)."""
@@ -82,8 +83,10 @@ def write_fraud_model(
     trees: int = 20,
     depth: int = 4,
     review_threshold: float = 0.9,
+    program: Program | None = None,
 ) -> Artifact:
-    """Two different seeds give two artifacts with different digests and decisions. `names`: the schema's columns."""
+    """Two different seeds give two artifacts with different digests and decisions. `names`: the schema's columns;
+    program: another than trees of this seed."""
     schema = FeatureSchema(names=tuple(names), typical=(1.0,) * len(names), delay_days=7.0)
     rule = DecisionRule(
         slope=2.0,
@@ -98,10 +101,21 @@ def write_fraud_model(
         name="tiny-fraud",
         app="fraud",
         labels=("legitimate", "fraud"),
-        programs=[trees_program(len(names), trees=trees, depth=depth, seed=seed)],
+        programs=[program or trees_program(len(names), trees=trees, depth=depth, seed=seed)],
         sealed={"features.json": encode(schema), "decision.json": encode(rule)},
         evidence={},
         weights_source="drawn at random for tests",
         versions={},
     )
     return write_artifact(directory, contents)
+
+
+def endless_program() -> Program:
+    """Of this app's columns; what it holds is what programs hold, and opening it takes hours."""
+    columns = len(CATALOGUE)
+    return Program(
+        file_without_end("features", "score", columns),
+        "fp32",
+        (TensorSpec("features", "float32", (None, columns)),),
+        (TensorSpec("score", "float32", (None, 1)),),
+    )

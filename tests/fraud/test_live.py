@@ -18,8 +18,9 @@ from apps.fraud.live import LiveModel, open_tried
 from apps.fraud.settings import DecisionRule, FeatureSchema, encode
 from core.artifact.store import read_artifact
 from core.artifact.write import Contents, write_artifact
+from core.backends import tried
 from core.errors import ArtifactError, FeatherweightError
-from tests.fraud.artifacts import trees_program, write_fraud_model
+from tests.fraud.artifacts import endless_program, trees_program, write_fraud_model
 
 
 @pytest.fixture
@@ -36,10 +37,10 @@ def live(folder: Path) -> Iterator[LiveModel]:
 
 
 def poll_until(live: LiveModel, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         live.poll()
-        assert time.monotonic() < deadline, "nothing happened for 20 s"
+        assert time.monotonic() < deadline, "nothing happened for a minute"
         time.sleep(0.005)
 
 
@@ -169,3 +170,49 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     write_artifact(tmp_path / "nan", contents)
     with pytest.raises(FeatherweightError, match="finite"):
         open_tried(tmp_path / "nan", "onnxruntime")
+
+
+def test_one_that_never_ends_is_refused_and_the_next_takes_over(
+    folder: Path, live: LiveModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tried, "TIME_S", 3.0)
+    old = live.scorer
+    write_fraud_model(folder, program=endless_program())
+    poll_until(live, lambda: live.refused == 1)
+    assert live.scorer is old
+    assert "took longer than 3 s" in caplog.messages[-1]
+    write_fraud_model(folder, seed=1)
+    poll_until(live, lambda: live.swaps == 1)
+
+
+def test_what_is_tried_is_given_up_for_what_comes_after(folder: Path, live: LiveModel) -> None:
+    write_fraud_model(folder, program=endless_program())
+    poll_until(live, lambda: live._opening is not None)
+    write_fraud_model(folder, seed=1)
+    poll_until(live, lambda: live.swaps == 1)
+    assert live.refused == 0
+    assert live.scorer.model.endswith(read_artifact(folder).sha256[:12])
+
+
+def test_closing_does_not_wait_for_what_never_ends(folder: Path) -> None:
+    live = LiveModel(folder, "onnxruntime", look_every_s=0.0)
+    write_fraud_model(folder, program=endless_program())
+    poll_until(live, lambda: live._opening is not None)
+    began = time.monotonic()
+    live.close()
+    assert time.monotonic() - began < 15
+
+
+def test_whatever_else_goes_wrong_the_old_one_decides_on(
+    folder: Path, live: LiveModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours, or no memory: not a reason to end the service."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr("apps.fraud.live.try_out", fails)
+    write_fraud_model(folder, seed=1)
+    poll_until(live, lambda: live.refused == 1)
+    assert "MemoryError: no more" in caplog.messages[-1]
+    assert live.swaps == 0

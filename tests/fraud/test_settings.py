@@ -33,6 +33,8 @@ def test_what_is_no_text_is_no_settings() -> None:
         decode_features(content)
     with pytest.raises(ArtifactError, match=r"decision\.json"):
         decode_rule(encode(RULE).replace(b"100 alerts", b"\xff\xfe"))
+    with pytest.raises(ArtifactError, match=r"features\.json"):
+        decode_features(b'{"names":' + b"[" * 100_000)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from apps.imaging.frames import Prediction
 from apps.imaging.journal import Journal
 from apps.imaging.writers.atomic import replacing
 from apps.imaging.writers.summary import Summary
+from core.terminal import finalize_html
 
 PAGE_ROWS = 1000
 """Frames on the page, those of highest probability; with thumbnails of some 2 kB the page stays under 5 MB."""
@@ -70,6 +71,7 @@ def render_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=finalize_html,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,117 @@
+"""What a TreeEnsemble may hold: trees, and none so deep that a runtime which walks them by calling itself runs out of
+stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import BackendError
+from core.inspection.tensors import FLOAT, UINT8, values_of
+from core.inspection.wire import Message
+
+MOST_SPLITS = 1 << 24
+DEPTH = 512
+"""ONNX Runtime 1.32 takes some 650 bytes of stack a level: it opens 1,024 levels on 1 MiB and 8,000 on 8 MiB, and ends
+the process at 16,000. Trees that were fitted have less than a hundred."""
+MOST_TARGETS = 64
+
+_NUMBERS = (
+    "nodes_featureids", "nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs",
+)  # fmt: skip
+_KNOWN = frozenset(
+    {
+        *_NUMBERS, "nodes_missing_value_tracks_true", "nodes_splits", "nodes_modes", "tree_roots", "leaf_weights",
+        "leaf_targetids", "n_targets", "aggregate_function", "post_transform",
+    }
+)  # fmt: skip
+Integers = npt.NDArray[np.int64]
+
+
+def check_trees(attributes: Mapping[str, Message], features: int) -> None:
+    """Raise BackendError unless these are the attributes (by name) of whole trees over so many features."""
+    unknown = attributes.keys() - _KNOWN
+    if unknown:
+        raise _fault(f"it has {', '.join(sorted(unknown))}, which no program needs")
+    roots, targets = _integers(attributes, "tree_roots"), _integers(attributes, "leaf_targetids")
+    feature, *sides = (_integers(attributes, name) for name in _NUMBERS)
+    splits, leaves = len(feature), len(targets)
+    limits = _values(attributes, "nodes_splits", FLOAT)
+    modes = _values(attributes, "nodes_modes", UINT8)
+    weights = _values(attributes, "leaf_weights", FLOAT)
+    arrays = [*sides, limits, modes]
+    if "nodes_missing_value_tracks_true" in attributes:
+        arrays.append(_integers(attributes, "nodes_missing_value_tracks_true"))
+    if any(len(array) != splits for array in arrays) or len(weights) != leaves:
+        raise _fault("its arrays differ in length")
+    if not 0 < splits <= MOST_SPLITS or not 0 < len(roots) <= splits:
+        raise _fault(f"{len(roots)} trees of {splits} splits; at most {MOST_SPLITS} are read")
+    if _outside(feature, features):
+        raise _fault(f"a split asks for a feature outside 0..{features - 1}")
+    if np.isnan(limits).any() or not np.isfinite(weights).all():
+        raise _fault("a threshold or a leaf is not a number")
+    if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MOST_TARGETS)):
+        raise _fault("a comparison, or the target of a leaf, is not one that ONNX knows")
+    _integer(attributes, "aggregate_function", 0, 3)
+    _integer(attributes, "post_transform", 0, 4)
+    _check_forest(roots, sides, leaves)
+
+
+def _check_forest(roots: Integers, sides: list[Integers], leaves: int) -> None:
+    """sides: per split the number of where it leads on true, whether that is a leaf; the same on false."""
+    splits = len(sides[0])
+    inner = []
+    for target, leafs in ((sides[0], sides[1]), (sides[2], sides[3])):
+        if _outside(leafs, 2):
+            raise _fault("whether a split leads to a leaf is neither 0 nor 1")
+        is_leaf = leafs == 1
+        if _outside(target[is_leaf], leaves) or _outside(target[~is_leaf], splits):
+            raise _fault("the number of a split or leaf is out of range")
+        inner.append(np.where(is_leaf, -1, target))
+    if _outside(roots, splits):
+        raise _fault("the number of a root is out of range")
+    children = np.concatenate([roots, *(side[side >= 0] for side in inner)])
+    if np.bincount(children, minlength=splits).max() > 1:
+        raise _fault("two ways lead to one split, so these are no trees")
+    # Nobody has two parents, so what is reached from the roots are trees; what is not reached is a circle.
+    level, reached, depth = roots, 0, 0
+    while len(level):
+        reached, depth = reached + len(level), depth + 1
+        if depth > DEPTH:
+            raise _fault(f"a tree is deeper than {DEPTH}")
+        below = np.concatenate([inner[0][level], inner[1][level]])
+        level = below[below >= 0]
+    if reached != splits:
+        raise _fault("no root leads to some of its splits")
+
+
+def _outside(numbers: Integers, count: int) -> bool:
+    return bool(len(numbers)) and (int(numbers.min()) < 0 or int(numbers.max()) >= count)
+
+
+def _integers(attributes: Mapping[str, Message], name: str) -> Integers:
+    found = attributes.get(name, {}).get("ints")
+    if found is None:
+        raise _fault(f"it lacks {name}")
+    return np.asarray(found)
+
+
+def _integer(attributes: Mapping[str, Message], name: str, least: int, most: int) -> int:
+    found = int(attributes[name].get("i", 0)) if name in attributes else least
+    if not least <= found <= most:
+        raise _fault(f"{name} is {found}; expected {least} to {most}")
+    return found
+
+
+def _values(attributes: Mapping[str, Message], name: str, kind: int) -> npt.NDArray[np.generic]:
+    tensor = attributes.get(name, {}).get("t")
+    values = None if tensor is None or tensor.get("data_type") != kind else values_of(tensor)
+    if values is None:
+        raise _fault(f"it lacks {name}")
+    return values
+
+
+def _fault(what: str) -> BackendError:
+    return BackendError(f"the program's tree ensemble cannot be trusted: {what}")

@@ -1,0 +1,78 @@
+"""Text on its way to a terminal, a log or a page. What came from outside (names in an artifact, of files, in the errors
+of runtimes) may hold what a terminal obeys or what turns the order of letters around: it is shown, never sent."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # what terminals obey: C0, DEL, C1
+    "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"  # direction, joiners, unseen marks
+    "\U000e0000-\U000e007f\ud800-\udfff]"  # tags; halves of characters
+)
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with every control character, mark of direction and unseen character as `\\u001b`, which JSON too reads
+    as that character. lines: keep ends of lines and tabs, in a text whose parts are safe already."""
+
+    def escaped(found: re.Match[str]) -> str:
+        character = found[0]
+        if lines and character in "\n\t":
+            return character
+        code = ord(character)
+        # JSON has no longer form than four digits: a pair of halves.
+        if code > 0xFFFF:
+            return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+        return f"\\u{code:04x}"
+
+    return _UNSAFE.sub(escaped, text)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines on standard output, or standard error."""
+    typer.echo(printable(text, lines=True), err=err)
+
+
+def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console on which nothing that is printed means anything but itself: no markup, no control characters."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(printable(segment.text, lines=True), segment.style)
+
+    return PlainConsole(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
+def log_to_stderr() -> None:
+    """Our own log from INFO on, of libraries what is a warning."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("featherweight").setLevel(logging.INFO)
+
+
+class PlainFormatter(logging.Formatter):
+    """One line a message, whatever is in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return printable(super().formatException(ei), lines=True)
+
+
+def finalize_html(value: Any) -> Any:
+    """For jinja, beside its own escaping: what stands between braces, unless it is HTML of ours."""
+    return printable(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess, encode
+from core.errors import ArtifactError
+
+PREPROCESS, DECISION = Preprocess(side=224), Decision(slope=1.0, intercept=0.0, threshold=0.5)
+
+
+def test_sealed_files_come_back() -> None:
+    assert decode_preprocess(encode(PREPROCESS)) == PREPROCESS
+    assert decode_decision(encode(DECISION)) == DECISION
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode(PREPROCESS).replace(b"area", b"\xff"),
+        b'{"x":' + b"[" * 100_000,
+        b'{"side":' + b"[" * 100_000,
+        b"",
+        b"\xff",
+    ],
+    ids=["no UTF-8", "deep in an unknown field", "deep", "empty", "no text"],
+)
+def test_what_is_no_text_or_has_no_end_is_no_settings(content: bytes) -> None:
+    with pytest.raises(ArtifactError, match=r"preprocess\.json"):
+        decode_preprocess(content)
+    with pytest.raises(ArtifactError, match=r"decision\.json"):
+        decode_decision(content)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_raise_only_artifact_errors(content: bytes) -> None:
+    for decode in (decode_preprocess, decode_decision):
+        with pytest.raises(ArtifactError):
+            decode(content)
