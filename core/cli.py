@@ -33,9 +33,7 @@ _EXTRAS = {
         ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
     ),
     "openvino": "openvino",
-    **dict.fromkeys(
-        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "xxhash"), "fraud"
-    ),
+    **dict.fromkeys(("httptools", "kafka", "numba", "prometheus_client", "uvloop", "xxhash"), "fraud"),
 }
 """Modules that the base install does not have -> the extra that brings them."""
 

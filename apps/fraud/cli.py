@@ -174,7 +174,9 @@ def serve(
         float | None,
         typer.Option(min=0.001, max=60_000, help="Of a request without X-Deadline-Ms; later, the policy's fallback."),
     ] = None,
-    connections: Annotated[int, typer.Option(min=1, help="At once; more are answered 503.")] = 512,
+    connections: Annotated[
+        int, typer.Option(min=1, help="That ask for decisions at once; more are answered 503.")
+    ] = 512,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -188,7 +190,6 @@ def serve(
     from core.bundled import data_directory
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     settings = Settings(
         model=model or data_directory() / "models" / REFERENCE_MODEL,
         host=host,

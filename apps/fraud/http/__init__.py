@@ -1,1 +1,1 @@
-"""The REST service: `app.py` answers, `server.py` runs it on uvicorn."""
+"""The REST service: `app.py` answers, `connection.py` speaks HTTP, `door.py` lets in, `server.py` runs it."""

@@ -1,36 +1,24 @@
-"""The FastAPI application. What must be fast (everything below /v1) is answered before FastAPI's own layers; the rest
-(health, metrics, the OpenAPI document) goes through them."""
+"""What is answered at which path: a request in, an answer out. `connection.py` speaks HTTP around it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 import logging
 import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
+import httptools
 import msgspec
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from apps.fraud.http.access import check_key
-from apps.fraud.http.forms import (
-    BatchAnswer,
-    Health,
-    LabelsAnswer,
-    decode_batch,
-    decode_labels,
-    decode_score,
-    encode,
-)
-from apps.fraud.http.openapi import DESCRIPTION, describe
-from apps.fraud.http.problems import CONTENT_TYPE, KINDS, ProblemError, explain_decoding
+from apps.fraud.http.forms import BatchAnswer, Health, LabelsAnswer, decode_batch, decode_labels, decode_score, encode
+from apps.fraud.http.openapi import describe
+from apps.fraud.http.problems import CONTENT_TYPE, ProblemError, explain_decoding
 from apps.fraud.http.service import RETRY, Service
 from apps.fraud.metrics import CONTENT_TYPE as METRICS_TYPE
 from apps.fraud.metrics import render_metrics
@@ -40,51 +28,138 @@ BODY_BYTES: Final = 1 << 20
 HELD_BYTES: Final = 64 << 20
 """Of all bodies together that are being read or wait."""
 DEADLINES_MS: Final = 0.001, 60_000.0
+OTHER: Final = "other"
+"""The route of metrics for a request that has none."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _JSON: Final = b"application/json"
+_CHARSET: Final = re.compile(rb'.*;\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE | re.DOTALL)
+_CHARSETS: Final = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 _undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 log = logging.getLogger("featherweight.fraud")
 
 Headers = dict[bytes, bytes]
-Answer = Callable[[bytes, float], Awaitable[bytes]]
-"""(body, due) -> body of the answer."""
-Answered = tuple[int, list[tuple[bytes, bytes]], bytes]
-"""Status, headers, body."""
 
 
-class Api(FastAPI):
-    """Made by `create_app`."""
+class Answer(NamedTuple):
+    """headers: beyond content-type, content-length and x-request-id."""
+
+    status: int
+    content_type: bytes
+    content: bytes
+    request_id: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Request:
+    """One request from its head on. fault: what it is answered, whatever its body says; route: None only with a fault;
+    due: when its decision must be there; keep: whether the connection stays open behind it."""
+
+    __slots__ = ("arrived", "body", "due", "fault", "headers", "held_bytes", "keep", "method", "route", "url")
+
+    def __init__(self, method: bytes, url: bytes, headers: Headers, arrived: float) -> None:
+        self.method, self.url, self.headers, self.arrived = method, url, headers, arrived
+        self.route: Route | None = None
+        self.fault: ProblemError | None = None
+        self.keep = True
+        self.due = math.inf
+        self.body = b""
+        self.held_bytes = 0
+
+
+class Route(NamedTuple):
+    """secured: asks for a key where there are any; whoever may have it becomes a guest, see `Door`."""
+
+    path: str
+    method: bytes
+    handle: Callable[[Request], Answer] | None
+    """None: `Api` has a coroutine for it."""
+    secured: bool
+
+
+class Api:
+    """Owned by the event loop's thread. Whoever made the service closes it."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(
-            title="Featherweight fraud scorer",
-            version="1",
-            description=DESCRIPTION,
-            lifespan=_keeping_up(service),
-            # Their pages load scripts from elsewhere.
-            docs_url=None,
-            redoc_url=None,
-        )
         self.service = service
-        self._hot: dict[str, Answer] = {
-            "/v1/score": self._score,
-            "/v1/score/batch": self._score_batch,
-            "/v1/labels": self._learn,
-        }
-        self._held_bytes = 0
+        self.held_bytes = 0
+        routes = (
+            Route("/v1/score", b"POST", self._score, secured=True),
+            Route("/v1/score/batch", b"POST", None, secured=True),
+            Route("/v1/labels", b"POST", self._learn, secured=True),
+            Route("/healthz", b"GET", self._tell_health, secured=False),
+            Route("/readyz", b"GET", self._tell_readiness, secured=False),
+            Route("/metrics", b"GET", self._tell_metrics, secured=True),
+            Route("/openapi.json", b"GET", self._tell_interface, secured=False),
+        )
+        self._routes = {route.path.encode(): route for route in routes}
+        self._render_metrics = render_metrics([service.metrics])
+        self._document: tuple[object, bool, bytes] = (None, False, b"")
         self._boot = secrets.token_hex(6)
         self._numbers = itertools.count(1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._hot.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None:
-            await super().__call__(scope, receive, send)
-        else:
-            await self._respond(answer, scope, receive, send)
+    def admit(self, request: Request) -> None:
+        """Find who answers a request of which only the head is there. Raises ProblemError for one whose body need not
+        even be read."""
+        route = self._routes.get(request.url) or self._routes.get(find_path(request.url))
+        if route is None:
+            raise ProblemError("not-found", "nothing is here; /openapi.json says what is where")
+        request.route = route
+        if request.method != route.method:
+            method = route.method.decode()
+            raise ProblemError(
+                "method-not-allowed", f"only {method} is answered here", headers=((b"allow", route.method),)
+            )
+        if route.secured:
+            check_key(request.headers.get(b"authorization"), self.service.keys)
+        if route.method == b"POST":
+            request.due = find_due(request.headers, request.arrived, self.service.deadline_ms)
+            check_body_headers(request.headers)
 
-    def openapi(self) -> dict[str, Any]:
-        """The document for the model that decides now."""
-        return describe(super().openapi(), self.service.pipeline.scorer.schema, secured=bool(self.service.keys))
+    def hold(self, request: Request, size: int) -> None:
+        """So many bytes of its body have come. Raises ProblemError where they, or all bodies, are too many."""
+        request.held_bytes += size
+        self.held_bytes += size
+        if request.held_bytes > BODY_BYTES:
+            raise too_large()
+        if self.held_bytes > HELD_BYTES:
+            raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
+
+    def release(self, request: Request) -> None:
+        """The body is no longer held."""
+        self.held_bytes -= request.held_bytes
+        request.held_bytes, request.body = 0, b""
+
+    def answer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        """A coroutine where others should have their turn meanwhile."""
+        route = request.route
+        if request.fault is not None or route is None:
+            return self._conclude(request, None, request.fault)
+        if route.handle is None:
+            return self._answer_batch(request)
+        try:
+            return self._conclude(request, route.handle(request), None)
+        except (ProblemError, FeatherweightError) as error:
+            return self._conclude(request, None, error)
+
+    async def _answer_batch(self, request: Request) -> Answer:
+        try:
+            return self._conclude(request, await self._score_batch(request), None)
+        except (ProblemError, FeatherweightError) as error:
+            return self._conclude(request, None, error)
+
+    def _conclude(
+        self, request: Request, answer: Answer | None, failed: ProblemError | FeatherweightError | None
+    ) -> Answer:
+        request_id = self.name_request(request.headers.get(b"x-request-id"))
+        if answer is None:
+            if not isinstance(failed, ProblemError):
+                log.error("request %s failed", request_id.decode(), exc_info=failed)
+                failed = ProblemError("internal", "the service failed; its log says why, by the request's id")
+            answer = Answer(failed.status, CONTENT_TYPE, failed.encode(request_id.decode()), headers=failed.headers)
+        self.release(request)
+        route = OTHER if request.route is None else request.route.path
+        self.service.metrics.answered(route, answer.status, time.perf_counter() - request.arrived)
+        return answer._replace(request_id=request_id)
 
     def name_request(self, given: bytes | None) -> bytes:
         """The caller's own id where it is a short plain word, else a new one."""
@@ -92,117 +167,79 @@ class Api(FastAPI):
             return given
         return f"{self._boot}-{next(self._numbers):x}".encode()
 
-    def answer_score(self, headers: Headers, body: bytes, arrived: float) -> Answered:
-        """POST /v1/score at once, for a server that has the whole body."""
-        content, failed = b"", None
+    def _score(self, request: Request) -> Answer:
         try:
-            content = self._score_now(body, self._admit(headers, arrived))
-        except (ProblemError, FeatherweightError) as error:
-            failed = error
-        return self._conclude("/v1/score", headers, content, failed, arrived)
-
-    async def _respond(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived: float = scope.get("arrived") or time.perf_counter()
-        headers: Headers = dict(scope["headers"])
-        content, failed = b"", None
-        try:
-            if scope["method"] != "POST":
-                raise ProblemError("method-not-allowed", "only POST is answered here", headers=((b"allow", b"POST"),))
-            content = await self._answer_body(answer, receive, self._admit(headers, arrived))
-        except (ProblemError, FeatherweightError) as error:
-            failed = error
-        status, fields, content = self._conclude(scope["path"], headers, content, failed, arrived)
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": content})
-
-    def _admit(self, headers: Headers, arrived: float) -> float:
-        """When the answer is due. Raises ProblemError for what need not even be read."""
-        check_key(headers.get(b"authorization"), self.service.keys)
-        due = find_due(headers, arrived, self.service.deadline_ms)
-        check_body_headers(headers)
-        return due
-
-    def _conclude(
-        self,
-        route: str,
-        headers: Headers,
-        content: bytes,
-        failed: ProblemError | FeatherweightError | None,
-        arrived: float,
-    ) -> Answered:
-        request_id = self.name_request(headers.get(b"x-request-id"))
-        status, kind = 200, _JSON
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if failed is not None:
-            if isinstance(failed, FeatherweightError):
-                log.error("request %s failed", request_id.decode(), exc_info=failed)
-                failed = ProblemError("internal", "the service failed; its log says why, by the request's id")
-            status, kind, more = failed.status, CONTENT_TYPE, failed.headers
-            content = failed.encode(request_id.decode())
-        self.service.metrics.answered(route, status, time.perf_counter() - arrived)
-        length = str(len(content)).encode()
-        fields = [(b"content-type", kind), (b"content-length", length), (b"x-request-id", request_id), *more]
-        return status, fields, content
-
-    async def _answer_body(self, answer: Answer, receive: Receive, due: float) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return await answer(body, due)
-        held = bytearray(body)
-        self._held_bytes += len(body)
-        try:
-            while message.get("more_body", False):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ProblemError("malformed-request", "the connection was closed before the body was whole")
-                chunk: bytes = message.get("body", b"")
-                held += chunk
-                self._held_bytes += len(chunk)
-                self._check_size(len(held))
-            return await answer(bytes(held), due)
-        finally:
-            self._held_bytes -= len(held)
-
-    def _check_size(self, size: int) -> None:
-        if size > BODY_BYTES:
-            raise too_large()
-        if self._held_bytes > HELD_BYTES:
-            raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
-
-    def _score_now(self, body: bytes, due: float) -> bytes:
-        try:
-            request = decode_score(body)
+            wanted = decode_score(request.body)
         except _undecodable as error:
             raise explain_decoding(error) from error
-        return encode(self.service.score(request, due))
+        return Answer(200, _JSON, encode(self.service.score(wanted, request.due)))
 
-    async def _score(self, body: bytes, due: float) -> bytes:
-        return self._score_now(body, due)
-
-    async def _score_batch(self, body: bytes, due: float) -> bytes:
+    async def _score_batch(self, request: Request) -> Answer:
         try:
-            requests = decode_batch(body).transactions
+            wanted = decode_batch(request.body).transactions
         except _undecodable as error:
             raise explain_decoding(error) from error
-        return encode(BatchAnswer(decisions=await self.service.score_batch(requests, due)))
+        decisions = await self.service.score_batch(wanted, request.due)
+        return Answer(200, _JSON, encode(BatchAnswer(decisions=decisions)))
 
-    async def _learn(self, body: bytes, due: float) -> bytes:
+    def _learn(self, request: Request) -> Answer:
         try:
-            labels = decode_labels(body).labels
+            labels = decode_labels(request.body).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
         learned, unknown = self.service.learn(labels)
-        return encode(LabelsAnswer(learned=learned, unknown=unknown))
+        return Answer(200, _JSON, encode(LabelsAnswer(learned=learned, unknown=unknown)))
+
+    def _tell_health(self, _: Request) -> Answer:
+        return Answer(200, _JSON, encode(Health(status="ok", model=self.service.pipeline.scorer.model)))
+
+    def _tell_readiness(self, _: Request) -> Answer:
+        model = self.service.pipeline.scorer.model
+        if self.service.fault:
+            return Answer(
+                503, _JSON, encode(Health(status="unready", model=model, reason="the state cannot be written"))
+            )
+        return Answer(200, _JSON, encode(Health(status="ready", model=model)))
+
+    def _tell_metrics(self, _: Request) -> Answer:
+        return Answer(200, METRICS_TYPE.encode(), self._render_metrics())
+
+    def _tell_interface(self, _: Request) -> Answer:
+        """The document for the model that decides now: rendered once for each, because anybody may ask for it."""
+        schema, secured = self.service.pipeline.scorer.schema, bool(self.service.keys)
+        if self._document[0] is not schema or self._document[1] != secured:
+            self._document = schema, secured, encode(describe(schema, secured=secured))
+        return Answer(200, _JSON, self._document[2])
+
+
+def find_path(url: bytes) -> bytes:
+    """The path of a request's target, decoded. Raises ProblemError."""
+    try:
+        path: bytes = httptools.parse_url(url).path or b""
+    except httptools.HttpParserInvalidURLError as error:
+        raise ProblemError("malformed-request", "the request's target is neither a path nor a URL") from error
+    return unquote(path, "latin-1").encode("latin-1") if b"%" in path else path
 
 
 def check_body_headers(headers: Headers) -> None:
-    """Raise ProblemError for what need not even be read."""
+    """Raise ProblemError for a body that need not even be read."""
     kind = headers.get(b"content-type", b"")
-    if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
-        raise ProblemError("unsupported-media-type", "send Content-Type: application/json", header="Content-Type")
+    if kind != _JSON:
+        charset = _CHARSET.fullmatch(kind)
+        known = charset is None or charset[1].lower() in _CHARSETS
+        if kind.partition(b";")[0].strip().lower() != _JSON or not known:
+            raise ProblemError(
+                "unsupported-media-type", "send Content-Type: application/json, in UTF-8", header="Content-Type"
+            )
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise ProblemError(
+            "unsupported-media-type",
+            "send the body as it is, without Content-Encoding",
+            header="Content-Encoding",
+            headers=((b"accept-encoding", b"identity"),),
+        )
     length = headers.get(b"content-length", b"0")
-    if len(length) > len(str(BODY_BYTES)) or int(length) > BODY_BYTES:
+    if len(length.lstrip(b"0")) > len(str(BODY_BYTES)) or int(length) > BODY_BYTES:
         raise too_large()
 
 
@@ -227,70 +264,3 @@ def find_due(headers: Headers, arrived: float, default_ms: float | None) -> floa
             header="X-Deadline-Ms",
         )
     return arrived + deadline_ms / 1000
-
-
-def create_app(service: Service) -> Api:
-    """The ASGI application; whoever made the service closes it."""
-    app = Api(service)
-    render = render_metrics([service.metrics])
-
-    @app.middleware("http")
-    async def name_requests(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        request_id = app.name_request(request.headers.get("x-request-id", "").encode("latin-1"))
-        request.state.request_id = request_id.decode()
-        response = await go_on(request)
-        response.headers["x-request-id"] = request.state.request_id
-        return response
-
-    @app.exception_handler(HTTPException)
-    async def explain(request: Request, error: HTTPException) -> Response:
-        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
-        problem = ProblemError(kind, KINDS[kind][1].lower())
-        content = problem.encode(request.state.request_id)
-        return Response(content, problem.status, error.headers, media_type=CONTENT_TYPE.decode())
-
-    @app.exception_handler(ProblemError)
-    async def refuse(request: Request, problem: ProblemError) -> Response:
-        headers = {name.decode(): value.decode() for name, value in problem.headers}
-        content = problem.encode(request.state.request_id)
-        return Response(content, problem.status, headers, media_type=CONTENT_TYPE.decode())
-
-    @app.get("/healthz", tags=["health"], summary="The process lives")
-    async def healthz() -> Response:
-        return _health(Health(status="ok", model=service.pipeline.scorer.model))
-
-    @app.get("/readyz", tags=["health"], summary="Send it work", responses={503: {"description": "Not now"}})
-    async def readyz() -> Response:
-        model = service.pipeline.scorer.model
-        if service.fault:
-            return _health(Health(status="unready", model=model, reason="the state cannot be written"), 503)
-        return _health(Health(status="ready", model=model))
-
-    @app.get("/metrics", tags=["health"], summary="For Prometheus", response_class=Response)
-    async def metrics(request: Request) -> Response:
-        authorization = request.headers.get("authorization")
-        check_key(authorization.encode("latin-1") if authorization else None, service.keys)
-        return Response(render(), media_type=METRICS_TYPE)
-
-    return app
-
-
-def _health(health: Health, status: int = 200) -> Response:
-    return Response(encode(health), status, media_type="application/json")
-
-
-def _keeping_up(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
-    def complain(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            log.critical("the upkeep has ended: restart the service", exc_info=task.exception())
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        task = asyncio.get_running_loop().create_task(service.keep_up())
-        task.add_done_callback(complain)
-        yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    return lifespan

@@ -1,42 +1,35 @@
-"""The service on uvicorn: one process, one event loop, bounded in everything that comes from outside."""
+"""The service as a process: one event loop, a listening socket, signals."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import resource
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Final
+from typing import Final
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import uvloop
 
 from apps.fraud.http.access import check_exposure, read_keys
-from apps.fraud.http.app import Api, Headers, create_app
-from apps.fraud.http.problems import CONTENT_TYPE, ProblemError
-from apps.fraud.http.service import RETRY, Service
+from apps.fraud.http.app import Api
+from apps.fraud.http.connection import Connection, clock, render_date
+from apps.fraud.http.door import Door
+from apps.fraud.http.service import Service
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
 from apps.fraud.store import open_store
 from core.errors import FeatherweightError, UsageError
 
-HEAD_BYTES: Final = 64 << 10
-RECEIVE_S: Final = 10.0
-"""So long a request may take to come in, and a new connection to begin one."""
-LINGER_S: Final = 1.0
-QUICK_PATH: Final = b"/v1/score"
-QUICK_DIGITS: Final = 5
-"""Of the content-length: bodies of up to 100 kB."""
-CLOSE: Final = (b"connection", b"close")
-KEEP_ALIVE_S: Final = 60
 DRAIN_S: Final = 20
+SWEEP_S: Final = 1.0
 BACKLOG: Final = 1024
+SPARE_FILES: Final = 256
+"""Open files beside the connections."""
 log = logging.getLogger("featherweight.fraud")
 
 
@@ -72,8 +65,8 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
     try:
         host, port = listener.getsockname()[:2]
         on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", service)
-        with _signals(service):
-            make_server(service, settings.connections).run(sockets=[listener])
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(service, listener, settings.connections))
     finally:
         service.close()
 
@@ -107,203 +100,58 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(service: Service, connections: int) -> uvicorn.Server:
-    app = create_app(service)
-
-    class Protocol(BoundedProtocol):
-        api = app
-        limit = connections
-
-    config = uvicorn.Config(
-        app,
-        http=Protocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
-    return _Server(config)
+async def run(service: Service, listener: socket.socket, connections: int) -> None:
+    """Answer until SIGINT or SIGTERM, then let everything that has begun end, for DRAIN_S at most. SIGHUP reloads."""
+    allow_files(3 * connections + SPARE_FILES)
+    loop, ending, api, door = asyncio.get_running_loop(), asyncio.Event(), Api(service), Door(connections)
+    door.date_line = render_date()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.set)
+    loop.add_signal_handler(signal.SIGHUP, service.reload)
+    upkeep = loop.create_task(service.keep_up())
+    upkeep.add_done_callback(_complain)
+    server = await loop.create_server(lambda: Connection(api, door), sock=listener, backlog=BACKLOG)
+    while not ending.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), SWEEP_S)
+        _sweep(door)
+    server.close()
+    await _drain(door)
+    upkeep.cancel()
+    await asyncio.wait([upkeep])
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """A connection of uvicorn, with what uvicorn leaves open: how many there are, how large a request's head is, how
-    long a request may take to come in. Notes when a request came, for its deadline.
-
-    A POST /v1/score of ordinary size is quick: answered as soon as its body is here, without the task, scope and
-    messages of ASGI, which cost as much as the answer itself. Anything unusual goes the ordinary way.
-    """
-
-    api: Api
-    limit: int
-    _quick: Headers | None = None
-    """The headers of a quick request whose body is coming in."""
-    _body = b""
-    _unanswered = 0
-    """Quick requests begun and not answered."""
-    _ending = False
-    _turned_away = False
-    _discarding = False
-    _receiving_since: float | None = None
-    _head_bytes = 0
-    """Since the last byte of a body: heads, but also what stands around the chunks of a body."""
-    _body_came = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._receiving_since = time.monotonic()
-        if len(self.connections) > self.limit:
-            self.api.service.refused_connections += 1
-            self._turned_away = True
-            if len(self.connections) > 2 * self.limit:
-                transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        if self._discarding:
-            return
-        if self._turned_away:
-            self._answer_and_close(_OVERLOADED)
-            return
-        self._body_came = False
-        super().data_received(data)
-        if self._receiving_since is not None and not self._body_came:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._answer_and_close(_HEAD_TOO_LARGE)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._receiving_since, self._head_bytes = time.monotonic(), 0
-        self.scope["arrived"] = time.perf_counter()  # type: ignore[typeddict-unknown-key]
-
-    def on_headers_complete(self) -> None:
-        if self.url == QUICK_PATH and self._may_be_quick():
-            headers = dict(self.headers)
-            if len(headers.get(b"content-length", b"too long")) <= QUICK_DIGITS:
-                self._quick, self._body = headers, b""
-                self._unanswered += 1
-                return
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._body_came, self._head_bytes = True, 0
-        if self._quick is None:
-            super().on_body(body)
-        else:
-            self._body += body
-
-    def on_message_complete(self) -> None:
-        self._receiving_since = None
-        if self._quick is None:
-            super().on_message_complete()
-            return
-        keep = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        # Not at once: an error in here would be taken for one of the client's, and others have waited longer.
-        self.loop.call_soon(self._answer, self._quick, self._body, self.scope["arrived"], keep)  # type: ignore[typeddict-item]
-        self._quick = None
-
-    def shutdown(self) -> None:
-        if self._unanswered:
-            self._ending = True
-        else:
-            super().shutdown()
-
-    def _may_be_quick(self) -> bool:
-        """Whether nothing before it is still under way, and nothing about it is unusual."""
-        idle = (self.cycle is None or self.cycle.response_complete) and not self.pipeline
-        plain = self.parser.get_method() == b"POST" and not self.expect_100_continue
-        return idle and plain and not self.flow.write_paused and not self.parser.should_upgrade()
-
-    def _answer(self, headers: Headers, body: bytes, arrived: float, keep: bool) -> None:
-        keep = keep and not self._ending
-        answered = False
-        try:
-            status, fields, content = self.api.answer_score(headers, body, arrived)
-            answered = True
-        finally:
-            self._unanswered -= 1
-            if not answered:  # a bug, which the loop logs; nobody should wait for it
-                self.transport.abort()
-        if self.transport.is_closing():
-            return
-        lines = [*self.server_state.default_headers, *fields, *(() if keep else (CLOSE,))]
-        head = b"".join([STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in lines), b"\r\n"])
-        self.transport.write(head + content)
-        if not keep:
-            self.transport.close()
-        elif self.cycle is None or self.cycle.response_complete:
-            self.on_response_complete()
-
-    def sweep(self, now: float) -> None:
-        """End a request that takes too long to come in."""
-        if self._receiving_since is None or now - self._receiving_since <= RECEIVE_S or self._discarding:
-            return
-        if (
-            self._quick is None
-            and self.cycle is not None
-            and self.cycle.response_started
-            and not self.cycle.response_complete
-        ):
-            self.transport.abort()
-        else:
-            self._answer_and_close(_TOO_SLOW)
-
-    def _answer_and_close(self, answer: bytes) -> None:
-        """What the other side still sends is read and thrown away for a moment: closing at once would reset the
-        connection, and the answer might never be seen."""
-        self._discarding = True
-        self.flow.resume_reading()
-        self.transport.write(answer)
-        self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.abort)
+def allow_files(wanted: int) -> None:
+    """As many open files as that, if the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        log.warning(
+            "only %d open files are allowed, %d may be wanted: lower --connections, or raise the limit", hard, wanted
+        )
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class _Server(uvicorn.Server):
-    async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:  # once a second
-            now = time.monotonic()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.sweep(now)
-        return await super().on_tick(counter)
+def _sweep(door: Door) -> None:
+    door.date_line = render_date()
+    now = clock()
+    for visitor in door:
+        visitor.sweep(now)
 
 
-def _render(status: str, problem: ProblemError) -> bytes:
-    body = problem.encode("")
-    fields = {b"content-type": CONTENT_TYPE, b"content-length": str(len(body)).encode(), b"connection": b"close"}
-    lines = [f"HTTP/1.1 {status}".encode(), *(n + b": " + v for n, v in (*fields.items(), *problem.headers))]
-    return b"\r\n".join([*lines, b"", body])
+async def _drain(door: Door) -> None:
+    deadline = clock() + DRAIN_S
+    for visitor in door:
+        visitor.shutdown()
+    while len(door) and clock() < deadline:
+        await asyncio.sleep(0.05)
+        _sweep(door)
+    for visitor in door:
+        visitor.abort()
+    await asyncio.sleep(0)  # so that they are told
 
 
-_OVERLOADED: Final = _render(
-    "503 Service Unavailable", ProblemError("overloaded", "too many connections; try again later", headers=RETRY)
-)
-_HEAD_TOO_LARGE: Final = _render(
-    "431 Request Header Fields Too Large", ProblemError("head-too-large", f"at most {HEAD_BYTES} bytes are read")
-)
-_TOO_SLOW: Final = _render("408 Request Timeout", ProblemError("too-slow", f"it must come in within {RECEIVE_S:g} s"))
-
-
-@contextmanager
-def _signals(service: Service) -> Iterator[None]:
-    """SIGHUP reloads. SIGINT and SIGTERM are uvicorn's, which sends them on once it has drained: ignored by then, so
-    that the state is written and the process ends well."""
-
-    def reload(_: int, __: FrameType | None) -> None:
-        service.reload()
-
-    wanted: dict[signal.Signals, Any] = {
-        signal.SIGHUP: reload,
-        signal.SIGINT: signal.SIG_IGN,
-        signal.SIGTERM: signal.SIG_IGN,
-    }
-    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the upkeep has ended: restart the service", exc_info=task.exception())

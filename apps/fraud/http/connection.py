@@ -1,0 +1,410 @@
+"""One connection: HTTP/1.1 on httptools' parser, bounded in everything that comes from outside.
+
+Requests are answered in their order, each once it is whole; what cannot be understood is the last one, and answered in
+its turn. Upgrades (h2c, which Java's client offers with its first request, or websocket) are ignored, as RFC 9110 lets
+a server do: the request is read as if nothing had been offered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+
+from apps.fraud.http.app import Answer, Api, Request
+from apps.fraud.http.door import Door
+from apps.fraud.http.problems import ProblemError
+from apps.fraud.http.service import RETRY
+
+HEAD_BYTES: Final = 64 << 10
+SLICE_BYTES: Final = 8 << 10
+"""So much is parsed at once: it may hold a few hundred requests, and no more are read before they are answered."""
+PIPELINED: Final = 8
+"""While so many requests wait for their answers, nothing more is read."""
+RECEIVE_S: Final = 10.0
+"""So long a request may take to come in, and a new connection to begin one."""
+SEND_S: Final = 30.0
+"""So long an answer may wait for being read."""
+KEEP_ALIVE_S: Final = 60.0
+LINGER_S: Final = 1.0
+"""What a client still sends when it has had its last answer is read and thrown away for so long: closing at once would
+reset the connection, and the answer might never be seen."""
+STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+ONCE: Final = frozenset(
+    {b"host", b"authorization", b"content-type", b"content-encoding", b"expect", b"x-deadline-ms", b"x-request-id"}
+)
+"""Headers that change the answer. Of two, a proxy may have looked at the other one."""
+log = logging.getLogger("featherweight.fraud")
+clock = time.perf_counter
+
+
+class Connection(asyncio.Protocol):
+    """Made by the loop for each one that comes in. Times are in `clock`'s seconds."""
+
+    def __init__(self, api: Api, door: Door) -> None:
+        self._api, self._door = api, door
+        self._loop = asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._unread = b""
+        """Has come, and waits until there is room for more requests."""
+        self._url, self._fields = b"", list[tuple[bytes, bytes]]()
+        self._begun = False
+        """Whether a request has begun to come in and is not whole."""
+        self._incoming: Request | None = None
+        """That one, from the end of its head on; and its body."""
+        self._chunks: list[bytes] = []
+        self._waiting: deque[Request] = deque()
+        self._turning = False
+        self._answering: asyncio.Task[None] | None = None
+        self._arrived = self._since = clock()
+        """_since: when what we wait for began: a request, its end, or the end of the connection."""
+        self._head_bytes = 0
+        """Read since the last byte of a body: heads, trailers, what stands around the chunks."""
+        self._moved = False
+        self._fault: ProblemError | None = None
+        self._expects = self._known = self._asked = False
+        self._paused = self._deaf = self._ended = self._leaving = self._ending = False
+        self._clogged_since: float | None = None
+
+    # What the loop tells.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._door.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._deaf:
+            self._unread = self._unread + data if self._unread else data
+            self._read()
+
+    def eof_received(self) -> bool:
+        """The other side has said all: what is whole is answered (True: the connection stays for that)."""
+        self._ended = self._deaf = True
+        if self._leaving:
+            return False
+        self._drop_incoming()
+        return bool(self._waiting or self._answering)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.forget(self)
+        self._deaf = self._leaving = True
+        self._drop_incoming()
+        while self._waiting:
+            self._api.release(self._waiting.popleft())
+        self._parser, self._unread = None, b""
+
+    def pause_writing(self) -> None:
+        self._clogged_since = clock()
+
+    def resume_writing(self) -> None:
+        self._clogged_since = None
+        self._go_on()
+
+    # What the parser tells. An exception in here ends its work; `_fault` says why.
+
+    def on_message_begin(self) -> None:
+        if self._deaf:
+            raise ProblemError("malformed-request", "nothing is read after this")
+        self._url, self._fields, self._chunks = b"", [], []
+        self._begun, self._arrived = True, clock()
+        self._since = self._arrived
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return  # it comes again, see `_without_upgrade`
+        version, headers = self._parser.get_http_version(), dict(self._fields)
+        request = self._incoming = Request(self._parser.get_method(), self._url, headers, self._arrived)
+        request.keep = version == "1.1" and self._parser.should_keep_alive()
+        try:
+            if len(headers) != len(self._fields):
+                check_repeated(self._fields)
+            if self._head_bytes > HEAD_BYTES - SLICE_BYTES:
+                check_head_size(self._url, self._fields)
+            check_framing(version, headers)
+            self._expects = b"expect" in headers and version == "1.1"
+        except ProblemError as problem:
+            self._fail(problem)
+        try:
+            self._admit(request)
+        except ProblemError as problem:
+            if problem.status in (413, 503) or self._expects:
+                self._fail(problem)  # the body would be read for nothing
+            request.fault = problem
+
+    def on_body(self, body: bytes) -> None:
+        self._moved = True
+        if (request := self._incoming) is None:
+            return  # never: its head came before
+        try:
+            self._api.hold(request, len(body))
+        except ProblemError as problem:
+            self._fail(problem)
+        if request.fault is None:
+            self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
+        if (request := self._incoming) is None:
+            return  # as above
+        self._moved, self._begun, self._expects, self._incoming = True, False, False, None
+        request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks = []
+        self._deaf = not request.keep
+        self._waiting.append(request)
+
+    # Reading.
+
+    def _read(self) -> None:
+        """As much of what has come as there is room for."""
+        while self._unread and not self._deaf and len(self._waiting) < PIPELINED:
+            part, self._unread = self._unread[:SLICE_BYTES], self._unread[SLICE_BYTES:]
+            self._feed(part)
+        if self._deaf:
+            self._unread = b""
+        if self._unread and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
+        elif self._paused and not self._unread:
+            self._transport.resume_reading()
+            self._paused, self._since = False, clock()
+        if self._waiting and not self._turning:
+            # Not at once: others whose requests have come wait as long.
+            self._turning = True
+            self._loop.call_soon(self._take_turn)
+        elif self._expects and not self._waiting and self._answering is None:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _feed(self, part: bytes) -> None:
+        self._head_bytes += len(part)
+        self._moved = False
+        try:
+            while part:
+                try:
+                    self._parser.feed_data(part)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    part = part[upgrade.args[0] :]
+                    self._read_without_upgrade()
+        except httptools.HttpParserCallbackError as error:
+            if self._fault is None and not self._deaf:
+                log.error("a request could not be read", exc_info=error)
+                self._transport.abort()
+        except httptools.HttpParserError as error:
+            self._fault = ProblemError("malformed-request", f"the request is not HTTP/1.1: {error}")
+        if self._moved:
+            self._head_bytes = 0
+        elif self._head_bytes > HEAD_BYTES:
+            self._fault = self._fault or head_too_large()
+        if self._fault is not None and not self._deaf:
+            self._refuse(self._fault)
+
+    def _read_without_upgrade(self) -> None:
+        """The parser has read a head that offers to speak something else, and takes what follows for that. It is given
+        the same head again, without the offer: then the body belongs to it."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._fault = ProblemError("method-not-allowed", "this is no proxy", headers=((b"allow", b"GET, POST"),))
+            raise httptools.HttpParserCallbackError
+        version = self._parser.get_http_version().encode()
+        lines = [name + b": " + value for name, value in self._fields if name != b"upgrade"]
+        first, arrived = b"%b %b HTTP/%b" % (method, self._url, version), self._arrived
+        self._parser.feed_data(b"\r\n".join([first, *lines, b"", b""]))
+        self._arrived = self._since = arrived
+
+    def _admit(self, request: Request) -> None:
+        """Raises ProblemError."""
+        self._api.admit(request)
+        if not self._known and request.route is not None and request.route.secured:
+            self._known = self._door.admit(self)
+            if not self._known:
+                raise self._count_refused()
+
+    def _count_refused(self) -> ProblemError:
+        self._api.service.refused_connections += 1
+        return ProblemError("overloaded", "too many connections; try again later", headers=RETRY)
+
+    def _fail(self, problem: ProblemError) -> None:
+        """Stop the parser: the request that comes in is the last."""
+        self._fault = problem
+        raise problem
+
+    def _refuse(self, problem: ProblemError) -> None:
+        """What comes in is answered with this in its turn, and nothing after it."""
+        request = self._incoming or Request(b"", b"", {}, self._arrived)
+        self._drop_incoming()
+        request.fault, request.keep = problem, False
+        self._deaf, self._unread = True, b""
+        self._waiting.append(request)
+
+    def _drop_incoming(self) -> None:
+        if self._incoming is not None:
+            self._api.release(self._incoming)
+        self._incoming, self._chunks = None, []
+        self._begun = self._expects = False
+
+    # Answering.
+
+    def _take_turn(self) -> None:
+        """Answer one request: then others have their turn."""
+        self._turning = False
+        if not self._waiting or self._answering is not None or self._clogged_since is not None:
+            return
+        request, done = self._waiting.popleft(), False
+        try:
+            answer = self._api.answer(request)
+            if isinstance(answer, Answer):
+                self._write(request, answer)
+                self._go_on()
+            else:
+                self._answering = self._loop.create_task(self._write_later(request, answer))
+            done = True
+        finally:
+            if not done:  # a bug, which the loop logs; nobody should wait for it
+                self._transport.abort()
+
+    async def _write_later(self, request: Request, answer: Coroutine[Any, Any, Answer]) -> None:
+        done = False
+        try:
+            self._write(request, await answer)
+            done = True
+        finally:
+            self._answering = None
+            if not done:
+                self._transport.abort()
+        self._go_on()
+
+    def _write(self, request: Request, answer: Answer) -> None:
+        if self._transport.is_closing():
+            return
+        last = self._ending and not (self._waiting or self._begun or self._unread)
+        keep = request.keep and not last
+        more = answer.headers if keep else (*answer.headers, (b"connection", b"close"))
+        head = b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
+            STATUS_LINES[answer.status],
+            self._door.date_line,
+            answer.content_type,
+            len(answer.content),
+            answer.request_id,
+            b"".join([name + b": " + value + b"\r\n" for name, value in more]),
+        )
+        self._transport.write(head if request.method == b"HEAD" else head + answer.content)
+        self._asked = True
+        if not self._begun:
+            self._since = clock()
+        if not keep:
+            self._leave()
+
+    def _go_on(self) -> None:
+        """After an answer, or once there is room for one."""
+        if self._leaving:
+            return
+        self._read()
+        nothing_waits = not (self._waiting or self._unread or self._answering)
+        if nothing_waits and (self._ended or (self._ending and not self._begun)):
+            self._leave()
+
+    # Ending.
+
+    def shutdown(self) -> None:
+        """What has begun is answered, then the connection ends."""
+        self._ending = True
+        if not self._begun:
+            self._go_on()
+
+    def turn_away(self) -> None:
+        problem = self._count_refused()
+        if not self._deaf:
+            self._refuse(problem)
+            self._read()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def idle_s(self) -> float:
+        busy = self._begun or self._waiting or self._unread or self._answering
+        return 0.0 if busy else clock() - self._since
+
+    def _leave(self) -> None:
+        """The last answer has been written."""
+        self._leaving = self._deaf = True
+        self._unread, self._since = b"", clock()
+        self._door.part(self)
+        if self._transport.is_closing():
+            return
+        if self._ended:
+            self._transport.close()
+            return
+        if self._paused:
+            self._transport.resume_reading()
+        self._transport.write_eof()
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long; called every second or so."""
+        if self._leaving:
+            unsent = self._transport.get_write_buffer_size()
+            if now - self._since > (SEND_S if unsent else LINGER_S):
+                self._transport.abort()
+        elif self._clogged_since is not None:
+            if now - self._clogged_since > SEND_S:
+                self._transport.abort()
+        elif self._waiting or self._answering or self._deaf:
+            return
+        elif self._begun or not self._asked:
+            if now - self._since > RECEIVE_S:
+                self._refuse(ProblemError("too-slow", f"it must come in within {RECEIVE_S:g} s"))
+                self._read()
+        elif now - self._since > KEEP_ALIVE_S:
+            self._leave()
+
+
+def check_repeated(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ProblemError when a header of ONCE is there twice."""
+    seen = set[bytes]()
+    for name, _ in fields:
+        if name in ONCE and name in seen:
+            said = name.decode().title()
+            raise ProblemError("malformed-request", f"{said}: sent more than once; send one", header=said)
+        seen.add(name)
+
+
+def check_head_size(url: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ProblemError. Spaces around values are counted while they are read only."""
+    if len(url) + len("POST  HTTP/1.1\r\n\r\n") + sum(len(n) + len(v) + len(": \r\n") for n, v in fields) > HEAD_BYTES:
+        raise head_too_large()
+
+
+def head_too_large() -> ProblemError:
+    return ProblemError("head-too-large", f"at most {HEAD_BYTES} bytes are read")
+
+
+def check_framing(version: str, headers: dict[bytes, bytes]) -> None:
+    """Raise ProblemError for what this server and a proxy before it could understand differently. That lengths are
+    given once, lines end rightly and names are names, is checked by the parser."""
+    if version not in ("1.0", "1.1"):
+        raise ProblemError("malformed-request", f"HTTP/{version} is not spoken here; send HTTP/1.1")
+    if version == "1.1" and b"host" not in headers:
+        raise ProblemError("malformed-request", "Host: HTTP/1.1 asks for this header", header="Host")
+    coding = headers.get(b"transfer-encoding")
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        raise ProblemError(
+            "unsupported-media-type", "send no Transfer-Encoding but chunked, in HTTP/1.1", header="Transfer-Encoding"
+        )
+
+
+def render_date() -> bytes:
+    return f"date: {formatdate(usegmt=True)}\r\n".encode()
