@@ -151,7 +151,7 @@ def _path(word: str) -> Path | None:
     epilog="Example: featherweight fraud serve --state /var/lib/featherweight --api-keys keys.sha256\n\n"
     "Then: curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/score -d "
     '\'{"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, "amount": 57.16}\'\n\n'
-    "A key: KEY=$(openssl rand -hex 32); printf %s $KEY | sha256sum >> keys.sha256; clients send the header "
+    'A key: KEY=$(openssl rand -hex 32); printf %s "$KEY" | sha256sum >> keys.sha256; clients send the header '
     "Authorization: Bearer $KEY.\n\n"
     "SIGHUP, or another artifact in the folder of --model: it takes over between two requests; SIGHUP reads the keys "
     "again too. SIGTERM: requests under way are answered, the state is written, then the process ends.\n\n"
