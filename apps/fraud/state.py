@@ -23,7 +23,7 @@ from xxhash import xxh3_64_intdigest
 
 from apps.fraud import kernels
 from core.errors import DataError, OutputError
-from core.files import replacing
+from core.files import open_regular, replacing
 
 Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
@@ -207,9 +207,14 @@ class Histories:
     def read_snapshot(self, path: Path) -> None:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read(len(_MAGIC))
+                if content == _MAGIC:
+                    content += file.read()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except MemoryError as error:
+            raise DataError(f"{path}: larger than this host's memory") from error
         names, counts, events = _parse_snapshot(content, self.kind, path)
         for slot in self._slots.values():
             self._bury(slot)

@@ -132,7 +132,7 @@ class Service:
                 expired = now
                 self.pipeline.engine.customers.expire()
                 self.pipeline.engine.terminals.expire()
-            if self.store is not None and self.store.journal_bytes > JOURNAL_BYTES:
+            if self.store is not None and (self.store.journal_bytes > JOURNAL_BYTES or self.store.removed):
                 self._attempt_snapshot(self.store)
 
     def close(self) -> None:
