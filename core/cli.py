@@ -33,7 +33,10 @@ _EXTRAS = {
         ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
     ),
     "openvino": "openvino",
-    **dict.fromkeys(("httptools", "kafka", "numba", "prometheus_client", "uvloop", "xxhash"), "fraud"),
+    **dict.fromkeys(
+        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "uvloop", "xxhash"),
+        "fraud",
+    ),
 }
 """Modules that the base install does not have -> the extra that brings them."""
 

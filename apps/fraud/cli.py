@@ -190,6 +190,7 @@ def serve(
     from core.bundled import data_directory
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     settings = Settings(
         model=model or data_directory() / "models" / REFERENCE_MODEL,
         host=host,

@@ -1,4 +1,7 @@
-"""One connection: HTTP/1.1 on httptools' parser, bounded in everything that comes from outside.
+"""One connection, for uvicorn's server: HTTP/1.1 on httptools' parser, bounded in everything that comes from outside.
+
+It stands in the place of uvicorn's own class, which loses the body behind an upgrade, drops good requests before a bad
+one and the answers of a client that has said all, and bounds neither pipelining nor readers.
 
 Requests are answered in their order, each once it is whole; what cannot be understood is the last one, and answered in
 its turn. Upgrades (h2c, which Java's client offers with its first request, or websocket) are ignored, as RFC 9110 lets
@@ -11,19 +14,21 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable
-from email.utils import formatdate
-from http import HTTPStatus
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import httptools
+import uvicorn
+from uvicorn.server import ServerState
 
-from apps.fraud.http.app import Answer, Api, Request
+from apps.fraud.http.app import Api
+from apps.fraud.http.asgi import Exchange
 from apps.fraud.http.door import Door
+from apps.fraud.http.heads import HEAD_BYTES, check_framing, check_head_size, check_repeated, head_too_large
+from apps.fraud.http.messages import Answer, Request, render_answer
 from apps.fraud.http.problems import ProblemError
 from apps.fraud.http.service import RETRY
 
-HEAD_BYTES: Final = 64 << 10
 SLICE_BYTES: Final = 8 << 10
 """So much is parsed at once: it may hold a few hundred requests, and no more are read before they are answered."""
 PIPELINED: Final = 8
@@ -36,21 +41,26 @@ KEEP_ALIVE_S: Final = 60.0
 LINGER_S: Final = 1.0
 """What a client still sends when it has had its last answer is read and thrown away for so long: closing at once would
 reset the connection, and the answer might never be seen."""
-STATUS_LINES: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
-ONCE: Final = frozenset(
-    {b"host", b"authorization", b"content-type", b"content-encoding", b"expect", b"x-deadline-ms", b"x-request-id"}
-)
-"""Headers that change the answer. Of two, a proxy may have looked at the other one."""
 log = logging.getLogger("featherweight.fraud")
 clock = time.perf_counter
 
 
 class Connection(asyncio.Protocol):
-    """Made by the loop for each one that comes in. Times are in `clock`'s seconds."""
+    """Made by uvicorn for each one that comes in. Times are in `clock`'s seconds."""
 
-    def __init__(self, api: Api, door: Door) -> None:
-        self._api, self._door = api, door
-        self._loop = asyncio.get_running_loop()
+    api: Api
+    door: Door
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._app, self._state, self._app_state = config.loaded_app, server_state, app_state
+        self._api, self._door = self.api, self.door
+        self._loop = _loop or asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
         self._unread = b""
         """Has come, and waits until there is room for more requests."""
@@ -63,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()
         self._turning = False
         self._answering: asyncio.Task[None] | None = None
+        self._exchange: Exchange | None = None
         self._arrived = self._since = clock()
         """_since: when what we wait for began: a request, its end, or the end of the connection."""
         self._head_bytes = 0
@@ -77,6 +88,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
+        self._state.connections.add(self)  # type: ignore[arg-type]
         self._door.enter(self)
 
     def data_received(self, data: bytes) -> None:
@@ -93,7 +105,10 @@ class Connection(asyncio.Protocol):
         return bool(self._waiting or self._answering)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._state.connections.discard(self)
         self._door.forget(self)
+        if self._exchange is not None:
+            self._exchange.leave()
         self._deaf = self._leaving = True
         self._drop_incoming()
         while self._waiting:
@@ -125,8 +140,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade():
             return  # it comes again, see `_without_upgrade`
-        version, headers = self._parser.get_http_version(), dict(self._fields)
-        request = self._incoming = Request(self._parser.get_method(), self._url, headers, self._arrived)
+        version = self._parser.get_http_version()
+        request = self._incoming = Request(self._parser.get_method(), self._url, self._fields, self._arrived)
+        headers = request.headers
         request.keep = version == "1.1" and self._parser.should_keep_alive()
         try:
             if len(headers) != len(self._fields):
@@ -228,8 +244,7 @@ class Connection(asyncio.Protocol):
 
     def _admit(self, request: Request) -> None:
         """Raises ProblemError."""
-        self._api.admit(request)
-        if not self._known and request.route is not None and request.route.secured:
+        if self._api.admit(request) and not self._known:
             self._known = self._door.admit(self)
             if not self._known:
                 raise self._count_refused()
@@ -245,7 +260,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, problem: ProblemError) -> None:
         """What comes in is answered with this in its turn, and nothing after it."""
-        request = self._incoming or Request(b"", b"", {}, self._arrived)
+        request = self._incoming or Request(b"", b"", (), self._arrived)
         self._drop_incoming()
         request.fault, request.keep = problem, False
         self._deaf, self._unread = True, b""
@@ -266,16 +281,38 @@ class Connection(asyncio.Protocol):
             return
         request, done = self._waiting.popleft(), False
         try:
-            answer = self._api.answer(request)
+            ordinary = request.endpoint is None and request.fault is None
+            answer = self._ask(request) if ordinary else self._api.answer(request)
             if isinstance(answer, Answer):
                 self._write(request, answer)
                 self._go_on()
             else:
-                self._answering = self._loop.create_task(self._write_later(request, answer))
+                self._answering = self._start(self._write_later(request, answer))
             done = True
         finally:
             if not done:  # a bug, which the loop logs; nobody should wait for it
                 self._transport.abort()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """uvicorn waits for its end when it has been told to end."""
+        task = self._loop.create_task(work)
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+        return task
+
+    async def _ask(self, request: Request) -> Answer:
+        """What FastAPI answers."""
+        request.headers[b"x-request-id"] = self._api.name_request(request.headers.get(b"x-request-id"))
+        addresses = (self._transport.get_extra_info(name) for name in ("sockname", "peername"))
+        server, client = (address[:2] if isinstance(address, tuple) else None for address in addresses)
+        self._exchange = Exchange(request, server, client, self._app_state)
+        self._start(self._exchange.run(self._app))
+        answer, self._exchange = await self._exchange.answer, None
+        self._api.release(request)
+        if answer is not None:
+            return answer
+        problem = ProblemError("internal", "the service failed; its log says why, by the request's id")
+        return self._api.conclude(request, None, problem)
 
     async def _write_later(self, request: Request, answer: Coroutine[Any, Any, Answer]) -> None:
         done = False
@@ -293,16 +330,9 @@ class Connection(asyncio.Protocol):
             return
         last = self._ending and not (self._waiting or self._begun or self._unread)
         keep = request.keep and not last
-        more = answer.headers if keep else (*answer.headers, (b"connection", b"close"))
-        head = b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
-            STATUS_LINES[answer.status],
-            self._door.date_line,
-            answer.content_type,
-            len(answer.content),
-            answer.request_id,
-            b"".join([name + b": " + value + b"\r\n" for name, value in more]),
-        )
-        self._transport.write(head if request.method == b"HEAD" else head + answer.content)
+        head_only = request.method == b"HEAD"
+        self._transport.write(render_answer(answer, self._door.default_lines, head_only=head_only, keep=keep))
+        self._state.total_requests += 1
         self._asked = True
         if not self._begun:
             self._since = clock()
@@ -370,41 +400,3 @@ class Connection(asyncio.Protocol):
                 self._read()
         elif now - self._since > KEEP_ALIVE_S:
             self._leave()
-
-
-def check_repeated(fields: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ProblemError when a header of ONCE is there twice."""
-    seen = set[bytes]()
-    for name, _ in fields:
-        if name in ONCE and name in seen:
-            said = name.decode().title()
-            raise ProblemError("malformed-request", f"{said}: sent more than once; send one", header=said)
-        seen.add(name)
-
-
-def check_head_size(url: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ProblemError. Spaces around values are counted while they are read only."""
-    if len(url) + len("POST  HTTP/1.1\r\n\r\n") + sum(len(n) + len(v) + len(": \r\n") for n, v in fields) > HEAD_BYTES:
-        raise head_too_large()
-
-
-def head_too_large() -> ProblemError:
-    return ProblemError("head-too-large", f"at most {HEAD_BYTES} bytes are read")
-
-
-def check_framing(version: str, headers: dict[bytes, bytes]) -> None:
-    """Raise ProblemError for what this server and a proxy before it could understand differently. That lengths are
-    given once, lines end rightly and names are names, is checked by the parser."""
-    if version not in ("1.0", "1.1"):
-        raise ProblemError("malformed-request", f"HTTP/{version} is not spoken here; send HTTP/1.1")
-    if version == "1.1" and b"host" not in headers:
-        raise ProblemError("malformed-request", "Host: HTTP/1.1 asks for this header", header="Host")
-    coding = headers.get(b"transfer-encoding")
-    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-        raise ProblemError(
-            "unsupported-media-type", "send no Transfer-Encoding but chunked, in HTTP/1.1", header="Transfer-Encoding"
-        )
-
-
-def render_date() -> bytes:
-    return f"date: {formatdate(usegmt=True)}\r\n".encode()

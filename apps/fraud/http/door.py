@@ -9,7 +9,6 @@ while, else the newest is told to come back later.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Final, Protocol
 
 IDLE_S: Final = 5.0
@@ -28,12 +27,6 @@ class Visitor(Protocol):
     def abort(self) -> None:
         """End it at once."""
 
-    def shutdown(self) -> None:
-        """End it when what has begun is answered."""
-
-    def sweep(self, now: float) -> None:
-        """End it where it takes too long."""
-
 
 class Door:
     """Of one event loop. limit: of guests, and of strangers, and of those that are being told to go."""
@@ -43,14 +36,8 @@ class Door:
         self._strangers: OrderedDict[Visitor, None] = OrderedDict()
         self._guests: set[Visitor] = set()
         self._leaving: set[Visitor] = set()
-        self.date_line = b""
-        """Of every answer; kept up by whoever sweeps."""
-
-    def __len__(self) -> int:
-        return len(self._strangers) + len(self._guests) + len(self._leaving)
-
-    def __iter__(self) -> Iterator[Visitor]:
-        return iter([*self._strangers, *self._guests, *self._leaving])
+        self.default_lines = b""
+        """Of the head of every answer: the date; kept up by whoever owns the loop."""
 
     def enter(self, visitor: Visitor) -> None:
         self._strangers[visitor] = None

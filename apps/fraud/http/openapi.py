@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ from apps.fraud.http.problems import KINDS, ProblemDetails
 from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
 
+TITLE: Final = "Featherweight fraud scorer"
 DESCRIPTION: Final = """\
 Scores card transactions for fraud.
 
@@ -61,8 +63,11 @@ _ROUTES: Final[dict[str, tuple[str, str, type, type, dict[str, Any], dict[str, A
 }
 
 
-def describe(model: FeatureSchema, *, secured: bool) -> dict[str, Any]:
-    """The document. model: whose columns `features` may have. secured: whether an API key is asked for."""
+def describe(
+    base: dict[str, Any], model: FeatureSchema, *, secured: bool, open_paths: Container[str]
+) -> dict[str, Any]:
+    """`base`, FastAPI's own document, with the endpoints of the service. model: whose columns `features` may have.
+    secured: whether an API key is asked for, but for `open_paths`."""
     types = [kind for route in _ROUTES.values() for kind in route[2:4]]
     _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
     _name_features(schemas[ScoreRequest.__name__], model)
@@ -71,15 +76,20 @@ def describe(model: FeatureSchema, *, secured: bool) -> dict[str, Any]:
         "/readyz": _view("readyz", "Send it work", _HEALTH, {"503": {"description": "Not now", **_HEALTH}}),
         "/metrics": _view("metrics", "For Prometheus", {"content": {"text/plain": {"schema": {"type": "string"}}}}),
     }
-    components: dict[str, Any] = {"schemas": schemas}
+    for path, operations in base["paths"].items():
+        paths[path] = paths.get(path, {}) | {method: dict(operation) for method, operation in operations.items()}
+    components = dict(base.get("components", {}))
+    components["schemas"] = components.get("schemas", {}) | schemas
     if secured:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in (*_ROUTES, "/metrics"):
-            for operation in paths[path].values():
-                operation["security"] = [{"key": []}]
-                operation["responses"]["401"] = _problem(401)
-    info = {"title": "Featherweight fraud scorer", "version": "1", "description": DESCRIPTION}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
+        components["securitySchemes"] = components.get("securitySchemes", {}) | {
+            "key": {"type": "http", "scheme": "bearer"}
+        }
+        for path in paths:
+            if path not in open_paths:
+                for operation in paths[path].values():
+                    operation["security"] = [{"key": []}]
+                    operation["responses"] = operation["responses"] | {"401": _problem(401)}
+    return {**base, "paths": paths, "components": components}
 
 
 def _name_features(request: dict[str, Any], model: FeatureSchema) -> None:

@@ -1,4 +1,4 @@
-"""The service as a process: one event loop, a listening socket, signals."""
+"""The service as a process: uvicorn's server, a listening socket, signals."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import uvloop
+import uvicorn
 
 from apps.fraud.http.access import check_exposure, read_keys
 from apps.fraud.http.app import Api
-from apps.fraud.http.connection import Connection, clock, render_date
+from apps.fraud.http.connection import Connection, clock
 from apps.fraud.http.door import Door
 from apps.fraud.http.service import Service
 from apps.fraud.live import LiveModel
@@ -26,7 +26,7 @@ from apps.fraud.store import open_store
 from core.errors import FeatherweightError, UsageError
 
 DRAIN_S: Final = 20
-SWEEP_S: Final = 1.0
+DRAIN_SWEEP_S: Final = 0.1
 BACKLOG: Final = 1024
 SPARE_FILES: Final = 256
 """Open files beside the connections."""
@@ -63,12 +63,18 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
         listener.close()
         raise
     try:
-        host, port = listener.getsockname()[:2]
-        on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", service)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(service, listener, settings.connections))
-    finally:
+        server = make_server(service, settings.connections)
+    except BaseException:
         service.close()
+        raise
+    with _signals(server):
+        try:
+            host, port = listener.getsockname()[:2]
+            on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", service)
+            allow_files(3 * settings.connections + SPARE_FILES)
+            server.run(sockets=[listener])
+        finally:
+            service.close()
 
 
 def open_service(settings: Settings) -> Service:
@@ -100,25 +106,70 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def run(service: Service, listener: socket.socket, connections: int) -> None:
-    """Answer until SIGINT or SIGTERM, then let everything that has begun end, for DRAIN_S at most. SIGHUP reloads."""
-    allow_files(3 * connections + SPARE_FILES)
-    loop, ending, api, door = asyncio.get_running_loop(), asyncio.Event(), Api(service), Door(connections)
-    door.date_line = render_date()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ending.set)
-    loop.add_signal_handler(signal.SIGHUP, service.reload)
-    upkeep = loop.create_task(service.keep_up())
-    upkeep.add_done_callback(_complain)
-    server = await loop.create_server(lambda: Connection(api, door), sock=listener, backlog=BACKLOG)
-    while not ending.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), SWEEP_S)
-        _sweep(door)
-    server.close()
-    await _drain(door)
-    upkeep.cancel()
-    await asyncio.wait([upkeep])
+def make_server(service: Service, connections: int) -> uvicorn.Server:
+    """uvicorn's, with the application and the connections that are ours."""
+    app = Api(service)
+
+    class Bound(Connection):
+        api = app
+        door = Door(connections)
+
+    config = uvicorn.Config(
+        app,
+        http=Bound,
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    return Server(config, service, Bound.door)
+
+
+class Server(uvicorn.Server):
+    """SIGHUP reloads; SIGINT and SIGTERM are uvicorn's."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, door: Door) -> None:
+        super().__init__(config)
+        self._service, self._door = service, door
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
+        await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        ending = await super().on_tick(counter)
+        if counter % 10 == 0:  # once a second, as uvicorn renews its headers
+            headers = self.server_state.default_headers
+            self._door.default_lines = b"".join([b"%b: %b\r\n" % field for field in headers])
+            self._sweep()
+        return ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        sweeping = asyncio.get_running_loop().create_task(self._keep_sweeping())
+        await super().shutdown(sockets)
+        sweeping.cancel()
+        for connection in list(self._connections()):
+            connection.abort()
+        await asyncio.sleep(0)  # so that they are told
+
+    async def _keep_sweeping(self) -> None:
+        """While uvicorn drains, it ticks no more."""
+        while True:
+            await asyncio.sleep(DRAIN_SWEEP_S)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        now = clock()
+        for connection in self._connections():
+            connection.sweep(now)
+
+    def _connections(self) -> list[Connection]:
+        return [found for found in self.server_state.connections if isinstance(found, Connection)]
 
 
 def allow_files(wanted: int) -> None:
@@ -133,25 +184,13 @@ def allow_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _sweep(door: Door) -> None:
-    door.date_line = render_date()
-    now = clock()
-    for visitor in door:
-        visitor.sweep(now)
-
-
-async def _drain(door: Door) -> None:
-    deadline = clock() + DRAIN_S
-    for visitor in door:
-        visitor.shutdown()
-    while len(door) and clock() < deadline:
-        await asyncio.sleep(0.05)
-        _sweep(door)
-    for visitor in door:
-        visitor.abort()
-    await asyncio.sleep(0)  # so that they are told
-
-
-def _complain(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("the upkeep has ended: restart the service", exc_info=task.exception())
+@contextlib.contextmanager
+def _signals(server: uvicorn.Server) -> Iterator[None]:
+    """While uvicorn runs, SIGINT and SIGTERM are its own, and it sends them on once it has drained. Before and after
+    that they ask it to end too, instead of ending the process at once: the state is to be written."""
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
