@@ -60,7 +60,7 @@ class Exchange:
     async def run(self, app: ASGIApp) -> None:
         try:
             await app(self._scope, self._receive, self._send)
-            if not self.answer.done():
+            if not self._over.is_set():
                 log.error("%s: the route ended without a whole answer", self._scope["path"])
         except Exception as error:
             log.error("request %s failed", self._scope["state"].get("request_id", ""), exc_info=error)

@@ -59,7 +59,6 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._app, self._state, self._app_state = config.loaded_app, server_state, app_state
-        self._api, self._door = self.api, self.door
         self._loop = _loop or asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
         self._unread = b""
@@ -89,7 +88,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._state.connections.add(self)  # type: ignore[arg-type]
-        self._door.enter(self)
+        self.door.enter(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._deaf:
@@ -102,17 +101,18 @@ class Connection(asyncio.Protocol):
         if self._leaving:
             return False
         self._drop_incoming()
+        self._since = clock()
         return bool(self._waiting or self._answering)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        self._door.forget(self)
+        self.door.forget(self)
         if self._exchange is not None:
             self._exchange.leave()
         self._deaf = self._leaving = True
         self._drop_incoming()
         while self._waiting:
-            self._api.release(self._waiting.popleft())
+            self.api.release(self._waiting.popleft())
         self._parser, self._unread = None, b""
 
     def pause_writing(self) -> None:
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         if (request := self._incoming) is None:
             return  # never: its head came before
         try:
-            self._api.hold(request, len(body))
+            self.api.hold(request, len(body))
         except ProblemError as problem:
             self._fail(problem)
         if request.fault is None:
@@ -244,13 +244,13 @@ class Connection(asyncio.Protocol):
 
     def _admit(self, request: Request) -> None:
         """Raises ProblemError."""
-        if self._api.admit(request) and not self._known:
-            self._known = self._door.admit(self)
+        if self.api.admit(request) and not self._known:
+            self._known = self.door.admit(self)
             if not self._known:
                 raise self._count_refused()
 
     def _count_refused(self) -> ProblemError:
-        self._api.service.refused_connections += 1
+        self.api.service.refused_connections += 1
         return ProblemError("overloaded", "too many connections; try again later", headers=RETRY)
 
     def _fail(self, problem: ProblemError) -> None:
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
 
     def _drop_incoming(self) -> None:
         if self._incoming is not None:
-            self._api.release(self._incoming)
+            self.api.release(self._incoming)
         self._incoming, self._chunks = None, []
         self._begun = self._expects = False
 
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         request, done = self._waiting.popleft(), False
         try:
             ordinary = request.endpoint is None and request.fault is None
-            answer = self._ask(request) if ordinary else self._api.answer(request)
+            answer = self._ask(request) if ordinary else self.api.answer(request)
             if isinstance(answer, Answer):
                 self._write(request, answer)
                 self._go_on()
@@ -302,17 +302,16 @@ class Connection(asyncio.Protocol):
 
     async def _ask(self, request: Request) -> Answer:
         """What FastAPI answers."""
-        request.headers[b"x-request-id"] = self._api.name_request(request.headers.get(b"x-request-id"))
-        addresses = (self._transport.get_extra_info(name) for name in ("sockname", "peername"))
-        server, client = (address[:2] if isinstance(address, tuple) else None for address in addresses)
-        self._exchange = Exchange(request, server, client, self._app_state)
+        request.headers[b"x-request-id"] = self.api.name_request(request.headers.get(b"x-request-id"))
+        addresses = (self._transport.get_extra_info(name)[:2] for name in ("sockname", "peername"))
+        self._exchange = Exchange(request, *addresses, self._app_state)
         self._start(self._exchange.run(self._app))
         answer, self._exchange = await self._exchange.answer, None
-        self._api.release(request)
+        self.api.release(request)
         if answer is not None:
             return answer
         problem = ProblemError("internal", "the service failed; its log says why, by the request's id")
-        return self._api.conclude(request, None, problem)
+        return self.api.conclude(request, None, problem)
 
     async def _write_later(self, request: Request, answer: Coroutine[Any, Any, Answer]) -> None:
         done = False
@@ -331,7 +330,7 @@ class Connection(asyncio.Protocol):
         last = self._ending and not (self._waiting or self._begun or self._unread)
         keep = request.keep and not last
         head_only = request.method == b"HEAD"
-        self._transport.write(render_answer(answer, self._door.default_lines, head_only=head_only, keep=keep))
+        self._transport.write(render_answer(answer, self.door.default_lines, head_only=head_only, keep=keep))
         self._state.total_requests += 1
         self._asked = True
         if not self._begun:
@@ -373,15 +372,13 @@ class Connection(asyncio.Protocol):
         """The last answer has been written."""
         self._leaving = self._deaf = True
         self._unread, self._since = b"", clock()
-        self._door.part(self)
-        if self._transport.is_closing():
-            return
+        self.door.part(self)
         if self._ended:
             self._transport.close()
-            return
-        if self._paused:
-            self._transport.resume_reading()
-        self._transport.write_eof()
+        elif not self._transport.is_closing():
+            if self._paused:
+                self._transport.resume_reading()
+            self._transport.write_eof()
 
     def sweep(self, now: float) -> None:
         """End what takes too long; called every second or so."""
@@ -393,7 +390,8 @@ class Connection(asyncio.Protocol):
             if now - self._clogged_since > SEND_S:
                 self._transport.abort()
         elif self._waiting or self._answering or self._deaf:
-            return
+            if self._exchange is not None and self._ended and now - self._since > SEND_S:
+                self._exchange.leave()  # it may well be gone: that can be seen by writing only
         elif self._begun or not self._asked:
             if now - self._since > RECEIVE_S:
                 self._refuse(ProblemError("too-slow", f"it must come in within {RECEIVE_S:g} s"))
