@@ -60,6 +60,10 @@ def stream(
         Path | None,
         typer.Option(help="TOML file with security_protocol, ssl_cafile, sasl_mechanism, ... for brokers that ask."),
     ] = None,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -75,7 +79,7 @@ def stream(
         typer.echo(text, err=True)
 
     credentials = read_security(security) if security else {}
-    member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
+    member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials, max_histories)
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
@@ -113,6 +117,10 @@ def score(
     state: Annotated[
         Path | None, typer.Option(help="Folder with the histories; made if absent, continued by the next run.")
     ] = None,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -126,7 +134,7 @@ def score(
     from apps.fraud.scoring import open_scorer
     from core.bundled import data_directory
 
-    job = Job(_path(source), _path(output), labels, state)
+    job = Job(_path(source), _path(output), labels, state, max_histories)
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
     columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
@@ -177,6 +185,10 @@ def serve(
     connections: Annotated[
         int, typer.Option(min=1, help="That ask for decisions at once; more are answered 503.")
     ] = 512,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -199,6 +211,7 @@ def serve(
         keys=api_keys,
         allow_anonymous=allow_anonymous,
         deadline_ms=deadline_ms,
+        max_histories=max_histories,
         connections=connections,
         backend=backend,
         verify_parity=verify_parity,

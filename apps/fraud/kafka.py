@@ -32,6 +32,7 @@ from apps.fraud.kafka_clients import (
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
 from apps.fraud.records import Record
+from apps.fraud.state import LIMIT
 from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Source, Stream, check_source
 from core.errors import OutputError, UsageError
 
@@ -64,6 +65,8 @@ class Member:
     instance: str | None = None
     security: Mapping[str, Any] = field(default_factory=dict)
     """What `kafka_clients.read_security` gives."""
+    max_histories: int = LIMIT
+    """Of customers, and of terminals, in all partitions together."""
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -338,7 +341,8 @@ class Runner:
 
     def _restore(self, partition: int) -> Shard | None:
         """The partition's histories as committed; None when the assignment has changed meanwhile."""
-        shard, restorer, started = Shard(self._live.scorer.schema.delay_days), self._restorer, time.monotonic()
+        limit = max(self._member.max_histories // self._counts[self._topics.transactions], 1)
+        shard, restorer, started = Shard(self._live.scorer.schema.delay_days, limit), self._restorer, time.monotonic()
         alive = started
         histories = {self._topics.customers: shard.customers, self._topics.terminals: shard.terminals}
         changelogs = [TopicPartition(topic, partition) for topic in histories]

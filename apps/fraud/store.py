@@ -28,6 +28,7 @@ from typing import BinaryIO, Final, Literal
 import msgspec
 
 from apps.fraud.pipeline import FeatureEngine
+from apps.fraud.state import LIMIT
 from apps.fraud.transactions import Label, Transaction
 from core.errors import DataError, FeatherweightError, OutputError, UsageError
 from core.files import open_regular, replacing
@@ -175,15 +176,16 @@ class Lock:
             os.close(self._handles.pop())
 
 
-def open_store(folder: Path, delay_days: float) -> Store:
-    """Lock the folder, made if absent, and restore what it keeps. Raises UsageError when another process has it or
-    its histories are for another delay, DataError when it is not whole, OutputError when it cannot be written."""
+def open_store(folder: Path, delay_days: float, limit: int = LIMIT) -> Store:
+    """Lock the folder, made if absent, and restore what it keeps; limit: as of FeatureEngine. Raises UsageError when
+    another process has it or its histories are for another delay, DataError when it is not whole, OutputError when it
+    cannot be written."""
     with _writing(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = Lock(folder)
     try:
         _bind(folder, delay_days)
-        return Store(folder, FeatureEngine(delay_days), lock)
+        return Store(folder, FeatureEngine(delay_days, limit), lock)
     except FeatherweightError:
         lock.close()
         raise

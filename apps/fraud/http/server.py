@@ -22,6 +22,7 @@ from apps.fraud.http.door import Door
 from apps.fraud.http.service import Service
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
+from apps.fraud.state import LIMIT
 from apps.fraud.store import open_store
 from core.errors import FeatherweightError, UsageError
 
@@ -46,6 +47,8 @@ class Settings:
     allow_anonymous: bool = False
     connections: int = 512
     deadline_ms: float | None = None
+    max_histories: int = LIMIT
+    """Of customers, and of terminals."""
     backend: str | None = None
     verify_parity: bool = False
     """Whether an artifact must give the sealed decisions on the sealed probes before it decides."""
@@ -81,8 +84,9 @@ def open_service(settings: Settings) -> Service:
     live = LiveModel(settings.model, settings.backend, verify_parity=settings.verify_parity)
     try:
         warm_up(live.scorer.schema.delay_days)
-        store = open_store(settings.state, live.scorer.schema.delay_days) if settings.state else None
-        return Service(live, store, keys_file=settings.keys, deadline_ms=settings.deadline_ms)
+        delay_days, limit = live.scorer.schema.delay_days, settings.max_histories
+        store = open_store(settings.state, delay_days, limit) if settings.state else None
+        return Service(live, store, keys_file=settings.keys, deadline_ms=settings.deadline_ms, max_histories=limit)
     except FeatherweightError:
         live.close()
         raise
