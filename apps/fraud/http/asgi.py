@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httptools
 from starlette.types import ASGIApp, Message, Scope
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from apps.fraud.http.messages import Answer, Request
 
@@ -22,7 +23,6 @@ _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _OURS: Final = frozenset({b"connection", b"date", b"keep-alive", b"transfer-encoding"})
 """Headers that are the connection's to say."""
-Address = tuple[str, int] | None
 log = logging.getLogger("featherweight.fraud")
 
 
@@ -30,7 +30,7 @@ class Exchange:
     """request: one that has an id. answer: there as soon as it is whole, which may be before the application has ended;
     None where it failed to give one, and the log says why."""
 
-    def __init__(self, request: Request, server: Address, client: Address, state: dict[str, Any]) -> None:
+    def __init__(self, request: Request, transport: asyncio.Transport, state: dict[str, Any]) -> None:
         target = httptools.parse_url(request.url)
         self.answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         self._body, self._is_head = request.body, request.method == b"HEAD"
@@ -51,8 +51,8 @@ class Exchange:
             "query_string": target.query or b"",
             "root_path": "",
             "headers": [*others, (b"x-request-id", request.headers[b"x-request-id"])],
-            "server": server,
-            "client": client,
+            "server": get_local_addr(transport),
+            "client": get_remote_addr(transport),
             "state": state.copy(),
             "arrived": request.arrived,
         }

@@ -303,8 +303,7 @@ class Connection(asyncio.Protocol):
     async def _ask(self, request: Request) -> Answer:
         """What FastAPI answers."""
         request.headers[b"x-request-id"] = self.api.name_request(request.headers.get(b"x-request-id"))
-        addresses = (self._transport.get_extra_info(name)[:2] for name in ("sockname", "peername"))
-        self._exchange = Exchange(request, *addresses, self._app_state)
+        self._exchange = Exchange(request, self._transport, self._app_state)
         self._start(self._exchange.run(self._app))
         answer, self._exchange = await self._exchange.answer, None
         self.api.release(request)
