@@ -142,7 +142,7 @@ class Store:
             try:
                 written = os.write(self._journal, lines)
                 if written < len(lines):
-                    raise OSError(f"only {written} of {len(lines)} bytes could be written")
+                    raise OSError("no space for a whole record")
             except OSError:
                 os.ftruncate(self._journal, self.journal_bytes)
                 raise
