@@ -146,6 +146,7 @@ class Runner:
         self._topics = Topics(member.prefix)
         self._id = f"{member.group}-{member.prefix}{member.instance or uuid.uuid4()}"
         self._failures = 0
+        self._told_evictions = False
         reading: dict[str, Any] = {
             **member.connection,
             "isolation_level": "read_committed",
@@ -251,6 +252,7 @@ class Runner:
             self._roll_back(error)
             return False
         self._failures = 0
+        self._tell_evictions()
         self.processed += sum(len(found.offsets) for found in messages)
         return True
 
@@ -365,6 +367,14 @@ class Runner:
             f"in {time.monotonic() - started:.1f} s"
         )
         return shard
+
+    def _tell_evictions(self) -> None:
+        if not self._told_evictions and self._stream.evicted:
+            self._told_evictions = True
+            self._say(
+                "there are more customers or terminals than --max-histories: those not seen for the longest time are "
+                "forgotten from now on"
+            )
 
     def _open_producer(self) -> BatchProducer:
         producer = BatchProducer(

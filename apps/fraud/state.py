@@ -307,7 +307,10 @@ class Histories:
 
     def _bury(self, slot: int) -> None:
         """Tombstones of what the changelog has of a key."""
-        first, end = self._table[slot, [kernels.SENT_FROM, kernels.SENT_TO]].tolist()
+        end = int(self._table[slot, kernels.SENT_TO])
+        if not end:
+            return  # nothing: nobody has drained it
+        first = int(self._table[slot, kernels.SENT_FROM])
         self._tombstones += ((self._record_key(self._keys[slot], block), None) for block in range(first, end))
 
     def _fill(self, slots: list[int], counts: Sequence[int], events: Words, where: str) -> None:

@@ -142,7 +142,7 @@ class Store:
             try:
                 written = os.write(self._journal, lines)
                 if written < len(lines):
-                    raise OSError(f"only {written} of {len(lines)} bytes could be written")
+                    raise OSError("no space for a whole record")
             except OSError:
                 os.ftruncate(self._journal, self.journal_bytes)
                 raise
@@ -159,17 +159,18 @@ class Lock:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._handles: list[int] = []
         try:
-            with _writing(folder):
-                for name, how in ((".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), ("lock", flags)):
-                    self._handles.append(os.open(folder / name, how, 0o600))
-                    fcntl.flock(self._handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OutputError as error:
+            for name, how in ((".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), ("lock", flags)):
+                self._handles.append(os.open(folder / name, how, 0o600))
+                fcntl.flock(self._handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             self.close()
-            if isinstance(error.__cause__, BlockingIOError):
-                raise UsageError(
-                    f"{folder}: another process keeps its histories here; choose another folder"
-                ) from error
-            raise
+            raise UsageError(f"{folder}: another process keeps its histories here; choose another folder") from error
+        except OSError as error:
+            self.close()
+            raise OutputError(
+                f"{folder}: cannot be locked ({error.strerror or error}); choose a folder on a local disk that may be "
+                "written to"
+            ) from error
 
     def close(self) -> None:
         while self._handles:

@@ -120,6 +120,11 @@ class Stream:
         self._drain(out)
         return out
 
+    @property
+    def evicted(self) -> int:
+        """Histories that the shards have forgotten because there were too many."""
+        return sum(shard.customers.evicted + shard.terminals.evicted for shard in self.shards.values())
+
     def find_early(self, partition: int, labels: Sequence[bytes | None], now_ms: int) -> tuple[int, int] | None:
         """(place, time) of the first label whose transaction is younger than all that came in this partition: those are
         still to be read. None without one; times after `now_ms` are wrong and wait for nothing."""

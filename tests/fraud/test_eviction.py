@@ -153,6 +153,7 @@ def test_the_stream_forgets_with_tombstones(tmp_path: Path) -> None:
         assert restored.evicted == 0, "the changelog has no more than the limit"
         assert sorted(restored._slots) == sorted(kept._slots)
         assert kept.evicted > 20
+    assert stream.evicted == shard.customers.evicted + shard.terminals.evicted
 
 
 def test_a_file_says_what_was_forgotten(tmp_path: Path) -> None:
