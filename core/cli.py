@@ -36,7 +36,8 @@ _EXTRAS = {
     ),
     "openvino": "openvino",
     **dict.fromkeys(
-        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "xxhash"), "fraud"
+        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "uvloop", "xxhash"),
+        "fraud",
     ),
 }
 """Modules that the base install does not have -> the extra that brings them."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from core.errors import OutputError
 
@@ -56,3 +58,13 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {there} is no folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """To read. Raises OSError, also for a link, a device, a pipe or a folder: reading those may never end, or read what
+    nobody meant."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(f"{path} is no regular file")
+    return os.fdopen(handle, "rb")

@@ -62,6 +62,10 @@ def stream(
         Path | None,
         typer.Option(help="TOML file with security_protocol, ssl_cafile, sasl_mechanism, ... for brokers that ask."),
     ] = None,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -75,7 +79,7 @@ def stream(
 
     log_to_stderr()
     credentials = read_security(security) if security else {}
-    member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials)
+    member = kafka.Member(bootstrap, group, topics_prefix, instance_id, credentials, max_histories)
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
@@ -113,6 +117,10 @@ def score(
     state: Annotated[
         Path | None, typer.Option(help="Folder with the histories; made if absent, continued by the next run.")
     ] = None,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -125,7 +133,7 @@ def score(
     from apps.fraud.scoring import open_scorer
     from core.bundled import data_directory
 
-    job = Job(_path(source), _path(output), labels, state)
+    job = Job(_path(source), _path(output), labels, state, max_histories)
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
     columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
@@ -150,7 +158,7 @@ def _path(word: str) -> Path | None:
     epilog="Example: featherweight fraud serve --state /var/lib/featherweight --api-keys keys.sha256\n\n"
     "Then: curl -H 'Content-Type: application/json' http://127.0.0.1:8000/v1/score -d "
     '\'{"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, "amount": 57.16}\'\n\n'
-    "A key: KEY=$(openssl rand -hex 32); printf %s $KEY | sha256sum >> keys.sha256; clients send the header "
+    'A key: KEY=$(openssl rand -hex 32); printf %s "$KEY" | sha256sum >> keys.sha256; clients send the header '
     "Authorization: Bearer $KEY.\n\n"
     "SIGHUP, or another artifact in the folder of --model: it takes over between two requests; SIGHUP reads the keys "
     "again too. SIGTERM: requests under way are answered, the state is written, then the process ends.\n\n"
@@ -173,7 +181,13 @@ def serve(
         float | None,
         typer.Option(min=0.001, max=60_000, help="Of a request without X-Deadline-Ms; later, the policy's fallback."),
     ] = None,
-    connections: Annotated[int, typer.Option(min=1, help="At once; more are answered 503.")] = 512,
+    connections: Annotated[
+        int, typer.Option(min=1, help="That ask for decisions at once; more are answered 503.")
+    ] = 512,
+    max_histories: Annotated[
+        int,
+        typer.Option(min=1, help="Customers, and terminals, to remember; beyond it the least recent are forgotten."),
+    ] = 1_000_000,
     backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
@@ -193,6 +207,7 @@ def serve(
         keys=api_keys,
         allow_anonymous=allow_anonymous,
         deadline_ms=deadline_ms,
+        max_histories=max_histories,
         connections=connections,
         backend=backend,
         verify_parity=verify_parity,

@@ -32,6 +32,7 @@ from apps.fraud.kafka_clients import (
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
 from apps.fraud.records import Record
+from apps.fraud.state import LIMIT
 from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Source, Stream, check_source
 from core.errors import OutputError, UsageError
 
@@ -64,6 +65,8 @@ class Member:
     instance: str | None = None
     security: Mapping[str, Any] = field(default_factory=dict)
     """What `kafka_clients.read_security` gives."""
+    max_histories: int = LIMIT
+    """Of customers, and of terminals, in all partitions together."""
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -143,6 +146,7 @@ class Runner:
         self._topics = Topics(member.prefix)
         self._id = f"{member.group}-{member.prefix}{member.instance or uuid.uuid4()}"
         self._failures = 0
+        self._told_evictions = False
         reading: dict[str, Any] = {
             **member.connection,
             "isolation_level": "read_committed",
@@ -248,6 +252,7 @@ class Runner:
             self._roll_back(error)
             return False
         self._failures = 0
+        self._tell_evictions()
         self.processed += sum(len(found.offsets) for found in messages)
         return True
 
@@ -338,7 +343,8 @@ class Runner:
 
     def _restore(self, partition: int) -> Shard | None:
         """The partition's histories as committed; None when the assignment has changed meanwhile."""
-        shard, restorer, started = Shard(self._live.scorer.schema.delay_days), self._restorer, time.monotonic()
+        limit = max(self._member.max_histories // self._counts[self._topics.transactions], 1)
+        shard, restorer, started = Shard(self._live.scorer.schema.delay_days, limit), self._restorer, time.monotonic()
         alive = started
         histories = {self._topics.customers: shard.customers, self._topics.terminals: shard.terminals}
         changelogs = [TopicPartition(topic, partition) for topic in histories]
@@ -361,6 +367,14 @@ class Runner:
             f"in {time.monotonic() - started:.1f} s"
         )
         return shard
+
+    def _tell_evictions(self) -> None:
+        if not self._told_evictions and self._stream.evicted:
+            self._told_evictions = True
+            self._say(
+                "there are more customers or terminals than --max-histories: those not seen for the longest time are "
+                "forgotten from now on"
+            )
 
     def _open_producer(self) -> BatchProducer:
         producer = BatchProducer(

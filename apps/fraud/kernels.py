@@ -6,7 +6,7 @@ newest to the oldest; an event's ordinal says which page (a block of the changel
 first and the last is full.
 
     pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
-                             it holds the first free page and the number of pages ever used.
+                             it holds the first free page, the number of pages ever used, and a counter of uses.
     slots  int64 [S, COLUMNS]: one row a key
 
 All of it stands in one file, because numba's cache looks only at the file of the function called: compiled code would
@@ -31,9 +31,11 @@ WORDS: Final = 1 + 3 * EVENTS
 BOUND: Final = 1024
 """Events that a key keeps: then the oldest is forgotten."""
 
-TAIL, COUNT, FIRST, SENT_FROM, SENT_TO, CHANGED, NEAR = range(7)
-"""The newest page; events held; ordinal of the oldest; blocks that the changelog has, [from, to); is it queued; then
-the newest pages, two a word, which only `touch` reads."""
+TAIL, COUNT, FIRST, SENT_FROM, SENT_TO, CHANGED, USED, NEAR = range(8)
+"""The newest page; events held; ordinal of the oldest; blocks that the changelog has, [from, to); is it queued; the
+place of its last use among all uses, from 1 on; then the newest pages, two a word, which only `touch` reads."""
+USES: Final = 3
+"""The word of page 0 that counts uses."""
 TOUCHED: Final = 8
 COLUMNS: Final = NEAR + TOUCHED // 2
 
@@ -249,6 +251,7 @@ def advance_customer(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
     """Features, then the event goes into the history unless it is there; see SEEN."""
+    use(pages, slots, slot)
     events, seen = gather(pages, slots, slot, identity, time)
     customer_features(events, time, cents, other, out)
     return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST)
@@ -259,9 +262,17 @@ def advance_terminal(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
     """As advance_customer, of a terminal."""
+    use(pages, slots, slot)
     events, seen = gather(pages, slots, slot, identity, time)
     terminal_features(events, time, cents, delay, out)
     return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST + delay)
+
+
+@compiled()
+def use(pages: Words, slots: Words, slot: int) -> None:
+    """Of all keys it is now the one that was used last."""
+    pages[0, USES] += 1
+    slots[slot, USED] = pages[0, USES]
 
 
 @compiled()
@@ -461,10 +472,12 @@ def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tupl
 @compiled()
 def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words) -> int:
     """Put the events [T, 3] of several keys, counts[i] of them in order for the empty slot filled[i], into histories.
-    There must be pages enough. Returns the place of the first event that cannot be one or is out of order, or -1."""
+    There must be pages enough; the first slot was used the longest ago. Returns the place of the first event that
+    cannot be one or is out of order, or -1."""
     at = 0
     for i in range(len(filled)):
         slot, page = filled[i], 0
+        use(pages, slots, slot)
         for j in range(at, at + counts[i]):
             earlier = events[max(j - 1, at), 0] >> 1
             if events[j, 0] < 0 or events[j, 1] < 0 or earlier > events[j, 0] >> 1:

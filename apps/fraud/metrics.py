@@ -75,7 +75,12 @@ class ScoringMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield _counter("decisions", "Decisions by outcome.", ["outcome"], {(k,): v for k, v in self.outcomes.items()})
         yield _counter("fallback_decisions", "Decisions that no model made.", [], {(): self.fallbacks})
-        yield _counter("duplicate_transactions", "Transactions seen before.", [], {(): self.duplicates})
+        yield _counter(
+            "duplicate_transactions",
+            "Transactions sent again, as long as their customer's history (1,024 at most) has them.",
+            [],
+            {(): self.duplicates},
+        )
         yield _counter(
             "labels",
             "Labels by whether their transaction was known.",

@@ -7,18 +7,19 @@ import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import LIMIT, CustomerHistories, TerminalHistories, identify
 from apps.fraud.transactions import Decision, Label, Transaction
 
 Row = npt.NDArray[np.float32]
 
 
 class FeatureEngine:
-    """A transaction in, all CATALOGUE features out; labels go in as they become known."""
+    """A transaction in, all CATALOGUE features out; labels go in as they become known. limit: of customers, and of
+    terminals, whose histories are kept."""
 
-    def __init__(self, delay_days: float = 7.0) -> None:
-        self.customers = CustomerHistories(delay_days)
-        self.terminals = TerminalHistories(delay_days)
+    def __init__(self, delay_days: float = 7.0, limit: int = LIMIT) -> None:
+        self.customers = CustomerHistories(delay_days, limit)
+        self.terminals = TerminalHistories(delay_days, limit)
         self.row: Row = np.zeros(len(CATALOGUE), np.float32)
         """The features of the last transaction; the next call writes over them."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
@@ -30,6 +31,11 @@ class FeatureEngine:
         seen = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
         self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
         return seen
+
+    @property
+    def evicted(self) -> int:
+        """Histories forgotten because there were too many."""
+        return self.customers.evicted + self.terminals.evicted
 
     def learn(self, label: Label) -> bool:
         """False when the transaction is not in the histories."""

@@ -22,6 +22,7 @@ from apps.fraud.labels import DAY_MS
 from apps.fraud.pipeline import FeatureEngine, Pipeline, warm_up
 from apps.fraud.readers import Rejected, read_lines, read_rows
 from apps.fraud.scoring import Scorer
+from apps.fraud.state import LIMIT
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import DataError, OutputError, UsageError
@@ -53,12 +54,13 @@ SCHEMA = pa.schema(
 class Job:
     """input, output: None is standard input and output, in JSON lines; else a file. An output that ends in .parquet is
     Parquet, any other JSON lines. labels: each takes effect `delay_days` after its transaction. state: a folder with
-    the histories of earlier runs, which this one continues."""
+    the histories of earlier runs, which this one continues. max_histories: of customers, and of terminals."""
 
     input: Path | None
     output: Path | None
     labels: Path | None = None
     state: Path | None = None
+    max_histories: int = LIMIT
 
 
 class Latencies:
@@ -88,6 +90,7 @@ class Summary:
     duplicates: int = 0
     labels: int = 0
     labels_unknown: int = 0
+    evicted: int = 0
     rejected: int = 0
     first_rejected: list[Rejected] = field(default_factory=list)
     rejected_file: Path | None = None
@@ -122,8 +125,9 @@ def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] =
     check_output(job)
     warm_up(schema.delay_days)
     start = time.monotonic()
-    with opening_state(job.state, schema.delay_days) as store:
-        pipeline = Pipeline(scorer, store.engine if store else FeatureEngine(schema.delay_days))
+    with opening_state(job.state, schema.delay_days, job.max_histories) as store:
+        engine = store.engine if store else FeatureEngine(schema.delay_days, job.max_histories)
+        pipeline = Pipeline(scorer, engine)
         with writing_rejected(job.output, summary) as reject, writing_decisions(job.output) as write:
             labels = DueLabels(job.labels, schema.delay_days, reject)
             for row in read_input(job.input):
@@ -141,6 +145,7 @@ def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] =
                     on_progress(summary.transactions)
         if store is not None:
             store.snapshot()
+        summary.evicted = engine.evicted
     summary.seconds = time.monotonic() - start
     return summary
 
@@ -198,11 +203,11 @@ class DueLabels:
 
 
 @contextlib.contextmanager
-def opening_state(folder: Path | None, delay_days: float) -> Iterator[Store | None]:
+def opening_state(folder: Path | None, delay_days: float, limit: int) -> Iterator[Store | None]:
     if folder is None:
         yield None
         return
-    store = open_store(folder, delay_days)
+    store = open_store(folder, delay_days, limit)
     try:
         yield store
     finally:
@@ -302,6 +307,8 @@ def render_summary(summary: Summary) -> str:
     ]
     if summary.duplicates:
         lines.append(f"  {summary.duplicates:,} seen before: answered, not counted again")
+    if summary.evicted:
+        lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
     if summary.labels:
         lines.append(f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions")
     if summary.reasons:

@@ -3,7 +3,9 @@
 The meaning of late, duplicate and out-of-order events: the features of a transaction of time t are those of the events
 up to t that have arrived, in whatever order they came. A transaction whose id is in the history is answered, not
 counted again. A late one is put where it belongs. When one of time t arrives, the events are forgotten to which three
-up to t are newer by the longest window (and, of terminals, the delay) and a day; 1024 are kept at most.
+up to t are newer by the longest window (and, of terminals, the delay) and a day; 1024 are kept at most. Of more keys
+than the limit, the one whose last transaction came the longest ago is forgotten: that follows from the order of the
+transactions alone, and snapshots keep it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from struct import Struct
@@ -23,7 +26,7 @@ from xxhash import xxh3_64_intdigest
 
 from apps.fraud import kernels
 from core.errors import DataError, OutputError
-from core.files import replacing
+from core.files import open_regular, replacing
 
 Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
@@ -39,6 +42,12 @@ _GROW_PAGES = 1 << 18
 """Memory grows by a quarter, but not by more than this at once (52 MB): a longer pause would be felt."""
 
 
+LIMIT = 1_000_000
+"""Keys of a kind that are held, if not told otherwise."""
+_OLDEST = 32
+"""A search for the keys that were used the longest ago finds one in so many of them."""
+
+
 def identify(text: str) -> int:
     """A stable 64-bit hash of an identifier (XXH3), signed (int64): the same in every process and on every host."""
     digest = xxh3_64_intdigest(text.encode())
@@ -52,9 +61,13 @@ class Histories:
     _advance: ClassVar[Callable[..., int]]
     delayed: ClassVar[bool]
 
-    def __init__(self, delay_days: float = 7.0) -> None:
+    def __init__(self, delay_days: float = 7.0, limit: int = LIMIT) -> None:
+        """limit: of keys, see `evicted`."""
         self._delay_ms = round(delay_days * kernels.DAY) if self.delayed else 0
         self._horizon_ms = kernels.LONGEST + self._delay_ms
+        self._limit = limit
+        self.evicted = 0
+        """Keys that were forgotten because there were too many."""
         self._tombstones: list[Record] = []
         self._clear()
 
@@ -68,6 +81,8 @@ class Histories:
         self._queued: list[int] = []
         self._staged: dict[str, dict[int, bytes]] = {}
         self._key_bytes = 0
+        self._oldest: deque[tuple[int, int]] = deque()
+        """(slot, its last use) of those to forget next, unless they have been used since."""
 
     def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> bool:
         """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
@@ -79,6 +94,8 @@ class Histories:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._open(key)
+            if len(self._slots) > self._limit:
+                self._evict()
         answer = self._advance(self._pages, self._table, slot, identity, time_ms, cents, other, self._delay_ms, out)
         if answer > kernels.SEEN:
             self._attend(slot, answer)
@@ -117,14 +134,14 @@ class Histories:
         name, block = self._parse_key(key)
         if name in self._slots:
             self._staged[name] = self._take_out(name)
-        blocks = self._staged.setdefault(name, {})
+        blocks = self._staged.pop(name, {})
         if value is not None:
             _check_block(value)
             blocks[block] = value
         else:
             blocks.pop(block, None)
-        if not blocks:
-            del self._staged[name]
+        if blocks:
+            self._staged[name] = blocks  # behind those that changed earlier
 
     def settle(self) -> None:
         """Build the histories from the records restored so far; the first use does it too. Raises DataError when they
@@ -142,6 +159,7 @@ class Histories:
         words = np.frombuffer(b"".join(parts), "<i8").reshape(-1, 3)
         self._fill(slots, counts, words, "the changelog")
         kernels.mark_sent(self._pages, self._table, np.array(slots, np.int64))
+        self._evict()
 
     def expire(self) -> int:
         """Forget keys whose last transaction is older than any window, by the stream's own time; returns how many.
@@ -161,9 +179,35 @@ class Histories:
         for slot in expired:
             self._bury(slot)
             self._close(slot)
-        # Where nobody drains, slots that are used again would be queued again and again.
-        self._queued = [slot for slot in dict.fromkeys(self._queued) if self._table[slot, kernels.CHANGED]]
+        self._shorten_queue()
         return len(expired)
+
+    def _shorten_queue(self) -> None:
+        """Where nobody drains, slots that are used again would be queued again and again."""
+        self._queued = [slot for slot in dict.fromkeys(self._queued) if self._table[slot, kernels.CHANGED]]
+
+    def _evict(self) -> None:
+        """Forget the least recently used keys beyond the limit. Their tombstones come with the next `drain`."""
+        while len(self._slots) > self._limit:
+            if not self._oldest:
+                self._oldest = self._find_oldest()
+            slot, used = self._oldest.popleft()
+            if self._table[slot, kernels.USED] == used:
+                self._bury(slot)
+                self._close(slot)
+                self.evicted += 1
+        if len(self._queued) > 2 * len(self._keys):
+            self._shorten_queue()
+
+    def _find_oldest(self) -> deque[tuple[int, int]]:
+        """Those used the longest ago, in that order: whatever is used later comes behind all of them, so that one
+        search serves for many."""
+        used = self._table[: len(self._keys), kernels.USED]
+        count = len(self._slots) // _OLDEST + 1
+        places = np.where(used > 0, used, np.iinfo(np.int64).max)  # free slots, and one that is being opened
+        oldest = np.argpartition(places, count - 1)[:count]
+        oldest = oldest[np.argsort(places[oldest])]
+        return deque(zip(oldest.tolist(), used[oldest].tolist(), strict=True))
 
     def __len__(self) -> int:
         """Keys held."""
@@ -182,8 +226,9 @@ class Histories:
         if self._staged:
             self.settle()
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        slots = slots[np.argsort(self._table[slots, kernels.USED])]
         counts, events = kernels.dump(self._pages, self._table, slots)
-        head = msgspec.msgpack.encode((self.kind, list(self._slots), len(events)))
+        head = msgspec.msgpack.encode((self.kind, [self._keys[slot] for slot in slots.tolist()], len(events)))
         parts = (
             _MAGIC,
             len(head).to_bytes(8, "little"),
@@ -207,9 +252,16 @@ class Histories:
     def read_snapshot(self, path: Path) -> None:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""
         try:
-            content = path.read_bytes()
+            with open_regular(path) as file:
+                content = file.read(len(_MAGIC))
+                if content == _MAGIC:
+                    content += file.read()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror or error}); use an earlier one or start without"
+            ) from error
+        except MemoryError as error:
+            raise DataError(f"{path}: larger than this host's memory") from error
         names, counts, events = _parse_snapshot(content, self.kind, path)
         for slot in self._slots.values():
             self._bury(slot)
@@ -217,6 +269,7 @@ class Histories:
         slots = [self._open(name) for name in names]
         self._fill(slots, counts, events, str(path))
         self._queued = slots
+        self._evict()
 
     def _open(self, key: str) -> int:
         """A slot for a new key."""
@@ -254,7 +307,10 @@ class Histories:
 
     def _bury(self, slot: int) -> None:
         """Tombstones of what the changelog has of a key."""
-        first, end = self._table[slot, [kernels.SENT_FROM, kernels.SENT_TO]].tolist()
+        end = int(self._table[slot, kernels.SENT_TO])
+        if not end:
+            return  # nothing: nobody has drained it
+        first = int(self._table[slot, kernels.SENT_FROM])
         self._tombstones += ((self._record_key(self._keys[slot], block), None) for block in range(first, end))
 
     def _fill(self, slots: list[int], counts: Sequence[int], events: Words, where: str) -> None:

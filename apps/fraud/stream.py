@@ -23,7 +23,7 @@ import numpy.typing as npt
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.records import Record
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import LIMIT, CustomerHistories, TerminalHistories, identify
 from apps.fraud.transactions import Label, Transaction
 from core.errors import ArtifactError
 
@@ -89,9 +89,10 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
 class Shard:
     """The histories of one partition: its customers' and its terminals'."""
 
-    def __init__(self, delay_days: float) -> None:
-        self.customers = CustomerHistories(delay_days)
-        self.terminals = TerminalHistories(delay_days)
+    def __init__(self, delay_days: float, limit: int = LIMIT) -> None:
+        """limit: of customers, and of terminals. One that is forgotten beyond it leaves the changelog too."""
+        self.customers = CustomerHistories(delay_days, limit)
+        self.terminals = TerminalHistories(delay_days, limit)
         self.newest_ms = 0
         """Of the transactions that came since it was made."""
 
@@ -118,6 +119,11 @@ class Stream:
         ready.decide(scorer, out)
         self._drain(out)
         return out
+
+    @property
+    def evicted(self) -> int:
+        """Histories that the shards have forgotten because there were too many."""
+        return sum(shard.customers.evicted + shard.terminals.evicted for shard in self.shards.values())
 
     def find_early(self, partition: int, labels: Sequence[bytes | None], now_ms: int) -> tuple[int, int] | None:
         """(place, time) of the first label whose transaction is younger than all that came in this partition: those are

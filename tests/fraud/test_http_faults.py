@@ -280,11 +280,12 @@ def test_it_sheds_load_and_goes_on(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_slow_and_the_endless_are_cut_off(model: Path, tmp_path: Path) -> None:
-    prologue = "import apps.fraud.http.server as server; server.RECEIVE_S = 0.5\n"
+    prologue = "import apps.fraud.http.connection as connection; connection.RECEIVE_S = 0.5\n"
     with serving(tmp_path, model, prologue=prologue) as served:
         silent, slow_head, slow_body, endless = connections = [connect(served) for _ in range(4)]
         slow_head.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\n")
-        slow_body.sendall(b"POST /v1/score HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{")
+        body = b"content-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+        slow_body.sendall(b"POST /v1/score HTTP/1.1\r\nhost: x\r\n" + body)
         answer = ask(endless, b"GET /healthz HTTP/1.1\r\nx-long: " + b"a" * 300_000)
         assert answer.startswith(b"HTTP/1.1 431")
         for connection in (silent, slow_head, slow_body):

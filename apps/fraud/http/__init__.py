@@ -1,1 +1,1 @@
-"""The REST service: `app.py` answers, `server.py` runs it on uvicorn."""
+"""The REST service: `app.py` is the application, `connection.py` speaks HTTP, `door.py` lets in, `server.py` runs it."""

@@ -13,6 +13,15 @@ from core.errors import UsageError
 
 _LINE = re.compile(r"(?P<digest>[0-9a-fA-F]{64})(\s.*)?")
 _KEY_BYTES = 1024
+_WEAK = {
+    hashlib.sha256(text).digest(): said
+    for said, texts in {
+        "no key at all (was $KEY empty?)": (b"", b"\n", b"\r\n", b" "),
+        "the words `$KEY` or `KEY`": (b"$KEY", b"KEY", b"$KEY\n", b"KEY\n"),
+    }.items()
+    for text in texts
+}
+"""Digests of what a slip of the shell makes -> of what they are."""
 
 
 def read_keys(path: Path) -> tuple[bytes, ...]:
@@ -31,7 +40,10 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
         found = _LINE.fullmatch(line.strip())
         if not found:
             raise UsageError(f"{path}:{number}: expected the SHA-256 digest of a key, 64 hexadecimal digits")
-        digests.append(bytes.fromhex(found["digest"]))
+        digest = bytes.fromhex(found["digest"])
+        if said := _WEAK.get(digest):
+            raise UsageError(f"{path}:{number}: is the digest of {said}, which lets everybody in; make another key")
+        digests.append(digest)
     if not digests:
         raise UsageError(f"{path}: holds no key; expected one SHA-256 digest a line")
     return tuple(digests)
@@ -59,9 +71,10 @@ def check_key(authorization: bytes | None, keys: tuple[bytes, ...]) -> None:
     if not keys:
         return
     scheme, _, key = (authorization or b"").partition(b" ")
-    digest = hashlib.sha256(key.strip()).digest() if len(key) <= _KEY_BYTES else b""
+    key = key.strip()
+    digest = hashlib.sha256(key).digest() if len(key) <= _KEY_BYTES else b""
     matches = sum(hmac.compare_digest(digest, known) for known in keys)
-    if scheme.lower() != b"bearer" or not matches:
+    if scheme.lower() != b"bearer" or not key or not matches:
         raise ProblemError(
             "unauthorized",
             "no known key came with this request; send the header Authorization: Bearer KEY",

@@ -1,5 +1,10 @@
-"""The FastAPI application. What must be fast (everything below /v1) is answered before FastAPI's own layers; the rest
-(health, metrics, the OpenAPI document) goes through them."""
+"""The FastAPI application: what is answered at which path.
+
+Every endpoint is a FastAPI route. Those of the service itself can also be asked without ASGI, by `Api.answer`, which
+`connection.py` does: a decision takes microseconds, and ASGI's task, scope and messages cost as much as that. Both ways
+go through the same functions. Routes that are added are ordinary routes of FastAPI; where there are API keys, they ask
+for one, unless their path is put into `Api.open_paths`.
+"""
 
 from __future__ import annotations
 
@@ -7,86 +12,200 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
+import operator
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
-import msgspec
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+import fastapi
+from fastapi import FastAPI, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from apps.fraud.http.access import check_key
-from apps.fraud.http.forms import (
-    BatchAnswer,
-    Health,
-    LabelsAnswer,
-    decode_batch,
-    decode_labels,
-    decode_score,
-    encode,
+from apps.fraud.http.endpoints import Endpoints
+from apps.fraud.http.explaining import explain_errors, report_failure, respond
+from apps.fraud.http.forms import encode
+from apps.fraud.http.heads import (
+    BODY_BYTES,
+    JSON,
+    body_too_large,
+    check_body_kind,
+    check_body_length,
+    check_repeated,
+    find_due,
+    find_path,
 )
-from apps.fraud.http.openapi import DESCRIPTION, describe
-from apps.fraud.http.problems import CONTENT_TYPE, KINDS, ProblemError, explain_decoding
+from apps.fraud.http.messages import Answer, Endpoint, Request
+from apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
+from apps.fraud.http.problems import CONTENT_TYPE, ProblemError
 from apps.fraud.http.service import RETRY, Service
-from apps.fraud.metrics import CONTENT_TYPE as METRICS_TYPE
-from apps.fraud.metrics import render_metrics
 from core.errors import FeatherweightError
 
-BODY_BYTES: Final = 1 << 20
 HELD_BYTES: Final = 64 << 20
 """Of all bodies together that are being read or wait."""
-DEADLINES_MS: Final = 0.001, 60_000.0
+OTHER: Final = "other"
+"""The route of metrics for a request that has none."""
+NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI would otherwise send traces and more to where the environment's OTEL_ variables say."""
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-_JSON: Final = b"application/json"
-_undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 log = logging.getLogger("featherweight.fraud")
-
-Headers = dict[bytes, bytes]
-Answer = Callable[[bytes, float], Awaitable[bytes]]
-"""(body, due) -> body of the answer."""
-Answered = tuple[int, list[tuple[bytes, bytes]], bytes]
-"""Status, headers, body."""
 
 
 class Api(FastAPI):
-    """Made by `create_app`."""
+    """Owned by the event loop's thread. Whoever made the service closes it."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(
-            title="Featherweight fraud scorer",
+            title=TITLE,
             version="1",
             description=DESCRIPTION,
             lifespan=_keeping_up(service),
-            # Their pages load scripts from elsewhere.
+            # The document has a route of ours; the pages about it load scripts from elsewhere.
+            openapi_url=None,
             docs_url=None,
             redoc_url=None,
-            # It would send what is in requests to whatever collector the host's environment names.
-            telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
+            # A redirect would name the host that the caller named.
+            redirect_slashes=False,
+            telemetry=NO_TELEMETRY,
         )
         self.service = service
-        self._hot: dict[str, Answer] = {
-            "/v1/score": self._score,
-            "/v1/score/batch": self._score_batch,
-            "/v1/labels": self._learn,
-        }
-        self._held_bytes = 0
+        self.held_bytes = 0
+        self.open_paths = {"/healthz", "/readyz", "/openapi.json"}
+        """Anybody may ask for these, and asking makes nobody a guest (see `Door`)."""
+        self._endpoints: dict[tuple[bytes, bytes], Endpoint] = {}
+        document = Endpoint("/openapi.json", "GET", self._tell_interface)
+        for endpoint in (*Endpoints(service), document):
+            self._endpoints[endpoint.method.encode(), endpoint.path.encode()] = endpoint
+            # `describe` has what the document says of them.
+            self.add_api_route(
+                endpoint.path, self._as_route(endpoint), methods=[endpoint.method], include_in_schema=False
+            )
+        explain_errors(self)
+        self._document: tuple[object, ...] = (None, False, None)
+        self._rendered = b""
         self._boot = secrets.token_hex(6)
         self._numbers = itertools.count(1)
 
+    # By ASGI.
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._hot.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None:
+        """As FastAPI's own, with the request's id, its key and its metrics around it."""
+        if scope["type"] != "http":
             await super().__call__(scope, receive, send)
-        else:
-            await self._respond(answer, scope, receive, send)
+            return
+        arrived = scope.setdefault("arrived", time.perf_counter())
+        headers = dict(scope["headers"])
+        request_id = self.name_request(headers.get(b"x-request-id"))
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                others = [field for field in message.get("headers", ()) if field[0].lower() != b"x-request-id"]
+                message = {**message, "headers": [*others, (b"x-request-id", request_id)]}
+                route = getattr(scope.get("route"), "path", OTHER)
+                self.service.metrics.answered(route, message["status"], time.perf_counter() - arrived)
+            await send(message)
+
+        try:
+            self.check_access(scope["path"], headers)
+        except ProblemError as problem:
+            await respond(problem, request_id.decode())(scope, receive, tell)
+            return
+        await super().__call__(scope, receive, tell)
 
     def openapi(self) -> dict[str, Any]:
-        """The document for the model that decides now."""
-        return describe(super().openapi(), self.service.pipeline.scorer.schema, secured=bool(self.service.keys))
+        """The document for the model that decides now, and for whatever routes were added."""
+        schema, secured = self.service.pipeline.scorer.schema, bool(self.service.keys)
+        return describe(super().openapi(), schema, secured=secured, open_paths=self.open_paths)
+
+    def _as_route(self, endpoint: Endpoint) -> Callable[[fastapi.Request], Coroutine[Any, Any, Response]]:
+        async def answer(asked: fastapi.Request) -> Response:
+            check_repeated(asked.headers.raw)
+            method, path = endpoint.method.encode(), endpoint.path.encode()
+            request = Request(method, path, asked.headers.raw, asked.scope["arrived"])
+            self._prepare(request, endpoint)
+            try:
+                async for chunk in asked.stream():
+                    self.hold(request, len(chunk))
+                    request.body += chunk
+                answer = endpoint.handle(request)
+                answer = answer if isinstance(answer, Answer) else await answer
+            finally:
+                self.release(request)
+            fields = {name.decode(): value.decode() for name, value in answer.headers}
+            return Response(answer.content, answer.status, fields, media_type=answer.content_type.decode())
+
+        return answer
+
+    # By whoever has read the request.
+
+    def admit(self, request: Request) -> bool:
+        """Find who answers a request of which only the head is there. True for one that makes a guest. Raises
+        ProblemError for one whose body need not even be read."""
+        endpoint = self._endpoints.get((request.method, request.url))
+        if endpoint is None:
+            request.path = find_path(request.url)
+            endpoint = self._endpoints.get((request.method, request.path.encode()))
+        else:
+            request.path = endpoint.path
+        if self.user_middleware:
+            endpoint = None  # that is to see every request
+        request.endpoint = endpoint
+        self.check_access(request.path, request.headers)
+        if endpoint is None:
+            check_body_length(request.headers)
+        else:
+            self._prepare(request, endpoint)
+        return request.path not in self.open_paths
+
+    def check_access(self, path: str, headers: dict[bytes, bytes]) -> None:
+        """Raise ProblemError for a request without the key that it needs."""
+        if path not in self.open_paths:
+            check_key(headers.get(b"authorization"), self.service.keys)
+
+    def hold(self, request: Request, size: int) -> None:
+        """So many bytes of its body have come. Raises ProblemError where they, or all bodies, are too many."""
+        request.read_bytes += size
+        if request.read_bytes > BODY_BYTES:
+            raise body_too_large()
+        if request.fault is None:  # else nobody keeps them
+            request.held_bytes += size
+            self.held_bytes += size
+            if self.held_bytes > HELD_BYTES:
+                raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
+
+    def release(self, request: Request) -> None:
+        """The body is no longer held."""
+        self.held_bytes -= request.held_bytes
+        request.held_bytes, request.body = 0, b""
+
+    def answer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        """Of one that has an endpoint or a fault."""
+        endpoint = request.endpoint
+        if request.fault is not None or endpoint is None:
+            return self.conclude(request, None, request.fault)
+        try:
+            answer = endpoint.handle(request)
+        except (ProblemError, FeatherweightError) as error:
+            return self.conclude(request, None, error)
+        return self.conclude(request, answer, None) if isinstance(answer, Answer) else self._await(request, answer)
+
+    def conclude(
+        self, request: Request, answer: Answer | None, failed: ProblemError | FeatherweightError | None
+    ) -> Answer:
+        """The answer to one that FastAPI does not answer, or why there is none; and count it."""
+        request_id = self.name_request(request.headers.get(b"x-request-id"))
+        if answer is None:
+            if not isinstance(failed, ProblemError):
+                failed = report_failure(request_id.decode(), failed)
+            answer = Answer(failed.status, CONTENT_TYPE, failed.encode(request_id.decode()), headers=failed.headers)
+        self.release(request)
+        route = OTHER if request.endpoint is None else request.endpoint.path
+        self.service.metrics.answered(route, answer.status, time.perf_counter() - request.arrived)
+        # _replace would take longer than all the rest of this.
+        return Answer(answer.status, answer.content_type, answer.content, request_id, answer.headers, answer.length)
 
     def name_request(self, given: bytes | None) -> bytes:
         """The caller's own id where it is a short plain word, else a new one."""
@@ -94,191 +213,25 @@ class Api(FastAPI):
             return given
         return f"{self._boot}-{next(self._numbers):x}".encode()
 
-    def answer_score(self, headers: Headers, body: bytes, arrived: float) -> Answered:
-        """POST /v1/score at once, for a server that has the whole body."""
-        content, failed = b"", None
+    def _prepare(self, request: Request, endpoint: Endpoint) -> None:
+        """Raises ProblemError for a request that the endpoint would not even read."""
+        if endpoint.method == "POST":
+            request.due = find_due(request.headers, request.arrived, self.service.deadline_ms)
+            check_body_kind(request.headers)
+        check_body_length(request.headers)
+
+    async def _await(self, request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:
         try:
-            content = self._score_now(body, self._admit(headers, arrived))
+            return self.conclude(request, await answer, None)
         except (ProblemError, FeatherweightError) as error:
-            failed = error
-        return self._conclude("/v1/score", headers, content, failed, arrived)
+            return self.conclude(request, None, error)
 
-    async def _respond(self, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-        arrived: float = scope.get("arrived") or time.perf_counter()
-        headers: Headers = dict(scope["headers"])
-        content, failed = b"", None
-        try:
-            if scope["method"] != "POST":
-                raise ProblemError("method-not-allowed", "only POST is answered here", headers=((b"allow", b"POST"),))
-            content = await self._answer_body(answer, receive, self._admit(headers, arrived))
-        except (ProblemError, FeatherweightError) as error:
-            failed = error
-        status, fields, content = self._conclude(scope["path"], headers, content, failed, arrived)
-        await send({"type": "http.response.start", "status": status, "headers": fields})
-        await send({"type": "http.response.body", "body": content})
-
-    def _admit(self, headers: Headers, arrived: float) -> float:
-        """When the answer is due. Raises ProblemError for what need not even be read."""
-        check_key(headers.get(b"authorization"), self.service.keys)
-        due = find_due(headers, arrived, self.service.deadline_ms)
-        check_body_headers(headers)
-        return due
-
-    def _conclude(
-        self,
-        route: str,
-        headers: Headers,
-        content: bytes,
-        failed: ProblemError | FeatherweightError | None,
-        arrived: float,
-    ) -> Answered:
-        request_id = self.name_request(headers.get(b"x-request-id"))
-        status, kind = 200, _JSON
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if failed is not None:
-            if isinstance(failed, FeatherweightError):
-                log.error("request %s failed", request_id.decode(), exc_info=failed)
-                failed = ProblemError("internal", "the service failed; its log says why, by the request's id")
-            status, kind, more = failed.status, CONTENT_TYPE, failed.headers
-            content = failed.encode(request_id.decode())
-        self.service.metrics.answered(route, status, time.perf_counter() - arrived)
-        length = str(len(content)).encode()
-        fields = [(b"content-type", kind), (b"content-length", length), (b"x-request-id", request_id), *more]
-        return status, fields, content
-
-    async def _answer_body(self, answer: Answer, receive: Receive, due: float) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return await answer(body, due)
-        held = bytearray(body)
-        self._held_bytes += len(body)
-        try:
-            while message.get("more_body", False):
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ProblemError("malformed-request", "the connection was closed before the body was whole")
-                chunk: bytes = message.get("body", b"")
-                held += chunk
-                self._held_bytes += len(chunk)
-                self._check_size(len(held))
-            return await answer(bytes(held), due)
-        finally:
-            self._held_bytes -= len(held)
-
-    def _check_size(self, size: int) -> None:
-        if size > BODY_BYTES:
-            raise too_large()
-        if self._held_bytes > HELD_BYTES:
-            raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
-
-    def _score_now(self, body: bytes, due: float) -> bytes:
-        try:
-            request = decode_score(body)
-        except _undecodable as error:
-            raise explain_decoding(error) from error
-        return encode(self.service.score(request, due))
-
-    async def _score(self, body: bytes, due: float) -> bytes:
-        return self._score_now(body, due)
-
-    async def _score_batch(self, body: bytes, due: float) -> bytes:
-        try:
-            requests = decode_batch(body).transactions
-        except _undecodable as error:
-            raise explain_decoding(error) from error
-        return encode(BatchAnswer(decisions=await self.service.score_batch(requests, due)))
-
-    async def _learn(self, body: bytes, due: float) -> bytes:
-        try:
-            labels = decode_labels(body).labels
-        except _undecodable as error:
-            raise explain_decoding(error) from error
-        learned, unknown = self.service.learn(labels)
-        return encode(LabelsAnswer(learned=learned, unknown=unknown))
-
-
-def check_body_headers(headers: Headers) -> None:
-    """Raise ProblemError for what need not even be read."""
-    kind = headers.get(b"content-type", b"")
-    if kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
-        raise ProblemError("unsupported-media-type", "send Content-Type: application/json", header="Content-Type")
-    length = headers.get(b"content-length", b"0")
-    if len(length) > len(str(BODY_BYTES)) or int(length) > BODY_BYTES:
-        raise too_large()
-
-
-def too_large() -> ProblemError:
-    return ProblemError("too-large", f"at most {BODY_BYTES} bytes are read; send fewer transactions at once")
-
-
-def find_due(headers: Headers, arrived: float, default_ms: float | None) -> float:
-    """When the decision must be there: X-Deadline-Ms after the request's arrival, or the service's own deadline."""
-    given = headers.get(b"x-deadline-ms")
-    if given is None:
-        return math.inf if default_ms is None else arrived + default_ms / 1000
-    try:
-        deadline_ms = float(given)
-    except ValueError:
-        deadline_ms = math.nan
-    lowest, highest = DEADLINES_MS
-    if not lowest <= deadline_ms <= highest:
-        raise ProblemError(
-            "malformed-request",
-            f"X-Deadline-Ms: expected a number of milliseconds from {lowest:g} to {highest:g}",
-            header="X-Deadline-Ms",
-        )
-    return arrived + deadline_ms / 1000
-
-
-def create_app(service: Service) -> Api:
-    """The ASGI application; whoever made the service closes it."""
-    app = Api(service)
-    render = render_metrics([service.metrics])
-
-    @app.middleware("http")
-    async def name_requests(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        request_id = app.name_request(request.headers.get("x-request-id", "").encode("latin-1"))
-        request.state.request_id = request_id.decode()
-        response = await go_on(request)
-        response.headers["x-request-id"] = request.state.request_id
-        return response
-
-    @app.exception_handler(HTTPException)
-    async def explain(request: Request, error: HTTPException) -> Response:
-        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "internal")
-        problem = ProblemError(kind, KINDS[kind][1].lower())
-        content = problem.encode(request.state.request_id)
-        return Response(content, problem.status, error.headers, media_type=CONTENT_TYPE.decode())
-
-    @app.exception_handler(ProblemError)
-    async def refuse(request: Request, problem: ProblemError) -> Response:
-        headers = {name.decode(): value.decode() for name, value in problem.headers}
-        content = problem.encode(request.state.request_id)
-        return Response(content, problem.status, headers, media_type=CONTENT_TYPE.decode())
-
-    @app.get("/healthz", tags=["health"], summary="The process lives")
-    async def healthz() -> Response:
-        return _health(Health(status="ok", model=service.pipeline.scorer.model))
-
-    @app.get("/readyz", tags=["health"], summary="Send it work", responses={503: {"description": "Not now"}})
-    async def readyz() -> Response:
-        model = service.pipeline.scorer.model
-        if service.fault:
-            return _health(Health(status="unready", model=model, reason="the state cannot be written"), 503)
-        return _health(Health(status="ready", model=model))
-
-    @app.get("/metrics", tags=["health"], summary="For Prometheus", response_class=Response)
-    async def metrics(request: Request) -> Response:
-        authorization = request.headers.get("authorization")
-        check_key(authorization.encode("latin-1") if authorization else None, service.keys)
-        return Response(render(), media_type=METRICS_TYPE)
-
-    return app
-
-
-def _health(health: Health, status: int = 200) -> Response:
-    return Response(encode(health), status, media_type="application/json")
+    def _tell_interface(self, _: Request) -> Answer:
+        """Rendered once for each model, because anybody may ask for it."""
+        whom = self.service.pipeline.scorer.schema, bool(self.service.keys), super().openapi()
+        if not all(map(operator.is_, whom, self._document)):
+            self._document, self._rendered = whom, encode(self.openapi())
+        return Answer(200, JSON, self._rendered)
 
 
 def _keeping_up(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
@@ -292,7 +245,6 @@ def _keeping_up(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyn
         task.add_done_callback(complain)
         yield
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
 
     return lifespan

@@ -1,22 +1,29 @@
-"""The OpenAPI document's part for the endpoints below /v1: their schemas come from the types that decode them."""
+"""The OpenAPI document: its schemas come from the types that decode requests and encode answers."""
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final
 
 import msgspec
 
-from apps.fraud.http.forms import BatchAnswer, BatchRequest, LabelsAnswer, LabelsRequest, ScoreRequest
+from apps.fraud.http.forms import BatchAnswer, BatchRequest, Health, LabelsAnswer, LabelsRequest, ScoreRequest
 from apps.fraud.http.problems import KINDS, ProblemDetails
 from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
 
+TITLE: Final = "Featherweight fraud scorer"
 DESCRIPTION: Final = """\
 Scores card transactions for fraud.
 
 A transaction without `features` is scored against the histories that the service keeps, and counted into them; sent
 again with the same `transaction_id`, it is answered again and not counted again. With `features` (every column of the
 model, by name) nothing is kept.
+
+The service knows a transaction again as long as the customer's history has it: of a customer the latest 1,024 of the
+last month. One that is sent again later is scored and counted as a new one, so send again at once.
+
+Headers that change an answer (Host, Authorization, Content-Type, X-Deadline-Ms, X-Request-ID) may be there once only.
 
 Errors are problem details (RFC 9457): `errors[].pointer` names the field."""
 
@@ -56,22 +63,33 @@ _ROUTES: Final[dict[str, tuple[str, str, type, type, dict[str, Any], dict[str, A
 }
 
 
-def describe(base: dict[str, Any], model: FeatureSchema, *, secured: bool) -> dict[str, Any]:
-    """`base`, FastAPI's own document, with the endpoints below /v1. model: whose columns `features` may have.
-    secured: whether an API key is asked for."""
+def describe(
+    base: dict[str, Any], model: FeatureSchema, *, secured: bool, open_paths: Container[str]
+) -> dict[str, Any]:
+    """`base`, FastAPI's own document, with the endpoints of the service. model: whose columns `features` may have.
+    secured: whether an API key is asked for, but for `open_paths`."""
     types = [kind for route in _ROUTES.values() for kind in route[2:4]]
-    _, schemas = msgspec.json.schema_components([*types, ProblemDetails], ref_template=_REF)
+    _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
     _name_features(schemas[ScoreRequest.__name__], model)
-    document = {**base, "paths": {path: _operation(*route) for path, route in _ROUTES.items()} | base["paths"]}
+    paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {
+        "/healthz": _view("healthz", "The process lives", _HEALTH),
+        "/readyz": _view("readyz", "Send it work", _HEALTH, {"503": {"description": "Not now", **_HEALTH}}),
+        "/metrics": _view("metrics", "For Prometheus", {"content": {"text/plain": {"schema": {"type": "string"}}}}),
+    }
+    for path, operations in base["paths"].items():
+        paths[path] = paths.get(path, {}) | {method: dict(operation) for method, operation in operations.items()}
     components = dict(base.get("components", {}))
     components["schemas"] = components.get("schemas", {}) | schemas
     if secured:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in (*_ROUTES, "/metrics"):
-            for operation in document["paths"][path].values():
-                operation["security"] = [{"key": []}]
-                operation["responses"]["401"] = _problem(401)
-    return document | {"components": components}
+        components["securitySchemes"] = components.get("securitySchemes", {}) | {
+            "key": {"type": "http", "scheme": "bearer"}
+        }
+        for path in paths:
+            if path not in open_paths:
+                for operation in paths[path].values():
+                    operation["security"] = [{"key": []}]
+                    operation["responses"] = operation["responses"] | {"401": _problem(401)}
+    return {**base, "paths": paths, "components": components}
 
 
 def _name_features(request: dict[str, Any], model: FeatureSchema) -> None:
@@ -99,6 +117,11 @@ def _operation(
     return {"post": operation}
 
 
+def _view(name: str, summary: str, content: dict[str, Any], more: dict[str, Any] | None = None) -> dict[str, Any]:
+    responses = {"200": {"description": "Done", "headers": _REQUEST_ID, **content}} | (more or {})
+    return {"get": {"operationId": name, "summary": summary, "tags": ["health"], "responses": responses}}
+
+
 def _content(kind: type, example: dict[str, Any]) -> dict[str, Any]:
     schema = {"$ref": _REF.format(name=kind.__name__)}
     return {"content": {"application/json": {"schema": schema, "example": example}}}
@@ -110,6 +133,7 @@ def _problem(status: int) -> dict[str, Any]:
     return {"description": titles, "content": {"application/problem+json": {"schema": schema}}}
 
 
+_HEALTH: Final = {"content": {"application/json": {"schema": {"$ref": _REF.format(name=Health.__name__)}}}}
 _REQUEST_ID: Final = {
     "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}}
 }

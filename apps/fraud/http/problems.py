@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
@@ -61,7 +63,7 @@ class ProblemError(Exception):
         self.kind = kind
         self.status, self.title = KINDS[kind]
         self.detail = detail
-        self.errors = () if pointer is None else (FieldError(pointer=pointer, detail=detail),)
+        self.errors: tuple[FieldError, ...] = () if pointer is None else (FieldError(pointer=pointer, detail=detail),)
         self.header = header
         self.headers = headers
 
@@ -77,6 +79,28 @@ class ProblemError(Exception):
                 header=self.header,
             )
         )
+
+
+def encode_status(status: int, detail: str, request_id: str) -> bytes:
+    """A problem that nobody but its status describes: `about:blank`, in RFC 9457's words."""
+    title = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    return msgspec.json.encode(
+        ProblemDetails(type="about:blank", title=title, status=status, detail=detail, request_id=request_id)
+    )
+
+
+def explain_validation(errors: Sequence[Any]) -> ProblemError:
+    """The problem behind pydantic's errors, as FastAPI gives them. Pure, and never repeats a value of the request."""
+    if errors[0]["type"] == "json_invalid":
+        return ProblemError("malformed-request", "the body is not JSON")
+    first = ".".join(map(str, errors[0]["loc"]))
+    problem = ProblemError("invalid-field", f"{first}: {errors[0]['msg']}")
+    problem.errors = tuple(
+        FieldError(pointer="#" + "".join(f"/{_escape(step)}" for step in error["loc"][1:]), detail=error["msg"])
+        for error in errors
+        if error["loc"][0] == "body"
+    )
+    return problem
 
 
 _PATH = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")

@@ -24,6 +24,7 @@ from apps.fraud.live import LiveModel
 from apps.fraud.metrics import ScoringMetrics
 from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.policy import fall_back
+from apps.fraud.state import LIMIT
 from apps.fraud.store import Store
 from apps.fraud.transactions import Decision
 from core.errors import OutputError, UsageError
@@ -45,11 +46,18 @@ class Service:
     """Owned by one thread. store: None keeps histories in memory only."""
 
     def __init__(
-        self, live: LiveModel, store: Store | None, *, keys_file: Path | None, deadline_ms: float | None
+        self,
+        live: LiveModel,
+        store: Store | None,
+        *,
+        keys_file: Path | None,
+        deadline_ms: float | None,
+        max_histories: int = LIMIT,
     ) -> None:
+        """max_histories: as FeatureEngine's limit, where there is no store."""
         self.live = live
         self.store = store
-        engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days)
+        engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days, max_histories)
         self.pipeline = Pipeline(live.scorer, engine)
         self.keys = read_keys(keys_file) if keys_file else ()
         self.deadline_ms = deadline_ms
@@ -59,6 +67,7 @@ class Service:
         """Why the state cannot be kept just now, or empty."""
         self.metrics = ScoringMetrics(self._gauges(), lambda: self.pipeline.scorer.model)
         self._keys_file = keys_file
+        self._told_evictions = False
         self._rows = np.zeros((CHUNK_ROWS, len(CATALOGUE)), np.float32)
 
     def score(self, request: ScoreRequest, due: float) -> Decision:
@@ -132,7 +141,8 @@ class Service:
                 expired = now
                 self.pipeline.engine.customers.expire()
                 self.pipeline.engine.terminals.expire()
-            if self.store is not None and self.store.journal_bytes > JOURNAL_BYTES:
+            self._tell_evictions()
+            if self.store is not None and (self.store.journal_bytes > JOURNAL_BYTES or self.store.removed):
                 self._attempt_snapshot(self.store)
 
     def close(self) -> None:
@@ -148,6 +158,10 @@ class Service:
             "customers": ("Customers with a history.", lambda: len(engine.customers)),
             "terminals": ("Terminals with a history.", lambda: len(engine.terminals)),
             "histories_bytes": ("Memory of all histories.", lambda: histories_bytes(engine)),
+            "histories_evicted": (
+                "Histories forgotten, least recently used, beyond --max-histories.",
+                lambda: engine.evicted,
+            ),
             "pending_rows": ("Rows of batches that wait.", lambda: self.pending_rows),
             "refused_connections": ("Connections turned away.", lambda: self.refused_connections),
             "artifact_swaps": ("Artifacts that took over.", lambda: self.live.swaps),
@@ -247,6 +261,14 @@ class Service:
             store.snapshot()
         except OutputError as error:
             self._complain(error)
+
+    def _tell_evictions(self) -> None:
+        if self.pipeline.engine.evicted and not self._told_evictions:
+            self._told_evictions = True
+            log.warning(
+                "there are more customers or terminals than --max-histories: those not seen for the longest time are "
+                "forgotten from now on (featherweight_histories_evicted counts them)"
+            )
 
     def _complain(self, error: OutputError) -> None:
         if self.fault != str(error):

@@ -1,0 +1,73 @@
+"""What the service's own endpoints answer to a request that has been let in and is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from apps.fraud.http.forms import BatchAnswer, Health, LabelsAnswer, decode_batch, decode_labels, decode_score, encode
+from apps.fraud.http.heads import JSON
+from apps.fraud.http.messages import Answer, Endpoint, Request
+from apps.fraud.http.problems import explain_decoding
+from apps.fraud.http.service import Service
+from apps.fraud.metrics import CONTENT_TYPE as METRICS_TYPE
+from apps.fraud.metrics import render_metrics
+
+_undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Endpoints:
+    """They raise ProblemError."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._render_metrics = render_metrics([service.metrics])
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(
+            [
+                Endpoint("/v1/score", "POST", self._score),
+                Endpoint("/v1/score/batch", "POST", self._score_batch),
+                Endpoint("/v1/labels", "POST", self._learn),
+                Endpoint("/healthz", "GET", self._tell_health),
+                Endpoint("/readyz", "GET", self._tell_readiness),
+                Endpoint("/metrics", "GET", self._tell_metrics),
+            ]
+        )
+
+    def _score(self, request: Request) -> Answer:
+        try:
+            wanted = decode_score(request.body)
+        except _undecodable as error:
+            raise explain_decoding(error) from error
+        return Answer(200, JSON, encode(self._service.score(wanted, request.due)))
+
+    async def _score_batch(self, request: Request) -> Answer:
+        try:
+            wanted = decode_batch(request.body).transactions
+        except _undecodable as error:
+            raise explain_decoding(error) from error
+        decisions = await self._service.score_batch(wanted, request.due)
+        return Answer(200, JSON, encode(BatchAnswer(decisions=decisions)))
+
+    def _learn(self, request: Request) -> Answer:
+        try:
+            labels = decode_labels(request.body).labels
+        except _undecodable as error:
+            raise explain_decoding(error) from error
+        learned, unknown = self._service.learn(labels)
+        return Answer(200, JSON, encode(LabelsAnswer(learned=learned, unknown=unknown)))
+
+    def _tell_health(self, _: Request) -> Answer:
+        return Answer(200, JSON, encode(Health(status="ok", model=self._service.pipeline.scorer.model)))
+
+    def _tell_readiness(self, _: Request) -> Answer:
+        model = self._service.pipeline.scorer.model
+        if self._service.fault:
+            health = Health(status="unready", model=model, reason="the state cannot be written")
+            return Answer(503, JSON, encode(health))
+        return Answer(200, JSON, encode(Health(status="ready", model=model)))
+
+    def _tell_metrics(self, _: Request) -> Answer:
+        return Answer(200, METRICS_TYPE.encode(), self._render_metrics())

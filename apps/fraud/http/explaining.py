@@ -1,0 +1,75 @@
+"""Errors on their way through FastAPI, as problem details."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from apps.fraud.http.problems import CONTENT_TYPE, ProblemError, encode_status, explain_validation
+from core.errors import FeatherweightError
+
+log = logging.getLogger("featherweight.fraud")
+
+
+def explain_errors(app: FastAPI) -> None:
+    """Have the app answer errors with problem details; of those that nobody expected, it says nothing but the
+    request's id, by which the log says more."""
+    handlers: dict[Any, Any] = {
+        ProblemError: _explain_problem,
+        RequestValidationError: _explain_validation,
+        HTTPException: _explain_status,
+        FeatherweightError: _explain_failure,
+        Exception: _explain_bug,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def respond(problem: ProblemError, request_id: str) -> Response:
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
+    return Response(problem.encode(request_id), problem.status, headers, media_type=CONTENT_TYPE.decode())
+
+
+def report_failure(request_id: str, error: BaseException | None) -> ProblemError:
+    """What the caller is told; the log is told why."""
+    log.error("request %s failed", request_id, exc_info=error)
+    return ProblemError("internal", "the service failed; its log says why, by the request's id")
+
+
+async def _explain_problem(request: Request, problem: ProblemError) -> Response:
+    return respond(problem, request.state.request_id)
+
+
+async def _explain_validation(request: Request, error: RequestValidationError) -> Response:
+    return respond(explain_validation(error.errors()), request.state.request_id)
+
+
+async def _explain_failure(request: Request, error: FeatherweightError) -> Response:
+    return respond(report_failure(request.state.request_id, error), request.state.request_id)
+
+
+async def _explain_bug(request: Request, error: Exception) -> Response:
+    """Not logged here: Starlette raises the error again, for the server to log."""
+    problem = ProblemError("internal", "the service failed; its log says why, by the request's id")
+    return respond(problem, request.state.request_id)
+
+
+async def _explain_status(request: Request, error: HTTPException) -> Response:
+    headers = dict(error.headers or {})
+    given = tuple((name.encode(), value.encode()) for name, value in headers.items())
+    if error.status_code == HTTPStatus.NOT_FOUND and "route" not in request.scope:
+        problem = ProblemError("not-found", "nothing is here; /openapi.json says what is where")
+        return respond(problem, request.state.request_id)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = headers.get("Allow", "")
+        problem = ProblemError("method-not-allowed", f"only {allowed} is answered here", headers=given)
+        return respond(problem, request.state.request_id)
+    if error.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        return Response(status_code=error.status_code, headers=headers)
+    content = encode_status(error.status_code, str(error.detail), request.state.request_id)
+    return Response(content, error.status_code, headers, media_type=CONTENT_TYPE.decode())
