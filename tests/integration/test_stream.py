@@ -20,7 +20,6 @@ from kafka.structs import ConsumerGroupMetadata
 from apps.fraud.kafka_clients import BatchProducer, DeadLetter
 from apps.fraud.labels import label_of
 from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.broker import GIVEN, start_broker
 from tests.fraud.streaming import (
     START_MS,
     Bench,
@@ -33,21 +32,9 @@ from tests.fraud.streaming import (
 )
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    if GIVEN:
-        yield GIVEN
-        return
-    broker = start_broker()
-    try:
-        yield broker.address
-    finally:
-        broker.remove()
-
-
 @pytest.fixture
-def bench(address: str) -> Iterator[Bench]:
-    bench = Bench(address)
+def bench(broker_address: str) -> Iterator[Bench]:
+    bench = Bench(broker_address)
     yield bench
     bench.close()
 
@@ -263,10 +250,10 @@ def test_a_model_of_another_schema_is_refused_at_start(bench: Bench, tmp_path: P
 
 
 def test_a_dead_letter_that_may_not_be_written_fails_its_transaction(
-    address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    broker_address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kafka-python's `send` then gives a failed future and raises nothing: the message would be gone."""
-    producer = BatchProducer(bootstrap_servers=address, transactional_id=f"{bench.prefix}writer")
+    producer = BatchProducer(bootstrap_servers=broker_address, transactional_id=f"{bench.prefix}writer")
     producer.init_transactions()
 
     def refuse(topic: str, _: float) -> None:
@@ -304,12 +291,12 @@ def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
     assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
 
 
-def test_topics_that_do_not_fit_are_refused(address: str, bench: Bench, model: Path) -> None:
+def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, model: Path) -> None:
     options = ("--topics-prefix", f"{bench.prefix}other.")
     process = bench.start(model, *options)
     _, messages = process.communicate(timeout=60)
     assert (process.returncode, "--create-topics" in messages) == (2, True), messages
-    admin = KafkaAdminClient(bootstrap_servers=address)
+    admin = KafkaAdminClient(bootstrap_servers=broker_address)
     admin.create_topics([NewTopic(f"{bench.prefix}other.labels", 3, 1)])
     admin.close()
     process = bench.start(model, *options, "--create-topics", "--partitions", "2")
