@@ -256,16 +256,17 @@ def test_a_dead_letter_that_may_not_be_written_fails_its_transaction(
     producer = BatchProducer(bootstrap_servers=broker_address, transactional_id=f"{bench.prefix}writer")
     producer.init_transactions()
 
-    def refuse(topic: str, _: float) -> None:
+    def refuse(topic: str, *_: object) -> None:
         raise TopicAuthorizationFailedError({topic})
 
-    monkeypatch.setattr(producer, "_wait_on_metadata", refuse)
+    producer.partitions_for(bench.topics.dead_letter)
+    monkeypatch.setattr(producer, "_partition", refuse)
     offsets = {TopicPartition(bench.topics.transactions, 0): 1}
-    letter = DeadLetter(TopicPartition(f"{bench.prefix}forbidden", 0), b"poison", [])
+    letter = DeadLetter(TopicPartition(bench.topics.dead_letter, 0), None, b"poison", [])
     with pytest.raises(TopicAuthorizationFailedError):
         producer.commit({}, [letter], offsets, ConsumerGroupMetadata(bench.group, -1, "", None))
-    producer.abort_transaction()
-    producer.close(timeout=5)
+    producer.abort(lambda _: None)
+    producer.end()
     assert bench.committed(bench.topics.transactions) == 0
 
 
