@@ -389,8 +389,10 @@ class BatchProducer(KafkaProducer):  # type: ignore[misc]
 
     def _describe_pending(self, futures: Sequence[Any], dead: Sequence[DeadLetter]) -> str:
         """What is not delivered yet, and which of it the broker does not have."""
-        self._metadata.request_update()
+        asked, until = self._metadata.request_update(), time.monotonic() + 1
         self._sender.wakeup()
+        while not asked.is_done and time.monotonic() < until:
+            time.sleep(ROUND_S)
         topics = {future.topic_partition.topic for future in futures if not future.is_done}
         topics |= {letter.partition.topic for letter in dead}
         missing = sorted(topic for topic in topics if not self._metadata.partitions_for_topic(topic))
