@@ -9,37 +9,28 @@ from __future__ import annotations
 
 import time
 import uuid
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import FencedInstanceIdError, ProducerFencedError, RetriableError, TopicAlreadyExistsError
+from kafka.errors import FencedInstanceIdError, ProducerFencedError
 
-from apps.fraud.kafka_clients import (
-    BATCH_BYTES,
-    BatchConsumer,
-    BatchProducer,
-    DeadLetter,
-    Fetched,
-    KafkaError,
-    Messages,
-    TopicPartition,
-    Unreadable,
-)
+from apps.fraud.batches import Messages, Unreadable, cut_messages, slice_batches
+from apps.fraud.dead_letters import DeadLetter, bury_batch, bury_message
+from apps.fraud.kafka_clients import BATCH_BYTES, BatchConsumer, BatchProducer, KafkaError, TopicPartition
+from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts, reaching
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
 from apps.fraud.records import Record
 from apps.fraud.restoring import Restorer
-from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Source, Stream, check_source
+from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Stream, check_source
 from apps.fraud.waiting import Say, StoppedError, Waiting
-from core.errors import OutputError, UsageError
+from core.errors import OutputError
 
 POLL_MS = 200
 """How long a poll waits for messages, and so a signal for an answer. Messages end the wait at once."""
@@ -51,83 +42,14 @@ TRANSACTION_MS = 15_000
 """The broker aborts a transaction that has been open for so long; until then readers wait behind it."""
 ALIVE_S = 1.0
 """How often a member that restores long histories says that it lives."""
-HELD_BYTES = 16 << 20
-"""A transaction takes no further batch when those that it has hold so much, unpacked."""
-KEY_BYTES = 100_000
-"""What a dead letter keeps of a key: with its message and the headers it must fit into what the broker takes."""
-CONNECT_MS = 5000
-"""How long one attempt to reach the broker may take, and so a signal."""
 GRACE_S = 5.0
 """How long a transaction that is about to be committed may still take when the process is asked to end."""
-START_S = 30.0
-"""How long a broker that cannot be reached at start is tried."""
 QUIET_S = 5.0
 """Labels that are ahead of the transactions wait no longer when for so long none of these came."""
 TELL_LABELS_S = 60.0
 """How often labels that changed nothing are told, at most."""
 FAILURES = 5
 """What may fail one after the other, without a transaction between, before the process gives up."""
-
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Member:
-    """Who takes part in which group. instance: a name that stays the same over restarts, and that no two running
-    processes share; without one, every start is a new member."""
-
-    bootstrap: str
-    group: str = "featherweight-fraud"
-    prefix: str = ""
-    instance: str | None = None
-    security: Mapping[str, Any] = field(default_factory=dict)
-    """What `kafka_clients.read_security` gives."""
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """What every client is opened with."""
-        return {"bootstrap_servers": self.bootstrap, "bootstrap_timeout_ms": CONNECT_MS, **self.security}
-
-
-class Topics:
-    """keyed: those that must have the same number of partitions; the decisions' and others' may have any."""
-
-    def __init__(self, prefix: str) -> None:
-        self.transactions, self.labels = f"{prefix}transactions", f"{prefix}labels"
-        self.repartition = f"{prefix}transactions.repartition"
-        self.customers, self.terminals = f"{prefix}customers.changelog", f"{prefix}terminals.changelog"
-        self.decisions, self.alerts = f"{prefix}decisions", f"{prefix}alerts"
-        self.dead_letter = f"{prefix}transactions.dead-letter"
-        self.sources: dict[str, Source] = {
-            self.transactions: "transactions",
-            self.labels: "labels",
-            self.repartition: "repartition",
-        }
-        self.changelogs = (self.customers, self.terminals)
-        self.keyed = (*self.sources, *self.changelogs)
-        self.all = (*self.keyed, self.decisions, self.alerts, self.dead_letter)
-
-
-def create_topics(member: Member, partitions: int) -> list[str]:
-    """Create those that do not exist, with the broker's replication, and return their names. Raises UsageError."""
-    topics = Topics(member.prefix)
-    compacted = {"cleanup.policy": "compact"}
-    created = []
-    waiting = Waiting(lambda: False, lambda _: None)
-    admin = _reaching(member, waiting, lambda: KafkaAdminClient(**member.connection))
-    try:
-        for name in topics.all:
-            wanted = NewTopic(name, partitions, -1, topic_configs=compacted if name in topics.changelogs else {})
-            try:
-                admin.create_topics([wanted])
-                created.append(name)
-            except TopicAlreadyExistsError:
-                continue
-            except KafkaError as error:
-                raise UsageError(f"{member.bootstrap}: the topic {name} cannot be created: {error}") from error
-    finally:
-        admin.close()
-    return created
 
 
 def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool], say: Say) -> int:
@@ -139,7 +61,7 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     warm_up(live.scorer.schema.delay_days)
     waiting = Waiting(stopping, say)
     try:
-        runner = _reaching(member, waiting, lambda: Runner(member, live, waiting))
+        runner = reaching(member, waiting, lambda: Runner(member, live, waiting))
     except StoppedError:
         return 0
     try:
@@ -180,7 +102,7 @@ class Runner:
         with ExitStack() as opened:
             self._restorer = Restorer(waiting, member.connection)
             opened.callback(self._restorer.close)
-            self._counts = _partition_counts(self._restorer.reader, self._topics)
+            self._counts = partition_counts(self._restorer.reader, self._topics)
             self._stream = Stream(self._counts[self._topics.transactions])
             opened.callback(self._end_producer)
             self._ready_producer()
@@ -277,10 +199,11 @@ class Runner:
         out = self._stream.process(arrived, self._live.scorer)
         offsets = {TopicPartition(one.topic, one.partition): one.last_offset + 1 for one in found}
         dead = [self._bury(rejected, messages) for rejected in out.rejected]
-        dead += [self._bury_batch(one) for one in found if isinstance(one, Unreadable)]
+        dead += [bury_batch(self._topics.dead_letter, one) for one in found if isinstance(one, Unreadable)]
         # As of the assignment under which these were read: after another one the broker must refuse them.
         wait = self._waiting.begin(grace_s=GRACE_S)
         self._ready_producer().commit(self._address(out), dead, offsets, self._group, wait.check)
+        self._tell_unreadable(found)
         self._failures = 0
         self.processed += sum(len(one.offsets) for one in messages)
         self._labels.add(out)
@@ -303,41 +226,18 @@ class Runner:
         return addressed
 
     def _bury(self, rejected: Rejected, messages: Sequence[Messages]) -> DeadLetter:
-        topics = self._topics
-        topic = next(name for name, source in topics.sources.items() if source == rejected.source)
-        content = rejected.content or b""
-        key = next(
-            one.keys[bisect_left(one.offsets, rejected.offset)]
-            for one in messages
-            if (one.topic, one.partition) == (topic, rejected.partition)
-            and one.offsets[0] <= rejected.offset <= one.last_offset
+        topic = next(name for name, source in self._topics.sources.items() if source == rejected.source)
+        return bury_message(
+            self._topics.dead_letter, topic, rejected.partition, rejected.offset, rejected.reason, messages
         )
-        headers = {"offset": rejected.offset, "bytes": len(content)}
-        if key is not None and len(key) > KEY_BYTES:
-            headers["key_bytes"] = len(key)
-            key = key[:KEY_BYTES]
-        return self._letter(topic, rejected.partition, rejected.reason, key, content, headers)
 
-    def _bury_batch(self, batch: Unreadable) -> DeadLetter:
-        self._waiting.say(
-            f"{batch.topic} partition {batch.partition}, offsets {batch.first_offset} to {batch.last_offset}: a record "
-            f"batch cannot be read and goes to the dead letters: {batch.reason}"
-        )
-        headers = {"offset": batch.first_offset, "last_offset": batch.last_offset, "bytes": len(batch.content)}
-        reason = f"record batch: {batch.reason}"
-        return self._letter(batch.topic, batch.partition, reason, None, batch.content, headers)
-
-    def _letter(
-        self, topic: str, partition: int, reason: str, key: bytes | None, content: bytes, numbers: Mapping[str, int]
-    ) -> DeadLetter:
-        headers = {"reason": reason, "topic": topic, "partition": partition, **numbers}
-        # The headers come on top: a message as large as the broker takes would not fit again.
-        return DeadLetter(
-            TopicPartition(self._topics.dead_letter, partition),
-            key,
-            content[: BATCH_BYTES // 2],
-            [(name, str(text).encode()) for name, text in headers.items()],
-        )
+    def _tell_unreadable(self, found: Sequence[Messages | Unreadable]) -> None:
+        for one in found:
+            if isinstance(one, Unreadable):
+                self._waiting.say(
+                    f"{one.topic} partition {one.partition}, offsets {one.first_offset} to {one.last_offset}: a record "
+                    f"batch cannot be read and is among the dead letters: {one.reason}"
+                )
 
     def _roll_back(self, error: KafkaError) -> None:
         """What the transaction held is not committed, so the histories are ahead: forget them, read again."""
@@ -510,68 +410,4 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._turns.append(_Turn(group.generation_id, group, {partition.partition for partition in assigned}))
 
 
-def cut_messages(found: Messages, start: int, end: int) -> Messages:
-    """Those from `start` on, before `end`."""
-    part = slice(start, end)
-    return Messages(found.topic, found.partition, found.offsets[part], found.keys[part], found.values[part])
-
-
-def slice_batches(batches: Sequence[Fetched], limit: int) -> Iterator[list[Messages | Unreadable]]:
-    """What they hold, in the same order, at most `limit` messages at a time. One batch after the other is unpacked, so
-    that not much more than HELD_BYTES and one batch are held."""
-    part: list[Messages | Unreadable] = []
-    room, held = limit, 0
-    for batch in batches:
-        found = batch.unpack()
-        if isinstance(found, Unreadable):
-            part.append(found)
-            continue
-        start = 0
-        while start < len(found.offsets):
-            end = min(start + room, len(found.offsets))
-            part.append(cut_messages(found, start, end))
-            room -= end - start
-            start = end
-            if not room:
-                yield part
-                part, room, held = [], limit, 0
-        held += found.size
-        if held > HELD_BYTES and part:
-            yield part
-            part, room, held = [], limit, 0
-    if part:
-        yield part
-
-
-def _partition_counts(consumer: BatchConsumer, topics: Topics) -> dict[str, int]:
-    counts = {name: len(consumer.partitions_for_topic(name) or ()) for name in topics.all}
-    missing = [name for name, count in counts.items() if not count]
-    if missing:
-        raise UsageError(f"no such topics: {', '.join(missing)}; create them, or start with --create-topics")
-    if len({counts[name] for name in topics.keyed}) > 1:
-        found = ", ".join(f"{name} {counts[name]}" for name in topics.keyed)
-        raise UsageError(
-            f"partitions: {found}; these topics need the same number, because partition N of one belongs to that of "
-            "of the others: create those anew that differ (--create-topics makes what is missing)"
-        )
-    return counts
-
-
-def _reaching(member: Member, waiting: Waiting, opening: Callable[[], Found]) -> Found:
-    """A broker that is about to be there again is waited for."""
-    wait = waiting.begin(START_S)
-    while True:
-        try:
-            return opening()
-        except RetriableError as error:
-            try:
-                wait.check(f"{member.bootstrap or '(empty)'} ({error})")
-            except KafkaError:
-                raise _unreachable(member, error) from error
-            waiting.pause(0.5)
-        except (KafkaError, ValueError) as error:  # ValueError: a port that is no number
-            raise _unreachable(member, error) from error
-
-
-def _unreachable(member: Member, error: Exception) -> UsageError:
-    return UsageError(f"{member.bootstrap or '(empty)'}: {error}; give HOST:PORT of a Kafka broker")
+__all__ = ["Member", "Topics", "create_topics", "run_stream"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,9 @@ from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.structs import OffsetAndMetadata
 
-from apps.fraud.compression import unpack
-from apps.fraud.records import RECORDS, Record, decode_records, encode_records, split_records
+from apps.fraud.batches import Fetched, Messages, Unreadable
+from apps.fraud.dead_letters import DeadLetter
+from apps.fraud.records import RECORDS, Record, encode_records, split_records
 from core.errors import DataError, UsageError
 
 BATCH_BYTES = 900_000
@@ -38,82 +38,6 @@ ROUND_S = 0.1
 
 Check = Callable[[str | Callable[[], str]], None]
 """Called in every round of a wait, with what it waits for, or what tells it; it may raise, and so end the wait."""
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    partition: TopicPartition
-    key: bytes | None
-    value: bytes
-    headers: list[tuple[str, bytes]]
-
-
-@dataclass(frozen=True)
-class Messages:
-    """Records of one partition, in order: offsets [N], keys [N], values [N]. size: the bytes of all of them."""
-
-    topic: str
-    partition: int
-    offsets: Sequence[int]
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
-    size: int = 0
-
-    @property
-    def last_offset(self) -> int:
-        return self.offsets[-1]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A record batch that cannot be read, or must not be: the messages from first_offset to last_offset. content: its
-    records as they came; reason never quotes them."""
-
-    topic: str
-    partition: int
-    first_offset: int
-    last_offset: int
-    reason: str
-    content: bytes
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A record batch of one partition, its records as they came: packed. first_offset: where the fetch began, and a
-    batch may begin before it; fault: why its header cannot be trusted."""
-
-    topic: str
-    partition: int
-    base_offset: int
-    first_offset: int
-    last_offset: int
-    count: int
-    codec: int
-    content: bytes
-    fault: str = ""
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-    def unpack(self) -> Messages | Unreadable:
-        try:
-            return self._unpack()
-        except DataError as error:
-            first = max(self.base_offset, self.first_offset)
-            return Unreadable(self.topic, self.partition, first, self.last_offset, str(error), self.content)
-
-    def _unpack(self) -> Messages:
-        if self.fault:
-            raise DataError(self.fault)
-        content = unpack(self.codec, self.content)
-        inner, keys, values = decode_records(content, self.count)
-        if self.count and (
-            inner[0] < 0 or inner[-1] > self.last_offset - self.base_offset or (inner[1:] <= inner[:-1]).any()
-        ):
-            raise DataError("the offsets of its records are not its own: it is damaged")
-        offsets = (inner + self.base_offset).tolist()
-        first = next((index for index, offset in enumerate(offsets) if offset >= self.first_offset), len(offsets))
-        return Messages(self.topic, self.partition, offsets[first:], keys[first:], values[first:], len(content))
 
 
 class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -433,13 +357,4 @@ class _Packed(MemoryRecordsBuilder):  # type: ignore[misc]
         """None means: no room, begin another batch."""
 
 
-__all__ = [
-    "BatchConsumer",
-    "BatchProducer",
-    "DeadLetter",
-    "Fetched",
-    "KafkaError",
-    "Messages",
-    "TopicPartition",
-    "Unreadable",
-]
+__all__ = ["BatchConsumer", "BatchProducer", "KafkaError", "TopicPartition"]

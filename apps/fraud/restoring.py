@@ -9,7 +9,8 @@ from typing import Any
 
 from kafka.errors import RetriableError
 
-from apps.fraud.kafka_clients import BatchConsumer, Messages, TopicPartition
+from apps.fraud.batches import Messages
+from apps.fraud.kafka_clients import BatchConsumer, TopicPartition
 from apps.fraud.state import Histories
 from apps.fraud.stream import Shard
 from apps.fraud.waiting import Waiting

@@ -147,7 +147,7 @@ class Bench:
         return [msgspec.json.decode(record.value, type=Decision) for record in records]
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, f"after {seconds} s still not: {what}"
@@ -171,8 +171,11 @@ def end(process: subprocess.Popen[str]) -> str:
     return messages
 
 
-def kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+def kill(processes: Sequence[subprocess.Popen[str]]) -> str:
+    """Their last messages."""
+    heard = []
     for process in processes:
         with suppress(ProcessLookupError):
             process.kill()
-        process.communicate()
+        heard.append(process.communicate()[1])
+    return "".join(filter(None, heard))

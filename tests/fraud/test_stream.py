@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from apps.fraud import kafka
+from apps.fraud import batches as packed
 from apps.fraud import stream as module
-from apps.fraud.kafka_clients import Fetched, Messages, Unreadable
+from apps.fraud.batches import Fetched, Messages, Unreadable
 from apps.fraud.labels import label_of
 from apps.fraud.records import encode_records
 from apps.fraud.scoring import Scorer, open_scorer
@@ -190,13 +190,13 @@ def fetch(topic: str, partition: int, first: int, values: list[bytes], **more: o
 
 def test_slices_keep_order_and_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [fetch("a", 0, 0, [b"%d" % n for n in range(5)]), fetch("b", 1, 7, [b"7", b"9"])]
-    parts = list(kafka.slice_batches(batches, 3))
+    parts = list(packed.slice_batches(batches, 3))
     found = [[(part.topic, part.offsets) for part in run if isinstance(part, Messages)] for run in parts]
     assert found == [[("a", [0, 1, 2])], [("a", [3, 4]), ("b", [7])], [("b", [8])]]
     assert parts[1][1].values == [b"7"]  # type: ignore[union-attr]
-    assert list(kafka.slice_batches([], 3)) == []
+    assert list(packed.slice_batches([], 3)) == []
     damaged = fetch("a", 0, 5, [b"x"], fault="damaged")
-    (part,) = kafka.slice_batches([batches[0], damaged, batches[1]], 100)
+    (part,) = packed.slice_batches([batches[0], damaged, batches[1]], 100)
     assert [(type(one), one.last_offset) for one in part] == [(Messages, 4), (Unreadable, 5), (Messages, 8)]
-    monkeypatch.setattr(kafka, "HELD_BYTES", 10)
-    assert [len(run) for run in kafka.slice_batches(batches, 100)] == [1, 1], "a full one takes no further batch"
+    monkeypatch.setattr(packed, "HELD_BYTES", 10)
+    assert [len(run) for run in packed.slice_batches(batches, 100)] == [1, 1], "a full one takes no further batch"

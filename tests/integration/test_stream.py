@@ -17,7 +17,8 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import ConsumerGroupMetadata
 
-from apps.fraud.kafka_clients import BatchProducer, DeadLetter
+from apps.fraud.dead_letters import DeadLetter
+from apps.fraud.kafka_clients import BatchProducer
 from apps.fraud.labels import label_of
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import (
