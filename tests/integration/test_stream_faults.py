@@ -9,17 +9,22 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import cramjam
+import numpy as np
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from xxhash import xxh32_intdigest
 
 from apps.fraud.labels import label_of
+from apps.fraud.restoring import Restorer
+from apps.fraud.state import identify
+from apps.fraud.stream import Shard
+from apps.fraud.waiting import Waiting
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import needs_kafka
 from tests.fraud.streaming import START_MS, Bench, draw_transactions, kill, wait_until
@@ -237,3 +242,39 @@ def test_at_start_it_says_which_cluster_and_group_it_joins(bench: Bench, running
     assert said.startswith("cluster ")
     assert f"at {bench.address}: joining the group {bench.group} as one" in said
     running.ask()
+
+
+def test_an_end_that_no_fetch_reaches_ends_the_restoring(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the mark of the last transaction was compacted away: the broker says that the changelog ends behind it,
+    and has nothing before that end."""
+    histories = Shard(7.0).customers
+    for one in draw_transactions(5, 1):
+        histories.advance(one.customer_id, identify(one.transaction_id), one.time_ms, one.cents, 1, np.zeros(40, "f4"))
+    for key, value in histories.drain():
+        bench.send(bench.topics.customers, value, key=key)
+    bench.flush()
+    restorer = Restorer(Waiting(lambda: False, lambda _: None), {"bootstrap_servers": bench.address})
+    try:
+        for client in (restorer.reader, restorer._ends):
+            monkeypatch.setattr(client, "end_offsets", _one_more(client.end_offsets))
+        shard = Shard(7.0)
+        began = time.monotonic()
+        assert restorer.restore(shard, bench.topics.changelogs, 0, lambda: True)
+        assert len(shard.customers) == len(histories) > 0
+        assert time.monotonic() - began < 15
+        assert not restorer.restore(Shard(7.0), bench.topics.changelogs, 0, lambda: False), "the assignment has changed"
+    finally:
+        restorer.close()
+
+
+def _one_more(end_offsets: Callable[..., dict[TopicPartition, int]]) -> Callable[..., dict[TopicPartition, int]]:
+    return lambda *args, **more: {where: offset + 1 for where, offset in end_offsets(*args, **more).items()}
+
+
+def test_a_changelog_that_is_damaged_is_named_with_its_place(bench: Bench, model: Path) -> None:
+    bench.send(bench.topics.terminals, b"not a block", key=b"not a key").get(20)
+    process = bench.start(model)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"{bench.topics.terminals} partition 0, offset 0" in messages
+    assert "Traceback" not in messages
