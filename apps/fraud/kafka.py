@@ -26,7 +26,7 @@ from apps.fraud.kafka_clients import BATCH_BYTES, BatchConsumer, BatchProducer, 
 from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts, reaching
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
-from apps.fraud.records import Record
+from apps.fraud.records import Record, decode_records, encode_records
 from apps.fraud.restoring import Restorer
 from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Stream, check_source
 from apps.fraud.waiting import Say, StoppedError, Waiting
@@ -59,6 +59,8 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     OutputError when decisions cannot be committed."""
     check_source(live.scorer)
     warm_up(live.scorer.schema.delay_days)
+    # Compiled now, and not within the first transaction, which a broker would not wait for on a new host.
+    decode_records(encode_records([(b"key", b"value")]), 1)
     waiting = Waiting(stopping, say)
     try:
         runner = reaching(member, waiting, lambda: Runner(member, live, waiting))

@@ -31,7 +31,7 @@ from tests.fraud.streaming import (
 KILLS = 20
 TRANSACTIONS = int(os.environ.get("FEATHERWEIGHT_STREAM_TRANSACTIONS", "20000"))
 
-# kafka-python leaves a socket behind when a client is closed while it connects; here these are clients of the test only.
+# kafka-python leaves a socket behind when a client is closed while it connects; these are clients of the test.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
