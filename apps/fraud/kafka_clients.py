@@ -1,9 +1,10 @@
 """kafka-python's consumer and producer, with whole record batches in and out.
 
 Protocol, groups, transactions, retries and sequence numbers are kafka-python's. What is done here reaches behind its
-public interface where that gives no whole batches and no bounded waits, and tests hold each place against its own reader
-and writer or a broker: a fetched batch is handed over as one value, not record by record; a batch that is packed already
-is put where `send` would build one; a transaction's answers are waited for in rounds; fetches that found nothing are noted.
+public interface where that gives no whole batches and no bounded waits, and tests hold each place against its own
+reader and writer or a broker: a fetched batch is handed over as one value, not record by record; a batch that is packed
+already is put where `send` would build one; a transaction's answers are waited for in rounds; fetches that found
+nothing are noted.
 """
 
 from __future__ import annotations
