@@ -117,12 +117,12 @@ def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
         bench = Bench(broker.address)
         processes.append(bench.start(model))
         wait_restored(processes[0], bench.partitions)
-        for number in range(4):
-            bench.feed(transactions[1500 * number : 1500 * (number + 1)])
+        for number in range(3):
+            bench.feed(transactions[2000 * number : 2000 * (number + 1)])
             bench.close()
             time.sleep(chance.uniform(0, 2.5))
             (broker.stop if number % 2 else broker.kill)()
-            if number == 2:
+            if number == 1:
                 kill(processes)
                 processes = [bench.start(model)]
             time.sleep(chance.uniform(0, 2))
