@@ -79,7 +79,7 @@ def stream(
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
-            say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}")
+            say(f"topics created: {', '.join(kafka.create_topics(member, partitions, say)) or 'none'}")
         with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
             processed = kafka.run_stream(member, live, stopping=stopping, say=say)
         say(f"{processed} messages processed and committed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka.admin import KafkaAdminClient, NewTopic
@@ -11,7 +12,7 @@ from kafka.errors import RetriableError, TopicAlreadyExistsError
 
 from apps.fraud.kafka_clients import BatchConsumer, KafkaError
 from apps.fraud.stream import Source
-from apps.fraud.waiting import Waiting
+from apps.fraud.waiting import Say, Waiting
 from core.errors import UsageError
 
 CONNECT_MS = 5000
@@ -58,18 +59,18 @@ class Topics:
         self.all = (*self.keyed, self.decisions, self.alerts, self.dead_letter)
 
 
-def create_topics(member: Member, partitions: int) -> list[str]:
+def create_topics(member: Member, partitions: int, say: Say = lambda _: None) -> list[str]:
     """Create those that do not exist, with the broker's replication, and return their names. Raises UsageError."""
     topics = Topics(member.prefix)
     compacted = {"cleanup.policy": "compact"}
     created = []
-    waiting = Waiting(lambda: False, lambda _: None)
+    waiting = Waiting(lambda: False, say)
     admin = reaching(member, waiting, lambda: KafkaAdminClient(**member.connection))
     try:
         for name in topics.all:
             wanted = NewTopic(name, partitions, -1, topic_configs=compacted if name in topics.changelogs else {})
             try:
-                admin.create_topics([wanted])
+                waiting.patiently(f"the broker, to create {name}", partial(admin.create_topics, [wanted]))
                 created.append(name)
             except TopicAlreadyExistsError:
                 continue
