@@ -143,11 +143,10 @@ class Runner:
             found.partition: time.monotonic() for found in others if found.topic == self._topics.transactions
         }
         self._call_labels()
-        for found in batches:
-            if found.topic == self._topics.labels and found.partition not in self._waiting_labels:
-                for part in slice_batches([found], AT_ONCE):
-                    if due := self._take_due(part):
-                        self._commit(due)
+        labels = [found for found in batches if found.topic == self._topics.labels]
+        for part in slice_batches(labels, AT_ONCE):
+            if due := self._take_due(part):
+                self._commit(due)
 
     def _take_due(self, labels: Sequence[Messages | Unreadable]) -> list[Messages | Unreadable]:
         """Those whose transactions can have been read; the others wait where they are, unread."""
