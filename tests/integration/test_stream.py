@@ -149,8 +149,10 @@ def test_every_poison_message_goes_to_the_dead_letters(bench: Bench, running: su
     internal = bench.send(bench.topics.repartition, b"\x93\x01\x02").get(20)
     decisions = bench.decisions(len(POISON))
     assert [found.transaction_id for found in decisions] == [f"g{number}" for number in range(len(POISON))]
-    letters = [(dict(record.headers), record.value) for record in bench.read(bench.topics.dead_letter, len(POISON) + 2)]
+    found_letters = bench.read(bench.topics.dead_letter, len(POISON) + 2)
+    letters = [(dict(record.headers), record.value) for record in found_letters]
     assert len(letters) == len(POISON) + 2
+    assert {record.key for record in found_letters} == {b"c0"}
     others = {headers["topic"].decode(): headers for headers, _ in letters}
     assert others[bench.topics.labels]["offset"] == str(place.offset).encode()
     assert others[bench.topics.repartition]["offset"] == str(internal.offset).encode()
