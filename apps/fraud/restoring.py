@@ -66,6 +66,11 @@ class Restorer:
                 return False
             if time.monotonic() > quiet_since + LOOK_S:
                 wait.check(self._look_why(left, ends, decided))
+        for topic, filled in histories.items():
+            try:
+                filled.settle()
+            except DataError as error:
+                raise DataError(f"{topic} partition {partition}: {error}") from None
         return True
 
     def _look_why(
@@ -103,11 +108,12 @@ class Restorer:
 
 
 def _fill(histories: Histories, found: Messages) -> None:
-    for offset, key, value in zip(found.offsets, found.keys, found.values, strict=True):
-        try:
+    offset = -1
+    try:
+        for offset, key, value in zip(found.offsets, found.keys, found.values, strict=True):  # noqa: B007
             histories.restore(key or b"", value)
-        except DataError as error:
-            raise DataError(f"{found.topic} partition {found.partition}, offset {offset}: {error}") from None
+    except DataError as error:
+        raise DataError(f"{found.topic} partition {found.partition}, offset {offset}: {error}") from None
 
 
 def _describe(changelogs: list[TopicPartition]) -> str:

@@ -61,7 +61,7 @@ class Broker:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self.words(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self.address)
+        wait_for(self.address, self._process)
 
     def stop(self) -> None:
         """In order: it writes its state when it is asked to end."""
@@ -119,6 +119,13 @@ class Noida(Broker):
 
 def start_broker(**settings: str) -> Broker:
     """settings: of Apache Kafka's, with _ for a dot; noida-db has none of them."""
+    try:
+        return _start_broker(settings)
+    except (OSError, KafkaError):  # another process may have taken a port that was free a moment ago
+        return _start_broker(settings)
+
+
+def _start_broker(settings: Mapping[str, str]) -> Broker:
     memory = Path("/dev/shm")  # noqa: S108  (a folder of its own is made in it)
     data = Path(tempfile.mkdtemp(prefix="featherweight-kafka-", dir=memory if memory.is_dir() else None))
     named = {name.replace("_", "."): value for name, value in settings.items()}
@@ -131,8 +138,8 @@ def start_broker(**settings: str) -> Broker:
     return broker
 
 
-def wait_for(address: str, seconds: float = 60.0) -> None:
-    """Until a consumer can be opened."""
+def wait_for(address: str, process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
+    """Until a consumer can be opened, or the process has ended."""
     until = time.monotonic() + seconds
     host, _, port = address.rpartition(":")
     while True:
@@ -140,7 +147,7 @@ def wait_for(address: str, seconds: float = 60.0) -> None:
             socket.create_connection((host, int(port)), timeout=1).close()
             KafkaConsumer(bootstrap_servers=address, bootstrap_timeout_ms=2000).close()
         except (OSError, KafkaError):
-            if time.monotonic() > until:
+            if time.monotonic() > until or process.poll() is not None:
                 raise
             time.sleep(0.05)
         else:
