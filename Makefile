@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-tools check format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 # The stamp makes the second run quick; a changed pyproject.toml or constraints.txt installs again.
 $(STAMP): pyproject.toml constraints.txt
@@ -27,6 +27,9 @@ demo: $(STAMP) ## both apps: synthetic data, a model trained, optimized and seal
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
 
+test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, strace, qemu-user
+	@tests/tools/fetch.sh
+
 check: $(STAMP) ## what CI and a reviewer ask for: lint, format, types, layers, tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -38,6 +41,6 @@ format: $(STAMP) ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-clean: ## remove the environment, caches and what runs left (data/cache stays)
+clean: ## remove the environment, caches and what runs left (data/cache and .tools stay)
 	@rm -rf $(VENV) runs dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

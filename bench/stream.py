@@ -2,9 +2,10 @@
 
     python -m bench.stream [--model DIR] [--count 100000] [--rounds 3] [--seconds 20]
 
-Every run has a fresh broker (noida-db, or FEATHERWEIGHT_KAFKA) on this host, JSON in and out, one process, exactly
-once, the same features and model. Throughput: the topic is filled first; from the first decision that a read_committed
-reader sees to the last. Latency: from `send` to the decision at that reader, at 200 a second and at half of full rate.
+Every run has a fresh broker on this host (Apache Kafka where `make test-tools` has brought it, noida-db elsewhere, or
+the one that FEATHERWEIGHT_KAFKA names), JSON in and out, one process, exactly once, the same features and model.
+Throughput: the topic is filled first; from the first decision that a read_committed reader sees to the last. Latency:
+from `send` to the decision at that reader, at 200 a second and at half of full rate.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from apps.fraud.kafka_clients import BatchConsumer
 from apps.fraud.transactions import Transaction
 from bench.timing import host, show
 from core.bundled import data_directory
-from tests.fraud.broker import GIVEN, start_broker
+from tests.fraud.broker import GIVEN, HAS_KAFKA, start_broker
 
 PARTITIONS = 4
 WARM = 2000
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["featherweight", "loop", "quix"])
     given = parser.parse_args()
     print(host())
+    print(f"broker: {GIVEN or ('Apache Kafka' if HAS_KAFKA else 'noida-db')}")
     rates: dict[str, list[float]] = {kind: [] for kind in given.only}
     for number in range(given.rounds):
         for kind in random.Random(number).sample(given.only, len(given.only)):  # noqa: S311

@@ -25,6 +25,21 @@ def _no_emulator() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def broker_address() -> Iterator[str]:
+    """One broker for all tests that do not stop it; each has topics of its own."""
+    from tests.fraud.broker import GIVEN, start_broker
+
+    if GIVEN:
+        yield GIVEN
+        return
+    broker = start_broker()
+    try:
+        yield broker.address
+    finally:
+        broker.remove()
+
+
 @pytest.fixture
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that `featherweight data` uses as its cache for the length of a test."""

@@ -83,7 +83,8 @@ def stream(
     live = LiveModel(model or data_directory() / "models" / REFERENCE_MODEL, backend, verify_parity=verify_parity)
     try:
         if create_topics:
-            say(f"topics created: {', '.join(kafka.create_topics(member, partitions)) or 'none'}", err=True)
+            made = kafka.create_topics(member, partitions, partial(say, err=True))
+            say(f"topics created: {', '.join(made) or 'none'}", err=True)
         with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
             processed = kafka.run_stream(member, live, stopping=stopping, say=partial(say, err=True))
         say(f"{processed} messages processed and committed", err=True)

@@ -10,31 +10,27 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.errors import FencedInstanceIdError, ProducerFencedError, TopicAlreadyExistsError
+from kafka.errors import FencedInstanceIdError, ProducerFencedError
 
-from apps.fraud.kafka_clients import (
-    BATCH_BYTES,
-    BatchConsumer,
-    BatchProducer,
-    DeadLetter,
-    KafkaError,
-    Messages,
-    TopicPartition,
-)
+from apps.fraud.batches import Messages, Unreadable, cut_messages, slice_batches
+from apps.fraud.dead_letters import DeadLetter, bury_batch, bury_message
+from apps.fraud.kafka_clients import BATCH_BYTES, BatchConsumer, BatchProducer, KafkaError, TopicPartition
+from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts, reaching
 from apps.fraud.live import LiveModel
 from apps.fraud.pipeline import warm_up
-from apps.fraud.records import Record
-from apps.fraud.state import LIMIT
-from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Source, Stream, check_source
-from core.errors import OutputError, UsageError
+from apps.fraud.records import Record, decode_records, encode_records
+from apps.fraud.restoring import Restorer
+from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Stream, check_source
+from apps.fraud.waiting import Say, StoppedError, Waiting
+from core.errors import OutputError
 
 POLL_MS = 200
 """How long a poll waits for messages, and so a signal for an answer. Messages end the wait at once."""
@@ -46,72 +42,14 @@ TRANSACTION_MS = 15_000
 """The broker aborts a transaction that has been open for so long; until then readers wait behind it."""
 ALIVE_S = 1.0
 """How often a member that restores long histories says that it lives."""
+GRACE_S = 5.0
+"""How long a transaction that is about to be committed may still take when the process is asked to end."""
 QUIET_S = 5.0
 """Labels that are ahead of the transactions wait no longer when for so long none of these came."""
+TELL_LABELS_S = 60.0
+"""How often labels that changed nothing are told, at most."""
 FAILURES = 5
-"""Transactions that may fail one after the other before the process gives up."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Member:
-    """Who takes part in which group. instance: a name that stays the same over restarts, and that no two running
-    processes share; without one, every start is a new member."""
-
-    bootstrap: str
-    group: str = "featherweight-fraud"
-    prefix: str = ""
-    instance: str | None = None
-    security: Mapping[str, Any] = field(default_factory=dict)
-    """What `kafka_clients.read_security` gives."""
-    max_histories: int = LIMIT
-    """Of customers, and of terminals, in all partitions together."""
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """What every client is opened with."""
-        return {"bootstrap_servers": self.bootstrap, **self.security}
-
-
-class Topics:
-    """keyed: those that must have the same number of partitions; the decisions' and others' may have any."""
-
-    def __init__(self, prefix: str) -> None:
-        self.transactions, self.labels = f"{prefix}transactions", f"{prefix}labels"
-        self.repartition = f"{prefix}transactions.repartition"
-        self.customers, self.terminals = f"{prefix}customers.changelog", f"{prefix}terminals.changelog"
-        self.decisions, self.alerts = f"{prefix}decisions", f"{prefix}alerts"
-        self.dead_letter = f"{prefix}transactions.dead-letter"
-        self.sources: dict[str, Source] = {
-            self.transactions: "transactions",
-            self.labels: "labels",
-            self.repartition: "repartition",
-        }
-        self.changelogs = (self.customers, self.terminals)
-        self.keyed = (*self.sources, *self.changelogs)
-        self.all = (*self.keyed, self.decisions, self.alerts, self.dead_letter)
-
-
-def create_topics(member: Member, partitions: int) -> list[str]:
-    """Create those that do not exist, with the broker's replication, and return their names. Raises UsageError."""
-    topics = Topics(member.prefix)
-    compacted = {"cleanup.policy": "compact"}
-    created = []
-    admin = _reaching(member, lambda: KafkaAdminClient(**member.connection))
-    try:
-        for name in topics.all:
-            wanted = NewTopic(name, partitions, -1, topic_configs=compacted if name in topics.changelogs else {})
-            try:
-                admin.create_topics([wanted])
-                created.append(name)
-            except TopicAlreadyExistsError:
-                continue
-            except KafkaError as error:
-                raise UsageError(f"{member.bootstrap}: the topic {name} cannot be created: {error}") from error
-    finally:
-        admin.close()
-    return created
+"""What may fail one after the other, without a transaction between, before the process gives up."""
 
 
 def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool], say: Say) -> int:
@@ -121,97 +59,110 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     OutputError when decisions cannot be committed."""
     check_source(live.scorer)
     warm_up(live.scorer.schema.delay_days)
-    runner: Runner = _reaching(member, lambda: Runner(member, live, say))
+    # Compiled now, and not within the first transaction, which a broker would not wait for on a new host.
+    decode_records(encode_records([(b"key", b"value")]), 1)
+    waiting = Waiting(stopping, say)
+    try:
+        runner = reaching(member, waiting, lambda: Runner(member, live, waiting))
+    except StoppedError:
+        return 0
     try:
         while not stopping():
             runner.step()
+    except StoppedError:
+        pass  # what was not committed is done again
     except (FencedInstanceIdError, ProducerFencedError) as error:
         raise OutputError(
             f"group {member.group}: this process was shut out; another one with the instance id {member.instance!r} "
             "runs, or the broker gave this one up: nothing was lost, see that only one runs, start it again"
         ) from error
-    except KafkaError as error:
-        raise OutputError(f"{member.bootstrap}: {type(error).__name__}: {error}; start again to go on") from error
     finally:
         runner.close()
+        runner.tell_labels()
     return runner.processed
 
 
 class Runner:
     """One member: consumer, producer and the histories of the partitions that it has."""
 
-    def __init__(self, member: Member, live: LiveModel, say: Say) -> None:
+    def __init__(self, member: Member, live: LiveModel, waiting: Waiting) -> None:
         self.processed = 0
-        self._member, self._live, self._say = member, live, say
+        self._member, self._live, self._waiting = member, live, waiting
         self._topics = Topics(member.prefix)
         self._id = f"{member.group}-{member.prefix}{member.instance or uuid.uuid4()}"
         self._failures = 0
+        self._labels = _Labels()
         self._told_evictions = False
-        reading: dict[str, Any] = {
-            **member.connection,
-            "isolation_level": "read_committed",
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-        }
-        self._restorer = BatchConsumer(group_id=None, **reading)
-        counts = _partition_counts(self._restorer, self._topics)
-        self._counts = counts
-        self._ends = KafkaAdminClient(**member.connection)
-        self._producer = self._open_producer()
-        self._stream = Stream(counts[self._topics.transactions])
         self._turns: deque[_Turn] = deque()
         self._generation, self._group = -1, None
-        self._waiting: dict[int, int] = {}
+        self._waiting_labels: dict[int, int] = {}
         """Partitions whose labels are ahead of the transactions -> the time up to which these must come."""
         self._heard: dict[int, float] = {}
         """When transactions of a partition last came, or could begin to."""
         self._behind = False
         """Whether histories and offsets must be read again although the assignment is the same."""
-        self._consumer = BatchConsumer(
-            group_id=member.group,
-            group_instance_id=member.instance,
-            session_timeout_ms=SESSION_MS,
-            # Of topics with as many partitions each, it gives a member the same partitions of all.
-            partition_assignment_strategy=[RangePartitionAssignor],
-            **reading,
+        self._producer: BatchProducer | None = None
+        with ExitStack() as opened:
+            self._restorer = Restorer(waiting, member.connection)
+            opened.callback(self._restorer.close)
+            self._counts = partition_counts(self._restorer.reader, self._topics)
+            self._stream = Stream(self._counts[self._topics.transactions])
+            opened.callback(self._end_producer)
+            self._ready_producer()
+            self._consumer = self._open_consumer()
+            opened.callback(lambda: self._consumer.close(timeout_ms=5000))
+            self._consumer.topics()  # a leader that joins before it knows the partitions would let the group join twice
+            self._opened = opened.pop_all()
+        waiting.say(
+            f"cluster {self._consumer.cluster_id or '(without an id)'} at {member.bootstrap}: joining the group "
+            f"{member.group} as {member.instance or 'a new member'}"
         )
-        self._consumer.subscribe(list(self._topics.sources), listener=_Listener(self._consumer, self._turns))
-        self._consumer.topics()  # a leader that joins before it knows the partitions would let the group join twice
 
     def step(self) -> None:
-        """Poll once and process what came. Raises KafkaError, OutputError."""
+        """Poll once and process what came. Raises StoppedError, OutputError, and KafkaError where another process has
+        taken this one's place."""
         self._live.poll()
-        messages = self._consumer.poll_messages(POLL_MS)
+        try:
+            self._advance()
+        except (FencedInstanceIdError, ProducerFencedError):
+            raise
+        except KafkaError as error:
+            self._roll_back(error)
+
+    def _advance(self) -> None:
+        batches = self._consumer.poll_batches(POLL_MS)
         if self._behind or self._turns:
-            messages = []  # read again, from the committed offsets on
+            batches = []  # read again, from the committed offsets on
             while self._behind or self._turns:
                 self._take_over()
         # Labels last, as in Stream.process, and not before their transactions: a group that begins with old topics
         # reads labels much faster than transactions.
-        others = [found for found in messages if found.topic != self._topics.labels]
-        for part in slice_messages(others, AT_ONCE):
-            if not self._commit(part):
-                return
+        others = [found for found in batches if found.topic != self._topics.labels]
+        for part in slice_batches(others, AT_ONCE):
+            self._commit(part)
         self._heard |= {
             found.partition: time.monotonic() for found in others if found.topic == self._topics.transactions
         }
         self._call_labels()
-        labels = [found for found in messages if found.topic == self._topics.labels]
-        for part in slice_messages(self._take_due(labels), AT_ONCE):
-            if not self._commit(part):
-                return
+        labels = [found for found in batches if found.topic == self._topics.labels]
+        for part in slice_batches(labels, AT_ONCE):
+            if due := self._take_due(part):
+                self._commit(due)
 
-    def _take_due(self, labels: Sequence[Messages]) -> list[Messages]:
+    def _take_due(self, labels: Sequence[Messages | Unreadable]) -> list[Messages | Unreadable]:
         """Those whose transactions can have been read; the others wait where they are, unread."""
-        due = []
+        due: list[Messages | Unreadable] = []
         for found in labels:
-            if found.partition in self._waiting:
+            if found.partition in self._waiting_labels:
                 continue  # behind those that wait
+            if isinstance(found, Unreadable):
+                due.append(found)
+                continue
             early = self._stream.find_early(found.partition, found.values, int(time.time() * 1000))
             if early is None or self._is_quiet(found.partition):
                 due.append(found)
                 continue
-            place, self._waiting[found.partition] = early
+            place, self._waiting_labels[found.partition] = early
             where = TopicPartition(found.topic, found.partition)
             with suppress(KeyError):  # the group has just decided anew: then all is read again as committed
                 self._consumer.pause(where)
@@ -222,9 +173,9 @@ class Runner:
 
     def _call_labels(self) -> None:
         """Read on where the transactions have come as far as the labels that wait, or come no more."""
-        for partition, time_ms in list(self._waiting.items()):
+        for partition, time_ms in list(self._waiting_labels.items()):
             if self._stream.shards[partition].newest_ms >= time_ms or self._is_quiet(partition):
-                del self._waiting[partition]
+                del self._waiting_labels[partition]
                 with suppress(KeyError):  # as above
                     self._consumer.resume(TopicPartition(self._topics.labels, partition))
 
@@ -232,29 +183,42 @@ class Runner:
         return time.monotonic() > self._heard[partition] + QUIET_S
 
     def close(self) -> None:
-        self._producer.close(timeout=5)
-        for client in (self._consumer, self._restorer, self._ends):
-            with suppress(KafkaError):  # whatever was not committed is done again
-                client.close()
+        with suppress(KafkaError):  # whatever was not committed is done again
+            self._opened.close()
 
-    def _commit(self, messages: Sequence[Messages]) -> bool:
+    def tell_labels(self) -> None:
+        self._labels.tell(self._waiting.say, always=True)
+
+    def _tell_evictions(self) -> None:
+        if not self._told_evictions and self._stream.evicted:
+            self._told_evictions = True
+            self._waiting.say(
+                "there are more customers or terminals than --max-histories: those not seen for the longest time are "
+                "forgotten from now on"
+            )
+
+    def _end_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.end()
+            self._producer = None
+
+    def _commit(self, found: Sequence[Messages | Unreadable]) -> None:
         sources = self._topics.sources
-        arrived = [Arrived(sources[found.topic], found.partition, found.offsets, found.values) for found in messages]
+        messages = [one for one in found if isinstance(one, Messages)]
+        arrived = [Arrived(sources[one.topic], one.partition, one.offsets, one.values) for one in messages]
         out = self._stream.process(arrived, self._live.scorer)
-        offsets = {TopicPartition(found.topic, found.partition): found.offsets[-1] + 1 for found in messages}
-        dead = [self._bury(rejected) for rejected in out.rejected]
-        try:
-            # As of the assignment under which these were read: after another one the broker must refuse them.
-            self._producer.commit(self._address(out), dead, offsets, self._group)
-        except (FencedInstanceIdError, ProducerFencedError):
-            raise
-        except KafkaError as error:
-            self._roll_back(error)
-            return False
+        offsets = {TopicPartition(one.topic, one.partition): one.last_offset + 1 for one in found}
+        dead = [self._bury(rejected, messages) for rejected in out.rejected]
+        dead += [bury_batch(self._topics.dead_letter, one) for one in found if isinstance(one, Unreadable)]
+        # As of the assignment under which these were read: after another one the broker must refuse them.
+        wait = self._waiting.begin(grace_s=GRACE_S)
+        self._ready_producer().commit(self._address(out), dead, offsets, self._group, wait.check)
+        self._tell_unreadable(found)
         self._failures = 0
+        self.processed += sum(len(one.offsets) for one in messages)
+        self._labels.add(out)
+        self._labels.tell(self._waiting.say)
         self._tell_evictions()
-        self.processed += sum(len(found.offsets) for found in messages)
-        return True
 
     def _address(self, out: Outgoing) -> dict[TopicPartition, list[Record]]:
         topics = self._topics
@@ -272,42 +236,43 @@ class Runner:
                     addressed.setdefault(TopicPartition(topic, partition % self._counts[topic]), []).extend(records)
         return addressed
 
-    def _bury(self, rejected: Rejected) -> DeadLetter:
-        topics = self._topics
-        topic = next(name for name, source in topics.sources.items() if source == rejected.source)
-        where = TopicPartition(topics.dead_letter, rejected.partition % self._counts[topics.dead_letter])
-        content = rejected.content or b""
-        headers = {
-            "reason": rejected.reason,
-            "topic": topic,
-            "partition": str(rejected.partition),
-            "offset": str(rejected.offset),
-            "bytes": str(len(content)),
-        }
-        # The headers come on top: a message as large as the broker takes would not fit again.
-        return DeadLetter(where, content[: BATCH_BYTES // 2], [(name, text.encode()) for name, text in headers.items()])
+    def _bury(self, rejected: Rejected, messages: Sequence[Messages]) -> DeadLetter:
+        topic = next(name for name, source in self._topics.sources.items() if source == rejected.source)
+        return bury_message(
+            self._topics.dead_letter, topic, rejected.partition, rejected.offset, rejected.reason, messages
+        )
+
+    def _tell_unreadable(self, found: Sequence[Messages | Unreadable]) -> None:
+        for one in found:
+            if isinstance(one, Unreadable):
+                self._waiting.say(
+                    f"{one.topic} partition {one.partition}, offsets {one.first_offset} to {one.last_offset}: a record "
+                    f"batch cannot be read and is among the dead letters: {one.reason}"
+                )
 
     def _roll_back(self, error: KafkaError) -> None:
         """What the transaction held is not committed, so the histories are ahead: forget them, read again."""
         self._failures += 1
         if self._failures >= FAILURES:
             raise OutputError(
-                f"{self._member.bootstrap}: {FAILURES} transactions failed one after the other, the last with "
-                f"{type(error).__name__}: {error}; nothing was lost, start again when the broker is well"
+                f"{self._member.bootstrap}: {FAILURES} attempts failed one after the other, the last with {error}; "
+                "nothing was lost, start again when the broker is well"
             ) from error
-        self._say(f"a transaction failed and is done again: {type(error).__name__}: {error}")
-        try:
-            self._producer.abort_transaction()
-        except ProducerFencedError:  # another process has this instance id now: to begin anew would shut that one out
-            raise
-        except KafkaError:
-            self._producer.close(timeout=0)
-            self._producer = self._open_producer()
+        self._waiting.say(f"a transaction failed and is done again: {error}")
         self._stream.shards.clear()
         self._behind = True
+        if self._producer is not None:
+            try:
+                self._producer.abort(self._waiting.begin(GRACE_S, GRACE_S).check)
+            except ProducerFencedError:  # another process has this instance id now: to begin anew would shut it out
+                raise
+            except KafkaError:
+                self._end_producer()
+        self._waiting.pause(2.0 ** (self._failures - 1) - 1)  # 0, 1, 3, 7 seconds
 
     def _take_over(self) -> None:
         """Bring histories, offsets and assignment together; what is assigned is paused until its histories are here."""
+        self._ready_producer()
         shards = self._stream.shards
         while self._turns:
             turn = self._turns.popleft()
@@ -316,6 +281,7 @@ class Runner:
             for partition in set(shards) - kept:
                 del shards[partition]
             self._generation, self._group = turn.generation, turn.group
+            self._behind = True  # until all of it is done: an error between must not look like the end of it
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
         mine = {partition.partition for partition in assigned}
@@ -326,67 +292,110 @@ class Runner:
             )
         # Offsets first, which waits for transactions that touch them; then the changelogs: they are as new or newer.
         for topic_partition in assigned:
-            offset = self._consumer.committed(topic_partition)
-            if offset is None:
-                self._consumer.seek_to_beginning(topic_partition)
-            else:
-                self._consumer.seek(topic_partition, offset)
+            self._seek_committed(topic_partition)
         for partition in sorted(mine - set(shards)):
             shard = self._restore(partition)
             if shard is None:
                 return
             shards[partition] = shard
         self._behind = False
-        self._waiting.clear()
+        self._waiting_labels.clear()
         self._heard = dict.fromkeys(mine, time.monotonic())
         self._consumer.resume(*assigned)
+
+    def _seek_committed(self, where: TopicPartition) -> None:
+        offset = self._waiting.patiently(
+            f"the group's offset in {where.topic} partition {where.partition}; where a transaction of a member that is "
+            "gone is open, until the broker aborts it",
+            lambda: self._consumer.committed(where, timeout_ms=POLL_MS),
+        )
+        if offset is None:
+            self._consumer.seek_to_beginning(where)
+        else:
+            self._consumer.seek(where, offset)
 
     def _restore(self, partition: int) -> Shard | None:
         """The partition's histories as committed; None when the assignment has changed meanwhile."""
         limit = max(self._member.max_histories // self._counts[self._topics.transactions], 1)
-        shard, restorer, started = Shard(self._live.scorer.schema.delay_days, limit), self._restorer, time.monotonic()
+        shard, started = Shard(self._live.scorer.schema.delay_days, limit), time.monotonic()
         alive = started
-        histories = {self._topics.customers: shard.customers, self._topics.terminals: shard.terminals}
-        changelogs = [TopicPartition(topic, partition) for topic in histories]
-        # The end that counts transactions which are about to be committed too: reading waits until they are.
-        ends = _end_offsets(self._ends, changelogs)
-        restorer.assign(changelogs)
-        restorer.seek_to_beginning(*changelogs)
-        while any(restorer.position(changelog) < ends[changelog] for changelog in changelogs):
-            for found in restorer.poll_messages(POLL_MS):
-                restore = histories[found.topic].restore
-                for key, value in zip(found.keys, found.values, strict=True):
-                    restore(key or b"", value)
+
+        def is_mine() -> bool:
+            nonlocal alive
             if time.monotonic() > alive + ALIVE_S:
                 alive = time.monotonic()
-                self._consumer.poll_messages(0)  # all is paused: this only says that the member lives
-            if self._turns:
-                return None
-        self._say(
+                self._consumer.poll_batches(0)  # all is paused: this only says that the member lives
+            return not self._turns
+
+        if not self._restorer.restore(shard, self._topics.changelogs, partition, is_mine):
+            return None
+        self._waiting.say(
             f"partition {partition}: {len(shard.customers)} customers and {len(shard.terminals)} terminals restored "
             f"in {time.monotonic() - started:.1f} s"
         )
         return shard
 
-    def _tell_evictions(self) -> None:
-        if not self._told_evictions and self._stream.evicted:
-            self._told_evictions = True
-            self._say(
-                "there are more customers or terminals than --max-histories: those not seen for the longest time are "
-                "forgotten from now on"
-            )
+    def _ready_producer(self) -> BatchProducer:
+        if self._producer is None:
+            self._producer = self._open_producer()
+        return self._producer
 
     def _open_producer(self) -> BatchProducer:
-        producer = BatchProducer(
-            **self._member.connection,
-            transactional_id=self._id,
-            transaction_timeout_ms=TRANSACTION_MS,
-            max_request_size=4 * BATCH_BYTES,
+        producer = self._waiting.patiently(
+            "the broker, to open a producer",
+            lambda: BatchProducer(
+                **self._member.connection,
+                transactional_id=self._id,
+                transaction_timeout_ms=TRANSACTION_MS,
+                max_request_size=4 * BATCH_BYTES,
+                max_block_ms=1000,
+            ),
         )
-        producer.init_transactions()
-        for topic in self._topics.all:
-            producer.partitions_for(topic)
+        try:
+            self._waiting.patiently("the broker, to begin with transactions", producer.init_transactions)
+            for topic in self._topics.all:
+                self._waiting.patiently(f"the topic {topic}", partial(producer.partitions_for, topic))
+        except BaseException:
+            producer.end()
+            raise
         return producer
+
+    def _open_consumer(self) -> BatchConsumer:
+        consumer = BatchConsumer(
+            **self._member.connection,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            group_id=self._member.group,
+            group_instance_id=self._member.instance,
+            session_timeout_ms=SESSION_MS,
+            # Of topics with as many partitions each, it gives a member the same partitions of all.
+            partition_assignment_strategy=[RangePartitionAssignor],
+        )
+        consumer.subscribe(list(self._topics.sources), listener=_Listener(consumer, self._turns))
+        return consumer
+
+
+class _Labels:
+    """Labels that changed nothing, because their transaction was not there."""
+
+    def __init__(self) -> None:
+        self._early = self._unknown = 0
+        self._told_at, self._told = 0.0, (0, 0)
+
+    def add(self, out: Outgoing) -> None:
+        self._early += out.early_labels
+        self._unknown += out.unknown_labels
+
+    def tell(self, say: Say, *, always: bool = False) -> None:
+        """When there are more; once in TELL_LABELS_S, if not `always`."""
+        now = time.monotonic()
+        if (self._early, self._unknown) != self._told and (always or now > self._told_at + TELL_LABELS_S):
+            self._told_at, self._told = now, (self._early, self._unknown)
+            say(
+                f"labels that changed nothing so far: {self._early} came before their transaction, {self._unknown} are "
+                "of transactions that the histories do not have (forgotten, or never come)"
+            )
 
 
 @dataclass(frozen=True)
@@ -413,53 +422,4 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._turns.append(_Turn(group.generation_id, group, {partition.partition for partition in assigned}))
 
 
-def cut_messages(found: Messages, start: int, end: int) -> Messages:
-    """Those from `start` on, before `end`."""
-    part = slice(start, end)
-    return Messages(found.topic, found.partition, found.offsets[part], found.keys[part], found.values[part])
-
-
-def slice_messages(messages: Sequence[Messages], limit: int) -> Iterator[list[Messages]]:
-    """The same messages in the same order, at most `limit` at a time."""
-    part: list[Messages] = []
-    room = limit
-    for found in messages:
-        start = 0
-        while start < len(found.offsets):
-            end = min(start + room, len(found.offsets))
-            part.append(cut_messages(found, start, end))
-            room -= end - start
-            start = end
-            if not room:
-                yield part
-                part, room = [], limit
-    if part:
-        yield part
-
-
-def _partition_counts(consumer: BatchConsumer, topics: Topics) -> dict[str, int]:
-    counts = {name: len(consumer.partitions_for_topic(name) or ()) for name in topics.all}
-    missing = [name for name, count in counts.items() if not count]
-    if missing:
-        raise UsageError(f"no such topics: {', '.join(missing)}; create them, or start with --create-topics")
-    if len({counts[name] for name in topics.keyed}) > 1:
-        found = ", ".join(f"{name} {counts[name]}" for name in topics.keyed)
-        raise UsageError(
-            f"partitions: {found}; these topics need the same number, because partition N of one belongs to that of "
-            "of the others: create those anew that differ (--create-topics makes what is missing)"
-        )
-    return counts
-
-
-def _end_offsets(admin: KafkaAdminClient, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    from kafka.protocol.consumer import OffsetSpec
-
-    found = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-    return {partition: found[partition].offset for partition in partitions}
-
-
-def _reaching(member: Member, opening: Callable[[], Any]) -> Any:
-    try:
-        return opening()
-    except (KafkaError, ValueError) as error:  # ValueError: a port that is no number
-        raise UsageError(f"{member.bootstrap or '(empty)'}: {error}; give HOST:PORT of a Kafka broker") from error
+__all__ = ["Member", "Topics", "create_topics", "run_stream"]

@@ -2,7 +2,7 @@
 
 kafka-python packs and unpacks record by record in Python, about 30 microseconds for each that is sent and 10 for each
 that is read. Here a batch is one call into compiled code. Only the records are done here: the batch's header, its
-checksum, compression and what transactions need stay kafka-python's (apps.fraud.kafka_clients).
+checksum and what transactions need stay kafka-python's (apps.fraud.kafka_clients); compression.py unpacks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ Record = tuple[bytes | None, bytes | None]
 
 OVERHEAD = 24
 """The most bytes that a record needs beside its key and value: six varints and the attributes."""
+LEAST_BYTES = 7
+"""The fewest bytes of a record: six varints and the attributes."""
+RECORDS = 1 << 17
+"""The most records that a batch may have: each becomes three objects here, however small it is."""
 
 _Bytes = npt.NDArray[np.uint8]
 _Bounds = npt.NDArray[np.int64]
@@ -50,9 +54,13 @@ def split_records(records: Sequence[Record], limit_bytes: int) -> Iterator[Seque
 def decode_records(content: bytes, count: int) -> tuple[npt.NDArray[np.int64], list[bytes | None], list[bytes | None]]:
     """The `count` records of a batch whose uncompressed records are `content`: (offsets within the batch [count], keys,
     values). Raises DataError for bytes that are no such records."""
+    if not 0 <= count <= min(RECORDS, len(content) // LEAST_BYTES):
+        raise DataError(
+            f"its {len(content)} bytes cannot be {count} records ({RECORDS} are read at most): it is damaged"
+        )
     bounds = np.empty((count, 5), np.int64)
     if not _read_records(np.frombuffer(content, np.uint8), bounds):
-        raise DataError(f"a record batch of {count} records in {len(content)} bytes cannot be read: it is damaged")
+        raise DataError(f"its {count} records in {len(content)} bytes cannot be read: it is damaged")
     offsets, *edges = bounds.T
     keys, values = (
         [None if start < 0 else content[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]

@@ -72,6 +72,10 @@ class Outgoing:
     customers: dict[int, Sequence[Record]] = field(default_factory=dict)
     terminals: dict[int, Sequence[Record]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
+    early_labels: int = 0
+    """Labels that came before their transaction, and so changed nothing."""
+    unknown_labels: int = 0
+    """Labels of other transactions that the customer's history does not have."""
 
 
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
@@ -186,9 +190,14 @@ class Stream:
 
     def _learn(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
         routes: dict[int, list[Label]] = defaultdict(list)
-        learn = self.shards[batch.partition].customers.learn
+        shard = self.shards[batch.partition]
+        learn = shard.customers.learn
         for label in decode_messages(batch, _decode_label, out.rejected):
-            learn(label.customer_id, identify(label.transaction_id), label.is_fraud)
+            if not learn(label.customer_id, identify(label.transaction_id), label.is_fraud):
+                if label.time_ms > shard.newest_ms:
+                    out.early_labels += 1
+                else:
+                    out.unknown_labels += 1
             routes[identify(label.terminal_id) % self._partitions].append(label)
         for target, labels in routes.items():
             for start in range(0, len(labels), FORWARDED_AT_ONCE):

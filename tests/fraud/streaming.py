@@ -74,6 +74,7 @@ class Bench:
         self.group = f"{self.prefix}group"
         create_topics(Member(address, self.group, self.prefix), partitions)
         self._producer: KafkaProducer | None = None
+        self._observer: KafkaConsumer | None = None
 
     def feed(self, events: Iterable[Transaction | Label]) -> None:
         for event in events:
@@ -94,6 +95,8 @@ class Bench:
     def close(self) -> None:
         if self._producer is not None:
             self._producer.close(timeout=5)
+        if self._observer is not None:
+            self._observer.close()
 
     def start(self, model: Path, *options: str, instance: str | None = "one") -> subprocess.Popen[str]:
         """Without an instance id it is a member that leaves when it is asked to end."""
@@ -105,18 +108,21 @@ class Bench:
 
     def end_offset(self, topic: str) -> int:
         """Of all partitions together, committed or not."""
-        consumer = KafkaConsumer(bootstrap_servers=self.address)
         partitions = [TopicPartition(topic, number) for number in range(self.partitions)]
-        found = sum(consumer.end_offsets(partitions).values())
-        consumer.close()
-        return int(found)
+        return int(sum(self._observe().end_offsets(partitions).values()))
 
     def committed(self, topic: str) -> int:
         """The group's offsets of all partitions together."""
-        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=self.group, enable_auto_commit=False)
-        found = sum(consumer.committed(TopicPartition(topic, number)) or 0 for number in range(self.partitions))
-        consumer.close()
-        return int(found)
+        observer = self._observe()
+        return int(sum(observer.committed(TopicPartition(topic, number)) or 0 for number in range(self.partitions)))
+
+    def _observe(self) -> KafkaConsumer:
+        """It asks about the group and never joins it."""
+        if self._observer is None:
+            self._observer = KafkaConsumer(
+                bootstrap_servers=self.address, group_id=self.group, enable_auto_commit=False
+            )
+        return self._observer
 
     def read(self, topic: str, wanted: int, seconds: float = 60.0, isolation: str = "read_committed") -> list[Any]:
         """Every committed record, once there are `wanted` and for half a second no more have come."""
@@ -147,7 +153,7 @@ class Bench:
         return [msgspec.json.decode(record.value, type=Decision) for record in records]
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, f"after {seconds} s still not: {what}"
@@ -171,8 +177,11 @@ def end(process: subprocess.Popen[str]) -> str:
     return messages
 
 
-def kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+def kill(processes: Sequence[subprocess.Popen[str]]) -> str:
+    """Their last messages."""
+    heard = []
     for process in processes:
         with suppress(ProcessLookupError):
             process.kill()
-        process.communicate()
+        heard.append(process.communicate()[1])
+    return "".join(filter(None, heard))

@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from apps.fraud import batches as packed
 from apps.fraud import stream as module
-from apps.fraud.kafka_clients import Messages
+from apps.fraud.batches import Fetched, Messages, Unreadable
 from apps.fraud.labels import label_of
+from apps.fraud.records import encode_records
 from apps.fraud.scoring import Scorer, open_scorer
 from apps.fraud.stream import Arrived, Outgoing, Shard, Stream, check_source
 from apps.fraud.transactions import Decision, Label, Transaction
@@ -181,18 +183,20 @@ def test_a_model_whose_features_are_given_is_refused(scorer: Scorer) -> None:
         check_source(scorer)
 
 
-def test_slices_keep_order_and_limit() -> None:
-    from apps.fraud.kafka import slice_messages
+def fetch(topic: str, partition: int, first: int, values: list[bytes], **more: object) -> Fetched:
+    content = encode_records([(None, value) for value in values])
+    return Fetched(topic, partition, first, first, first + len(values) - 1, len(values), 0, content, **more)  # type: ignore[arg-type]
 
-    messages = [
-        Messages("a", 0, list(range(5)), [None] * 5, [b"%d" % n for n in range(5)]),
-        Messages("b", 1, [7, 9], [None] * 2, [b"7", b"9"]),
-    ]
-    parts = list(slice_messages(messages, 3))
-    assert [[(part.topic, part.offsets) for part in run] for run in parts] == [
-        [("a", [0, 1, 2])],
-        [("a", [3, 4]), ("b", [7])],
-        [("b", [9])],
-    ]
-    assert parts[1][1].values == [b"7"]
-    assert list(slice_messages([], 3)) == []
+
+def test_slices_keep_order_and_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [fetch("a", 0, 0, [b"%d" % n for n in range(5)]), fetch("b", 1, 7, [b"7", b"9"])]
+    parts = list(packed.slice_batches(batches, 3))
+    found = [[(part.topic, part.offsets) for part in run if isinstance(part, Messages)] for run in parts]
+    assert found == [[("a", [0, 1, 2])], [("a", [3, 4]), ("b", [7])], [("b", [8])]]
+    assert parts[1][1].values == [b"7"]  # type: ignore[union-attr]
+    assert list(packed.slice_batches([], 3)) == []
+    damaged = fetch("a", 0, 5, [b"x"], fault="damaged")
+    (part,) = packed.slice_batches([batches[0], damaged, batches[1]], 100)
+    assert [(type(one), one.last_offset) for one in part] == [(Messages, 4), (Unreadable, 5), (Messages, 8)]
+    monkeypatch.setattr(packed, "HELD_BYTES", 10)
+    assert [len(run) for run in packed.slice_batches(batches, 100)] == [1, 1], "a full one takes no further batch"

@@ -17,10 +17,10 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import ConsumerGroupMetadata
 
-from apps.fraud.kafka_clients import BatchProducer, DeadLetter
+from apps.fraud.dead_letters import DeadLetter
+from apps.fraud.kafka_clients import BatchProducer
 from apps.fraud.labels import label_of
 from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.broker import GIVEN, start_broker
 from tests.fraud.streaming import (
     START_MS,
     Bench,
@@ -32,22 +32,13 @@ from tests.fraud.streaming import (
     wait_until,
 )
 
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    if GIVEN:
-        yield GIVEN
-        return
-    broker = start_broker()
-    try:
-        yield broker.address
-    finally:
-        broker.remove()
+# kafka-python leaves a socket behind when a client is closed while it connects; these are clients of the test.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
-def bench(address: str) -> Iterator[Bench]:
-    bench = Bench(address)
+def bench(broker_address: str) -> Iterator[Bench]:
+    bench = Bench(broker_address)
     yield bench
     bench.close()
 
@@ -158,8 +149,10 @@ def test_every_poison_message_goes_to_the_dead_letters(bench: Bench, running: su
     internal = bench.send(bench.topics.repartition, b"\x93\x01\x02").get(20)
     decisions = bench.decisions(len(POISON))
     assert [found.transaction_id for found in decisions] == [f"g{number}" for number in range(len(POISON))]
-    letters = [(dict(record.headers), record.value) for record in bench.read(bench.topics.dead_letter, len(POISON) + 2)]
+    found_letters = bench.read(bench.topics.dead_letter, len(POISON) + 2)
+    letters = [(dict(record.headers), record.value) for record in found_letters]
     assert len(letters) == len(POISON) + 2
+    assert {record.key for record in found_letters} == {b"c0"}
     others = {headers["topic"].decode(): headers for headers, _ in letters}
     assert others[bench.topics.labels]["offset"] == str(place.offset).encode()
     assert others[bench.topics.repartition]["offset"] == str(internal.offset).encode()
@@ -263,22 +256,23 @@ def test_a_model_of_another_schema_is_refused_at_start(bench: Bench, tmp_path: P
 
 
 def test_a_dead_letter_that_may_not_be_written_fails_its_transaction(
-    address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    broker_address: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kafka-python's `send` then gives a failed future and raises nothing: the message would be gone."""
-    producer = BatchProducer(bootstrap_servers=address, transactional_id=f"{bench.prefix}writer")
+    producer = BatchProducer(bootstrap_servers=broker_address, transactional_id=f"{bench.prefix}writer")
     producer.init_transactions()
 
-    def refuse(topic: str, _: float) -> None:
+    def refuse(topic: str, *_: object) -> None:
         raise TopicAuthorizationFailedError({topic})
 
-    monkeypatch.setattr(producer, "_wait_on_metadata", refuse)
+    producer.partitions_for(bench.topics.dead_letter)
+    monkeypatch.setattr(producer, "_partition", refuse)
     offsets = {TopicPartition(bench.topics.transactions, 0): 1}
-    letter = DeadLetter(TopicPartition(f"{bench.prefix}forbidden", 0), b"poison", [])
+    letter = DeadLetter(TopicPartition(bench.topics.dead_letter, 0), None, b"poison", [])
     with pytest.raises(TopicAuthorizationFailedError):
         producer.commit({}, [letter], offsets, ConsumerGroupMetadata(bench.group, -1, "", None))
-    producer.abort_transaction()
-    producer.close(timeout=5)
+    producer.abort(lambda _: None)
+    producer.end()
     assert bench.committed(bench.topics.transactions) == 0
 
 
@@ -304,12 +298,12 @@ def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
     assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
 
 
-def test_topics_that_do_not_fit_are_refused(address: str, bench: Bench, model: Path) -> None:
+def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, model: Path) -> None:
     options = ("--topics-prefix", f"{bench.prefix}other.")
     process = bench.start(model, *options)
     _, messages = process.communicate(timeout=60)
     assert (process.returncode, "--create-topics" in messages) == (2, True), messages
-    admin = KafkaAdminClient(bootstrap_servers=address)
+    admin = KafkaAdminClient(bootstrap_servers=broker_address)
     admin.create_topics([NewTopic(f"{bench.prefix}other.labels", 3, 1)])
     admin.close()
     process = bench.start(model, *options, "--create-topics", "--partitions", "2")

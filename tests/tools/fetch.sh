@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Brings what the tests use beyond pip, where it can be had: `make test-tools`. One line for each thing; what cannot be
+# had is said, and the tests that need it skip by name. So this ends with 0 whatever happens.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+KAFKA=.tools/kafka
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+said() { echo "test-tools: $1"; }
+
+bring_package() { # command, package, what for
+    if command -v "$1" >/dev/null; then
+        said "$1 is here"
+    elif [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        said "$1 is missing ($3); install the package $2"
+    elif { [ -n "${updated:-}" ] || timeout 120 apt-get update -qq; } >>"$log" 2>&1 && updated=1 &&
+        DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -qq --no-install-recommends -y "$2" >>"$log" 2>&1; then
+        said "$1 installed"
+    else
+        said "$1 cannot be had ($3): $(tail -n 1 "$log")"
+    fi
+}
+
+bring_kafka() {
+    if [ "$KAFKA/.complete" -nt tests/tools/pom.xml ]; then
+        said "Apache Kafka is here"
+        return
+    fi
+    if ! command -v mvn >/dev/null; then
+        said "Apache Kafka cannot be had (the stream's tests run on noida-db): no mvn"
+        return
+    fi
+    rm -rf "$KAFKA" && mkdir -p "$KAFKA/libs"
+    if timeout 600 mvn -q -B -f tests/tools/pom.xml dependency:copy-dependencies \
+        -DoutputDirectory="$PWD/$KAFKA/libs" -DincludeScope=runtime >>"$log" 2>&1; then
+        touch "$KAFKA/.complete"
+        said "Apache Kafka fetched: $(du -sm "$KAFKA" | cut -f1) MB in $KAFKA"
+    else
+        rm -rf "$KAFKA"
+        said "Apache Kafka cannot be had (the stream's tests run on noida-db): $(grep -m1 ERROR "$log" | cut -c1-200)"
+    fi
+}
+
+bring_package strace strace "the test that nothing is sent"
+bring_package qemu-x86_64 qemu-user "the tests on an emulated processor"
+bring_package java default-jre-headless "Apache Kafka"
+bring_package mvn maven "Apache Kafka"
+bring_kafka
