@@ -218,17 +218,13 @@ def test_where_there_are_keys_an_added_route_asks_for_one_and_middleware_sees_al
 def test_strangers_without_a_key_hold_no_room_for_bodies(model: Path, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(DIGEST + "\n")
     prologue = "import apps.fraud.http.app as app; app.HELD_BYTES = 10_000\n"
-    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n"
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12000\r\n\r\n"
     options = ("--api-keys", str(tmp_path / "keys"))
-    with serving(tmp_path, model, *options, prologue=prologue) as served:
-        strangers = [connect(served) for _ in range(3)]
-        for stranger in strangers:
-            stranger.sendall(head + b" " * 8000)
+    with serving(tmp_path, model, *options, prologue=prologue) as served, connect(served) as stranger:
+        stranger.sendall(head + b" " * 9_950)
         key = b"Authorization: Bearer %b\r\n" % KEY.encode()
         (answer,) = talk(served, post(fresh("room"), key), count=1)
         assert answer.status == 200
-        for stranger in strangers:
-            stranger.close()
 
 
 def test_asked_to_end_it_waits_for_ordinary_routes(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -77,6 +77,7 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
             allow_files(3 * settings.connections + SPARE_FILES)
             server.run(sockets=[listener])
         finally:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the loop has put back what ends the process
             service.close()
 
 
@@ -191,8 +192,14 @@ def allow_files(wanted: int) -> None:
 @contextlib.contextmanager
 def _signals(server: uvicorn.Server) -> Iterator[None]:
     """While uvicorn runs, SIGINT and SIGTERM are its own, and it sends them on once it has drained. Before and after
-    that they ask it to end too, instead of ending the process at once: the state is to be written."""
-    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+    that they ask it to end too, instead of ending the process at once: the state is to be written. SIGHUP has nothing
+    to reload then."""
+    wanted: dict[signal.Signals, Any] = {
+        signal.SIGINT: server.handle_exit,
+        signal.SIGTERM: server.handle_exit,
+        signal.SIGHUP: signal.SIG_IGN,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         yield
     finally:
