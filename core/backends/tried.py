@@ -166,8 +166,10 @@ def _made_up(spec: TensorSpec, batch: int) -> Any:
 
 
 def check_outputs(session: Session, outputs: Tensors, batch: int) -> None:
-    """Raise BackendError unless the outputs are those declared, for every case of the batch."""
+    """Raise BackendError unless the outputs are those declared, finite numbers, for every case of the batch."""
     for spec in session.outputs:
+        if not np.isfinite(outputs[spec.name]).all():
+            raise BackendError(f"the program gives what is not a finite number as {spec.name!r}")
         shape = tuple(batch if size is None else size for size in spec.shape)
         if outputs[spec.name].shape != shape or outputs[spec.name].dtype != spec.dtype:
             found = f"{outputs[spec.name].dtype} {list(outputs[spec.name].shape)}"

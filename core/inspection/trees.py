@@ -50,8 +50,6 @@ def check_trees(attributes: Mapping[str, Message], features: int) -> None:
         raise _fault(f"{len(roots)} trees of {splits} splits; at most {MOST_SPLITS} are read")
     if _outside(feature, features):
         raise _fault(f"a split asks for a feature outside 0..{features - 1}")
-    if np.isnan(limits).any() or not np.isfinite(weights).all():
-        raise _fault("a threshold or a leaf is not a number")
     if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MOST_TARGETS)):
         raise _fault("a comparison, or the target of a leaf, is not one that ONNX knows")
     _integer(attributes, "aggregate_function", 0, 3)

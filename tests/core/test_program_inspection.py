@@ -316,8 +316,6 @@ TREES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a negative root": (lambda: put("tree_roots", 0, -1), "root is out of range"),
     "another's target": (lambda: put("leaf_targetids", 0, 1), "target of a leaf"),
     "short arrays": (lambda: edited(lambda a: a["nodes_trueleafs"].ints.pop() and None), "differ in length"),
-    "a threshold that is no number": (lambda: put_float("nodes_splits", np.nan), "not a number"),
-    "an infinite leaf": (lambda: put_float("leaf_weights", np.inf), "not a number"),
     "another comparison": (lambda: put_float("nodes_modes", 9), "not one that ONNX knows"),
 }  # fmt: skip
 

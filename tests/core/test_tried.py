@@ -123,6 +123,15 @@ def test_other_outputs_than_it_says_are_found(tmp_path: Path) -> None:
         open_fastest(seal(tmp_path / "m", every), backend="onnxruntime")
 
 
+def test_what_gives_no_numbers_is_no_artifact_to_trust(tmp_path: Path) -> None:
+    nothing = program_of(
+        [helper.make_node("Div", ["x", "zero"], ["d"]), helper.make_node("Sub", ["d", "d"], ["y"])],
+        [helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])],
+    )
+    with pytest.raises(ArtifactError, match="not a finite number"):
+        open_fastest(seal(tmp_path / "m", nothing), backend="onnxruntime")
+
+
 def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     artifact = seal(tmp_path / "m", harmless())
     open_fastest(artifact, backend="onnxruntime").close()

@@ -89,7 +89,8 @@ def test_the_old_one_decides_until_poll_returns(folder: Path, live: LiveModel) -
     write_fraud_model(folder, seed=1)
     live.ask()
     assert not live.poll()
-    time.sleep(0.5)  # by now the other one is open
+    assert live._opening is not None
+    live._opening.result(60)
     assert live.scorer is old
     assert np.isfinite(old.score(np.ones(len(CATALOGUE), np.float32)))
     assert live.poll()
