@@ -20,7 +20,7 @@ import kafka.record.default_records
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import KafkaError
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
@@ -144,6 +144,13 @@ class _WholeBatches(Fetcher.PartitionRecords):  # type: ignore[misc]
     ) -> None:
         super().__init__(fetch_offset, tp, _BatchReader(suspects, tp, fetch_offset, records), **more)
 
+    def take(self, n: int | None = None) -> Any:
+        try:
+            return super().take(n)
+        except Exception:
+            self.drain()  # or kafka-python takes from it, and gets nothing, without an end
+            raise
+
 
 class _BatchReader:
     """suspects: batches whose checksum was wrong when they were read for the first time."""
@@ -166,9 +173,9 @@ class _BatchReader:
         if batch.validate_crc():
             return _WholeBatch(self._where, self._fetch_offset, batch)
         place = (self._where, batch.base_offset)
-        if place not in self._suspects:  # it may have been damaged on its way
+        if place not in self._suspects:  # it may have been damaged on its way: as if nothing had come, fetched again
             self._suspects.add(place)
-            raise CorruptRecordError(f"{self._where}: the checksum of the batch at offset {batch.base_offset} is wrong")
+            return None
         return _DamagedBatch(self._where, self._fetch_offset, batch, self._records._next_slice)
 
 

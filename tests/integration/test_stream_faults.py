@@ -26,7 +26,7 @@ from apps.fraud.state import identify
 from apps.fraud.stream import Shard
 from apps.fraud.waiting import Waiting
 from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.broker import needs_kafka
+from tests.fraud.broker import needs_kafka, restarts_kafka, start_broker
 from tests.fraud.streaming import START_MS, Bench, draw_transactions, kill, wait_until
 
 BOMB_BYTES = 200 << 20
@@ -273,3 +273,31 @@ def test_a_changelog_that_is_damaged_is_named_with_its_place(bench: Bench, model
     assert process.returncode == 2
     assert f"{bench.topics.terminals} partition 0, offset 0" in messages
     assert "Traceback" not in messages
+
+
+@restarts_kafka
+def test_a_batch_that_is_damaged_on_the_brokers_disk_is_a_dead_letter(model: Path) -> None:
+    broker = start_broker()
+    processes = []
+    try:
+        bench = Bench(broker.address, partitions=1)
+        for name in ("before", "damaged", "after"):
+            bench.send(bench.topics.transactions, good(name), key=b"c0").get(20)
+        bench.close()
+        broker.stop()
+        (log,) = broker.data.glob(f"log/{bench.topics.transactions}-0/*.log")
+        log.write_bytes(log.read_bytes().replace(b"damaged", b"dAmaged"))
+        broker.start()
+        bench = Bench(bench.address, 1, bench.prefix)
+        processes.append(bench.start(model))
+        assert [found.transaction_id for found in bench.decisions(2)] == ["before", "after"]
+        (letter,) = bench.read(bench.topics.dead_letter, 1)
+        headers = dict(letter.headers)
+        assert (headers["offset"], headers["last_offset"]) == (b"1", b"1")
+        assert b"checksum" in headers["reason"]
+        assert b"dAmaged" in letter.value
+        bench.close()
+        assert Running(processes[0]).ask() < 10
+    finally:
+        kill(processes)
+        broker.remove()
