@@ -152,6 +152,8 @@ def _quantize(content: bytes, shape: list[int], folder: Path) -> bytes:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # Weights of 7 bits: with 8, the sums of processors without VNNI saturate, and this is no test of those.
+            reduce_range=True,
         )
     finally:
         logging.disable(logging.NOTSET)

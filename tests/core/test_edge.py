@@ -38,7 +38,7 @@ from core.program import Program
 from core.tensors import Tensors, TensorSpec
 from tests.fakes import fitted_trees, images, trained_model
 
-STEP = QuantizeStep(precision="int8", calibration_samples=32)
+STEP = QuantizeStep(precision="int8", calibration_samples=32, weight_bits=7)
 LOGIT = (TensorSpec("logit", "float32", (None, 2)),)
 COLOUR = (TensorSpec("image", "float32", (None, 3, 20, 28)),)
 
