@@ -36,7 +36,19 @@ _EXTRAS = {
     ),
     "openvino": "openvino",
     **dict.fromkeys(
-        ("fastapi", "httptools", "kafka", "numba", "prometheus_client", "starlette", "uvicorn", "uvloop", "xxhash"),
+        (
+            "cramjam",
+            "fastapi",
+            "google_crc32c",
+            "httptools",
+            "kafka",
+            "numba",
+            "prometheus_client",
+            "starlette",
+            "uvicorn",
+            "uvloop",
+            "xxhash",
+        ),
         "fraud",
     ),
 }

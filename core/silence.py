@@ -32,8 +32,9 @@ def silence() -> None:
 def redirect_caches(cache: Path) -> None:
     """Let libraries that keep something by themselves keep it below `cache`, where the user named no other place and
     it can be written; for the process of a command, not for whoever uses us as a library."""
-    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    if there.is_dir() and os.access(there, os.W_OK):
+    # Path.exists would raise where the home folder may not be looked into, as under systemd's ProtectHome.
+    there = next(folder for folder in (cache, *cache.parents) if os.path.exists(folder))  # noqa: PTH110
+    if os.path.isdir(there) and os.access(there, os.W_OK):  # noqa: PTH112
         # Parts of torch make a folder in TMPDIR when they are imported, under a name that everybody on the host knows.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torch"))
         # What NVIDIA's driver compiles, by default in ~/.nv.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -280,3 +281,17 @@ def test_the_serving_path_loads_no_training_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("extra", ["fraud", "openvino", "train"])
+def test_every_package_of_an_extra_is_named_when_it_is_missing(extra: str) -> None:
+    """A traceback would be all that a server gets whose extra was installed before a package was added to it."""
+    from importlib.metadata import packages_distributions, requires
+
+    modules = packages_distributions()
+    for requirement in requires("featherweight") or ():
+        name, _, marker = requirement.partition(";")
+        if f'extra == "{extra}"' in marker.replace("'", '"'):
+            wanted = re.split(r"[<>=!~ \[]", name)[0].lower().replace("_", "-")
+            found = {m for m, owners in modules.items() if wanted in {o.lower().replace("_", "-") for o in owners}}
+            assert not found or found & set(cli._EXTRAS), f"core.cli._EXTRAS has nothing of {wanted}: {sorted(found)}"

@@ -74,3 +74,14 @@ def test_caches_are_left_alone_where_ours_cannot_be_made(tmp_path: Path, monkeyp
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "home" / "cache" / "torch")
     assert os.environ["CUDA_CACHE_PATH"] == "named"
     assert not (tmp_path / "home").exists()
+
+
+def test_a_home_that_may_not_be_looked_into_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may look into everything, so the system's answer is put in its place."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.delenv("CUDA_CACHE_PATH", raising=False)
+    redirect_caches(tmp_path / "home" / ".cache" / "featherweight")
