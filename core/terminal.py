@@ -8,16 +8,15 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from rich.console import Console
 
-_UNSAFE = re.compile(
+UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # what terminals obey: C0, DEL, C1
     "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb"  # direction, joiners, unseen marks
     "\U000e0000-\U000e007f\ud800-\udfff]"  # tags; halves of characters
 )
+"""A character that is not sent as it is."""
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -34,11 +33,13 @@ def printable(text: str, *, lines: bool = False) -> str:
             return f"\\u{0xD800 + (code - 0x10000 >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
         return f"\\u{code:04x}"
 
-    return _UNSAFE.sub(escaped, text)
+    return UNSAFE.sub(escaped, text)
 
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines on standard output, or standard error."""
+    import typer  # not for the many that only want to know what is printable
+
     typer.echo(printable(text, lines=True), err=err)
 
 

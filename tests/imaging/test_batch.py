@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -232,6 +233,30 @@ def test_a_source_and_an_out_whose_names_are_not_utf8(tmp_path: Path) -> None:
     done = run(source, tmp_path / "out\udcff", model)
     assert (done.returncode, "Traceback" in done.stderr) == (3, False), done.stderr
     assert "in\\\\xff" in (tmp_path / "out\udcff" / "summary.json").read_text()
+
+
+def test_nothing_written_holds_what_a_terminal_obeys(tmp_path: Path) -> None:
+    hostile = "e\x1b]0;pwned\x07\x1b[2J\r\n\t\x9b31m\u202e"
+    write_model(tmp_path / "model", labels=("normal" + hostile, "suspicious" + hostile))
+    source, out = tmp_path / ("in" + hostile), tmp_path / ("out" + hostile)
+    write_images(source, 4)
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        path.rename(path.with_name(hostile + path.name))
+    (source / (hostile + "bad.png")).write_bytes(b"not an image")
+    done = run(source, out, tmp_path / "model")
+    assert done.returncode == 3, done.stderr
+    written = {
+        path.name: path.read_bytes().decode() for path in out.iterdir() if path.suffix in (".csv", ".json", ".html")
+    }
+    assert len(written) == 4
+    for name, text in {**written, "stdout": done.stdout, "stderr": done.stderr}.items():
+        assert "pwned" in text or name == "stderr", name
+        shown = text.replace("\r\n", "\n") if name.endswith(".csv") else text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", shown), name
+    for name, count in (("results.csv", 4), ("rejected.csv", 1)):
+        assert len(written[name].splitlines()) > count
+        assert all(line.count(",") > 2 for line in written[name].splitlines()), name
+    assert json.loads(written["summary.json"])["model"]["labels"] == ["normal" + hostile, "suspicious" + hostile]
 
 
 def test_a_row_that_is_lost_under_way_is_an_error_and_not_a_shorter_table(

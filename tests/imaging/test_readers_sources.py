@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -210,3 +211,55 @@ def test_a_byte_and_its_escape_are_two_files(tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(name)).write_bytes(b"")
     found = list(find_items(tmp_path))
     assert len({item.source for item in found}) == len({item.path for item in found}) == len(names)
+
+
+HOSTILE = [
+    b"esc\x1b]0;pwned\x07\x1b[2J.png",
+    b"new\nline.png",
+    b"cr\r=2+5.png",
+    b"tab\t.png",
+    b"del\x7f.png",
+    "c1\x9b31m.png".encode(),
+    "rlo\u202egnp.exe".encode(),
+    "\u2066isolate\u2069.png".encode(),
+    "line\u2028.png".encode(),
+    b"both\xff\x1b.png",
+]
+LITERAL = [rb"esc\x1b]0;pwned\x07\x1b[2J.png", rb"esc\\x1b.png", rb"\x1b.png", rb"tab\t.png", rb"both\xff\x1b.png"]
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def name_on_disk(source: str) -> bytes:
+    """As docs/operations.md says it."""
+    name = source.encode()
+    if not (name.startswith(b"./") and b"\\" in name):
+        return name
+    return re.sub(rb"\\(?:x(..)|\\)", lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", name[2:])
+
+
+def test_names_with_control_characters_are_shown_and_still_lead_to_their_files(tmp_path: Path) -> None:
+    for name in HOSTILE + LITERAL:
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    (tmp_path / "fold\x1b[31mer").mkdir()
+    (tmp_path / "fold\x1b[31mer" / "in.png").write_bytes(b"fold\x1b[31mer/in.png")
+    found = list(find_items(tmp_path))
+    assert len({item.source for item in found}) == len(found) == len(HOSTILE) + len(LITERAL) + 1
+    for item in found:
+        assert not OBEYED.search(item.source)
+        assert name_on_disk(item.source) == item.path.read_bytes()
+    for item in found:
+        (alone,) = find_items(item.path)
+        assert name_on_disk(alone.source) == os.fsencode(item.path.name)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_names_of_a_list_too(tmp_path: Path, suffix: str) -> None:
+    names = [name.decode() for name in HOSTILE[:-1] + LITERAL]
+    # What would be taken for an escaped name is escaped.
+    names += [rf"./{name}" for name in names if "\\" in name] + ["./plain.png", "/abs/\x1b.png"]
+    found = list(find_items(_write(tmp_path / f"list{suffix}", {"path": list(names)})))
+    assert len({item.source for item in found}) == len(names)
+    for name, item in zip(names, found, strict=True):
+        assert not OBEYED.search(item.source)
+        assert name_on_disk(item.source).decode() == name
+        assert item.path == tmp_path / name

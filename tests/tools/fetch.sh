@@ -9,12 +9,20 @@ trap 'rm -f "$log"' EXIT
 
 said() { echo "test-tools: $1"; }
 
+update_lists() { # once, however it ends: without a network each further try would wait as long
+    if [ -z "${updated:-}" ]; then
+        updated=yes
+        timeout 120 apt-get update -qq || { echo "apt-get update ended with $?" && updated=no; }
+    fi
+    [ "$updated" = yes ]
+}
+
 bring_package() { # command, package, what for
     if command -v "$1" >/dev/null; then
         said "$1 is here"
     elif [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         said "$1 is missing ($3); install the package $2"
-    elif { [ -n "${updated:-}" ] || timeout 120 apt-get update -qq; } >>"$log" 2>&1 && updated=1 &&
+    elif update_lists >>"$log" 2>&1 &&
         DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -qq --no-install-recommends -y "$2" >>"$log" 2>&1; then
         said "$1 installed"
     else

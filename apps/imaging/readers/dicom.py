@@ -15,7 +15,6 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -52,6 +49,7 @@ from apps.imaging.readers.base import (
     check_results,
     check_size,
 )
+from apps.imaging.readers.bounded import BoundedReader, check_elements, inflate
 from apps.imaging.readers.codestreams import decode_jpeg2000_reduced, parse_jpeg2000, parse_jpeg_size
 from apps.imaging.settings import Preprocess
 
@@ -74,14 +72,6 @@ PYDICOM_ERRORS = (
     zlib.error,
 )
 
-_MOST_BYTES = {
-    "SQ": 16 << 20,
-    **dict.fromkeys(("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "PN", "SH", "SL"), 1 << 20),
-    **dict.fromkeys(("SS", "SV", "TM", "UI", "UL", "US", "UV"), 1 << 20),
-}
-"""Of one element, by its value representation; the others (pixels, tables, texts) are kept as the bytes they are."""
-
-_PIECE_BYTES = 1 << 20
 _COPIES = 3
 """How often the samples of a frame are in memory at once, at the worst moment of any codec but JPEG 2000."""
 
@@ -156,65 +146,16 @@ def parse_dataset(content: bytes, limits: Limits) -> Dataset:
         )
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             # pydicom inflates without a bound, and a kilobyte may hold a gigabyte.
-            inflated = _BoundedReader(_inflate(file.read(), limits.file_bytes), limits)
+            inflated = inflate(memoryview(content)[file.tell() :], limits)
             with inflated.telling():
                 unpacked = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True)
             unpacked.file_meta = meta
-            return _check_elements(unpacked)
-    bounded = _BoundedReader(content, limits)
+            return check_elements(unpacked)
+    bounded = BoundedReader(content, limits)
     with bounded.telling():
         dataset = dcmread(bounded, force=True)
     dataset.buffer = None  # else it keeps the whole file, of which everything has been copied
-    return _check_elements(dataset)
-
-
-class _BoundedReader(io.BytesIO):
-    """The bytes of a file for pydicom, which reads each element in one to three pieces, also those in sequences: a
-    file of nothing but elements would otherwise take minutes and a thousand times its size."""
-
-    def __init__(self, content: bytes, limits: Limits) -> None:
-        super().__init__(content)
-        self._limits, self._left = limits, 3 * limits.elements
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise EOFError
-        return super().read(size)
-
-    @contextmanager
-    def telling(self) -> Iterator[None]:
-        """What pydicom makes of the end, in a sequence or outside, becomes the refusal that it is."""
-        try:
-            yield
-        finally:
-            if self._left < 0:
-                raise RefusedError("too-large", f"found more than about {self._limits.elements} elements")
-
-
-def _check_elements(dataset: Dataset) -> Dataset:
-    """Raise RefusedError for a value that would be large when it is parsed, which pydicom does at its first use."""
-    for tag in dataset.keys():  # noqa: SIM118  # a data set iterates over parsed elements
-        element: Any = dataset.get_item(tag)
-        if not isinstance(element, RawDataElement) or not dictionary_has_tag(tag):
-            continue  # what is private is never parsed
-        most = _MOST_BYTES.get(dictionary_VR(tag)[:2])
-        if most is not None and element.value and len(element.value) > most:
-            raise RefusedError("too-large", f"element {tag} has {element.length} bytes, at most {most} are read")
-    return dataset
-
-
-def _inflate(content: bytes, limit: int) -> bytes:
-    """Inflated twice, the first time only to see how much it is."""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    size, rest = len(stream.decompress(content, _PIECE_BYTES)), stream.unconsumed_tail
-    while not stream.eof and size <= limit and (piece := stream.decompress(rest, _PIECE_BYTES)):
-        size, rest = size + len(piece), stream.unconsumed_tail
-    if size > limit:
-        raise RefusedError("too-large", f"the deflated data set grows beyond {limit} bytes")
-    if not stream.eof:
-        raise RefusedError("corrupt", "the deflated data set ends too early")
-    return zlib.decompress(content, -zlib.MAX_WBITS, size)
+    return check_elements(dataset)
 
 
 def _names(source: str, dataset: Dataset) -> FrameId:

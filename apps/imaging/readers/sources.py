@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError, UsageError
+from core.terminal import UNSAFE
 
 _LISTS = (".csv", ".parquet")
 _BATCH_ROWS = 4096
@@ -25,7 +26,7 @@ MOST_ROWS = 10_000_000
 @dataclass(frozen=True)
 class Item:
     """One file to read. source: its name in results (relative to the folder, '/' between parts, or as the list has it),
-    always printable as UTF-8; path: where it lies."""
+    always printable as UTF-8 and never the same for two names (`_name`); path: where it lies."""
 
     source: str
     path: Path
@@ -47,7 +48,7 @@ def find_items(source: Path) -> Iterator[Item]:
         )
     if source.suffix.lower() in _LISTS:
         return _read_list(source)
-    return iter([Item(printable(source.name), source)])
+    return iter([Item(_name(source.name), source)])
 
 
 def _walk(root: Path) -> Iterator[Item]:
@@ -58,7 +59,7 @@ def _walk(root: Path) -> Iterator[Item]:
         found = _list(path) if is_folder else None
         if found is None:
             # A folder that cannot be listed is not dropped: reading it as a file says why.
-            yield Item(_name(path, root), path)
+            yield Item(_name(path.relative_to(root).as_posix()), path)
         else:
             waiting += reversed(found)
 
@@ -78,16 +79,19 @@ def _list(folder: Path) -> list[tuple[Path, bool]] | None:
     ]
 
 
-def _name(path: Path, root: Path) -> str:
-    name = path.relative_to(root).as_posix()
-    text = printable(name)
-    # Else the byte 0xff and the four letters \\xff would be one source, and the second file would be lost.
-    return text if text == name else "./" + printable(name.replace("\\", "\\\\"))
+def _name(name: str) -> str:
+    """The name as it is, or, where it cannot be shown as it is, `./` and the name with backslashes doubled and those
+    bytes as `\\xff`: the byte 0xff and the four letters are two files, and neither may be lost."""
+    if printable(name) == name and not (name.startswith("./") and "\\" in name):
+        return name
+    return "./" + printable(name.replace("\\", "\\\\"))
 
 
 def printable(name: str) -> str:
-    """A file name may hold bytes that are not UTF-8; results are UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name may hold bytes that are not UTF-8, and characters that terminals and readers obey: results hold
+    `\\xff` for each such byte."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return UNSAFE.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), text)
 
 
 def _read_list(path: Path) -> Iterator[Item]:
@@ -105,7 +109,7 @@ def _read_list(path: Path) -> Iterator[Item]:
         if name in names:
             raise DataError(f"{path}: row {row}: {name} is listed twice; every file must be listed once")
         names[name] = None
-    return (Item(printable(name), path.parent / name) for name in names)
+    return (Item(_name(name), path.parent / name) for name in names)
 
 
 def _read_csv(path: Path) -> Iterator[str]:

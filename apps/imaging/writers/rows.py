@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from apps.imaging.frames import Prediction, Rejected
+from core.terminal import printable
 
 Row = TypeVar("Row")
 Cell = str | int | float
@@ -23,7 +24,8 @@ Columns = Mapping[str, Column[Row]]
 
 
 def result_columns(model_sha256: str) -> Columns[Prediction]:
-    """Probability in full precision; times in milliseconds, rounded to the microsecond."""
+    """Probability in full precision; times in milliseconds, rounded to the microsecond. Sources are shown already
+    (`apps.imaging.readers.sources`), UIDs are digits; a decision is whatever the model's maker called it."""
     return {
         "source": Column("text", lambda p: p.id.source),
         "frame": Column("integer", lambda p: p.id.frame),
@@ -31,7 +33,7 @@ def result_columns(model_sha256: str) -> Columns[Prediction]:
         "series_instance_uid": Column("text", lambda p: p.id.series_instance_uid),
         "sop_instance_uid": Column("text", lambda p: p.id.sop_instance_uid),
         "probability": Column("real", lambda p: p.probability),
-        "decision": Column("word", lambda p: p.decision),
+        "decision": Column("word", lambda p: printable(p.decision)),
         "decode_ms": Column("real", lambda p: round(p.decode_ms, 3)),
         "inference_ms": Column("real", lambda p: round(p.inference_ms, 3)),
         "model_sha256": Column("word", lambda _: model_sha256),

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from apps.imaging.writers.atomic import replacing
+from core.terminal import printable
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_summary(summary: Summary) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+    return printable(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode(), lines=True).encode() + b"\n"
 
 
 def write_summary(path: Path, summary: Summary) -> None:
