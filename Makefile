@@ -27,7 +27,7 @@ demo: $(STAMP) ## both apps: synthetic data, a model trained, optimized and seal
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
 
-test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, strace, qemu-user
+test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, Java, Maven, strace, qemu-user
 	@tests/tools/fetch.sh
 
 check: $(STAMP) ## what CI and a reviewer ask for: lint, format, types, layers, tests

@@ -32,7 +32,8 @@ class Messages:
 @dataclass(frozen=True)
 class Unreadable:
     """A record batch that cannot be read, or must not be: the messages from first_offset to last_offset. content: its
-    records as they came; reason never quotes them."""
+    records as they came; reason never quotes them. base_offset, count, codec: as its header says, which may be what is
+    damaged; without them the records cannot be unpacked by hand."""
 
     topic: str
     partition: int
@@ -40,6 +41,9 @@ class Unreadable:
     last_offset: int
     reason: str
     content: bytes
+    base_offset: int
+    count: int
+    codec: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,17 @@ class Fetched:
             return self._unpack()
         except DataError as error:
             first = max(self.base_offset, self.first_offset)
-            return Unreadable(self.topic, self.partition, first, self.last_offset, str(error), self.content)
+            return Unreadable(
+                self.topic,
+                self.partition,
+                first,
+                self.last_offset,
+                str(error),
+                self.content,
+                self.base_offset,
+                self.count,
+                self.codec,
+            )
 
     def _unpack(self) -> Messages:
         if self.fault:

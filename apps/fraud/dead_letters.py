@@ -43,8 +43,15 @@ def bury_message(
 
 
 def bury_batch(dead_letters: str, batch: Unreadable) -> DeadLetter:
-    """All messages of a batch as one: its value is the packed batch."""
-    numbers = {"offset": batch.first_offset, "last_offset": batch.last_offset, "bytes": len(batch.content)}
+    """All messages of a batch as one: its value is the packed records, and the headers say how to unpack them."""
+    numbers = {
+        "offset": batch.first_offset,
+        "last_offset": batch.last_offset,
+        "base_offset": batch.base_offset,
+        "records": batch.count,
+        "codec": batch.codec,
+        "bytes": len(batch.content),
+    }
     return _write(
         dead_letters, batch.topic, batch.partition, f"record batch: {batch.reason}", None, batch.content, numbers
     )

@@ -62,11 +62,10 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     # Compiled now, and not within the first transaction, which a broker would not wait for on a new host.
     decode_records(encode_records([(b"key", b"value")]), 1)
     waiting = Waiting(stopping, say)
+    runner: Runner | None = None
     try:
-        runner = reaching(member, waiting, lambda: Runner(member, live, waiting))
-    except StoppedError:
-        return 0
-    try:
+        restorer = reaching(member, waiting, lambda: Restorer(waiting, member.connection))
+        runner = Runner(member, live, waiting, restorer)
         while not stopping():
             runner.step()
     except StoppedError:
@@ -76,16 +75,23 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
             f"group {member.group}: this process was shut out; another one with the instance id {member.instance!r} "
             "runs, or the broker gave this one up: nothing was lost, see that only one runs, start it again"
         ) from error
+    except KafkaError as error:  # of the beginning: `step` tries anew and tells what fails later
+        raise OutputError(
+            f"{member.bootstrap}: group {member.group} cannot be joined: {error}; nothing was lost, start again when "
+            "the broker is well and lets this process in"
+        ) from error
     finally:
-        runner.close()
-        runner.tell_labels()
-    return runner.processed
+        if runner is not None:
+            runner.close()
+            runner.tell_labels()
+    return runner.processed if runner is not None else 0
 
 
 class Runner:
     """One member: consumer, producer and the histories of the partitions that it has."""
 
-    def __init__(self, member: Member, live: LiveModel, waiting: Waiting) -> None:
+    def __init__(self, member: Member, live: LiveModel, waiting: Waiting, restorer: Restorer) -> None:
+        """restorer: the member's from now on, and closed with it. Raises KafkaError, StoppedError, UsageError."""
         self.processed = 0
         self._member, self._live, self._waiting = member, live, waiting
         self._topics = Topics(member.prefix)
@@ -103,15 +109,16 @@ class Runner:
         """Whether histories and offsets must be read again although the assignment is the same."""
         self._producer: BatchProducer | None = None
         with ExitStack() as opened:
-            self._restorer = Restorer(waiting, member.connection)
+            self._restorer = restorer
             opened.callback(self._restorer.close)
-            self._counts = partition_counts(self._restorer.reader, self._topics)
+            self._counts = partition_counts(self._restorer.reader, self._topics, waiting)
             self._stream = Stream(self._counts[self._topics.transactions])
             opened.callback(self._end_producer)
             self._ready_producer()
-            self._consumer = self._open_consumer()
+            self._consumer = waiting.patiently("the broker, to open a consumer", self._open_consumer)
             opened.callback(lambda: self._consumer.close(timeout_ms=5000))
-            self._consumer.topics()  # a leader that joins before it knows the partitions would let the group join twice
+            # A leader that joins before it knows the partitions would let the group join twice.
+            waiting.patiently("the broker, to name its topics", self._consumer.topics)
             self._opened = opened.pop_all()
         waiting.say(
             f"cluster {self._consumer.cluster_id or '(without an id)'} at {member.bootstrap}: joining the group "

@@ -239,7 +239,17 @@ class _DamagedBatch(_OtherBatch):
             last = min(last, max(int.from_bytes(following[:8], "big") - 1, first))
         content = bytes(memoryview(batch._buffer)[batch._pos :])
         super().__init__(
-            Fetched(where.topic, where.partition, batch.base_offset, fetch_offset, last, 0, 0, content, WRONG_CHECKSUM)
+            Fetched(
+                where.topic,
+                where.partition,
+                batch.base_offset,
+                fetch_offset,
+                last,
+                batch.records_count,
+                batch.compression_type,
+                content,
+                WRONG_CHECKSUM,
+            )
         )
 
 
@@ -255,7 +265,8 @@ class _OldBatch(_OtherBatch):
             content = bytes(batch._buffer)
         else:
             content = encode_records([(record.key, record.value) for record in batch])
-        super().__init__(Fetched(where.topic, where.partition, base, fetch_offset, offset, 1, 0, content, fault))
+        codec = batch.compression_type if fault else 0
+        super().__init__(Fetched(where.topic, where.partition, base, fetch_offset, offset, 1, codec, content, fault))
 
 
 def _as_record(fetched: Fetched, time_ms: int, kind: int) -> DefaultRecord:

@@ -8,7 +8,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import RetriableError, TopicAlreadyExistsError
+from kafka.errors import (
+    KafkaTimeoutError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 
 from apps.fraud.kafka_clients import BatchConsumer, KafkaError
 from apps.fraud.state import LIMIT
@@ -20,6 +25,8 @@ CONNECT_MS = 5000
 """How long one attempt to reach the broker may take, and so a signal."""
 START_S = 30.0
 """How long a broker that cannot be reached at start is tried."""
+KNOWN_S = 5.0
+"""How long a broker may not know topics that another one has just created."""
 Found = TypeVar("Found")
 
 
@@ -84,11 +91,23 @@ def create_topics(member: Member, partitions: int, say: Say = lambda _: None) ->
     return created
 
 
-def partition_counts(consumer: BatchConsumer, topics: Topics) -> dict[str, int]:
-    counts = {name: len(consumer.partitions_for_topic(name) or ()) for name in topics.all}
-    missing = [name for name, count in counts.items() if not count]
-    if missing:
-        raise UsageError(f"no such topics: {', '.join(missing)}; create them, or start with --create-topics")
+def partition_counts(consumer: BatchConsumer, topics: Topics, waiting: Waiting) -> dict[str, int]:
+    """Of every topic. The broker that is asked may not know yet what another one has just created: it is given time.
+    Raises UsageError."""
+    counts: dict[str, int] = {}
+
+    def count() -> None:
+        counts.update({name: len(consumer.partitions_for_topic(name) or ()) for name in topics.all})
+        if missing := [name for name in topics.all if not counts[name]]:
+            raise UnknownTopicOrPartitionError(", ".join(missing))
+
+    try:
+        waiting.patiently("topics", count, KNOWN_S)
+    except KafkaTimeoutError as error:
+        if not counts:
+            raise  # it is the broker that did not answer
+        missing = ", ".join(name for name in topics.all if not counts[name])
+        raise UsageError(f"no such topics: {missing}; create them, or start with --create-topics") from error
     if len({counts[name] for name in topics.keyed}) > 1:
         found = ", ".join(f"{name} {counts[name]}" for name in topics.keyed)
         raise UsageError(
@@ -99,7 +118,8 @@ def partition_counts(consumer: BatchConsumer, topics: Topics) -> dict[str, int]:
 
 
 def reaching(member: Member, waiting: Waiting, opening: Callable[[], Found]) -> Found:
-    """A broker that is about to be there again is waited for."""
+    """The first client. A broker that is about to be there again is waited for; every other fault of opening is told as
+    one of the address, so nothing else belongs into `opening`."""
     wait = waiting.begin(START_S)
     while True:
         try:

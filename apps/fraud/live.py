@@ -66,6 +66,8 @@ class LiveModel:
         opening = self._opening
         if opening is not None and opening.done():
             return self._take_over(opening)
+        if opening is not None and self._outdated:
+            return False  # the folder is looked at again when that has ended
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
             if opening is None:
                 self._outdated = False

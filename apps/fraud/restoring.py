@@ -71,6 +71,8 @@ class Restorer:
                 filled.settle()
             except DataError as error:
                 raise DataError(f"{topic} partition {partition}: {error}") from None
+        # Or labels of what is committed would look as if they were ahead of their transactions.
+        shard.newest_ms = shard.customers.find_newest_ms()
         return True
 
     def _look_why(

@@ -182,6 +182,13 @@ class Histories:
         self._shorten_queue()
         return len(expired)
 
+    def find_newest_ms(self) -> int:
+        """The time of the newest transaction of all keys; 0 without any."""
+        if self._staged:
+            self.settle()
+        used = np.fromiter(self._slots.values(), np.int64, len(self._slots))
+        return int(kernels.newest_times(self._pages, self._table, used).max(initial=0))
+
     def _shorten_queue(self) -> None:
         """Where nobody drains, slots that are used again would be queued again and again."""
         self._queued = [slot for slot in dict.fromkeys(self._queued) if self._table[slot, kernels.CHANGED]]

@@ -59,7 +59,6 @@ class Rejected:
     partition: int
     offset: int
     reason: str
-    content: bytes | None
 
 
 @dataclass
@@ -98,7 +97,7 @@ class Shard:
         self.customers = CustomerHistories(delay_days, limit)
         self.terminals = TerminalHistories(delay_days, limit)
         self.newest_ms = 0
-        """Of the transactions that came since it was made."""
+        """Of the customers' transactions: those that came, and those of the histories that it was restored from."""
 
 
 class Stream:
@@ -298,7 +297,7 @@ def decode_messages(
                 continue
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
-        rejected.append(Rejected(batch.source, batch.partition, offset, reason, content))
+        rejected.append(Rejected(batch.source, batch.partition, offset, reason))
     return values
 
 

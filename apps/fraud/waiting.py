@@ -32,9 +32,9 @@ class Waiting:
     def begin(self, limit_s: float = LIMIT_S, grace_s: float = 0.0) -> Wait:
         return Wait(self, limit_s, grace_s)
 
-    def patiently(self, what: str, attempt: Callable[[], Found]) -> Found:
+    def patiently(self, what: str, attempt: Callable[[], Found], limit_s: float = LIMIT_S) -> Found:
         """What `attempt` gives, which is tried again while its errors are retriable ones."""
-        wait = self.begin()
+        wait = self.begin(limit_s)
         while True:
             try:
                 return attempt()

@@ -33,6 +33,9 @@ restarts_kafka = pytest.mark.skipif(
     reason="needs an Apache Kafka of its own to stop and start; make test-tools brings it",
 )
 NOIDA = "noida_db"
+MEMORY = Path("/dev/shm")  # noqa: S108  (every broker makes a folder of its own in it)
+MEMORY_BYTES = 2 << 30
+"""What must be free there for a broker's data; a container often has 64 MB."""
 JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{LIBRARIES}/*")
 SETTINGS = {
     "process.roles": "broker,controller",
@@ -125,9 +128,15 @@ def start_broker(**settings: str) -> Broker:
         return _start_broker(settings)
 
 
+def has_room(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free > MEMORY_BYTES
+    except OSError:
+        return False
+
+
 def _start_broker(settings: Mapping[str, str]) -> Broker:
-    memory = Path("/dev/shm")  # noqa: S108  (a folder of its own is made in it)
-    data = Path(tempfile.mkdtemp(prefix="featherweight-kafka-", dir=memory if memory.is_dir() else None))
+    data = Path(tempfile.mkdtemp(prefix="featherweight-kafka-", dir=MEMORY if has_room(MEMORY) else None))
     named = {name.replace("_", "."): value for name, value in settings.items()}
     broker: Broker = Kafka(data, named) if HAS_KAFKA else Noida(data)
     try:

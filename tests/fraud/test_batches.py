@@ -178,7 +178,20 @@ def test_dead_letters_keep_key_and_place_and_fit_into_what_a_broker_takes() -> N
     assert (headers["key_bytes"], headers["bytes"], headers["offset"]) == (b"500000", b"900000", b"7")
     assert bury_message("dead", WHERE.topic, 3, 5, "why", [other, messages]).key == b"a"
     assert bury_message("dead", WHERE.topic, 3, 9, "why", [other, messages]).key is None
-    batch = bury_batch("dead", Unreadable(*WHERE, 5, 9, "a bomb", b"z" * 900_000))
+    batch = bury_batch("dead", Unreadable(*WHERE, 5, 9, "a bomb", b"z" * 900_000, 5, 5, 0))
     headers = dict(batch.headers)
     assert (headers["offset"], headers["last_offset"], headers["reason"]) == (b"5", b"9", b"record batch: a bomb")
     assert np.frombuffer(batch.value, np.uint8).shape == (VALUE_BYTES,)
+
+
+def test_the_dead_letter_of_a_batch_says_how_to_unpack_it() -> None:
+    content = bytes(PACK[GZIP](encode_records([(b"k", b"v%d" % number) for number in range(5)])))
+    refused = Fetched(*WHERE, 100, 102, 104, 5, GZIP, content, "its checksum is wrong").unpack()
+    assert isinstance(refused, Unreadable)
+    letter = bury_batch("dead", refused)
+    headers = dict(letter.headers)
+    codec, count, base = (int(headers[name]) for name in ("codec", "records", "base_offset"))
+    again = Fetched(*WHERE, base, int(headers["offset"]), int(headers["last_offset"]), count, codec, letter.value)
+    found = again.unpack()
+    assert isinstance(found, Messages)
+    assert (found.offsets, found.values) == ([102, 103, 104], [b"v2", b"v3", b"v4"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from onnx import numpy_helper
 
 from apps.fraud.features import CATALOGUE, HANDBOOK
-from apps.fraud.live import LiveModel, open_tried
+from apps.fraud.live import LiveModel, Look, look_at, open_tried
+from apps.fraud.scoring import Scorer
 from apps.fraud.settings import DecisionRule, FeatureSchema, encode
 from core.artifact.store import read_artifact
 from core.artifact.write import Contents, write_artifact
@@ -193,6 +195,38 @@ def test_what_is_tried_is_given_up_for_what_comes_after(folder: Path, live: Live
     poll_until(live, lambda: live.swaps == 1)
     assert live.refused == 0
     assert live.scorer.model.endswith(read_artifact(folder).sha256[:12])
+
+
+def test_the_folder_is_left_alone_while_what_is_outdated_ends(
+    folder: Path, live: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def count(directory: Path) -> Look:
+        nonlocal looks
+        looks += 1
+        return look_at(directory)
+
+    may_end = threading.Event()
+
+    def endless(*_: object) -> Scorer:
+        may_end.wait(60)
+        raise ArtifactError("given up")
+
+    monkeypatch.setattr("apps.fraud.live.look_at", count)
+    opening, live._open = live._open, endless  # type: ignore[assignment]
+    live.ask()
+    poll_until(live, lambda: live._opening is not None)
+    live.ask()
+    poll_until(live, lambda: live._outdated)
+    live._open, looks = opening, 0
+    for _ in range(50):
+        assert not live.poll()
+    assert looks == 0
+    write_fraud_model(folder, seed=1)
+    may_end.set()
+    poll_until(live, lambda: live.swaps == 1)
+    assert live.refused == 0
 
 
 def test_closing_does_not_wait_for_what_never_ends(folder: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,23 @@ from pathlib import Path
 import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
-from kafka.errors import TopicAuthorizationFailedError
+from kafka.errors import (
+    FencedInstanceIdError,
+    KafkaTimeoutError,
+    ProducerFencedError,
+    TopicAuthorizationFailedError,
+)
 from kafka.structs import ConsumerGroupMetadata
 
 from apps.fraud.dead_letters import DeadLetter
+from apps.fraud.kafka import run_stream
 from apps.fraud.kafka_clients import BatchProducer
+from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts
 from apps.fraud.labels import label_of
+from apps.fraud.live import LiveModel
+from apps.fraud.restoring import Restorer
+from apps.fraud.waiting import Waiting
+from core.errors import OutputError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import (
     START_MS,
@@ -311,3 +323,43 @@ def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, m
     assert process.returncode == 2
     assert f"{bench.prefix}other.labels 3" in messages
     assert "Traceback" not in messages
+
+
+def test_topics_that_another_broker_has_just_created_are_waited_for(broker_address: str, bench: Bench) -> None:
+    member = Member(broker_address, prefix=f"{bench.prefix}late.")
+    waiting = Waiting(lambda: False, lambda _: None)
+    restorer = Restorer(waiting, member.connection)
+    creating = threading.Timer(1.0, create_topics, (member, 2))
+    creating.start()
+    try:
+        counts = partition_counts(restorer.reader, Topics(member.prefix), waiting)
+    finally:
+        creating.join()
+        restorer.close()
+    assert set(counts.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "text"),
+    [
+        (FencedInstanceIdError(), OutputError, "was shut out"),
+        (ProducerFencedError(), OutputError, "was shut out"),
+        (KafkaTimeoutError("waited 60 s for it"), OutputError, "cannot be joined: .*waited 60 s"),
+        (ValueError("a fault of ours"), ValueError, "a fault of ours"),
+    ],
+)
+def test_what_fails_behind_the_first_client_is_not_told_as_a_wrong_address(
+    bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception], text: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("apps.fraud.kafka.Runner._ready_producer", fail)
+    live = LiveModel(model)
+    try:
+        with pytest.raises(told, match=text):
+            run_stream(
+                Member(bench.address, bench.group, bench.prefix), live, stopping=lambda: False, say=lambda _: None
+            )
+    finally:
+        live.close()

@@ -256,6 +256,7 @@ def test_an_end_that_no_fetch_reaches_ends_the_restoring(bench: Bench, monkeypat
         began = time.monotonic()
         assert restorer.restore(shard, bench.topics.changelogs, 0, lambda: True)
         assert len(shard.customers) == len(histories) > 0
+        assert shard.newest_ms == max(one.time_ms for one in draw_transactions(5, 1)), "labels up to it are not early"
         assert time.monotonic() - began < 15
         assert not restorer.restore(Shard(7.0), bench.topics.changelogs, 0, lambda: False), "the assignment has changed"
     finally:
@@ -296,6 +297,7 @@ def test_a_batch_that_is_damaged_on_the_brokers_disk_is_a_dead_letter(model: Pat
         assert (headers["offset"], headers["last_offset"]) == (b"1", b"1")
         assert b"checksum" in headers["reason"]
         assert b"dAmaged" in letter.value
+        assert [headers[name] for name in ("codec", "records", "base_offset")] == [b"0", b"1", b"1"]
         bench.close()
         assert Running(processes[0]).ask() < 10
     finally:

@@ -31,22 +31,26 @@ bring_package() { # command, package, what for
 }
 
 bring_kafka() {
-    if [ "$KAFKA/.complete" -nt tests/tools/pom.xml ]; then
+    # What was fetched is there until its successor is whole: offline, the one of another version is kept for later.
+    if cmp -s tests/tools/pom.xml "$KAFKA/.complete"; then
         said "Apache Kafka is here"
         return
     fi
+    local missing="cannot be had (the stream's tests run on noida-db)"
+    [ -e "$KAFKA/.complete" ] && missing="of tests/tools/pom.xml cannot be had (the stream's tests run on the one that is here)"
     if ! command -v mvn >/dev/null; then
-        said "Apache Kafka cannot be had (the stream's tests run on noida-db): no mvn"
+        said "Apache Kafka $missing: no mvn"
         return
     fi
-    rm -rf "$KAFKA" && mkdir -p "$KAFKA/libs"
+    rm -rf "$KAFKA.new" && mkdir -p "$KAFKA.new/libs"
     if timeout 600 mvn -q -B -f tests/tools/pom.xml dependency:copy-dependencies \
-        -DoutputDirectory="$PWD/$KAFKA/libs" -DincludeScope=runtime >>"$log" 2>&1; then
-        touch "$KAFKA/.complete"
+        -DoutputDirectory="$PWD/$KAFKA.new/libs" -DincludeScope=runtime >>"$log" 2>&1; then
+        cp tests/tools/pom.xml "$KAFKA.new/.complete"
+        rm -rf "$KAFKA" && mv "$KAFKA.new" "$KAFKA"
         said "Apache Kafka fetched: $(du -sm "$KAFKA" | cut -f1) MB in $KAFKA"
     else
-        rm -rf "$KAFKA"
-        said "Apache Kafka cannot be had (the stream's tests run on noida-db): $(grep -m1 ERROR "$log" | cut -c1-200)"
+        rm -rf "$KAFKA.new"
+        said "Apache Kafka $missing: $(grep -m1 ERROR "$log" | cut -c1-200)"
     fi
 }
 
