@@ -379,7 +379,7 @@ def test_alternatives_are_read_as_protobuf_reads_them_or_refused(
     tensor_type = b"\x08\x01" + field(2, field(1, b"".join(dimension)))
     for content, are_alone in (
         (raw_model(value=field(1, b"v") + field(2, field(1, tensor_type))), len(set(dimension) - {NOTED}) < 2),
-        (raw_model(attribute=field(1, b"a") + b"".join(values) + b"\xa0\x01" + varint(kind)), len(values) < 2),
+        (raw_model(attribute=field(1, b"a") + b"".join(values) + b"\xa0\x01" + varint(kind)), len(set(values)) < 2),
         (raw_model(b"\x08\x01\x10" + varint(data_type) + field(8, b"c") + b"".join(data)), len(data) < 2),
     ):
         try:
