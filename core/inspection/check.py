@@ -42,6 +42,15 @@ def inspect_program(content: bytes) -> Message:
 
     Raises BackendError, and nothing else, for other bytes.
     """
+    try:
+        return _inspect(content)
+    except MemoryError as error:
+        raise BackendError(
+            f"the program of {len(content):,} bytes needs more memory to be checked than this process may have"
+        ) from error
+
+
+def _inspect(content: bytes) -> Message:
     model = read_message(content, MODEL)
     if model.get("ir_version") not in IR_VERSIONS:
         raise BackendError(f"the program's ir_version is {model.get('ir_version')}; versions 3 to 13 are read")

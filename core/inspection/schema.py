@@ -6,6 +6,7 @@ Numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
+from core.inspection.tensors import RANK
 from core.inspection.wire import Field, Kind, Schema
 
 _INTEGER, _FLOAT, _TEXT, _BYTES, _MESSAGE = Kind.INTEGER, Kind.FLOAT, Kind.TEXT, Kind.BYTES, Kind.MESSAGE
@@ -17,7 +18,11 @@ def _many(number: int, name: str, schema: Schema) -> Field:
 
 _NOTE = Schema("StringStringEntryProto", Field(1, "key", _TEXT), Field(2, "value", _TEXT))
 _DIMENSION = Schema(
-    "Dimension", Field(1, "dim_value", _INTEGER), Field(2, "dim_param", _TEXT), Field(3, "denotation", _TEXT)
+    "Dimension",
+    Field(1, "dim_value", _INTEGER),
+    Field(2, "dim_param", _TEXT),
+    Field(3, "denotation", _TEXT),
+    one_of=("dim_value", "dim_param"),
 )
 _SHAPE = Schema("TensorShapeProto", _many(1, "dim", _DIMENSION))
 _TENSOR_TYPE = Schema("TypeProto.Tensor", Field(1, "elem_type", _INTEGER), Field(2, "shape", _MESSAGE, message=_SHAPE))
@@ -32,7 +37,7 @@ _VALUE = Schema(
 # Of 14, where the data is, one value means "in this file": see `tensors`.
 _TENSOR = Schema(
     "TensorProto",
-    Field(1, "dims", _INTEGER, repeated=True),
+    Field(1, "dims", _INTEGER, repeated=True, most=RANK),
     Field(2, "data_type", _INTEGER),
     Field(4, "float_data", Kind.PACKED_FLOATS),
     Field(5, "int32_data", Kind.PACKED_INTEGERS),

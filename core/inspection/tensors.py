@@ -43,8 +43,9 @@ def check_tensor(tensor: Message, what: str) -> None:
     elements = math.prod(dims)
     if len(dims) > RANK or min(dims, default=0) < 0 or elements > ELEMENTS:
         raise BackendError(f"the program's {what} has the shape {dims[:RANK]}")
-    held = [name for name in ("raw_data", *_FIELDS) if len(tensor.get(name, ()))]
-    if len(held) > 1:
+    there = [name for name in ("raw_data", *_FIELDS) if name in tensor]
+    held = [name for name in there if len(tensor[name])]
+    if len(there) > 1:  # even an empty one: a runtime may ask which field is there, not what it holds
         raise BackendError(f"the program's {what} holds its data twice")
     if not held:
         found, wanted = 0, elements

@@ -11,7 +11,7 @@ Format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,11 +27,16 @@ Message = dict[str, Any]
 FIELDS = 500_000
 """The most fields that a file may have, all messages together, so that reading it ends within seconds; a run of numbers
 counts as one. A network of 600 operators has 15,000, with an exporter's notes."""
+INTEGERS = 1 << 25
+"""The most integers that stand in runs of a file, all runs together: each takes 8 bytes of memory, and as little as one
+of the file. A forest of five million splits has fewer."""
 TEXT_BYTES = 1 << 20
 """Of one text: exporters write whole stacks of calls into notes."""
 
 _SHORT_RUN = 32
 """Numbers of a run that are read one by one: for so few numpy's calls would cost more."""
+_WINDOW_BYTES = 1 << 17
+"""Of a run, decoded at a time: meanwhile numpy takes some fifty bytes for each."""
 
 
 class Kind(IntEnum):
@@ -51,25 +56,33 @@ _TEXT = int(Kind.TEXT)
 
 
 class Field(NamedTuple):
-    """repeated: several values, each behind a tag of its own; numbers among them stand in one run."""
+    """repeated: several values, each behind a tag of its own; numbers among them stand in one run. most: integers of a
+    run."""
 
     number: int
     name: str
     kind: Kind
     repeated: bool = False
     message: Schema | None = None
+    most: int = INTEGERS
 
 
 class Schema:
-    """The known fields of a message. refused: number of a field -> in words, what a program does that has it."""
+    """The known fields of a message. one_of: names of fields of which a message has one at most (protobuf keeps the
+    last one, other readers whichever they ask for); refused: number of a field -> in words, what a program does that
+    has it."""
 
-    def __init__(self, name: str, *fields: Field, refused: Mapping[int, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        name: str,
+        *fields: Field,
+        one_of: Collection[str] = (),
+        refused: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self.name = name
+        self.one_of = frozenset(one_of)
         self.refused = refused
-        self.by_tag = {
-            field.number << 3 | field.kind & 7: (field.name, int(field.kind), field.repeated, field.message)
-            for field in fields
-        }
+        self.by_tag = {field.number << 3 | field.kind & 7: field for field in fields}
 
 
 def read_message(content: bytes, schema: Schema) -> Message:
@@ -85,6 +98,7 @@ class _Reader:
         self._content = content
         self._view = memoryview(content)
         self._fields = 0
+        self._integers_read = 0
 
     def read(self, at: int, end: int, schema: Schema) -> Message:
         """The message between two places. It calls itself as deep as the schema is, which has no circles."""
@@ -98,14 +112,14 @@ class _Reader:
                 tag, at = self._varint(at, end)
             if tag not in by_tag:
                 raise _unknown(schema, tag)
-            name, kind, repeated, inner = by_tag[tag]
+            _, name, kind, repeated, inner, _ = by_tag[tag]
             self._fields += 1
             if self._fields > FIELDS:
                 raise _fault(f"it has more than {FIELDS:,} fields")
             if kind & 7 != 2:
                 if name in found:
                     raise _fault(f"{schema.name}.{name} stands there twice")
-                found[name], at = self._number(kind, repeated, began, at, end, tag)
+                found[name], at = self._number(by_tag[tag], began, at, end, tag)
                 continue
             size = content[at] if at < end else 128
             if size < 128:
@@ -124,16 +138,20 @@ class _Reader:
                 found[name].append(value)
             else:
                 found[name] = [value]
+        if schema.one_of and len(schema.one_of & found.keys()) > 1:
+            raise _fault(
+                f"{schema.name} has {' and '.join(sorted(schema.one_of & found.keys()))}, of which one may stand"
+            )
         return found
 
-    def _number(self, kind: int, repeated: bool, began: int, at: int, end: int, tag: int) -> tuple[Any, int]:
+    def _number(self, field: Field, began: int, at: int, end: int, tag: int) -> tuple[Any, int]:
         """(value or array of values, place behind it); began, at: before and behind the first one's tag."""
-        if kind == 0:
-            if repeated:
-                return self._integers(began, end, tag)
+        if field.kind == Kind.INTEGER:
+            if field.repeated:
+                return self._integers(field.name, began, end, tag, field.most)
             value, at = self._varint(at, end)
             return _signed(value), at
-        return self._floats(began, end, tag) if repeated else (self._float(at, end), at + 4)
+        return self._floats(began, end, tag) if field.repeated else (self._float(at, end), at + 4)
 
     def _sized(self, name: str, kind: int, at: int, end: int) -> Any:
         if kind == _TEXT:
@@ -143,14 +161,8 @@ class _Reader:
         if kind == Kind.BYTES:
             return self._view[at:end]
         if kind == Kind.PACKED_INTEGERS:
-            if end - at <= _SHORT_RUN:
-                few: list[int] = []
-                while at < end:
-                    value, at = self._varint(at, end)
-                    few.append(_signed(value))
-                return np.array(few, np.int64)
-            values, _, _ = _varints(np.frombuffer(self._content, np.uint8, end - at, at), whole=True)
-            return values.view(np.int64)
+            self._check_count(name, self._count(at, end), INTEGERS)
+            return self._integers(name, at, end, None, INTEGERS)[0]
         dtype = np.dtype("<f4" if kind == Kind.PACKED_FLOATS else "<f8")
         if (end - at) % dtype.itemsize:
             raise _fault(f"{name} ends within a number")
@@ -181,60 +193,84 @@ class _Reader:
         value: float = struct.unpack_from("<f", self._content, at)[0]
         return value
 
-    def _integers(self, at: int, end: int, tag: int) -> tuple[npt.NDArray[np.int64], int]:
-        """All values of a run from the first one's tag on, which is one byte; and the place behind it."""
-        first: list[int] = []
-        while at < end and self._content[at] == tag and len(first) < _SHORT_RUN:
-            value, at = self._varint(at + 1, end)
-            first.append(_signed(value))
-        if len(first) < _SHORT_RUN or at == end or self._content[at] != tag:
-            return np.array(first, np.int64), at
-        data = np.frombuffer(self._content, np.uint8, end - at, at)
-        numbers, starts, ends = _varints(data, whole=False)
-        is_tag = (numbers[::2] == tag) & (ends[::2] == starts[::2])
-        count = int(np.argmin(is_tag)) if not is_tag.all() else len(is_tag)
-        if 2 * count > len(numbers):
-            raise _fault("it ends within a number")
-        rest = np.ascontiguousarray(numbers[1 : 2 * count : 2]).view(np.int64)
-        return np.concatenate([np.array(first, np.int64), rest]), at + int(ends[2 * count - 1]) + 1
+    def _count(self, at: int, end: int) -> int:
+        """How many packed numbers stand there, before anything is made of them."""
+        return sum(
+            int(np.count_nonzero(np.frombuffer(self._content, np.uint8, min(_WINDOW_BYTES, end - start), start) < 128))
+            for start in range(at, end, _WINDOW_BYTES)
+        )
+
+    def _check_count(self, name: str, count: int, most: int) -> None:
+        if count > most:
+            raise _fault(f"{name} has more than {most:,} numbers")
+        if self._integers_read + count > INTEGERS:
+            raise _fault(f"its runs have more than {INTEGERS:,} numbers, all together")
+
+    def _integers(self, name: str, at: int, end: int, tag: int | None, most: int) -> tuple[npt.NDArray[np.int64], int]:
+        """All values of a run, and the place behind it. tag: of one byte, which stands before each; None: they are
+        packed behind one another, up to the end."""
+        content, ahead = self._content, int(tag is not None)
+        few: list[int] = []
+        while at < end and (tag is None or content[at] == tag) and len(few) < _SHORT_RUN:
+            value, at = self._varint(at + ahead, end)
+            few.append(_signed(value))
+            self._check_count(name, len(few), most)
+        run = bytearray(np.array(few, np.int64).tobytes())
+        while at < end and (tag is None or content[at] == tag):
+            numbers, size = _window(np.frombuffer(content, np.uint8, min(_WINDOW_BYTES, end - at), at), tag)
+            if size:
+                run += numbers.tobytes()
+                at += size
+            else:  # the next one is faulty or cut: read alone, it says so
+                value, at = self._varint(at + ahead, end)
+                run += struct.pack("=q", _signed(value))
+            self._check_count(name, len(run) // 8, most)
+        self._integers_read += len(run) // 8
+        return np.frombuffer(run, np.int64), at
 
     def _floats(self, at: int, end: int, tag: int) -> tuple[npt.NDArray[np.float32], int]:
-        data = np.frombuffer(self._content, np.uint8, end - at, at)
-        is_tag = data[::5] == tag
-        count = int(np.argmin(is_tag)) if not is_tag.all() else len(is_tag)
-        if 5 * count > len(data):
-            raise _fault("it ends within a number")
-        return data[: 5 * count].reshape(-1, 5)[:, 1:].copy().view("<f4")[:, 0], at + 5 * count
+        run = bytearray()
+        while at < end and self._content[at] == tag:
+            size = min(_WINDOW_BYTES, end - at) // 5 * 5
+            if not size:
+                raise _fault("it ends within a number")
+            values = np.frombuffer(self._content, np.uint8, size, at).reshape(-1, 5)
+            strays = np.flatnonzero(values[:, 0] != tag)
+            count = int(strays[0]) if len(strays) else len(values)
+            run += values[:count, 1:].tobytes()
+            at += 5 * count
+        return np.frombuffer(run, "<f4"), at
 
 
-def _varints(data: npt.NDArray[np.uint8], *, whole: bool) -> tuple[npt.NDArray[np.uint64], ...]:
-    """(numbers, first bytes, last bytes) of varints behind one another; whole: nothing may be left over. Of a stream
-    that goes on with something else, the numbers behind may be anything: see `_Reader._integers`, which takes those of
-    the run and has them checked."""
+def _window(data: npt.NDArray[np.uint8], tag: int | None) -> tuple[npt.NDArray[np.uint64], int]:
+    """The whole numbers at the start of these bytes, as far as they are in their shortest form and, with a tag, stand
+    behind it; and how many bytes they take."""
+    numbers, starts, ends = _varints(data)
+    if tag is None:
+        return numbers, int(ends[-1]) + 1 if len(ends) else 0
+    count = len(numbers) // 2
+    strays = np.flatnonzero((numbers[: 2 * count : 2] != tag) | (starts != ends)[: 2 * count : 2])
+    if len(strays):
+        count = int(strays[0])
+    return numbers[1 : 2 * count : 2], int(ends[2 * count - 1]) + 1 if count else 0
+
+
+def _varints(
+    data: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """(numbers, first bytes, last bytes) of varints behind one another, up to the first one that is cut or not in its
+    shortest form."""
     ends = np.flatnonzero(data < 128)
     starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
-    if whole and len(data) and (not len(ends) or ends[-1] != len(data) - 1):
-        raise _fault("it ends within a number")
-    lengths = ends - starts + 1
-    if not whole:
-        # What is no number of ours ends the run.
-        odd = np.flatnonzero(lengths > 10)
-        if len(odd):
-            ends, starts, lengths = ends[: odd[0]], starts[: odd[0]], lengths[: odd[0]]
-    elif len(lengths) and lengths.max() > 10:
-        raise _fault("a number has no end")
+    lengths, last = ends - starts + 1, data[ends]
+    odd = np.flatnonzero((lengths > 10) | ((lengths > 1) & (last == 0)) | ((lengths == 10) & (last > 1)))
+    if len(odd):
+        ends, starts, lengths = ends[: odd[0]], starts[: odd[0]], lengths[: odd[0]]
     numbers = np.zeros(len(ends), np.uint64)
     for byte in range(int(lengths.max(initial=0))):
         longer = np.flatnonzero(lengths > byte)
         numbers[longer] |= (data[starts[longer] + byte] & np.uint8(127)).astype(np.uint64) << np.uint64(7 * byte)
-    last = data[ends]
-    long = ((last == 0) & (lengths > 1)) | ((lengths == 10) & (last > 1))
-    if long.any():
-        if whole:
-            raise _fault("a number is written in more bytes than it needs")
-        first = int(np.flatnonzero(long)[0])
-        ends, starts, numbers = ends[:first], starts[:first], numbers[:first]
-    return numbers, starts.astype(np.uint64), ends.astype(np.uint64)
+    return numbers, starts, ends
 
 
 def _signed(value: int) -> int:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from core.artifact import read_artifact, verify_artifact, write_artifact
 from core.backends.registry import NAMES, find_backend
 from core.errors import ArtifactError, BackendError
-from core.inspection import inspect_program
+from core.inspection import inspect_program, wire
 from core.program import Program
 from core.tensors import TensorSpec
 from core.trees.arrange import Nodes, arrange
@@ -218,7 +222,8 @@ NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
     "data twice": (lambda: with_constant(dims=[1], raw_data=bytes(4), float_data=[1.0]), "data twice"),
     "another file": (lambda: with_constant(dims=[1], raw_data=bytes(4), data_location=1), "data from other files"),
     "another type's data": (lambda: with_constant(dims=[1], int32_data=[1]), "as int32_data"),
-    "many dimensions": (lambda: with_constant(dims=[1] * 17, raw_data=bytes(4)), "has the shape"),
+    "many dimensions": (lambda: with_constant(dims=[1] * 17, raw_data=bytes(4)), "dims has more than 16 numbers"),
+    "data beside none": (lambda: with_constant(dims=[1], raw_data=b"", float_data=[1.0]), "data twice"),
 }
 
 
@@ -256,6 +261,140 @@ BYTES: dict[str, bytes] = {
 def test_other_bytes_are_refused(name: str) -> None:
     with pytest.raises(BackendError):
         inspect_program(BYTES[name])
+
+
+# ---- what reading takes ----
+
+
+def raw_model(tensor: bytes = b"", attribute: bytes = b"", value: bytes = b"") -> bytes:
+    """x -> y by an operator that has this attribute, with this constant and information about a value."""
+    model = network([helper.make_node("Relu", ["x"], ["y"])])
+    graph = bytes(model.graph.SerializeToString())
+    if attribute:
+        node = field(1, b"x") + field(2, b"y2") + field(4, b"Transpose") + field(5, attribute)
+        graph += field(1, node)
+    graph += field(5, tensor) if tensor else b""
+    graph += field(13, value) if value else b""
+    model.ClearField("graph")
+    return bytes(model.SerializeToString()) + field(7, graph)
+
+
+def peak_bytes(content: bytes) -> int:
+    """Of what reading them takes besides the bytes themselves, whether they are refused or not."""
+    tracemalloc.start()
+    try:
+        inspect_program(content)
+    except BackendError:
+        pass
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return peak
+
+
+MEGABYTES = 16 << 20
+INT32_HEAD = b"\x10\x06" + field(8, b"c")
+RUNS = {
+    "dims before data": raw_model(b"\x08\x01" * 33 + b"\x10\x02" + field(8, b"c") + field(9, bytes(MEGABYTES))),
+    "integers before data": raw_model(
+        attribute=field(1, b"perm") + b"\x40\x01" * 40 + field(4, bytes(MEGABYTES)) + b"\xa0\x01\x07"
+    ),
+    "floats before data": raw_model(
+        attribute=field(1, b"perm") + b"\x3d\x01\x01\x01\x01" * 40 + field(4, bytes(MEGABYTES)) + b"\xa0\x01\x06"
+    ),
+    "more than are read": raw_model(INT32_HEAD + field(5, bytes((1 << 25) + 1))),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_is_short_or_refused_takes_no_memory(name: str) -> None:
+    """However much stands behind it. A megabyte more than the copy of the data that the message is given."""
+    assert peak_bytes(RUNS[name]) < 12 << 20
+
+
+@pytest.mark.parametrize(
+    "unit", [b"\x00", b"\x81\x01", b"\xff" * 9 + b"\x01"], ids=["zeros", "of two bytes", "negative"]
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_numbers_take_their_eight_bytes_and_little_more(unit: bytes, packed: bool) -> None:
+    count = 2_000_000
+    if packed:
+        content = raw_model(b"\x08" + varint(count) + b"\x10\x07" + field(8, b"c") + field(7, unit * count))
+    else:
+        content = raw_model(attribute=field(1, b"perm") + (b"\x40" + unit) * count + b"\xa0\x01\x07")
+    inspect_program(content)
+    assert peak_bytes(content) < 8 * count * 1.2 + (12 << 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system keeps to RLIMIT_DATA")
+def test_what_does_not_fit_into_memory_is_refused() -> None:
+    code = (
+        "import resource, sys\n"
+        "from core.errors import BackendError\n"
+        "from core.inspection import inspect_program\n"
+        "content = sys.stdin.buffer.read()\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]),) * 2)\n"
+        "try:\n    inspect_program(content)\n"
+        "except BackendError as error:\n    print(error)"
+    )
+    content = raw_model(b"\x08" + varint(30 << 20) + INT32_HEAD + field(5, bytes(30 << 20)))
+    for most, said in ((1 << 40, b""), (250 << 20, b"needs more memory to be checked")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(most)],
+            input=content,
+            capture_output=True,
+            check=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(MODELS.parents[1])},
+        )
+        assert (said in done.stdout) if said else not done.stdout
+
+
+# ---- fields of which one may stand ----
+
+
+VALUE_FIELDS = (
+    b"\x15\x00\x00\x80\x3f", b"\x18\x02", field(4, b"s"), field(5, b"\x10\x01" + field(9, bytes(4))),
+    b"\x3d\x00\x00\x80\x3f", b"\x40\x02", field(9, b"s"),
+)  # fmt: skip
+DATA_FIELDS = (
+    field(4, bytes(4)), field(5, b"\x01"), field(7, b"\x01"), field(9, bytes(4)), field(9, b""), field(10, bytes(8)),
+    field(11, b"\x01"),
+)  # fmt: skip
+
+
+NOTED = field(3, b"denotation")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"\x08\x05", field(2, b"N"), NOTED]), max_size=4),
+    st.lists(st.sampled_from(VALUE_FIELDS), max_size=2),
+    st.integers(0, 9),
+    st.lists(st.sampled_from(DATA_FIELDS), max_size=2),
+    st.sampled_from([1, 6, 7, 11, 12, 13]),
+)
+def test_alternatives_are_read_as_protobuf_reads_them_or_refused(
+    dimension: list[bytes], values: list[bytes], kind: int, data: list[bytes], data_type: int
+) -> None:
+    tensor_type = b"\x08\x01" + field(2, field(1, b"".join(dimension)))
+    for content, are_alone in (
+        (raw_model(value=field(1, b"v") + field(2, field(1, tensor_type))), len(set(dimension) - {NOTED}) < 2),
+        (raw_model(attribute=field(1, b"a") + b"".join(values) + b"\xa0\x01" + varint(kind)), len(set(values)) < 2),
+        (raw_model(b"\x08\x01\x10" + varint(data_type) + field(8, b"c") + b"".join(data)), len(data) < 2),
+    ):
+        try:
+            message = inspect_program(content)
+        except BackendError:
+            continue
+        check_same(message, onnx.load_model_from_string(content))
+        assert are_alone
+
+
+def test_a_dimension_that_is_a_number_and_a_name_is_refused() -> None:
+    for dims in (b"\x08\x05" + field(2, b"N"), field(2, b"N") + b"\x08\x05"):
+        value = field(1, b"v") + field(2, field(1, b"\x08\x01" + field(2, field(1, dims))))
+        with pytest.raises(BackendError, match="dim_param and dim_value, of which one may stand"):
+            inspect_program(raw_model(value=value))
 
 
 # ---- trees ----
@@ -428,6 +567,16 @@ def test_changed_bytes_are_read_as_protobuf_reads_them_or_refused(
     check_same(message, onnx.load_model_from_string(bytes(changed)))
 
 
+@pytest.fixture(params=[wire._WINDOW_BYTES, 16], ids=["window", "small window"])
+def windows(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Numbers lie across the ends of the smaller ones."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wire, "_WINDOW_BYTES", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("windows")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=200))
 def test_numbers_of_any_size(values: list[int]) -> None:
     model = network([helper.make_node("Slice", ["x", "w", "w"], ["y"])], [numbers("w", *values)])
@@ -436,6 +585,8 @@ def test_numbers_of_any_size(values: list[int]) -> None:
     np.testing.assert_array_equal(found, values)
 
 
+@pytest.mark.usefixtures("windows")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=40, max_size=80), st.data())
 def test_one_number_of_many_that_is_written_longer(values: list[int], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(values) - 1))
