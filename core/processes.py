@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import IO
+from typing import IO, BinaryIO
 
 from core.errors import FeatherweightError
 
 _LOOK_S = 0.2
 """How often a process that runs is asked whether it is still wanted."""
+_STDERR_BYTES = 1 << 16
+"""Of what a process writes to its standard error, the end that is kept."""
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(rb"MemoryError|bad.?alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Oo]ut of memory")
 
@@ -59,6 +61,7 @@ def run_module(
     timeout_s: float,
     what: str,
     failure: type[FeatherweightError],
+    late: type[FeatherweightError] | None = None,
     through: Sequence[str] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
     limits: Limits | None = None,
@@ -69,7 +72,7 @@ def run_module(
     and then, ends the process.
 
     Raises `failure`, which begins with `what` and says how the process ended, when it fails, is stopped or takes longer
-    than `timeout_s`.
+    than `timeout_s`; for the last `late` instead, where one is given.
     """
     path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [*through, sys.executable, "-m", module]
@@ -86,8 +89,9 @@ def run_module(
         try:
             stdout, stderr = _answer(process, stdin, time.monotonic() + timeout_s, stopping)
         except subprocess.TimeoutExpired as error:
-            reason = "was stopped" if stopping() else f"took longer than {timeout_s:g} s"
-            raise failure(f"{what} {reason}") from error
+            if stopping():
+                raise failure(f"{what} was stopped") from error
+            raise (late or failure)(f"{what} took longer than {timeout_s:g} s") from error
         finally:
             process.kill()
     if process.returncode != 0:
@@ -101,15 +105,30 @@ def _answer(
     """Raises subprocess.TimeoutExpired when time is up, or somebody wants it to stop."""
     # Its own thread writes: `communicate` that has waited in vain does not write the rest when it is called again.
     writer = threading.Thread(target=_write, args=(process.stdin, stdin), daemon=True)
-    process.stdin = None
+    end = bytearray()
+    reader = threading.Thread(target=_read_end, args=(process.stderr, end), daemon=True)
+    process.stdin = process.stderr = None
     writer.start()
+    reader.start()
     while True:
         left = deadline - time.monotonic()
         try:
-            return process.communicate(timeout=max(0.0, min(left, _LOOK_S)))
+            stdout, _ = process.communicate(timeout=max(0.0, min(left, _LOOK_S)))
         except subprocess.TimeoutExpired:
             if left <= _LOOK_S or stopping():
                 raise
+        else:
+            reader.join(_LOOK_S)  # not for ever: a process that it started may hold the stream
+            return stdout, bytes(end)
+
+
+def _read_end(stream: IO[bytes] | None, end: bytearray) -> None:
+    """Keeps what was written last: a runtime that prints without end fills no memory here."""
+    assert stream is not None  # noqa: S101  (it was asked for)
+    with stream:
+        while part := os.read(stream.fileno(), _STDERR_BYTES):
+            end += part
+            del end[:-_STDERR_BYTES]
 
 
 def _write(stream: IO[bytes] | None, content: bytes) -> None:
@@ -117,6 +136,15 @@ def _write(stream: IO[bytes] | None, content: bytes) -> None:
     assert stream is not None  # noqa: S101  (it was asked for)
     with contextlib.suppress(OSError), stream:
         stream.write(content)
+
+
+@contextmanager
+def answer_stream() -> Iterator[BinaryIO]:
+    """The standard output of a process that `run_module` started. What anything else in it prints within the block, as
+    runtimes do, goes to the standard error: it must not stand in the answer."""
+    with os.fdopen(os.dup(1), "wb") as stream:
+        os.dup2(2, 1)
+        yield stream
 
 
 def _end_of(code: int, stderr: bytes, limits: Limits | None) -> str:
@@ -139,6 +167,9 @@ def _limit_self(memory_bytes: int, stack_bytes: int, cpu_s: int) -> None:
     if sys.platform == "linux":
         # Who started us waits for us; when that thread is gone, nobody does.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # Where memory runs out all the same, this process is to be ended, and not the one that serves.
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, cpu_s),

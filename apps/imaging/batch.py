@@ -72,12 +72,14 @@ def run_job(
 ) -> Summary | None:
     """Classify what is not yet classified, then write all outputs; None when `stopping` ended it before that.
 
-    Raises UsageError (nothing to classify, the folder holds another job or is in use), OutputError, BackendError.
+    Raises UsageError (nothing to classify, the folder holds another job or is in use), OutputError, BackendError;
+    ArtifactError for a model that fails when it is tried, which leaves the folder as it was.
     """
     started = _now()
     items = sum(1 for _ in _items(job))
     if items == 0:
         raise UsageError(f"{job.source}: holds no files to classify")
+    model.check_tried(batch=job.batch)
     binding = {
         "model": model.sha256,
         "source": printable(str(job.source.resolve())),

@@ -105,9 +105,12 @@ class SealedModel:
     program: Program
     artifact: Artifact
 
-    def open(self, *, threads: int, batch: int) -> Classifier:
-        """Raises ArtifactError for a program that fails when it is tried, BackendError."""
+    def check_tried(self, *, batch: int) -> None:
+        """Before it is opened, and before anything is written. Raises ArtifactError for a program that fails."""
         check_tried(self.artifact, self.backend, self.program, batches=(batch,))
+
+    def open(self, *, threads: int, batch: int) -> Classifier:
+        """What `check_tried` has seen. Raises BackendError."""
         session = find_backend(self.backend).open(self.program, threads=threads)
         return Classifier(session, self.preprocess, self.decision, self.labels, batch=batch)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from core.edge.base import Target
 from core.edge.targets import find_target
 from core.errors import BackendError, FeatherweightError
-from core.processes import run_module
+from core.processes import answer_stream, run_module
 from core.tensors import Tensors, TensorSpec
 
 TIMEOUT_S = 600
@@ -53,11 +52,8 @@ def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    # Runtimes greet on standard output; what they print goes to standard error instead.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        with answers:
-            _answer(sys.stdin.buffer, answers)
-    except FeatherweightError as failure:
-        sys.exit(str(failure))
+    with answer_stream() as stream:
+        try:
+            _answer(sys.stdin.buffer, stream)
+        except FeatherweightError as failure:
+            sys.exit(str(failure))

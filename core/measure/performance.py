@@ -25,7 +25,7 @@ from core.artifact.packed import pack
 from core.backends.base import Backend, Session
 from core.errors import BackendError, FeatherweightError, UsageError
 from core.measure.pinning import describe_cores, pinned
-from core.processes import run_module
+from core.processes import answer_stream, run_module
 from core.program import Precision, Program, described_program
 from core.tensors import Tensors, TensorSpec, check_tensors
 
@@ -219,7 +219,7 @@ def measure_peak_memory(
     stdin = json.dumps(order).encode() + b"\n" + program.content
     what = f"{backend.name}: measuring memory"
     stdout = run_module("core.measure.performance", stdin, timeout_s=timeout_s, what=what, failure=BackendError)
-    found = json.loads(stdout.splitlines()[-1])
+    found = json.loads(stdout)
     return Memory(found["baseline_bytes"], found["peak_bytes"], batch, conditions)
 
 
@@ -273,7 +273,8 @@ def _timed_ms(session: Session, batch: Tensors) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.stdout.write("\n" + json.dumps(_measure_own_memory(sys.stdin.buffer)))  # a line of its own: runtimes print
-    except FeatherweightError as failure:
-        sys.exit(str(failure))
+    with answer_stream() as stream:
+        try:
+            stream.write(json.dumps(_measure_own_memory(sys.stdin.buffer)).encode())
+        except FeatherweightError as failure:
+            sys.exit(str(failure))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import shutil
 import sys
@@ -28,7 +27,7 @@ import numpy.typing as npt
 from core.backends.registry import find_backend
 from core.errors import BackendError, BackendUnavailableError, FeatherweightError
 from core.hardware import read_hardware
-from core.processes import run_module
+from core.processes import answer_stream, run_module
 from core.program import Program, described_program
 from core.tensors import Tensors
 
@@ -157,11 +156,8 @@ def _unpacked(content: bytes) -> list[npt.NDArray[Any]]:
 
 
 if __name__ == "__main__":
-    # Runtimes print: what they write to the standard output must not stand among the answer's bytes.
-    answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        _answer(sys.stdin.buffer, answer)
-        answer.flush()
-    except FeatherweightError as failure:
-        sys.exit(str(failure))
+    with answer_stream() as stream:
+        try:
+            _answer(sys.stdin.buffer, stream)
+        except FeatherweightError as failure:
+            sys.exit(str(failure))

@@ -21,7 +21,7 @@ from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
 from core.backends.tried import ONE_CORE, limits_for
 from core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError, TensorError
-from core.processes import Limits, run_module
+from core.processes import Limits, answer_stream, run_module
 from core.program import Precision
 from core.tensors import Tensors
 
@@ -34,6 +34,10 @@ FRESH_TOLERANCE = 1e-4
 _FRESH_TIMEOUT_S = 300
 VERIFY_S = 25.0
 """For the probes on all backends; with reading the artifact `artifact verify` ends within half a minute."""
+
+
+class _LateError(ArtifactError):
+    """The fresh process did not end in time."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,7 @@ def _run_apart(artifact: Artifact, name: str, found: Availability, judged: bool,
         runs = [HostRun(name, judged=judged, **run) for run in told["runs"]]
     except ArtifactError as error:
         # Whoever does not get through in time and is not preferred may be slow; one that dies is no runtime's rounding.
-        fault = str(error) if judged or "took longer" not in str(error) else ""
+        fault = "" if isinstance(error, _LateError) and not judged else str(error)
         return [HostRun(name, threads, batch, judged, reason=str(error), fault=fault) for threads, batch in places]
     return runs
 
@@ -209,11 +213,12 @@ def _ask(order: Mapping[str, object], timeout_s: float, what: str, limits: Limit
         timeout_s=timeout_s,
         what=what,
         failure=ArtifactError,
+        late=_LateError,
         environment=ONE_CORE,
         limits=limits,
     )
     try:
-        answer = json.loads(stdout.splitlines()[-1])
+        answer = json.loads(stdout)
         fault = answer.get("fault")
     except (ValueError, LookupError, AttributeError) as error:
         raise ArtifactError(f"{what} gave no answer ({error}); do not use this artifact") from error
@@ -261,8 +266,9 @@ def _answer(stdin: BinaryIO) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        told = _answer(sys.stdin.buffer)
-    except FeatherweightError as failure:
-        told = {"fault": str(failure)}
-    sys.stdout.write("\n" + json.dumps(told))  # a line of its own: runtimes print
+    with answer_stream() as stream:
+        try:
+            told = _answer(sys.stdin.buffer)
+        except FeatherweightError as failure:
+            told = {"fault": str(failure)}
+        stream.write(json.dumps(told).encode())

@@ -57,7 +57,7 @@ def decode_trees(content: bytes) -> Ensemble:
     message = inspect_program(content)
     try:
         ensemble = _ensemble(message["graph"])
-    except (DataError, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+    except (DataError, ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError) as error:
         raise BackendError(f"the program is not a tree ensemble of this featherweight: {error}") from error
     # Whatever else the file might say, it would not be in a file made anew from what was read.
     if not _same(_message(ensemble), message):

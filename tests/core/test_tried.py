@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import platformdirs
 import psutil
 import pytest
 from onnx import TensorProto, helper
@@ -22,6 +22,7 @@ from core.backends import tried
 from core.backends.fastest import open_fastest
 from core.backends.tried import check_tried
 from core.errors import ArtifactError, BackendError
+from core.files import cache_directory
 from core.inspection import inspect_program
 from core.parity.probing import check_parity
 from core.processes import Limits, run_module
@@ -36,7 +37,7 @@ SPECS = (TensorSpec("x", "float32", (None, 4)),), (TensorSpec("y", "float32", (N
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing is known here of earlier tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Path(platformdirs.user_cache_dir("featherweight")) / "tried"
+    return cache_directory() / "tried"
 
 
 def program_of(nodes: Sequence[onnx.NodeProto], constants: Sequence[onnx.TensorProto] = ()) -> Program:
@@ -182,6 +183,10 @@ def test_verify_ends_in_time_and_says_which_backend_did_not(tmp_path: Path) -> N
     assert time.monotonic() - began < 25
     mine = [run for run in runs if run.backend == "onnxruntime"]
     assert all(run.judged and "took longer than" in run.fault for run in mine)
+    # One that nobody prefers may be slow.
+    late = [run for run in runs if not run.judged and "took longer than" in run.reason]
+    assert late
+    assert not any(run.fault for run in late)
 
 
 # ---- processes with limits ----
@@ -198,6 +203,16 @@ if what == "stack":
     import ctypes
     resource = __import__("resource")
     print(resource.getrlimit(resource.RLIMIT_STACK)[0], resource.getrlimit(resource.RLIMIT_CORE)[0])
+if what == "score": print(open("/proc/self/oom_score_adj").read().strip())
+if what == "loud":
+    for _ in range(20): sys.stderr.write("x" * (1 << 20))
+    sys.exit("\\nthe last line")
+if what == "chatty":
+    from core.processes import answer_stream
+    with answer_stream() as stream:
+        os.system("echo greeting")
+        print("hello", flush=True)
+        stream.write(b"answer")
 if what == "endless":
     while True: pass
 """
@@ -217,11 +232,7 @@ def run_dying(module: str, what: str, **more: object) -> bytes:
     return run_module(
         module,
         what.encode(),
-        timeout_s=30,
-        what="it",
-        failure=BackendError,
-        limits=LIMITS,
-        **more,  # type: ignore[arg-type]
+        **{"timeout_s": 30, "what": "it", "failure": BackendError, "limits": LIMITS, **more},  # type: ignore[arg-type]
     )
 
 
@@ -241,6 +252,39 @@ def test_how_a_process_ended_is_said(dying: str, what: str, said: str) -> None:
 def test_a_process_within_its_limits_answers(dying: str) -> None:
     assert run_dying(dying, "threads") == b"b'\\x00'\n"
     assert run_dying(dying, "stack").split() == [b"1048576", b"0"]
+
+
+def test_the_end_of_what_a_process_prints_is_kept_and_no_more(dying: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(BackendError, match=r"ended with code 1: the last line$"):
+            run_dying(dying, "loud")
+        assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_a_runtime_prints_does_not_stand_in_the_answer(dying: str) -> None:
+    assert run_dying(dying, "chatty") == b"answer"
+
+
+class _LateError(BackendError):
+    pass
+
+
+def test_that_time_was_up_is_told_by_its_own_error(dying: str) -> None:
+    for late, expected in ((_LateError, _LateError), (None, BackendError)):
+        with pytest.raises(BackendError, match="took longer than 1 s") as found:
+            run_dying(dying, "endless", late=late, timeout_s=1)
+        assert type(found.value) is expected
+    with pytest.raises(BackendError) as found:
+        run_dying(dying, "signal", late=_LateError)
+    assert type(found.value) is BackendError
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has such a score")
+def test_where_memory_runs_out_it_is_ended_first(dying: str) -> None:
+    assert run_dying(dying, "score") == b"1000\n"
 
 
 def test_all_is_read_by_a_process_that_takes_its_time(dying: str) -> None:

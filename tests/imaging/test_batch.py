@@ -16,9 +16,12 @@ from apps.imaging.batch import Job, Progress, run_job
 from apps.imaging.classify import SealedModel, read_model
 from apps.imaging.journal import Journal
 from apps.imaging.writers.summary import Summary
-from core.errors import OutputError, UsageError
+from core.errors import ArtifactError, OutputError, UsageError
+from core.program import Program
+from core.tensors import TensorSpec
 from tests.imaging.running import run
-from tests.imaging.tiny import write_images, write_model
+from tests.imaging.tiny import SIDE, write_images, write_model
+from tests.small_programs import file_that_does_not_open
 
 COUNT, FRAMES = 36, 38
 
@@ -197,6 +200,25 @@ def test_another_model_is_refused_until_restart(model: SealedModel, images: Path
     assert {row["model_sha256"] for row in rows(out)} == {model.sha256}
     classify(other, images, out, restart=True)
     assert {row["model_sha256"] for row in rows(out)} == {other.sha256}
+
+
+def test_a_model_that_fails_its_trial_leaves_the_folder_as_it_was(
+    model: SealedModel, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    specs = (TensorSpec("image", "float32", (None, 1, SIDE, SIDE)),), (TensorSpec("logit", "float32", (None, 1)),)
+    content = file_that_does_not_open("image", "logit", 1, SIDE, SIDE)
+    write_model(tmp_path / "failing", program=Program(content, "fp32", *specs))
+    failing = read_model(tmp_path / "failing")
+    with pytest.raises(ArtifactError, match="do not use this artifact"):
+        classify(failing, images, out)
+    assert not out.exists()
+    classify(model, images, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for restart in (False, True):
+        with pytest.raises(ArtifactError, match="do not use this artifact"):
+            classify(failing, images, out, restart=restart)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_nothing_written_knows_the_patient_and_no_pixels_when_told(
