@@ -7,9 +7,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from core.errors import OutputError
+
+# Not every system has these.
+_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
+_READ_FLAGS: Final[int] = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def cache_directory() -> Path:
@@ -63,7 +67,9 @@ def check_folder(out: Path) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """To read. Raises OSError, also for a link, a device, a pipe or a folder: reading those may never end, or read what
     nobody meant."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not _NOFOLLOW and path.is_symlink():
+        raise OSError(f"{path} is a link")
+    handle = os.open(path, os.O_RDONLY | _NOFOLLOW | _READ_FLAGS)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(f"{path} is no regular file")

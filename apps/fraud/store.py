@@ -44,14 +44,17 @@ _LINE_BYTES: Final = 4096
 _CRC: Final = re.compile(rb" [0-9a-f]{8}\n")
 _CRC_BYTES: Final = 10
 _DIGITS: Final = 18
+BINDING: Final = "store.json"
 _REPAIR: Final = "restore the folder from a copy, or choose another one"
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """store.json: what the histories depend on."""
+    """store.json: what the histories depend on. generation: of the newest journal, which must be there; 0 where none
+    has been opened, and from earlier versions, which did not say."""
 
     version: Literal[1] = 1
     delay_days: float
+    generation: int = 0
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +67,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class Store:
     """Open with `open_store`; belongs to one process, which holds the folder's lock until `close`."""
 
-    def __init__(self, folder: Path, engine: FeatureEngine, lock: Lock) -> None:
+    def __init__(self, folder: Path, engine: FeatureEngine, lock: Lock, binding: Binding) -> None:
         self.folder = folder
         self.engine = engine
         self.journal_bytes = 0
@@ -72,7 +75,8 @@ class Store:
         """Whether somebody has removed the journal: nothing more is recorded until the next `snapshot`."""
         self._lock = lock
         self._dirty = False
-        self._generation = restore(folder, engine)
+        self._binding = binding
+        self._generation = restore(folder, engine, binding.generation)
         self._journal, head = self._open_journal()
         self.journal_bytes, self._crc = len(head), zlib.crc32(head)
 
@@ -128,6 +132,9 @@ class Store:
             try:
                 if os.write(journal, head) < len(head):
                     raise OSError("no space for the head of a journal")
+                # First the journal, then what says that it must be there: else a power failure would look like a loss.
+                _sync_folder(self.folder)
+                _write_binding(self.folder, msgspec.structs.replace(self._binding, generation=self._generation))
             except OSError:
                 os.close(journal)
                 with suppress(OSError):  # what failed before matters more
@@ -185,16 +192,17 @@ def open_store(folder: Path, delay_days: float, limit: int = LIMIT) -> Store:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = Lock(folder)
     try:
-        _bind(folder, delay_days)
-        return Store(folder, FeatureEngine(delay_days, limit), lock)
+        binding = _bind(folder, delay_days)
+        return Store(folder, FeatureEngine(delay_days, limit), lock, binding)
     except FeatherweightError:
         lock.close()
         raise
 
 
-def restore(folder: Path, engine: FeatureEngine) -> int:
-    """Fill `engine` with the newest snapshot and all journals from then on; the number for the next journal. Raises
-    DataError when one of them is missing, damaged, or no file of ours."""
+def restore(folder: Path, engine: FeatureEngine, last: int) -> int:
+    """Fill `engine` with the newest snapshot and all journals from then on; the number for the next journal. last: of
+    the newest journal that there has been. Raises DataError when one of them is missing, damaged, or no file of ours.
+    """
     snapshots, journals = find_parts(folder)
     newest = max(snapshots, default=0)
     if snapshots:
@@ -203,7 +211,7 @@ def restore(folder: Path, engine: FeatureEngine) -> int:
         engine.customers.read_snapshot(snapshots[newest] / "customers")
         engine.terminals.read_snapshot(snapshots[newest] / "terminals")
     numbers = sorted(number for number in journals if number >= newest)
-    check_numbers(folder, newest, numbers)
+    check_numbers(folder, newest, numbers, last)
     for number in numbers:
         try:
             for event in read_journal(journals[number], number):
@@ -216,8 +224,9 @@ def restore(folder: Path, engine: FeatureEngine) -> int:
     return max(newest, *numbers, 0) + 1
 
 
-def check_numbers(folder: Path, newest: int, numbers: Sequence[int]) -> None:
-    """Raise DataError unless `numbers`, in order, are those of all journals since the snapshot `newest` (0: none)."""
+def check_numbers(folder: Path, newest: int, numbers: Sequence[int], last: int) -> None:
+    """Raise DataError unless `numbers`, in order, are those of all journals since the snapshot `newest` (0: none), and
+    go up to `last` at least."""
     for expected, number in enumerate(numbers, newest or 1):
         if number != expected and expected == 1:
             raise DataError(f"{folder}: a journal {number} without the snapshot before it; {_REPAIR}")
@@ -225,6 +234,8 @@ def check_numbers(folder: Path, newest: int, numbers: Sequence[int]) -> None:
             raise DataError(f"{journal_path(folder, expected)}: is missing, but there is {number}; {_REPAIR}")
     if newest and not numbers:
         raise DataError(f"{journal_path(folder, newest)}: is missing beside its snapshot; {_REPAIR}")
+    if max(newest, *numbers, 0) < last:
+        raise DataError(f"{journal_path(folder, last)}: is missing, and it was the newest; {_REPAIR}")
 
 
 def read_journal(path: Path, number: int) -> Iterator[Transaction | Label]:
@@ -330,8 +341,8 @@ def find_parts(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
     return found
 
 
-def _bind(folder: Path, delay_days: float) -> None:
-    path = folder / "store.json"
+def _bind(folder: Path, delay_days: float) -> Binding:
+    path = folder / BINDING
     wanted = Binding(delay_days=delay_days)
     try:
         with open_regular(path) as file:
@@ -340,17 +351,23 @@ def _bind(folder: Path, delay_days: float) -> None:
         if any(find_parts(folder)):
             raise DataError(f"{path}: is missing, but histories are there; {_REPAIR}") from error
         with _writing(folder):
-            with replacing(path) as partial:
-                partial.write_bytes(_encode(wanted))
+            _write_binding(folder, wanted)
             _sync_folder(folder)
-        return
+        return wanted
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {error}; it is not a folder of histories, choose another one") from error
-    if found != wanted:
+    if found.delay_days != delay_days:
         raise UsageError(
             f"{folder}: its histories are kept with delay_days {found.delay_days:g}, the model needs {delay_days:g}; "
             "choose another folder"
         )
+    return found
+
+
+def _write_binding(folder: Path, binding: Binding) -> None:
+    """Raises OSError; what was there is then as it was."""
+    with replacing(folder / BINDING) as partial:
+        partial.write_bytes(_encode(binding))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from apps.fraud.model import Logistic, Network, Settings
 from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, decode_rule
 from core.digests import check_digests
 from core.errors import ArtifactError, DataError, UsageError
+from core.files import is_file
 
 TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
 SETTINGS = ("features.json", "decision.json", TRAINING)
@@ -47,7 +48,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRule]:
     """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
-    if not (directory / TRAINING).is_file():
+    if not is_file(directory / TRAINING):
         raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
     try:
         check_digests(directory, SETTINGS)
@@ -57,6 +58,6 @@ def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRul
     except (msgspec.DecodeError, OSError, ValueError, ArtifactError, DataError) as error:
         raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
-    if not (directory / model).is_file():
+    if not is_file(directory / model):
         raise DataError(f"{directory}: not a trained model (no {model}); train it again")
     return training, schema, rule

@@ -73,6 +73,10 @@ def add_pages(app: Api) -> None:
         """Beside the service's own POST; on a thread, because it is no coroutine."""
         return ["one"]
 
+    @app.post("/headers")
+    async def tell_headers(request: Request) -> list[str]:
+        return sorted(request.headers)
+
     @app.post("/echo")
     async def echo(request: Request) -> Response:
         return Response(await request.body(), media_type=request.headers.get("content-type"))

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import psutil
 import pytest
 
 from apps.fraud.http.server import Settings, serve
@@ -30,6 +31,7 @@ from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import FeatherweightError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, COMMAND, Served, label_of, make_transactions, serving, start
+from tests.fraud.test_http import problem
 
 KEY = "correct horse battery staple"
 
@@ -294,6 +296,99 @@ def test_the_slow_and_the_endless_are_cut_off(model: Path, tmp_path: Path) -> No
         assert is_served(served)
         for connection in connections:
             connection.close()
+
+
+def test_what_begins_while_another_one_is_answered_has_its_time_from_the_answer_on(model: Path, tmp_path: Path) -> None:
+    prologue = SLOW_BATCHES + "c.RECEIVE_S = 2.0\n"
+    with serving(tmp_path, model, prologue=prologue) as served, connect(served) as connection:
+        head = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        row = json.dumps(make_transactions(1)[0]).encode()
+        batch = b'{"transactions":[%b]}' % row
+        connection.sendall(head % (b"/v1/score/batch", len(batch)) + batch + head % (b"/v1/score", len(row)) + row[:9])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")  # after three seconds
+        time.sleep(1.2)  # there is a sweep meanwhile
+        connection.sendall(row[9:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"POST ")  # and no longer than that
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+
+
+SLOW_BATCHES = """
+import asyncio
+import apps.fraud.http.connection as c
+from apps.fraud.http.service import Service
+score_batch = Service.score_batch
+async def wait_and_score(*given):
+    await asyncio.sleep(3)
+    return await score_batch(*given)
+Service.score_batch = wait_and_score
+"""
+
+
+def test_who_has_said_all_and_never_reads_is_ended(model: Path, tmp_path: Path) -> None:
+    """Also where all is answered, and the answers wait for being sent."""
+    ask_document = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    count = 1000
+    with serving(tmp_path, model, prologue=PATIENT) as served, socket.socket() as connection, served.client() as other:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(served.url)
+        connection.connect((address.hostname or "", address.port or 0))
+        connection.sendall(ask_document * count)
+        said = f'featherweight_http_requests_total{{route="/openapi.json",status="200"}} {float(count)}'
+        wait_for(lambda: said in other.get("/metrics").text)
+        process, port = psutil.Process(served.process.pid), connection.getsockname()[1]
+
+        def is_held() -> bool:
+            return any(found.raddr and found.raddr[1] == port for found in process.net_connections("tcp"))
+
+        assert is_held()
+        connection.shutdown(socket.SHUT_WR)
+        wait_for(lambda: not is_held())
+
+
+PATIENT = """
+import apps.fraud.http.connection as c
+c.SEND_S = 1.0
+connection_made = c.Connection.connection_made
+def keep_all(self, transport):
+    transport.set_write_buffer_limits(high=1 << 30)
+    connection_made(self, transport)
+c.Connection.connection_made = keep_all
+"""
+
+
+def test_an_endpoint_that_fails_is_answered_logged_counted_and_holds_nothing(model: Path, tmp_path: Path) -> None:
+    row = make_transactions(1)[0]
+    bodies = {
+        "/v1/score": row,
+        "/v1/score/batch": {"transactions": [row]},
+        "/v1/labels": {"labels": [label_of(row)]},
+    }
+    with serving(tmp_path, model, prologue=FAILING) as served, served.client() as client:
+        for _ in range(10):  # more bytes than may be held together
+            for number, (path, body) in enumerate(bodies.items()):
+                answer = client.post(path, json=body, headers={"x-request-id": f"bug-{number}"})
+                assert answer.status_code == 500
+                assert problem(answer)["type"].endswith("internal")
+                assert "a secret" not in answer.text
+        metrics = client.get("/metrics").text
+        for number, path in enumerate(bodies):
+            assert f'featherweight_http_requests_total{{route="{path}",status="500"}} 10.0' in metrics
+            assert served.said.count(f"request bug-{number} failed") == 10
+
+
+FAILING = """
+import asyncio
+import apps.fraud.http.app as app
+from apps.fraud.http.service import Service
+app.HELD_BYTES = 1000
+def fail(*_):
+    raise ValueError("a secret")
+async def fail_later(*_):
+    await asyncio.sleep(0)
+    fail()
+Service.score, Service.score_batch, Service.learn = fail, fail_later, fail
+"""
 
 
 def test_trailers_are_bounded(model: Path, tmp_path: Path) -> None:

@@ -175,6 +175,10 @@ AMBIGUOUS: dict[str, tuple[int, bytes]] = {
     "length and chunks": (400, HEAD + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n"),
     "chunks and length": (400, HEAD + b"Transfer-Encoding: chunked\r\n" + LENGTH + b"\r\n"),
     "two codings": (400, HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "gzip, then chunks": (400, HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "chunks, then gzip": (400, HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n"),
+    "identity, then chunks": (400, HEAD + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "chunks, then identity": (400, HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n"),
     "packed chunks": (415, HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"),
     "unknown coding": (415, HEAD + b"Transfer-Encoding: xchunked\r\n\r\n"),
     "chunks in HTTP/1.0": (415, HEAD.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n"),
@@ -288,6 +292,16 @@ def test_who_waits_for_permission_gets_it_or_the_answer(served: Served) -> None:
     assert answer.status == 415
 
 
+def test_what_else_is_expected_is_refused(served: Served) -> None:
+    length = b"Content-Length: %d\r\n\r\n" % len(BODY)
+    for expected in (b"200-ok", b"100-continue, 200-ok", b""):
+        (answer,) = talk(served, HEAD + b"Expect: %b\r\n" % expected + length)
+        assert (answer.status, json.loads(answer.body)["header"]) == (417, "Expect")
+    with connect(served) as connection:
+        connection.sendall(HEAD + b"Expect: 100-Continue\r\n" + length)
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 def test_a_head_asked_for_has_no_body(served: Served) -> None:
     with connect(served) as connection:
         connection.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -362,6 +376,37 @@ def test_the_silent_lock_nobody_out(hasty: Served) -> None:
     finally:
         for connection in (*attack, known):
             connection.close()
+
+
+def test_parts_of_bodies_take_no_place(hasty: Served) -> None:
+    """More than there are places, of clients that are new and of one that was answered before."""
+    part = HEAD + b"Content-Length: 100\r\n\r\n{"
+    attack = [connect(hasty) for _ in range(20)]
+    try:
+        for connection in attack:
+            connection.sendall(part)
+            # The part has been read: what is asked behind it, on another connection, comes after it.
+            assert talk(hasty, post(fresh("honest")), count=1)[0].status == 200
+        assert talk(hasty, post(fresh("honest")), count=1)[0].status == 200
+    finally:
+        for connection in attack:
+            connection.close()
+
+
+def test_a_guest_that_stops_amid_a_body_gives_way(hasty: Served) -> None:
+    guests = [connect(hasty) for _ in range(20)]
+    try:
+        for number, guest in enumerate(guests):
+            guest.sendall(post(fresh(f"part{number}")))
+            assert read_answers(guest, 1)[0].status == 200
+            guest.sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
+        deadline = time.monotonic() + 20  # it has 60 s for coming in, but gives way after 5
+        while talk(hasty, post(fresh("after parts")), count=1)[0].status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        for guest in guests:
+            guest.close()
 
 
 def test_the_idle_give_way(hasty: Served) -> None:

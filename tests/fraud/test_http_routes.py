@@ -131,6 +131,15 @@ def test_bodies_come_whole_whatever_they_are(served: Served, client: httpx.Clien
     assert (upgraded.body, asked.status) == (b"whole", 200)
 
 
+def test_a_trailer_is_no_header(served: Served) -> None:
+    """Else it would pass by what a proxy has looked at."""
+    head = b"POST /headers HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole = head + b"1\r\na\r\n0\r\nX-Admin: yes\r\nAuthorization: Bearer x\r\n\r\n"
+    for parts in ((whole,), (whole[: len(head) + 10], whole[len(head) + 10 :])):
+        (answer,) = talk(served, *parts, count=1)
+        assert json.loads(answer.body) == ["host", "transfer-encoding", "x-request-id"]
+
+
 def test_ordinary_and_own_ones_are_answered_in_their_order(served: Served) -> None:
     """Also after the client has said all."""
     requests = []

@@ -260,6 +260,14 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "half a snapshot": (lambda f: (f / SNAPSHOT / "terminals").unlink(), "terminals: cannot be read"),
     "an empty snapshot of a later number": (lambda f: (f / "snapshot-99999999").mkdir(), "cannot be read"),
     "no journal beside its snapshot": (lambda f: [p.unlink() for p in f.glob("journal*")], "is missing beside"),
+    "no newest journal": (
+        lambda f: (f / "journal-00000004.jsonl").unlink(),
+        "00004.jsonl: is missing, and it was the newest",
+    ),
+    "nothing but store.json": (
+        lambda f: [shutil.rmtree(p) if p.is_dir() else p.unlink() for p in f.glob("[sj]*-*")],
+        "00004.jsonl: is missing, and it was the newest",
+    ),
     "no first journal": (lambda f: (f / FIRST).unlink(), "00002.jsonl: is missing, but there is 3"),
     "no journal in the middle": (lambda f: (f / SECOND).unlink(), "00003.jsonl: is missing, but there is 4"),
     "a journal of 10^12": (put(f"journal-{10**12}.jsonl", b""), "is missing, but there is 1000000000000"),
@@ -316,6 +324,38 @@ def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     journal_path(tmp_path, 1).write_bytes(b"".join(lines))
     store = open_store(tmp_path, 7.0)
     assert [store.engine.advance(transaction(row)) for row in ROWS[:21]] == [True] * 20 + [False]
+    store.close()
+
+
+def test_a_store_json_of_an_earlier_version_is_read(kept: Path) -> None:
+    """It does not say which journal is the newest; from then on it does."""
+    (kept / "store.json").write_text('{"version":1,"delay_days":7.0}')
+    open_store(kept, 7.0).close()
+    assert msgspec.json.decode((kept / "store.json").read_bytes())["generation"] == 5
+
+
+def test_a_kill_before_the_new_journal_is_told_of_is_no_loss(kept: Path) -> None:
+    told = (kept / "store.json").read_bytes()
+    open_store(kept, 7.0).close()
+    (kept / "store.json").write_bytes(told)  # as a kill, or a power failure, between the two leaves it
+    store = open_store(kept, 7.0)
+    assert [store.engine.advance(transaction(row)) for row in ROWS[:50]] == [True] * 50
+    store.close()
+
+
+def test_a_journal_that_cannot_be_told_of_is_not_opened(kept: Path) -> None:
+    """Else it would be one too many, or, removed, one too few."""
+    store = open_store(kept, 7.0)
+    before = sorted(path.name for path in kept.iterdir())
+    (kept / ".store.json.partial").mkdir()  # nothing can be written there
+    with pytest.raises(OutputError):
+        store.snapshot()
+    (kept / ".store.json.partial").rmdir()
+    assert sorted(path.name for path in kept.iterdir()) == before
+    feed(store, ROWS[50:60], labelled=False)
+    store.close()
+    store = open_store(kept, 7.0)
+    assert [store.engine.advance(transaction(row)) for row in ROWS[:60]] == [True] * 60
     store.close()
 
 

@@ -19,7 +19,7 @@ from apps.fraud.synthetic import write_synthetic
 from apps.fraud.train import average, fit, margins
 from apps.fraud.train_command import run_training
 from apps.fraud.trained import Trained, read_trained, write_trained
-from apps.fraud.training import Layout, Training
+from apps.fraud.training import Layout, Training, read_training
 from core.errors import DataError, FeatherweightError, OutputError, UsageError
 from core.trees.ensemble import Ensemble
 from core.trees.predict import predict
@@ -212,3 +212,8 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
     parts: Parts = read_parts(str(cards), "records", trained.training.layout, trained.schema.names)
     figures = margins(trained.model, parts.test.features)
     assert roc_auc_score(parts.test.labels, figures) == pytest.approx(summary["test"]["roc_auc"])
+
+
+def test_a_folder_whose_name_is_too_long_holds_no_model() -> None:
+    with pytest.raises(DataError, match=r"no training\.json"):
+        read_training(Path("x" * 5000))

@@ -41,7 +41,6 @@ from apps.fraud.http.messages import Answer, Endpoint, Request
 from apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
 from apps.fraud.http.problems import CONTENT_TYPE, ProblemError
 from apps.fraud.http.service import RETRY, Service
-from core.errors import FeatherweightError
 
 HELD_BYTES: Final = 64 << 20
 """Of all bodies together that are being read or wait."""
@@ -141,9 +140,9 @@ class Api(FastAPI):
 
     # By whoever has read the request.
 
-    def admit(self, request: Request) -> bool:
-        """Find who answers a request of which only the head is there. True for one that makes a guest. Raises
-        ProblemError for one whose body need not even be read."""
+    def admit(self, request: Request) -> None:
+        """Find who answers a request of which only the head is there. Raises ProblemError for one whose body need not
+        even be read."""
         endpoint = self._endpoints.get((request.method, request.url))
         if endpoint is None:
             request.path = find_path(request.url)
@@ -158,7 +157,6 @@ class Api(FastAPI):
             check_body_length(request.headers)
         else:
             self._prepare(request, endpoint)
-        return request.path not in self.open_paths
 
     def check_access(self, path: str, headers: dict[bytes, bytes]) -> None:
         """Raise ProblemError for a request without the key that it needs."""
@@ -188,13 +186,11 @@ class Api(FastAPI):
             return self.conclude(request, None, request.fault)
         try:
             answer = endpoint.handle(request)
-        except (ProblemError, FeatherweightError) as error:
+        except Exception as error:  # noqa: BLE001  (one that nobody expected is logged, answered and let go too)
             return self.conclude(request, None, error)
         return self.conclude(request, answer, None) if isinstance(answer, Answer) else self._await(request, answer)
 
-    def conclude(
-        self, request: Request, answer: Answer | None, failed: ProblemError | FeatherweightError | None
-    ) -> Answer:
+    def conclude(self, request: Request, answer: Answer | None, failed: Exception | None) -> Answer:
         """The answer to one that FastAPI does not answer, or why there is none; and count it."""
         request_id = self.name_request(request.headers.get(b"x-request-id"))
         if answer is None:
@@ -223,7 +219,7 @@ class Api(FastAPI):
     async def _await(self, request: Request, answer: Coroutine[Any, Any, Answer]) -> Answer:
         try:
             return self.conclude(request, await answer, None)
-        except (ProblemError, FeatherweightError) as error:
+        except Exception as error:  # noqa: BLE001  (as above)
             return self.conclude(request, None, error)
 
     def _tell_interface(self, _: Request) -> Answer:

@@ -24,7 +24,14 @@ from uvicorn.server import ServerState
 from apps.fraud.http.app import Api
 from apps.fraud.http.asgi import Exchange
 from apps.fraud.http.door import Door
-from apps.fraud.http.heads import HEAD_BYTES, check_framing, check_head_size, check_repeated, head_too_large
+from apps.fraud.http.heads import (
+    HEAD_BYTES,
+    check_framing,
+    check_head_size,
+    check_repeated,
+    head_too_large,
+    wants_permission,
+)
 from apps.fraud.http.messages import Answer, Request, render_answer
 from apps.fraud.http.problems import ProblemError
 from apps.fraud.http.service import RETRY
@@ -102,7 +109,10 @@ class Connection(asyncio.Protocol):
             return False
         self._drop_incoming()
         self._since = clock()
-        return bool(self._waiting or self._answering)
+        if self._waiting or self._answering:
+            return True
+        self._leave()  # so that `sweep` ends it where the last answer is never read
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
@@ -135,7 +145,8 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.lower(), value))
+        if self._incoming is None:  # else a trailer, which nobody may take for a part of the head (RFC 9110, 6.5.1)
+            self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade():
@@ -150,13 +161,13 @@ class Connection(asyncio.Protocol):
             if self._head_bytes > HEAD_BYTES - SLICE_BYTES:
                 check_head_size(self._url, self._fields)
             check_framing(version, headers)
-            self._expects = b"expect" in headers and version == "1.1"
+            self._expects = b"expect" in headers and wants_permission(version, headers)
         except ProblemError as problem:
             self._fail(problem)
         try:
-            self._admit(request)
+            self.api.admit(request)
         except ProblemError as problem:
-            if problem.status in (413, 503) or self._expects:
+            if problem.status == 413 or self._expects:
                 self._fail(problem)  # the body would be read for nothing
             request.fault = problem
 
@@ -176,6 +187,8 @@ class Connection(asyncio.Protocol):
             return
         if (request := self._incoming) is None:
             return  # as above
+        if not self._known and request.fault is None:
+            self._admit(request)
         self._moved, self._begun, self._expects, self._incoming = True, False, False, None
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
@@ -243,11 +256,11 @@ class Connection(asyncio.Protocol):
         self._arrived = self._since = arrived
 
     def _admit(self, request: Request) -> None:
-        """Raises ProblemError."""
-        if self.api.admit(request) and not self._known:
+        """Of a request that is whole: who sends a part of one and stops takes no guest's place."""
+        if request.path not in self.api.open_paths:
             self._known = self.door.admit(self)
             if not self._known:
-                raise self._count_refused()
+                self._fail(self._count_refused())
 
     def _count_refused(self) -> ProblemError:
         self.api.service.refused_connections += 1
@@ -291,6 +304,7 @@ class Connection(asyncio.Protocol):
             done = True
         finally:
             if not done:  # a bug, which the loop logs; nobody should wait for it
+                self.api.release(request)
                 self._transport.abort()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -306,7 +320,6 @@ class Connection(asyncio.Protocol):
         self._exchange = Exchange(request, self._transport, self._app_state)
         self._start(self._exchange.run(self._app))
         answer, self._exchange = await self._exchange.answer, None
-        self.api.release(request)
         if answer is not None:
             return answer
         problem = ProblemError("internal", "the service failed; its log says why, by the request's id")
@@ -319,6 +332,7 @@ class Connection(asyncio.Protocol):
             done = True
         finally:
             self._answering = None
+            self.api.release(request)
             if not done:
                 self._transport.abort()
         self._go_on()
@@ -332,8 +346,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(render_answer(answer, self.door.default_lines, head_only=head_only, keep=keep))
         self._state.total_requests += 1
         self._asked = True
-        if not self._begun:
-            self._since = clock()
+        # The next request may have begun to come in meanwhile; it has its time from now on, and once only: until it is
+        # whole there is no other answer.
+        self._since = clock()
         if not keep:
             self._leave()
 
@@ -364,7 +379,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def idle_s(self) -> float:
-        busy = self._begun or self._waiting or self._unread or self._answering
+        busy = self._waiting or self._answering
         return 0.0 if busy else clock() - self._since
 
     def _leave(self) -> None:

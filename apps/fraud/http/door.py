@@ -1,9 +1,9 @@
 """Who is connected, and who gives way when there are too many.
 
-A guest has asked for something that it may have. A stranger has not, or not yet: it is silent, slow, asks for what
-everybody may ask (health checks), or has no key. Both kinds have the same number of places, so that strangers never
-take a guest's: of too many strangers, the one that came first goes; of too many guests, one that has been idle for a
-while, else the newest is told to come back later.
+A guest has asked for something that it may have, in a request that came in whole. A stranger has not, or not yet: it is
+silent, slow, asks for what everybody may ask (health checks), or has no key. Both kinds have the same number of places,
+so that strangers never take a guest's: of too many strangers, the one that came first goes; of too many guests, one
+that has been idle for a while, else the newest is told to come back later.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections import OrderedDict
 from typing import Final, Protocol
 
 IDLE_S: Final = 5.0
-"""A guest gives way to another one after so long without a request."""
+"""A guest gives way to another one after so long without a whole request."""
 
 
 class Visitor(Protocol):
     """A connection, for the door."""
 
     def idle_s(self) -> float:
-        """How long ago its last request was answered; 0 while there is one."""
+        """How long ago its last request was answered or the next began to come in; 0 while a whole one waits."""
 
     def turn_away(self) -> None:
         """Tell it to come back later, and end it."""

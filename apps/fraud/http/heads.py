@@ -17,7 +17,16 @@ BODY_BYTES: Final = 1 << 20
 DEADLINES_MS: Final = 0.001, 60_000.0
 JSON: Final = b"application/json"
 ONCE: Final = frozenset(
-    {b"host", b"authorization", b"content-type", b"content-encoding", b"expect", b"x-deadline-ms", b"x-request-id"}
+    {
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"expect",
+        b"x-deadline-ms",
+        b"x-request-id",
+    }
 )
 """Headers that change the answer. Of two, a proxy may have looked at the other one."""
 _CHARSET: Final = re.compile(rb'.*;\s*charset\s*=\s*"?([^\s;"]*)', re.IGNORECASE | re.DOTALL)
@@ -64,6 +73,16 @@ def check_framing(version: str, headers: Headers) -> None:
         raise ProblemError(
             "unsupported-media-type", "send no Transfer-Encoding but chunked, in HTTP/1.1", header="Transfer-Encoding"
         )
+
+
+def wants_permission(version: str, headers: Headers) -> bool:
+    """Whether the body comes only once it is asked for. Raises ProblemError for any other expectation. HTTP/1.0 knows
+    none."""
+    if version == "1.0":
+        return False
+    if headers[b"expect"].strip().lower() != b"100-continue":
+        raise ProblemError("expectation-failed", "Expect: only 100-continue is understood", header="Expect")
+    return True
 
 
 def check_body_length(headers: Headers) -> None:

@@ -19,6 +19,7 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
     "too-slow": (408, "The request took too long to come in"),
     "too-large": (413, "The body is too large"),
     "unsupported-media-type": (415, "The body must be application/json"),
+    "expectation-failed": (417, "What the request expects is not done here"),
     "invalid-field": (422, "A field is not what it should be"),
     "head-too-large": (431, "The request's head is too large"),
     "internal": (500, "The service failed"),
