@@ -65,7 +65,13 @@ def log_to_stderr() -> None:
 
 
 class PlainFormatter(logging.Formatter):
-    """One line a message, whatever is in it."""
+    """One line a message, whatever is in it. kafka-python logs a connection that was reset with a traceback: that is
+    no bug, and what comes of it is told by us."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.partition(".")[0] == "kafka":
+            record.exc_info = record.exc_text = None
+        return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         return printable(super().formatMessage(record))

@@ -106,3 +106,14 @@ def test_pages_show_what_turns_letters_around() -> None:
     assert not OBEYED.search(page)
     assert "\\u202e" in page
     assert page.endswith("3<b>")
+
+
+def test_a_reset_connection_of_kafka_is_a_line_and_a_fault_of_ours_a_traceback() -> None:
+    formatter = PlainFormatter("%(message)s")
+    try:
+        raise ConnectionResetError("reset")
+    except ConnectionResetError:
+        trace = sys.exc_info()
+    for name, traced in (("kafka.net.transport", False), ("kafkaesque", True), ("featherweight.fraud", True)):
+        record = logging.LogRecord(name, logging.ERROR, "", 0, "gone", None, trace)
+        assert ("Traceback" in formatter.format(record)) is traced
