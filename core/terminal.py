@@ -69,7 +69,7 @@ class PlainFormatter(logging.Formatter):
     no bug, and what comes of it is told by us."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if record.name.partition(".")[0] == "kafka":
+        if f"{record.name}.".startswith("kafka."):
             record.exc_info = record.exc_text = None
         return super().format(record)
 
