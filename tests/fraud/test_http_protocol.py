@@ -209,6 +209,13 @@ def test_what_a_proxy_could_read_differently_is_refused_and_ends_the_connection(
     assert not is_known(served, "never"), "what follows was read as a request"
 
 
+@pytest.mark.parametrize("first", [b"gzip", b"identity"])
+def test_two_codings_are_refused_though_the_chunks_are_sound(first: bytes, served: Served) -> None:
+    codings = b"Transfer-Encoding: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % first
+    (answer,) = talk(served, HEAD + codings + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), count=1)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+
 @pytest.mark.parametrize("path", ["/metrics/", "/v1/score/", "//v1/score", "/healthz/", "/%2e%2e/healthz", "/v1"])
 def test_nothing_redirects(path: str, served: Served) -> None:
     (answer,) = talk(served, b"GET %b HTTP/1.1\r\nHost: evil.example\r\n\r\n" % path.encode(), count=1)
