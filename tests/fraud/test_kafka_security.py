@@ -6,6 +6,7 @@ import pytest
 
 from apps.fraud.kafka import Member
 from apps.fraud.kafka_clients import read_security
+from apps.fraud.kafka_topics import CONNECT_MS
 from core.errors import UsageError
 
 
@@ -14,6 +15,7 @@ def test_what_the_file_says_opens_every_client(tmp_path: Path) -> None:
     path.write_text('security_protocol = "SASL_SSL"\nsasl_mechanism = "PLAIN"\nsasl_plain_password = "pw"\n')
     assert Member("host:1", security=read_security(path)).connection == {
         "bootstrap_servers": "host:1",
+        "bootstrap_timeout_ms": CONNECT_MS,
         "security_protocol": "SASL_SSL",
         "sasl_mechanism": "PLAIN",
         "sasl_plain_password": "pw",
