@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     if not there.is_dir():
         raise OutputError(f"{out}: cannot be written: {there} is no folder")
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise OutputError(f"{out}: cannot be written: {os.strerror(errno.EROFS)}; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")
 

@@ -50,8 +50,8 @@ def run_training(
         raise UsageError(f"model {model!r} is not one of {', '.join(HISTORIES)}")
     check_packages("fraud train")
     layout.last_day()
-    path = find_data(data, reader)
     check_folder(out)
+    path = find_data(data, reader)
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
         replaying = progress.add_task("replaying transactions", total=None)
         parts = read_parts(

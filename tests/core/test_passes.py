@@ -220,7 +220,9 @@ def test_small_dense_networks_go_through_the_whole_chain() -> None:
     sparse, _ = prune_weights(narrow, PruneWeightsStep(0.3))
     recovered, _ = recover(sparse, RecoverStep(4, 3e-3), model.module("test"), lambda epoch: batches, keep_zeros=True)
     plain, _ = export(recovered)
-    program, _ = quantize(plain, QuantizeStep(), ({"features": rows[i : i + 64]} for i in range(0, 512, 64)))
+    program, _ = quantize(
+        plain, QuantizeStep(weight_bits=7), ({"features": rows[i : i + 64]} for i in range(0, 512, 64))
+    )
     found = []
     for one in (plain, program):
         with find_backend().open(one) as session:

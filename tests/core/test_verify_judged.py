@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from core.backends import registry
 from core.backends.base import Session
 from core.backends.onnxruntime import OnnxRuntime
 from core.backends.opening import OpenSession
+from core.parity import probing
 from core.program import Program
 from core.tensors import Tensors
 from tests.imaging.tiny import write_model
@@ -58,6 +60,8 @@ def test_only_a_judged_runtime_that_differs_fails_the_artifact(
     seal_probes(tmp_path / "model")  # prefers onnxruntime
     monkeypatch.setattr(registry, "_BACKENDS", {"onnxruntime": onnxruntime, "other": other})
     monkeypatch.setattr(registry, "NAMES", ("onnxruntime", "other"))
+    # In this process, which alone knows the runtimes above; otherwise it would be one for each of them.
+    monkeypatch.setattr(probing, "_ask", lambda order, *_: probing._answer(io.BytesIO(json.dumps(order).encode())))
     monkeypatch.setattr(sys, "argv", ["featherweight", "artifact", "verify", str(tmp_path / "model"), "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -147,7 +147,8 @@ class Place:
             # What Python compiles when it imports a module for the first time; where pip installs, pip does so.
             python = "__pycache__" in (path.name, path.parent.name) and path.suffix in ("", ".pyc")
             python |= ".pyc." in path.name and not path.exists()
-            if not (mine or passing or python or path == Path("/dev/null")):
+            # A setting of the process itself is kept nowhere: a child that tries a program is to be ended first.
+            if not (mine or passing or python or path in (Path("/dev/null"), Path("/proc/self/oom_score_adj"))):
                 found.append(f"changed: {path}")
         return found + [f"left: {path}" for path in self.tmp.rglob("*")]
 
