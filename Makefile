@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-tools check format clean
+.PHONY: help demo test test-slow test-tools check format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,6 +26,9 @@ demo: $(STAMP) ## both apps: synthetic data, a model trained, optimized and seal
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## the tests that take minutes each, which `test` leaves out
+	@$(BIN)/python -m pytest -m slow
 
 test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, Java, Maven, strace, qemu-user
 	@tests/tools/fetch.sh

@@ -107,6 +107,7 @@ def _feed_slowly(bench: Bench, transactions: list[Transaction]) -> None:
 
 
 @restarts_kafka
+@pytest.mark.slow
 def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
     """Stopped in order and killed, at random moments: while the stream commits, takes over, restores and starts."""
     chance = random.Random(6)
@@ -162,6 +163,7 @@ def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Ben
 
 
 @needs_kafka
+@pytest.mark.slow
 def test_a_member_that_is_killed_is_evicted_and_the_other_one_goes_on(bench: Bench, model: Path) -> None:
     """Without instance ids: the group waits for the session to end, then the partitions go to who is left."""
     transactions = draw_transactions(2000, bench.partitions, seed=14)
