@@ -109,8 +109,8 @@ def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = No
             before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
             lines.append(
                 f"{candidate.name} is not shown to be faster than {baseline.name} on the host that measured it: median "
-                f"{after:.3g} ms against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval {ratio.low:.2f} to "
-                f"{ratio.high:.2f})."
+                f"{after:.3g} ms against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval "
+                f"{ratio.low:.2f} to {ratio.high:.2f})."
             )
     if baseline.size and candidate.size and candidate.size.compressed_bytes >= baseline.size.compressed_bytes:
         before_size, after_size = baseline.size, candidate.size
