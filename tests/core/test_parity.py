@@ -258,7 +258,7 @@ def test_another_program_is_found(tmp_path: Path, sealed: Artifact) -> None:
         check_session(artifact, session)
     with pytest.raises(ArtifactError, match="do not use this artifact"):
         check_fresh(artifact.directory, "onnxruntime")
-    with pytest.raises(ArtifactError, match="does not exist"):
+    with pytest.raises(ArtifactError, match="there is no such folder"):
         check_fresh(tmp_path / "nothing", "onnxruntime")
 
 
