@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from core.errors import FeatherweightError, MissingExtraError, UsageError
+from core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
 from core.files import cache_directory
 from core.silence import redirect_caches
 
@@ -29,30 +29,6 @@ featherweight artifact verify models/chest
 **Exit codes**: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
 rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be \
 written; 130 interrupted (start again to go on)."""
-
-_EXTRAS = {
-    **dict.fromkeys(
-        ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
-    ),
-    "openvino": "openvino",
-    **dict.fromkeys(
-        (
-            "cramjam",
-            "fastapi",
-            "google_crc32c",
-            "httptools",
-            "kafka",
-            "numba",
-            "prometheus_client",
-            "starlette",
-            "uvicorn",
-            "uvloop",
-            "xxhash",
-        ),
-        "fraud",
-    ),
-}
-"""Modules that the base install does not have -> the extra that brings them."""
 
 _DATA = EntryPoint("data", "core.datasets.cli:app", "featherweight.commands")
 
@@ -82,7 +58,7 @@ def _load_group(entry: EntryPoint) -> Any:
     try:
         group = entry.load()
     except (ImportError, AttributeError, SyntaxError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
             raise
         raise UsageError(_broken(entry, str(error))) from error
     if not isinstance(group, typer.Typer):
@@ -205,8 +181,8 @@ def show(
 
 @artifact_app.command(
     epilog="Example: featherweight artifact verify models/chest && echo whole   "
-    "Exit codes: 0 every byte is as it was sealed, and this host gives the sealed decisions; 5 it is not so; 2 no "
-    "backend here runs it."
+    "Exit codes: 0 every byte is as it was sealed, and this host gives the sealed decisions; 5 it is not so; 2 there "
+    "is no artifact, or no backend here runs it."
 )
 def verify(
     directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
@@ -237,7 +213,7 @@ def verify(
         runs = check_parity(artifact, time_limit_s=time_limit) if artifact.parity is not None else None
         passed = not any(run.fault for run in runs or () if run.judged)
         if not as_json:
-            show_runs(directory, runs)
+            show_runs(artifact, runs)
     if as_json:
         rows = [{"file": check.file, "passed": check.passed, "fault": check.fault} for check in checks]
         parity = None if runs is None else [asdict(run) for run in runs]
@@ -277,9 +253,9 @@ def main() -> None:
     except FeatherweightError as error:
         _fail(error)
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        if error.name is None or error.name not in EXTRA_OF:
             raise
-        _fail(MissingExtraError(error.name, _EXTRAS[error.name], f"featherweight {' '.join(sys.argv[1:2])}"))
+        _fail(MissingExtraError(error.name, EXTRA_OF[error.name], f"featherweight {' '.join(sys.argv[1:2])}"))
 
 
 def _fail(error: FeatherweightError) -> NoReturn:

@@ -15,7 +15,7 @@ from rich.text import Text
 from core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
-    from core.artifact import FileCheck, Manifest
+    from core.artifact import Artifact, FileCheck, Manifest
     from core.backends.base import Availability
     from core.edge.export import Exported
     from core.hardware import Hardware
@@ -116,10 +116,13 @@ def show_checks(directory: Path, checks: list[FileCheck]) -> None:
     console.print(Text(text, "green" if whole else "bold red"), soft_wrap=True)
 
 
-def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
-    console = open_console()
-    if runs is None:
-        console.print(f"{directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
+def show_runs(artifact: Artifact, runs: Sequence[HostRun] | None) -> None:
+    """The answer comes last, and says how much it rests on; before it, what was found when the artifact was sealed."""
+    console, parity = open_console(), artifact.manifest.parity
+    for note in artifact.manifest.notes:
+        console.print(Text.assemble(("sealed note  ", "yellow"), printable(note)), soft_wrap=True)
+    if runs is None or parity is None:
+        console.print(f"{artifact.directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
         return
     table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
     for run in runs:
@@ -141,7 +144,8 @@ def show_runs(directory: Path, runs: Sequence[HostRun] | None) -> None:
         console.print(Text(printable(f" {name} was not run: {reason}"), "yellow"), soft_wrap=True)
     same = not any(run.fault for run in runs if run.judged)
     text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
-    console.print(Text(f"{directory}: {text}", "green" if same else "bold red"), soft_wrap=True)
+    text = f"{artifact.directory}: on its {parity.cases} sealed inputs {text}"
+    console.print(Text(text, "green" if same else "bold red"), soft_wrap=True)
 
 
 def show_export(exported: Exported) -> None:

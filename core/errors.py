@@ -7,7 +7,8 @@
     ├── DataError               2   a data set or input file is missing, damaged or not what it should be
     ├── TensorError             1   a tensor does not match its specification
     ├── ArtifactError           5   an artifact cannot be trusted or understood
-    │   └── DigestError         5   bytes differ from the digest that was sealed
+    │   ├── DigestError         5   bytes differ from the digest that was sealed
+    │   └── WrongModelError     2   what was named is no artifact, or another app's: nothing is damaged
     ├── BackendError            1   a runtime cannot open or run a program
     │   └── BackendUnavailableError  2   this host does not have the runtime or device
     ├── OutputError             6   results could not be written (disk full, no permission)
@@ -19,7 +20,7 @@ and exits with the code shown; a traceback means a bug in Featherweight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -55,12 +56,43 @@ class RecipeError(UsageError):
         super().__init__(f"{source}: {len(self.faults)} {noun} in the recipe\n{lines}")
 
 
+EXTRA_OF: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
+    ),
+    "openvino": "openvino",
+    **dict.fromkeys(
+        (
+            "cramjam",
+            "fastapi",
+            "google_crc32c",
+            "httptools",
+            "kafka",
+            "numba",
+            "prometheus_client",
+            "starlette",
+            "uvicorn",
+            "uvloop",
+            "xxhash",
+        ),
+        "fraud",
+    ),
+}
+"""Modules that the base install does not have -> the extra that brings them."""
+
+
+def how_to_install(extra: str) -> str:
+    """What to run for an extra, or without one for the base install. Featherweight is on no package index: it is
+    installed from its wheel or its source, and so are its extras."""
+    brackets = f"[{extra}]" if extra else ""
+    again = "install Featherweight again" + (f" with its extra {extra!r}" if extra else "")
+    return f"{again}, from its source (pip install '.{brackets}') or its wheel (pip install 'PATH-OF-WHEEL{brackets}')"
+
+
 class MissingExtraError(UsageError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.extra = extra
-        super().__init__(
-            f"{purpose} needs {package}, which is not installed; run: pip install 'featherweight[{extra}]'"
-        )
+        super().__init__(f"{purpose} needs {package}, which is not installed; {how_to_install(extra)}")
 
 
 class DataError(FeatherweightError):
@@ -77,6 +109,12 @@ class ArtifactError(FeatherweightError):
 
 class DigestError(ArtifactError):
     pass
+
+
+class WrongModelError(ArtifactError):
+    """An ArtifactError, so that whoever serves refuses it like any other; but only another name is needed."""
+
+    exit_code = 2
 
 
 class BackendError(FeatherweightError):

@@ -67,6 +67,12 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")
 
 
+def open_to_lock(path: Path, mode: int) -> int:
+    """A descriptor of a file that is there to be locked, made with this mode where there is none. Neither through a
+    link nor into a pipe, which would wait for a reader. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _READ_FLAGS, mode)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """To read. Raises OSError, also for a link, a device, a pipe or a folder: reading those may never end, or read what
     nobody meant."""

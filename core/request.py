@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.artifact.write import check_out
-from core.errors import MissingExtraError, UsageError
-from core.recipe import Source, read_card, read_recipe
+from core.errors import EXTRA_OF, MissingExtraError, UsageError
+from core.recipe import Source, read_recipe
 from core.search.runtimes import check_backends
 from core.task import check_packages
 
@@ -37,9 +37,8 @@ def run_recipe(
     keeps the limits (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out`
     cannot be written.
     """
-    recipe = read_recipe(recipe_path)
+    recipe = read_recipe(recipe_path, tasks=_registered())
     check_out(out)
-    read_card(recipe.card)
     check_backends(recipe.measure)
     task = open_task(recipe.source)
     from core.optimize import optimize, silent
@@ -49,7 +48,7 @@ def run_recipe(
 
 def open_task(source: Source) -> Task:
     """The task that an installed app registers under this name. Raises UsageError for a name that none has."""
-    registered = {entry.name: entry for entry in entry_points(group="featherweight.tasks")}
+    registered = _registered()
     if source.task not in registered:
         raise UsageError(f"source.task: no app is called {source.task!r}; installed: {', '.join(sorted(registered))}")
     check_packages(f"optimizing for {source.task}")
@@ -57,7 +56,12 @@ def open_task(source: Source) -> Task:
         factory = _load(registered[source.task])
         return factory({name: _plain(value) for name, value in source.settings})
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "a package", "train", f"optimizing for {source.task}") from error
+        name = error.name or "a package"
+        raise MissingExtraError(name, EXTRA_OF.get(name, "train"), f"optimizing for {source.task}") from error
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="featherweight.tasks")}
 
 
 def _load(app: EntryPoint) -> TaskFactory:

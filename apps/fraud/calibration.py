@@ -10,6 +10,7 @@ import numpy.typing as npt
 from apps.fraud.settings import DecisionRule
 from core.calibration import fit_platt
 from core.errors import DataError, UsageError
+from core.platt import LARGEST_LOGIT, PlattScaling
 
 Scores = npt.NDArray[np.float64]
 
@@ -29,8 +30,9 @@ def fit_rule(
     transaction below it. Equal scores are alerts together: where they do not fit, none of them is, unless there would
     be no alert at all. Validation days are without known cards (`protocol`), so the capacity is for the others.
 
-    Raises DataError when a class is missing or the scores do not rise with the label, UsageError when the capacity is
-    no smaller than all transactions, or below one alert in all these days.
+    Raises DataError when a class is missing, the scores do not rise with the label or their probabilities cannot be
+    told apart at the threshold, UsageError when the capacity is no smaller than all transactions, or below one alert in
+    all these days.
     """
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positives, negatives) == 0:
@@ -51,13 +53,19 @@ def fit_rule(
     ranked = np.sort(scores)[::-1]
     falls = np.flatnonzero(ranked[:-1] > ranked[1:])  # the last alert of every threshold that can be
     last = int(falls[max(int(np.searchsorted(falls, room)) - 1, 0)])
-    threshold = (ranked[last] + ranked[last + 1]) / 2
-    review = 1 / (1 + np.exp(-np.clip(slope * threshold + intercept, -36.0, 36.0)))
+    threshold = float((ranked[last] + ranked[last + 1]) / 2)
+    if abs(slope * threshold + intercept) >= LARGEST_LOGIT:
+        raise DataError(
+            f"{alerts_a_day:g} alerts a day end at the score {threshold:g}, whose probability is 0 or 1 to the last "
+            "digit, so that no threshold tells it from its neighbours; give another --alerts-a-day, or train on more "
+            "days"
+        )
+    review = PlattScaling(slope=slope, intercept=intercept).probability(threshold)
     return DecisionRule(
         slope=slope,
         intercept=intercept,
-        review_threshold=float(review),
-        decline_threshold=max(DECLINE_PROBABILITY, float(review)),
+        review_threshold=review,
+        decline_threshold=max(DECLINE_PROBABILITY, review),
         chosen_for=f"{alerts_a_day:g} alerts a day; declined from a probability of {DECLINE_PROBABILITY:g} on",
     )
 

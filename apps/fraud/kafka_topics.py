@@ -111,7 +111,7 @@ def partition_counts(consumer: BatchConsumer, topics: Topics, waiting: Waiting) 
     if len({counts[name] for name in topics.keyed}) > 1:
         found = ", ".join(f"{name} {counts[name]}" for name in topics.keyed)
         raise UsageError(
-            f"partitions: {found}; these topics need the same number, because partition N of one belongs to that of "
+            f"partitions: {found}; these topics need the same number, because partition N of one belongs to that "
             "of the others: create those anew that differ (--create-topics makes what is missing)"
         )
     return counts

@@ -14,6 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from core.evidence.alerts import card_precision
+from core.task import Alerts
+
 Ints = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
 
@@ -86,26 +89,6 @@ def test_rows(days: Ints, customers: Ints, labels: Ints, fold: Fold) -> Ints:
     )
 
 
-def card_precision(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_day: int = CARDS_A_DAY) -> float:
-    """Card precision top-k: each day the cards are ranked by their highest score, and the share of compromised ones
-    among the first `cards_a_day` counts; those then leave the days that follow. The mean over the days."""
-    found: set[int] = set()
-    shares = []
-    for day in np.unique(days):
-        rows = np.flatnonzero(days == day)
-        cards, place = np.unique(customers[rows], return_inverse=True)
-        highest = np.full(len(cards), -np.inf)
-        np.maximum.at(highest, place, scores[rows])
-        compromised = np.zeros(len(cards), bool)
-        np.logical_or.at(compromised, place, labels[rows] == 1)
-        left = np.flatnonzero(~np.isin(cards, list(found)))
-        checked = left[np.argsort(-highest[left], kind="stable")[:cards_a_day]]
-        hits = checked[compromised[checked]]
-        shares.append(len(hits) / cards_a_day)
-        found.update(cards[hits].tolist())
-    return float(np.mean(shares))
-
-
 def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_day: int = CARDS_A_DAY) -> Figures:
     """The protocol's figures of held-out rows [N]. Both classes must be there."""
     from sklearn.metrics import average_precision_score, roc_auc_score
@@ -115,5 +98,7 @@ def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_
         frauds=int(labels.sum()),
         roc_auc=float(roc_auc_score(labels, scores)),
         average_precision=float(average_precision_score(labels, scores)),
-        card_precision=card_precision(scores, days, customers, labels, cards_a_day),
+        card_precision=card_precision(
+            scores.astype(np.float64), labels, customers, Alerts(days, np.ones(len(labels), bool), cards_a_day)
+        ),
     )

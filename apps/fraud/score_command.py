@@ -26,7 +26,7 @@ from apps.fraud.state import LIMIT
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import DataError, OutputError, UsageError
-from core.files import replacing
+from core.files import is_file, replacing
 
 TOP = 5
 PROGRESS_EVERY = 2000
@@ -161,7 +161,7 @@ def check_output(job: Job) -> None:
         with _writing(str(path)):
             if not path.exists():
                 continue
-            if not path.is_file():
+            if not is_file(path):
                 raise OutputError(f"{path}: cannot be written (it is no file); name another, or - for standard output")
             if any(given is not None and given.exists() and given.samefile(path) for given in (job.input, job.labels)):
                 raise UsageError(f"{path}: is read, and would be written over; choose another --output")

@@ -106,12 +106,10 @@ def open_scorer(
     stopping: Callable[[], bool] = lambda: False,
 ) -> Scorer:
     """Open an artifact's fastest program here; verify_parity: run the sealed probes on it; stopping: ends the try of a
-    program that is new here. Raises ArtifactError for one that is not this app's, asks for features that this version
-    does not compute, fails when it is tried or decides otherwise here, BackendUnavailableError when nothing here runs
-    it."""
-    artifact = read_artifact(directory)
-    if artifact.manifest.app != "fraud":
-        raise ArtifactError(f"{directory}: an artifact of the app {artifact.manifest.app!r}, expected 'fraud'")
+    program that is new here. Raises WrongModelError where no artifact is or another app's, ArtifactError for one that
+    cannot be trusted, asks for features that this version does not compute, fails when it is tried or decides otherwise
+    here, BackendUnavailableError when nothing here runs it."""
+    artifact = read_artifact(directory, app="fraud")
     schema = decode_features(sealed_file(artifact, "features.json"))
     session = open_fastest(artifact, threads=threads, backend=backend, stopping=stopping)
     try:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from apps.fraud.transactions import Outcome
-from core.errors import ArtifactError
+from core.errors import ArtifactError, DataError
+from core.platt import PlattScaling, Probability
 
 Sealed = TypeVar("Sealed")
-Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+"""The program's columns are float32: what is larger would be infinite there."""
 
 
 class FeatureSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,34 +25,20 @@ class FeatureSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     version: Literal[1] = 1
     source: Literal["histories", "given"] = "histories"
     names: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...], msgspec.Meta(min_length=1)]
-    typical: tuple[float | None, ...]
+    typical: tuple[Annotated[float, msgspec.Meta(ge=-_LARGEST_FLOAT32, le=_LARGEST_FLOAT32)] | None, ...]
     delay_days: Annotated[float, msgspec.Meta(ge=0, le=60)] = 7.0
 
 
-class DecisionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """probability = sigmoid(slope * score + intercept) (Platt, 1999). From `review_threshold` on a transaction is an
-    alert; from `decline_threshold` on it is declined. chosen_for: in words, the capacity or cost behind the thresholds.
-    fallback: the outcome when no score can be had in time, for amounts up to `fallback_amount`; above it: review."""
+class DecisionRule(PlattScaling, frozen=True, kw_only=True):
+    """From `review_threshold` on a transaction is an alert; from `decline_threshold` on it is declined. chosen_for: in
+    words, the capacity or cost behind the thresholds. fallback: the outcome when no score can be had in time, for
+    amounts up to `fallback_amount`; above it: review."""
 
-    version: Literal[1] = 1
-    slope: Annotated[float, msgspec.Meta(gt=0)]
-    intercept: float
     review_threshold: Probability
     decline_threshold: Probability
     chosen_for: str
     fallback: Outcome = "approve"
     fallback_amount: Annotated[float, msgspec.Meta(ge=0)] = 100.0
-
-    def probability(self, score: float) -> float:
-        return 1 / (1 + math.exp(-max(-60.0, min(60.0, self.slope * score + self.intercept))))
-
-    def probabilities(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """`probability` of every score [N]."""
-        return 1 / (1 + np.exp(-np.clip(self.slope * scores + self.intercept, -60.0, 60.0)))
-
-    def score_at(self, probability: float) -> float:
-        """The score whose probability this is."""
-        return (math.log(probability / (1 - probability)) - self.intercept) / self.slope
 
 
 def decode_features(content: bytes) -> FeatureSchema:
@@ -76,7 +61,13 @@ def decode_rule(content: bytes) -> DecisionRule:
 
 
 def encode(settings: FeatureSchema | DecisionRule) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    """Raises DataError for what could not be read again: a calibration of useless scores, say."""
+    content = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    try:
+        msgspec.json.decode(content, type=type(settings))
+    except msgspec.ValidationError as error:
+        raise DataError(f"the model cannot be sealed with these settings: {error}; train it on other data") from error
+    return content
 
 
 def _decode(content: bytes, kind: type[Sealed], name: str) -> Sealed:

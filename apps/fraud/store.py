@@ -31,7 +31,7 @@ from apps.fraud.pipeline import FeatureEngine
 from apps.fraud.state import LIMIT
 from apps.fraud.transactions import Label, Transaction
 from core.errors import DataError, FeatherweightError, OutputError, UsageError
-from core.files import open_regular, replacing
+from core.files import open_regular, open_to_lock, replacing
 
 log = logging.getLogger("featherweight.fraud")
 
@@ -163,12 +163,10 @@ class Lock:
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError when another process has it, OutputError."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         self._handles: list[int] = []
         try:
-            for name, how in ((".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), ("lock", flags)):
-                self._handles.append(os.open(folder / name, how, 0o600))
-                fcntl.flock(self._handles[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self._take(open_to_lock(folder / "lock", 0o600))
         except BlockingIOError as error:
             self.close()
             raise UsageError(f"{folder}: another process keeps its histories here; choose another folder") from error
@@ -178,6 +176,10 @@ class Lock:
                 f"{folder}: cannot be locked ({error.strerror or error}); choose a folder on a local disk that may be "
                 "written to"
             ) from error
+
+    def _take(self, handle: int) -> None:
+        self._handles.append(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
         while self._handles:

@@ -149,7 +149,7 @@ def open_task(settings: Mapping[str, Any]) -> FraudTask:
         raise UsageError(
             f"[source] of a fraud recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
         ) from error
-    training, schema, _ = read_training(Path(source.model))
+    training, schema, _ = read_training(Path(source.model), data=source.data, reader=source.reader)
     parts = read_parts(source.data, source.reader, training.layout, schema.names)
     if parts.names != schema.names:
         raise UsageError(

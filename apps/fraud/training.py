@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import date
 from pathlib import Path
 
@@ -46,10 +47,14 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     source: str
 
 
-def read_training(directory: Path) -> tuple[Training, FeatureSchema, DecisionRule]:
-    """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
+def read_training(
+    directory: Path, *, data: str = "DATA", reader: str = "READER"
+) -> tuple[Training, FeatureSchema, DecisionRule]:
+    """data, reader: what such a model would be trained on, for the advice where there is none. Raises DataError when
+    the folder does not hold a model that `fraud train` wrote."""
     if not is_file(directory / TRAINING):
-        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train --out {directory}")
+        asked = shlex.join(["--data", data, "--reader", reader, "--out", str(directory)])
+        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train {asked}")
     try:
         check_digests(directory, SETTINGS)
         training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)

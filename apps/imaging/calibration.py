@@ -34,4 +34,4 @@ def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
 
 def raw_threshold(decision: Decision) -> float:
     """The logit at which the calibrated probability reaches the decision's threshold."""
-    return (float(np.log(decision.threshold / (1 - decision.threshold))) - decision.intercept) / decision.slope
+    return decision.score_at(decision.threshold)

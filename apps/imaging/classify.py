@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import numpy as np
 from apps.imaging.frames import Frame, Prediction, Rejected
 from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
 from core.artifact.manifest import Manifest
-from core.artifact.store import Artifact, previous_of, read_artifact
+from core.artifact.store import Artifact, read_artifact
 from core.backends.base import Session
 from core.backends.fastest import choose_program
 from core.backends.registry import find_backend, probe_all
 from core.backends.tried import check_tried
-from core.errors import ArtifactError, UsageError
+from core.errors import ArtifactError
 from core.parity.probing import BATCHES, check_session
 from core.program import Program
 from core.tensors import TensorSpec
@@ -118,16 +117,12 @@ class SealedModel:
 def read_model(directory: Path, *, backend: str | None = None, verify_parity: bool = False) -> SealedModel:
     """Read an artifact and choose its fastest program here, or that for the backend named.
 
-    verify_parity: run the sealed probes on it. Raises ArtifactError for what cannot be trusted, is not an imaging model
-    or decides otherwise here, UsageError for a folder that does not
-    exist, another app's model or an unknown backend, BackendUnavailableError when nothing here runs it.
+    verify_parity: run the sealed probes on it. Raises ArtifactError for what cannot be trusted or decides otherwise
+    here, WrongModelError where no artifact is or another app's, UsageError for an unknown backend,
+    BackendUnavailableError when nothing here runs it.
     """
-    if not os.path.lexists(directory) and not previous_of(directory).is_dir():
-        raise UsageError(f"{directory}: no such folder; name an artifact's folder with --model")
-    artifact = read_artifact(directory)
+    artifact = read_artifact(directory, app="imaging")
     manifest = artifact.manifest
-    if manifest.app != "imaging":
-        raise UsageError(f"{directory}: is a model of the app {manifest.app!r}, not of imaging; name another --model")
     missing = {"preprocess.json", "decision.json"} - artifact.sealed.keys()
     if missing:
         raise ArtifactError(f"{directory}: lacks {', '.join(sorted(missing))}; make the artifact again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -34,11 +35,15 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Training data, its digest, seed: the `weights_source` of the artifact's manifest."""
 
 
-def read_description(directory: Path) -> tuple[Description, Preprocess, Decision]:
-    """Raises DataError when the folder does not hold a network that `imaging train` wrote, whole."""
+def read_description(
+    directory: Path, *, data: str = "DATA", reader: str = "READER"
+) -> tuple[Description, Preprocess, Decision]:
+    """data, reader: what such a network would be trained on, for the advice where there is none. Raises DataError when
+    the folder does not hold a network that `imaging train` wrote, whole."""
     weights = directory / WEIGHTS
     if not is_file(weights):
-        raise DataError(f"{directory}: no {WEIGHTS}; make it with: featherweight imaging train --out {directory}")
+        asked = shlex.join(["--data", data, "--reader", reader, "--out", str(directory)])
+        raise DataError(f"{directory}: no {WEIGHTS}; make it with: featherweight imaging train {asked}")
     try:
         check_digests(directory, FILES)
         with safe_open(weights, framework="np") as archive:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from core.errors import OutputError, UsageError
-from core.files import replacing
+from core.files import open_to_lock, replacing
 
 VERSION = "2"
 NAME = "journal.sqlite"
@@ -64,9 +64,7 @@ def acquire_lock(directory: Path) -> IO[bytes]:
     path = directory / _LOCK
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Neither through a link nor into a pipe, which would wait for a reader.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        lock = open(os.open(path, flags, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123  (closed with the journal)
+        lock = open(open_to_lock(path, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123  (closed with the journal)
     except OSError as error:
         raise OutputError(f"{directory}: cannot write there ({error.strerror}); choose another --out") from error
     try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from core.errors import ArtifactError
+from core.errors import ArtifactError, DataError
+from core.platt import PlattScaling, Probability
 
 Sealed = TypeVar("Sealed")
 
@@ -23,22 +21,12 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     aspect: Literal["stretch"] = "stretch"
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """probability = sigmoid(slope * logit + intercept) (Platt, 1999); positive when probability >= threshold."""
+class Decision(PlattScaling, frozen=True, kw_only=True):
+    """Positive when the probability of the logit is at or above the threshold. prevalence: the share of positives for
+    which the probability is calibrated."""
 
-    version: Literal[1] = 1
-    slope: float
-    intercept: float
-    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)]
-    prevalence: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
-    """The share of positives for which the probability is calibrated."""
-
-    def probability(self, logit: float) -> float:
-        return 1 / (1 + math.exp(-max(-60.0, min(60.0, self.slope * logit + self.intercept))))
-
-    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """`probability` of every logit [N]."""
-        return np.array([self.probability(float(logit)) for logit in logits])
+    threshold: Probability
+    prevalence: Probability = 0.5
 
 
 def decode_preprocess(content: bytes) -> Preprocess:
@@ -52,7 +40,13 @@ def decode_decision(content: bytes) -> Decision:
 
 
 def encode(settings: Preprocess | Decision) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    """Raises DataError for what could not be read again: a calibration of useless scores, say."""
+    content = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
+    try:
+        msgspec.json.decode(content, type=type(settings))
+    except msgspec.ValidationError as error:
+        raise DataError(f"the model cannot be sealed with these settings: {error}; train it on other data") from error
+    return content
 
 
 def _decode(content: bytes, kind: type[Sealed], name: str) -> Sealed:

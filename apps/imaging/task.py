@@ -160,7 +160,7 @@ def open_task(settings: Mapping[str, Any]) -> ImagingTask:
         raise UsageError(
             f"[source] of an imaging recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
         ) from error
-    description, *_ = read_description(Path(source.network))
+    description, *_ = read_description(Path(source.network), data=source.data, reader=source.reader)
     split = read_split(source.data, source.reader, side=description.side, seed=source.seed)
     from apps.imaging.trained import read_trained
 

@@ -17,6 +17,7 @@ from core.errors import ArtifactError
 from core.program import Kind, Precision
 from core.tensors import DType, TensorSpec
 
+MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
 """Version 1 had no packed programs; it is still read."""
 MANIFEST_BYTES = 1 << 20
@@ -38,6 +39,9 @@ _RESERVED = frozenset({"manifest.json", "manifest.sha256"})
 Text = Annotated[str, msgspec.Meta(max_length=10_000)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=FILE_BYTES)]
+_FLOAT32 = 3.4028234663852886e38
+Score = Annotated[float, msgspec.Meta(ge=-_FLOAT32, le=_FLOAT32)]
+"""What a program's output can be: from a threshold beyond, nothing would be positive, or everything."""
 Created = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -87,7 +91,7 @@ class Decision(_Struct, frozen=True, kw_only=True):
 
     output: Annotated[str, msgspec.Meta(max_length=200)]
     column: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
-    threshold: float
+    threshold: Score
 
 
 class ParityEntry(FileEntry, frozen=True, kw_only=True):
@@ -97,7 +101,7 @@ class ParityEntry(FileEntry, frozen=True, kw_only=True):
     cases: Annotated[int, msgspec.Meta(ge=1, le=PROBE_CASES)]
     backend: Annotated[str, msgspec.Meta(max_length=100)]
     precision: Precision
-    tolerances: dict[str, Annotated[float, msgspec.Meta(gt=0)]]
+    tolerances: dict[str, Annotated[float, msgspec.Meta(gt=0, le=_FLOAT32)]]
     decision: Decision | None = None
 
 

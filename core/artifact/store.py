@@ -13,19 +13,27 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec
 
-from core.artifact.manifest import FILE_COUNT, MANIFEST_BYTES, FileEntry, Manifest, ProgramEntry, decode_manifest
+from core.artifact.manifest import (
+    FILE_COUNT,
+    MANIFEST,
+    MANIFEST_BYTES,
+    FileEntry,
+    Manifest,
+    ProgramEntry,
+    decode_manifest,
+)
+from core.artifact.misnamed import why_no_artifact
 from core.artifact.packed import unpack
 from core.artifact.probes import Probes, decode_probes
-from core.errors import ArtifactError, BackendError, DigestError
+from core.errors import ArtifactError, BackendError, DigestError, WrongModelError
+from core.files import open_regular
 from core.inspection import check_content
 from core.program import Precision, Program
 
-MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
 _DIRECTORY_DEPTH = 5
 _REPLACED_S = 5.0
@@ -85,8 +93,9 @@ class FileCheck:
         return not self.fault
 
 
-def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> Artifact:
-    """Read and verify a whole artifact. Raises ArtifactError, and DigestError for bytes that are not those sealed.
+def read_artifact(directory: Path | str, *, expected_sha256: str | None = None, app: str | None = None) -> Artifact:
+    """Read and verify a whole artifact; app: whose it must be. Raises ArtifactError, DigestError for bytes that are not
+    those sealed, WrongModelError where no artifact is or another app's.
 
     Replacing an artifact is one step, but reading is many: one that is replaced meanwhile is read again.
     """
@@ -95,7 +104,7 @@ def read_artifact(directory: Path | str, *, expected_sha256: str | None = None) 
         folder = _standing(Path(directory))
         with _held(folder) as identity:
             try:
-                return _read(folder, expected_sha256)
+                return _read(folder, expected_sha256, app)
             except ArtifactError:
                 if _identity(folder) == identity or time.monotonic() > deadline:
                     raise
@@ -124,8 +133,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _read(folder: Path, expected_sha256: str | None) -> Artifact:
+def _read(folder: Path, expected_sha256: str | None, app: str | None) -> Artifact:
     manifest, sha256 = _read_manifest(folder, expected_sha256)
+    if app is not None and manifest.app != app:
+        raise WrongModelError(f"{folder}: is a model of the app {manifest.app!r}, not of {app!r}; name another model")
     _check_extra(folder, manifest)
     contents = {entry.file: _read_unpacked(folder, entry) for entry in manifest.files()}
     inputs = tuple(entry.spec() for entry in manifest.inputs)
@@ -159,10 +170,13 @@ def _read_unpacked(folder: Path, entry: FileEntry) -> bytes:
 
 
 def verify_artifact(directory: Path | str, *, expected_sha256: str | None = None) -> list[FileCheck]:
-    """Check every file and go on after a fault: one FileCheck a file. Raises nothing for a bad artifact."""
+    """Check every file and go on after a fault: one FileCheck a file. Raises nothing for a bad artifact, and
+    WrongModelError where none is."""
+    folder = _standing(Path(directory))
     try:
-        folder = _standing(Path(directory))
         manifest, _ = _read_manifest(folder, expected_sha256)
+    except WrongModelError:
+        raise
     except ArtifactError as error:
         return [FileCheck(MANIFEST, str(error))]
     checks = [FileCheck(entry.file, _fault(_read_unpacked, folder, entry)) for entry in manifest.files()]
@@ -190,11 +204,13 @@ def _standing(directory: Path) -> Path:
         return directory
     if not os.path.lexists(directory) and os.path.isdir(previous_of(directory)):  # noqa: PTH112
         return previous_of(directory)
-    found = "is not a folder" if os.path.lexists(directory) else "does not exist"
-    raise ArtifactError(f"{directory} {found}; expected an artifact: a folder with {MANIFEST}")
+    raise WrongModelError(why_no_artifact(directory))
 
 
 def _read_manifest(folder: Path, expected_sha256: str | None) -> tuple[Manifest, str]:
+    # One that lost its manifest is damaged; a folder without any part of an artifact was named by mistake.
+    if not any(os.path.lexists(folder / part) for part in (MANIFEST, MANIFEST_DIGEST, "programs")):
+        raise WrongModelError(why_no_artifact(folder))
     content = _read_file(folder, MANIFEST, MANIFEST_BYTES)
     sha256 = hashlib.sha256(content).hexdigest()
     if expected_sha256 is not None and sha256 != expected_sha256:
@@ -220,29 +236,16 @@ def _read_file(folder: Path, name: str, limit: int, *, exact: bool = False) -> b
     path = folder / name
     try:
         _check_kinds(folder, name)
-        # O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with closing(os.fdopen(handle, "rb", buffering=0)) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ArtifactError(f"{path} is not a regular file; {_REMEDY}")
-            if found.st_size > limit or (exact and found.st_size != limit):
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit or (exact and size != limit):
                 wanted = f"{limit} were sealed" if exact else f"at most {limit} are read"
-                raise ArtifactError(f"{path}: found {found.st_size} bytes, {wanted}; {_REMEDY}")
-            content = _read_all(file.fileno(), found.st_size)
+                raise ArtifactError(f"{path}: found {size} bytes, {wanted}; {_REMEDY}")
+            return file.read(size)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing; {_REMEDY}") from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
-    return content
-
-
-def _read_all(handle: int, size: int) -> bytes:
-    parts: list[bytes] = []
-    while size > 0 and (part := os.read(handle, min(size, 1 << 24))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
 
 
 def _check_kinds(folder: Path, name: str) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.artifact.manifest import (
+    MANIFEST,
     FileEntry,
     Manifest,
     ParityEntry,
@@ -26,14 +27,7 @@ from core.artifact.manifest import (
 )
 from core.artifact.packed import pack
 from core.artifact.probes import PROBES, Probes, encode_probes
-from core.artifact.store import (
-    MANIFEST,
-    MANIFEST_DIGEST,
-    Artifact,
-    previous_of,
-    read_artifact,
-    render_manifest_digest,
-)
+from core.artifact.store import MANIFEST_DIGEST, Artifact, previous_of, read_artifact, render_manifest_digest
 from core.errors import ArtifactError, OutputError
 from core.program import Program
 from core.tensors import TensorSpec

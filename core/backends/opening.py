@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from core.backends.base import Availability
-from core.errors import BackendError, BackendUnavailableError, UsageError
+from core.errors import BackendError, BackendUnavailableError, UsageError, how_to_install
 from core.inspection import check_content
 from core.program import Program
 from core.tensors import Tensors, TensorSpec, check_tensors
@@ -43,8 +43,7 @@ def missing(package: str, extra: str) -> Availability | None:
     """None when the package is installed, else the answer that names the extra; imports nothing."""
     if importlib.util.find_spec(package) is not None:
         return None
-    how = f"pip install 'featherweight[{extra}]'" if extra else "pip install --force-reinstall featherweight"
-    return Availability(False, f"{package} is not installed; run: {how}")
+    return Availability(False, f"{package} is not installed; {how_to_install(extra)}")
 
 
 def installed_version(package: str) -> str:

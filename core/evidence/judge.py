@@ -108,9 +108,9 @@ def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = No
         if ratio.low <= 1:
             before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
             lines.append(
-                f"{candidate.name} is not shown to be faster than {baseline.name} on this host: median {after:.3g} ms "
-                f"against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval {ratio.low:.2f} to "
-                f"{ratio.high:.2f})."
+                f"{candidate.name} is not shown to be faster than {baseline.name} on the host that measured it: median "
+                f"{after:.3g} ms against {before:.3g} ms, {ratio.estimate:.2f} times as fast (95% interval "
+                f"{ratio.low:.2f} to {ratio.high:.2f})."
             )
     if baseline.size and candidate.size and candidate.size.compressed_bytes >= baseline.size.compressed_bytes:
         before_size, after_size = baseline.size, candidate.size

@@ -114,9 +114,9 @@ def parity_sentence(parity: Parity) -> str:
     basis = f"{'up to ' if reserved else ''}{parity.cases:,} cases{probes}"
     left_out = len(parity.runs) - len(ran)
     tail = f" With a reservation: {'; '.join(reserved)}." if reserved else ""
-    tail += f" {left_out} could not be run here; the table says why." if left_out else ""
+    tail += f" {left_out} could not be run on the host that sealed it; the table says why." if left_out else ""
     if not ran:
-        return f"No other way of running the program could be tried here.{tail}"
+        return f"No other way of running the program could be tried on the host that sealed it.{tail}"
     largest = max(run.difference or 0.0 for run in ran)
     known = (
         f"The largest difference of a raw score is {largest:.3g}; the tolerance is {parity.tolerance:.3g} of the "

@@ -281,20 +281,33 @@ def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check
 
 
 def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
-    here = ("all", "here", f"the artifact prefers {reference.backend}")
-    older = (
-        "avx2",
-        "on processors without AVX-512 and VNNI (held to AVX2)",
-        "check such a host with `featherweight artifact verify`; 8-bit weights overflow there, 7-bit ones do not",
-    )
+    """They are read on other hosts, long after."""
     notes = []
-    for instructions, where, remedy in (here, older):
-        wrong = [one for one in seen if one.run.instructions == instructions and one.cases and not one.same]
-        for name in dict.fromkeys(one.run.backend for one in wrong):
-            mine = [one for one in wrong if one.run.backend == name]
-            worst = max(mine, key=lambda one: (one.run.flips or 0, one.run.difference or 0.0))
-            notes.append(
-                f"{name} decides otherwise {where}: {worst.run.flips} of {worst.cases} cases, scores differ by up to "
-                f"{worst.run.difference:.3g}; {remedy}"
+    for name in dict.fromkeys(one.run.backend for one in seen):
+        mine = [one for one in seen if one.run.backend == name and one.cases and not one.same]
+        plain, held = (
+            max(
+                (one for one in mine if one.run.instructions == instructions),
+                key=lambda one: (one.run.flips or 0, one.run.difference or 0.0),
+                default=None,
             )
+            for instructions in ("all", "avx2")
+        )
+        if plain is not None:
+            where = "on the host that sealed it" + (", held to AVX2 too" if held is not None else "")
+            notes.append(_note(name, where, plain, f"the artifact prefers {reference.backend}"))
+        elif held is not None:
+            where = "on processors without AVX-512 and VNNI (held to AVX2), though not on the host that sealed it"
+            remedy = (
+                "check such a host with `featherweight artifact verify`; weights of 8 bits can overflow there, which "
+                "weight_bits = 7 in the recipe's step quantize prevents"
+            )
+            notes.append(_note(name, where, held, remedy))
     return tuple(notes)
+
+
+def _note(name: str, where: str, worst: _Seen, remedy: str) -> str:
+    return (
+        f"{name} decides otherwise {where}: {worst.run.flips} of {worst.cases} cases, scores differ by up to "
+        f"{worst.run.difference:.3g}; {remedy}"
+    )

@@ -11,6 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, assert_never
 
+from core.backends import registry
 from core.errors import Fault, RecipeError, UsageError
 from core.evidence.judge import Limits
 from core.passes.steps import (
@@ -29,11 +30,14 @@ from core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setti
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
+_LINES_LOOKED_AT = 100
+"""Each is a parse of the whole recipe, a millisecond or so."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Raises UsageError for a file that cannot be read, RecipeError for its faults."""
+def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
+    """tasks: the names that [source] may give, where they are known. Raises UsageError for a file that cannot be read,
+    RecipeError for its faults, a card that cannot be read among them."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
@@ -42,10 +46,14 @@ def read_recipe(path: Path) -> Recipe:
     if len(content) > _MAX_BYTES:
         raise UsageError(f"{path}: found more than {_MAX_BYTES} bytes, which no recipe needs; check the path")
     try:
-        return parse_recipe(content.decode("utf-8-sig"), str(path))
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
         raise RecipeError(str(path), [fault]) from error
+    recipe, faults = _parse(text, tasks, reading_card=True)
+    if recipe is None or faults:
+        raise RecipeError(str(path), faults)
+    return recipe
 
 
 def read_card(path: str) -> str:
@@ -54,36 +62,68 @@ def read_card(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8") if path else ""
     except (OSError, ValueError) as error:  # no text, or no name that a file can have
-        raise UsageError(f"card: {path!r} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UsageError(f"card: {path!r} cannot be read: {reason}") from error
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:
     """Raises RecipeError with every fault of the text; `source` is the name that its message gives the text."""
+    recipe, faults = _parse(text, tasks=None)
+    if recipe is None or faults:
+        raise RecipeError(source, faults)
+    return recipe
+
+
+def _parse(
+    text: str, tasks: Collection[str] | None, *, reading_card: bool = False
+) -> tuple[Recipe | None, list[Fault]]:
     try:
         table = tomllib.loads(text)
         _check_integers(table)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
-        raise RecipeError(source, [Fault("file", f"not TOML: {error}")]) from error
-    reader = _Reader()
-    recipe = reader.recipe(table)
-    if reader.faults or recipe is None:
-        raise RecipeError(source, reader.faults)
-    return recipe
+    except RecursionError:
+        return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
+    except ValueError as error:  # a number of thousands of digits is a plain ValueError
+        return None, [Fault("file", f"not TOML: {error}{_unclosed(text, error)}")]
+    reader = _Reader(tasks)
+    recipe, card = reader.recipe(table), table.get("card")
+    if reading_card and isinstance(card, str):
+        try:
+            read_card(card)
+        except UsageError as error:
+            reader.fault("card", str(error).removeprefix("card: "))
+    return recipe, reader.faults
+
+
+def _unclosed(text: str, error: ValueError) -> str:
+    """Where something begins that ends nowhere: the parser itself only says that it came to the end of the text."""
+    if "end of document" not in str(error):
+        return ""
+    lines = text.splitlines(keepends=True)
+    for count in range(len(lines) - 1, max(-1, len(lines) - _LINES_LOOKED_AT), -1):
+        try:
+            tomllib.loads("".join(lines[:count]))
+        except (ValueError, RecursionError):
+            continue
+        return f"; what begins in line {count + 1} is not closed"
+    return ""
 
 
 class _Reader:
     """Walks the parsed table and collects faults instead of stopping at the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Collection[str] | None) -> None:
         self.faults: list[Fault] = []
+        self.tasks = tasks
 
     def fault(self, key: str, message: str) -> None:
         self.faults.append(Fault(key, message))
 
     def recipe(self, table: Mapping[str, Any]) -> Recipe | None:
         version = table.get("version")
-        if isinstance(version, bool) or version != VERSION:
-            self.fault("version", f"found {version!r}, expected {VERSION}")
+        if version is None:
+            self.fault("version", f"missing; expected version = {VERSION}")
+        elif isinstance(version, bool) or version != VERSION:
+            self.fault("version", f"found {_kind(version)}, expected {VERSION}")
         self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
@@ -111,8 +151,7 @@ class _Reader:
     def known(self, table: Mapping[str, Any], where: str, names: Collection[str]) -> None:
         for key in table:
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                hint = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(names)}"
+                hint = _near(key, names) or f"; known here: {', '.join(names)}"
                 self.fault(f"{where}{key}", f"unknown key{hint}")
 
     def text(self, table: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -132,6 +171,9 @@ class _Reader:
             value = self.setting(table[key], f"source.{key}")
             if value is not None:
                 settings.append((key, value))
+        if task is not None and self.tasks is not None and task not in self.tasks:
+            near = _near(task, self.tasks)
+            self.fault("source.task", f"no app is called {task!r}; installed: {', '.join(sorted(self.tasks))}{near}")
         return None if task is None else Source(task, tuple(settings))
 
     def setting(self, value: Any, key: str) -> Setting | None:
@@ -170,9 +212,8 @@ class _Reader:
         kind = table.get("kind")
         if isinstance(kind, str) and kind in STEPS:
             return kind
-        near = difflib.get_close_matches(str(kind), STEPS, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else ""
-        self.fault(f"{key}.kind", f"found {kind!r}, expected {Choice(tuple(STEPS))}{hint}")
+        found = "missing;" if kind is None else f"found {_kind(kind)},"
+        self.fault(f"{key}.kind", f"{found} expected {Choice(tuple(STEPS))}{_near(str(kind), STEPS)}")
         return None
 
     def order(self, kinds: list[str], key: str) -> None:
@@ -223,7 +264,7 @@ class _Reader:
         match bound:
             case Choice():
                 if not isinstance(found, str) or found not in bound.options:
-                    self.fault(key, f"found {found!r}, expected {bound}")
+                    self.fault(key, f"found {_kind(found)}, expected {bound}{_near(str(found), bound.options)}")
                 return str(found)
             case Number():
                 if isinstance(found, bool) or not isinstance(found, int | float):
@@ -248,8 +289,13 @@ class _Reader:
         self.watts(values)
         backends = table.get("backends", ["onnxruntime"])
         if not isinstance(backends, list) or not backends or not all(isinstance(name, str) for name in backends):
-            self.fault("measure.backends", f"found {backends!r}, expected a list of backends' names")
+            self.fault("measure.backends", f"found {_kind(backends)}, expected a list of backends' names")
             return Measure()
+        for index, name in enumerate(backends):
+            if name not in registry.NAMES:
+                known = ", ".join(registry.NAMES)
+                near = _near(name, registry.NAMES)
+                self.fault(f"measure.backends[{index}]", f"no backend is called {name!r}; there are {known}{near}")
         if len(set(backends)) < len(backends):
             self.fault("measure.backends", "the list names a backend twice")
         return Measure(backends=tuple(backends), **values)
@@ -296,6 +342,11 @@ class _Reader:
         limits = Limits(**values)
         self.faults.extend(limits.faults())
         return limits
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _check_integers(value: Any) -> None:

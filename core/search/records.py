@@ -38,7 +38,7 @@ def make_records(recipe: Recipe, tried: Tried, chosen: Trial | None) -> tuple[Ca
         settings = _settings(recipe, one.candidate)
         records += [_record(trial, settings, recipe.limits, chosen) for trial in mine]
         if not mine:
-            reason = one.reason or "no backend of the recipe opens this program here"
+            reason = one.reason or "no backend of the recipe opened this program"
             records.append(CandidateRecord(one.candidate.name, settings, _steps(one, quantized=True), reason=reason))
     return tuple(advise(mark_front(records)))
 

@@ -99,7 +99,7 @@ def export(target: str, out: Path) -> Path:
 def package_folder(name: str) -> Path:
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
-        raise SystemExit(f"{name} is not installed; run: pip install 'featherweight[edge]'")
+        raise SystemExit(f"{name} is not installed; in the source of Featherweight, run: pip install '.[edge]'")
     return Path(found.submodule_search_locations[0])
 
 

@@ -35,7 +35,14 @@ from core.artifact.packed import pack, unpack
 from core.artifact.store import previous_of, render_manifest_digest
 from core.backends.base import Availability
 from core.backends.fastest import choose_program, open_fastest
-from core.errors import ArtifactError, BackendUnavailableError, DigestError, OutputError, UsageError
+from core.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    DigestError,
+    OutputError,
+    UsageError,
+    WrongModelError,
+)
 from core.program import Program
 from core.tensors import TensorSpec
 from tests.small_programs import identity_file
@@ -369,14 +376,48 @@ def test_a_gigabyte_of_manifest_is_not_read(folder: Path) -> None:
 
 
 def test_places_that_are_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist"):
-        read_artifact(tmp_path / "none")
+    """A wrong name (exit code 2): nothing is damaged, and no copy would help."""
+    artifact = write_artifact(tmp_path / "models" / "chest", CONTENTS)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ArtifactError, match="is not a folder"):
-        read_artifact(tmp_path / "file")
-    with pytest.raises(ArtifactError, match=r"manifest\.json is missing"):
-        read_artifact(tmp_path)
-    assert not verify_artifact(tmp_path)[0].passed
+    (tmp_path / "empty").mkdir()
+    for kind, name in (("trained", "digests.sha256"), ("job", "summary.json"), ("scans", "Jane Doe.dcm")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / name).write_bytes(b"")
+    for name, told in {
+        "none": "there is no such folder; expected an artifact",
+        "models/chets": f"there is no such folder; did you mean {artifact.directory}",
+        "file": "is not a folder",
+        "empty": "is empty",
+        "trained": "it holds a trained model; `featherweight optimize",
+        "job": "it holds results of a job",
+        "scans": "no artifact: it holds no manifest.json; expected",
+        "models": f"holds some: name {artifact.directory}",
+        "n" * 300: "there is no such folder",
+    }.items():
+        for look in (read_artifact, verify_artifact):
+            with pytest.raises(WrongModelError) as caught:
+                look(tmp_path / name)
+            assert told in str(caught.value)
+            assert "copy" not in str(caught.value)
+            assert "Jane" not in str(caught.value)
+            assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "manifest.sha256"])
+def test_an_artifact_that_lost_its_manifest_is_damaged_and_not_another_folder(tmp_path: Path, lost: str) -> None:
+    artifact = write_artifact(tmp_path / "chest", CONTENTS)
+    (artifact.directory / lost).unlink()
+    with pytest.raises(ArtifactError, match=rf"{lost} is missing; copy the artifact again") as caught:
+        read_artifact(artifact.directory)
+    assert caught.value.exit_code == 5
+    assert not verify_artifact(artifact.directory)[0].passed
+
+
+def test_another_apps_model_is_a_wrong_name(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "chest", CONTENTS)
+    assert read_artifact(artifact.directory, app="imaging").sha256 == artifact.sha256
+    with pytest.raises(WrongModelError, match="is a model of the app 'imaging', not of 'fraud'"):
+        read_artifact(artifact.directory, app="fraud")
 
 
 def _manifest() -> Manifest:

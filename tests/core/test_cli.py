@@ -19,7 +19,7 @@ import pytest
 
 from core import cli
 from core.artifact import Contents, write_artifact
-from core.errors import MissingExtraError, UsageError
+from core.errors import EXTRA_OF, MissingExtraError, UsageError
 from core.program import Program
 from core.tensors import TensorSpec
 from tests.small_programs import identity_file
@@ -132,7 +132,7 @@ def test_hardware(run: Run) -> None:
 def test_a_backend_that_cannot_run_says_why(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name))
-    assert "pip install 'featherweight[openvino]'" in run("hardware").stdout
+    assert "pip install '.[openvino]'" in run("hardware").stdout
 
 
 def test_artifact_show(run: Run, artifact: Path) -> None:
@@ -158,9 +158,12 @@ def test_artifact_verify(run: Run, artifact: Path) -> None:
 def test_mistakes_are_told_in_words(run: Run, tmp_path: Path) -> None:
     assert "no such recipe file" in run("optimize", "none.toml", "--out", str(tmp_path), code=2).stderr
     assert "no such recipe file" in run("optimize", "x" * 300, "--out", str(tmp_path), code=2).stderr
-    assert "does not exist" in run("artifact", "show", "x" * 300, code=5).stderr
+    assert "there is no such folder" in run("artifact", "show", "x" * 300, code=2).stderr
+    assert "there is no such folder" in run("artifact", "verify", str(tmp_path / "none"), code=2).stderr
+    out = str(tmp_path / "out")
+    assert "is empty" in run("artifact", "export", str(tmp_path), "--target", "ort-mobile", "--out", out, code=2).stderr
     assert "1024" in run("optimize", "none.toml", "--out", str(tmp_path), "--threads", "1025", code=2).stderr
-    assert "does not exist" in run("artifact", "show", str(tmp_path / "none"), code=5).stderr
+    assert "there is no such folder" in run("artifact", "show", str(tmp_path / "none"), code=2).stderr
     assert "Did you mean 'imaging'" in run("imagin", code=2).stderr
     run("artifact", "show", code=2)
 
@@ -221,7 +224,7 @@ def test_an_app_registers_its_group(run: Run, plug: Plugin) -> None:
     assert "plugged" in run("--help").stdout
     assert run("plugged", "greet", "you").stdout == "hello you\n"
     assert "error: scan.dcm: found [red]nothing[/red]" in run("plugged", "fail", code=2).stderr
-    assert "pip install 'featherweight[train]'" in run("plugged", "train", code=2).stderr
+    assert "pip install '.[train]'" in run("plugged", "train", code=2).stderr
     assert "Usage: featherweight plugged greet" in run("plugged", "greet", "--help").stdout
 
 
@@ -267,7 +270,7 @@ def test_a_broken_plugin_is_told_and_breaks_nothing_else(
 
 def test_extras_of_missing_modules_exist() -> None:
     settings = (ROOT / "pyproject.toml").read_text()
-    for extra in set(cli._EXTRAS.values()):
+    for extra in set(EXTRA_OF.values()):
         assert f"\n{extra} = [" in settings
     assert issubclass(MissingExtraError, UsageError)
 
@@ -294,4 +297,4 @@ def test_every_package_of_an_extra_is_named_when_it_is_missing(extra: str) -> No
         if f'extra == "{extra}"' in marker.replace("'", '"'):
             wanted = re.split(r"[<>=!~ \[]", name)[0].lower().replace("_", "-")
             found = {m for m, owners in modules.items() if wanted in {o.lower().replace("_", "-") for o in owners}}
-            assert not found or found & set(cli._EXTRAS), f"core.cli._EXTRAS has nothing of {wanted}: {sorted(found)}"
+            assert not found or found & set(EXTRA_OF), f"core.errors.EXTRA_OF has nothing of {wanted}: {sorted(found)}"

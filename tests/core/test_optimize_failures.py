@@ -247,3 +247,17 @@ def test_an_app_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="the app 'broken' does not load"):
         open_task(Source("broken"))
+
+
+def test_what_an_app_lacks_is_told_with_the_extra_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not always `train`: the fraud app's task compiles its histories."""
+    info = tmp_path / "lacking_under_test-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lacking-under-test\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[featherweight.tasks]\nlacking = lacking_under_test:task\n")
+    (tmp_path / "lacking_under_test.py").write_text("raise ModuleNotFoundError('No module', name='numba')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        MissingExtraError, match=r"needs numba.*its extra 'fraud', from its source \(pip install '\.\[fraud\]'"
+    ):
+        open_task(Source("lacking"))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.backends.registry import NAMES
 from core.errors import RecipeError, UsageError
 from core.evidence.judge import Limits
 from core.passes.steps import STEPS, Choice, PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep
@@ -77,7 +78,7 @@ chains = st.sampled_from(
 def recipes(draw: st.DrawFn) -> Recipe:
     named = draw(st.dictionaries(st.text().filter(lambda name: name != "task"), settings, max_size=3))
     steps = tuple(draw(some_choices(kind)) for kind in draw(chains))
-    backends = draw(st.lists(st.text(min_size=1), min_size=1, max_size=2, unique=True))
+    backends = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=2, unique=True))
     threads = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=2, unique=True)))
     watts = sorted(draw(st.lists(st.floats(1, 99), min_size=3, max_size=3, unique=True)))
     ranged = {"watts_per_core": watts[1], "watts_per_core_range": (watts[0], watts[2])} if draw(st.booleans()) else {}
@@ -157,8 +158,13 @@ repetitions = 0
         (PRUNE + "ratoi = 3\n", "step[0].ratoi", 'did you mean "ratio"'),
         (f"{PRUNE}{RECOVER}epochs = 3\n", "file", "not TOML"),
         (PRUNE.replace("0.5", str([i / 100 for i in range(5, 60)])), "step", "55 candidates"),
+        ("[[step]]\nratio = 0.5\n", "step[0].kind", "missing; expected one of"),
+        ("[[step]]\nkind = [1]\n", "step[0].kind", "found a list, expected one of"),
+        (QUANTIZE + 'precision = "int9"\n', "step[0].precision", "found the text 'int9', expected one of \""),
         ("[measure]\nbackends = []\n", "measure.backends", "expected a list"),
-        ('[measure]\nbackends = ["a", "a"]\n', "measure.backends", "twice"),
+        ("[measure]\nbackends = {}\n", "measure.backends", "found a table, expected a list"),
+        ('[measure]\nbackends = ["torch", "openvin"]\n', "measure.backends[1]", 'did you mean "openvino"'),
+        ('[measure]\nbackends = ["torch", "torch"]\n', "measure.backends", "twice"),
         ("[measure]\nthreads = []\n", "measure.threads", "an empty list"),
         ("[measure]\nthreads = [1, 0]\n", "measure.threads[1]", "from 1 to 1024"),
         ("[measure]\nthreads = [2, 2]\n", "measure.threads", "twice"),
@@ -180,8 +186,45 @@ def test_each_mistake_has_its_key(steps: str, key: str, part: str) -> None:
 def test_head_mistakes() -> None:
     found = faults_of('version = 2\nname = "../up"\nseed = -1\nsource = 3\nstep = 4\n')
     assert found.keys() == {"version", "name", "seed", "source", "source.task", "step"}
-    assert "version" in faults_of('name = "x"\n[source]\ntask = "t"\n')
+    assert faults_of('name = "x"\n[source]\ntask = "t"\n')["version"] == "missing; expected version = 1"
     assert "version" in faults_of('version = true\nname = "x"\n[source]\ntask = "t"\n')
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("[limits", 5),
+        ("[limits\nauc_loss = 0.1\n", 5),
+        ("[[step]\nkind = 'quantize'\n", 5),
+        ("[measure]\nbackends = ['torch',\n", 6),
+        ("[measure]\nbackends = ['torch'\n\n[limits]\nauc_loss = 0.1\n", 8),
+        ("[source.deep]\nx = {a = 1,", 6),
+        ('[source.deep]\nx = """a\n\nb\n', 6),
+        ("[source.deep]\nx = 'a\n", 6),
+    ],
+)
+def test_what_is_not_closed_is_told_with_its_line(end: str, line: int) -> None:
+    """Where the parser only comes to the end of the text, where what it reads began."""
+    told = faults_of(HEAD + end)["file"]
+    assert told.startswith("not TOML: ")
+    assert f"line {line}" in told
+
+
+def test_nothing_hides_another_fault(tmp_path: Path) -> None:
+    """Neither the runtimes, nor the app, nor the card, which were looked at one after the other."""
+    path = tmp_path / "my.toml"
+    path.write_text(
+        'name = "x"\ncard = "nowhere.md"\n[source]\ntask = "imagin"\n[measure]\nbackends = ["abacus"]\nbatch = 0\n'
+        "[limits]\nauc_loss = nan\n"
+    )
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path, tasks=("fraud", "imaging"))
+    told = {fault.key: fault.message for fault in caught.value.faults}
+    keys = {"version", "card", "source.task", "measure.backends[0]", "measure.batch", "limits.auc_loss"}
+    assert told.keys() == keys
+    assert "None" not in str(caught.value)
+    assert told["source.task"] == "no app is called 'imagin'; installed: fraud, imaging; did you mean \"imaging\"?"
+    assert told["card"] == "'nowhere.md' cannot be read: No such file or directory"
 
 
 def test_lists_are_tried_in_all_combinations_in_the_files_order() -> None:

@@ -24,30 +24,10 @@ from apps.fraud.features import CATALOGUE
 from apps.fraud.pipeline import Pipeline
 from apps.fraud.scoring import open_scorer
 from apps.fraud.transactions import Decision, Label, Transaction
-from tests.fraud.artifacts import write_fraud_model
-from tests.fraud.serving import BACKEND, Served, label_of, make_transactions, serving
+from tests.fraud.serving import BACKEND, Served, label_of, make_transactions
 
 ONE = make_transactions(1, seed=99)[0]
 GIVEN: dict[str, float | None] = {name: float(index) for index, name in enumerate(CATALOGUE)}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("served"), model) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[httpx.Client]:
-    with served.client() as opened:
-        yield opened
 
 
 def problem(response: httpx.Response) -> dict[str, Any]:

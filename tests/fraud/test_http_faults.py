@@ -159,7 +159,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
         ({"host": "a..b", "allow_anonymous": True}, "cannot be served"),
         ({"host": "a" * 70, "allow_anonymous": True}, "cannot be served"),
         ({"keys": Path("/nowhere")}, "the API keys cannot be read"),
-        ({"model": Path("/nowhere")}, "does not exist"),
+        ({"model": Path("/nowhere")}, "there is no such folder"),
     ],
 )
 def test_what_cannot_be_served_is_said(changed: dict[str, Any], says: str, model: Path) -> None:

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import Served, label_of, make_transactions, serving
 
 HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -28,13 +27,6 @@ class Answered(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

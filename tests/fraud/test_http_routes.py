@@ -28,7 +28,6 @@ from apps.fraud.http.forms import encode
 from apps.fraud.http.service import Service
 from apps.fraud.live import LiveModel
 from tests.fraud import added_routes
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, Served, label_of, make_transactions, serving
 from tests.fraud.test_http import problem
 from tests.fraud.test_http_faults import KEY, wait_for
@@ -41,22 +40,9 @@ DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serving(tmp_path_factory.mktemp("served"), model, prologue=PROLOGUE) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[httpx.Client]:
-    with served.client() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_copied_file_by_file_it_waits_for_the_last(folder: Path, tmp_path: Path)
     ("fault", "says"),
     [
         (lambda folder: next(folder.rglob("*.onnx*")).write_bytes(b"x"), "fp32.onnx"),
-        (lambda folder: shutil.rmtree(folder), "does not exist"),
+        (lambda folder: shutil.rmtree(folder), "there is no such folder"),
         (lambda folder: seal(folder, app="imaging"), "of the app 'imaging'"),
         (lambda folder: seal(folder, source="given"), "of the source 'given'"),
         (lambda folder: seal(folder, delay_days=3), "delay_days is 3"),
@@ -143,7 +143,7 @@ def test_a_broken_one_is_refused_in_one_line(
 
 
 def test_without_any_artifact_there_is_nothing_to_serve(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist"):
+    with pytest.raises(ArtifactError, match="there is no such folder"):
         LiveModel(tmp_path / "none")
     next(folder.rglob("*.onnx*")).write_bytes(b"x")
     with pytest.raises(ArtifactError, match="found 1 bytes"):

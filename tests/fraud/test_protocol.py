@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.fraud import protocol
-from apps.fraud.protocol import PREQUENTIAL, SINGLE, VALIDATION, Fold, card_precision, evaluate, held_out_rows
+from apps.fraud.protocol import PREQUENTIAL, SINGLE, VALIDATION, Fold, evaluate, held_out_rows
+from core.evidence.alerts import card_precision
+from core.task import Alerts
 from tests.datasets import local_copy
 
 Ints = npt.NDArray[np.int64]
@@ -79,7 +81,11 @@ def test_card_precision_is_that_of_a_plain_loop(found: list[tuple[int, int, int,
         hits = [card for card, (_, fraud) in ranked if fraud]
         shares.append(len(hits) / top)
         caught.update(hits)
-    assert card_precision(scores, days, customers, labels, top) == pytest.approx(np.mean(shares))
+    alerts = Alerts(days, np.ones(len(found), bool), top)
+    assert card_precision(scores, labels, customers, alerts) == pytest.approx(np.mean(shares))
+    if 0 < labels.sum() < len(labels):
+        figures = evaluate(scores, days, customers, labels, top)
+        assert figures.card_precision == pytest.approx(np.mean(shares))
 
 
 def test_a_fraud_within_the_delay_is_not_known() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from apps.imaging.classify import Classifier, read_model
 from apps.imaging.frames import Frame, FrameId, Prediction, Rejected
 from apps.imaging.settings import Preprocess, encode
-from core.errors import ArtifactError, DigestError, UsageError
+from core.errors import ArtifactError, DigestError, UsageError, WrongModelError
 from tests.imaging.tiny import LABELS, SIDE, onnx_program, pixels, write_model
 
 
@@ -107,7 +107,7 @@ def test_an_artifact_with_a_changed_byte_is_not_trusted(model: Path, tmp_path: P
 
 def test_another_apps_model_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "m", app="fraud")
-    with pytest.raises(UsageError, match="'fraud'"):
+    with pytest.raises(WrongModelError, match="'fraud'"):
         read_model(tmp_path / "m")
 
 
@@ -146,7 +146,7 @@ def test_an_unknown_backend_is_named(model: Path) -> None:
 
 
 def test_a_model_that_does_not_exist_is_a_wrong_path_and_not_a_broken_artifact(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(WrongModelError, match="no such folder"):
         read_model(tmp_path / "typo")
 
 

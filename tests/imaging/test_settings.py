@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +34,30 @@ def test_what_is_no_text_or_has_no_end_is_no_settings(content: bytes) -> None:
         decode_preprocess(content)
     with pytest.raises(ArtifactError, match=r"decision\.json"):
         decode_decision(content)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"slope": 0.0}, "slope"),
+        ({"slope": -1.0}, "slope"),
+        ({"slope": 5e-324}, "slope"),
+        ({"slope": 1e308}, "slope"),
+        ({"slope": math.nan}, "malformed"),
+        ({"intercept": 1e308}, "intercept"),
+        ({"threshold": 5e-324}, "threshold"),
+        ({"threshold": 1 - 2**-53}, "threshold"),
+        ({"threshold": 0}, "threshold"),
+        ({"threshold": math.nan}, "malformed"),
+        ({"threshold": math.inf}, "malformed"),
+        ({"prevalence": 5e-324}, "prevalence"),
+    ],
+)
+def test_a_decision_that_would_be_the_same_for_every_image_is_refused(fields: dict[str, float], told: str) -> None:
+    content = json.dumps({**json.loads(encode(DECISION)), **fields}).encode()
+    with pytest.raises(ArtifactError, match=rf"decision\.json: .*{told}") as caught:
+        decode_decision(content)
+    assert caught.value.exit_code == 5
 
 
 @given(st.binary(max_size=200))

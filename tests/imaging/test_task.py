@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def test_mistakes_in_source_name_the_key(change: dict[str, object], told: str) -
         open_task({"network": "nowhere", "reader": "folder"})
     with pytest.raises(DataError, match="no weights"):
         open_task(SOURCE)
+
+
+def test_the_advice_where_nothing_is_trained_yet_is_a_whole_command(tmp_path: Path) -> None:
+    out = str(tmp_path / "a folder")
+    with pytest.raises(DataError) as caught:
+        open_task({"network": out, "data": "chest_xray_224", "reader": "kermany"})
+    command = shlex.split(str(caught.value).partition("make it with: ")[2])
+    assert command[:3] == ["featherweight", "imaging", "train"]
+    assert command[3:] == ["--data", "chest_xray_224", "--reader", "kermany", "--out", out]
 
 
 def test_a_damaged_data_set_is_told_in_words(tmp_path: Path) -> None:

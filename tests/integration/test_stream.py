@@ -48,13 +48,6 @@ from tests.fraud.streaming import (
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture
-def bench(broker_address: str) -> Iterator[Bench]:
-    bench = Bench(broker_address)
-    yield bench
-    bench.close()
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "first"

@@ -9,7 +9,6 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +32,6 @@ TRANSACTIONS = int(os.environ.get("FEATHERWEIGHT_STREAM_TRANSACTIONS", "20000"))
 
 # kafka-python leaves a socket behind when a client is closed while it connects; these are clients of the test.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture
-def bench(broker_address: str) -> Iterator[Bench]:
-    bench = Bench(broker_address)
-    yield bench
-    bench.close()
 
 
 @pytest.fixture(scope="module")

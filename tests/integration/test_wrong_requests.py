@@ -77,7 +77,7 @@ WRONG = {
     "export: artifact": ([*EXPORT, "litert", "network"], "manifest.json"),
     "export: kind": ([*EXPORT, "litert", str(data_directory() / "models" / "card-fraud")], "trees"),
     "export: out": ([*EXPORT, "litert", "network", "--out", "file"], "is there already"),
-    "optimize: out": (["optimize", "no card.toml", "--out", "file/new"], "cannot be written"),
+    "optimize: out": (["optimize", "unknown source key.toml", "--out", "file/new"], "cannot be written"),
     "optimize: no recipe": (["optimize", "nowhere.toml", "--out", "new"], "no such recipe"),
 }
 HEAVY = {"torch", "torchvision", "sklearn", "onnx", "openvino", "onnxruntime", "lightgbm", "xgboost", "numba"}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError, UsageError
+from core.files import is_file
 from core.terminal import UNSAFE
 
 _LISTS = (".csv", ".parquet")
@@ -95,7 +96,7 @@ def printable(name: str) -> str:
 
 
 def _read_list(path: Path) -> Iterator[Item]:
-    if not path.is_file():
+    if not is_file(path):
         # Opening a pipe would wait for a writer, and a device never ends.
         raise DataError(f"{path}: found a pipe, socket or device; expected a list that is a regular file")
     # All rows are checked before the first file is read. A few bytes of Parquet can stand for a billion equal rows, so

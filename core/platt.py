@@ -1,0 +1,44 @@
+"""Platt scaling, as it is sealed and applied: once, for all apps. `core.calibration` fits it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+LARGEST_LOGIT: Final = 36.0
+"""Log-odds are held to this: float64 tells the probability of 36 from one, and that of 37 no longer. So every
+probability lies between 0 and 1, has its score, and is ordered as the scores are."""
+LARGEST: Final = 1e9
+"""No calibration of scores that mean anything is steeper, flatter or further away."""
+
+Probability = Annotated[
+    float, msgspec.Meta(gt=1 / (1 + math.exp(LARGEST_LOGIT)), lt=1 / (1 + math.exp(-LARGEST_LOGIT)))
+]
+"""A threshold: beyond these ends every score, or none, would reach it."""
+
+
+class PlattScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """probability = sigmoid(slope * score + intercept) (Platt, 1999). The apps' sealed `decision.json` adds to it what
+    follows from a probability. The bounds are checked where a file is decoded."""
+
+    version: Literal[1] = 1
+    slope: Annotated[float, msgspec.Meta(ge=1 / LARGEST, le=LARGEST)]
+    intercept: Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+
+    def probability(self, score: float) -> float:
+        """Strictly between 0 and 1; not a number for a score that is none."""
+        logit = max(min(self.slope * score + self.intercept, LARGEST_LOGIT), -LARGEST_LOGIT)
+        return 1 / (1 + math.exp(-logit))
+
+    def probabilities(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """`probability` of every score [N], to the last bit: numpy's own exponential rounds otherwise, and evidence
+        would decide otherwise than the app."""
+        return np.array([self.probability(score) for score in scores.tolist()], dtype=np.float64)
+
+    def score_at(self, probability: float) -> float:
+        """The score whose probability this is."""
+        return (math.log(probability / (1 - probability)) - self.intercept) / self.slope

@@ -1,0 +1,71 @@
+"""Platt scaling is written once: what is fitted is what is sealed is what decides."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.fraud.calibration import fit_rule, raw_threshold
+from apps.fraud.settings import decode_rule, encode
+from apps.imaging.settings import Decision
+from apps.imaging.settings import encode as encode_decision
+from core.errors import DataError
+from core.platt import LARGEST_LOGIT, PlattScaling
+
+PLAIN = PlattScaling(slope=1.0, intercept=0.0)
+
+
+@given(st.floats(allow_nan=False), st.floats(1e-9, 1e9), st.floats(-1e9, 1e9))
+def test_every_probability_lies_between_0_and_1_and_is_ordered_as_the_scores(
+    score: float, slope: float, intercept: float
+) -> None:
+    scaling = PlattScaling(slope=slope, intercept=intercept)
+    found = scaling.probability(score)
+    assert 0 < found < 1
+    assert scaling.probability(score - 1) <= found <= scaling.probability(score + 1)
+    assert math.isfinite(scaling.score_at(found))
+
+
+def test_a_score_that_is_no_number_has_no_probability() -> None:
+    assert math.isnan(PLAIN.probability(math.nan))
+    assert np.isnan(PLAIN.probabilities(np.array([math.nan]))).all()
+
+
+def test_the_ends_are_told_apart_from_0_and_1() -> None:
+    assert PLAIN.probability(math.inf) == PLAIN.probability(LARGEST_LOGIT) < 1
+    assert 1 / (1 + math.exp(-LARGEST_LOGIT - 1)) == 1.0, "from here on float64 does not tell a probability from one"
+    assert issubclass(Decision, PlattScaling)
+
+
+def outlying(far: float) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    scores = np.concatenate([generator.normal(-2, 1, 900), generator.normal(2, 1, 90), far + np.arange(10.0)])
+    labels = np.repeat([0, 1], [900, 100]).astype(np.int64)
+    labels[:60] = 1  # an unsure model, whose calibration stays flat
+    return scores, labels
+
+
+def test_a_threshold_far_out_is_sealed_and_keeps_the_capacity() -> None:
+    scores, labels = outlying(25)
+    rule = fit_rule(scores, labels, days=1, alerts_a_day=5)
+    again = decode_rule(encode(rule))
+    assert again == rule
+    assert (scores >= raw_threshold(again)).sum() == 5
+    assert (again.probabilities(scores) >= again.review_threshold).sum() == 5
+
+
+def test_a_threshold_that_no_probability_tells_apart_is_refused() -> None:
+    """All ten would be alerts, though there is room for five."""
+    with pytest.raises(DataError, match="5 alerts a day end at the score 64"):
+        fit_rule(*outlying(60), days=1, alerts_a_day=5)
+
+
+@pytest.mark.parametrize("changed", [{"slope": 1e10}, {"intercept": math.nan}, {"threshold": 1.0}])
+def test_what_could_not_be_read_again_is_not_sealed(changed: dict[str, float]) -> None:
+    decision = Decision(**{"slope": 1.0, "intercept": 0.0, "threshold": 0.5, **changed})
+    with pytest.raises(DataError, match="cannot be sealed"):
+        encode_decision(decision)
