@@ -22,6 +22,8 @@ from apps.imaging.pixels import render_reference
 from apps.imaging.readers import Item, Limits, dicom, read_frames
 from apps.imaging.readers.base import RefusedError
 from apps.imaging.readers.codestreams import JPEG2000_MEAN_TOLERANCE
+from apps.imaging.readers.greyscale import read_greyscale
+from apps.imaging.readers.header import read_header
 from apps.imaging.settings import Preprocess
 from tests.datasets import local_copy
 
@@ -131,7 +133,7 @@ def test_rescale_and_voi_are_pydicoms(folder: Path, rows: list[dict[str, str]]) 
             dataset = pydicom.dcmread(folder / row["file"], force=True)
             if not {"WindowWidth", "VOILUTSequence"} & {e.keyword for e in dataset} or row["frames"] not in ("", "1"):
                 continue
-            grey = dicom._greyscale(dataset, row["photometric"], 0)
+            grey = read_greyscale(dataset, read_header(dataset, Limits()), 0, [])
             stored = dicom.read_pixel_array(folder / row["file"])
             shown = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
         if grey.voi is None:  # a window that the standard forbids: pydicom refuses or ignores it as well

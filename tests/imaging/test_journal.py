@@ -307,7 +307,7 @@ def test_a_journal_of_another_version_is_not_taken_for_this_one(tmp_path: Path) 
         "INSERT INTO binding VALUES ('version', '1'), ('model', 'm1'), ('source', '/scans')",
         "CREATE TABLE items (source TEXT PRIMARY KEY)",
     )
-    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 2.*--restart"):
+    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 3.*--restart"):
         open_journal(tmp_path, BINDING, "2026-01-02")
     with open_journal(tmp_path, BINDING, "2026-01-02", restart=True) as journal:
         assert journal.totals().items == 0
