@@ -29,7 +29,14 @@ from tests.datasets import local_copy
 
 PREPROCESS = Preprocess(side=64)
 VALUES = Path(__file__).with_name("dicom_values.csv")
-READ_AFTER_ALL = ("pljdata__RG2_JPLY.dcm", "pyd__JPEG-lossy.dcm")
+READ_AFTER_ALL = (
+    "pljdata__RG2_JPLY.dcm",
+    "pyd__JPEG-lossy.dcm",
+    "pyddata__OT-PAL-8-face.dcm",
+    "pyddata__emri_small_jpeg_2k_lossless_too_short.dcm",
+    "pyddata__liver_nonbyte_aligned_rle.dcm",
+    "pyddata__liver_rle.dcm",
+)
 
 # pydicom says NotImplementedError, RuntimeError, ...; we say which of these it is.
 REASONS = {

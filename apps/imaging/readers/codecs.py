@@ -29,6 +29,7 @@ _DECODERS = {
     ),
 }
 
+_JPEG = (*_LOSSY_JPEG, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless)
 SYNTAXES = frozenset((*_DECODERS, uid.RLELossless))
 
 
@@ -59,23 +60,34 @@ def decode_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
     (PYDICOM_ERRORS) for a damaged one."""
     if syntax == uid.RLELossless:
         return Decoded(_decode_rle(codestream, shape), shape.bits_allocated, True, shape.photometric)
-    samples = _decode_jpeg(codestream, syntax, shape)
-    if syntax in (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, *_LOSSY_JPEG2000):
-        header = parse_jpeg2000(codestream)
-        precision = header.bits if header else 8 * samples.dtype.itemsize
-        lossless = syntax not in _LOSSY_JPEG2000 or bool(header and header.reversible)
-        # The decoder undoes the transform.
-        photometric = "RGB" if shape.photometric in ("YBR_ICT", "YBR_RCT") else shape.photometric
-        return Decoded(samples, precision, lossless, photometric)
+    if syntax in _JPEG:
+        return _decode_jpeg_frame(codestream, syntax, shape)
+    samples = _decode_samples(codestream, syntax, shape)
+    header = parse_jpeg2000(codestream)
+    precision = header.bits if header else 8 * samples.dtype.itemsize
+    lossless = syntax not in _LOSSY_JPEG2000 or bool(header and header.reversible)
+    # The decoder undoes the transform.
+    photometric = "RGB" if shape.photometric in ("YBR_ICT", "YBR_RCT") else shape.photometric
+    return Decoded(samples, precision, lossless, photometric)
+
+
+def _decode_jpeg_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
     jpeg = parse_jpeg(codestream)
-    precision = jpeg.bits if jpeg else 8 * samples.dtype.itemsize
-    photometric = jpeg.photometric(shape.photometric) if jpeg and shape.samples == 3 else shape.photometric
-    return Decoded(samples, precision, syntax not in (*_LOSSY_JPEG, uid.JPEGLSNearLossless), photometric)
+    if jpeg is None or codestream.rfind(b"\xff\xd9", jpeg.begins) < 0:
+        # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
+        lacking = "header" if jpeg is None else "end"
+        raise RefusedError("corrupt", f"the codestream has no {lacking}; is the file cut off?")
+    samples = _decode_samples(codestream, syntax, shape)
+    photometric = jpeg.photometric(shape.photometric) if shape.samples == 3 else shape.photometric
+    return Decoded(samples, jpeg.bits, syntax not in (*_LOSSY_JPEG, uid.JPEGLSNearLossless), photometric)
 
 
 def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
-    size = {"rows": shape.rows, "columns": shape.columns, "bits_allocated": shape.bits_allocated}
+    pixels, bits = shape.rows * shape.columns, shape.bits_allocated
+    size = {"rows": shape.rows, "columns": shape.columns, "bits_allocated": bits}
+    if bits == 1:  # eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2)
+        size = {"rows": 1, "columns": -(-pixels // 8), "bits_allocated": 8}
     try:
         frame = rle.utils.decode_pixel_data(codestream, version=2, **size)
     except BaseException as error:
@@ -83,15 +95,17 @@ def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
         if type(error).__name__ == "PanicException":
             raise ValueError("RLE data is damaged") from None
         raise
-    planes = np.frombuffer(frame, f"<u{max(1, shape.bits_allocated // 8)}")
-    if planes.size != shape.rows * shape.columns * shape.samples:
-        found = planes.size // (shape.rows * shape.columns)
+    planes = np.frombuffer(frame, f"<u{size['bits_allocated'] // 8}")
+    if bits == 1:
+        planes = np.unpackbits(planes, bitorder="little", count=pixels)
+    if planes.size != pixels * shape.samples:
+        found = planes.size // pixels
         raise RefusedError("corrupt", f"the codestream has {found} planes, the header says {shape.samples}")
     planes = planes.reshape(shape.samples, shape.rows, shape.columns)
     return planes[0] if shape.samples == 1 else planes.transpose(1, 2, 0)
 
 
-def _decode_jpeg(codestream: bytes, syntax: str, shape: Shape) -> Stored:
+def _decode_samples(codestream: bytes, syntax: str, shape: Shape) -> Stored:
     options: dict[str, Any] = {}
     if shape.samples > 1 and syntax in _LOSSY_JPEG:
         # Colour stays as it is coded, whatever the decoder would guess: the photometric interpretation says what it is.

@@ -22,7 +22,7 @@ wavelet's low band keeps edges (of burnt-in letters above all) a little sharper 
 @dataclass(frozen=True)
 class Jpeg:
     """The frame header (ITU-T T.81 B.2.2, T.87 C.2.2) and what of the markers before it tells the colours: the components'
-    numbers, JFIF's marker, and the transform that Adobe's names (None where there is none)."""
+    numbers, JFIF's marker, and the transform that Adobe's names (None where there is none); begins: where it is."""
 
     rows: int
     columns: int
@@ -31,6 +31,7 @@ class Jpeg:
     numbers: bytes
     jfif: bool
     adobe_transform: int | None
+    begins: int
 
     def photometric(self, said: str) -> str:
         """What three components are, of which the header says `said`: a codestream that says it itself is right."""
@@ -53,7 +54,7 @@ def parse_jpeg(codestream: bytes) -> Jpeg | None:
             bits, rows, columns, components = struct.unpack_from(">BHHB", codestream, at + 4)
             numbers = codestream[at + 10 : at + 10 + 3 * components : 3]
             # 0 rows: told later by a DNL marker
-            return Jpeg(max(rows, 1), columns, components, bits, numbers, jfif, adobe)
+            return Jpeg(max(rows, 1), columns, components, bits, numbers, jfif, adobe, at)
         jfif = jfif or (marker == 0xE0 and codestream.startswith(b"JFIF", at + 4))
         if marker == 0xEE and codestream.startswith(b"Adobe", at + 4) and at + 16 <= len(codestream):
             adobe = codestream[at + 15]

@@ -78,8 +78,7 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of every deviation; the pixels decide
         try:
-            dataset = parse_dataset(content, limits)
-            notes = _take_what_was_cut_off(dataset, content)
+            dataset, notes = _parse_file(content, limits)
             del content  # the pixel data has been copied out of it
             names = _names(source, dataset)
             image = _open_image(dataset, limits, notes)
@@ -159,18 +158,20 @@ def parse_dataset(content: bytes, limits: Limits) -> Dataset:
     return check_elements(dataset)
 
 
-def _take_what_was_cut_off(dataset: Dataset, content: bytes) -> tuple[str, ...]:
-    """Give the data set the encapsulated pixel data of a file that ends before they do: pydicom drops them as a whole,
-    and the frames before the end are whole."""
-    if "PixelData" in dataset:
-        return ()
+def _parse_file(content: bytes, limits: Limits) -> tuple[Dataset, tuple[str, ...]]:
+    """The data set, and a note where the file ends before its encapsulated pixel data do. pydicom keeps nothing of such
+    a file, although all but its last frames may be there."""
+    dataset = parse_dataset(content, limits)
+    if len(dataset):
+        return dataset, ()
     for kind in ("OB", "OW"):
         head = b"\xe0\x7f\x10\x00" + kind.encode() + b"\0\0\xff\xff\xff\xff"
         if (at := content.rfind(head)) >= 0:
+            dataset = parse_dataset(content[:at], limits)
             dataset.add_new(0x7FE00010, kind, content[at + len(head) :])
             dataset["PixelData"].is_undefined_length = True
-            return ("the file ends before its pixel data do",)
-    return ()
+            return dataset, ("the file ends before its pixel data do",)
+    raise RefusedError("corrupt", "the DICOM file ends within an element, or holds none; is it cut off?")
 
 
 def _names(source: str, dataset: Dataset) -> FrameId:

@@ -28,6 +28,7 @@ from apps.imaging.readers.elements import (
 from apps.imaging.readers.header import Header
 from apps.imaging.readers.stored import Cell, wrap
 
+_TABLE = ("LUTDescriptor", "LUTData")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _FLOAT_PADDING = {
     "FloatPixelData": ("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
@@ -71,7 +72,7 @@ def read_palette(dataset: Dataset, header: Header) -> tuple[Floats, int]:
 def _modality(dataset: Dataset, header: Header, frame: int, notes: list[str]) -> Rescale | Lut:
     for group in _groups(dataset, frame, "PixelValueTransformationSequence"):
         if tables := _filled(group, "ModalityLUTSequence"):
-            return _table(tables[0], "LUTDescriptor", "LUTData", header.cell.signed)
+            return _table(tables[0], *_TABLE, header.cell.signed)
         slope, intercept = (read_number(group, name, notes) for name in ("RescaleSlope", "RescaleIntercept"))
         if slope is None and intercept is None:
             continue
@@ -103,7 +104,7 @@ def _voi(
 
 
 def _voi_table(item: Dataset, *, signed: bool, notes: list[str]) -> Lut:
-    table = _table(item, "LUTDescriptor", "LUTData", signed)
+    table = _table(item, *_TABLE, signed)
     bits = int(table.entries.max()).bit_length() or table.bits
     if bits != table.bits:
         notes.append(f"the VOI LUT is said to have {table.bits} bits and holds {bits}: read as {bits}")
@@ -159,7 +160,8 @@ def _padding(dataset: Dataset, header: Header, notes: list[str]) -> tuple[float,
 
 
 def _filled(dataset: Dataset, keyword: str) -> list[Dataset]:
-    return [item for item in read_items(dataset, keyword) if len(item)]
+    """The items of a look-up table that hold one."""
+    return [item for item in read_items(dataset, keyword) if any(len(read_words(item, name)) for name in _TABLE)]
 
 
 def _groups(dataset: Dataset, frame: int, keyword: str) -> list[Dataset]:
