@@ -119,7 +119,8 @@ def read_pixel_array(path: Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = _open_image(parse_dataset(path.read_bytes(), limits), limits)
+            dataset, _ = _parse_file(path.read_bytes(), limits)
+            image = _open_image(dataset, limits)
             for frame in range(image.header.frames):
                 stored, photometric = _decode(image, frame, limits, [])
                 if photometric in ("YBR_FULL", "YBR_FULL_422"):
