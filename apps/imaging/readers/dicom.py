@@ -13,7 +13,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
@@ -70,6 +71,15 @@ class _Image:
     encapsulated: Encapsulated | None
     found: int
     notes: tuple[str, ...]
+    _read: dict[int, tuple[Greyscale, list[str]]] = field(default_factory=dict)
+
+    def greyscale(self, frame: int) -> tuple[Greyscale, list[str]]:
+        """And its notes. Read once where no frame has its own. Raises RefusedError."""
+        own = "PerFrameFunctionalGroupsSequence" in self.dataset
+        if own or not self._read:
+            notes: list[str] = []
+            self._read[0] = read_greyscale(self.dataset, self.header, frame, notes), notes
+        return self._read[0]
 
 
 def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Pixels | Rejected]:
@@ -223,7 +233,8 @@ def _grey_frame(image: _Image, frame: int, side: int, limits: Limits, notes: lis
     """Raises RefusedError, FloatingPointError for values that are not finite, and what codecs raise."""
     header = image.header
     if header.shape.photometric in MONOCHROME:
-        greyscale = read_greyscale(image.dataset, header, frame, notes)
+        greyscale, said = image.greyscale(frame)
+        notes += said
         stored = _decode_reduced(image, frame, greyscale, side)
         if stored is None:
             stored, _ = _decode(image, frame, limits, notes)
@@ -273,8 +284,16 @@ def _refuse_missing(image: _Image) -> NoReturn:
 
 
 def _native_samples(image: _Image, frame: int) -> tuple[Stored, str]:
-    """By pydicom, which knows bits that are packed, big-endian bytes in words, colours of two pixels and planes."""
+    """By pydicom, which knows bits that are packed, big-endian bytes in words, colours of two pixels and planes; for
+    anything simpler it would take longer than all the rest of a small frame."""
     header, shape = image.header, image.header.shape
+    big = header.syntax == ExplicitVRBigEndian
+    if shape.samples == 1 and shape.bits_allocated >= (16 if big else 8):
+        kind = "f" if header.is_float else "u"
+        cells = np.dtype(f"{'>' if big else '<'}{kind}{shape.bits_allocated // 8}")
+        at = frame * header.samples * cells.itemsize
+        samples = np.frombuffer(image.content, cells, header.samples, at)
+        return samples.reshape(shape.rows, shape.columns), shape.photometric
     element: Any = image.dataset.get_item(header.keyword)
     found = get_decoder(header.syntax).iter_array(
         image.content,

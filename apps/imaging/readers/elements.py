@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,8 @@ def is_undefined_length(dataset: Dataset, keyword: str) -> bool:
 
 def read_code(dataset: Dataset, keyword: str) -> str:
     """A defined term, without blanks; empty where there is none, or none that can be read."""
+    if dataset.get_item(_tag(keyword)) is None:
+        return ""
     try:
         value = dataset.get(keyword)
     except PYDICOM_ERRORS:
@@ -149,6 +152,8 @@ def read_code(dataset: Dataset, keyword: str) -> str:
 
 def read_items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence. Raises RefusedError."""
+    if dataset.get_item(_tag(keyword)) is None:
+        return []
     try:
         return list(dataset.get(keyword) or ())
     except PYDICOM_ERRORS as error:
@@ -169,6 +174,7 @@ def _parse(keyword: str, text: str, notes: list[str]) -> float:
     raise RefusedError("bad-header", f"{describe(keyword)} is not a number: found {found}")
 
 
+@lru_cache(maxsize=256)
 def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
     assert tag is not None, keyword

@@ -17,7 +17,6 @@ from apps.imaging.pixels import Floats, Greyscale, Lut, Rescale, Window, grey_fr
 from apps.imaging.readers.base import RefusedError
 from apps.imaging.readers.elements import (
     describe,
-    is_little_endian,
     is_signed_word,
     read_bytes,
     read_code,
