@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import (
-    HTJ2KLossless,
     JPEG2000,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGExtended12Bit,
     JPEGLosslessSV1,

@@ -18,12 +18,12 @@ A file never raises and never vanishes from the results: it gives frames, or rej
     decoder-crashed, timeout      given by `apps.imaging.decode`: the worker died, or did not answer in time
 
 A file that declares several frames has a row for each, with its own number, whatever became of the others. It has one
-row, of frame 0, where nothing can be said of its frames: it cannot be read, its header cannot be understood, it is above
-the limits, or its worker died.
+row, of frame 0, where nothing can be said of its frames: it cannot be read, its header cannot be understood, it is
+above the limits, or its worker died.
 
-A message carries the path, header numbers, UIDs, the names of elements and an exception's type, never its text: the text
-may quote an element's value, and elements hold names and birth dates. What deviates from a format's rules and has one
-reading is read, and said in the row's notes.
+A message carries the path, header numbers, UIDs, the names of elements and an exception's type, never its text: the
+text may quote an element's value, and elements hold names and birth dates. What deviates from a format's rules and has
+one reading is read, and said in the row's notes.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Decoded:
-    """samples: [rows, columns] or [rows, columns, 3] as the codec gave them, writeable; precision: bits of a sample in the
+    """samples: [rows, columns] or [rows, columns, 3] as the codec gave them; precision: bits of a sample in the
     codestream; photometric: what the samples are now."""
 
     samples: Stored
@@ -55,7 +55,7 @@ class Decoded:
     photometric: str
 
 
-def decode_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
+def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
     """One frame. Raises RefusedError for a codestream of another size than the header says, and what the codecs raise
     (PYDICOM_ERRORS) for a damaged one."""
     if syntax == uid.RLELossless:
@@ -71,7 +71,7 @@ def decode_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
     return Decoded(samples, precision, lossless, photometric)
 
 
-def _decode_jpeg_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
+def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
     jpeg = parse_jpeg(codestream)
     if jpeg is None or codestream.rfind(b"\xff\xd9", jpeg.begins) < 0:
         # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
@@ -85,17 +85,16 @@ def _decode_jpeg_frame(codestream: bytes, syntax: str, shape: Shape) -> Decoded:
 def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
     pixels, bits = shape.rows * shape.columns, shape.bits_allocated
-    size = {"rows": shape.rows, "columns": shape.columns, "bits_allocated": bits}
-    if bits == 1:  # eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2)
-        size = {"rows": 1, "columns": -(-pixels // 8), "bits_allocated": 8}
+    # Of 1 bit: eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2).
+    cells, cell_bits = (-(-pixels // 8), 8) if bits == 1 else (pixels, bits)
     try:
-        frame = rle.utils.decode_pixel_data(codestream, version=2, **size)
+        frame = rle.utils.decode_pixel_data(codestream, version=2, rows=1, columns=cells, bits_allocated=cell_bits)
     except BaseException as error:
         # A panic of Rust code is safe, but comes as a BaseException of a type that cannot be imported.
         if type(error).__name__ == "PanicException":
             raise ValueError("RLE data is damaged") from None
         raise
-    planes = np.frombuffer(frame, f"<u{size['bits_allocated'] // 8}")
+    planes = np.frombuffer(frame, f"<u{cell_bits // 8}")
     if bits == 1:
         planes = np.unpackbits(planes, bitorder="little", count=pixels)
     if planes.size != pixels * shape.samples:
@@ -105,7 +104,7 @@ def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     return planes[0] if shape.samples == 1 else planes.transpose(1, 2, 0)
 
 
-def _decode_samples(codestream: bytes, syntax: str, shape: Shape) -> Stored:
+def _decode_samples(codestream: bytes, syntax: uid.UID, shape: Shape) -> Stored:
     options: dict[str, Any] = {}
     if shape.samples > 1 and syntax in _LOSSY_JPEG:
         # Colour stays as it is coded, whatever the decoder would guess: the photometric interpretation says what it is.

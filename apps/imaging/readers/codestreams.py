@@ -21,8 +21,8 @@ wavelet's low band keeps edges (of burnt-in letters above all) a little sharper 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """The frame header (ITU-T T.81 B.2.2, T.87 C.2.2) and what of the markers before it tells the colours: the components'
-    numbers, JFIF's marker, and the transform that Adobe's names (None where there is none); begins: where it is."""
+    """The frame header (ITU-T T.81 B.2.2, T.87 C.2.2) and what tells the colours: the components' numbers, JFIF's
+    marker before it, and the transform that Adobe's names (None where there is none). begins: where the header is."""
 
     rows: int
     columns: int

@@ -2,8 +2,8 @@
 
 Each step has its module beside this one. Colour is BT.601 luma; of YBR_FULL it is Y as stored. The Presentation LUT
 Shape is not applied: where the standard requires it, it repeats what MONOCHROME1 says. Every declared frame gives one
-row of its own number, whatever became of those before it; a file whose header or encapsulation cannot be understood gives
-one row, of frame 0.
+row of its own number, whatever became of those before it; a file whose header cannot be understood gives one row, of
+frame 0.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from apps.imaging.readers.elements import PYDICOM_ERRORS, describe, read_bytes
 from apps.imaging.readers.fragments import Encapsulated, find_frames
 from apps.imaging.readers.greyscale import read_greyscale, read_palette
 from apps.imaging.readers.header import MONOCHROME, Header, read_header
-from apps.imaging.readers.stored import stored_values
+from apps.imaging.readers.stored import agreed_cell, stored_values
 from apps.imaging.settings import Preprocess
 
 _COPIES = 3
@@ -62,8 +62,8 @@ _JPEG2000_BYTES = 12
 
 @dataclass(frozen=True)
 class _Image:
-    """content: the value of the element that holds the pixels; encapsulated: where in it the frames are; found: how many
-    of the declared ones there are; notes: the header's, and what the pixel data themselves add."""
+    """content: the value of the element that holds the pixels; encapsulated: where in it the frames are; found: how
+    many of the declared ones there are; notes: the header's, and what the pixel data themselves add."""
 
     dataset: Dataset
     header: Header
@@ -218,7 +218,7 @@ def _open_image(dataset: Dataset, limits: Limits, noted: tuple[str, ...] = ()) -
 
 
 def _native_frame_bits(header: Header, size: int, notes: list[str]) -> tuple[Header, int]:
-    """The bits of a frame. YBR_FULL_422 shares its colours between two pixels, unless the data are too long for that."""
+    """The bits of a frame. YBR_FULL_422 shares colours between two pixels, unless the data are too long for that."""
     shape = header.shape
     bits = header.samples * shape.bits_allocated
     if shape.photometric != "YBR_FULL_422":
@@ -260,13 +260,18 @@ def _decode(image: _Image, frame: int, limits: Limits, notes: list[str]) -> tupl
     check_memory(_needed_bytes(image, header.samples), limits)
     if image.encapsulated is None:
         samples, photometric = _native_samples(image, frame)
-        return samples if header.is_float else stored_values(samples, header.cell), photometric
+        if header.is_float:
+            return samples, photometric
+        return stored_values(samples, agreed_cell(samples, header.cell, notes)), photometric
     codestream = image.encapsulated.codestream(frame)
     _check_codestream(image, codestream, limits)
     decoded = decode_frame(codestream, header.syntax, shape)
     if decoded.precision < header.cell.bits_stored:
         notes.append(f"the codestream has {decoded.precision} bits, BitsStored says {header.cell.bits_stored}")
-    stored = stored_values(decoded.samples, header.cell, precision=decoded.precision, lossless=decoded.lossless)
+    cell = header.cell
+    if decoded.precision > cell.bits_stored:  # else the codestream holds values, not cells
+        cell = agreed_cell(decoded.samples, cell, notes)
+    stored = stored_values(decoded.samples, cell, precision=decoded.precision, lossless=decoded.lossless)
     return stored, decoded.photometric
 
 

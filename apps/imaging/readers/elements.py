@@ -6,6 +6,7 @@ word is signed, and raises an error without the element's name for a text that i
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -69,7 +70,7 @@ def read_numbers(dataset: Dataset, keyword: str, notes: list[str]) -> tuple[floa
         numbers = tuple(float(one) for one in several)
     except PYDICOM_ERRORS as error:
         raise RefusedError("bad-header", f"{describe(keyword)} is not a number ({type(error).__name__})") from None
-    if not np.isfinite(numbers).all():
+    if not all(map(math.isfinite, numbers)):
         raise RefusedError("bad-header", f"{describe(keyword)} is not a finite number")
     return numbers
 
@@ -177,7 +178,8 @@ def _parse(keyword: str, text: str, notes: list[str]) -> float:
 @lru_cache(maxsize=256)
 def _tag(keyword: str) -> BaseTag:
     tag = tag_for_keyword(keyword)
-    assert tag is not None, keyword
+    if tag is None:
+        raise KeyError(keyword)  # a bug of ours
     return Tag(tag)
 
 

@@ -33,8 +33,9 @@ class Encapsulated:
 
 
 def find_frames(content: bytes, declared: int, extended_offsets: bytes | None, limits: Limits) -> Encapsulated:
-    """The first of these that applies: the extended or the basic offset table, where it names the first fragment of each
-    declared frame; one fragment a frame; a new frame wherever a codestream begins; all fragments are the only frame."""
+    """The first of these that applies: the extended or the basic offset table, where it names the first fragment of
+    each declared frame; one fragment a frame; a new frame wherever a codestream begins; all fragments are the only
+    frame. Raises RefusedError."""
     table, places = _find_fragments(content, limits)
     for offsets in (_words(extended_offsets or b"", "Q"), _words(table, "I")):
         firsts = _firsts(offsets, places)
@@ -64,8 +65,8 @@ def _between(firsts: Sequence[int], places: Sequence[Place]) -> list[Sequence[Pl
 
 
 def _find_fragments(content: bytes, limits: Limits) -> tuple[bytes, list[Place]]:
-    """The basic offset table and the fragments, as far as there are whole item headers. What is cut short stays, for the
-    decoder to judge."""
+    """The basic offset table and the fragments, as far as there are whole item headers. What is cut short stays, for
+    the decoder to judge."""
     found: list[Place] = []
     at = 0
     while at + 8 <= len(content):

@@ -164,8 +164,8 @@ def _filled(dataset: Dataset, keyword: str) -> list[Dataset]:
 
 
 def _groups(dataset: Dataset, frame: int, keyword: str) -> list[Dataset]:
-    """Where a frame's elements may be, the first that has them counts: the functional group `keyword` of the frame, that
-    of all frames, the data set itself."""
+    """Where a frame's elements may be, the first that has them counts: the functional group `keyword` of the frame,
+    that of all frames, the data set itself."""
     frames = read_items(dataset, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
     shared = read_items(dataset, "SharedFunctionalGroupsSequence")[:1]
     return [*(group for item in (*frames, *shared) for group in read_items(item, keyword)[:1]), dataset]

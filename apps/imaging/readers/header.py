@@ -1,4 +1,4 @@
-"""What a DICOM header says of its pixels, checked before any are decoded; what it leaves out, where one reading is right.
+"""What a DICOM header says of its pixels, checked before any are decoded, and what it leaves out.
 
 Every deviation that is understood becomes a note of the row; every other is a refusal that names the element.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -38,7 +39,7 @@ class Header:
     """keyword: of the element that holds the pixels; frames: as declared; planar: native colour comes plane by plane;
     notes: how it was understood where it deviates from the standard."""
 
-    syntax: str
+    syntax: UID
     keyword: str
     frames: int
     shape: Shape
@@ -90,8 +91,8 @@ def _pixel_keyword(dataset: Dataset) -> str:
     return found[0]
 
 
-def _transfer_syntax(dataset: Dataset, keyword: str, notes: list[str]) -> str:
-    named = read_code(getattr(dataset, "file_meta", FileMetaDataset()), "TransferSyntaxUID")
+def _transfer_syntax(dataset: Dataset, keyword: str, notes: list[str]) -> UID:
+    named = UID(read_code(getattr(dataset, "file_meta", FileMetaDataset()), "TransferSyntaxUID"))
     if not named:
         # PS3.5 10.1: what was agreed on by nobody is implicit VR little endian; pydicom has seen if it is not.
         implicit, little = dataset.original_encoding
