@@ -175,3 +175,15 @@ def test_the_job_ends_with_3_and_both_frames_are_in_its_tables(tmp_path: Path) -
     assert [row["notes"] for row in rows] == ["", "PixelRepresentation is missing: read as 0, unsigned"]
     assert "a.dcm,1,corrupt," in (tmp_path / "out" / "rejected.csv").read_text()
     assert "PixelRepresentation is missing" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_each_frame_has_its_own_rescale(tmp_path: Path) -> None:
+    dataset, items = multi_frame(2), []
+    for slope in (1, 2):
+        item, values = Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept = slope, 0
+        item.PixelValueTransformationSequence = Items([values])
+        items.append(item)
+    dataset.PerFrameFunctionalGroupsSequence = Items(items)
+    found = read(tmp_path, render_native(dataset, np.stack([plain(600)] * 2)))
+    assert outcomes(found) == [600, 1200]

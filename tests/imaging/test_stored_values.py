@@ -13,10 +13,13 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.uid import (
     JPEG2000,
+    UID,
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -24,9 +27,21 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from apps.imaging.frames import Frame
+from apps.imaging.readers import Item, read_frames
 from apps.imaging.readers.dicom import read_pixel_array
 from apps.imaging.readers.stored import Cell, stored_values, wrap
-from tests.imaging.dicoms import COMPRESSED, SYNTAXES, dataset_of, encode_codestream, render_encapsulated, render_native
+from apps.imaging.settings import Preprocess
+from tests.imaging.dicoms import (
+    COMPRESSED,
+    NATIVE,
+    SYNTAXES,
+    dataset_of,
+    encode_codestream,
+    render,
+    render_encapsulated,
+    render_native,
+)
 
 ROWS, COLUMNS = 24, 37
 
@@ -198,3 +213,69 @@ def test_padding_is_read_as_the_pixels_are() -> None:
     assert wrap(4095, Cell(12, 11, signed=False)) == 4095
     assert wrap(63536, Cell(24, 23, signed=True)) == -2000
     assert wrap(0, Cell(12, 11, signed=False)) == 0
+
+
+def test_a_high_bit_that_the_values_contradict_is_not_followed(tmp_path: Path) -> None:
+    expected = values(12, signed=False)
+    dataset = dataset_of(ROWS, COLUMNS, **describe(12, 15, 16, signed=False))
+    content = render_native(dataset, cells(expected, 12, 11, 16, seed=None))
+    np.testing.assert_array_equal(read(tmp_path, content), expected)
+    (found,) = read_frames(Item("name", tmp_path / "file.dcm"), Preprocess(side=16))
+    assert isinstance(found, Frame)
+    assert found.notes == "HighBit is 15, but the values are in the lower 12 bits: read as these"
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("syntax", [*NATIVE.values(), RLELossless], ids=[*NATIVE, "RLE"])
+def test_packed_bits_that_end_within_a_byte(tmp_path: Path, syntax: UID, frames: int) -> None:
+    expected = np.random.default_rng(2).integers(0, 2, (frames, 5, 7)).astype(np.uint8)
+    elements = {**describe(1, 0, 1, signed=False), "NumberOfFrames": frames}
+    dataset = dataset_of(5, 7, syntax, **{**elements, "BitsAllocated": 1})
+    if syntax == RLELossless:
+        packed = [np.packbits(frame, bitorder="little") for frame in expected]
+        streams = [encode_codestream(frame[None], syntax, 8) for frame in packed]
+        content = render_encapsulated(dataset, streams)
+    else:
+        content = render_native(dataset, np.packbits(expected, bitorder="little"))
+    np.testing.assert_array_equal(read(tmp_path, content), expected.squeeze())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("words", [False, True], ids=["OB", "OW"])
+@pytest.mark.parametrize("syntax", NATIVE.values(), ids=NATIVE)
+def test_frames_of_an_odd_number_of_bytes(tmp_path: Path, syntax: UID, words: bool, frames: int) -> None:
+    expected = np.random.default_rng(2).integers(0, 256, (frames, 5, 7)).astype(np.uint8)
+    dataset = dataset_of(5, 7, syntax, **{**describe(8, 7, 8, signed=False), "NumberOfFrames": frames})
+    content = expected.tobytes() + b"\0" * (expected.size % 2)
+    swapped = words and not syntax.is_little_endian
+    dataset.PixelData = np.frombuffer(content, np.uint16).byteswap().tobytes() if swapped else content
+    dataset["PixelData"].VR = "OW" if words else "OB"
+    np.testing.assert_array_equal(read(tmp_path, render(dataset)), expected.squeeze())
+
+
+STEPS = np.arange(0, 256, 4, dtype=np.uint8)
+COLOURS = np.stack([*np.meshgrid(STEPS, STEPS), np.full((64, 64), 90, np.uint8)], -1)
+LUMA = COLOURS @ np.array([0.299, 0.587, 0.114]) / 255
+
+
+def coded(colours: str, marker: str) -> bytes:
+    """A JPEG whose samples are `colours`; marker: what in it says so."""
+    if marker == "JFIF":
+        buffer = io.BytesIO()
+        Image.fromarray(COLOURS).save(buffer, "JPEG", quality=98, subsampling=0)
+        return buffer.getvalue()
+    return bytes(imagecodecs.jpeg8_encode(COLOURS, level=98, outcolorspace=colours, subsampling="444"))
+
+
+@pytest.mark.parametrize("said", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize(("colours", "marker"), [("YCBCR", "JFIF"), ("RGB", "Adobe")])
+def test_a_jpeg_says_what_its_colours_are(tmp_path: Path, colours: str, marker: str, said: str) -> None:
+    codestream = coded(colours, marker)
+    assert marker.encode() in codestream[:40]
+    elements = {**describe(8, 7, 8, signed=False), "SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    dataset = dataset_of(64, 64, JPEGBaseline8Bit, **elements, PhotometricInterpretation=said)
+    path = tmp_path / "file.dcm"
+    path.write_bytes(render_encapsulated(dataset, [codestream]))
+    (found,) = read_frames(Item("name", path), Preprocess(side=64))
+    assert isinstance(found, Frame), found
+    np.testing.assert_allclose(found.pixels, LUMA, atol=0.03)

@@ -289,9 +289,13 @@ def _refuse_missing(image: _Image) -> NoReturn:
 
 
 def _native_samples(image: _Image, frame: int) -> tuple[Stored, str]:
-    """By pydicom, which knows bits that are packed, big-endian bytes in words, colours of two pixels and planes; for
-    anything simpler it would take longer than all the rest of a small frame."""
+    """By pydicom, which knows big-endian bytes in words, colours of two pixels and planes. For anything simpler it takes
+    longer than all the rest of a small frame, and it loses packed bits of a frame that begins within a byte."""
     header, shape = image.header, image.header.shape
+    if shape.bits_allocated == 1:
+        first, last = frame * header.samples, (frame + 1) * header.samples
+        bits = np.unpackbits(np.frombuffer(image.content[first // 8 : -(-last // 8)], np.uint8), bitorder="little")
+        return bits[first % 8 :][: header.samples].reshape(shape.rows, shape.columns), shape.photometric
     big = header.syntax == ExplicitVRBigEndian
     if shape.samples == 1 and shape.bits_allocated >= (16 if big else 8):
         kind = "f" if header.is_float else "u"
