@@ -190,6 +190,7 @@ class Journal:
         self._check_counts()
         for prediction in self.predictions():
             sound = isinstance(prediction.probability, float) and 0 <= prediction.probability <= 1
+            sound &= isinstance(prediction.notes, str)
             if not sound or (decisions is not None and prediction.decision not in decisions):
                 raise damaged(self._path, f"a prediction for {prediction.id.source} is not one of this model")
         for _ in self.rejected():

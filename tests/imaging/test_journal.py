@@ -232,11 +232,12 @@ def test_a_row_that_is_changed_while_the_job_runs_never_reaches_the_results(tmp_
 
 def test_a_forged_row_with_its_checksum_must_still_mean_something(tmp_path: Path) -> None:
     path = finished_journal(tmp_path)
-    for probability, decision in ((1.5, "normal"), (float("inf"), "normal"), ("x", "normal"), (0.5, "<script>")):
-        row = ("b", 0, "1.2", "1.3", "1.4", probability, decision, 1.5, 2.5)
+    forged = [(1.5, "normal", ""), (float("inf"), "normal", ""), ("x", "normal", ""), (0.5, "<script>", "")]
+    for probability, decision, notes in (*forged, (0.5, "normal", b"")):
+        row = ("b", 0, "1.2", "1.3", "1.4", probability, decision, 1.5, 2.5, notes)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("DELETE FROM predictions WHERE source = 'b'")
-            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 10)})", (*row, _checksum(row)))  # noqa: S608
+            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 11)})", (*row, _checksum(row)))  # noqa: S608
         with pytest.raises(OutputError, match="a prediction for b is not one of this model"):
             open_journal(tmp_path, BINDING, "2026-01-02", decisions=("normal", "pneumonia"))
 

@@ -289,8 +289,8 @@ def _refuse_missing(image: _Image) -> NoReturn:
 
 
 def _native_samples(image: _Image, frame: int) -> tuple[Stored, str]:
-    """By pydicom, which knows big-endian bytes in words, colours of two pixels and planes. For anything simpler it takes
-    longer than all the rest of a small frame, and it loses packed bits of a frame that begins within a byte."""
+    """By pydicom, which knows big-endian bytes in words, colours of two pixels and planes. For anything simpler it
+    takes longer than all the rest of a small frame, and it loses bits of a frame that begins within a byte."""
     header, shape = image.header, image.header.shape
     if shape.bits_allocated == 1:
         first, last = frame * header.samples, (frame + 1) * header.samples
