@@ -77,7 +77,7 @@ class Classifier:
         probability = self.decision.probability(logit)
         positive = probability >= self.decision.threshold
         label = self.labels.positive if positive else self.labels.negative
-        return Prediction(frame.id, probability, label, frame.decode_ms, inference_ms)
+        return Prediction(frame.id, probability, label, frame.decode_ms, inference_ms, frame.notes)
 
     def close(self) -> None:
         self._session.close()

@@ -23,11 +23,12 @@ class FrameId:
 @dataclass(frozen=True)
 class Frame:
     """One image, ready for a network. pixels: float32 [side, side], grey levels in 0..1, light is dense tissue
-    (MONOCHROME2)."""
+    (MONOCHROME2). notes: how the file was understood where it deviates from its format's rules; no patient data."""
 
     id: FrameId
     pixels: npt.NDArray[np.float32]
     decode_ms: float
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Prediction:
-    """probability: calibrated, of the positive class; decision: one of the artifact's labels."""
+    """probability: calibrated, of the positive class; decision: one of the artifact's labels; notes: of the frame, or
+    of the job."""
 
     id: FrameId
     probability: float
     decision: str
     decode_ms: float
     inference_ms: float
+    notes: str = ""

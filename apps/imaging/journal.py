@@ -32,7 +32,7 @@ from apps.imaging.frames import FrameId, Prediction, Rejected
 from apps.imaging.journal_file import damaged, journal_errors
 from core.errors import UsageError
 
-_COLUMNS = {"predictions": 10, "rejected": 8, "thumbnails": 4}
+_COLUMNS = {"predictions": 11, "rejected": 8, "thumbnails": 4}
 """Of the tables of rows; the last column is the row's checksum."""
 _LONGEST_THUMBNAIL_BYTES = 1 << 20
 _WRAP = (1 << 63) - 1
@@ -169,8 +169,9 @@ class Journal:
             "ORDER BY p.probability DESC, p.source, p.frame"
         )
         for row in self._rows(query, (count,)):
-            jpeg = None if row[10] is None else self._checked(row[10:])[2]
-            yield _prediction(self._checked(row[:10])), jpeg
+            prediction, thumbnail = row[: _COLUMNS["predictions"]], row[_COLUMNS["predictions"] :]
+            jpeg = None if thumbnail[0] is None else self._checked(thumbnail)[2]
+            yield _prediction(self._checked(prediction)), jpeg
 
     def predictions(self) -> Iterator[Prediction]:
         """Every prediction by source and frame, streamed. Raises OutputError for one that is not as it was written."""
@@ -189,6 +190,7 @@ class Journal:
         self._check_counts()
         for prediction in self.predictions():
             sound = isinstance(prediction.probability, float) and 0 <= prediction.probability <= 1
+            sound &= isinstance(prediction.notes, str)
             if not sound or (decisions is not None and prediction.decision not in decisions):
                 raise damaged(self._path, f"a prediction for {prediction.id.source} is not one of this model")
         for _ in self.rejected():
@@ -345,7 +347,7 @@ def _prediction_row(prediction: Prediction) -> tuple[Any, ...]:
     probability, *times_ms = (
         float(value) + 0.0 for value in (prediction.probability, prediction.decode_ms, prediction.inference_ms)
     )
-    return (*_key(prediction.id), probability, prediction.decision, *times_ms)
+    return (*_key(prediction.id), probability, prediction.decision, *times_ms, prediction.notes)
 
 
 def _prediction(row: tuple[Any, ...]) -> Prediction:

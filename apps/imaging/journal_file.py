@@ -19,7 +19,7 @@ from typing import IO
 from core.errors import OutputError, UsageError
 from core.files import open_to_lock, replacing
 
-VERSION = "2"
+VERSION = "3"
 NAME = "journal.sqlite"
 _LOCK = "journal.lock"
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -38,7 +38,7 @@ CREATE TABLE items (
 CREATE TABLE predictions (
     source TEXT NOT NULL, frame INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, sop TEXT NOT NULL,
     probability REAL NOT NULL, decision TEXT NOT NULL, decode_ms REAL NOT NULL, inference_ms REAL NOT NULL,
-    checksum INTEGER NOT NULL,
+    notes TEXT NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (source, frame)
 ) WITHOUT ROWID;
 CREATE TABLE rejected (

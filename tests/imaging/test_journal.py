@@ -232,11 +232,12 @@ def test_a_row_that_is_changed_while_the_job_runs_never_reaches_the_results(tmp_
 
 def test_a_forged_row_with_its_checksum_must_still_mean_something(tmp_path: Path) -> None:
     path = finished_journal(tmp_path)
-    for probability, decision in ((1.5, "normal"), (float("inf"), "normal"), ("x", "normal"), (0.5, "<script>")):
-        row = ("b", 0, "1.2", "1.3", "1.4", probability, decision, 1.5, 2.5)
+    forged = [(1.5, "normal", ""), (float("inf"), "normal", ""), ("x", "normal", ""), (0.5, "<script>", "")]
+    for probability, decision, notes in (*forged, (0.5, "normal", b"")):
+        row = ("b", 0, "1.2", "1.3", "1.4", probability, decision, 1.5, 2.5, notes)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("DELETE FROM predictions WHERE source = 'b'")
-            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 10)})", (*row, _checksum(row)))  # noqa: S608
+            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 11)})", (*row, _checksum(row)))  # noqa: S608
         with pytest.raises(OutputError, match="a prediction for b is not one of this model"):
             open_journal(tmp_path, BINDING, "2026-01-02", decisions=("normal", "pneumonia"))
 
@@ -307,7 +308,7 @@ def test_a_journal_of_another_version_is_not_taken_for_this_one(tmp_path: Path) 
         "INSERT INTO binding VALUES ('version', '1'), ('model', 'm1'), ('source', '/scans')",
         "CREATE TABLE items (source TEXT PRIMARY KEY)",
     )
-    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 2.*--restart"):
+    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 3.*--restart"):
         open_journal(tmp_path, BINDING, "2026-01-02")
     with open_journal(tmp_path, BINDING, "2026-01-02", restart=True) as journal:
         assert journal.totals().items == 0

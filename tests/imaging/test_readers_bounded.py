@@ -59,8 +59,9 @@ def test_the_time_grows_with_the_size_and_not_with_its_square() -> None:
             start = time.process_time()
             inflate(content, DEFAULT_LIMITS)
             spent[len(content)].append(time.process_time() - start)
-    # Eight times as much: 64 times as long when every piece copies what is left of the input.
-    assert min(spent[len(large)]) < 24 * min(spent[len(small)])
+    # Eight times as much: 64 times as long when every piece copies what is left of the input. 25 times was seen beside
+    # other work, where only the small one stays in the processor's cache.
+    assert min(spent[len(large)]) < 40 * min(spent[len(small)])
 
 
 def test_what_is_held_is_the_result_and_little_else() -> None:

@@ -12,13 +12,18 @@ A file never raises and never vanishes from the results: it gives frames, or rej
     unsupported-transfer-syntax   DICOM whose pixels are coded (or encrypted) in a way no installed decoder reads
     unsupported-photometric       DICOM whose photometric interpretation cannot become grey, or contradicts its samples
     bad-header                    rows, columns, frames, bits or look-up tables that cannot be right
-    corrupt                       truncated or damaged
+    corrupt                       truncated or damaged, or a frame that is declared and not there
     bad-values                    pixels that are not numbers (NaN, infinity)
     out-of-memory                 it fits the limits, and still not this process' memory
     decoder-crashed, timeout      given by `apps.imaging.decode`: the worker died, or did not answer in time
 
-A message carries the path, header numbers, UIDs and an exception's type, never its text: the text may quote an
-element's value, and elements hold names and birth dates.
+A file that declares several frames has a row for each, with its own number, whatever became of the others. It has one
+row, of frame 0, where nothing can be said of its frames: it cannot be read, its header cannot be understood, it is
+above the limits, or its worker died.
+
+A message carries the path, header numbers, UIDs, the names of elements and an exception's type, never its text: the
+text may quote an element's value, and elements hold names and birth dates. What deviates from a format's rules and has
+one reading is read, and said in the row's notes.
 """
 
 from __future__ import annotations
@@ -91,7 +96,7 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
             if isinstance(found, Rejected):
                 yield found
             else:
-                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3)
+                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, "; ".join(found.notes))
             start, frame = time.perf_counter(), found.id.frame + 1
     except RefusedError as error:  # perhaps after some frames, whose rows stand
         yield Rejected(FrameId(item.source, frame), error.reason, str(error))

@@ -48,10 +48,12 @@ class RefusedError(DataError):
 
 @dataclass(frozen=True)
 class Pixels:
-    """A frame before it is timed: float32 [side, side] in 0..1."""
+    """A frame before it is timed: float32 [side, side] in 0..1. notes: how it was understood where the file deviates
+    from its format's rules, and what of the file is not applied; no patient data."""
 
     id: FrameId
     pixels: npt.NDArray[np.float32]
+    notes: tuple[str, ...] = ()
 
 
 class Reader(Protocol):

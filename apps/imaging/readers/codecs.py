@@ -1,75 +1,120 @@
-"""The decoding plugin for pydicom that reads every compressed transfer syntax: imagecodecs, and pylibjpeg-rle for RLE.
+"""Codestreams of every compressed transfer syntax: imagecodecs, and pylibjpeg-rle for RLE.
 
 pydicom's own plugins are not asked: what a file becomes must not depend on what else is installed, and one of the
-packages that they use is under the GPL. pydicom calls the three names below:
-https://pydicom.github.io/pydicom/stable/guides/decoding/decoder_plugins.html
+packages that they use is under the GPL.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import rle.utils
 from pydicom import uid
-from pydicom.pixels.decoders.base import DecodeRunner
 
-PLUGIN = "featherweight"
+from apps.imaging.pixels import Stored
+from apps.imaging.readers.base import RefusedError
+from apps.imaging.readers.codestreams import parse_jpeg, parse_jpeg2000
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
+_LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
 _DECODERS = {
     **dict.fromkeys((*_LOSSY_JPEG, uid.JPEGLossless, uid.JPEGLosslessSV1), imagecodecs.jpeg8_decode),
     **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), imagecodecs.jpegls_decode),
     # Of the high-throughput kind too: imagecodecs' own decoder for it lets light pixels of lossy images wrap to black.
     **dict.fromkeys(
-        (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K),
-        imagecodecs.jpeg2k_decode,
+        (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, *_LOSSY_JPEG2000), imagecodecs.jpeg2k_decode
     ),
 }
 
-DECODER_DEPENDENCIES = dict.fromkeys((*_DECODERS, uid.RLELossless), ("imagecodecs", "pylibjpeg-rle"))
+_JPEG = (*_LOSSY_JPEG, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+SYNTAXES = frozenset((*_DECODERS, uid.RLELossless))
 
 
-def is_available(syntax: str) -> bool:
-    return syntax in DECODER_DEPENDENCIES
+@dataclass(frozen=True)
+class Shape:
+    """What the header says of a frame: the codestream must agree."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    photometric: str
 
 
-def decode_frame(src: bytes, runner: DecodeRunner) -> bytearray | memoryview:
-    """The frame's samples, writeable: pydicom corrects signs in place. Raises ValueError when the codestream is of
-    another size than the header says."""
-    if runner.transfer_syntax == uid.RLELossless:
-        return _decode_rle(src, runner)
-    return np.ascontiguousarray(_decode_jpeg(src, runner)).data.cast("B")
+@dataclass(frozen=True)
+class Decoded:
+    """samples: [rows, columns] or [rows, columns, 3] as the codec gave them; precision: bits of a sample in the
+    codestream; photometric: what the samples are now."""
+
+    samples: Stored
+    precision: int
+    lossless: bool
+    photometric: str
 
 
-def _decode_rle(src: bytes, runner: DecodeRunner) -> bytearray:
+def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
+    """One frame. Raises RefusedError for a codestream of another size than the header says, and what the codecs raise
+    (PYDICOM_ERRORS) for a damaged one."""
+    if syntax == uid.RLELossless:
+        return Decoded(_decode_rle(codestream, shape), shape.bits_allocated, True, shape.photometric)
+    if syntax in _JPEG:
+        return _decode_jpeg_frame(codestream, syntax, shape)
+    samples = _decode_samples(codestream, syntax, shape)
+    header = parse_jpeg2000(codestream)
+    precision = header.bits if header else 8 * samples.dtype.itemsize
+    lossless = syntax not in _LOSSY_JPEG2000 or bool(header and header.reversible)
+    # The decoder undoes the transform.
+    photometric = "RGB" if shape.photometric in ("YBR_ICT", "YBR_RCT") else shape.photometric
+    return Decoded(samples, precision, lossless, photometric)
+
+
+def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
+    jpeg = parse_jpeg(codestream)
+    if jpeg is None or codestream.rfind(b"\xff\xd9", jpeg.begins) < 0:
+        # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
+        lacking = "header" if jpeg is None else "end"
+        raise RefusedError("corrupt", f"the codestream has no {lacking}; is the file cut off?")
+    samples = _decode_samples(codestream, syntax, shape)
+    photometric = jpeg.photometric(shape.photometric) if shape.samples == 3 else shape.photometric
+    return Decoded(samples, jpeg.bits, syntax not in (*_LOSSY_JPEG, uid.JPEGLSNearLossless), photometric)
+
+
+def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
+    pixels, bits = shape.rows * shape.columns, shape.bits_allocated
+    # Of 1 bit: eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2).
+    cells, cell_bits = (-(-pixels // 8), 8) if bits == 1 else (pixels, bits)
     try:
-        frame = cast(bytearray, rle.utils.decode_pixel_data(src, version=2, **runner.options))
+        frame = rle.utils.decode_pixel_data(codestream, version=2, rows=1, columns=cells, bits_allocated=cell_bits)
     except BaseException as error:
         # A panic of Rust code is safe, but comes as a BaseException of a type that cannot be imported.
         if type(error).__name__ == "PanicException":
             raise ValueError("RLE data is damaged") from None
         raise
-    runner.set_option("planar_configuration", 1)
-    return frame
+    planes = np.frombuffer(frame, f"<u{cell_bits // 8}")
+    if bits == 1:
+        planes = np.unpackbits(planes, bitorder="little", count=pixels)
+    if planes.size != pixels * shape.samples:
+        found = planes.size // pixels
+        raise RefusedError("corrupt", f"the codestream has {found} planes, the header says {shape.samples}")
+    planes = planes.reshape(shape.samples, shape.rows, shape.columns)
+    return planes[0] if shape.samples == 1 else planes.transpose(1, 2, 0)
 
 
-def _decode_jpeg(src: bytes, runner: DecodeRunner) -> np.ndarray:
+def _decode_samples(codestream: bytes, syntax: uid.UID, shape: Shape) -> Stored:
     options: dict[str, Any] = {}
-    if runner.samples_per_pixel > 1 and runner.transfer_syntax in _LOSSY_JPEG:
-        # Colour stays as it is coded, whatever the decoder would guess: pydicom turns it, by the photometric
-        # interpretation.
+    if shape.samples > 1 and syntax in _LOSSY_JPEG:
+        # Colour stays as it is coded, whatever the decoder would guess: the photometric interpretation says what it is.
         options = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
-    frame: np.ndarray = _DECODERS[runner.transfer_syntax](src, **options)
-    expected = (runner.rows, runner.columns, runner.samples_per_pixel)
+    frame: np.ndarray = _DECODERS[syntax](codestream, **options)
+    expected = (shape.rows, shape.columns, shape.samples)
     found = frame.shape if frame.ndim == 3 else (*frame.shape, 1)
     if found != expected or frame.dtype.kind not in "ui":
-        raise ValueError(f"codestream of {found} {frame.dtype}, header says {expected}")
-    if runner.samples_per_pixel > 1:
-        runner.set_option("planar_configuration", 0)
-        if runner.photometric_interpretation in ("YBR_ICT", "YBR_RCT"):
-            runner.set_option("photometric_interpretation", "RGB")  # the decoder undoes the transform
-    runner.set_option("bits_allocated", frame.dtype.itemsize * 8)
-    return frame
+        sizes = " x ".join(map(str, found)), " x ".join(map(str, expected))
+        raise RefusedError(
+            "corrupt", f"the codestream holds {sizes[0]} samples of {frame.dtype}, the header says {sizes[1]}"
+        )
+    return frame.reshape(expected) if shape.samples > 1 else frame.reshape(expected[:2])

@@ -19,24 +19,53 @@ network's side. Radiographs gave 0.001 to 0.0055, most where the reduced image i
 wavelet's low band keeps edges (of burnt-in letters above all) a little sharper than an average over the area."""
 
 
-def parse_jpeg_size(codestream: bytes) -> tuple[int, int, int] | None:
-    """(rows, columns, components) of the frame header (ITU-T T.81 B.2.2, T.87 C.2.2); None where there is none."""
-    at = 2
+@dataclass(frozen=True)
+class Jpeg:
+    """The frame header (ITU-T T.81 B.2.2, T.87 C.2.2) and what tells the colours: the components' numbers, JFIF's
+    marker before it, and the transform that Adobe's names (None where there is none). begins: where the header is."""
+
+    rows: int
+    columns: int
+    components: int
+    bits: int
+    numbers: bytes
+    jfif: bool
+    adobe_transform: int | None
+    begins: int
+
+    def photometric(self, said: str) -> str:
+        """What three components are, of which the header says `said`: a codestream that says it itself is right."""
+        if self.numbers in (b"RGB", b"rgb") or (self.adobe_transform == 0 and not self.jfif):
+            return "RGB"
+        if not said.startswith("YBR") and (self.jfif or self.adobe_transform == 1):
+            return "YBR_FULL"
+        return said
+
+
+def parse_jpeg(codestream: bytes) -> Jpeg | None:
+    """None where there is no frame header."""
+    at, jfif, adobe = 2, False, None
     while at + 10 <= len(codestream):
         marker = codestream[at + 1]
         if codestream[at] != 0xFF or marker == 0xFF:
             at += 1
-        elif (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            rows, columns, components = struct.unpack_from(">HHB", codestream, at + 5)
-            return max(rows, 1), columns, components  # 0 rows: told later by a DNL marker
-        else:
-            at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            bits, rows, columns, components = struct.unpack_from(">BHHB", codestream, at + 4)
+            numbers = codestream[at + 10 : at + 10 + 3 * components : 3]
+            # 0 rows: told later by a DNL marker
+            return Jpeg(max(rows, 1), columns, components, bits, numbers, jfif, adobe, at)
+        jfif = jfif or (marker == 0xE0 and codestream.startswith(b"JFIF", at + 4))
+        if marker == 0xEE and codestream.startswith(b"Adobe", at + 4) and at + 16 <= len(codestream):
+            adobe = codestream[at + 15]
+        at += 2 + struct.unpack_from(">H", codestream, at + 2)[0]
     return None
 
 
 @dataclass(frozen=True)
 class Jpeg2000:
-    """ITU-T T.800 A.5.1 (SIZ) and A.6.1 (COD). levels: how often the image can be halved; 0 when not known."""
+    """ITU-T T.800 A.5.1 (SIZ) and A.6.1 (COD). levels: how often the image can be halved; 0 when not known; reversible:
+    by the wavelet that loses nothing."""
 
     rows: int
     columns: int
@@ -44,6 +73,7 @@ class Jpeg2000:
     bits: int
     signed: bool
     levels: int
+    reversible: bool
 
 
 def parse_jpeg2000(codestream: bytes) -> Jpeg2000 | None:
@@ -54,8 +84,9 @@ def parse_jpeg2000(codestream: bytes) -> Jpeg2000 | None:
     right, bottom, left, top = struct.unpack_from(">4I", codestream, at + 8)
     components, depth = struct.unpack_from(">HB", codestream, at + 40)
     style = codestream.find(b"\xff\x52", at, at + 4096)
-    levels = codestream[style + 9] if 0 <= style < len(codestream) - 9 else 0
-    return Jpeg2000(bottom - top, right - left, components, (depth & 0x7F) + 1, bool(depth & 0x80), levels)
+    known = 0 <= style < len(codestream) - 13
+    levels, reversible = (codestream[style + 9], codestream[style + 13] == 1) if known else (0, False)
+    return Jpeg2000(bottom - top, right - left, components, (depth & 0x7F) + 1, bool(depth & 0x80), levels, reversible)
 
 
 def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> Stored | None:

@@ -1,8 +1,8 @@
 """JPEG, PNG and TIFF by Pillow, to grey levels in 0..1.
 
-Colour becomes BT.601 luma; transparency is ignored; EXIF orientation is honoured; 8 bits are divided by 255 and 16 by
-65535 (a 12-bit image in a 16-bit file is dark: no tag says so); floats and 32-bit integers, which have no agreed white,
-are stretched from their smallest to their largest value. Every page of a TIFF is a frame.
+Colour becomes BT.601 luma; transparency is ignored; EXIF orientation is honoured; 8 bits are divided by 255, 12 by 4095
+and 16 by 65535 (a 12-bit image in a file of 16 bits is dark: no tag says so); floats, signed and 32-bit integers, which
+have no agreed white, are stretched from their smallest to their largest value. Every page of a TIFF is a frame.
 
 A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size when that leaves at least twice the network's side (Pillow's
 draft, the scaling inside the JPEG transform); against averaging the full-size image this differs by at most
@@ -16,6 +16,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ from PIL import Image, ImageOps
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
 from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_memory, check_results, check_size
+from apps.imaging.readers.codestreams import parse_jpeg
 from apps.imaging.settings import Preprocess
 
 REDUCED_MEAN_TOLERANCE = 0.004
 """Mean absolute difference of an image decoded at reduced size from one decoded in full; 1/255 is 0.0039."""
 
+_BITS_TAG = 258
 _PHOTOMETRIC_TAG = 262
+_SAMPLE_FORMAT_TAG = 339
 _ORIENTATION_TAG = 0x0112
 
 # What Pillow is known to raise on damaged files: UnidentifiedImageError and truncation are OSError, broken PNG chunks
@@ -52,37 +56,62 @@ _PILLOW_ERRORS = (
 
 
 def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Pixels | Rejected]:
-    """The frames of a JPEG, PNG or TIFF; a TIFF's damaged page ends it with a Rejected for that page."""
-    index = 0
+    """The frame of a JPEG or PNG, or a row for each page of a TIFF: those after a damaged one are tried."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
+        try:
+            image = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF"))
+        except Image.DecompressionBombError:
+            raise RefusedError("too-large", "the header names more pixels than Pillow decodes") from None
+        except _PILLOW_ERRORS as error:
+            yield Rejected(FrameId(source, 0), "corrupt", _unreadable(content, 0, error))
+            return
+        with image:
+            pages = count_tiff_pages(content, limits) if image.format == "TIFF" else 1
+            check_results(pages, preprocess.side, limits)
+            check_size(image.height, image.width, len(image.getbands()), pages, limits)
+            samples = 0
+            for page in range(pages):
+                found = _decode_page(image, page, samples, content, preprocess.side, limits)
+                samples += image.width * image.height * len(image.getbands())
+                yield replace(found, id=FrameId(source, page))
+
+
+def _decode_page(
+    image: Image.Image, page: int, samples: int, content: bytes, side: int, limits: Limits
+) -> Pixels | Rejected:
+    """samples: of the pages before: pages differ in size, so their sum is bounded as well."""
+    here = FrameId("", page)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
-            with Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "TIFF")) as image:
-                pages = count_tiff_pages(content, limits) if image.format == "TIFF" else 1
-                check_results(pages, preprocess.side, limits)
-                samples = 0
-                for index in range(pages):
-                    if index:
-                        image.seek(index)
-                    samples += image.width * image.height * len(image.getbands())
-                    check_size(image.height, image.width, len(image.getbands()), pages if index == 0 else 1, limits)
-                    _check_samples(samples, limits)  # pages differ in size, so their sum is checked as well
-                    check_memory(_needed_bytes(image, content), limits)
-                    yield Pixels(FrameId(source, index), decode_image(image, preprocess.side))
+        image.seek(page)
+        bands = len(image.getbands())
+        check_size(image.height, image.width, bands, 1, limits)
+        _check_samples(samples + image.width * image.height * bands, limits)
+        check_memory(_needed_bytes(image, content), limits)
+        return Pixels(here, decode_image(image, side), _notes(image))
     except RefusedError as error:
-        if index == 0:
-            raise
-        yield Rejected(FrameId(source, index), error.reason, f"{error} (this page and those after it)")
+        return Rejected(here, error.reason, str(error))
     except Image.DecompressionBombError:
-        raise RefusedError("too-large", "the header names more pixels than Pillow decodes") from None
+        return Rejected(here, "too-large", "the header names more pixels than Pillow decodes")
     except FloatingPointError:
-        yield Rejected(FrameId(source, index), "bad-values", f"page {index} has pixel values that are not all finite")
+        return Rejected(here, "bad-values", f"page {page} has pixel values that are not all finite")
+    except MemoryError:
+        return Rejected(here, "out-of-memory", "the page is too large for this process' memory")
     except _PILLOW_ERRORS as error:
-        yield Rejected(
-            FrameId(source, index),
-            "corrupt",
-            f"page {index} cannot be decoded ({type(error).__name__}); is the file truncated?",
-        )
+        return Rejected(here, "corrupt", _unreadable(content, page, error))
+
+
+def _unreadable(content: bytes, page: int, error: BaseException) -> str:
+    jpeg = parse_jpeg(content) if content.startswith(b"\xff\xd8") else None
+    if jpeg and jpeg.bits != 8:
+        return f"a JPEG of {jpeg.bits} bits; outside of DICOM those of 8 bits are read"
+    return f"page {page} cannot be decoded ({type(error).__name__}); is the file truncated?"
+
+
+def _notes(image: Image.Image) -> tuple[str, ...]:
+    # A TIFF's pages are all read. Counting them here would read every directory.
+    pictures = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
+    return (f"the file holds {pictures} pictures: the first is read",) if pictures > 1 else ()
 
 
 def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.NDArray[np.float32]:
@@ -90,15 +119,21 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         # Pillow picks the smallest scale that is not below the size asked for; grey is then the JPEG's own luma.
         image.draft("L", (2 * side, 2 * side) if reduced else image.size)
-    inverted = image.format == "TIFF" and image.mode.startswith("I;16") and _is_white_zero(image)
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    sample_format = tags.get(_SAMPLE_FORMAT_TAG, (1,))[0]
+    # TIFF's WhiteIsZero, which Pillow undoes for 8 bits and not for more.
+    inverted = tags.get(_PHOTOMETRIC_TAG) == 0 and (image.mode.startswith("I") or image.mode == "F")
     image.load()
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after loading: Pillow has turned a TIFF by then
     if image.mode.startswith("I;16"):
-        grey = render(
-            _ImageRows(image, np.dtype(np.uint16)), Greyscale(voi=Window(65535 / 2, 65535, "LINEAR_EXACT")), side
-        )
+        white = (1 << min(16, tags.get(_BITS_TAG, (16,))[0])) - 1
+        voi = Window(white / 2, white, "LINEAR_EXACT")
+        grey = render(_ImageRows(image, np.dtype(np.uint16)), Greyscale(voi=voi), side)
     elif image.mode in ("I", "F"):
-        grey = render(_ImageRows(image, np.dtype(np.int32 if image.mode == "I" else np.float32)), Greyscale(), side)
+        whole = np.uint32 if tags.get(_BITS_TAG) == (32,) and sample_format == 1 else np.int32
+        grey = render(_ImageRows(image, np.dtype(whole if image.mode == "I" else np.float32)), Greyscale(), side)
+    elif image.mode == "L" and sample_format == 2:
+        grey = render(_ImageRows(image, np.dtype(np.int8)), Greyscale(), side)
     else:
         grey = finish(resize(_ImageRows(image, np.dtype(np.uint8)), side) / 255, False)
     if orientation in range(2, 9):
@@ -128,7 +163,10 @@ class _ImageRows:
         band = self._image.crop((0, first, self._image.width, last))
         if self.dtype == np.uint8 and band.mode != "L":
             band = band.convert("L")
-        return np.asarray(band).astype(self.dtype, copy=False)
+        stored = np.asarray(band)
+        # Pillow has no mode for signed bytes and unsigned words of 32 bits: it gives their bits under another name.
+        same_size = stored.dtype.itemsize == self.dtype.itemsize and stored.dtype.kind != self.dtype.kind
+        return stored.view(self.dtype) if same_size else stored.astype(self.dtype, copy=False)
 
 
 def _check_samples(samples: int, limits: Limits) -> None:
@@ -169,12 +207,6 @@ def count_tiff_pages(content: bytes, limits: Limits) -> int:
             break
         (at,) = struct.unpack_from(link_form, content, link)
     return max(1, len(seen))
-
-
-def _is_white_zero(image: Image.Image) -> bool:
-    """TIFF's WhiteIsZero, which Pillow undoes for 8 bits and not for 16."""
-    tags = getattr(image, "tag_v2", {})
-    return bool(tags.get(_PHOTOMETRIC_TAG) == 0)
 
 
 def _orient(grey: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np.float32]:

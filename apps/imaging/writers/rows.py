@@ -37,6 +37,7 @@ def result_columns(model_sha256: str) -> Columns[Prediction]:
         "decode_ms": Column("real", lambda p: round(p.decode_ms, 3)),
         "inference_ms": Column("real", lambda p: round(p.inference_ms, 3)),
         "model_sha256": Column("word", lambda _: model_sha256),
+        "notes": Column("word", lambda p: printable(p.notes)),
     }
 
 
