@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from core.errors import OutputError
+from core.errors import DataError, OutputError
 
 # Not every system has these.
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -65,6 +65,29 @@ def check_folder(out: Path) -> None:
         raise OutputError(f"{out}: cannot be written: {os.strerror(errno.EROFS)}; choose another folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")
+
+
+def check_readable(path: Path, option: str) -> None:
+    """Raise DataError now for a file that could not be read later: none, a folder, or one that may not be read. Pipes
+    and devices are let through. option: where the path was given."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise DataError(f"{option} {path}: {why}; look for a slip in the path") from error
+    except ValueError as error:  # a NUL in the name
+        raise DataError(f"{option}: not a path ({error})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{option} {path}: is a folder; name a file in it")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{option} {path}: no permission to read it")
+
+
+def check_creatable(path: Path) -> None:
+    """Raise OutputError now for a file that could not be written later, because of the folder where it is to be."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+        raise OutputError(f"{path}: cannot be written: there is no folder {path.parent}; make it, or correct the path")
+    check_folder(path.parent)
 
 
 def open_regular(path: Path) -> BinaryIO:

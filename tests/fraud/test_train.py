@@ -185,7 +185,7 @@ def test_a_row_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"transactions.jsonl:1: .*transaction_id"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
     (tmp_path / "labels.jsonl").unlink()
-    with pytest.raises(DataError, match=r"no labels.jsonl and no labels.parquet"):
+    with pytest.raises(DataError, match=r"no labels.jsonl, no labels.csv, no labels.parquet"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
 
 
