@@ -7,7 +7,7 @@ import sys
 
 from core.signals import end_as_later, interrupt_as_usual
 
-_LISTENING = {("fraud", "serve"): 0, ("fraud", "stream"): 0, ("imaging", "classify"): 130}
+_LISTENING: dict[tuple[str, ...], int] = {("fraud", "serve"): 0, ("fraud", "stream"): 0, ("imaging", "classify"): 130}
 """Commands that listen to SIGINT and SIGTERM -> what they end with when one comes."""
 end_as_later(sys.argv[1:], _LISTENING)  # before the imports below, which take a quarter of a second
 

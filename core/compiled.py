@@ -24,34 +24,40 @@ def compiled(signature: Any = None) -> Callable[[Function], Function]:
             with _keeping():
                 return cast(Function, numba.njit(signature, cache=True, nogil=True, error_model="numpy")(function))
         except RuntimeError:  # no folder for the cache can be written: compiled anew in every process, seconds
-            compilations.kept = False
             return cast(Function, numba.njit(signature, nogil=True, error_model="numpy")(function))
 
     return compile_function
 
 
-class Compilations(event.Listener):  # type: ignore[misc]
-    """What is compiled in this process and was not kept by an earlier one. kept: whether the next one will find it."""
+class Compilations(event.Listener):
+    """What is compiled in this process because no earlier one has kept it."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.kept = True
 
     def on_start(self, event: Any) -> None:
         """The first one is told: who waits for a minute should know why."""
-        if not event.data["dispatcher"].py_func.__module__.startswith(("core.", "apps.")):
+        function = event.data["dispatcher"]
+        if not function.py_func.__module__.startswith(("core.", "apps.")):
             return
         self.count += 1
         if self.count == 1:
-            where = f"and is kept in {cache_directory() / 'numba'}" if self.kept else "at each start: nothing can be kept"
-            say(f"compiling for this processor, which takes up to a minute {where}", err=True)
+            folder = find_kept(function)
+            kept = f"and is kept in {folder}" if folder else "at each start: no folder can be written to keep it"
+            say(f"compiling for this processor, which takes up to a minute {kept}", err=True)
 
     def on_end(self, event: Any) -> None:
         pass
 
 
+def find_kept(function: Any) -> str | None:
+    """The folder where the code of a compiled function is kept, if it is."""
+    folder: str | None = function.stats.cache_path
+    return folder
+
+
 compilations = Compilations()
-event.register("numba:compile", compilations)
+event.register("numba:compile", compilations)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -25,17 +25,17 @@ def warm_up_all() -> None:
         check_folder(cache_directory() / "numba")
     started = time.monotonic()
     from core.backends import native_kernels  # compiled when it is imported
-    from core.compiled import compilations
+    from core.compiled import compilations, find_kept
 
     for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):
         warm_up = getattr(import_module(entry.module), "warm_up", None)
         if warm_up is not None:
             warm_up()
-    folder = native_kernels.walk_row.stats.cache_path
-    if folder is None or not compilations.kept:
+    folder = find_kept(native_kernels.walk_row)
+    if folder is None:
         raise OutputError(
-            f"{cache_directory()}: what was compiled cannot be kept; let XDG_CACHE_HOME name a folder that this user can "
-            "write"
+            f"{cache_directory()}: what was compiled cannot be kept; let XDG_CACHE_HOME name a folder that this user "
+            "can write"
         )
     count = compilations.count
     what = f"{count} functions compiled in {time.monotonic() - started:.0f} s" if count else "all was compiled already"

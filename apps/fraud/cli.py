@@ -118,8 +118,8 @@ def score(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="What became of transactions, in the same forms; each counts from the model's delay (7 days) after its "
-            "own, and of several of a transaction the last one."
+            help="What became of transactions, in the same forms; each counts from the model's delay (7 days) after "
+            "its own, and of several of a transaction the last one."
         ),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model if not given.")] = None,

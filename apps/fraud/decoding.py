@@ -1,5 +1,5 @@
-"""Transactions and labels out of what somebody sent, by one rule for files, Kafka and REST: a field that is not known is
-ignored, and its row counted; where a required field is missing, the fields that may be meant for it are named."""
+"""Transactions and labels out of what somebody sent, by one rule for files, Kafka and REST: a field that is not known
+is ignored, and its row counted; where a required field is missing, the fields that may be meant for it are named."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def keep_known(value: Any, kind: type[msgspec.Struct], unread: Unread, where: st
     for name in missing:
         alike = next((other for other in unknown if _plain(other) == _plain(name)), None)
         if alike is not None:
-            raise msgspec.ValidationError(f"has a field {_show([alike], 1)}, which is not known; is {name} meant?{where}")
+            raise msgspec.ValidationError(
+                f"has a field {_show([alike], 1)}, which is not known; is {name} meant?{where}"
+            )
     if unknown:
         unread.add(unknown)
     return {name: value[name] for name in known if name in value}

@@ -2,9 +2,9 @@
 
 An event is three int64 words: (high bits of the cents << 43 | time_ms << 1 | known fraud), (low 31 bits of the cents <<
 32 | low half of the counterpart's hash), and the transaction's 64-bit identity; earlier versions, whose cents had 31
-bits, wrote the same. A key's events are kept in order of (time, identity) in pages of EVENTS, chained from the newest to
-the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the
-first and the last is full.
+bits, wrote the same. A key's events are kept in order of (time, identity) in pages of EVENTS, chained from the newest
+to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the first and
+the last is full.
 
     pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
                              it holds the first free page, the number of pages ever used, and a counter of uses.
@@ -67,8 +67,8 @@ them only what came before: the past goes on beside them."""
 
 @compiled()
 def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
-    """features.CUSTOMER_FEATURES of a transaction. events: of `gather`, the customer's others up to `time`; out: float32
-    [F]."""
+    """features.CUSTOMER_FEATURES of a transaction. events: of `gather`, the customer's others up to `time`; out:
+    float32 [F]."""
     start = begin(events, time - LONGEST)
     count_10m = count_1h = count_1d = count_7d = 1
     sum_1d = sum_7d = cents
@@ -200,8 +200,8 @@ def deviation(events: Words, cents: int) -> float:
 
 @compiled()
 def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
-    """features.TERMINAL_FEATURES of a transaction. events: of `gather`, the terminal's others up to `time`; delay in ms;
-    out: float32 [F]."""
+    """features.TERMINAL_FEATURES of a transaction. events: of `gather`, the terminal's others up to `time`; delay in
+    ms; out: float32 [F]."""
     count_1d = count_7d = 1
     sum_7d = cents
     frauds = 0

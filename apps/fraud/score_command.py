@@ -316,7 +316,8 @@ def render_summary(summary: Summary) -> str:
         lines.append(f"  {summary.duplicates:,} seen before: answered, not counted again")
     if summary.conflicts:
         lines.append(
-            f"  {summary.conflicts:,} in conflict: the id of another one, with another amount, customer, terminal or time"
+            f"  {summary.conflicts:,} in conflict: the id of another one, with another amount, customer, terminal or "
+            "time"
         )
     if summary.unread.rows:
         lines.append(f"  {summary.unread}")

@@ -10,15 +10,15 @@ Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
 """Milliseconds since 1970-01-01 UTC, up to the year 2100: a clock that is further off is not believed."""
 Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000_000)]
-"""Up to ten trillions: ordinary in no currency, and so far hundredths are exact in float64, in the histories' events and
-in the sums over all that a history keeps (`kernels.CENTS_BITS`)."""
+"""Up to ten trillions: so far hundredths are exact in float64, in the histories' events and in the sums over all that a
+history keeps (`kernels.CENTS_BITS`)."""
 
 Outcome = Literal["approve", "review", "decline"]
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths. Whoever reads one
-    from outside ignores and counts unknown fields, by `decoding.Decoder`."""
+    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths. Whoever reads
+    one from outside ignores and counts unknown fields, by `decoding.Decoder`."""
 
     transaction_id: Identifier
     customer_id: Identifier

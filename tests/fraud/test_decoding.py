@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -33,7 +34,9 @@ def test_unknown_fields_are_ignored_and_their_rows_counted() -> None:
     assert decode(LABEL | {"amount": 5}, Label)[1].rows == 1
 
 
-@given(st.dictionaries(st.text(min_size=1).filter(lambda name: name not in GOOD), st.none() | st.text() | st.floats(0, 1)))
+@given(
+    st.dictionaries(st.text(min_size=1).filter(lambda name: name not in GOOD), st.none() | st.text() | st.floats(0, 1))
+)
 def test_what_is_read_does_not_depend_on_what_is_ignored(more: dict[str, Any]) -> None:
     found, unread = decode(more | GOOD)
     assert found == Transaction(**GOOD)  # type: ignore[arg-type]
@@ -97,14 +100,12 @@ def test_of_a_batch_the_row_is_named_and_each_row_counted() -> None:
 @pytest.mark.parametrize("name", ["feature", "Features", "FEATURE"])
 def test_what_looks_like_the_optional_field_is_not_ignored(name: str) -> None:
     """With `features` nothing is kept: to ignore it would count the transaction into the histories."""
-    with pytest.raises(msgspec.ValidationError, match=f"has a field .*{name.lower()}.* is features meant"):
-        Decoder(ScoreRequest).decode(msgspec.json.encode(GOOD | {name: {"hour": 1}}).lower(), Unread())
+    with pytest.raises(msgspec.ValidationError, match=f"has a field {name}, which is not known; is features"):
+        Decoder(ScoreRequest).decode(msgspec.json.encode(GOOD | {name: {"hour": 1}}), Unread())
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_are_a_failure(content: bytes) -> None:
     for decoder in (Decoder(Transaction), BATCH):
-        try:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             decoder.decode(content, Unread())
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass

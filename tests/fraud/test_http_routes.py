@@ -90,7 +90,9 @@ def test_an_answer_without_a_body_has_none(client: httpx.Client) -> None:
     assert "content-length" not in deleted.headers
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/labels", "/teapot", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/labels", "/teapot", "/nothing"]
+)
 def test_head_is_answered_as_get_without_the_body(path: str, client: httpx.Client, served: Served) -> None:
     """Also on routes that were added for GET alone."""
     head, get = client.head(path), client.get(path)

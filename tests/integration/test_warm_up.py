@@ -1,4 +1,4 @@
-"""The first use on a host: what is compiled is told, can be done beforehand, and does not come before a slip is told."""
+"""The first use on a host: what is compiled is told, can be compiled beforehand, and comes after slips are told."""
 
 from __future__ import annotations
 
