@@ -29,6 +29,5 @@ def _use_all(kind: type[Histories], out: np.ndarray[tuple[int], np.dtype[np.floa
             restored.restore(*record)
     restored.settle()
     restored.learn("kept", 1, True)
-    restored.expire()
     restored.write_snapshot(snapshot)
     histories.read_snapshot(snapshot)
