@@ -74,13 +74,13 @@ def check_readable(path: Path, option: str) -> None:
         found = path.stat()
     except OSError as error:
         why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        raise DataError(f"{option} {path}: {why}; look for a slip in the path") from error
+        raise DataError(f"{option} {path}: cannot be read ({why}); look for a slip in the path") from error
     except ValueError as error:  # a NUL in the name
         raise DataError(f"{option}: not a path ({error})") from error
     if stat.S_ISDIR(found.st_mode):
-        raise DataError(f"{option} {path}: is a folder; name a file in it")
+        raise DataError(f"{option} {path}: cannot be read (it is a folder); name a file in it")
     if not os.access(path, os.R_OK):
-        raise DataError(f"{option} {path}: no permission to read it")
+        raise DataError(f"{option} {path}: cannot be read (no permission)")
 
 
 def check_creatable(path: Path) -> None:

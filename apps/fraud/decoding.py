@@ -48,12 +48,13 @@ class Decoder(Generic[Kind]):
 
     def __init__(self, kind: type[Kind], rows: tuple[str, type[msgspec.Struct]] | None = None) -> None:
         self._kind, self._rows = kind, rows
-        self._decode = msgspec.json.Decoder(kind).decode
+        self.decode_known = msgspec.json.Decoder(kind).decode
+        """Of an object without unknown fields; any other is for `decode`."""
 
     def decode(self, content: bytes, unread: Unread) -> Kind:
         """Raises msgspec.DecodeError and its ValidationError, UnicodeDecodeError, RecursionError."""
         try:
-            return self._decode(content)
+            return self.decode_known(content)
         except msgspec.ValidationError:
             pass
         found = Unread()

@@ -4,7 +4,6 @@ Parquet of our own form. All of them stream, but the cards, which are small."""
 from __future__ import annotations
 
 import csv
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,8 @@ def read_lines(
         if head is not None:
             yield from _read_csv(lines, source, kind, unread, *head)
         else:
-            yield from _read_json(itertools.chain([(number, line)], lines), source, kind, unread)
+            yield from _read_json(file, number, line, source, kind, unread)
+        return
 
 
 def _number_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -101,11 +101,16 @@ def _number_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
-        rest = line
-        while len(line) > LONGEST_LINE and rest and not rest.endswith(b"\n"):
-            rest = file.readline(LONGEST_LINE)
-        if line.strip() or len(line) > LONGEST_LINE:
-            yield number, line
+        if len(line) > LONGEST_LINE:
+            _skip_rest(file, line)
+        elif not line.strip():
+            continue
+        yield number, line
+
+
+def _skip_rest(file: BinaryIO, line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(LONGEST_LINE)
 
 
 def _check_text(source: str, line: bytes) -> None:
@@ -122,17 +127,35 @@ def _check_text(source: str, line: bytes) -> None:
 
 
 def _read_json(
-    lines: Iterator[tuple[int, bytes]], source: str, kind: type[Row], unread: Unread
+    file: BinaryIO, number: int, line: bytes, source: str, kind: type[Row], unread: Unread
 ) -> Iterator[Row | Rejected]:
-    decode = Decoder(kind).decode
-    for number, line in lines:
+    """From this line on, whose rest has been skipped if it is too long."""
+    decoder = Decoder(kind)
+    decode = decoder.decode_known
+    while line:
         if len(line) > LONGEST_LINE:
             yield Rejected(source, number, _TOO_LONG)
-            continue
-        try:
-            yield decode(line, unread)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield Rejected(source, number, _describe(error))
+        else:
+            try:
+                row: Row | Rejected | None = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                row = _look_again(decoder, line, unread, source, number)
+            if row is not None:
+                yield row
+        line = file.readline(LONGEST_LINE + 1)
+        number += 1
+        if len(line) > LONGEST_LINE:
+            _skip_rest(file, line)
+
+
+def _look_again(decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int) -> Row | Rejected | None:
+    """Of a line that is no row as it should be; None where it is blank."""
+    if not line.strip():
+        return None
+    try:
+        return decoder.decode(line, unread)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected(source, number, _describe(error))
 
 
 def _find_head(source: str, line: bytes, kind: type[Row], *, is_csv: bool) -> tuple[list[str], str] | None:
