@@ -40,7 +40,10 @@ def run(words: list[str], number: signal.Signals, folder: Path, *, pause: str = 
     assert process.stdout is not None
     assert process.stdout.readline() == "listening\n"
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    try:
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, said
 
 
@@ -69,7 +72,10 @@ def test_in_its_first_half_second_a_service_ends_well(number: signal.Signals, de
         text=True,
         cwd=tmp_path,
     )
-    _, said = process.communicate(timeout=120)
+    try:
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 0, said
     assert "Traceback" not in said
 

@@ -78,8 +78,6 @@ class Api(FastAPI):
         document = Endpoint("/openapi.json", "GET", self._tell_interface)
         for endpoint in (*Endpoints(service), document):
             self._endpoints[endpoint.method.encode(), endpoint.path.encode()] = endpoint
-            if endpoint.method == "GET":
-                self._endpoints[b"HEAD", endpoint.path.encode()] = endpoint
             # `describe` has what the document says of them.
             self.add_api_route(
                 endpoint.path, self._as_route(endpoint), methods=[endpoint.method], include_in_schema=False
