@@ -14,6 +14,7 @@ import msgspec
 
 from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.scoring import open_scorer
+from apps.fraud.state import DUPLICATE
 from apps.fraud.transactions import Transaction
 
 
@@ -44,7 +45,7 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
         for partition, records in consumer.poll(timeout_ms=200).items():
             for record in records:
                 transaction = decode(record.value)
-                seen.append(engine.advance(transaction))
+                seen.append(engine.advance(transaction) == DUPLICATE)
                 rows.append(engine.row[scorer.columns])
                 transactions.append(transaction)
             offsets[partition] = OffsetAndMetadata(records[-1].offset + 1, "", -1)

@@ -20,6 +20,7 @@ import numpy as np
 from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.scoring import Scorer, open_scorer
+from apps.fraud.state import DUPLICATE
 from apps.fraud.synthetic import START_MS, synthesize
 from apps.fraud.transactions import Label, Transaction
 from bench.timing import show
@@ -79,9 +80,9 @@ def measure(
         moments = [clock()]
         transaction = decode(line)
         moments.append(clock())
-        seen = engine.advance(transaction)
+        known = engine.advance(transaction)
         moments.append(clock())
-        decision = scorer.decide(transaction, engine.row[scorer.columns], duplicate=seen)
+        decision = scorer.decide(transaction, engine.row[scorer.columns], duplicate=known == DUPLICATE)
         moments.append(clock())
         encode(decision)
         moments.append(clock())

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
 
 from core.files import cache_directory
+from core.terminal import say
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -25,6 +27,37 @@ def compiled(signature: Any = None) -> Callable[[Function], Function]:
             return cast(Function, numba.njit(signature, nogil=True, error_model="numpy")(function))
 
     return compile_function
+
+
+class Compilations(event.Listener):
+    """What is compiled in this process because no earlier one has kept it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_start(self, event: Any) -> None:
+        """The first one is told: who waits for a minute should know why."""
+        function = event.data["dispatcher"]
+        if not function.py_func.__module__.startswith(("core.", "apps.")):
+            return
+        self.count += 1
+        if self.count == 1:
+            folder = find_kept(function)
+            kept = f"and is kept in {folder}" if folder else "at each start: no folder can be written to keep it"
+            say(f"compiling for this processor, which takes up to a minute {kept}", err=True)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+def find_kept(function: Any) -> str | None:
+    """The folder where the code of a compiled function is kept, if it is."""
+    folder: str | None = function.stats.cache_path
+    return folder
+
+
+compilations = Compilations()
+event.register("numba:compile", compilations)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

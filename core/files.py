@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from core.errors import OutputError
+from core.errors import DataError, OutputError
 
 # Not every system has these.
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -71,6 +71,29 @@ def open_to_lock(path: Path, mode: int) -> int:
     """A descriptor of a file that is there to be locked, made with this mode where there is none. Neither through a
     link nor into a pipe, which would wait for a reader. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _READ_FLAGS, mode)
+
+
+def check_readable(path: Path, option: str) -> None:
+    """Raise DataError now for a file that could not be read later: none, a folder, or one that may not be read. Pipes
+    and devices are let through. option: where the path was given."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise DataError(f"{option} {path}: cannot be read ({why}); look for a slip in the path") from error
+    except ValueError as error:  # a NUL in the name
+        raise DataError(f"{option}: not a path ({error})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise DataError(f"{option} {path}: cannot be read (it is a folder); name a file in it")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{option} {path}: cannot be read (no permission)")
+
+
+def check_creatable(path: Path) -> None:
+    """Raise OutputError now for a file that could not be written later, because of the folder where it is to be."""
+    if not os.path.isdir(path.parent):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+        raise OutputError(f"{path}: cannot be written: there is no folder {path.parent}; make it, or correct the path")
+    check_folder(path.parent)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.files import check_creatable, check_folder, check_readable
 from core.signals import asking_on_hangup, stopping_on_signals
 from core.terminal import log_to_stderr, open_console, printable, say
 
@@ -72,6 +73,8 @@ def stream(
     ] = False,
 ) -> None:
     """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
+    if security is not None:
+        check_readable(security, "--security")
     from apps.fraud import kafka
     from apps.fraud.kafka_clients import read_security
     from apps.fraud.live import LiveModel
@@ -98,21 +101,26 @@ def stream(
     "Day after day: featherweight fraud score --input monday.jsonl --labels labels.jsonl --output monday.out.jsonl "
     "--state histories\n\n"
     'A line in: {"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, '
-    '"amount": 57.16}. A label: the same without amount and with "is_fraud".\n\n'
+    '"amount": 57.16}. A label: the same without amount and with "is_fraud". CSV: the first line names the columns. '
+    "Fields and columns that are not known are ignored and counted.\n\n"
     "**Exit codes**: 0 all scored; 2 the input is missing; 3 done, but some rows were rejected "
     "(OUTPUT.rejected.jsonl says why); 5 the model cannot be trusted; 6 the output could not be written; "
     "130 interrupted (nothing was written)."
 )
 def score(
     source: Annotated[
-        str, typer.Option("--input", help="Transactions: JSON lines, Parquet, or - for JSON lines on standard input.")
+        str,
+        typer.Option("--input", help="Transactions: JSON lines, CSV, Parquet, or - for lines on standard input."),
     ],
     output: Annotated[
         str, typer.Option(help="Decisions: Parquet where it ends in .parquet, JSON lines else, - for standard output.")
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="What became of transactions; each counts from the model's delay (7 days) after its own."),
+        typer.Option(
+            help="What became of transactions, in the same forms; each counts from the model's delay (7 days) after "
+            "its own, and of several of a transaction the last one."
+        ),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Artifact folder; the bundled model if not given.")] = None,
     state: Annotated[
@@ -128,13 +136,22 @@ def score(
     ] = False,
 ) -> None:
     """Score the transactions of a file in their order; no server is needed."""
+    # Before anything is imported that may first have to be compiled.
+    for path, option in ((_path(source), "--input"), (labels, "--labels")):
+        if path is not None:
+            check_readable(path, option)
+    if _path(output) is not None:
+        check_creatable(Path(output))
+    if state is not None:
+        check_folder(state)
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from apps.fraud.score_command import Job, render_summary, score_file
+    from apps.fraud.score_command import Job, check_output, render_summary, score_file
     from apps.fraud.scoring import open_scorer
     from core.bundled import data_directory
 
     job = Job(_path(source), _path(output), labels, state, max_histories)
+    check_output(job)
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
     columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
@@ -195,6 +212,10 @@ def serve(
     ] = False,
 ) -> None:
     """Serve over REST: POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json."""
+    if state is not None:
+        check_folder(state)
+    if api_keys is not None:
+        check_readable(api_keys, "--api-keys")
     from apps.fraud.http.server import Settings
     from apps.fraud.http.server import serve as run
     from core.bundled import data_directory
@@ -261,7 +282,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the model and its metrics; made if absent.")],
     reader: Annotated[
         str,
-        typer.Option(help="Form of the data: records (a folder as `synthesize` writes it), handbook or ulb."),
+        typer.Option(
+            help="Form of the data: records (a folder with transactions and labels, each as .jsonl, .csv or .parquet), "
+            "handbook or ulb."
+        ),
     ] = "records",
     model: Annotated[
         str, typer.Option(help="xgboost, lightgbm, forest, hist-gradient-boosting, logistic or network.")
@@ -323,3 +347,10 @@ def train(
             )
             say(f"{name}: {', '.join(figures)}")
     say(f"written: {out}")
+
+
+def warm_up() -> None:
+    """For `featherweight warm-up`, see `core.warming`."""
+    from apps.fraud.warming import compile_all
+
+    compile_all()

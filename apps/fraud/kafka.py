@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from kafka.errors import FencedInstanceIdError, ProducerFencedError
 
 from apps.fraud.batches import Messages, Unreadable, cut_messages, slice_batches
 from apps.fraud.dead_letters import DeadLetter, bury_batch, bury_message
+from apps.fraud.decoding import Unread
 from apps.fraud.kafka_clients import BATCH_BYTES, BatchConsumer, BatchProducer, KafkaError, TopicPartition
 from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts, reaching
 from apps.fraud.live import LiveModel
@@ -46,8 +47,8 @@ GRACE_S = 5.0
 """How long a transaction that is about to be committed may still take when the process is asked to end."""
 QUIET_S = 5.0
 """Labels that are ahead of the transactions wait no longer when for so long none of these came."""
-TELL_LABELS_S = 60.0
-"""How often labels that changed nothing are told, at most."""
+TELL_NOTED_S = 60.0
+"""How often what is odd is told, at most."""
 FAILURES = 5
 """What may fail one after the other, without a transaction between, before the process gives up."""
 
@@ -83,7 +84,7 @@ def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool],
     finally:
         if runner is not None:
             runner.close()
-            runner.tell_labels()
+            runner.tell_noted()
     return runner.processed if runner is not None else 0
 
 
@@ -97,7 +98,7 @@ class Runner:
         self._topics = Topics(member.prefix)
         self._id = f"{member.group}-{member.prefix}{member.instance or uuid.uuid4()}"
         self._failures = 0
-        self._labels = _Labels()
+        self._noted = _Noted()
         self._told_evictions = False
         self._turns: deque[_Turn] = deque()
         self._generation, self._group = -1, None
@@ -193,8 +194,8 @@ class Runner:
         with suppress(KafkaError):  # whatever was not committed is done again
             self._opened.close()
 
-    def tell_labels(self) -> None:
-        self._labels.tell(self._waiting.say, always=True)
+    def tell_noted(self) -> None:
+        self._noted.tell(self._waiting.say, always=True)
 
     def _tell_evictions(self) -> None:
         if not self._told_evictions and self._stream.evicted:
@@ -223,8 +224,8 @@ class Runner:
         self._tell_unreadable(found)
         self._failures = 0
         self.processed += sum(len(one.offsets) for one in messages)
-        self._labels.add(out)
-        self._labels.tell(self._waiting.say)
+        self._noted.add(out)
+        self._noted.tell(self._waiting.say)
         self._tell_evictions()
 
     def _address(self, out: Outgoing) -> dict[TopicPartition, list[Record]]:
@@ -383,26 +384,45 @@ class Runner:
         return consumer
 
 
-class _Labels:
-    """Labels that changed nothing, because their transaction was not there."""
+class _Noted:
+    """What was taken and is odd all the same, counted."""
 
     def __init__(self) -> None:
-        self._early = self._unknown = 0
-        self._told_at, self._told = 0.0, (0, 0)
+        self._early = self._unknown = self._conflicts = 0
+        self._unread = Unread()
+        self._told_at, self._told = 0.0, list[str]()
 
     def add(self, out: Outgoing) -> None:
         self._early += out.early_labels
         self._unknown += out.unknown_labels
+        self._conflicts += out.conflicts
+        self._unread.add(out.unread.names, out.unread.rows)
 
     def tell(self, say: Say, *, always: bool = False) -> None:
-        """When there are more; once in TELL_LABELS_S, if not `always`."""
+        """When there are more; once in TELL_NOTED_S, if not `always`."""
         now = time.monotonic()
-        if (self._early, self._unknown) != self._told and (always or now > self._told_at + TELL_LABELS_S):
-            self._told_at, self._told = now, (self._early, self._unknown)
-            say(
+        if not (always or now > self._told_at + TELL_NOTED_S):
+            return
+        lines = list(self._lines())
+        for line in lines:
+            if line not in self._told:
+                self._told_at = now
+                say(line)
+        self._told = lines
+
+    def _lines(self) -> Iterator[str]:
+        if self._early or self._unknown:
+            yield (
                 f"labels that changed nothing so far: {self._early} came before their transaction, {self._unknown} are "
                 "of transactions that the histories do not have (forgotten, or never come)"
             )
+        if self._conflicts:
+            yield (
+                f"transactions in conflict so far: {self._conflicts} have the id of another one, with another amount, "
+                "customer, terminal or time"
+            )
+        if self._unread.rows:
+            yield f"so far {self._unread}"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The compiled part of the histories: pure functions of arrays.
 
-An event is three int64 words: (time_ms << 1 | known fraud), (cents << 32 | low half of the counterpart's hash), and the
-transaction's 64-bit identity. A key's events are kept in order of (time, identity) in pages of EVENTS, chained from the
-newest to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the
-first and the last is full.
+An event is three int64 words: (high bits of the cents << 43 | time_ms << 1 | known fraud), (low 31 bits of the cents <<
+32 | low half of the counterpart's hash), and the transaction's 64-bit identity; earlier versions, whose cents had 31
+bits, wrote the same. A key's events are kept in order of (time, identity) in pages of EVENTS, chained from the newest
+to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the first and
+the last is full.
 
     pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
                              it holds the first free page, the number of pages ever used, and a counter of uses.
@@ -28,6 +29,13 @@ Row = npt.NDArray[np.float32]
 
 EVENTS: Final = 8
 WORDS: Final = 1 + 3 * EVENTS
+TIME_BITS: Final = 42
+"""Of milliseconds since 1970: up to the year 2109."""
+LOW_BITS: Final = 31
+CENTS_BITS: Final = 50
+"""Five times the sum of BOUND amounts is still an int64: `usual_amounts` needs that."""
+WHEN: Final = (1 << TIME_BITS + 1) - 1
+"""The bits of time and fraud in the first word."""
 BOUND: Final = 1024
 """Events that a key keeps: then the oldest is forgotten."""
 
@@ -39,9 +47,9 @@ USES: Final = 3
 TOUCHED: Final = 8
 COLUMNS: Final = NEAR + TOUCHED // 2
 
-SEEN, QUEUE, FULL = 1, 2, 4
+SEEN, QUEUE, FULL, OTHER = 1, 2, 4, 8
 """What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
-last free page has been taken."""
+last free page has been taken; what was there has another time, amount or counterpart."""
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -59,15 +67,15 @@ them only what came before: the past goes on beside them."""
 
 @compiled()
 def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
-    """features.CUSTOMER_FEATURES of a transaction. events: int64 [N, 3], the customer's others up to `time`, in order;
-    out: float32 [F]."""
+    """features.CUSTOMER_FEATURES of a transaction. events: of `gather`, the customer's others up to `time`; out:
+    float32 [F]."""
     start = begin(events, time - LONGEST)
     count_10m = count_1h = count_1d = count_7d = 1
     sum_1d = sum_7d = cents
     sum_30d = largest = frauds = 0
     for i in range(start, len(events)):
         age = time - (events[i, 0] >> 1)
-        paid = events[i, 1] >> 32
+        paid = events[i, 1]
         sum_30d += paid
         largest = max(largest, paid)
         frauds += events[i, 0] & 1
@@ -112,7 +120,7 @@ def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, 
     others = len(events) - start
     count = usual = 0
     for i in range(start, len(events)):
-        paid = events[i, 1] >> 32
+        paid = events[i, 1]
         if 2 * paid * others <= HIGH_TWICE * total:
             count += 1
             usual += paid
@@ -121,7 +129,7 @@ def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, 
     high = largest = 0
     oldest = -1
     for i in range(begin(events, time - 14 * DAY), len(events)):
-        paid = events[i, 1] >> 32
+        paid = events[i, 1]
         largest = max(largest, paid)
         if 2 * paid * count > HIGH_TWICE * usual:
             high += 1
@@ -162,7 +170,7 @@ def count_different(events: Words, other: int) -> int:
     table[low & mask] = low + 1
     count = 1
     for i in range(len(events)):
-        low = events[i, 1] & 0xFFFFFFFF
+        low = events[i, 2]
         place = low & mask
         while table[place] != 0 and table[place] != low + 1:
             place = (place + 1) & mask
@@ -178,10 +186,10 @@ def deviation(events: Words, cents: int) -> float:
     count = len(events)
     if count < 2:
         return np.nan
-    origin = events[-1, 1] >> 32  # taken from every amount, so that equal amounts deviate by exactly 0
+    origin = events[-1, 1]  # taken from every amount, so that equal amounts deviate by exactly 0
     total, squares = 0, 0.0
     for i in range(count):
-        paid = (events[i, 1] >> 32) - origin
+        paid = events[i, 1] - origin
         total += paid
         squares += float(paid) * float(paid)
     mean = total / count
@@ -192,8 +200,8 @@ def deviation(events: Words, cents: int) -> float:
 
 @compiled()
 def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
-    """features.TERMINAL_FEATURES of a transaction. events: int64 [N, 3], the terminal's others up to `time`, in order;
-    delay in ms; out: float32 [F]."""
+    """features.TERMINAL_FEATURES of a transaction. events: of `gather`, the terminal's others up to `time`; delay in
+    ms; out: float32 [F]."""
     count_1d = count_7d = 1
     sum_7d = cents
     frauds = 0
@@ -206,7 +214,7 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
         fraud = events[i, 0] & 1
         if age < 7 * DAY:
             count_7d += 1
-            sum_7d += events[i, 1] >> 32
+            sum_7d += events[i, 1]
             count_1d += age < DAY
         if fraud:
             frauds += age < LONGEST
@@ -224,7 +232,7 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
             if legitimate_age < 0:
                 if fraud:
                     streak += 1
-                    streak_sum += events[i, 1] >> 32
+                    streak_sum += events[i, 1]
                     streak_age = age
                 else:
                     legitimate_age = age
@@ -252,9 +260,10 @@ def advance_customer(
 ) -> int:
     """Features, then the event goes into the history unless it is there; see SEEN."""
     use(pages, slots, slot)
-    events, seen = gather(pages, slots, slot, identity, time)
+    when, what = pack(time, cents, other)
+    events, answer = gather(pages, slots, slot, identity, when, what)
     customer_features(events, time, cents, other, out)
-    return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST)
+    return answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST)
 
 
 @compiled()
@@ -263,9 +272,10 @@ def advance_terminal(
 ) -> int:
     """As advance_customer, of a terminal."""
     use(pages, slots, slot)
-    events, seen = gather(pages, slots, slot, identity, time)
+    when, what = pack(time, cents, other)
+    events, answer = gather(pages, slots, slot, identity, when, what)
     terminal_features(events, time, cents, delay, out)
-    return SEEN if seen else insert(pages, slots, slot, time << 1, pack(cents, other), identity, LONGEST + delay)
+    return answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST + delay)
 
 
 @compiled()
@@ -276,29 +286,41 @@ def use(pages: Words, slots: Words, slot: int) -> None:
 
 
 @compiled()
-def pack(cents: int, other: int) -> int:
-    return cents << 32 | other & 0xFFFFFFFF
+def pack(time: int, cents: int, other: int) -> tuple[int, int]:
+    """The first two words of an event that is not known to be a fraud. A time beyond what there is room for, which
+    nobody believes, becomes the last one."""
+    time = min(time, WHEN >> 1)
+    low = cents & ((1 << LOW_BITS) - 1)
+    return cents >> LOW_BITS << TIME_BITS + 1 | time << 1, low << 32 | other & 0xFFFFFFFF
 
 
 @compiled()
-def gather(pages: Words, slots: Words, slot: int, identity: int, time: int) -> tuple[Words, bool]:
-    """(events up to `time` but that of `identity`, int64 [N, 3] in order; whether that one is in the history)."""
+def time_of(when: int) -> int:
+    """Of an event's first word."""
+    return (when & WHEN) >> 1
+
+
+@compiled()
+def gather(pages: Words, slots: Words, slot: int, identity: int, when: int, what: int) -> tuple[Words, int]:
+    """(events up to the time of `when` but that of `identity`, in order; whether that one is in the history, and what
+    else it was: see SEEN). when, what: the words of the one that comes. Of an event, int64 [N, 3]: time << 1 | known
+    fraud, cents, low half of the counterpart's hash."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
     touch(pages, slots, slot)
     events = np.empty((count, 3), np.int64)
-    place, seen = count, False
+    place, answer, until = count, 0, when & WHEN | 1
     for ordinal in range(first + count - 1, first - 1, -1):
         word = 1 + 3 * (ordinal % EVENTS)
         if pages[page, word + 2] == identity:
-            seen = True
-        elif pages[page, word] >> 1 <= time:
+            answer = SEEN if pages[page, word] >> 1 == when >> 1 and pages[page, word + 1] == what else SEEN | OTHER
+        elif pages[page, word] & WHEN <= until:
             place -= 1
-            events[place, 0] = pages[page, word]
-            events[place, 1] = pages[page, word + 1]
-            events[place, 2] = pages[page, word + 2]
+            events[place, 0] = pages[page, word] & WHEN
+            events[place, 1] = pages[page, word] >> TIME_BITS + 1 << LOW_BITS | pages[page, word + 1] >> 32
+            events[place, 2] = pages[page, word + 1] & 0xFFFFFFFF
         if ordinal % EVENTS == 0:
             page = pages[page, 0] >> 1
-    return events[place:], seen
+    return events[place:], answer
 
 
 @compiled()
@@ -316,7 +338,8 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
 def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
     """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
-    if count == BOUND and when >> 1 < nth_newest(pages, slots, slot, BOUND) >> 1:
+    time = time_of(when)
+    if count == BOUND and time < time_of(nth_newest(pages, slots, slot, BOUND)):
         return 0
     answer = 0
     place = (first + count) % EVENTS
@@ -326,8 +349,8 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     for _ in range(count):  # the later ones make room
         before, at = (page, place - 1) if place > 0 else (pages[page, 0] >> 1, EVENTS - 1)
         word = 1 + 3 * at
-        earlier = pages[before, word] >> 1
-        if earlier < when >> 1 or (earlier == when >> 1 and pages[before, word + 2] <= identity):
+        earlier = time_of(pages[before, word])
+        if earlier < time or (earlier == time and pages[before, word + 2] <= identity):
             break
         pages[page, 1 + 3 * place : 4 + 3 * place] = pages[before, word : word + 3]
         pages[page, 0] |= 1
@@ -336,7 +359,7 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     pages[page, word], pages[page, word + 1], pages[page, word + 2] = when, what, identity
     pages[page, 0] |= 1
     slots[slot, COUNT] = count + 1
-    trim(pages, slots, slot, witness_time(pages, slots, slot, when >> 1) - horizon - LATENESS)
+    trim(pages, slots, slot, witness_time(pages, slots, slot, time) - horizon - LATENESS)
     return answer + queue(slots, slot)
 
 
@@ -345,7 +368,7 @@ def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
     """The time of the third newest (see WITNESSES) of the events up to `time`; 0 without."""
     page, left = slots[slot, TAIL], WITNESSES
     for ordinal in range(slots[slot, FIRST] + slots[slot, COUNT] - 1, slots[slot, FIRST] - 1, -1):
-        found = pages[page, 1 + 3 * (ordinal % EVENTS)] >> 1
+        found = time_of(pages[page, 1 + 3 * (ordinal % EVENTS)])
         left -= found <= time
         if left == 0:
             return int(found)
@@ -367,7 +390,7 @@ def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
 @compiled()
 def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
     """Forget what is beyond the bound, or not after `limit`."""
-    while slots[slot, COUNT] > BOUND or nth_newest(pages, slots, slot, slots[slot, COUNT]) >> 1 <= limit:
+    while slots[slot, COUNT] > BOUND or time_of(nth_newest(pages, slots, slot, slots[slot, COUNT])) <= limit:
         slots[slot, FIRST] += 1
         slots[slot, COUNT] -= 1
         if slots[slot, FIRST] % EVENTS == 0:
@@ -479,10 +502,10 @@ def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words
         slot, page = filled[i], 0
         use(pages, slots, slot)
         for j in range(at, at + counts[i]):
-            earlier = events[max(j - 1, at), 0] >> 1
-            if events[j, 0] < 0 or events[j, 1] < 0 or earlier > events[j, 0] >> 1:
+            earlier, time = time_of(events[max(j - 1, at), 0]), time_of(events[j, 0])
+            if events[j, 0] < 0 or events[j, 1] < 0 or earlier > time:
                 return j
-            if j > at and earlier == events[j, 0] >> 1 and events[j - 1, 2] >= events[j, 2]:
+            if j > at and earlier == time and events[j - 1, 2] >= events[j, 2]:
                 return j
             place = (slots[slot, FIRST] + slots[slot, COUNT]) % EVENTS
             if place == 0 or j == at:
@@ -545,5 +568,5 @@ def newest_times(pages: Words, slots: Words, used: Words) -> Words:
     """The time of each slot's newest event."""
     times = np.empty(len(used), np.int64)
     for i in range(len(used)):
-        times[i] = nth_newest(pages, slots, used[i], 1) >> 1
+        times[i] = time_of(nth_newest(pages, slots, used[i], 1))
     return times

@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from apps.fraud.decoding import Unread
 from apps.fraud.transactions import Decision
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -53,6 +54,8 @@ class ScoringMetrics(Collector):
         self.outcomes: Counter[str] = Counter()
         self.fallbacks = 0
         self.duplicates = 0
+        self.conflicts = 0
+        self.unread = Unread()
         self.labels: Counter[str] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: dict[str, Histogram] = {}
@@ -64,6 +67,8 @@ class ScoringMetrics(Collector):
             self.fallbacks += 1
         if decision.duplicate:
             self.duplicates += 1
+        elif decision.conflict:
+            self.conflicts += 1
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
@@ -80,6 +85,18 @@ class ScoringMetrics(Collector):
             "Transactions sent again, as long as their customer's history (1,024 at most) has them.",
             [],
             {(): self.duplicates},
+        )
+        yield _counter(
+            "conflicting_transactions",
+            "Transactions with the id of another one that has another amount, customer, terminal or time.",
+            [],
+            {(): self.conflicts},
+        )
+        yield _counter(
+            "rows_with_unknown_fields",
+            "Transactions and labels with fields that are not known and were ignored.",
+            [],
+            {(): self.unread.rows},
         )
         yield _counter(
             "labels",

@@ -4,7 +4,8 @@ rows where the features are given."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
+from apps.fraud.decoding import Unread
 from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import DAY_MS, label_later
 from apps.fraud.protocol import held_out_rows
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 Reader = Literal["handbook", "records", "ulb"]
 READERS: tuple[Reader, ...] = get_args(Reader)
+FORMS = (".jsonl", ".csv", ".parquet")
+log = logging.getLogger("featherweight.fraud")
 
 EPOCH = date(1970, 1, 1)
 CARD_COLUMNS = tuple(name for name in CARD_FEATURES if name != "Time")
@@ -172,25 +176,35 @@ def split_cards(path: Path) -> Parts:
 
 
 def read_labelled(folder: Path) -> Iterator[tuple[Transaction, bool]]:
-    """Our own form: a folder with `transactions.jsonl` or `.parquet`, and `labels` likewise. A transaction without a
-    label is no fraud. Raises DataError, with the place, for a row that is none."""
-    frauds = {label.transaction_id for label in _sound(read_rows(_find(folder, "labels"), Label)) if label.is_fraud}
-    for transaction in _sound(read_rows(_find(folder, "transactions"), Transaction)):
-        yield transaction, transaction.transaction_id in frauds
+    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
+    of a transaction the last in the file counts, as where it is served; one without a label is no fraud. Raises
+    DataError, with the place, for a row that is none."""
+    frauds = set[tuple[str, str]]()
+    for label in _read_sound(_find(folder, "labels"), Label):
+        change = frauds.add if label.is_fraud else frauds.discard
+        change((label.transaction_id, label.customer_id))
+    for transaction in _read_sound(_find(folder, "transactions"), Transaction):
+        yield transaction, (transaction.transaction_id, transaction.customer_id) in frauds
 
 
-def _sound(rows: Iterable[Row | Rejected]) -> Iterator[Row]:
-    for row in rows:
+def _read_sound(path: Path, kind: type[Row]) -> Iterator[Row]:
+    unread = Unread()
+    for row in read_rows(path, kind, unread=unread):
         if isinstance(row, Rejected):
             raise DataError(f"{row}; a model is trained on sound data only: correct or remove the row")
         yield row
+    if unread.rows:
+        log.warning("%s: %s", path, unread)
 
 
 def _find(folder: Path, name: str) -> Path:
-    for suffix in (".jsonl", ".parquet"):
-        if is_file(folder / (name + suffix)):
-            return folder / (name + suffix)
-    raise DataError(f"{folder}: no {name}.jsonl and no {name}.parquet; reader `records` wants transactions and labels")
+    found = [folder / (name + suffix) for suffix in FORMS if is_file(folder / (name + suffix))]
+    if len(found) > 1:
+        raise DataError(f"{folder}: has {' and '.join(path.name for path in found)}; leave the one that is meant")
+    if not found:
+        forms = ", no ".join(name + suffix for suffix in FORMS)
+        raise DataError(f"{folder}: no {forms}; reader `records` wants transactions and labels")
+    return found[0]
 
 
 def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:

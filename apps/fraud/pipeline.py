@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import LIMIT, CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, identify
 from apps.fraud.transactions import Decision, Label, Transaction
 
 Row = npt.NDArray[np.float32]
@@ -24,13 +25,14 @@ class FeatureEngine:
         """The features of the last transaction; the next call writes over them."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
 
-    def advance(self, transaction: Transaction) -> bool:
-        """Fill `row`; True when the transaction had been seen before."""
+    def advance(self, transaction: Transaction) -> int:
+        """Fill `row`; NEW, or what the histories know of the transaction's id: DUPLICATE or CONFLICT. The terminal's
+        sees the same id of another customer."""
         identity, cents = identify(transaction.transaction_id), transaction.cents
         customer, terminal = transaction.customer_id, transaction.terminal_id
-        seen = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
-        self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
-        return seen
+        known = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
+        also = self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
+        return CONFLICT if also == CONFLICT else known
 
     @property
     def evicted(self) -> int:
@@ -52,8 +54,9 @@ class Pipeline:
         self.engine = engine or FeatureEngine(scorer.schema.delay_days)
 
     def process(self, transaction: Transaction) -> Decision:
-        seen = self.engine.advance(transaction)
-        return self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=seen)
+        known = self.engine.advance(transaction)
+        decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=known == DUPLICATE)
+        return replace(decision, conflict=True) if known == CONFLICT else decision
 
     def learn(self, label: Label) -> bool:
         return self.engine.learn(label)
@@ -65,5 +68,5 @@ def warm_up(delay_days: float) -> None:
     engine.advance(Transaction(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, amount=1.0))
     engine.learn(Label(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, is_fraud=True))
     for histories in (engine.customers, engine.terminals):
-        histories.expire()
+        histories.find_newest_ms()  # as `expire` does where there are more keys: a service stood still for it, later
         histories.drain()

@@ -1,8 +1,9 @@
-"""Transactions and labels from files: the Fraud Detection Handbook's and the ULB cards' Parquet, JSON lines and Parquet
-of our own form. All of them stream, but the cards, which are small."""
+"""Transactions and labels from files: the Fraud Detection Handbook's and the ULB cards' Parquet; JSON lines, CSV and
+Parquet of our own form. All of them stream, but the cards, which are small."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from apps.fraud.decoding import Decoder, Unread, check_columns
 from apps.fraud.transactions import Label, Transaction
 from core.errors import DataError
 
@@ -21,7 +23,14 @@ Row = TypeVar("Row", Transaction, Label)
 
 LONGEST_LINE = 64 * 1024
 """Bytes; a longer line is no transaction."""
+_TOO_LONG = f"longer than {LONGEST_LINE} bytes"
 BATCH_ROWS = 4096
+BOM = b"\xef\xbb\xbf"
+"""Excel and others begin a file in UTF-8 with it."""
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes -> what has compressed a file."""
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+DELIMITERS = ",;\t"
 
 HANDBOOK_COLUMNS = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 CARD_FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
@@ -50,43 +59,163 @@ class Cards:
     amounts: npt.NDArray[np.float64]
 
 
-def read_rows(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
-    """The transactions (or labels) of a file: Parquet by its first bytes, else JSON lines. Memory is bounded. Raises
-    DataError when the file cannot be read."""
+def read_rows(path: Path, kind: type[Row], *, unread: Unread | None = None) -> Iterator[Row | Rejected]:
+    """The transactions (or labels) of a file: Parquet by its first bytes, else CSV or JSON lines. Memory is bounded.
+    unread: counts the rows that have fields which are not known. Raises DataError when the file cannot be read."""
+    unread = unread or Unread()
     try:
         with path.open("rb") as file:
             head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
-            if head[:2] == b"\x1f\x8b":
-                raise DataError(f"{path}: is compressed with gzip; unpack it first, or: gzip -dc FILE | ... --input -")
             if head == b"PAR1":
-                yield from _read_parquet(path, kind)
+                yield from _read_parquet(path, kind, unread)
             else:
-                yield from read_lines(file, str(path), kind)
+                is_csv = path.suffix.lower() == ".csv"
+                yield from read_lines(file, str(path), kind, unread=unread, is_csv=is_csv)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_lines(file: BinaryIO, source: str, kind: type[Row]) -> Iterator[Row | Rejected]:
-    """JSON lines of an open file, or of standard input; blank lines are skipped."""
-    decoder = msgspec.json.Decoder(kind)
+def read_lines(
+    file: BinaryIO, source: str, kind: type[Row], *, unread: Unread | None = None, is_csv: bool = False
+) -> Iterator[Row | Rejected]:
+    """The lines of an open file, or of standard input: JSON, or CSV where `is_csv` or the first line is the head of
+    one. Blank lines are skipped. Raises DataError for what is not text, or a head without the columns."""
+    unread = unread or Unread()
+    lines = _number_lines(file)
+    for number, line in lines:
+        _check_text(source, line)
+        line = line.removeprefix(BOM)
+        if not line.strip():
+            continue
+        head = _find_head(source, line, kind, is_csv=is_csv)
+        if head is not None:
+            yield from _read_csv(lines, source, kind, unread, *head)
+        else:
+            yield from _read_json(file, number, line, source, kind, unread)
+        return
+
+
+def _number_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(number from 1 on, line) of those that are not blank; of one that is longer than LONGEST_LINE, a byte more than
+    that."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
         if len(line) > LONGEST_LINE:
-            while line and not line.endswith(b"\n"):
-                line = file.readline(LONGEST_LINE)
-            yield Rejected(source, number, f"longer than {LONGEST_LINE} bytes")
-        elif line.strip():
+            _skip_rest(file, line)
+        elif not line.strip():
+            continue
+        yield number, line
+
+
+def _skip_rest(file: BinaryIO, line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(LONGEST_LINE)
+
+
+def _check_text(source: str, line: bytes) -> None:
+    """Raise DataError for the first line of what is not text in UTF-8."""
+    for magic, packer in PACKED.items():
+        if line.startswith(magic):
+            raise DataError(
+                f"{source}: is compressed with {packer}; unpack it first, for example: gzip -dc FILE | ... --input -"
+            )
+    if line.startswith(b"PAR1"):
+        raise DataError(f"{source}: is Parquet, which can be read from a file only; name the file")
+    if line.startswith(UTF_16):
+        raise DataError(f"{source}: is UTF-16; save it as UTF-8")
+
+
+def _read_json(
+    file: BinaryIO, number: int, line: bytes, source: str, kind: type[Row], unread: Unread
+) -> Iterator[Row | Rejected]:
+    """From this line on, whose rest has been skipped if it is too long."""
+    decoder = Decoder(kind)
+    decode = decoder.decode_known
+    while line:
+        if len(line) > LONGEST_LINE:
+            yield Rejected(source, number, _TOO_LONG)
+        else:
             try:
-                yield decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                row: Row | Rejected | None = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                row = _look_again(decoder, line, unread, source, number)
+            if row is not None:
+                yield row
+        line = file.readline(LONGEST_LINE + 1)
+        number += 1
+        if len(line) > LONGEST_LINE:
+            _skip_rest(file, line)
+
+
+def _look_again(decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int) -> Row | Rejected | None:
+    """Of a line that is no row as it should be; None where it is blank."""
+    if not line.strip():
+        return None
+    try:
+        return decoder.decode(line, unread)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Rejected(source, number, _describe(error))
+
+
+def _find_head(source: str, line: bytes, kind: type[Row], *, is_csv: bool) -> tuple[list[str], str] | None:
+    """(names of the columns, delimiter) of the head of a CSV, which has a name that is known; None for another line.
+    Raises DataError for another line of what must be CSV."""
+    found: tuple[list[str], str] | None = None
+    if not line.lstrip().startswith((b"{", b"[")):
+        for delimiter in DELIMITERS:
+            names = _split(line, delimiter)
+            if isinstance(names, list) and set(names) & set(kind.__struct_fields__):
+                found = max(found or (names, delimiter), (names, delimiter), key=lambda each: len(each[0]))
+    if is_csv and found is None:
+        names = _split(line, DELIMITERS[0])
+        if isinstance(names, list):
+            check_columns(source, names, kind.__struct_fields__)
+        raise DataError(f"{source}: the first line must name the columns: {', '.join(kind.__struct_fields__)}")
+    return found
+
+
+def _read_csv(
+    lines: Iterator[tuple[int, bytes]], source: str, kind: type[Row], unread: Unread, names: list[str], delimiter: str
+) -> Iterator[Row | Rejected]:
+    """The rows below the head. A row is one line: no value that is known here needs more."""
+    unknown = check_columns(source, names, kind.__struct_fields__)
+    known = [(names.index(name), name) for name in kind.__struct_fields__]
+    for number, line in lines:
+        values = _split(line, delimiter)
+        if isinstance(values, str):
+            yield Rejected(source, number, values)
+        elif len(values) != len(names):
+            yield Rejected(source, number, f"has {len(values)} values, but the first line names {len(names)} columns")
+        else:
+            try:
+                # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.
+                row = msgspec.convert({name: values[place] for place, name in known}, kind, strict=False)
+            except msgspec.ValidationError as error:
                 yield Rejected(source, number, _describe(error))
+                continue
+            if unknown:
+                unread.add(unknown)
+            yield row
 
 
-def _read_parquet(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
+def _split(line: bytes, delimiter: str) -> list[str] | str:
+    """The values of a line, or what is wrong with it."""
+    if len(line) > LONGEST_LINE:
+        return _TOO_LONG
+    try:
+        text = line.decode().rstrip("\r\n")
+        return next(csv.reader((text,), delimiter=delimiter, strict=True))
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except csv.Error as error:  # says nothing of the content
+        return f"not a line of CSV ({error})"
+
+
+def _read_parquet(path: Path, kind: type[Row], unread: Unread) -> Iterator[Row | Rejected]:
     """Columns are the fields of `kind`; others are left unread."""
     number = 0
-    for batch in _batches(path, kind.__struct_fields__):
+    for batch in _batches(path, kind.__struct_fields__, unread):
         for row in _python_rows(batch):
             number += 1
             if row is None:
@@ -158,17 +287,15 @@ def read_cards(path: Path) -> Cards:
     )
 
 
-def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, columns: tuple[str, ...], unread: Unread | None = None) -> Iterator[pa.RecordBatch]:
     """Raises DataError for what is not Parquet or lacks a column."""
     try:
         with pq.ParquetFile(path) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            twice = [name for name in columns if file.schema_arrow.names.count(name) > 1]
-            if twice:
-                raise DataError(f"{path}: has more than one column {', '.join(twice)}; one of each is expected")
-            if missing:
-                raise DataError(f"{path}: has no column {', '.join(missing)}; expected {', '.join(columns)}")
-            yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+            unknown = check_columns(str(path), file.schema_arrow.names, columns)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                if unknown and unread is not None:
+                    unread.add(unknown, len(batch))
+                yield batch
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except pa.ArrowException as error:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec.structs import asdict
 
+from apps.fraud.decoding import Unread
 from apps.fraud.labels import DAY_MS
 from apps.fraud.pipeline import FeatureEngine, Pipeline, warm_up
 from apps.fraud.readers import Rejected, read_lines, read_rows
@@ -45,6 +46,7 @@ SCHEMA = pa.schema(
         ("model", pa.string()),
         ("reasons", pa.list_(_REASON)),
         ("duplicate", pa.bool_()),
+        ("conflict", pa.bool_()),
         ("fallback", pa.bool_()),
     ]
 )
@@ -88,6 +90,8 @@ class Summary:
     transactions: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
+    conflicts: int = 0
+    unread: Unread = field(default_factory=Unread)
     labels: int = 0
     labels_unknown: int = 0
     evicted: int = 0
@@ -102,6 +106,7 @@ class Summary:
         self.transactions += 1
         self.outcomes[decision.outcome] += 1
         self.duplicates += decision.duplicate
+        self.conflicts += decision.conflict
         if decision.outcome != "approve":
             self.reasons.update(reason.feature for reason in decision.reasons)
             put = heapq.heappush if len(self.highest) < TOP else heapq.heappushpop
@@ -129,8 +134,8 @@ def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] =
         engine = store.engine if store else FeatureEngine(schema.delay_days, job.max_histories)
         pipeline = Pipeline(scorer, engine)
         with writing_rejected(job.output, summary) as reject, writing_decisions(job.output) as write:
-            labels = DueLabels(job.labels, schema.delay_days, reject)
-            for row in read_input(job.input):
+            labels = DueLabels(job.labels, schema.delay_days, reject, summary.unread)
+            for row in read_input(job.input, summary.unread):
                 if isinstance(row, Rejected):
                     reject(row)
                     continue
@@ -167,14 +172,14 @@ def check_output(job: Job) -> None:
                 raise UsageError(f"{path}: is read, and would be written over; choose another --output")
 
 
-def read_input(path: Path | None) -> Iterator[Transaction | Rejected]:
+def read_input(path: Path | None, unread: Unread) -> Iterator[Transaction | Rejected]:
     if path is not None:
-        yield from read_rows(path, Transaction)
+        yield from read_rows(path, Transaction, unread=unread)
         return
     if sys.stdin is None:
         raise DataError("standard input: cannot be read (it is closed)")
     try:
-        yield from read_lines(sys.stdin.buffer, "standard input", Transaction)
+        yield from read_lines(sys.stdin.buffer, "standard input", Transaction, unread=unread)
     except OSError as error:
         raise DataError(f"standard input: cannot be read ({error.strerror or error})") from error
 
@@ -183,8 +188,10 @@ class DueLabels:
     """A file's labels as they become known: each `delay_days` after its transaction, in the order of the file. One
     that stands behind a later one waits for it."""
 
-    def __init__(self, path: Path | None, delay_days: float, reject: Callable[[Rejected], None]) -> None:
-        self._rows: Iterator[Label | Rejected] = read_rows(path, Label) if path else iter(())
+    def __init__(
+        self, path: Path | None, delay_days: float, reject: Callable[[Rejected], None], unread: Unread
+    ) -> None:
+        self._rows: Iterator[Label | Rejected] = read_rows(path, Label, unread=unread) if path else iter(())
         self._delay_ms = round(delay_days * DAY_MS)
         self._reject = reject
         self._next = self._read()
@@ -307,6 +314,13 @@ def render_summary(summary: Summary) -> str:
     ]
     if summary.duplicates:
         lines.append(f"  {summary.duplicates:,} seen before: answered, not counted again")
+    if summary.conflicts:
+        lines.append(
+            f"  {summary.conflicts:,} in conflict: the id of another one, with another amount, customer, terminal or "
+            "time"
+        )
+    if summary.unread.rows:
+        lines.append(f"  {summary.unread}")
     if summary.evicted:
         lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
     if summary.labels:

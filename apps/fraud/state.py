@@ -2,10 +2,11 @@
 
 The meaning of late, duplicate and out-of-order events: the features of a transaction of time t are those of the events
 up to t that have arrived, in whatever order they came. A transaction whose id is in the history is answered, not
-counted again. A late one is put where it belongs. When one of time t arrives, the events are forgotten to which three
-up to t are newer by the longest window (and, of terminals, the delay) and a day; 1024 are kept at most. Of more keys
-than the limit, the one whose last transaction came the longest ago is forgotten: that follows from the order of the
-transactions alone, and snapshots keep it.
+counted again; where the id is another amount's, time's or counterpart's there, that is told (CONFLICT). A late one is
+put where it belongs. When one of time t arrives, the events are forgotten to which three up to t are newer by the
+longest window (and, of terminals, the delay) and a day; 1024 are kept at most. Of more keys than the limit, the one
+whose last transaction came the longest ago is forgotten: that follows from the order of the transactions alone, and
+snapshots keep it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ _MAGIC = b"featherweight histories 1\n"
 _GROW_PAGES = 1 << 18
 """Memory grows by a quarter, but not by more than this at once (52 MB): a longer pause would be felt."""
 
+
+NEW, DUPLICATE, CONFLICT = 0, kernels.SEEN, kernels.SEEN | kernels.OTHER
+"""What a history knows of a transaction that comes: nothing; the same one; another one with its id."""
 
 LIMIT = 1_000_000
 """Keys of a kind that are held, if not told otherwise."""
@@ -84,11 +88,11 @@ class Histories:
         self._oldest: deque[tuple[int, int]] = deque()
         """(slot, its last use) of those to forget next, unless they have been used since."""
 
-    def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> bool:
+    def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> int:
         """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
         features in their order). identity, other: `identify` of the transaction and of the counterpart (the
-        terminal for a customer, the customer for a terminal). Returns True when the transaction had been seen: it is
-        answered again, not counted again."""
+        terminal for a customer, the customer for a terminal). Returns NEW, or what else was there already: then it is
+        answered, not counted."""
         if self._staged:
             self.settle()
         slot = self._slots.get(key)
@@ -97,9 +101,9 @@ class Histories:
             if len(self._slots) > self._limit:
                 self._evict()
         answer = self._advance(self._pages, self._table, slot, identity, time_ms, cents, other, self._delay_ms, out)
-        if answer > kernels.SEEN:
+        if answer & (kernels.QUEUE | kernels.FULL):
             self._attend(slot, answer)
-        return answer == kernels.SEEN
+        return answer & CONFLICT
 
     def learn(self, key: str, identity: int, is_fraud: bool) -> bool:
         """A label has come; the last one counts. Returns False when the transaction is not (or no longer) in the

@@ -12,18 +12,21 @@ of `process` gives back belongs into one transaction, together with the offsets 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar, assert_never
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
+from apps.fraud.decoding import Decoder, Unread
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.records import Record
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import LIMIT, CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, identify
 from apps.fraud.transactions import Label, Transaction
 from core.errors import ArtifactError
 
@@ -75,11 +78,16 @@ class Outgoing:
     """Labels that came before their transaction, and so changed nothing."""
     unknown_labels: int = 0
     """Labels of other transactions that the customer's history does not have."""
+    conflicts: int = 0
+    """Transactions whose id is another one's."""
+    unread: Unread = field(default_factory=Unread)
+    """Fields of transactions and labels that are not known."""
 
 
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """A repartition record: what stage 1 has for one partition of terminals. source: the transactions' partition;
-    rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already."""
+    rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already;
+    conflicts: places of those whose id is another one's there, which earlier versions do not tell."""
 
     version: Literal[1] = 1
     source: int
@@ -87,6 +95,7 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     transactions: list[Transaction]
     rows: bytes
     seen: list[bool]
+    conflicts: list[int] = []
 
 
 class Shard:
@@ -134,7 +143,7 @@ class Stream:
         newest = self.shards[partition].newest_ms
         for place, content in enumerate(labels):
             try:
-                label = _decode_label(content or b"")
+                label = _decode_label(content or b"", Unread())  # counted in its turn
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue  # a dead letter, in its turn
             if newest < label.time_ms <= now_ms:
@@ -154,9 +163,9 @@ class Stream:
                 assert_never(batch.source)
 
     def _transact(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
-        transactions = decode_messages(batch, _decode_transaction, out.rejected)
+        transactions = decode_messages(batch, partial(_decode_transaction, unread=out.unread), out.rejected)
         rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
-        seen: list[bool] = []
+        known: list[int] = []
         routes: dict[int, list[int]] = defaultdict(list)
         shard = self.shards[batch.partition]
         shard.newest_ms = max([shard.newest_ms, *(transaction.time_ms for transaction in transactions)])
@@ -165,7 +174,7 @@ class Stream:
             terminal = identify(transaction.terminal_id)
             identity = identify(transaction.transaction_id)
             routes[terminal % self._partitions].append(index)
-            seen.append(
+            known.append(
                 advance(
                     transaction.customer_id,
                     identity,
@@ -183,7 +192,8 @@ class Stream:
                     labels=[],
                     transactions=[transactions[index] for index in part],
                     rows=rows[part].astype("<f4").tobytes(),
-                    seen=[seen[index] for index in part],
+                    seen=[known[index] == DUPLICATE for index in part],
+                    conflicts=[place for place, index in enumerate(part) if known[index] == CONFLICT],
                 )
                 self._pass_on(target, forwarded, out, ready)
 
@@ -191,7 +201,7 @@ class Stream:
         routes: dict[int, list[Label]] = defaultdict(list)
         shard = self.shards[batch.partition]
         learn = shard.customers.learn
-        for label in decode_messages(batch, _decode_label, out.rejected):
+        for label in decode_messages(batch, partial(_decode_label, unread=out.unread), out.rejected):
             if not learn(label.customer_id, identify(label.transaction_id), label.is_fraud):
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
@@ -217,8 +227,9 @@ class Stream:
             terminals.learn(label.terminal_id, identify(label.transaction_id), label.is_fraud)
         rows: Rows = np.zeros((len(forwarded.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = np.frombuffer(forwarded.rows, "<f4").reshape(-1, SPLIT)
-        for transaction, row in zip(forwarded.transactions, rows[:, SPLIT:], strict=True):
-            terminals.advance(
+        conflicts = set(forwarded.conflicts)
+        for place, (transaction, row) in enumerate(zip(forwarded.transactions, rows[:, SPLIT:], strict=True)):
+            known = terminals.advance(
                 transaction.terminal_id,
                 identify(transaction.transaction_id),
                 transaction.time_ms,
@@ -226,7 +237,9 @@ class Stream:
                 identify(transaction.customer_id),
                 row,
             )
-        ready.add(forwarded, rows)
+            if known == CONFLICT:
+                conflicts.add(place)
+        ready.add(forwarded, rows, conflicts)
         self._until_expiry -= len(rows)
 
     def _drain(self, out: Outgoing) -> None:
@@ -248,8 +261,10 @@ class _Ready:
         self._seen: list[bool] = []
         self._sources: list[int] = []
         self._rows: list[Rows] = []
+        self._conflicts = set[int]()
 
-    def add(self, forwarded: Forwarded, rows: Rows) -> None:
+    def add(self, forwarded: Forwarded, rows: Rows, conflicts: Iterable[int]) -> None:
+        self._conflicts.update(len(self._transactions) + place for place in conflicts)
         self._transactions += forwarded.transactions
         self._seen += forwarded.seen
         self._sources += [forwarded.source] * len(rows)
@@ -261,6 +276,9 @@ class _Ready:
         rows = np.concatenate(self._rows)[:, scorer.columns]
         encode = msgspec.json.Encoder().encode
         decisions = scorer.decide_batch(self._transactions, rows, self._seen)
+        out.conflicts += len(self._conflicts)
+        for place in self._conflicts:
+            decisions[place] = replace(decisions[place], duplicate=False, conflict=True)
         for source, decision in zip(self._sources, decisions, strict=True):
             record = (decision.customer_id.encode(), encode(decision))
             out.decisions[source].append(record)
@@ -268,15 +286,16 @@ class _Ready:
                 out.alerts[source].append(record)
 
 
-_decode_transaction = msgspec.json.Decoder(Transaction).decode
-_decode_label = msgspec.json.Decoder(Label).decode
+_decode_transaction = Decoder(Transaction).decode
+_decode_label = Decoder(Label).decode
 _forwarded = msgspec.msgpack.Decoder(Forwarded)
 
 
 def _decode_forwarded(content: bytes) -> Forwarded:
     forwarded = _forwarded.decode(content)
     count = len(forwarded.transactions)
-    if len(forwarded.seen) != count or len(forwarded.rows) != 4 * SPLIT * count or forwarded.source < 0:
+    sound = len(forwarded.seen) == count and all(0 <= place < count for place in forwarded.conflicts)
+    if not sound or len(forwarded.rows) != 4 * SPLIT * count or forwarded.source < 0:
         raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
     return forwarded
 

@@ -9,13 +9,16 @@ import msgspec
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
 """Milliseconds since 1970-01-01 UTC, up to the year 2100: a clock that is further off is not believed."""
-Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000_000)]
+"""Up to ten trillions: so far hundredths are exact in float64, in the histories' events and in the sums over all that a
+history keeps (`kernels.CENTS_BITS`)."""
 
 Outcome = Literal["approve", "review", "decline"]
 
 
-class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths."""
+class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths. Whoever reads
+    one from outside ignores and counts unknown fields, by `decoding.Decoder`."""
 
     transaction_id: Identifier
     customer_id: Identifier
@@ -28,8 +31,10 @@ class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return round(self.amount * 100)
 
 
-class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What became known of a transaction: a chargeback, or the review's result. time_ms: the transaction's own time."""
+class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """What became known of a transaction: a chargeback, or the review's result. time_ms: the transaction's own time. Of
+    several labels of one transaction the last counts, so that one can be taken back: the last in the file, in the
+    partition or of the requests."""
 
     transaction_id: Identifier
     customer_id: Identifier
@@ -50,6 +55,7 @@ class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """probability: calibrated, of fraud; model: name and digest of the artifact that decided; reasons: only where the
     outcome is not `approve`, the strongest first; duplicate: the transaction had been seen and was not counted again;
+    conflict: another one has its id, with another amount, customer, terminal or time, and stays what is counted;
     fallback: no model decided, but the policy for when none can (probability is then None)."""
 
     transaction_id: str
@@ -62,4 +68,5 @@ class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     model: str
     reasons: tuple[Reason, ...] = ()
     duplicate: bool = False
+    conflict: bool = False
     fallback: bool = False

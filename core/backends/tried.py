@@ -65,6 +65,8 @@ def check_tried(
     verdict = _Verdict(backend, program, batches)
     if verdict.is_known():
         return
+    if backend == "native":
+        from core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
     order = {"backend": backend, **program.describe(), "batches": batches}
     what = f"{artifact.directory}: the process that tried its {program.precision} program on {backend}"
     limits = limits_for(len(program.content), batches[-1] * _case_bytes(program.inputs), TIME_S)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES, HANDBOOK, MEANINGS, TERMINAL_FEATURES
+from apps.fraud.kernels import BOUND, CENTS_BITS
 from apps.fraud.pipeline import FeatureEngine
 from apps.fraud.state import CustomerHistories, Histories, TerminalHistories, identify
 from apps.fraud.transactions import Label, Transaction
@@ -74,10 +75,29 @@ def test_histories_do_not_depend_on_the_order_of_arrival(events: list[Event], ge
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
-@pytest.mark.parametrize("amounts", [[1e7, 1e7, 1e7], [9_999_999.99, 1e7, 0.01], [0.0, 0.0, 0.0], [0.01] * 30])
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        [1e13, 1e13, 1e13],
+        [9_999_999_999_999.99, 1e13, 0.01],
+        [21_474_836.47, 21_474_836.48, 42_949_672.96],
+        [0.0, 0.0, 0.0],
+        [0.01] * 30,
+    ],
+)
 def test_extreme_amounts_keep_their_precision(amounts: list[float]) -> None:
     events = [transaction(f"a{n}", START + n, amount=amount) for n, amount in enumerate(amounts)]
     compare(FeatureEngine(), NaiveEngine(7.0, identify), events)
+
+
+def test_no_sum_of_the_largest_amounts_overflows() -> None:
+    engine, naive = FeatureEngine(), NaiveEngine(7.0, identify)
+    for number in range(BOUND):
+        event = transaction(f"a{number}", START + number, amount=1e13 if number % 5 else 0.01)
+        assert engine.advance(event) == naive.absorb(event)
+    compare(engine, naive, [transaction("last", START + BOUND, amount=1e13)])
+    assert transaction("a", START, amount=1e13).cents < 1 << CENTS_BITS
+    assert 5 * BOUND * (1 << CENTS_BITS) < 1 << 63
 
 
 def test_two_wrong_clocks_wipe_out_nothing() -> None:

@@ -74,7 +74,35 @@ def test_an_answer_without_a_body_has_none(client: httpx.Client) -> None:
     deleted = client.delete("/v1/notes/n")
     assert (deleted.status_code, deleted.content) == (204, b"")
     assert "content-length" not in deleted.headers
-    assert client.head("/healthz").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/labels", "/teapot", "/nothing"]
+)
+def test_head_is_answered_as_get_without_the_body(path: str, client: httpx.Client, served: Served) -> None:
+    """Also on routes that were added for GET alone."""
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code
+    assert head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":  # which counts on
+        assert head.headers["content-length"] == get.headers["content-length"]
+    question = f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(served) as connection:
+        connection.sendall(question.encode())
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert received.count(b"HTTP/1.1 ") == 2
+    assert received.split(b"\r\n\r\n", 1)[1].startswith(b"HTTP/1.1 200"), "nothing stands between the two answers"
+
+
+def test_head_of_what_is_only_posted_is_refused(client: httpx.Client) -> None:
+    refused = client.head("/v1/score")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+    assert client.post("/healthz").headers["allow"] == "GET, HEAD"
+    counted_before = counted(client).get(("/healthz", "200"), 0)
+    client.head("/healthz")
+    assert counted(client)["/healthz", "200"] == counted_before + 1
 
 
 def test_what_a_route_refuses_is_a_problem(client: httpx.Client) -> None:
@@ -267,6 +295,8 @@ def test_every_endpoint_answers_by_asgi_as_over_its_own_connection(app: Api, cli
         ("POST", "/v1/score/batch", {"json": {"transactions": rows[1:]}}),
         ("POST", "/v1/labels", {"json": {"labels": [label_of(rows[0])]}}),
         ("GET", "/healthz", {}),
+        ("HEAD", "/healthz", {}),
+        ("HEAD", "/v1/score", {}),
         ("GET", "/readyz", {}),
         ("POST", "/v1/score", {"json": rows[0] | {"amount": -1}}),
         ("POST", "/v1/score", {"content": json.dumps(rows[0])}),

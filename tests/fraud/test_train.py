@@ -182,10 +182,10 @@ def test_what_cannot_be_split_is_told_in_words(
 def test_a_row_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text("")
     (tmp_path / "transactions.jsonl").write_text('{"transaction_id": 5}\n')
-    with pytest.raises(DataError, match=r"transactions.jsonl:1: .*transaction_id"):
+    with pytest.raises(DataError, match=r"transactions.jsonl:1: has no field customer_id"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
     (tmp_path / "labels.jsonl").unlink()
-    with pytest.raises(DataError, match=r"no labels.jsonl and no labels.parquet"):
+    with pytest.raises(DataError, match=r"no labels.jsonl, no labels.csv, no labels.parquet"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
 
 

@@ -16,7 +16,7 @@ def encoded(**changes: object) -> bytes:
 
 
 def test_a_transaction_is_read() -> None:
-    found = DECODER.decode(encoded(unknown="kept out"))
+    found = DECODER.decode(encoded())
     assert msgspec.to_builtins(found) == GOOD
     assert found.cents == 1234
 
@@ -33,7 +33,7 @@ def test_a_transaction_is_read() -> None:
         ("time_ms", 1.5),
         ("time_ms", "2018-08-08"),
         ("amount", -0.01),
-        ("amount", 10_000_000.01),
+        ("amount", 10_000_000_000_000.01),
         ("amount", None),
         ("amount", "12.34"),
     ],
@@ -49,7 +49,7 @@ def test_amounts_that_are_no_number_are_refused(text: str) -> None:
         DECODER.decode(encoded(amount=0).replace(b'"amount":0', f'"amount":{text}'.encode()))
 
 
-@given(st.integers(0, 1_000_000_000))
+@given(st.integers(0, 10**15))
 def test_hundredths_survive_the_way_through_json(cents: int) -> None:
     assert DECODER.decode(encoded(amount=cents / 100)).cents == cents
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import fastapi
 from fastapi import FastAPI, Response
+from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from apps.fraud.http.access import check_key
@@ -94,6 +95,7 @@ class Api(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        asks_for_head, scope = scope["method"] == "HEAD", self._head_as_get(scope)
         arrived = scope.setdefault("arrived", time.perf_counter())
         headers = dict(scope["headers"])
         request_id = self.name_request(headers.get(b"x-request-id"))
@@ -105,6 +107,8 @@ class Api(FastAPI):
                 message = {**message, "headers": [*others, (b"x-request-id", request_id)]}
                 route = getattr(scope.get("route"), "path", OTHER)
                 self.service.metrics.answered(route, message["status"], time.perf_counter() - arrived)
+            elif asks_for_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -113,6 +117,12 @@ class Api(FastAPI):
             await respond(problem, request_id.decode())(scope, receive, tell)
             return
         await super().__call__(scope, receive, tell)
+
+    def _head_as_get(self, scope: Scope) -> Scope:
+        """HEAD asks for the head of what GET would be answered (RFC 9110, 9.3.2), unless a route answers it itself."""
+        if scope["method"] != "HEAD" or any(route.matches(scope)[0] is Match.FULL for route in self.router.routes):
+            return scope
+        return {**scope, "method": "GET"}
 
     def openapi(self) -> dict[str, Any]:
         """The document for the model that decides now, and for whatever routes were added."""

@@ -38,14 +38,14 @@ class Endpoints:
 
     def _score(self, request: Request) -> Answer:
         try:
-            wanted = decode_score(request.body)
+            wanted = decode_score(request.body, self._service.metrics.unread)
         except _undecodable as error:
             raise explain_decoding(error) from error
         return Answer(200, JSON, encode(self._service.score(wanted, request.due)))
 
     async def _score_batch(self, request: Request) -> Answer:
         try:
-            wanted = decode_batch(request.body).transactions
+            wanted = decode_batch(request.body, self._service.metrics.unread).transactions
         except _undecodable as error:
             raise explain_decoding(error) from error
         decisions = await self._service.score_batch(wanted, request.due)
@@ -53,7 +53,7 @@ class Endpoints:
 
     def _learn(self, request: Request) -> Answer:
         try:
-            labels = decode_labels(request.body).labels
+            labels = decode_labels(request.body, self._service.metrics.unread).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
         learned, unknown = self._service.learn(labels)

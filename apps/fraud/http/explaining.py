@@ -61,15 +61,21 @@ async def _explain_bug(request: Request, error: Exception) -> Response:
 
 async def _explain_status(request: Request, error: HTTPException) -> Response:
     headers = dict(error.headers or {})
-    given = tuple((name.encode(), value.encode()) for name, value in headers.items())
     if error.status_code == HTTPStatus.NOT_FOUND and "route" not in request.scope:
         problem = ProblemError("not-found", "nothing is here; /openapi.json says what is where")
         return respond(problem, request.state.request_id)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", "")
-        problem = ProblemError("method-not-allowed", f"only {allowed} is answered here", headers=given)
+        allowed = ", ".join(_with_head(headers.get("Allow", "").split(", ")))
+        problem = ProblemError(
+            "method-not-allowed", f"only {allowed} is answered here", headers=((b"allow", allowed.encode()),)
+        )
         return respond(problem, request.state.request_id)
     if error.status_code in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return Response(status_code=error.status_code, headers=headers)
     content = encode_status(error.status_code, str(error.detail), request.state.request_id)
     return Response(content, error.status_code, headers, media_type=CONTENT_TYPE.decode())
+
+
+def _with_head(methods: list[str]) -> list[str]:
+    """What is answered to GET is answered to HEAD."""
+    return sorted({*methods, "HEAD"} if "GET" in methods else methods)

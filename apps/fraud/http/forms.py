@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from apps.fraud.decoding import Decoder
 from apps.fraud.transactions import Decision, Label, Transaction
 
 BATCH_ROWS = 1000
@@ -38,7 +39,7 @@ class LabelRequest(Label, frozen=True, gc=False, kw_only=True, forbid_unknown_fi
 
 
 class LabelsRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """They count from now on."""
+    """They count from now on, in their order: of several labels of a transaction the last one."""
 
     labels: Annotated[list[LabelRequest], msgspec.Meta(min_length=1, max_length=BATCH_ROWS)]
 
@@ -56,7 +57,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-decode_score = msgspec.json.Decoder(ScoreRequest).decode
-decode_batch = msgspec.json.Decoder(BatchRequest).decode
-decode_labels = msgspec.json.Decoder(LabelsRequest).decode
+decode_score = Decoder(ScoreRequest).decode
+decode_batch = Decoder(BatchRequest, rows=("transactions", ScoreRequest)).decode
+decode_labels = Decoder(LabelsRequest, rows=("labels", LabelRequest)).decode
 encode = msgspec.json.Encoder().encode

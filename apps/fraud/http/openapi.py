@@ -7,7 +7,15 @@ from typing import Any, Final
 
 import msgspec
 
-from apps.fraud.http.forms import BatchAnswer, BatchRequest, Health, LabelsAnswer, LabelsRequest, ScoreRequest
+from apps.fraud.http.forms import (
+    BatchAnswer,
+    BatchRequest,
+    Health,
+    LabelRequest,
+    LabelsAnswer,
+    LabelsRequest,
+    ScoreRequest,
+)
 from apps.fraud.http.problems import KINDS, ProblemDetails
 from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
@@ -17,8 +25,15 @@ DESCRIPTION: Final = """\
 Scores card transactions for fraud.
 
 A transaction without `features` is scored against the histories that the service keeps, and counted into them; sent
-again with the same `transaction_id`, it is answered again and not counted again. With `features` (every column of the
-model, by name) nothing is kept.
+again with the same `transaction_id`, it is answered again (`duplicate`) and not counted again. With another amount,
+customer, terminal or time than before under that `transaction_id` it is a `conflict`: it is scored as it came, and
+what is counted stays the first. With `features` (every column of the model, by name) nothing is kept.
+
+`/v1/labels` tells what became of transactions. Of several labels of a transaction the last one counts, so that a label
+can be taken back by another one with the other `is_fraud`. A label names the transaction's own customer, terminal and
+time; one whose transaction is not known (yet, or any more) changes nothing and is counted in `unknown`.
+
+Fields that are not known are ignored (and counted in `/metrics`); a missing one is named together with what was found.
 
 The service knows a transaction again as long as the customer's history has it: of a customer the latest 1,024 of the
 last month. One that is sent again later is scored and counted as a new one, so send again at once.
@@ -54,7 +69,7 @@ _ROUTES: Final[dict[str, tuple[str, str, type, type, dict[str, Any], dict[str, A
     ),
     "/v1/labels": (
         "learn",
-        "Tell what became of transactions",
+        "Tell what became of up to 1000 transactions, in order",
         LabelsRequest,
         LabelsAnswer,
         {"labels": [_LABEL]},
@@ -70,6 +85,8 @@ def describe(
     secured: whether an API key is asked for, but for `open_paths`."""
     types = [kind for route in _ROUTES.values() for kind in route[2:4]]
     _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
+    for kind in (ScoreRequest, BatchRequest, LabelsRequest, LabelRequest):
+        del schemas[kind.__name__]["additionalProperties"]  # what is not known is ignored, see `decoding`
     _name_features(schemas[ScoreRequest.__name__], model)
     paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {
         "/healthz": _view("healthz", "The process lives", _HEALTH),

@@ -105,7 +105,8 @@ def explain_validation(errors: Sequence[Any]) -> ProblemError:
 
 
 _PATH = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
-_FIELD = re.compile(r"(?:required|unknown) field `(?P<name>.*?)`")
+_FIELD = re.compile(r"has (?:no|a) field (?P<name>[^,;]*)")
+"""As `decoding` says it."""
 _STEP = re.compile(r"\.(?P<name>[^.\[]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 

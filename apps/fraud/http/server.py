@@ -25,6 +25,7 @@ from apps.fraud.pipeline import warm_up
 from apps.fraud.state import LIMIT
 from apps.fraud.store import open_store
 from core.errors import FeatherweightError, UsageError
+from core.signals import came_early
 
 DRAIN_S: Final = 20
 DRAIN_SWEEP_S: Final = 0.1
@@ -199,6 +200,7 @@ def _signals(server: uvicorn.Server) -> Iterator[None]:
         signal.SIGTERM: server.handle_exit,
         signal.SIGHUP: signal.SIG_IGN,
     }
+    server.should_exit = came_early()
     before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         yield

@@ -24,7 +24,7 @@ from apps.fraud.live import LiveModel
 from apps.fraud.metrics import ScoringMetrics
 from apps.fraud.pipeline import FeatureEngine, Pipeline
 from apps.fraud.policy import fall_back
-from apps.fraud.state import LIMIT
+from apps.fraud.state import CONFLICT, LIMIT, NEW
 from apps.fraud.store import Store
 from apps.fraud.transactions import Decision
 from core.errors import OutputError, UsageError
@@ -84,7 +84,7 @@ class Service:
             if time.perf_counter() <= due:
                 decision = pipeline.process(request)
             else:
-                decision = self._fall_back(request, duplicate=pipeline.engine.advance(request))
+                decision = _mark(self._fall_back(request), pipeline.engine.advance(request))
         self.metrics.decided(decision)
         return decision
 
@@ -178,15 +178,17 @@ class Service:
         stateful = [request for request, row in zip(requests, given, strict=True) if row is None]
         if self.store is not None and stateful:
             self._keep(self.store, stateful)
-        engine, scorer, catalogue, duplicates = self.pipeline.engine, self.pipeline.scorer, self._rows, []
+        engine, scorer, catalogue, known = self.pipeline.engine, self.pipeline.scorer, self._rows, []
         for index, (request, row) in enumerate(zip(requests, given, strict=True)):
-            duplicates.append(row is None and engine.advance(request))
+            known.append(engine.advance(request) if row is None else NEW)
             catalogue[index] = engine.row
         if time.perf_counter() > due:
-            decisions = [self._fall_back(r, duplicate=d) for r, d in zip(requests, duplicates, strict=True)]
+            decisions = [self._fall_back(request) for request in requests]
         else:
             rows = self._fill(catalogue[: len(requests)], given)
-            decisions = scorer.decide_batch(list(requests), rows, duplicates)
+            decisions = scorer.decide_batch(list(requests), rows, [False] * len(requests))
+        if any(known):
+            decisions = [_mark(decision, what) for decision, what in zip(decisions, known, strict=True)]
         for decision in decisions:
             self.metrics.decided(decision)
         return decisions
@@ -235,9 +237,8 @@ class Service:
             raise ProblemError("overloaded", f"{self.pending_rows} rows wait; try again later", headers=RETRY)
         self.pending_rows += rows
 
-    def _fall_back(self, request: ScoreRequest, *, duplicate: bool = False) -> Decision:
-        decision = fall_back(request, self.pipeline.scorer.rule, self.pipeline.scorer.model)
-        return replace(decision, duplicate=True) if duplicate else decision
+    def _fall_back(self, request: ScoreRequest) -> Decision:
+        return fall_back(request, self.pipeline.scorer.rule, self.pipeline.scorer.model)
 
     def _keep(self, store: Store, events: Sequence[ScoreRequest] | Sequence[LabelRequest]) -> None:
         try:
@@ -274,6 +275,13 @@ class Service:
         if self.fault != str(error):
             log.error("%s", error)
         self.fault = str(error)
+
+
+def _mark(decision: Decision, known: int) -> Decision:
+    """known: what the histories knew of the transaction, as of FeatureEngine.advance."""
+    if known == NEW:
+        return decision
+    return replace(decision, conflict=True) if known == CONFLICT else replace(decision, duplicate=True)
 
 
 def histories_bytes(engine: FeatureEngine) -> int:

@@ -1,0 +1,185 @@
+"""The same id with another amount, customer, terminal or time: marked, counted, and what is counted stays the first; in
+all three ways of running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+from msgspec.structs import asdict, replace
+
+from apps.fraud.features import CATALOGUE
+from apps.fraud.http.app import Api
+from apps.fraud.http.service import Service
+from apps.fraud.labels import label_of
+from apps.fraud.live import LiveModel
+from apps.fraud.pipeline import FeatureEngine
+from apps.fraud.score_command import Job, Summary, render_summary, score_file
+from apps.fraud.scoring import open_scorer
+from apps.fraud.state import CONFLICT, DUPLICATE, NEW, identify
+from apps.fraud.stream import Arrived, Forwarded, Outgoing, Shard, Stream
+from apps.fraud.transactions import Decision, Transaction
+from tests.fraud.artifacts import write_fraud_model
+from tests.fraud.serving import BACKEND
+from tests.fraud.streams import START, transaction
+
+FIRST = transaction("t1", START)
+OTHERS = {
+    "amount": replace(FIRST, amount=12.51),
+    "customer": replace(FIRST, customer_id="berta"),
+    "terminal": replace(FIRST, terminal_id="web"),
+    "time": replace(FIRST, time_ms=START + 1),
+    "huge amount": replace(FIRST, amount=12.5 + (1 << 31) / 100),
+}
+STREAM = [FIRST, FIRST, *OTHERS.values(), FIRST]
+MARKS = [(False, False), (True, False), *[(False, True)] * len(OTHERS), (True, False)]
+"""(duplicate, conflict) of each."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    write_fraud_model(folder)
+    return folder
+
+
+def marks(decisions: list[Decision]) -> list[tuple[bool, bool]]:
+    return [(decision.duplicate, decision.conflict) for decision in decisions]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_histories_tell_a_conflict_from_a_duplicate(name: str) -> None:
+    engine = FeatureEngine()
+    assert engine.advance(FIRST) == NEW
+    assert engine.advance(FIRST) == DUPLICATE
+    assert engine.advance(OTHERS[name]) == CONFLICT
+    assert engine.advance(FIRST) == DUPLICATE, "the first stays what is counted"
+
+
+def test_a_label_and_less_than_a_hundredth_are_no_conflict() -> None:
+    engine = FeatureEngine()
+    engine.advance(FIRST)
+    engine.learn(label_of(FIRST, True))
+    assert engine.advance(replace(FIRST, amount=12.501)) == DUPLICATE
+
+
+def test_what_is_in_conflict_is_not_counted() -> None:
+    engine, calm = FeatureEngine(), FeatureEngine()
+    for each in (engine, calm):
+        each.advance(FIRST)
+    engine.advance(OTHERS["amount"])
+    engine.advance(OTHERS["time"])
+    for each in (engine, calm):
+        each.advance(transaction("t2", START + 1000))
+    np.testing.assert_array_equal(engine.row, calm.row)
+    assert engine.row[CATALOGUE.index("customer_count_1d")] == 2
+
+
+def test_in_a_file(model: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(msgspec.json.Encoder().encode_lines(STREAM))
+    scorer = open_scorer(model, backend=BACKEND)
+    summary: Summary = score_file(Job(source, output), scorer)
+    scorer.close()
+    assert marks([msgspec.json.decode(line, type=Decision) for line in output.read_bytes().splitlines()]) == MARKS
+    assert (summary.duplicates, summary.conflicts) == (2, len(OTHERS))
+    assert f"  {len(OTHERS)} in conflict: the id of another one" in render_summary(summary)
+
+
+@pytest.fixture
+def app(model: Path) -> Iterator[Api]:
+    service = Service(LiveModel(model, BACKEND), None, keys_file=None, deadline_ms=None)
+    yield Api(service)
+    service.close()
+
+
+def ask(app: Api, method: str, path: str, **more: Any) -> httpx.Response:
+    async def send() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return await client.request(method, path, **more)
+
+    return asyncio.run(send())
+
+
+@pytest.mark.parametrize("deadline", [{}, {"x-deadline-ms": "0.001"}], ids=["decided", "too late"])
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch"])
+def test_over_rest(path: str, deadline: dict[str, str], app: Api) -> None:
+    rows = [asdict(row) for row in STREAM]
+    if path == "/v1/score":
+        answers = [ask(app, "POST", path, json=row, headers=deadline).json() for row in rows]
+    else:
+        answers = ask(app, "POST", path, json={"transactions": rows}, headers=deadline).json()["decisions"]
+    assert [answer.get("fallback", False) for answer in answers] == [bool(deadline)] * len(rows)
+    assert marks(msgspec.convert(answers, list[Decision])) == MARKS
+    metrics = ask(app, "GET", "/metrics").text
+    assert f"featherweight_conflicting_transactions_total {len(OTHERS)}.0" in metrics
+    assert "featherweight_duplicate_transactions_total 2.0" in metrics
+
+
+def test_unknown_fields_over_rest_are_counted(app: Api) -> None:
+    row = asdict(FIRST)
+    assert ask(app, "POST", "/v1/score", json=row | {"currency": "EUR"}).status_code == 200
+    rows = {"transactions": [row, row | {"mcc": 5411}], "batch": 7}
+    assert ask(app, "POST", "/v1/score/batch", json=rows).status_code == 200
+    assert "featherweight_rows_with_unknown_fields_total 3.0" in ask(app, "GET", "/metrics").text
+    row["amuont"] = row.pop("amount")
+    refused = ask(app, "POST", "/v1/score", json=row)
+    assert (refused.status_code, refused.json()["errors"]) == (
+        422,
+        [{"pointer": "#/amount", "detail": "amount: has no field amount; found amuont"}],
+    )
+    refused = ask(app, "POST", "/v1/score/batch", json={"transactions": [asdict(FIRST), row]})
+    assert refused.json()["errors"][0]["pointer"] == "#/transactions/1/amount"
+
+
+def arrive(rows: list[Transaction], partition: int = 0) -> list[Arrived]:
+    return [Arrived("transactions", partition, range(len(rows)), [msgspec.json.encode(row) for row in rows])]
+
+
+def test_in_a_stream(model: Path) -> None:
+    scorer, stream = open_scorer(model, backend=BACKEND), Stream(1)
+    stream.shards[0] = Shard(7.0)
+    out = stream.process(arrive(STREAM), scorer)
+    scorer.close()
+    found = [msgspec.json.decode(value or b"", type=Decision) for _, value in out.decisions[0]]
+    assert marks(found) == MARKS
+    assert out.conflicts == len(OTHERS)
+
+
+def test_in_a_stream_of_two_processes(model: Path) -> None:
+    """What the customer's process knows of a conflict goes with the transaction to the terminal's."""
+    scorer = open_scorer(model, backend=BACKEND)
+    first, second, partitions = Stream(2), Stream(2), 2
+    target = identify(FIRST.terminal_id) % partitions
+    first.shards[1 - target], second.shards[target] = Shard(7.0), Shard(7.0)
+    rows = [FIRST, OTHERS["amount"], FIRST]
+    sent = first.process(arrive(rows, 1 - target), scorer)
+    values = [value for _, value in sent.repartition[target]]
+    out: Outgoing = second.process([Arrived("repartition", target, range(len(values)), values)], scorer)
+    scorer.close()
+    found = [msgspec.json.decode(value or b"", type=Decision) for _, value in out.decisions[1 - target]]
+    assert marks(found) == [(False, False), (False, True), (True, False)]
+
+
+def test_records_of_earlier_versions_are_read() -> None:
+    old = msgspec.msgpack.encode([1, 0, [], [], b"", []])
+    assert msgspec.msgpack.decode(old, type=Forwarded).conflicts == []
+
+
+def test_unknown_fields_in_a_stream_are_counted(model: Path) -> None:
+    scorer, stream = open_scorer(model, backend=BACKEND), Stream(1)
+    stream.shards[0] = Shard(7.0)
+    misspelt = {key.replace("amount", "amuont"): value for key, value in asdict(FIRST).items()}
+    rows = [asdict(FIRST) | {"currency": "EUR"}, misspelt]
+    values = [json.dumps(row).encode() for row in rows]
+    out = stream.process([Arrived("transactions", 0, range(2), values)], scorer)
+    scorer.close()
+    assert (out.unread.rows, out.unread.names) == (1, ["currency"])
+    assert [rejected.reason for rejected in out.rejected] == ["ValidationError: has no field amount; found amuont"]
