@@ -2,8 +2,8 @@
 
 They are made in a folder beside it and get its name when all are whole. Where the folder is there already they take the
 places of earlier ones, one after the other, so that a process killed between them would leave the weights of one
-training beside the threshold of another, each of them sound. The digests of all come last: files that do not agree with
-them are not read. A changed bit is found in the same way.
+training beside the threshold of another, each of them sound. The digests of all come first: files that do not agree
+with them are not read. A changed bit is found in the same way.
 """
 
 from __future__ import annotations
@@ -68,13 +68,11 @@ def _put(partial: Path, out: Path) -> None:
         partial.rename(out)
         return
     names = {path.name for path in partial.iterdir()}
-    before = _read_digests(out)
-    if before is None:
-        (out / DIGESTS).touch()  # a folder without digests would be read as it is
-    # The digests come last: until then those that are there do not fit the new files.
-    for name in sorted(names, key=lambda name: name == DIGESTS):
+    before = _read_digests(out) or {}
+    # The digests come first: from then on the new files are read, and only when all are there.
+    for name in sorted(names, key=lambda name: name != DIGESTS):
         (partial / name).replace(out / name)
-    for gone in (before or {}).keys() - names:
+    for gone in before.keys() - names:
         (out / gone).unlink(missing_ok=True)
     partial.rmdir()
 

@@ -29,9 +29,9 @@ def imaging() -> None:
 @app.command(
     epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
     "**Exit codes**: 0 all classified; 2 nothing to do as asked (no files: see --allow-empty); 3 done, but some files "
-    "were rejected (rejected.csv says why); 4 done, but more than --max-rejected-share of the files were "
-    "rejected; 5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the results could not be written; 7 the "
-    "journal in --out is damaged (--restart begins again); 130 interrupted (the same command goes on)."
+    "were rejected (rejected.csv says why); 4 done, but more than --max-rejected-share of the files were rejected; "
+    "5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the results could not be written; "
+    "7 the journal in --out is damaged (--restart begins again); 130 interrupted (the same command goes on)."
 )
 def classify(
     source: Annotated[
