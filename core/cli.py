@@ -35,7 +35,7 @@ featherweight artifact verify models/chest
 
 **Exit codes**: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
 rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be \
-written; 130 interrupted (start again to go on)."""
+written; 7 what a job keeps to go on is damaged; 130 interrupted (start again to go on)."""
 
 _DATA = EntryPoint("data", "core.datasets.cli:app", "featherweight.commands")
 
@@ -160,8 +160,12 @@ def optimize(
         raise UsageError(f"{recipe}: no such recipe file")
     from core.console import outcome_row, print_json, progress, show_outcome
     from core.request import run_recipe
+    from core.signals import telling_how_to_go_on
 
-    with progress() as report:
+    with (
+        telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
+        progress() as report,
+    ):
         outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)
     if as_json:
         print_json(outcome_row(outcome))

@@ -1,18 +1,22 @@
 """Files that belong together, in a folder that one command writes and another reads.
 
-They are written one after the other, so that a process killed between them would leave the weights of one training
-beside the threshold of another, each of them sound. The digests of all are written last: files that do not agree with
-them are not read. A changed bit is found in the same way.
+They are made in a folder beside it and get its name when all are whole. Where the folder is there already they take the
+places of earlier ones, one after the other, so that a process killed between them would leave the weights of one
+training beside the threshold of another, each of them sound. The digests of all come first: files that do not agree
+with them are not read. A changed bit is found in the same way.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from core.errors import DataError
+from core.errors import DataError, OutputError
 from core.files import is_file, is_there, replacing
 
 DIGESTS = "digests.sha256"
@@ -31,6 +35,58 @@ def file_digest(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def appearing_folder(out: Path, keep: str = "") -> Iterator[Path]:
+    """Give a hidden folder to make the files in; when the block ends well they are in `out`, and what an earlier run
+    wrote with its own digests is gone. `out` may hold other files, which stay.
+
+    keep: a file that is worth going on from; the folder stays, for the next time, where a block that fails has written
+    it. Raises OutputError.
+    """
+    absolute = Path(os.path.abspath(out))  # noqa: PTH100  (resolve() would follow a link that stands there)
+    partial = absolute.parent / f".{absolute.name}.partial"
+    if absolute.is_dir() and not (keep and is_file(partial / keep)):
+        # In it: it may be a mounted disk, or the only place where one may write.
+        partial = absolute / ".new.partial"
+    with _telling(out):
+        if partial.is_symlink() or not partial.is_dir():
+            partial.unlink(missing_ok=True)  # it would be written through
+        elif not (keep and is_file(partial / keep)):
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        with _telling(out):
+            _put(partial, absolute)
+    finally:
+        if not (keep and is_file(partial / keep)):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put(partial: Path, out: Path) -> None:
+    if not out.is_dir():
+        partial.rename(out)
+        return
+    names = {path.name for path in partial.iterdir()}
+    before = _read_digests(out) or {}
+    # The digests come first: from then on the new files are read, and only when all are there.
+    for name in sorted(names, key=lambda name: name != DIGESTS):
+        (partial / name).replace(out / name)
+    for gone in before.keys() - names:
+        (out / gone).unlink(missing_ok=True)
+    partial.rmdir()
+
+
+@contextlib.contextmanager
+def _telling(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be written: {error.strerror or error}; make room or choose another"
+        ) from error
+
+
 def write_digests(directory: Path, names: Iterable[str]) -> None:
     """In the form of `sha256sum`. Raises OSError, or DataError for a file that cannot be read."""
     lines = [f"{file_digest(directory / name)}  {name}\n" for name in names]
@@ -41,6 +97,15 @@ def write_digests(directory: Path, names: Iterable[str]) -> None:
 def check_digests(directory: Path, names: Iterable[str]) -> None:
     """Raise DataError unless each of the files is the one whose digest was written last. A folder without digests, as
     versions before wrote it, is only asked for its files."""
+    recorded = _read_digests(directory)
+    for name in names:
+        digest = file_digest(directory / name)
+        if recorded is not None and digest != recorded.get(name):
+            raise DataError(f"{name} is not the file that was written with the others: it was changed, or not finished")
+
+
+def _read_digests(directory: Path) -> dict[str, str] | None:
+    """File -> digest; None without any. Raises DataError."""
     path = directory / DIGESTS
     try:
         content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MOST_BYTES else None
@@ -48,8 +113,6 @@ def check_digests(directory: Path, names: Iterable[str]) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if content is None and is_there(path):
         raise DataError(f"{path}: holds no digests")
-    recorded = {name: digest for digest, name in _LINE.findall((content or b"").decode("ascii", "replace"))}
-    for name in names:
-        digest = file_digest(directory / name)
-        if content is not None and digest != recorded.get(name):
-            raise DataError(f"{name} is not the file that was written with the others: it was changed, or not finished")
+    if content is None:
+        return None
+    return {name: digest for digest, name in _LINE.findall(content.decode("ascii", "replace"))}

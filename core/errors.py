@@ -12,6 +12,7 @@
     ├── BackendError            1   a runtime cannot open or run a program
     │   └── BackendUnavailableError  2   this host does not have the runtime or device
     ├── OutputError             6   results could not be written (disk full, no permission)
+    │   └── JournalError        7   what a job keeps to go on is damaged or was changed: starting it again is no help
     └── LimitError              4   no candidate kept the recipe's limits, so nothing was sealed
 
 A message says what was found, where, and what to do. The command line prints it without a traceback
@@ -127,6 +128,10 @@ class BackendUnavailableError(BackendError):
 
 class OutputError(FeatherweightError):
     exit_code = 6
+
+
+class JournalError(OutputError):
+    exit_code = 7
 
 
 class LimitError(FeatherweightError):

@@ -53,18 +53,19 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def check_folder(out: Path) -> None:
-    """Raise OutputError now for a folder that could not be made or written to hours later; makes nothing."""
+def check_folder(out: Path, another: str = "another folder") -> None:
+    """Raise OutputError now for a folder that could not be made or written to hours later; makes nothing. another: what
+    the message advises to choose."""
     try:
         there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     except OSError as error:  # no name that a folder can have
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}; choose {another}") from error
     if not there.is_dir():
-        raise OutputError(f"{out}: cannot be written: {there} is no folder")
+        raise OutputError(f"{out}: cannot be written: {there} is no folder; choose {another}")
     if os.statvfs(there).f_flag & os.ST_RDONLY:
-        raise OutputError(f"{out}: cannot be written: {os.strerror(errno.EROFS)}; choose another folder")
+        raise OutputError(f"{out}: cannot be written: {os.strerror(errno.EROFS)}; choose {another}")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose another folder")
+        raise OutputError(f"{out}: cannot be written: no permission to write into {there}; choose {another}")
 
 
 def open_to_lock(path: Path, mode: int) -> int:

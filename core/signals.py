@@ -72,6 +72,20 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
+def telling_how_to_go_on(text: str) -> Iterator[None]:
+    """Ctrl-C within the block says `text` on standard error and ends the command with code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        import typer
+
+        from core.terminal import say
+
+        say(text, err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def asking_on_hangup(ask: Callable[[], None]) -> Iterator[None]:
     """Call `ask` at SIGHUP, where the system has it."""
     if not hasattr(signal, "SIGHUP"):

@@ -21,6 +21,7 @@ from apps.fraud.parts import Part, Parts, find_data, read_parts
 from apps.fraud.protocol import evaluate
 from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.training import Layout, Training
+from core.digests import appearing_folder
 from core.errors import OutputError, UsageError
 from core.files import check_folder, replacing
 from core.hardware import count_usable_cores
@@ -79,13 +80,14 @@ def run_training(
         seed=seed,
         source=f"trained from scratch on {Path(data).name} ({_digest(parts.train)[:16]}), seed {seed}",
     )
-    write_trained(out, Trained(fitted, _schema(parts, layout), rule, training))
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
-    try:
-        with replacing(out / "metrics.json") as partial:
-            partial.write_text(json.dumps(summary, indent=2) + "\n")
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    with appearing_folder(out) as folder:
+        write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
+        try:
+            with replacing(folder / "metrics.json") as partial:
+                partial.write_text(json.dumps(summary, indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return summary
 
 

@@ -8,6 +8,7 @@ they do not depend on how often the job was interrupted, and have the order of t
 from __future__ import annotations
 
 import heapq
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,22 +20,26 @@ from pathlib import Path
 from apps.imaging.classify import Classifier, SealedModel
 from apps.imaging.decode import DecodePool
 from apps.imaging.frames import Frame, Prediction, Rejected
-from apps.imaging.journal import Fingerprint, Finished, Journal, Spent, open_journal
+from apps.imaging.journal import ABSENT, Dropped, Fingerprint, Finished, Journal, Spent, open_journal
+from apps.imaging.journal_file import FILES as JOURNAL_FILES
 from apps.imaging.readers.sources import Item, find_items, printable
-from apps.imaging.writers import OUTPUTS, write_outputs
+from apps.imaging.writers import find_outputs, write_outputs
 from apps.imaging.writers.page import PAGE_ROWS
 from apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary
 from apps.imaging.writers.thumbnails import render_thumbnail
 from core.errors import OutputError, UsageError
+from core.files import check_folder, is_there
 
 FLUSH_S = 1.0
 """A batch that is not full waits at most so long: what is decoded slowly still shows progress and is kept early."""
 FLUSH_ITEMS = 256
+DROPPED_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """source: a folder, file or list; out: the folder for the results; decode_timeout_s: per file."""
+    """source: a folder, file or list; out: the folder for the results; allow_empty: a source without a file gives
+    results without a row; decode_timeout_s: per file."""
 
     source: Path
     out: Path
@@ -44,6 +49,7 @@ class Job:
     thumbnails: bool = True
     restart: bool = False
     retry_rejected: bool = False
+    allow_empty: bool = False
     decode_timeout_s: float = 60.0
 
 
@@ -76,17 +82,21 @@ def run_job(
     ArtifactError for a model that fails when it is tried, which leaves the folder as it was.
     """
     started = _now()
-    items = sum(1 for _ in _items(job))
-    if items == 0:
-        raise UsageError(f"{job.source}: holds no files to classify")
+    _check_places(job)
+    items = _count_items(job, stopping)
+    if stopping():
+        return None
+    if items == 0 and not job.allow_empty:
+        raise UsageError(f"{job.source}: holds no files to classify; --allow-empty makes that a result without rows")
     model.check_tried(batch=job.batch)
     binding = {
         "model": model.sha256,
-        "source": printable(str(job.source.resolve())),
+        "source": printable(str(_resolve(job.source))),
         "backend": f"{model.backend} {model.program.precision}",
     }
     labels = (model.labels.negative, model.labels.positive)
-    with open_journal(job.out, binding, started, decisions=labels, outputs=OUTPUTS, restart=job.restart) as journal:
+    outputs = find_outputs(job.out)
+    with open_journal(job.out, binding, started, decisions=labels, outputs=outputs, restart=job.restart) as journal:
         if job.retry_rejected:
             journal.forget_rejected()
         with (
@@ -97,9 +107,10 @@ def run_job(
             finished = run.classify_all(pool)
         if not finished:
             return None
+        dropped = journal.drop_unseen(DROPPED_SHOWN)
         journal.keep_thumbnails(PAGE_ROWS if job.thumbnails else 0)
         journal.check(labels)
-        summary = _describe(job, model, journal, started, run.items)
+        summary = _describe(job, model, journal, started, run.items, dropped)
         write_outputs(job.out, journal, summary)
         return summary
 
@@ -116,6 +127,7 @@ class _Run:
     stopping: Callable[[], bool]
     waiting: list[Sequence[Frame | Rejected]] = field(default_factory=list)
     in_flight: dict[str, Fingerprint] = field(default_factory=dict)
+    never_there: set[str] = field(default_factory=set)
     waiting_s: float = 0.0
     inference_s: float = 0.0
     items: int = 0
@@ -152,14 +164,18 @@ class _Run:
             )
 
     def _unfinished(self) -> Iterator[Item]:
+        is_list = not self.job.source.is_dir()
         for item in _items(self.job):
             if self.stopping():
                 return
             stamp = Fingerprint.of(item.path)
-            if item.source in self.in_flight or self.journal.is_finished(item.source, stamp):
+            if self.journal.is_seen(item.source) or self.journal.is_finished(item.source, stamp):
                 self.earlier += 1
                 continue
             self.in_flight[item.source] = stamp
+            # What was found in a folder has been there; what a list names, or a link leads to, perhaps never.
+            if stamp == ABSENT and (is_list or item.path.is_symlink()):
+                self.never_there.add(item.source)
             yield item
 
     def _is_due(self) -> bool:
@@ -189,7 +205,7 @@ class _Run:
         predictions, rejected, thumbnails = [], [], {}
         for decoded, outcome in pairs:
             if isinstance(outcome, Rejected):
-                rejected.append(outcome)
+                rejected.append(self._told(outcome))
                 continue
             predictions.append(outcome)
             if isinstance(decoded, Frame) and self._highest.admits(outcome.probability):
@@ -197,7 +213,14 @@ class _Run:
         source = pairs[0][0].id.source
         self.images += len(predictions)
         self.rejected += len(rejected)
+        self.never_there.discard(source)
         return Finished(source, self.in_flight.pop(source), predictions, rejected, thumbnails)
+
+    def _told(self, rejected: Rejected) -> Rejected:
+        """A reader finds that a file is not there; whether it ever was is known here."""
+        if rejected.reason != "missing" or rejected.id.source in self.never_there:
+            return rejected
+        return Rejected(rejected.id, "vanished", "it was there when the job came to it, and is gone")
 
 
 class _Highest:
@@ -228,16 +251,49 @@ class _Highest:
             self._admitted = 0
 
 
+def _check_places(job: Job) -> None:
+    """Raise UsageError for results that would lie among the images or in the place of what is read, OutputError for a
+    folder that cannot be made: before an archive is looked through."""
+    if not is_there(job.source):
+        return  # is told when it is looked for
+    out, source = _resolve(job.out), _resolve(job.source)
+    if out == source and source.is_dir():
+        raise UsageError(f"{job.out}: --out is the folder of the images itself; choose another folder for the results")
+    if source in _own_files(out):
+        raise UsageError(f"{job.source}: is a file that this job itself writes into --out; choose another --out")
+    check_folder(job.out, another="another --out")
+
+
+def _resolve(path: Path) -> Path:
+    """Without links. Never raises, not for links in a circle either."""
+    return Path(os.path.realpath(path))
+
+
+def _own_files(out: Path) -> set[Path]:
+    return {out / name for name in (*find_outputs(out), *JOURNAL_FILES)}
+
+
+def _count_items(job: Job, stopping: Callable[[], bool]) -> int:
+    count = 0
+    for _ in _items(job):
+        count += 1
+        if stopping():
+            break
+    return count
+
+
 def _items(job: Job) -> Iterator[Item]:
-    """The source's items without those that this job itself wrote (an --out inside the source)."""
-    out, source = job.out.resolve(), job.source.resolve()
-    if not out.is_relative_to(source):
+    """The source's items without what this job itself wrote into an --out inside the source."""
+    out, source = _resolve(job.out), _resolve(job.source)
+    if not (out.is_relative_to(source) and os.path.isdir(source)):  # noqa: PTH112  (Path.is_dir raises for long names)
         return find_items(job.source)
-    inside = job.source / out.relative_to(source)
-    return (item for item in find_items(job.source) if not item.path.is_relative_to(inside))
+    own = _own_files(job.source / out.relative_to(source))
+    return (item for item in find_items(job.source) if item.path not in own)
 
 
-def _describe(job: Job, model: SealedModel, journal: Journal, started: str, items_this_run: int) -> Summary:
+def _describe(
+    job: Job, model: SealedModel, journal: Journal, started: str, items_this_run: int, dropped: Dropped
+) -> Summary:
     totals = journal.totals()
     return Summary(
         source=printable(str(job.source)),
@@ -248,6 +304,9 @@ def _describe(job: Job, model: SealedModel, journal: Journal, started: str, item
         runs=totals.runs,
         items=totals.items,
         items_this_run=items_this_run,
+        dropped_items=dropped.items,
+        dropped=tuple(dropped.first),
+        repeated_instances=len(journal.repeated()),
         images=totals.images,
         rejected=totals.rejected,
         rejected_items=totals.rejected_items,

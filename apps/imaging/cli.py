@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.signals import stopping_on_signals
+from core.errors import LimitError
+from core.signals import stopping_on_signals, telling_how_to_go_on
 from core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 INTERRUPTED = 130
 SOME_REJECTED = 3
+GOES_ON = "interrupted; what is classified is kept, and the same command goes on"
 REFERENCE_MODEL = "chest-xray"
 
 
@@ -26,15 +28,18 @@ def imaging() -> None:
 
 @app.command(
     epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
-    "**Exit codes**: 0 all classified; 2 nothing to do as asked; 3 done, but some files were rejected "
-    "(rejected.csv says why); 5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the "
-    "results could not be written; 130 interrupted (the same command goes on)."
+    "**Exit codes**: 0 all classified; 2 nothing to do as asked (no files: see --allow-empty); 3 done, but some files "
+    "were rejected (rejected.csv says why); 4 done, but more than --max-rejected-share of the files were rejected; "
+    "5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the results could not be written; "
+    "7 the journal in --out is damaged (--restart begins again); 130 interrupted (the same command goes on)."
 )
 def classify(
     source: Annotated[
         Path, typer.Argument(help="Folder (searched recursively), file, or .csv/.parquet list with a column `path`.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for results, page and journal; made if absent.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for results, page and journal; made if absent. Not the folder of the images.")
+    ],
     model: Annotated[
         Path | None, typer.Option(help="Artifact folder; the bundled chest x-ray model if not given.")
     ] = None,
@@ -55,12 +60,19 @@ def classify(
         bool, typer.Option("--retry-rejected", help="Try files again that an earlier run rejected.")
     ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")] = False,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A source without files is a night without images: code 0, no rows.")
+    ] = False,
+    max_rejected_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Code 4 where a larger share of the files is rejected; 1 allows all.")
+    ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
     """Classify images; started again after any interruption, it goes on where it was.
 
     Writes results.parquet, results.csv, rejected.parquet, rejected.csv, summary.json and index.html to --out. Files
-    that changed since an earlier run are classified again. Of a DICOM file, nothing but UIDs is written.
+    that changed since an earlier run are classified again, rows of files that are gone are dropped. Of a DICOM file,
+    nothing but UIDs is written.
     """
 
     from apps.imaging.batch import Job, run_job
@@ -70,9 +82,6 @@ def classify(
     from core.hardware import count_usable_cores
 
     console = open_console(stderr=True)
-    sealed = read_model(
-        model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
-    )
     job = Job(
         source=source,
         out=out,
@@ -82,14 +91,24 @@ def classify(
         thumbnails=thumbnails,
         restart=restart,
         retry_rejected=retry_rejected,
+        allow_empty=allow_empty,
         decode_timeout_s=decode_timeout,
     )
-    with stopping_on_signals() as stopping, showing_progress(console) as show:
-        summary = run_job(job, sealed, on_progress=show, stopping=stopping)
+    with telling_how_to_go_on(GOES_ON):
+        sealed = read_model(
+            model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
+        )
+        with stopping_on_signals() as stopping, showing_progress(console) as show:
+            summary = run_job(job, sealed, on_progress=show, stopping=stopping)
     if summary is None:
-        console.print("interrupted; what is classified is kept, and the same command goes on", highlight=False)
+        say(GOES_ON, err=True)
         raise typer.Exit(INTERRUPTED)
     _report(summary, json=json)
+    if summary.rejected_items > max_rejected_share * summary.items:
+        raise LimitError(
+            f"{summary.rejected_items} of {summary.items} files were rejected, more than --max-rejected-share "
+            f"{max_rejected_share:g}; {Path(summary.out, 'rejected.csv')} says why, all results are written"
+        )
     if summary.rejected:
         raise typer.Exit(SOME_REJECTED)
 
@@ -104,6 +123,12 @@ def _report(summary: Summary, *, json: bool) -> None:
     say(f"{summary.images} images from {summary.items} files: {decisions}; {summary.rejected} rejected")
     for reason, count in summary.reasons.items():
         say(f"  {count} {reason}")
+    if summary.dropped_items:
+        more = ", ..." if summary.dropped_items > len(summary.dropped) else ""
+        names = ", ".join(map(printable, summary.dropped)) + more
+        say(f"dropped: {summary.dropped_items} files of earlier runs are no longer in the source ({names})")
+    if summary.repeated_instances:
+        say(f"marked: {summary.repeated_instances} SOP Instance UIDs that more than one file has (column notes)")
     say(printable(f"page: {Path(summary.out, 'index.html')}"))
 
 
@@ -113,7 +138,7 @@ def _report(summary: Summary, *, json: bool) -> None:
 )
 def train(
     data: Annotated[str, typer.Option(help="Path of a data set, or the catalogue's name of a fetched one.")],
-    out: Annotated[Path, typer.Option(help="Folder for the network, checkpoints and metrics; goes on if begun.")],
+    out: Annotated[Path, typer.Option(help="Folder for the network, checkpoint and metrics, there when all is whole.")],
     reader: Annotated[str, typer.Option(help="Layout of the data: kermany, medmnist or folder.")] = "folder",
     network: Annotated[str, typer.Option(help="Architecture, for example resnet18.")] = "resnet18",
     side: Annotated[int, typer.Option(min=8, max=4096, help="Side of the network's input in pixels.")] = 224,
@@ -142,22 +167,23 @@ def train(
 
     from apps.imaging.train_command import run_training
 
-    summary = run_training(
-        data=data,
-        reader=reader,
-        out=out,
-        network=network,
-        side=side,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        labels=(negative, positive),
-        seed=seed,
-        split_seed=split_seed,
-        report_test=report_test,
-        augmentation=augmentation,
-        start=start,
-    )
+    with telling_how_to_go_on("interrupted; the same command goes on after the last whole epoch"):
+        summary = run_training(
+            data=data,
+            reader=reader,
+            out=out,
+            network=network,
+            side=side,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            labels=(negative, positive),
+            seed=seed,
+            split_seed=split_seed,
+            report_test=report_test,
+            augmentation=augmentation,
+            start=start,
+        )
     if json:
         say(encoding.dumps(summary, indent=2))
         return

@@ -6,7 +6,7 @@ key. SQLite's write-ahead log with `synchronous = NORMAL` loses nothing when the
 lose the last transactions, whose items are then classified again.
 
 The journal is bound to one model and one source. An item whose file has another size or modification time than when it
-was classified is classified again; an item whose file is gone keeps its rows.
+was classified is classified again; one that the source no longer has is dropped when a run has seen the whole source.
 
 What comes back is what went in: every row has a checksum and every item the number of its rows, and where they do not
 agree the job ends with an error and writes nothing. That finds damage and careless edits; whoever may write to the
@@ -51,9 +51,29 @@ class Fingerprint:
         try:
             found = path.stat()
         except OSError:
-            return cls(-1, -1)
+            return ABSENT
         # Some file systems hold times beyond 2262, which SQLite's integers do not; only equality is asked for.
         return cls(found.st_size, found.st_mtime_ns & _WRAP)
+
+
+ABSENT = Fingerprint(-1, -1)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Items of earlier runs that the source no longer has: how many, and the first of their names."""
+
+    items: int
+    first: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A SOP Instance UID that several files have: how many of them, and the names of two."""
+
+    files: int
+    first: str
+    last: str
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,24 @@ class Journal:
                 "SELECT size_bytes, modified_ns FROM items WHERE source = ?", (source,)
             ).fetchone()
         return row is not None and Fingerprint(*row) == fingerprint
+
+    def is_seen(self, source: str) -> bool:
+        """Note that the source still has this item; True when that was noted before in this run."""
+        with journal_errors(self._path):
+            return self._connection.execute("INSERT OR IGNORE INTO temp.seen VALUES (?)", (source,)).rowcount == 0
+
+    def drop_unseen(self, shown: int) -> Dropped:
+        """Drop what this run has not seen with its rows and thumbnails; the first `shown` of its names are returned.
+        Only for a run that has seen the whole source."""
+        with journal_errors(self._path), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            unseen = "FROM items WHERE source NOT IN (SELECT source FROM temp.seen)"
+            (count,) = self._connection.execute(f"SELECT COUNT(*) {unseen}").fetchone()
+            first = self._connection.execute(f"SELECT source {unseen} ORDER BY source LIMIT ?", (shown,)).fetchall()
+            if count:
+                for table in (*_COLUMNS, "items"):
+                    self._connection.execute(f"DELETE FROM {table} WHERE source NOT IN (SELECT source FROM temp.seen)")  # noqa: S608
+        return Dropped(count, [name for (name,) in first])
 
     def commit(self, items: Sequence[Finished], spent: Spent) -> None:
         """Write whole items and this run's times so far in one transaction. Raises OutputError (nothing is written)."""
@@ -177,6 +215,20 @@ class Journal:
         """Every prediction by source and frame, streamed. Raises OutputError for one that is not as it was written."""
         for row in self._rows("SELECT * FROM predictions ORDER BY source, frame"):
             yield _prediction(self._checked(row))
+
+    def ranked(self, decision: str) -> Iterator[Prediction]:
+        """Every prediction of this decision, highest probability first, streamed. Raises OutputError likewise."""
+        query = "SELECT * FROM predictions WHERE decision = ? ORDER BY probability DESC, source, frame"
+        for row in self._rows(query, (decision,)):
+            yield _prediction(self._checked(row))
+
+    def repeated(self) -> dict[str, Repeated]:
+        """The SOP Instance UIDs that predictions of more than one file have."""
+        query = (
+            "SELECT sop, COUNT(DISTINCT source), MIN(source), MAX(source) FROM predictions WHERE sop != '' "
+            "GROUP BY sop HAVING MIN(source) != MAX(source)"
+        )
+        return {uid: Repeated(*found) for uid, *found in self._rows(query)}
 
     def rejected(self, count: int = -1) -> Iterator[Rejected]:
         """Every rejected frame (or the first `count`) by source and frame, streamed. Raises OutputError likewise."""
@@ -249,7 +301,7 @@ class Journal:
         )
         return Totals(**dict(zip((field.name for field in fields(Totals)), values, strict=True)))
 
-    def _rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[tuple[Any, ...]]:
         with journal_errors(self._path):
             yield from self._connection.execute(query, values)
 
@@ -299,6 +351,8 @@ def open_journal(
             Journal(connection, path, lock, 0).check(decisions)
             with journal_errors(path):
                 run = connection.execute("INSERT INTO runs (started) VALUES (?)", (started,)).lastrowid
+                # Of this run alone, and perhaps millions: in SQLite's temporary file, not in memory.
+                connection.execute("CREATE TEMP TABLE seen (source TEXT PRIMARY KEY) WITHOUT ROWID")
         except BaseException:
             connection.close()
             raise

@@ -16,13 +16,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from core.errors import OutputError, UsageError
+from core.errors import JournalError, OutputError, UsageError
 from core.files import open_to_lock, replacing
 
 VERSION = "3"
 NAME = "journal.sqlite"
 _LOCK = "journal.lock"
 _BESIDE = ("-wal", "-shm", "-journal")
+FILES = (NAME, *(NAME + suffix for suffix in _BESIDE), _LOCK)
 _LONGEST_VALUE_BYTES = 16 << 20
 """No value that the job writes comes near it; a longer one is refused before it takes memory."""
 
@@ -85,7 +86,7 @@ def acquire_lock(directory: Path) -> IO[bytes]:
 
 
 def exists(directory: Path) -> bool:
-    """Whether the folder has a journal. Raises OutputError when only its log is left, or when it is no regular file."""
+    """Whether the folder has a journal. Raises JournalError when only its log is left, or it is no regular file."""
     path = directory / NAME
     for suffix in ("", *_BESIDE):
         found = path.with_name(path.name + suffix)
@@ -95,7 +96,7 @@ def exists(directory: Path) -> bool:
         return True
     left = [suffix for suffix in _BESIDE if path.with_name(path.name + suffix).exists()]
     if left:
-        raise OutputError(f"{path}: is gone, but {path.name}{left[0]} is there; put it back, or {RESTART}")
+        raise JournalError(f"{path}: is gone, but {path.name}{left[0]} is there; put it back, or {RESTART}")
     return False
 
 
@@ -118,7 +119,7 @@ def create(directory: Path, binding: Mapping[str, str]) -> None:
 
 
 def connect(directory: Path, binding: Mapping[str, str]) -> sqlite3.Connection:
-    """The journal that is there, checked. Raises UsageError for one of another job or version, OutputError for one
+    """The journal that is there, checked. Raises UsageError for one of another job or version, JournalError for one
     that is damaged or was changed."""
     path = directory / NAME
     with journal_errors(path):
@@ -163,8 +164,10 @@ def remove(directory: Path, outputs: Collection[str]) -> None:
             (directory / name).unlink(missing_ok=True)
 
 
-def damaged(path: Path, found: str) -> OutputError:
-    return OutputError(f"{path}: {_shown(found)}; the journal is damaged or was changed: put a copy back, or {RESTART}")
+def damaged(path: Path, found: str) -> JournalError:
+    return JournalError(
+        f"{path}: {_shown(found)}; the journal is damaged or was changed: put a copy back, or {RESTART}"
+    )
 
 
 @contextmanager
@@ -196,7 +199,7 @@ def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"))
         kind = next((name for matches, name in kinds if matches(mode)), "a device or socket")
-        raise OutputError(f"{path}: found {kind}, expected a regular file; remove it or choose another --out")
+        raise JournalError(f"{path}: found {kind}, expected a regular file; remove it or choose another --out")
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:

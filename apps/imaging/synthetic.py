@@ -29,6 +29,7 @@ from pydicom.uid import (
 
 from apps.imaging.radiographs import LEVELS, SyntheticCase, synthetic_cases
 from core.errors import OutputError
+from core.files import replacing
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
 
@@ -65,7 +66,9 @@ def write_synthetic(
     labels = directory / "labels.csv"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with labels.open("w", newline="", encoding="utf-8") as stream:
+        # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them are.
+        labels.unlink(missing_ok=True)
+        with replacing(labels) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream, lineterminator="\n")
             rows.writerow(COLUMNS)
             for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):

@@ -20,7 +20,7 @@ from apps.imaging.cases import Cases
 from apps.imaging.description import SMALL_SIDE
 from apps.imaging.network import build
 from core.errors import DataError, OutputError
-from core.files import replacing
+from core.files import is_there, replacing
 from core.search.ledger import digest_tensors
 from core.training import Fit, Schedule, fast_bfloat16
 
@@ -160,11 +160,13 @@ def train(
     settings: TrainSettings,
     checkpoint: Path,
     *,
+    earlier: Path | None = None,
     start: nn.Module | None = None,
     on_step: Callable[[int, int, float], None] = lambda done, total, loss: None,
     on_epoch: Callable[[int, float, nn.Module], None] = lambda epoch, loss, network: None,
 ) -> nn.Module:
-    """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there.
+    """Train from scratch or from the weights of `start`, or go on from `checkpoint` if it is there, else from the one
+    at `earlier`.
 
     Returns the averaged network in eval mode, on the CPU. Trains on the GPU where torch has one.
 
@@ -194,7 +196,7 @@ def train(
         mixed_precision=fast_bfloat16(device),
     )
     run = Fit(network, schedule, balanced_loss(cases.labels, settings.label_smoothing))
-    _restore(run, settings, checkpoint)
+    _restore(run, settings, checkpoint if earlier is None or is_there(checkpoint) else earlier)
     while run.epoch < len(sides):
         batches = Epoch(
             cases, run.epoch, settings.batch, sides[run.epoch], settings.seed, settings.mirror, settings.augmentation

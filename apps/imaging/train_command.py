@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,15 +22,18 @@ from apps.imaging.cases import Cases, Split
 from apps.imaging.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import find_data, read_split
-from core.digests import file_digest
+from core.digests import appearing_folder, file_digest
 from core.errors import OutputError, UsageError
-from core.files import check_folder, replacing
+from core.files import check_folder, is_file, replacing
 from core.task import check_packages
+from core.terminal import open_console
 
 if TYPE_CHECKING:
     from torch import nn
 
     from apps.imaging.train import TrainSettings
+
+CHECKPOINT, LOG = "checkpoint.safetensors", "training.csv"
 
 
 def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
@@ -76,17 +80,19 @@ def run_training(
     augmentation: float = 1.0,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Train (or go on), calibrate on validation, write the folder; returns what it also writes as metrics.json."""
+    """Train (or go on), calibrate on validation, write the folder; returns what it also writes as metrics.json.
+
+    Until all is whole it lies in a hidden folder beside `out`, with the checkpoint from which the same call goes on.
+    """
     if network not in NETWORKS:
         raise UsageError(f"network {network!r} is not one of {', '.join(NETWORKS)}")
     if start is not None:
         _check_start(start, network)
     check_packages("imaging train")
-    path = find_data(data, reader)
     check_folder(out)
+    path = find_data(data, reader)
     split = read_split(str(path), reader, side=side, seed=split_seed)
-    from apps.imaging.train import TrainSettings, calibration_views, predict
-    from apps.imaging.trained import Trained, read_trained, write_trained
+    from apps.imaging.train import TrainSettings
 
     settings = TrainSettings(
         network=network,
@@ -98,26 +104,51 @@ def run_training(
         start="" if start is None else file_digest(start / WEIGHTS),
         seed=seed,
     )
+    source = (
+        f"trained {'from scratch' if start is None else f'from weights {settings.start[:16]}'} on "
+        f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}"
+    )
+    with appearing_folder(out, keep=CHECKPOINT) as folder:
+        with _writing(folder):
+            if is_file(out / LOG) and not is_file(folder / LOG):
+                shutil.copy(out / LOG, folder / LOG)
+        return _train_into(folder, out, split, settings, start, labels, source, report_test=report_test)
+
+
+def _train_into(
+    folder: Path,
+    out: Path,
+    split: Split,
+    settings: TrainSettings,
+    start: Path | None,
+    labels: tuple[str, str],
+    source: str,
+    *,
+    report_test: bool,
+) -> dict[str, Any]:
+    """All that will be in `out` into `folder`, from the checkpoint that is there or, of an earlier run, in `out`."""
+    from apps.imaging.train import calibration_views, predict
+    from apps.imaging.trained import Trained, read_trained, write_trained
+
     beginning = None if start is None else read_trained(start).network
-    trained_network = _train_with_progress(split, settings, out, beginning)
+    trained_network = _train_with_progress(split, settings, folder, out, beginning)
     views = calibration_views(split.validation)
     scores = predict(trained_network, views.images)
     decision = fit_decision(scores, views.labels)
     description = Description(
-        network=network,
-        side=side,
+        network=settings.network,
+        side=settings.side,
         mean=float(split.train.images.mean() / 255),
         std=float(split.train.images.std() / 255),
         labels=labels,
-        source=f"trained {'from scratch' if start is None else f'from weights {settings.start[:16]}'} on "
-        f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}",
+        source=source,
     )
-    write_trained(out, Trained(trained_network, description, Preprocess(side=side), decision))
-    summary: dict[str, Any] = {"network": network, "seed": seed, "train_cases": len(split.train)}
+    write_trained(folder, Trained(trained_network, description, Preprocess(side=settings.side), decision))
+    summary: dict[str, Any] = {"network": settings.network, "seed": settings.seed, "train_cases": len(split.train)}
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    with _writing(out), replacing(out / "metrics.json") as partial:
+    with _writing(folder), replacing(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -128,15 +159,17 @@ def _check_start(folder: Path, network: str) -> None:
         raise UsageError(f"--start {folder} holds a {description.network}, not a {network}; name the same network")
 
 
-def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start: nn.Module | None) -> nn.Module:
+def _train_with_progress(
+    split: Split, settings: TrainSettings, folder: Path, out: Path, start: nn.Module | None
+) -> nn.Module:
     from sklearn.metrics import roc_auc_score
 
     from apps.imaging.train import predict, train
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with _writing(out), Progress(*columns) as progress, (out / "training.csv").open("a", newline="") as log:
+    # On standard error: standard output is for what the command gives, with --json nothing else.
+    bars = Progress(*columns, console=open_console(stderr=True))
+    with _writing(folder), bars as progress, (folder / LOG).open("a", newline="") as log:
         task = progress.add_task("training", total=None)
         writer = csv.writer(log)
 
@@ -150,7 +183,13 @@ def _train_with_progress(split: Split, settings: TrainSettings, out: Path, start
             progress.console.print(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
 
         return train(
-            split.train, settings, out / "checkpoint.safetensors", start=start, on_step=on_step, on_epoch=on_epoch
+            split.train,
+            settings,
+            folder / CHECKPOINT,
+            earlier=out / CHECKPOINT,
+            start=start,
+            on_step=on_step,
+            on_epoch=on_epoch,
         )
 
 

@@ -82,6 +82,7 @@ def fetch_command(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from core.datasets.catalogue import cache_directory, dataset, fetch
+    from core.signals import telling_how_to_go_on
 
     entry = dataset(name)
     columns = (
@@ -91,7 +92,8 @@ def fetch_command(
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=open_console(stderr=True)) as progress:
+    goes_on = "interrupted; the same command goes on where it was"
+    with telling_how_to_go_on(goes_on), Progress(*columns, console=open_console(stderr=True)) as progress:
         task = progress.add_task(entry.file, total=entry.bytes)
 
         def on_progress(done: int, total: int) -> None:

@@ -27,6 +27,7 @@ from core.edge.base import Target
 from core.edge.run import run_file
 from core.edge.targets import find_target
 from core.errors import LimitError, OutputError, UsageError
+from core.files import check_folder
 from core.program import Precision, Program
 from core.tensors import Tensors, TensorSpec
 
@@ -80,6 +81,7 @@ def export_artifact(directory: Path | str, target: str, out: Path | str) -> Expo
     to, chosen = Path(out), find_target(target)
     if os.path.lexists(to):
         raise UsageError(f"{to} is there already; remove it or choose another folder")
+    check_folder(to)
     artifact = read_artifact(directory)
     program = _program(artifact)
     chosen.check(program)

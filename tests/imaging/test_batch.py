@@ -128,9 +128,8 @@ def test_only_what_is_new_or_changed_is_classified_again(model: SealedModel, ima
     (images / gone).unlink()
     assert classify(model, images, out).items_this_run == 2
     after = {str(row["source"]): row["probability"] for row in rows(out)}
-    assert after.keys() == before.keys() | {new}
+    assert after.keys() == before.keys() - {gone} | {new}
     assert after[changed] != before[changed]
-    assert after[gone] == before[gone]
 
 
 def test_bad_files_are_rejected_and_the_rest_goes_on(model: SealedModel, images: Path, tmp_path: Path) -> None:
@@ -308,7 +307,7 @@ def test_a_summary_is_never_beside_tables_of_another_run(model: SealedModel, ima
     assert classify(model, images, out).images == len(rows(out))
 
 
-def test_a_journal_that_lacks_a_row_ends_with_code_6_and_leaves_the_results(images: Path, tmp_path: Path) -> None:
+def test_a_journal_that_lacks_a_row_ends_with_code_7_and_leaves_the_results(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_model(tmp_path / "model")
     assert run(images, out, tmp_path / "model").returncode == 0
@@ -316,7 +315,7 @@ def test_a_journal_that_lacks_a_row_ends_with_code_6_and_leaves_the_results(imag
     with contextlib.closing(sqlite3.connect(out / "journal.sqlite", isolation_level=None)) as connection:
         connection.execute("DELETE FROM predictions WHERE source LIKE '%0003%'")
     ended = run(images, out, tmp_path / "model")
-    assert (ended.returncode, "--restart" in ended.stderr, "Traceback" in ended.stderr) == (6, True, False)
+    assert (ended.returncode, "--restart" in ended.stderr, "Traceback" in ended.stderr) == (7, True, False)
     assert (out / "results.csv").read_bytes() == before
     assert run(images, out, tmp_path / "model", "--restart").returncode == 0
     assert [line.split(b",")[:6] for line in (out / "results.csv").read_bytes().splitlines()] == [

@@ -258,14 +258,14 @@ def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
             "pipe": "not-a-file",
             "socket": "not-a-file",
             ".": "not-a-file",
-            "broken": "vanished",
-            "no": "vanished",
+            "broken": "missing",
+            "no": "missing",
         }
         for name, code in expected.items():
             assert reason(read(tmp_path / name)) == code
     assert reason(read(Path("/dev/zero"))) == "not-a-file"
     (tmp_path / "file").touch()
-    assert reason(read(tmp_path / "file" / "below")) == "vanished"
+    assert reason(read(tmp_path / "file" / "below")) == "missing"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -108,6 +108,60 @@ def test_a_parquet_list_of_numbers(tmp_path: Path) -> None:
         find_items(_write(tmp_path / "list.parquet", {"path": [1, 2]}))
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_list_that_a_program_on_windows_wrote(tmp_path: Path, suffix: str) -> None:
+    for name in ("x/1.png", "y/z/2.png", "3.png", "4.png", "back\\slash.png", " blank.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names: list[object] = [
+        "x\\1.png",
+        ".\\y\\z\\2.png ",
+        " 3.png",
+        "4.png\xa0",
+        "back\\slash.png",
+        " blank.png",
+        "gone\\5.png",
+    ]
+    found = list(find_items(_write(tmp_path / f"list{suffix}", {"path": names})))
+    meant = ["x/1.png", "y/z/2.png", "3.png", "4.png", "back\\slash.png", " blank.png", "gone\\5.png"]
+    assert [item.path for item in found] == [tmp_path / name for name in meant]
+    assert [item.source for item in found][:1] == ["x\\1.png"]
+
+
+def test_byte_order_mark_line_ends_and_blanks_of_a_list(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "list.csv").write_bytes("\ufeff note , path \r\n1, a.png \r\n2,b.png\r\n".encode())
+    assert [item.path for item in find_items(tmp_path / "list.csv")] == [tmp_path / "a.png", tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", ["C:\\scans\\a.dcm", " d:/scans/a.dcm", "\\\\server\\share\\a.dcm"])
+def test_a_drive_or_share_of_windows_is_refused_as_such(tmp_path: Path, suffix: str, name: str) -> None:
+    with pytest.raises(DataError, match=r"row 2: .* is a path on a drive or share of Windows"):
+        find_items(_write(tmp_path / f"list{suffix}", {"path": ["a.dcm", name]}))
+
+
+def test_a_file_whose_name_looks_like_a_drive_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "C:").mkdir()
+    (tmp_path / "C:" / "a.dcm").touch()
+    (found,) = find_items(_write(tmp_path / "list.csv", {"path": ["C:/a.dcm"]}))
+    assert found.path == tmp_path / "C:/a.dcm"
+
+
+def test_one_file_in_two_spellings_is_listed_twice(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "1.png").touch()
+    with pytest.raises(DataError, match=r"row 2: x.1\.png is listed twice \(before as 'x/1\.png'\)"):
+        find_items(_write(tmp_path / "list.csv", {"path": ["x/1.png", "x\\1.png"]}))
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_list_with_other_separators_says_so(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "list.csv").write_text(f"path{mark}note\na.png{mark}1\n")
+    with pytest.raises(DataError, match="not by commas"):
+        find_items(tmp_path / "list.csv")
+
+
 LABELS = [
     ("a.png", "0", "p1", "train"),
     ("b.png", "1", "p2", "train"),
@@ -166,7 +220,7 @@ def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
         (1, ("a.png", "1", "p2", "train"), "a.png: listed twice"),
         (3, ("d.png", "1", "p1", "validation"), "d.png: its patient is in validation and train"),
         (1, ("b.png", "0", "p2", "train"), r"split train: found the labels \[0\]"),
-        (1, ("none.png", "1", "p2", "train"), "none.png: vanished"),
+        (1, ("none.png", "1", "p2", "train"), "none.png: missing: no such file"),
         (1, ("labels.csv", "1", "p2", "train"), "labels.csv: not-an-image"),
     ],
 )
@@ -181,6 +235,52 @@ def test_labelled_folder_without_its_list(tmp_path: Path) -> None:
     _write(tmp_path / "labels.csv", {"path": ["a"], "label": ["1"]})
     with pytest.raises(DataError, match="columns missing: patient, split"):
         read_labelled(tmp_path, 16)
+
+
+def test_a_missing_list_of_labels_is_told_as_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels\.csv: there is no such file; it lists .* path, label, patient, split"):
+        read_labelled(tmp_path, 16)
+    (tmp_path / "labels.csv").mkdir()
+    with pytest.raises(DataError, match=r"labels\.csv: cannot be read \(Is a directory\)"):
+        read_labelled(tmp_path, 16)
+    with pytest.raises(DataError, match=r"none: is no folder"):
+        read_labelled(tmp_path / "none", 16)
+
+
+def test_a_kind_of_fault_is_one_line_with_its_count_and_first_places(tmp_path: Path) -> None:
+    rows = [(f"{index}.png", "yes" if index % 2 else "no", "p", "training") for index in range(5000)]
+    lists = dict(zip(("path", "label", "patient", "split"), map(list, zip(*rows, strict=True)), strict=True))
+    _write(tmp_path / "labels.csv", lists)  # type: ignore[arg-type]
+    with pytest.raises(DataError) as told:
+        read_labelled(tmp_path, 16)
+    assert str(told.value).splitlines() == [
+        f"{tmp_path}/labels.csv: 10,000 faults",
+        "  lines 2, 3, 4, 5, 6 and 4,995 more: label is 'no'; 'yes', expected 0 or 1",
+        "  lines 2, 3, 4, 5, 6 and 4,995 more: split is 'training', expected one of train, validation, test",
+    ]
+
+
+def test_images_that_are_missing_are_one_line_too(tmp_path: Path) -> None:
+    folder = _labelled(tmp_path, LABELS)
+    for name in "abcdef":
+        next(folder.glob(f"{name}.*")).unlink()
+    with pytest.raises(
+        DataError, match=r"6 faults\n  a.png, b.png, c.png, d.png, e.png and 1 more: missing: no such"
+    ) as told:
+        read_labelled(folder, 16)
+    assert len(str(told.value).splitlines()) == 2
+
+
+def test_labels_that_a_program_on_windows_wrote(tmp_path: Path) -> None:
+    folder = _labelled(tmp_path, LABELS)
+    (folder / "sub").mkdir()
+    (folder / "a.png").rename(folder / "sub" / "a.png")
+    text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
+    (folder / "labels.csv").write_text(text.replace("a.png", "sub\\a.png"), encoding="utf-8-sig")
+    assert len(read_labelled(folder, 16).train) == 2
+    (folder / "labels.csv").write_text(text.replace("a.png", "C:\\sub\\a.png"), encoding="utf-8-sig")
+    with pytest.raises(DataError, match="is on a drive or share of Windows"):
+        read_labelled(folder, 16)
 
 
 def test_a_list_that_is_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_progress_is_told_and_a_bad_folder_refused(tmp_path: Path) -> None:
         write_synthetic(tmp_path / "file" / "b", 1, side=SIDE)
 
 
+def test_labels_are_there_when_all_images_are(tmp_path: Path) -> None:
+    """Half a set, or images of one seed with the labels of another, would be learnt from."""
+    write_synthetic(tmp_path, 3, side=64)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_synthetic(tmp_path, 3, 1, side=64, on_case=stop)
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
 def test_the_folder_reads_as_labelled_images(cases: list[SyntheticCase], folder: Path) -> None:
     split = read_labelled(folder, side=32)
     for part, name in ((split.train, "train"), (split.validation, "validation"), (split.test, "test")):

@@ -257,6 +257,7 @@ def test_a_model_that_does_not_fit(size: str, cards: Path, invoke: Invoke, tmp_p
     with mounted(tmp_path / "disk", f"size={size}") as disk:
         code, text = invoke(f"fraud train --data {cards} --model logistic --alerts-a-day 10 --out {disk}/out")
         assert (code, "No space left on device" in text) == (6, True), text
+        assert list(disk.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])

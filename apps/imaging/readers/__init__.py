@@ -2,7 +2,8 @@
 
 A file never raises and never vanishes from the results: it gives frames, or rejected rows with one of these reasons.
 
-    vanished                      it was listed and is no longer there
+    missing                       no such file: a list names what is not there, or a link leads to nothing
+    vanished                      it was there when the job came to it, and is gone (given by `apps.imaging.batch`)
     unreadable                    the system refuses to open or read it (permission, disk, network share)
     not-a-file                    a folder, pipe, socket or device
     empty                         no bytes
@@ -116,9 +117,8 @@ def read_content(path: Path, limit: int) -> bytes:
             size = os.fstat(descriptor).st_size
             content = b"" if size > limit else file.read(size + 1)  # one more: has it grown?
     except (FileNotFoundError, NotADirectoryError):
-        raise RefusedError(
-            "vanished", "no such file; it was listed, or a folder on its way was there, and is no more"
-        ) from None
+        found = "a link that leads to no file" if path.is_symlink() else "no such file"
+        raise RefusedError("missing", f"{found}; is its name spelled as it is on this host?") from None
     except (OSError, ValueError) as error:
         cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
         raise RefusedError("unreadable", f"the file cannot be opened or read: {cause}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _LISTS = (".csv", ".parquet")
 _BATCH_ROWS = 4096
 MOST_ROWS = 10_000_000
 """Of a list: their names alone take 2 GB."""
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+"""How an absolute path of Windows begins: with a drive (`C:\\`) or a share (`\\\\server`)."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +104,47 @@ def _read_list(path: Path) -> Iterator[Item]:
         raise DataError(f"{path}: found a pipe, socket or device; expected a list that is a regular file")
     # All rows are checked before the first file is read. A few bytes of Parquet can stand for a billion equal rows, so
     # that they are looked at as they come: the second of them ends it.
-    names: dict[str, None] = {}
+    names: dict[str, str] = {}  # the file that is meant -> its name in the list
     for row, name in enumerate(_read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path), start=1):
         if row > MOST_ROWS:
             raise DataError(f"{path}: has more than {MOST_ROWS:,} rows; split the list")
         if not name or not name.strip() or "\0" in name:
             raise DataError(f"{path}: row {row}: the column `path` is empty or not a path; every row must name a file")
-        if name in names:
-            raise DataError(f"{path}: row {row}: {name} is listed twice; every file must be listed once")
-        names[name] = None
-    return (Item(_name(name), path.parent / name) for name in names)
+        try:
+            meant = find_listed(path.parent, name)
+        except DataError as error:
+            raise DataError(f"{path}: row {row}: {error}") from error
+        if meant in names:
+            before = "" if names[meant] == name else f" (before as {names[meant]!r})"
+            raise DataError(f"{path}: row {row}: {name} is listed twice{before}; every file must be listed once")
+        names[meant] = name
+    return (Item(_name(name), path.parent / meant) for meant, name in names.items())
+
+
+def find_listed(folder: Path, name: str) -> str:
+    """The file that a list in `folder` means by a name: that of the name as it stands or, where there is none, without
+    the blanks around it and with `/` for `\\`, as programs on Windows write paths; the name itself where nothing is
+    there. Raises DataError for a drive or share of Windows, which leads nowhere on this host."""
+    plain = name.strip()
+    if plain == name and "\\" not in name and not _WINDOWS.match(name):
+        return name  # nearly all of them: no file is looked for here
+    for meant in (name, plain, plain.replace("\\", "/")):
+        if os.path.lexists(folder / meant):
+            return meant
+    if _WINDOWS.match(plain):
+        raise DataError(
+            f"{plain} is a path on a drive or share of Windows, which leads to no file here; write paths as this host "
+            "has them, or relative to the list's folder"
+        )
+    return name
 
 
 def _read_csv(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, strict=True)
-            _check_columns(path, rows.fieldnames or ())
+            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+            _check_columns(path, rows.fieldnames)
             for row in rows:
                 yield row["path"] or ""
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -148,4 +175,6 @@ def _check_columns(path: Path, columns: object) -> None:
     names = [str(name) for name in columns] if isinstance(columns, (list, tuple)) else []
     if names.count("path") != 1:
         shown = ", ".join(ascii(name[:60]) for name in names[:20]) + (", ..." if len(names) > 20 else "")
-        raise DataError(f"{path}: found the columns [{shown}], expected one named `path`")
+        other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
+        advice = f"; its columns are separated by {other!r}, not by commas" if other else ""
+        raise DataError(f"{path}: found the columns [{shown}], expected one named `path`{advice}")

@@ -1,4 +1,5 @@
-"""index.html: one file without scripts or anything fetched, for a screen, in the dark, and on paper."""
+"""index.html: one file without scripts or anything fetched, for a screen, in the dark, and on paper. Where there are
+more rows than it can hold it leads to the pages of `listings`."""
 
 from __future__ import annotations
 
@@ -10,8 +11,12 @@ from pathlib import Path
 from apps.imaging.frames import Prediction
 from apps.imaging.journal import Journal
 from apps.imaging.writers.atomic import replacing
+from apps.imaging.writers.listings import Contents, plan_listings, write_listings
+from apps.imaging.writers.rows import own_notes
 from apps.imaging.writers.summary import Summary
-from core.terminal import finalize_html
+from apps.imaging.writers.templates import format_percent, read_template
+
+__all__ = ["PAGE_ROWS", "REJECTED_ROWS", "format_percent", "render_page", "write_page"]
 
 PAGE_ROWS = 1000
 """Frames on the page, those of highest probability; with thumbnails of some 2 kB the page stays under 5 MB."""
@@ -29,6 +34,7 @@ class WorklistRow:
     source_order: int
     decode_order: int
     thumbnail: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -43,13 +49,18 @@ class Bar:
     title: str
 
 
-def write_page(path: Path, journal: Journal, summary: Summary) -> None:
-    """Raises OutputError when the file cannot be written; it is then as it was."""
+def write_page(path: Path, journal: Journal, summary: Summary, note_of: Callable[[Prediction], str] = own_notes) -> None:
+    """The page and, beside it, those that it leads to. note_of: what is to be said of a row. Raises OutputError when
+    one cannot be written; that file is then as it was."""
+    listings = plan_listings(summary, PAGE_ROWS, REJECTED_ROWS)
+    contents = write_listings(path.parent, journal, summary, listings, note_of)
     content = render_page(
         summary,
         list(journal.highest(PAGE_ROWS)),
         [(r.id.source, r.id.frame, r.reason, r.message) for r in journal.rejected(REJECTED_ROWS)],
         journal.histogram(BINS),
+        contents,
+        note_of,
     )
     with replacing(path) as partial:
         partial.write_text(content, encoding="utf-8")
@@ -60,40 +71,23 @@ def render_page(
     highest: Sequence[tuple[Prediction, bytes | None]],
     rejected: Sequence[tuple[str, int, str, str]],
     histogram: Mapping[str, Sequence[int]],
+    contents: Contents | None = None,
+    note_of: Callable[[Prediction], str] = own_notes,
 ) -> str:
     """The page's HTML.
 
-    highest: the frames to show with their JPEG thumbnails; rejected: (source, frame, reason, message).
+    highest: the frames to show with their JPEG thumbnails; rejected: (source, frame, reason, message); contents: the
+    listings that hold what is not shown.
     """
-    # Loaded here: the job needs it only when all is classified.
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=finalize_html,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = format_percent
-    return environment.get_template("page.html").render(
+    return read_template("page.html").render(
         summary=summary,
-        rows=_worklist(highest),
+        contents=contents or [],
+        rows=_worklist(highest, note_of),
         rejected=rejected,
         bars=_bars(histogram, summary.model.labels),
         tallest=max((sum(counts) for counts in zip(*histogram.values(), strict=True)), default=0),
         chart=(_WIDTH, _HEIGHT),
     )
-
-
-def format_percent(value: float) -> str:
-    """A share as percent with one decimal; what is not quite none or all is never shown as 0 or 100."""
-    if 0 < value < 0.0005:
-        return "<0.1%"
-    if 0.9995 <= value < 1:
-        return ">99.9%"
-    return f"{value:.1%}"
 
 
 def _places(predictions: Sequence[Prediction], key: Callable[[Prediction], tuple[str | float, ...]]) -> list[int]:
@@ -103,12 +97,21 @@ def _places(predictions: Sequence[Prediction], key: Callable[[Prediction], tuple
     return places
 
 
-def _worklist(highest: Sequence[tuple[Prediction, bytes | None]]) -> list[WorklistRow]:
+def _worklist(
+    highest: Sequence[tuple[Prediction, bytes | None]], note_of: Callable[[Prediction], str]
+) -> list[WorklistRow]:
     predictions = [prediction for prediction, _ in highest]
     by_source = _places(predictions, lambda p: (p.id.source, p.id.frame))
     by_decode = _places(predictions, lambda p: (-p.decode_ms, p.id.source, p.id.frame))
     return [
-        WorklistRow(prediction, rank, by_source[rank], by_decode[rank], base64.b64encode(jpeg or b"").decode())
+        WorklistRow(
+            prediction,
+            rank,
+            by_source[rank],
+            by_decode[rank],
+            base64.b64encode(jpeg or b"").decode(),
+            note_of(prediction),
+        )
         for rank, (prediction, jpeg) in enumerate(highest)
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from apps.imaging.frames import Prediction, Rejected
+from apps.imaging.journal import Repeated
 from core.terminal import printable
 
 Row = TypeVar("Row")
@@ -23,7 +24,28 @@ class Column(Generic[Row]):
 Columns = Mapping[str, Column[Row]]
 
 
-def result_columns(model_sha256: str) -> Columns[Prediction]:
+def own_notes(prediction: Prediction) -> str:
+    """What was found when the image was read."""
+    return printable(prediction.notes)
+
+
+def noting_repeated(repeated: Mapping[str, Repeated]) -> Callable[[Prediction], str]:
+    """What is to be said of a row: its own notes, and that its SOP Instance UID is in another file too, so that one
+    image may stand twice in the results, or two images may be mistaken for one."""
+
+    def note_of(prediction: Prediction) -> str:
+        found = repeated.get(prediction.id.sop_instance_uid)
+        if found is None:
+            return own_notes(prediction)
+        other = found.last if found.first == prediction.id.source else found.first
+        others = other if found.files == 2 else f"{found.files - 1:,} other files, {other} for one"
+        mark = f"the same SOP Instance UID as {others}"
+        return f"{own_notes(prediction)}; {mark}" if prediction.notes else mark
+
+    return note_of
+
+
+def result_columns(model_sha256: str, note_of: Callable[[Prediction], str] = own_notes) -> Columns[Prediction]:
     """Probability in full precision; times in milliseconds, rounded to the microsecond. Sources are shown already
     (`apps.imaging.readers.sources`), UIDs are digits; a decision is whatever the model's maker called it."""
     return {
@@ -37,7 +59,7 @@ def result_columns(model_sha256: str) -> Columns[Prediction]:
         "decode_ms": Column("real", lambda p: round(p.decode_ms, 3)),
         "inference_ms": Column("real", lambda p: round(p.inference_ms, 3)),
         "model_sha256": Column("word", lambda _: model_sha256),
-        "notes": Column("word", lambda p: printable(p.notes)),
+        "notes": Column("text", note_of),
     }
 
 

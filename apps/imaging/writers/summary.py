@@ -43,7 +43,9 @@ class Seconds(msgspec.Struct, frozen=True, kw_only=True):
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """items: files that are finished; images: classified frames; started, finished: this run's; first_started, seconds
-    and rates: over all runs that the journal has seen; inference_share: of the total seconds."""
+    and rates: over all runs that the journal has seen; inference_share: of the total seconds. dropped_items: files of
+    earlier runs that the source no longer has, whose rows this run took out (dropped: the first of them);
+    repeated_instances: SOP Instance UIDs that images of more than one file have."""
 
     source: str
     out: str
@@ -64,6 +66,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelFacts
     settings: Settings
     versions: dict[str, str]
+    dropped_items: int = 0
+    dropped: tuple[str, ...] = ()
+    repeated_instances: int = 0
 
 
 def encode_summary(summary: Summary) -> bytes:
