@@ -49,7 +49,9 @@ class Bar:
     title: str
 
 
-def write_page(path: Path, journal: Journal, summary: Summary, note_of: Callable[[Prediction], str] = own_notes) -> None:
+def write_page(
+    path: Path, journal: Journal, summary: Summary, note_of: Callable[[Prediction], str] = own_notes
+) -> None:
     """The page and, beside it, those that it leads to. note_of: what is to be said of a row. Raises OutputError when
     one cannot be written; that file is then as it was."""
     listings = plan_listings(summary, PAGE_ROWS, REJECTED_ROWS)
