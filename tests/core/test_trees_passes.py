@@ -194,6 +194,40 @@ def test_rounding_errors_of_the_trees_cancel() -> None:
     assert moved < moved_alone
 
 
+def with_large_leaves(ensemble: Ensemble, factor: float) -> Ensemble:
+    """As where one tree says nearly all: its leaves are larger than the others' by so much."""
+    tree = np.searchsorted(ensemble.roots, np.arange(len(ensemble.value)), side="right") - 1
+    return replace(ensemble, value=np.where(tree == 11, ensemble.value * np.float32(factor), ensemble.value))
+
+
+def test_a_tree_of_large_leaves_leaves_the_others_their_step() -> None:
+    """With one step for all, whatever it is, most leaves of the others become zero or the large ones are cut off."""
+    ensemble = with_large_leaves(fitted_trees(), 300)
+    plain, _ = export(trees_model(ensemble))
+    program, record = quantize(plain, QuantizeStep(), batches())
+    found = decode_trees(program.content)
+    ends = np.append(found.roots[1:], len(found.value))
+    for root, end in zip(found.roots, ends, strict=True):
+        leaf = found.value[root:end].astype(np.float64)
+        largest = np.abs(ensemble.value[root:end]).max()
+        step = max(2.0**-exponent for exponent in range(-10, 40) if (leaf % 2.0**-exponent == 0).all())
+        assert np.abs(leaf / step).max() <= 127
+        assert step <= 2 * largest / 127 or root == 0  # none is coarser than its own leaves ask for
+    assert record.facts["largest_leaf_step"] > record.facts["leaf_step"]
+    change = np.abs(predict(found, TEST) - predict(ensemble, TEST))
+    assert change.mean() < 0.02
+    assert flips(ensemble, found) < 0.01
+    with find_backend("onnxruntime").open(program) as session:
+        ran = session.run({"features": TEST})["score"][:, 0]
+    np.testing.assert_array_equal(ran, predict(found, TEST))
+
+
+def test_trees_without_a_large_leaf_share_one_step() -> None:
+    plain, _ = export(trees_model(forest()))
+    _, record = quantize(plain, QuantizeStep(), batches())
+    assert record.facts["largest_leaf_step"] == record.facts["leaf_step"]
+
+
 def test_trees_have_no_bf16_and_sums_must_be_exact() -> None:
     plain, program = quantized(fitted_trees(3))
     with pytest.raises(UsageError, match="no bf16"):
