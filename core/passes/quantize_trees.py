@@ -65,9 +65,7 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     return replace(program, content=content, precision="int8"), StepRecord(step.kind, asdict(step), facts)
 
 
-def round_leaves(
-    ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[np.int32], weights: Floats
-) -> Ensemble:
+def round_leaves(ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[np.int32], weights: Floats) -> Ensemble:
     """Leaves of each tree as whole numbers from -127 to 127 times its 2**exponent, the base as any whole number of the
     smallest step.
 

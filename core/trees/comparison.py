@@ -36,7 +36,7 @@ _ODD = np.array([np.nan, np.nan, np.nan, np.inf, -np.inf, _LIMITS.max, _LIMITS.m
 
 
 def check_same_scores(ensemble: Ensemble, score: Score, library: str) -> None:
-    """Raise UsageError where `score` and the trees give a row another margin; `library` names in the message who scores.
+    """Raise UsageError where `score` and the trees give a row another margin; `library` names who scores.
 
     The rows reach the splits and lie on their thresholds, on the float32 numbers beside them, or are missing there. Of
     an ensemble of many splits, a seeded draw is compared: always the same ones. Infinite and missing values are left
@@ -121,9 +121,9 @@ def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator)
         at = ensemble.threshold[ensemble.feature == feature]
         near = np.concatenate([np.nextafter(at, _LOWEST), at, np.nextafter(at, _HIGHEST)])
         usual = generator.choice(_USUAL, count)
-        rows[:, feature] = np.where(generator.random(count) < 0.2, usual, generator.choice(near, count)) if len(
-            near
-        ) else usual
+        rows[:, feature] = (
+            np.where(generator.random(count) < 0.2, usual, generator.choice(near, count)) if len(near) else usual
+        )
     odd = generator.random(rows.shape) < 0.08
     rows[odd] = generator.choice(_ODD, int(odd.sum()))
     return rows
@@ -142,7 +142,9 @@ def _scored(rows: Rows, score: Score, library: str) -> tuple[Rows, Floats]:
             reason = error
             continue
         if expected.shape != (len(taken),):
-            raise UsageError(f"{library} gives {len(taken)} rows scores of the shape {expected.shape}; expected one a row")
+            raise UsageError(
+                f"{library} gives {len(taken)} rows scores of the shape {expected.shape}; expected one a row"
+            )
         return taken, expected
     text = str(reason).strip().splitlines() or [type(reason).__name__]
     raise UsageError(f"{library} cannot score rows by this model, so nothing shows what it says: {text[0]}") from reason
@@ -172,6 +174,6 @@ def _likely_cause(rows: Rows, found: Floats, expected: Floats, differs: npt.NDAr
     if differs.mean() > 0.9 and np.ptp(factor[found != 0]) < 1e-3 * abs(factor[found != 0].mean()):
         return f"All differ by the factor {factor[found != 0].mean():.6g}: the model weighs its trees"
     return (
-        "The model does something beside its trees: it scales or encodes its inputs, starts from another model's score, "
-        "or leaves some of the trees out; apply that before, and train the trees alone"
+        "The model does something beside its trees: it scales or encodes its inputs, starts from another model's "
+        "score, or leaves some of the trees out; apply that before, and train the trees alone"
     )

@@ -12,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import DataError, UsageError
-from core.trees.arrange import Nodes, arrange, below, join
+from core.trees.arrange import Nodes, all_left, arrange, below, join
 from core.trees.comparison import check_same_scores
 from core.trees.ensemble import LEAF, Ensemble
 from core.trees.predict import Rows
 
 _ZERO = np.float32(1e-35)
 """LightGBM reads every value up to this far from zero as zero, and puts thresholds there."""
+_INFINITE = 1e300
+"""As which the dump writes an infinite threshold: that of missing values against all others."""
 
 
 def from_lightgbm(model: Any) -> Ensemble:
@@ -129,7 +131,8 @@ def _tree(root: dict[str, Any], scale: float) -> Nodes:
     exact = np.array(threshold, np.float64)
     beside_zero = np.where(exact < 0, -_ZERO, np.nextafter(_ZERO, np.float32(1)))
     limits = np.where(np.abs(exact) <= _ZERO, beside_zero, below(exact))
-    return Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
+    nodes = Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
+    return all_left(nodes, exact >= _INFINITE)
 
 
 def _missing_left(node: dict[str, Any]) -> bool:

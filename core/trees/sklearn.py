@@ -1,5 +1,7 @@
-"""scikit-learn's fitted tree classifiers to an Ensemble, compared with what they say themselves. Reads the fitted object;
-imports nothing of scikit-learn."""
+"""scikit-learn's fitted tree classifiers to an Ensemble, compared with what they say themselves.
+
+Reads the fitted object; imports nothing of scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import UsageError
-from core.trees.arrange import Nodes, arrange, below, join, on_grid
+from core.trees.arrange import Nodes, all_left, arrange, below, join, on_grid
 from core.trees.comparison import check_same_scores
 from core.trees.ensemble import LEAF, Ensemble
 from core.trees.lightgbm import from_lightgbm
@@ -110,7 +112,7 @@ def _last_step(steps: Any) -> Any:
 def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] | None = None) -> Nodes:
     is_leaf = tree.children_left == -1
     feature = np.where(is_leaf, 0, tree.feature)
-    return Nodes(
+    nodes = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, feature if columns is None else columns[feature]),
         threshold=below(tree.threshold),
@@ -119,24 +121,21 @@ def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] |
         missing_left=tree.missing_go_to_left.astype(bool),
         value=value,
     )
+    return all_left(nodes, ~is_leaf & np.isposinf(tree.threshold))
 
 
 def _histogram_tree(nodes: npt.NDArray[Any]) -> Nodes:
     is_leaf = nodes["is_leaf"].astype(bool)
-    left, right = nodes["left"].astype(np.int64), nodes["right"].astype(np.int64)
-    missing_left = nodes["missing_go_to_left"].astype(bool)
-    # x <= inf holds of every number, of infinity too, which no x < threshold says: the sides change places, and no
-    # number is below -inf.
-    turned = ~is_leaf & np.isposinf(nodes["num_threshold"])
-    return Nodes(
+    found = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, nodes["feature_idx"]),
-        threshold=np.where(turned, np.float32(-np.inf), below(nodes["num_threshold"])),
-        left=np.where(turned, right, left),
-        right=np.where(turned, left, right),
-        missing_left=missing_left ^ turned,
+        threshold=below(nodes["num_threshold"]),
+        left=nodes["left"].astype(np.int64),
+        right=nodes["right"].astype(np.int64),
+        missing_left=nodes["missing_go_to_left"].astype(bool),
         value=nodes["value"],
     )
+    return all_left(found, ~is_leaf & np.isposinf(nodes["num_threshold"]))
 
 
 def _initial(model: Any) -> float:

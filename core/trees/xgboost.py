@@ -115,8 +115,8 @@ def _ensemble(learner: dict[str, Any], *, stops_at_best: bool) -> Ensemble:
         raise UsageError("this XGBoost model has several classes or targets; only binary models can be used")
     if objective not in _LOGISTIC:
         raise UsageError(
-            f"this XGBoost model's objective is {objective}; expected one of {', '.join(_LOGISTIC)}. One that was trained "
-            "with an objective of its own is kept under another's name, and cannot be used"
+            f"this XGBoost model's objective is {objective}; expected one of {', '.join(_LOGISTIC)}. One that was "
+            "trained with an objective of its own is kept under another's name, and cannot be used"
         )
     booster = learner["gradient_booster"]
     if booster["name"] == "dart":
@@ -142,10 +142,8 @@ def _trees_a_round(model: dict[str, Any]) -> int:
 
 
 def _rounds(learner: dict[str, Any], *, stops_at_best: bool) -> int:
-    """How many rounds of boosting count.
-
-    Of a model that stopped early, XGBClassifier scores with the rounds up to the best, Booster.predict with all.
-    """
+    """How many rounds of boosting count: of a model that stopped early, XGBClassifier scores with those up to the best,
+    Booster.predict with all."""
     booster = learner["gradient_booster"]
     model = booster["gbtree"]["model"] if "gbtree" in booster else booster["model"]
     rounds = len(model["trees"]) // _trees_a_round(model)
@@ -155,8 +153,8 @@ def _rounds(learner: dict[str, Any], *, stops_at_best: bool) -> int:
         return rounds
     if not stops_at_best and "scikit_learn" not in attributes:  # XGBClassifier.save_model puts it there
         raise UsageError(
-            f"this XGBoost model stopped early: round {counted - 1} was its best of {rounds}. XGBClassifier scores with "
-            "the rounds up to it, Booster.predict with all, and the model does not say which was meant. Give the "
+            f"this XGBoost model stopped early: round {counted - 1} was its best of {rounds}. XGBClassifier scores "
+            "with the rounds up to it, Booster.predict with all, and the model does not say which was meant. Give the "
             "XGBClassifier itself, or leave the others out by booster[: booster.best_iteration + 1]"
         )
     return max(1, counted)

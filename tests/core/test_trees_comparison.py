@@ -29,10 +29,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from core.backends.registry import find_backend
 from core.errors import DataError, UsageError
+from core.program import Program
 from core.trees.comparison import TRIES, check_same_scores, threshold_rows
-from core.trees.ensemble import LEAF, Ensemble
+from core.trees.ensemble import LEAF, Ensemble, tensor_specs
 from core.trees.lightgbm import decode_lightgbm, from_lightgbm
+from core.trees.onnx_file import encode_trees
 from core.trees.predict import SMALLEST_PROBABILITY, goes_left, predict
 from core.trees.sklearn import from_sklearn
 from core.trees.xgboost import decode_xgboost, from_xgboost
@@ -104,7 +107,11 @@ def margins_of(model: Any, inputs: Rows) -> Floats:
 
 READ: dict[str, tuple[Callable[[], Any], Callable[[Any], Ensemble], bool]] = {
     "LGBMClassifier": (light_classifier, from_sklearn, True),
-    "LGBMClassifier of text labels": (lambda: light_classifier(labels=np.array(["no", "yes"])[LABELS]), from_sklearn, True),
+    "LGBMClassifier of text labels": (
+        lambda: light_classifier(labels=np.array(["no", "yes"])[LABELS]),
+        from_sklearn,
+        True,
+    ),
     "LGBMClassifier that stopped early": (light_stopped_early, from_sklearn, True),
     "LightGBM from its booster": (light, from_lightgbm, True),
     "LightGBM's forest": (lambda: light(boosting="rf", bagging_freq=1, bagging_fraction=0.6), from_lightgbm, True),
@@ -121,11 +128,19 @@ READ: dict[str, tuple[Callable[[], Any], Callable[[Any], Ensemble], bool]] = {
         from_sklearn,
         True,
     ),
-    "XGBRFClassifier": (lambda: xgboost.XGBRFClassifier(n_estimators=9, n_jobs=1).fit(WITH_GAPS, LABELS), from_sklearn, True),
+    "XGBRFClassifier": (
+        lambda: xgboost.XGBRFClassifier(n_estimators=9, n_jobs=1).fit(WITH_GAPS, LABELS),
+        from_sklearn,
+        True,
+    ),
     "XGBoost from its booster": (lambda: boosted(base_score=0.1).get_booster(), from_xgboost, True),
     "XGBoost, raw log-odds": (lambda: boosted(objective="binary:logitraw"), from_sklearn, True),
     "XGBoost, many rounds": (lambda: boosted(n_estimators=700, max_depth=2, learning_rate=0.05), from_sklearn, True),
-    "histogram boosting": (lambda: HistGradientBoostingClassifier(max_iter=20).fit(WITH_GAPS, LABELS), from_sklearn, True),
+    "histogram boosting": (
+        lambda: HistGradientBoostingClassifier(max_iter=20).fit(WITH_GAPS, LABELS),
+        from_sklearn,
+        True,
+    ),
     "histogram boosting, weighted, monotone": (
         lambda: HistGradientBoostingClassifier(
             max_iter=20, class_weight="balanced", monotonic_cst=[1, 0, 0, 0, 0, 0]
@@ -139,10 +154,20 @@ READ: dict[str, tuple[Callable[[], Any], Callable[[Any], Ensemble], bool]] = {
         True,
     ),
     "forest that saw nothing missing": (lambda: RandomForestClassifier(**FEW).fit(WHOLE, LABELS), from_sklearn, True),
-    "forest, weighted": (lambda: ExtraTreesClassifier(**FEW, class_weight="balanced").fit(WITH_GAPS, LABELS), from_sklearn, True),
-    "large forest": (lambda: RandomForestClassifier(70, random_state=0, n_jobs=1).fit(WITH_GAPS, LABELS), from_sklearn, True),
+    "forest, weighted": (
+        lambda: ExtraTreesClassifier(**FEW, class_weight="balanced").fit(WITH_GAPS, LABELS),
+        from_sklearn,
+        True,
+    ),
+    "large forest": (
+        lambda: RandomForestClassifier(70, random_state=0, n_jobs=1).fit(WITH_GAPS, LABELS),
+        from_sklearn,
+        True,
+    ),
     "bag whose members draw one class alone": (
-        lambda: BaggingClassifier(DecisionTreeClassifier(), max_samples=3, bootstrap=False, **FEW).fit(WITH_GAPS, LABELS),
+        lambda: BaggingClassifier(DecisionTreeClassifier(), max_samples=3, bootstrap=False, **FEW).fit(
+            WITH_GAPS, LABELS
+        ),
         from_sklearn,
         True,
     ),
@@ -151,7 +176,7 @@ READ: dict[str, tuple[Callable[[], Any], Callable[[Any], Ensemble], bool]] = {
         from_sklearn,
         False,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -185,13 +210,18 @@ def from_categories() -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "bag of scaled trees": (lambda: bag_of(make_pipeline(StandardScaler(), DecisionTreeClassifier())), "StandardScaler"),
+    "bag of scaled trees": (
+        lambda: bag_of(make_pipeline(StandardScaler(), DecisionTreeClassifier())),
+        "StandardScaler",
+    ),
     "bag of regressions": (lambda: bag_of(DecisionTreeRegressor(max_depth=3)), "expected decision trees"),
     "bag of boosting": (lambda: bag_of(GradientBoostingClassifier(n_estimators=2)), "expected decision trees"),
     "two outputs": (two_outputs, "2 outputs"),
     "one class": (lambda: RandomForestClassifier(**FEW).fit(WHOLE, np.ones(len(WHOLE))), "1 classes"),
     "boosting from a constant": (
-        lambda: GradientBoostingClassifier(**FEW, init=DummyClassifier(strategy="constant", constant=1)).fit(WHOLE, LABELS),
+        lambda: GradientBoostingClassifier(**FEW, init=DummyClassifier(strategy="constant", constant=1)).fit(
+            WHOLE, LABELS
+        ),
         "starts from DummyClassifier of the strategy constant",
     ),
     "boosting from a share drawn": (
@@ -218,14 +248,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: boosted(CODES, feature_types=["q", "q", "q", "c", "c", "c"], enable_categorical=True),
         "splits categories",
     ),
-    "XGBClassifier, linear": (lambda: xgboost.XGBClassifier(booster="gblinear").fit(WHOLE, LABELS), "booster is gblinear"),
+    "XGBClassifier, linear": (
+        lambda: xgboost.XGBClassifier(booster="gblinear").fit(WHOLE, LABELS),
+        "booster is gblinear",
+    ),
     "XGBClassifier, not fitted": (lambda: xgboost.XGBClassifier(), "not fitted"),
     "LGBMClassifier, own objective": (lambda: light_classifier(objective=squared_loss), "objective of its own"),
     "LGBMClassifier, three classes": (lambda: light_classifier(labels=np.arange(len(LABELS)) % 3), "3 classes"),
     "LGBMClassifier, linear leaves": (lambda: light_classifier(WHOLE, linear_tree=True), "linear leaves"),
     "LGBMClassifier, zero as missing": (lambda: light_classifier(zero_as_missing=True), "zero as missing"),
     "LGBMClassifier, not fitted": (lambda: lightgbm.LGBMClassifier(), "not fitted"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -311,15 +344,24 @@ def test_pipelines_of_a_balanced_bag_are_read() -> None:
     np.testing.assert_array_equal(predict(from_sklearn(model), WHOLE), expected)
 
 
-def test_infinite_values_go_where_histogram_boosting_sends_them() -> None:
+@pytest.mark.parametrize("kind", ["histogram", "lightgbm"])
+def test_infinite_values_go_where_the_library_sends_them(kind: str) -> None:
     """A split of missing values against all others is x <= inf, which holds of infinity, too."""
     inputs = WITH_GAPS.copy()
     inputs[:, 0] = np.where(np.isnan(inputs[:, 1]), np.float32(np.nan), inputs[:, 0])
     labels = np.isnan(inputs[:, 0]).astype(int) ^ (inputs[:, 2] > 1)
-    model = HistGradientBoostingClassifier(max_iter=8).fit(inputs, labels)
-    assert any(np.isposinf(predictor.nodes["num_threshold"]).any() for (predictor,) in model._predictors)
+    model = (
+        HistGradientBoostingClassifier(max_iter=8).fit(inputs, labels) if kind == "histogram" else light(inputs, labels)
+    )
+    ensemble = from_sklearn(model) if kind == "histogram" else from_lightgbm(model)
+    assert np.isneginf(ensemble.threshold[ensemble.feature == 0]).any()
     inputs[::3, 0], inputs[1::3, 0] = np.inf, -np.inf
-    np.testing.assert_allclose(predict(from_sklearn(model), inputs), model.decision_function(inputs), rtol=1e-5)
+    np.testing.assert_allclose(predict(ensemble, inputs), margins_of(model, inputs), rtol=1e-5, atol=1e-5)
+    with find_backend("onnxruntime").open(
+        Program(encode_trees(ensemble), "fp32", *tensor_specs(6), "trees")
+    ) as session:
+        ran = session.run({"features": inputs})["score"][:, 0]
+    np.testing.assert_allclose(ran, predict(ensemble, inputs), rtol=1e-5, atol=1e-5)
 
 
 # ---- the comparison itself ----
@@ -335,17 +377,34 @@ def splits_of(ensemble: Ensemble) -> npt.NDArray[np.int64]:
     return np.flatnonzero(ensemble.feature != LEAF)
 
 
+def without_last_tree(ensemble: Ensemble) -> Ensemble:
+    value = ensemble.value.copy()
+    value[ensemble.roots[-1] :] = 0
+    return replace(ensemble, value=value)
+
+
 UP, DOWN = np.float32(np.inf), np.float32(-np.inf)
 FAULTS: dict[str, tuple[Callable[[Ensemble, int], Ensemble], str]] = {
     "a threshold one number higher": (lambda e, at: moved(e, "threshold", at, lambda x: np.nextafter(x, UP)), "beside"),
-    "a threshold one number lower": (lambda e, at: moved(e, "threshold", at, lambda x: np.nextafter(x, DOWN)), "beside"),
-    "missing values to the other side": (lambda e, at: moved(e, "missing_left", at, lambda x: not x), "Only rows with missing"),
+    "a threshold one number lower": (
+        lambda e, at: moved(e, "threshold", at, lambda x: np.nextafter(x, DOWN)),
+        "beside",
+    ),
+    "missing values to the other side": (
+        lambda e, at: moved(e, "missing_left", at, lambda x: not x),
+        "Only rows with missing",
+    ),
     "sides exchanged": (
-        lambda e, at: moved(moved(e, "left", at, lambda _: e.right[at]), "right", at, lambda _: e.left[at]), "beside"),
+        lambda e, at: moved(moved(e, "left", at, lambda _: e.right[at]), "right", at, lambda _: e.left[at]),
+        "beside",
+    ),
     "another start": (lambda e, at: replace(e, base=e.base + 1e-3), "All differ by .*starts from another score"),
-    "leaves times a factor": (lambda e, at: replace(e, value=e.value * np.float32(1.001), base=e.base * 1.001), "the factor"),
-    "the last tree left out": (lambda e, at: replace(e, value=np.where(np.arange(len(e.value)) >= e.roots[-1], 0, e.value).astype(np.float32)), "beside"),
-}  # fmt: skip
+    "leaves times a factor": (
+        lambda e, at: replace(e, value=e.value * np.float32(1.001), base=e.base * 1.001),
+        "the factor",
+    ),
+    "the last tree left out": (lambda e, at: without_last_tree(e), "beside"),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -356,7 +415,9 @@ def test_a_fault_in_any_split_is_found(fault: str, place: float) -> None:
     spoil, said = FAULTS[fault]
     splits = splits_of(ensemble)
     with pytest.raises(UsageError, match=f"do not score as this library does: .*{said}"):
-        check_same_scores(ensemble, lambda x: predict(spoil(ensemble, splits[int(place * len(splits))]), x), "this library")
+        check_same_scores(
+            ensemble, lambda x: predict(spoil(ensemble, splits[int(place * len(splits))]), x), "this library"
+        )
     check_same_scores(ensemble, lambda x: predict(ensemble, x), "this library")
 
 
@@ -364,7 +425,7 @@ def test_what_a_library_cannot_score_is_refused() -> None:
     def fail(inputs: Rows) -> Rows:
         raise ValueError("no such column\nand more")
 
-    with pytest.raises(UsageError, match="this library cannot score rows by this model.*: no such column$"):
+    with pytest.raises(UsageError, match=r"this library cannot score rows by this model.*: no such column$"):
         check_same_scores(fitted_trees(), fail, "this library")
     with pytest.raises(UsageError, match="expected one a row"):
         check_same_scores(fitted_trees(), lambda x: np.zeros((len(x), 2)), "this library")
