@@ -408,7 +408,7 @@ FAULTS: dict[str, tuple[Callable[[Ensemble, int], Ensemble], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("place", [0.0, 0.9])
 def test_a_fault_in_any_split_is_found(fault: str, place: float) -> None:
     """Every split of a small ensemble is tried, the deepest, too."""
     ensemble = fitted_trees()
