@@ -364,6 +364,59 @@ def test_infinite_values_go_where_the_library_sends_them(kind: str) -> None:
     np.testing.assert_allclose(ran, predict(ensemble, inputs), rtol=1e-5, atol=1e-5)
 
 
+class Halving(lightgbm.LGBMClassifier):
+    """Trees over inputs that are scaled before: their own scoring does it, their nodes do not know."""
+
+    def predict(self, X: Any, **settings: Any) -> Any:  # noqa: N803 - LightGBM's name
+        return super().predict(X / 2, **settings)
+
+
+class HalvingBoosted(xgboost.XGBClassifier):
+    def predict(self, X: Any, **settings: Any) -> Any:  # noqa: N803 - XGBoost's name
+        return super().predict(X / 2, **settings)
+
+
+class HalvingForest(RandomForestClassifier):
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
+        return super().predict_proba(X / 2)
+
+
+class HalvingHistogram(HistGradientBoostingClassifier):
+    def decision_function(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
+        return super().decision_function(X / 2)
+
+
+HalvingForest.__name__, HalvingHistogram.__name__ = "RandomForestClassifier", "HistGradientBoostingClassifier"
+
+
+def counts_another_tree(model: dict[str, Any]) -> None:
+    """Its two rounds have one tree and two, which the number of trees a round does not say."""
+    model["iteration_indptr"] = [0, 2, 3]
+
+
+READERS: dict[str, Callable[[], Ensemble]] = {
+    "lightgbm": lambda: from_sklearn(Halving(n_estimators=5, verbose=-1, n_jobs=1).fit(WITH_GAPS, LABELS)),
+    "xgboost": lambda: from_sklearn(HalvingBoosted(n_estimators=5, n_jobs=1).fit(WITH_GAPS, LABELS)),
+    "forest": lambda: from_sklearn(HalvingForest(**FEW).fit(WITH_GAPS, LABELS)),
+    "histogram": lambda: from_sklearn(HalvingHistogram(max_iter=5).fit(WITH_GAPS, LABELS)),
+    "xgboost's JSON": lambda: decode_xgboost(saved_early(counts_another_tree)),
+}
+
+
+def saved_early(change: Callable[[dict[str, Any]], Any]) -> str:
+    """As XGBClassifier saves three trees of which the first is the best."""
+    content = json.loads(spoiled(change))
+    content["learner"]["attributes"] = {"best_iteration": "0", "scikit_learn": "{}"}
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_reader_asks_the_library(name: str) -> None:
+    with pytest.raises(UsageError, match=r"do not score as .* does: of .* rows at the thresholds"):
+        READERS[name]()
+    assert len(decode_xgboost(saved_early(lambda model: None)).roots) == 1
+
+
 # ---- the comparison itself ----
 
 
