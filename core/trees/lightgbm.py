@@ -50,11 +50,6 @@ def _booster_of(classifier: Any) -> Any:
     name = type(classifier).__name__
     if not hasattr(classifier, "classes_"):
         raise UsageError(f"this {name} is not fitted, or is not a classifier")
-    if callable(classifier.objective):
-        raise UsageError(
-            f"this {name} was trained with an objective of its own, so nothing says what its scores mean; train with "
-            "binary or cross_entropy"
-        )
     if len(classifier.classes_) != 2:
         raise UsageError(f"this {name} has {len(classifier.classes_)} classes; only binary models can be used")
     return classifier.booster_

@@ -93,7 +93,7 @@ def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
     if type(estimator).__name__ not in _TREES:
         raise UsageError(f"the bagged estimators are {type(estimator).__name__}; expected decision trees")
     counts = estimator.tree_.value[:, 0, :]
-    # A member of a bag may have drawn rows of one class alone; classes are numbers in a bag.
+    # A pipeline of a bag may have seen rows of one class alone; classes are numbers in a bag.
     positive = counts[:, 1] if counts.shape[1] == 2 else counts[:, 0] * (estimator.classes_[0] == 1)
     return _tree(estimator.tree_, on_grid(positive / counts.sum(axis=1) / members), np.asarray(columns))
 

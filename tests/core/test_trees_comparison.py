@@ -165,9 +165,9 @@ READ: dict[str, tuple[Callable[[], Any], Callable[[Any], Ensemble], bool]] = {
         True,
     ),
     "bag whose members draw one class alone": (
-        lambda: BaggingClassifier(DecisionTreeClassifier(), max_samples=3, bootstrap=False, **FEW).fit(
-            WITH_GAPS, LABELS
-        ),
+        lambda: BaggingClassifier(
+            Pipeline([("nothing", "passthrough"), ("tree", DecisionTreeClassifier())]), max_samples=3, **FEW
+        ).fit(WITH_GAPS, LABELS),
         from_sklearn,
         True,
     ),
