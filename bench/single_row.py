@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import random
 import tempfile
 import time
@@ -30,7 +29,7 @@ from bench.timing import show
 from core.backends.registry import find_backend
 from core.program import Program
 from core.tensors import TensorSpec
-from core.trees.lightgbm import decode_lightgbm
+from core.trees.lightgbm import from_lightgbm
 from core.trees.onnx_file import encode_trees
 from core.trees.predict import predict
 
@@ -93,7 +92,7 @@ def tree_contenders(folder: Path) -> tuple[dict[str, Contender], dict[str, str]]
     options = {"objective": "binary", "num_leaves": 2**DEPTH, "max_depth": DEPTH, "min_data_in_leaf": 1}
     options |= {"min_sum_hessian_in_leaf": 0, "learning_rate": 0.05, "num_threads": 1, "verbosity": -1, "seed": 0}
     booster = lightgbm.train(options, lightgbm.Dataset(x.astype(np.float64), y), TREES)
-    ensemble = decode_lightgbm(json.dumps(booster.dump_model()))
+    ensemble = from_lightgbm(booster)
     print(f"{TREES} trees of depth {DEPTH} by LightGBM: {ensemble.splits / TREES:.1f} of {2**DEPTH - 1} splits each")
     specs = (TensorSpec("features", "float32", (None, FEATURES)),), (TensorSpec("score", "float32", (None, 1)),)
     program = Program(encode_trees(ensemble), "fp32", *specs, "trees")

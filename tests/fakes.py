@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Iterator, Sequence
 
 import lightgbm
@@ -19,7 +18,7 @@ from core.task import Alerts, CaseView, HeldOut, Part, Sealed
 from core.tensors import Tensors, TensorSpec
 from core.training import Fit, Schedule, fit
 from core.trees.ensemble import Ensemble
-from core.trees.lightgbm import decode_lightgbm
+from core.trees.lightgbm import from_lightgbm
 
 # On tensors this small, threads that wait for each other on a busy host cost ten times what they save.
 torch.set_num_threads(1)
@@ -166,7 +165,7 @@ def fitted_trees(trees: int = 40) -> Ensemble:
     inputs, labels = rows(3000, seed=1)
     parameters = {"objective": "binary", "num_leaves": 15, "verbose": -1, "num_threads": 1, "deterministic": True}
     booster = lightgbm.train(parameters, lightgbm.Dataset(inputs, labels), trees)
-    return decode_lightgbm(json.dumps(booster.dump_model()))
+    return from_lightgbm(booster)
 
 
 class TreesTask:

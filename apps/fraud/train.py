@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
@@ -19,10 +18,10 @@ from core.errors import DataError, MissingExtraError
 from core.training import Fit, Schedule
 from core.trees.arrange import arrange, join, nodes_of
 from core.trees.ensemble import Ensemble
-from core.trees.lightgbm import decode_lightgbm
+from core.trees.lightgbm import from_lightgbm
 from core.trees.predict import predict as predict_trees
 from core.trees.sklearn import from_sklearn
-from core.trees.xgboost import decode_xgboost
+from core.trees.xgboost import from_xgboost
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -108,7 +107,7 @@ def _xgboost(settings: XGBoost, features: Features, labels: Labels, threads: int
 
     def one(seed: int) -> Ensemble:
         booster = xgboost.train(parameters | {"seed": seed}, rows, settings.trees)
-        return decode_xgboost(booster.save_raw("json"))
+        return from_xgboost(booster)
 
     return one
 
@@ -137,7 +136,7 @@ def _lightgbm(settings: LightGBM, features: Features, labels: Labels, threads: i
 
     def one(seed: int) -> Ensemble:
         booster = lightgbm.train(parameters | {"seed": seed}, lightgbm.Dataset(features, labels), settings.trees)
-        return decode_lightgbm(json.dumps(booster.dump_model()))
+        return from_lightgbm(booster)
 
     return one
 

@@ -4,6 +4,7 @@ stack."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,9 @@ def check_trees(attributes: Mapping[str, Message], features: int) -> None:
         raise _fault(f"a split asks for a feature outside 0..{features - 1}")
     if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MOST_TARGETS)):
         raise _fault("a comparison, or the target of a leaf, is not one that ONNX knows")
+    # What rows that were tried do not reach would show itself in a decision only. A threshold may be infinite.
+    if np.isnan(limits).any() or not np.isfinite(weights).all():
+        raise _fault("a threshold or the value of a leaf is not a number, or a leaf is infinite")
     _integer(attributes, "aggregate_function", 0, 3)
     _integer(attributes, "post_transform", 0, 4)
     _check_forest(roots, sides, leaves)
@@ -103,7 +107,7 @@ def _integer(attributes: Mapping[str, Message], name: str, least: int, most: int
     return found
 
 
-def _values(attributes: Mapping[str, Message], name: str, kind: int) -> npt.NDArray[np.generic]:
+def _values(attributes: Mapping[str, Message], name: str, kind: int) -> npt.NDArray[Any]:
     tensor = attributes.get(name, {}).get("t")
     values = None if tensor is None or tensor.get("data_type") != kind else values_of(tensor)
     if values is None:

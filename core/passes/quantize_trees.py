@@ -24,10 +24,16 @@ ROWS_BEFORE = 30.0
 """A leaf that few rows reach is not moved for them."""
 EXACT = 1 << 24
 """float32 holds every whole number up to this."""
+WORTH = 0.5
+"""Trees have steps of their own only when the scores then move less than this part of what one step moves them: more
+values of leaves make the file larger."""
+Exponents = npt.NDArray[np.int64]
+"""Of two, one for each tree: the tree's step."""
 
 
 def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -> tuple[Program, StepRecord]:
-    """Trees with int8 leaves, in the step size whose scores are nearest on the rows of `batches`.
+    """Trees with int8 leaves, in the step sizes whose scores are nearest on the rows of `batches`: one for all trees,
+    or one for each where a tree of large leaves would make the step too coarse for the others.
 
     The thresholds stay as they are: as codes of the bins between them they are lossless, and a backend makes those
     itself. Raises UsageError for bf16, DataError when there are no rows.
@@ -38,36 +44,47 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     leaves = reached_leaves(ensemble, join_rows(batches, step.kind))
     wanted = leaf_sums(ensemble, leaves)
     weights = row_weights(ensemble, wanted)
-    found = [round_leaves(ensemble, exponent, leaves, weights) for exponent in _exponents(ensemble)]
-    errors = [float((weights * (leaf_sums(trees, leaves) - wanted) ** 2).mean()) for trees in found]
-    best = int(np.argmin(errors))
-    content = encode_trees(found[best])
+
+    def rounded(exponents: Exponents) -> tuple[float, Exponents, Ensemble]:
+        found = round_leaves(ensemble, exponents, leaves, weights)
+        error = float((weights * (leaf_sums(found, leaves) - wanted) ** 2).mean())
+        return math.sqrt(error), exponents, found
+
+    error, exponents, best = min((rounded(one) for one in _common(ensemble)), key=lambda found: found[0])
+    own = rounded(_own(ensemble))
+    if own[0] < WORTH * error:
+        error, exponents, best = own
+    content = encode_trees(best)
     facts = {
         "file_bytes": len(content),
         "calibration_samples": len(leaves),
-        "leaf_step": 2.0 ** _exponents(ensemble)[best],
-        "root_mean_square_change": math.sqrt(errors[best]),
+        "leaf_step": 2.0 ** int(exponents.min()),
+        "largest_leaf_step": 2.0 ** int(exponents.max()),
+        "root_mean_square_change": error,
     }
     return replace(program, content=content, precision="int8"), StepRecord(step.kind, asdict(step), facts)
 
 
-def round_leaves(ensemble: Ensemble, exponent: int, leaves: npt.NDArray[np.int32], weights: Floats) -> Ensemble:
-    """Leaves as whole numbers from -127 to 127 times 2**exponent, the base as any whole number of them.
+def round_leaves(ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[np.int32], weights: Floats) -> Ensemble:
+    """Leaves of each tree as whole numbers from -127 to 127 times its 2**exponent, the base as any whole number of the
+    smallest step.
 
-    Tree after tree: what rounding the earlier ones cost the rows that reach a leaf is added to it before it is rounded,
-    so that errors cancel instead of piling up. leaves: int32 [N, trees], those that the rows reach; weights: [N].
+    Tree after tree, those of the coarsest steps first: what rounding the earlier ones cost the rows that reach a leaf
+    is added to it before it is rounded, so that errors cancel instead of piling up. leaves: int32 [N, trees], those
+    that the rows reach; weights: [N].
     """
-    step, count = 2.0**exponent, len(ensemble.feature)
-    base = round(ensemble.base / step)
-    if abs(base) + LARGEST * len(ensemble.roots) > EXACT:
+    smallest = 2.0 ** int(exponents.min())
+    base = round(ensemble.base / smallest)
+    if abs(base) + _most(exponents) > EXACT:
         raise UsageError(
             f"quantize: {len(ensemble.roots)} trees with the base {ensemble.base:g} have sums that are not exact in "
             "int8; leave the step out"
         )
+    ends = np.append(ensemble.roots[1:], len(ensemble.value))
     value = ensemble.value.astype(np.float64)
-    owed = np.full(len(leaves), ensemble.base - base * step)
-    for tree, root in enumerate(ensemble.roots):
-        end = count if tree + 1 == len(ensemble.roots) else ensemble.roots[tree + 1]
+    owed = np.full(len(leaves), ensemble.base - base * smallest)
+    for tree in np.argsort(-exponents, kind="stable"):
+        root, end, step = ensemble.roots[tree], ends[tree], 2.0 ** int(exponents[tree])
         reached = leaves[:, tree] - root
         due = np.bincount(reached, weights * owed, minlength=end - root)
         due = due / (np.bincount(reached, weights, minlength=end - root) + ROWS_BEFORE)
@@ -75,11 +92,31 @@ def round_leaves(ensemble: Ensemble, exponent: int, leaves: npt.NDArray[np.int32
         whole = np.where(ensemble.feature[root:end] == LEAF, np.round((exact + due) / step), 0)
         value[root:end] = np.clip(whole, -LARGEST, LARGEST) * step
         owed += (exact - value[root:end])[reached]
-    return replace(ensemble, base=base * step, value=value.astype(np.float32))
+    return replace(ensemble, base=base * smallest, value=value.astype(np.float32))
 
 
-def _exponents(ensemble: Ensemble) -> tuple[int, ...]:
-    """The smallest step that cuts no leaf off, and two finer ones that cut off the largest leaves."""
-    largest = float(np.abs(ensemble.value).max())
-    whole = math.ceil(math.log2(largest / LARGEST)) if largest else 0
-    return whole, whole - 1, whole - 2
+def _common(ensemble: Ensemble) -> list[Exponents]:
+    """One step for all trees: the smallest that cuts no leaf off, and two finer ones that cut off the largest."""
+    largest = int(_smallest_steps(ensemble).max())
+    return [np.full(len(ensemble.roots), largest - finer) for finer in range(3)]
+
+
+def _own(ensemble: Ensemble) -> Exponents:
+    """Each tree's smallest step that cuts none of its leaves off, as far as the sums of all stay exact."""
+    exponents = _smallest_steps(ensemble)
+    base = abs(ensemble.base)
+    while exponents.min() < exponents.max() and base / 2.0 ** int(exponents.min()) + 1 + _most(exponents) > EXACT:
+        exponents = np.maximum(exponents, exponents.min() + 1)
+    return exponents
+
+
+def _smallest_steps(ensemble: Ensemble) -> Exponents:
+    largest = np.maximum.reduceat(np.abs(ensemble.value), ensemble.roots).astype(np.float64)
+    # Leaves of zero, or of next to nothing beside another tree's, ask for no step.
+    least = float(largest.max()) / EXACT or LARGEST * 2.0**-16
+    return np.asarray(np.ceil(np.log2(np.maximum(largest, least) / LARGEST)), np.int64)
+
+
+def _most(exponents: Exponents) -> float:
+    """What the leaves of all trees come to at most, in the smallest step."""
+    return float(LARGEST * np.exp2(exponents - exponents.min()).sum())

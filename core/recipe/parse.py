@@ -32,6 +32,7 @@ MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
 _LINES_LOOKED_AT = 100
 """Each is a parse of the whole recipe, a millisecond or so."""
+_MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -43,8 +44,14 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
+    if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
+        raise UsageError(
+            f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
+            "steps and, in [source], the folder of a trained model; begin with a copy of one from apps/imaging/recipes "
+            "or apps/fraud/recipes"
+        )
     if len(content) > _MAX_BYTES:
-        raise UsageError(f"{path}: found more than {_MAX_BYTES} bytes, which no recipe needs; check the path")
+        raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,18 @@ def below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         rounded = threshold.astype(np.float32)
         largest = np.where(rounded.astype(np.float64) > threshold, np.nextafter(rounded, -limit), rounded)
         return np.nextafter(largest, limit)
+
+
+def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
+    """Splits that send every number left, infinity too, as x <= inf does and no x < threshold: the sides change places,
+    and no number is below -inf."""
+    return replace(
+        nodes,
+        threshold=np.where(which, np.float32(-np.inf), nodes.threshold),
+        left=np.where(which, nodes.right, nodes.left),
+        right=np.where(which, nodes.left, nodes.right),
+        missing_left=nodes.missing_left ^ which,
+    )
 
 
 def on_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""LightGBM's JSON dump (`json.dumps(booster.dump_model())`) to an Ensemble, without LightGBM.
+"""LightGBM's models to an Ensemble: fitted ones, compared with what LightGBM says, or their JSON dump without LightGBM.
 
 The format: https://lightgbm.readthedocs.io/en/stable/pythonapi/lightgbm.Booster.html#lightgbm.Booster.dump_model
 """
@@ -9,42 +9,92 @@ import json
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from core.errors import DataError, UsageError
-from core.trees.arrange import Nodes, arrange, below, join
+from core.trees.arrange import Nodes, all_left, arrange, below, join
+from core.trees.comparison import check_same_scores
 from core.trees.ensemble import LEAF, Ensemble
+from core.trees.predict import Rows
 
 _ZERO = np.float32(1e-35)
 """LightGBM reads every value up to this far from zero as zero, and puts thresholds there."""
+_INFINITE = 1e300
+"""As which the dump writes an infinite threshold: that of missing values against all others."""
+
+
+def from_lightgbm(model: Any) -> Ensemble:
+    """The trees of a fitted Booster or LGBMClassifier, up to its best iteration where it stopped early, as LightGBM
+    itself scores. Imports nothing of LightGBM.
+
+    Raises UsageError for what `decode_lightgbm` refuses, for a model that is not fitted, and for one whose trees do not
+    score as LightGBM does: see `check_same_scores`.
+    """
+    booster = _booster_of(model) if hasattr(model, "fit") else model
+    if not hasattr(booster, "dump_model"):
+        raise UsageError(f"{type(model).__name__} is not a LightGBM model; expected a Booster or an LGBMClassifier")
+    content = booster.dump_model()
+    ensemble = _ensemble(content)
+
+    def score(rows: Rows) -> npt.NDArray[np.floating]:
+        if content.get("average_output"):  # the raw score of a forest is the trees' sum and not their mean
+            chance = np.asarray(booster.predict(rows))
+            return np.asarray(np.log(chance) - np.log1p(-chance))
+        return np.asarray(_sigmoid(content) * np.asarray(model.predict(rows, raw_score=True)))
+
+    check_same_scores(ensemble, score, "LightGBM")
+    return ensemble
+
+
+def _booster_of(classifier: Any) -> Any:
+    name = type(classifier).__name__
+    if not hasattr(classifier, "classes_"):
+        raise UsageError(f"this {name} is not fitted, or is not a classifier")
+    if len(classifier.classes_) != 2:
+        raise UsageError(f"this {name} has {len(classifier.classes_)} classes; only binary models can be used")
+    return classifier.booster_
 
 
 def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
-    """LightGBM compares x <= threshold in float64; the thresholds become those float32 ones for which x < threshold
-    says the same of every float32 x.
+    """From `json.dumps(booster.dump_model())`. LightGBM compares x <= threshold in float64; the thresholds become those
+    float32 ones for which x < threshold says the same of every float32 x.
 
-    Raises UsageError for a model of a kind that does not become an Ensemble (several classes, linear leaves,
-    categorical splits, zero as missing, an objective without log-odds), DataError for bytes that are no model.
+    LightGBM does not load such a dump, so it is compared with nothing: where LightGBM is there, `from_lightgbm` is the
+    better way. Raises UsageError for a model of a kind that does not become an Ensemble (several classes, linear
+    leaves, categorical splits, zero as missing, an objective without log-odds), DataError for bytes that are no model.
     """
     try:
-        model = json.loads(content)
-        scale = _scale(model)
-        trees = [_tree(tree["tree_structure"], scale) for tree in model["tree_info"]]
-        return arrange(join(trees), int(model["max_feature_idx"]) + 1)
+        return _ensemble(json.loads(content))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"this is no LightGBM model in JSON ({type(error).__name__}: {error}); write json.dumps(dump_model())"
         ) from error
 
 
+def _ensemble(model: dict[str, Any]) -> Ensemble:
+    scale = _scale(model)
+    trees = [_tree(tree["tree_structure"], scale) for tree in model["tree_info"]]
+    return arrange(join(trees), int(model["max_feature_idx"]) + 1)
+
+
 def _scale(model: dict[str, Any]) -> float:
     """What a leaf is multiplied by so that the sum of the trees is the log-odds."""
     if int(model["num_class"]) > 1 or int(model["num_tree_per_iteration"]) > 1:
         raise UsageError("this LightGBM model has several classes; only binary models can be used")
-    name, *settings = str(model["objective"]).split()
+    return _sigmoid(model) / (len(model["tree_info"]) if model.get("average_output") else 1)
+
+
+def _sigmoid(model: dict[str, Any]) -> float:
+    """What LightGBM's raw score is multiplied by so that it is the log-odds."""
+    name, *settings = str(model.get("objective") or "custom").split()
+    if name == "custom" and "tree_info" in model:
+        raise UsageError(
+            "this LightGBM model names no objective, as one that was trained with an objective of its own, so nothing "
+            "says what its scores mean; train with binary or cross_entropy"
+        )
     if name not in ("binary", "cross_entropy"):
         raise UsageError(f"this LightGBM model's objective is {name}; expected binary or cross_entropy")
-    sigmoid = next((float(text.removeprefix("sigmoid:")) for text in settings if text.startswith("sigmoid:")), 1.0)
-    return sigmoid / (len(model["tree_info"]) if model.get("average_output") else 1)
+    return next((float(text.removeprefix("sigmoid:")) for text in settings if text.startswith("sigmoid:")), 1.0)
 
 
 def _tree(root: dict[str, Any], scale: float) -> Nodes:
@@ -60,7 +110,7 @@ def _tree(root: dict[str, Any], scale: float) -> Nodes:
             children[parent].append(len(feature))
         children.append([])
         if "leaf_value" in node:
-            if node.get("leaf_features"):
+            if "leaf_const" in node:
                 raise UsageError("this LightGBM model has linear leaves; train without linear_tree")
             feature.append(LEAF)
             threshold.append(0.0)
@@ -76,7 +126,8 @@ def _tree(root: dict[str, Any], scale: float) -> Nodes:
     exact = np.array(threshold, np.float64)
     beside_zero = np.where(exact < 0, -_ZERO, np.nextafter(_ZERO, np.float32(1)))
     limits = np.where(np.abs(exact) <= _ZERO, beside_zero, below(exact))
-    return Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
+    nodes = Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
+    return all_left(nodes, exact >= _INFINITE)
 
 
 def _missing_left(node: dict[str, Any]) -> bool:

@@ -1,4 +1,7 @@
-"""scikit-learn's fitted tree classifiers to an Ensemble. Reads the fitted object; imports nothing of scikit-learn."""
+"""scikit-learn's fitted tree classifiers to an Ensemble, compared with what they say themselves.
+
+Reads the fitted object; imports nothing of scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,70 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import UsageError
-from core.trees.arrange import Nodes, arrange, below, join, on_grid
+from core.trees.arrange import Nodes, all_left, arrange, below, join, on_grid
+from core.trees.comparison import check_same_scores
 from core.trees.ensemble import LEAF, Ensemble
+from core.trees.lightgbm import from_lightgbm
+from core.trees.predict import Rows
+from core.trees.xgboost import from_xgboost
 
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
 _KNOWN = (*_FORESTS, "BaggingClassifier", "GradientBoostingClassifier", "HistGradientBoostingClassifier")
+_OTHERS = {"LGBMClassifier": from_lightgbm, "XGBClassifier": from_xgboost}
+"""Classifiers in scikit-learn's manner of libraries that have readers of their own."""
+_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 
 
 def from_sklearn(model: Any) -> Ensemble:
     """The trees of a fitted binary classifier: a forest, bagged decision trees (also imbalanced-learn's balanced ones),
-    gradient boosting or histogram gradient boosting; class 1 of `classes_` is positive.
+    gradient boosting or histogram gradient boosting; class 1 of `classes_` is positive. LGBMClassifier and
+    XGBClassifier are read by `from_lightgbm` and `from_xgboost`.
 
     scikit-learn compares x <= threshold in float64, as LightGBM does; see `decode_lightgbm`. A forest's output is its
     mean probability, the leaves rounded to multiples of PROBABILITY_STEP. Raises UsageError for another estimator, one
-    that is not fitted, several classes, categorical splits, or another loss than log_loss.
+    that is not fitted, several classes or outputs, categories, another loss than log_loss, bagged pipelines that
+    transform, and for trees that do not score as the estimator does: see `check_same_scores`.
     """
+    for known, read in _OTHERS.items():
+        if any(ancestor.__name__ == known for ancestor in type(model).__mro__):
+            return read(model)
     name = type(model).__name__.removeprefix("Balanced")
     if name not in _KNOWN:
-        raise UsageError(f"{type(model).__name__} is no tree ensemble that can be read; expected {', '.join(_KNOWN)}")
+        raise UsageError(
+            f"{type(model).__name__} is no tree ensemble that can be read; expected {', '.join((*_KNOWN, *_OTHERS))}"
+        )
+    _check_binary(model, name)
+    try:
+        ensemble = _ensemble(model, name)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"this {name} is not as scikit-learn keeps one ({type(error).__name__}: {error}); train it again with the "
+            "version that is installed"
+        ) from error
+
+    def score(rows: Rows) -> npt.NDArray[np.floating]:
+        if ensemble.output == "margin":
+            return np.asarray(model.decision_function(rows))
+        return np.asarray(model.predict_proba(rows)[:, 1])
+
+    check_same_scores(ensemble, score, name)
+    return ensemble
+
+
+def _check_binary(model: Any, name: str) -> None:
     if not hasattr(model, "classes_"):
         raise UsageError(f"this {name} is not fitted")
+    if isinstance(model.classes_, list) or getattr(model, "n_outputs_", 1) != 1:
+        raise UsageError(f"this {name} has {len(model.classes_)} outputs; train one model for each")
     if len(model.classes_) != 2:
         raise UsageError(f"this {name} has {len(model.classes_)} classes; only binary models can be used")
+
+
+def _ensemble(model: Any, name: str) -> Ensemble:
     features = int(model.n_features_in_)
     if name == "HistGradientBoostingClassifier":
+        if model.is_categorical_ is not None:
+            raise UsageError("this HistGradientBoostingClassifier splits categories; encode them as numbers")
         trees = [_histogram_tree(predictor.nodes) for (predictor,) in model._predictors]
         return arrange(join(trees), features, float(model._baseline_prediction.item()))
     if name == "GradientBoostingClassifier":
@@ -45,17 +88,31 @@ def from_sklearn(model: Any) -> Ensemble:
 
 def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
     """One tree of a forest or a bag; columns: the features that it was given."""
-    estimator = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
-    if not hasattr(estimator, "tree_"):
+    if hasattr(estimator, "steps"):
+        estimator = _last_step(estimator.steps)
+    if type(estimator).__name__ not in _TREES:
         raise UsageError(f"the bagged estimators are {type(estimator).__name__}; expected decision trees")
     counts = estimator.tree_.value[:, 0, :]
-    return _tree(estimator.tree_, on_grid(counts[:, 1] / counts.sum(axis=1) / members), np.asarray(columns))
+    # A pipeline of a bag may have seen rows of one class alone; classes are numbers in a bag.
+    positive = counts[:, 1] if counts.shape[1] == 2 else counts[:, 0] * (estimator.classes_[0] == 1)
+    return _tree(estimator.tree_, on_grid(positive / counts.sum(axis=1) / members), np.asarray(columns))
+
+
+def _last_step(steps: Any) -> Any:
+    """Of imbalanced-learn's balanced bags: a sampler, which scoring passes by, then the tree."""
+    for _, step in steps[:-1]:
+        if step is not None and step != "passthrough" and not hasattr(step, "fit_resample"):
+            raise UsageError(
+                f"the bagged estimators are pipelines in which {type(step).__name__} transforms the inputs before the "
+                "tree; bag the trees alone, and transform the inputs before the bag"
+            )
+    return steps[-1][1]
 
 
 def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] | None = None) -> Nodes:
     is_leaf = tree.children_left == -1
     feature = np.where(is_leaf, 0, tree.feature)
-    return Nodes(
+    nodes = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, feature if columns is None else columns[feature]),
         threshold=below(tree.threshold),
@@ -64,13 +121,12 @@ def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] |
         missing_left=tree.missing_go_to_left.astype(bool),
         value=value,
     )
+    return all_left(nodes, ~is_leaf & np.isposinf(tree.threshold))
 
 
 def _histogram_tree(nodes: npt.NDArray[Any]) -> Nodes:
-    if nodes["is_categorical"].any():
-        raise UsageError("this HistGradientBoostingClassifier splits categories; encode them as numbers")
     is_leaf = nodes["is_leaf"].astype(bool)
-    return Nodes(
+    found = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, nodes["feature_idx"]),
         threshold=below(nodes["num_threshold"]),
@@ -79,6 +135,7 @@ def _histogram_tree(nodes: npt.NDArray[Any]) -> Nodes:
         missing_left=nodes["missing_go_to_left"].astype(bool),
         value=nodes["value"],
     )
+    return all_left(found, ~is_leaf & np.isposinf(nodes["num_threshold"]))
 
 
 def _initial(model: Any) -> float:
@@ -87,9 +144,11 @@ def _initial(model: Any) -> float:
         raise UsageError(f"this GradientBoostingClassifier's loss is {model.loss}; expected log_loss")
     if isinstance(model.init_, str) and model.init_ == "zero":
         return 0.0
-    if type(model.init_).__name__ != "DummyClassifier":
+    strategy = getattr(model.init_, "strategy", None)
+    if type(model.init_).__name__ != "DummyClassifier" or strategy != "prior":
+        which = f" of the strategy {strategy}" if strategy else ""
         raise UsageError(
-            f"this GradientBoostingClassifier starts from {type(model.init_).__name__}; expected init=None"
+            f"this GradientBoostingClassifier starts from {type(model.init_).__name__}{which}; expected init=None"
         )
     negative, positive = model.init_.class_prior_
     return math.log(positive / negative)

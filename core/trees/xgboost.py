@@ -1,4 +1,5 @@
-"""XGBoost's JSON model (`Booster.save_raw("json")`, `save_model("x.json")`) to an Ensemble, without XGBoost.
+"""XGBoost's models to an Ensemble: fitted ones, or their JSON (`Booster.save_raw("json")`, `save_model("x.json")`),
+which is read without XGBoost and compared with what XGBoost says of it where XGBoost is installed.
 
 The format: https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html
 """
@@ -7,38 +8,116 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from core.errors import DataError, UsageError
 from core.trees.arrange import Nodes, arrange, join
+from core.trees.comparison import check_same_scores
 from core.trees.ensemble import LEAF, Ensemble
+from core.trees.predict import Rows
 
+_NO_PARENT = (1 << 31) - 1
 _LOGISTIC = ("binary:logistic", "binary:logitraw", "reg:logistic")
 
 
+def from_xgboost(model: Any) -> Ensemble:
+    """The trees of a fitted Booster or XGBClassifier. Imports nothing of XGBoost.
+
+    A classifier that stopped early scores with the trees up to its best iteration, and these are read. Raises
+    UsageError for what `decode_xgboost` refuses, for a classifier that is not fitted, has an objective of its own or
+    reads a number as missing, and for one whose trees do not score as XGBoost does: see `check_same_scores`.
+    """
+    if not hasattr(model, "fit"):
+        if not hasattr(model, "save_raw"):
+            raise UsageError(f"{type(model).__name__} is not an XGBoost model; expected a Booster or an XGBClassifier")
+        return decode_xgboost(model.save_raw("json"))
+    _check_classifier(model)
+    ensemble = _decoded(model.get_booster().save_raw("json"), stops_at_best=True)
+
+    def score(rows: Rows) -> npt.NDArray[np.floating]:
+        return np.asarray(model.predict(rows, output_margin=True, validate_features=False))
+
+    check_same_scores(ensemble, score, type(model).__name__)
+    return ensemble
+
+
 def decode_xgboost(content: bytes | bytearray | str) -> Ensemble:
-    """All trees of the model; one that stopped early is sliced before it is saved: `booster[: best_iteration + 1]`.
+    """All trees of a model in JSON; up to the best iteration of one that XGBClassifier saved.
 
     Raises UsageError for a model of a kind that does not become an Ensemble (several classes, linear, categorical
-    splits, an objective without log-odds), DataError for bytes that are no model.
+    splits, an objective without log-odds), for one that stopped early and does not say whether the trees after its best
+    iteration count, and for one whose trees do not score as XGBoost does; DataError for bytes that are no model. What
+    number a classifier read as missing is not in the JSON: `from_xgboost` sees it.
     """
+    ensemble = _decoded(content, stops_at_best=False)
+    if find_spec("xgboost") is not None:
+        _check_loaded(ensemble, content)
+    return ensemble
+
+
+def _check_classifier(model: Any) -> None:
+    name = type(model).__name__
+    try:
+        classes = list(model.classes_)
+    except (AttributeError, ValueError) as error:  # XGBoost's and scikit-learn's ways of saying so
+        raise UsageError(f"this {name} is not fitted, or is not a classifier") from error
+    if callable(model.objective):
+        raise UsageError(
+            f"this {name} was trained with an objective of its own, so nothing says what its scores mean; train with "
+            "binary:logistic"
+        )
+    if len(classes) != 2:
+        raise UsageError(f"this {name} has {len(classes)} classes; only binary models can be used")
+    if model.missing is not None and not np.isnan(model.missing):
+        raise UsageError(
+            f"this {name} reads {model.missing:g} as missing, which plain trees do not; put NaN in its place and train "
+            "with missing=nan"
+        )
+
+
+def _check_loaded(ensemble: Ensemble, content: bytes | bytearray | str) -> None:
+    import xgboost
+
+    booster = xgboost.Booster()
+    try:
+        booster.load_model(bytearray(content.encode() if isinstance(content, str) else content))
+    except xgboost.core.XGBoostError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"this XGBoost model is not one that XGBoost {xgboost.__version__} loads: {reason}") from error
+    is_classifiers = booster.attr("scikit_learn") is not None and booster.attr("best_iteration") is not None
+    rounds = (0, booster.best_iteration + 1) if is_classifiers else (0, 0)  # 0 is all
+
+    def score(rows: Rows) -> npt.NDArray[np.floating]:
+        data = xgboost.DMatrix(rows)
+        found = booster.predict(data, output_margin=True, iteration_range=rounds, validate_features=False)
+        return np.asarray(found)
+
+    check_same_scores(ensemble, score, f"XGBoost {xgboost.__version__}")
+
+
+def _decoded(content: bytes | bytearray | str, *, stops_at_best: bool) -> Ensemble:
     try:
         learner = json.loads(content)["learner"]
-        return _ensemble(learner)
+        return _ensemble(learner, stops_at_best=stops_at_best)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"this is no XGBoost model in JSON ({type(error).__name__}: {error}); save it by save_raw('json')"
         ) from error
 
 
-def _ensemble(learner: dict[str, Any]) -> Ensemble:
+def _ensemble(learner: dict[str, Any], *, stops_at_best: bool) -> Ensemble:
     parameters, objective = learner["learner_model_param"], learner["objective"]["name"]
     if int(parameters["num_class"]) > 1 or int(parameters.get("num_target", 1)) > 1:
         raise UsageError("this XGBoost model has several classes or targets; only binary models can be used")
     if objective not in _LOGISTIC:
-        raise UsageError(f"this XGBoost model's objective is {objective}; expected one of {', '.join(_LOGISTIC)}")
+        raise UsageError(
+            f"this XGBoost model's objective is {objective}; expected one of {', '.join(_LOGISTIC)}. One that was "
+            "trained with an objective of its own is kept under another's name, and cannot be used"
+        )
     booster = learner["gradient_booster"]
     if booster["name"] == "dart":
         model, weights = booster["gbtree"]["model"], [float(weight) for weight in booster["weight_drop"]]
@@ -47,8 +126,38 @@ def _ensemble(learner: dict[str, Any]) -> Ensemble:
         weights = [1.0] * len(model["trees"])
     else:
         raise UsageError(f"this XGBoost model's booster is {booster['name']}; expected gbtree or dart")
+    if any(model["tree_info"]):
+        raise ValueError("tree_info counts a tree for another class than the only one")
     trees = [_tree(tree, weight) for tree, weight in zip(model["trees"], weights, strict=True)]
-    return arrange(join(trees), int(parameters["num_feature"]), _base(parameters["base_score"], objective))
+    trees = trees[: _rounds(learner, stops_at_best=stops_at_best) * _trees_a_round(model)]
+    ensemble = arrange(join(trees), int(parameters["num_feature"]), _base(parameters["base_score"], objective))
+    for tree in model["trees"]:
+        _check_parents(tree)
+    return ensemble
+
+
+def _trees_a_round(model: dict[str, Any]) -> int:
+    """More than one in a forest of XGBoost's own."""
+    return max(1, int(model["gbtree_model_param"].get("num_parallel_tree", 1)))
+
+
+def _rounds(learner: dict[str, Any], *, stops_at_best: bool) -> int:
+    """How many rounds of boosting count: of a model that stopped early, XGBClassifier scores with those up to the best,
+    Booster.predict with all."""
+    booster = learner["gradient_booster"]
+    model = booster["gbtree"]["model"] if "gbtree" in booster else booster["model"]
+    rounds = len(model["trees"]) // _trees_a_round(model)
+    attributes = learner.get("attributes") or {}
+    counted = int(attributes.get("best_iteration", rounds - 1)) + 1
+    if counted >= rounds:
+        return rounds
+    if not stops_at_best and "scikit_learn" not in attributes:  # XGBClassifier.save_model puts it there
+        raise UsageError(
+            f"this XGBoost model stopped early: round {counted - 1} was its best of {rounds}. XGBClassifier scores "
+            "with the rounds up to it, Booster.predict with all, and the model does not say which was meant. Give the "
+            "XGBClassifier itself, or leave the others out by booster[: booster.best_iteration + 1]"
+        )
+    return max(1, counted)
 
 
 def _base(text: str, objective: str) -> float:
@@ -66,7 +175,7 @@ def _tree(tree: dict[str, Any], weight: float) -> Nodes:
     is_leaf = left == -1
     if np.array(tree.get("split_type", []), np.int64).any():
         raise UsageError("this XGBoost model splits categories; encode them as numbers before training")
-    if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
+    if int(tree["tree_param"].get("size_leaf_vector", 1)) not in (0, 1):
         raise UsageError("this XGBoost model's leaves are vectors; only binary models can be used")
     # A leaf's value stands where a split has its threshold.
     conditions = np.array(tree["split_conditions"], np.float32)
@@ -79,3 +188,12 @@ def _tree(tree: dict[str, Any], weight: float) -> Nodes:
         missing_left=np.array(tree["default_left"], bool),
         value=conditions * np.float32(weight),
     )
+
+
+def _check_parents(tree: dict[str, Any]) -> None:
+    """XGBoost follows these numbers unchecked, out of its memory if need be; nodes that pruning left over have any."""
+    parents, left, right = (np.array(tree[name], np.int64) for name in ("parents", "left_children", "right_children"))
+    splits = np.flatnonzero(left != -1)
+    outside = (parents < 0) | ((parents >= len(left)) & (parents != _NO_PARENT))
+    if outside.any() or (parents[left[splits]] != splits).any() or (parents[right[splits]] != splits).any():
+        raise ValueError("a node's parent has other children")

@@ -456,6 +456,10 @@ TREES: dict[str, tuple[Callable[[], bytes], str]] = {
     "another's target": (lambda: put("leaf_targetids", 0, 1), "target of a leaf"),
     "short arrays": (lambda: edited(lambda a: a["nodes_trueleafs"].ints.pop() and None), "differ in length"),
     "another comparison": (lambda: put_float("nodes_modes", 9), "not one that ONNX knows"),
+    "a threshold that is not a number": (lambda: put_float("nodes_splits", np.nan), "not a number"),
+    "a leaf that is not a number": (lambda: put_float("leaf_weights", np.nan), "not a number"),
+    "an infinite leaf": (lambda: put_float("leaf_weights", np.inf), "a leaf is infinite"),
+    "a leaf infinitely low": (lambda: put_float("leaf_weights", -np.inf), "a leaf is infinite"),
 }  # fmt: skip
 
 
@@ -504,6 +508,7 @@ HONEST: dict[str, Callable[[], bytes]] = {
     "bundled network": lambda: CHEST_XRAY,
     "trees": lambda: trees_program().content,
     "deep trees": lambda: chain(512),
+    "a threshold that no number is below": lambda: put_float("nodes_splits", -np.inf),
     "smallest": lambda: PLAIN,
     "operators in any order": out_of_order,
     "many nodes": lambda: bytes(many_nodes(2_000).SerializeToString()),

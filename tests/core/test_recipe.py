@@ -265,8 +265,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="UTF-8"):
         read_recipe(tmp_path / "latin.toml")
     (tmp_path / "large.toml").write_bytes(b"#" * 16_001)
-    with pytest.raises(UsageError, match="16000 bytes"):
+    with pytest.raises(UsageError, match="16,000 bytes"):
         read_recipe(tmp_path / "large.toml")
+    for name, content in {"model.onnx": b"x" * 20_000, "model.json": b"{}", "runs.toml": b"PK\x03\x04\0\0"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=f"{name}: this is a model or another kind of file, not a recipe"):
+            read_recipe(tmp_path / name)
 
 
 def test_the_projects_own_recipes_parse() -> None:

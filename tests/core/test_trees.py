@@ -17,7 +17,6 @@ import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     BaggingClassifier,
     ExtraTreesClassifier,
@@ -27,7 +26,6 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
-from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from core.errors import DataError, UsageError
@@ -229,14 +227,6 @@ def test_categories_are_refused() -> None:
     data = xgboost.DMatrix(codes, LABELS, feature_types=["c", "c", "q", "q", "q", "q"], enable_categorical=True)
     with pytest.raises(UsageError, match="splits categories"):
         decode_xgboost(xgboost.train({"objective": "binary:logistic"}, data, 5).save_raw("json"))
-
-
-def test_pipelines_of_a_balanced_bag_are_read() -> None:
-    """As imbalanced-learn's BalancedBaggingClassifier keeps them: a sampler, then the tree."""
-    model = BaggingClassifier(DecisionTreeClassifier(max_depth=4), **FEW).fit(WITH_GAPS, LABELS)
-    expected = predict(from_sklearn(model), WITH_GAPS)
-    model.estimators_ = [make_pipeline(DummyClassifier(), one) for one in model.estimators_]
-    np.testing.assert_array_equal(predict(from_sklearn(model), WITH_GAPS), expected)
 
 
 @pytest.mark.parametrize("decode", [decode_xgboost, decode_lightgbm])

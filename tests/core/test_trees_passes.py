@@ -160,16 +160,26 @@ def quantized(ensemble: Ensemble) -> tuple[Program, Program]:
     return plain, program
 
 
+def leaf_steps(ensemble: Ensemble) -> list[float]:
+    """Of each tree, the power of two of which its leaves are whole numbers, none beyond 127."""
+    found = []
+    for root, end in zip(ensemble.roots, np.append(ensemble.roots[1:], len(ensemble.value)), strict=True):
+        leaf = ensemble.value[root:end].astype(np.float64)
+        found.append(max(2.0**-exponent for exponent in range(-10, 40) if (leaf % 2.0**-exponent == 0).all()))
+        assert np.abs(leaf / found[-1]).max() <= 127
+    return found
+
+
 @pytest.mark.parametrize("ensemble", [fitted_trees(), forest()], ids=["boosted", "forest"])
-def test_int8_leaves_are_whole_numbers_of_one_power_of_two(ensemble: Ensemble) -> None:
+def test_int8_leaves_are_whole_numbers_of_a_power_of_two(ensemble: Ensemble) -> None:
     plain, program = quantized(ensemble)
     assert (program.precision, program.kind, program.inputs) == ("int8", "trees", plain.inputs)
     assert len(program.content) < len(plain.content)
     found = decode_trees(program.content)
-    leaf = found.value[found.feature == LEAF].astype(np.float64)
-    step = max(2.0**-exponent for exponent in range(40) if (leaf % 2.0**-exponent == 0).all())
-    assert np.abs(leaf / step).max() <= 127
-    assert found.base % step == 0
+    smallest = min(leaf_steps(found))
+    assert found.base % smallest == 0
+    largest = np.maximum.reduceat(np.abs(found.value), found.roots).astype(np.float64)
+    assert (largest.sum() + abs(found.base)) / smallest <= 1 << 24  # so that float32 sums are exact
     np.testing.assert_array_equal(found.threshold, ensemble.threshold)
     assert precision(found) > precision(ensemble) - 0.01
     assert flips(ensemble, found) < 0.02
@@ -188,10 +198,39 @@ def test_rounding_errors_of_the_trees_cancel() -> None:
     ensemble = fitted_trees()
     _, program = quantized(ensemble)
     found = decode_trees(program.content)
-    step = np.abs(found.value[found.value != 0]).min()
+    step = np.repeat(leaf_steps(found), np.diff(found.roots, append=len(found.value)))
     alone = replace(ensemble, value=(np.round(ensemble.value / step) * step).astype(np.float32))
     moved, moved_alone = (np.abs(predict(trees, TEST) - predict(ensemble, TEST)).mean() for trees in (found, alone))
     assert moved < moved_alone
+
+
+def with_large_leaves(ensemble: Ensemble, factor: float) -> Ensemble:
+    """As where one tree says nearly all: its leaves are larger than the others' by so much."""
+    tree = np.searchsorted(ensemble.roots, np.arange(len(ensemble.value)), side="right") - 1
+    return replace(ensemble, value=np.where(tree == 11, ensemble.value * np.float32(factor), ensemble.value))
+
+
+def test_a_tree_of_large_leaves_leaves_the_others_their_step() -> None:
+    """With one step for all, whatever it is, most leaves of the others become zero or the large ones are cut off."""
+    ensemble = with_large_leaves(fitted_trees(), 300)
+    plain, _ = export(trees_model(ensemble))
+    program, record = quantize(plain, QuantizeStep(), batches())
+    found = decode_trees(program.content)
+    largest = np.maximum.reduceat(np.abs(ensemble.value), ensemble.roots)
+    for step, most in zip(leaf_steps(found), largest, strict=True):
+        assert step <= 8 * most / 127  # none is coarser than its own leaves ask for, some are whole by chance
+    assert record.facts["largest_leaf_step"] > record.facts["leaf_step"]
+    change = np.abs(predict(found, TEST) - predict(ensemble, TEST))
+    assert change.mean() < 0.06  # 0.4 with one step for all
+    with find_backend("onnxruntime").open(program) as session:
+        ran = session.run({"features": TEST})["score"][:, 0]
+    np.testing.assert_array_equal(ran, predict(found, TEST))
+
+
+def test_trees_without_a_large_leaf_share_one_step() -> None:
+    plain, _ = export(trees_model(forest()))
+    _, record = quantize(plain, QuantizeStep(), batches())
+    assert record.facts["largest_leaf_step"] == record.facts["leaf_step"]
 
 
 def test_trees_have_no_bf16_and_sums_must_be_exact() -> None:

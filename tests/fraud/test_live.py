@@ -156,10 +156,10 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     artifact = read_artifact(tmp_path / "m")
     program = artifact.program("fp32")
     content = program.content
-    # Every leaf becomes NaN: the file stays a valid program of the right shape.
+    # Every leaf is a number, but their sums are beyond float32: the file stays a valid program of the right shape.
     model = onnx.load_from_string(content)
     (leaves,) = (a for a in model.graph.node[0].attribute if a.name == "leaf_weights")
-    leaves.t.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(leaves.t), np.nan), "leaf_weights"))
+    leaves.t.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(leaves.t), 3e38), "leaf_weights"))
     contents = Contents(
         name="nan",
         app="fraud",
