@@ -46,15 +46,20 @@ def run_network(network: nn.Module, inputs: tuple[Tensor, ...], purpose: str) ->
     return tuple(found)
 
 
-def check_network(model: Model, purpose: str) -> None:
-    """Raise UsageError for a network that no pass can treat: scripted, or not giving what the model's specs say."""
-    network = model.module(purpose)
+def check_not_scripted(network: nn.Module, purpose: str) -> None:
+    """Raise UsageError for a network that no pass can treat."""
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise UsageError(
                 f"{purpose}: {name or type(network).__name__} is a scripted (TorchScript) module, whose layers can be "
                 "neither pruned nor exported; give the nn.Module that it was made from"
             )
+
+
+def check_network(model: Model, purpose: str) -> None:
+    """Raise UsageError for a network that no pass can treat, or that does not give what the model's specs say."""
+    network = model.module(purpose)
+    check_not_scripted(network, purpose)
     outputs = run_network(network, example_inputs(model, 2), purpose)
     if len(outputs) != len(model.outputs):
         raise UsageError(f"{purpose}: the network gives {len(outputs)} outputs, its specs name {len(model.outputs)}")

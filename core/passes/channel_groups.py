@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from core.causes import describe_cause
 from core.errors import DataError, FeatherweightError, UsageError
+from core.export import quiet
 from core.model import Model
 from core.networks import run_network
 from core.tensors import Tensors
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PRUNED = "prune-channels: remove the step from the recipe, for with channels gone"
 SHAPES_CHANGED = (
     "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes them; this "
     "network cannot be pruned by channels, remove the step from the recipe"
@@ -94,7 +96,8 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
 def _following(network: nn.Module) -> Iterator[None]:
     """What the graph's library raises for a network that it does not understand may be anything."""
     try:
-        yield
+        with quiet():  # its warnings are for whoever writes networks
+            yield
     except (FeatherweightError, MemoryError):
         raise
     except Exception as error:

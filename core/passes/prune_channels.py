@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from core.causes import describe_cause
 from core.errors import UsageError
 from core.model import Model, StepRecord
-from core.networks import check_network, example_inputs, run_network
-from core.passes.channel_groups import LAYERS, SHAPES_CHANGED, Group, join_inputs, remove_channels
+from core.networks import check_not_scripted, example_inputs, run_network
+from core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
 from core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from core.passes.steps import PruneChannelsStep
 from core.tensors import Tensors
@@ -33,10 +33,10 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     would be removed, DataError where inputs are needed and there are none.
     """
     network = copy.deepcopy(model.module(step.kind)).eval()
-    check_network(Model(network, model.inputs, model.outputs), step.kind)
+    check_not_scripted(network, step.kind)
     example = example_inputs(model)
     before = _facts(network, example)
-    shapes = _shapes(network, example)
+    shapes = _shapes(network, example, step.kind)
     measured: dict[str, object] = {}
     if step.scope == "sensitivity":
         inputs = join_inputs(batches, model, step.kind)
@@ -44,7 +44,7 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
         groups = remove_channels(network, example, lambda groups: kept)
     else:
         groups = remove_channels(network, example, lambda groups: _kept(groups, step))
-    if _shapes(network, example) != shapes:
+    if _shapes(network, example, PRUNED) != shapes:
         raise UsageError(SHAPES_CHANGED)
     after = _facts(network, example)
     if after[1] == before[1]:
@@ -106,9 +106,9 @@ def _least_damage(
     return kept, {"sensitivity": curves, "sensitivity_samples": len(inputs[0])}
 
 
-def _shapes(network: nn.Module, example: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
+def _shapes(network: nn.Module, example: tuple[Tensor, ...], purpose: str) -> list[tuple[int, ...]]:
     """Raises UsageError where the network does not run, as where channels of branches went that must fit together."""
-    return [tuple(output.shape) for output in run_network(network, example, "prune-channels")]
+    return [tuple(output.shape) for output in run_network(network, example, purpose)]
 
 
 def _facts(network: nn.Module, example: tuple[Tensor, ...]) -> tuple[int, int]:

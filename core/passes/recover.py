@@ -89,12 +89,12 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
     first = next(iter(batches), None)
     if first is None:
         raise DataError("recover: the task gives no training batch; its training set is smaller than one batch")
-    inputs: object
-    targets: object
-    inputs, targets = first  # of somebody's code, whatever it promises
-    if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
-        kinds = f"{type(inputs).__name__}, {type(targets).__name__}"
-        raise UsageError(f"recover: the task's training batches are ({kinds}), expected two tensors: inputs, targets")
+    kinds = [type(part).__name__ for part in first]
+    if not all(issubclass(type(part), Tensor) for part in first) or len(first) != 2:
+        raise UsageError(
+            f"recover: the task's training batches are ({', '.join(kinds)}), expected two tensors: inputs, targets"
+        )
+    inputs, targets = first
     network = model.module("recover")
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     (outputs,) = run_network(network, (inputs.to(device),), "recover")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.networks import run_network
-from core.passes.channel_groups import SHAPES_CHANGED, Group, remove_channels, run_order
+from core.passes.channel_groups import PRUNED, SHAPES_CHANGED, Group, remove_channels, run_order
 
 FRACTIONS = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""
@@ -147,7 +147,7 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     for module in judged.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    outputs = run_network(judged, inputs, "prune-channels")
+    outputs = run_network(judged, inputs, PRUNED)
     return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from core.evidence import figures
 from core.evidence.cases_needed import cases_needed, cases_needed_of_share
 from core.evidence.document import evidence_as_dict
 from core.evidence.figures import compare
@@ -237,7 +238,13 @@ def test_every_bound_is_drawn_with_the_seed_that_the_report_states():
     limits = Limits(average_precision_loss=0.1, card_precision_loss=0.5, latency_ratio_min=2)
     drawn = [[check.found for check in judge(before, after, limits, seed=seed)] for seed in (0, 7, 7)]
     assert drawn[1] == drawn[2]
-    assert all(one != other for one, other in zip(drawn[0], drawn[1], strict=True))
+    assert drawn[0][0] != drawn[1][0]
+    assert drawn[0][2] != drawn[1][2]
+    # Card precision falls in steps, so that two seeds may give one bound: that it is drawn with this seed is seen here.
+    figures._card_draws.cache_clear()
+    figures.card_precision_difference(before.predictions, after.predictions, 7)
+    figures._card_draws(before.predictions, after.predictions, 2000, 7)
+    assert figures._card_draws.cache_info().hits == 1
     checks = judge(before, after, limits, seed=7)
     part = Comparison("validation", before, after, checks)
     plain = Evidence("x", "2026-01-31T12:00:00Z", limits, part, None, (), seed=7)
