@@ -19,7 +19,7 @@ from torch import nn
 from core.causes import describe_cause
 from core.errors import BackendError, FeatherweightError, UsageError
 from core.model import Model, StepRecord
-from core.networks import check_network, run_network
+from core.networks import check_network, check_not_scripted, run_network
 from core.program import Program
 from core.tensors import Tensors
 from core.trees.ensemble import Ensemble
@@ -45,6 +45,7 @@ def export(model: Model) -> tuple[Program, StepRecord]:
         program = Program(encode_trees(model.network), "fp32", model.inputs, model.outputs, "trees")
         difference = _trees_difference(model.network, program)
     else:
+        check_not_scripted(model.network, "export")
         network = _plain_copy(model.network)
         check_network(Model(network, model.inputs, model.outputs), "export")
         program = Program(_exported(network, model), "fp32", model.inputs, model.outputs)

@@ -32,8 +32,8 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     curves that it measured with them. Raises UsageError for a network whose graph cannot be followed and where nothing
     would be removed, DataError where inputs are needed and there are none.
     """
+    check_not_scripted(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
-    check_not_scripted(network, step.kind)
     example = example_inputs(model)
     before = _facts(network, example)
     shapes = _shapes(network, example, step.kind)
