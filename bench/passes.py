@@ -45,7 +45,7 @@ from core.evidence.statistics import Difference, Floats, roc_auc_difference
 from core.export import export
 from core.measure.performance import Conditions, measure_interleaved
 from core.model import Model
-from core.passes.channel_groups import example_inputs
+from core.networks import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.quantize import quantize
 from core.passes.recover import estimate_batch_norm

@@ -169,6 +169,8 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         "sha256": artifact.sha256,
         "backend": outcome.backend,
         "programs": [{"precision": p.precision, "file": p.file, "bytes": p.bytes} for p in artifact.manifest.programs],
+        "unchanged": outcome.unchanged,
+        "refused": [{"candidate": one.name, "reason": one.reason} for one in outcome.refused],
         "forced": artifact.manifest.forced,
         "missed_limits": list(artifact.manifest.missed_limits),
         "warnings": list(outcome.warnings),
@@ -181,7 +183,11 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
 def show_outcome(outcome: Outcome) -> None:
     console, artifact = open_console(), outcome.artifact
     _show_front(outcome)
+    for one in outcome.refused:
+        console.print(Text.assemble(("refused ", "yellow"), f"{one.name}: {one.reason}"), soft_wrap=True)
     console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
+    if outcome.unchanged:
+        console.print(Text("        not optimized: this is the baseline itself", "yellow"), soft_wrap=True)
     for program in artifact.manifest.programs:
         console.print(Text(f"        {program.precision}: {program.bytes:,} bytes"))
     console.print(Text(f"        fastest here on {outcome.backend}"))

@@ -14,10 +14,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from core.errors import BackendError, UsageError
+from core.causes import describe_cause
+from core.errors import BackendError, FeatherweightError, UsageError
 from core.model import Model, StepRecord
+from core.networks import check_network, check_not_scripted, run_network
 from core.program import Program
 from core.tensors import Tensors
 from core.trees.comparison import RELATIVE, threshold_rows
@@ -37,13 +39,16 @@ def export(model: Model) -> tuple[Program, StepRecord]:
 
     The exporter's rules fold BatchNorm into the convolutions; trees become one TreeEnsemble. Some inputs run through
     model and program, of trees rows at the thresholds and beside them; the largest difference is recorded. Raises
-    UsageError when torch cannot export the network, BackendError when the program does not give the model's outputs.
+    UsageError when the network does not give what its specs say or torch cannot export it, BackendError when the
+    program does not give the model's outputs.
     """
     if isinstance(model.network, Ensemble):
         program = Program(encode_trees(model.network), "fp32", model.inputs, model.outputs, "trees")
         difference, tolerance = _trees_difference(model.network, program), RELATIVE
     else:
-        network = copy.deepcopy(model.network).cpu().float().eval()
+        check_not_scripted(model.network, "export")
+        network = _plain_copy(model.network)
+        check_network(Model(network, model.inputs, model.outputs), "export")
         program = Program(_exported(network, model), "fp32", model.inputs, model.outputs)
         difference, tolerance = _difference(network, program), TOLERANCE
     if not difference <= tolerance:
@@ -76,11 +81,22 @@ def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def _plain_copy(network: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(network).cpu().float().eval()
+    except MemoryError:
+        raise
+    except Exception as error:  # a module may hold anything
+        raise UsageError(f"export: {type(network).__name__} cannot be copied: {describe_cause(error)}") from error
+
+
 def _exported(network: nn.Module, model: Model) -> bytes:
     try:
         return _to_onnx(network, model)
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (FeatherweightError, MemoryError):
+        raise
+    except Exception as error:  # the exporter runs the network's code and raises whatever that does
+        reason = describe_cause(error)
         raise UsageError(f"export: {type(network).__name__} cannot become an ONNX program: {reason}") from error
 
 
@@ -118,9 +134,7 @@ def _difference(network: nn.Module, program: Program) -> float:
         for spec in program.inputs
     }
     found = _run(program, inputs)
-    with torch.no_grad():
-        expected = network(*(torch.from_numpy(inputs[spec.name]) for spec in program.inputs))
-    wanted = (expected,) if isinstance(expected, Tensor) else tuple(expected)
+    wanted = run_network(network, tuple(torch.from_numpy(inputs[spec.name]) for spec in program.inputs), "export")
     return max(
         float(np.abs(have - want.numpy()).max() / max(1.0, float(want.abs().max())))
         for have, want in zip(found, wanted, strict=True)
@@ -137,8 +151,15 @@ def _trees_difference(ensemble: Ensemble, program: Program) -> float:
 def _run(program: Program, inputs: Tensors) -> list[npt.NDArray[np.float32]]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
-    return list(session.run([spec.name for spec in program.outputs], dict(inputs)))
+    try:
+        session = onnxruntime.InferenceSession(program.content, options, providers=["CPUExecutionProvider"])
+        return list(session.run([spec.name for spec in program.outputs], dict(inputs)))
+    except MemoryError:
+        raise
+    except Exception as error:  # the runtime's own classes have no parent of their own
+        raise BackendError(
+            f"export: ONNX Runtime does not run the exported program: {describe_cause(error)}"
+        ) from error
 
 
 @contextlib.contextmanager

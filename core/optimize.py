@@ -63,6 +63,16 @@ class Outcome:
     cases: Path | None
 
     @property
+    def unchanged(self) -> bool:
+        """What was sealed is the baseline itself: nothing was optimized."""
+        return self.evidence.unchanged
+
+    @property
+    def refused(self) -> tuple[CandidateRecord, ...]:
+        """Candidates that could not be made or run; each says why."""
+        return tuple(one for one in self.evidence.candidates if one.latency is None)
+
+    @property
     def forced(self) -> bool:
         """Sealed though limits were missed; the manifest lists them."""
         return self.artifact.manifest.forced
@@ -127,7 +137,7 @@ def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, Meas
     that nothing is chosen."""
     trials, measured = list(tried.trials), dict[int, MeasuredParity | None]()
     while True:
-        place = _best(trials)
+        place = _best(trials, bench.recipe.seed)
         if not (force or all_passed(trials[place].checks)):
             return replace(tried, trials=trials), trials[place], None
         if place in measured:
@@ -168,9 +178,10 @@ def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | Non
         raise OutputError(f"{out} is sealed and whole, but without its page of cases: {error}") from error
 
 
-def _best(trials: Sequence[Trial]) -> int:
+def _best(trials: Sequence[Trial], seed: int = 0) -> int:
     """Where it stands. Of the same program on the same backend, more threads must be worth it: where they are not, the
-    fastest with no more threads than that one needs."""
+    fastest with no more threads than that one needs. Of those that are not shown to be slower than it, the smallest:
+    inside the noise a smaller file is worth more than a shorter time."""
     fastest = min(trials, key=lambda trial: (*_missed(trial), trial.p50_ms))
     equal = [place for place, trial in enumerate(trials) if _missed(trial) == _missed(fastest)]
     threads = min(
@@ -181,7 +192,12 @@ def _best(trials: Sequence[Trial]) -> int:
         and trial.p50_ms <= _WORTH_A_THREAD * fastest.p50_ms
     )
     fit = [place for place in equal if trials[place].run.threads <= threads]
-    return min(fit, key=lambda place: trials[place].p50_ms)
+    quickest = min(fit, key=lambda place: trials[place].p50_ms)
+    smaller = [place for place in fit if trials[place].size_bytes < trials[quickest].size_bytes]
+    alike = [place for place in smaller if not trials[place].shown_slower_than(trials[quickest], seed)]
+    if not alike:
+        return quickest
+    return min(alike, key=lambda place: (trials[place].size_bytes, trials[place].run.threads, trials[place].p50_ms))
 
 
 def _missed(of: Trial | CandidateRecord) -> tuple[bool, int]:
@@ -196,7 +212,11 @@ def _missed_checks(checks: Sequence[Check]) -> list[Check]:
 
 def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool) -> str:
     """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
-    remedy = f"see {page}; change the recipe" + ("" if forced else ", or seal it all the same with --force")
+    spent = evidence.search is not None and bool(evidence.search.stopped)
+    remedy = (
+        f"see {page}; " + ("give it more time (the same command goes on), or " if spent else "") + "change the recipe"
+    )
+    remedy += "" if forced else ", or seal it all the same with --force"
     if cases is not None:
         name = evidence.validation.candidate.name
         remedy += f"\nthe cases that {name} changed: {cases} (holds patients' or cardholders' data)"

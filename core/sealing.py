@@ -31,6 +31,12 @@ _PACKAGES = (
 )  # fmt: skip
 
 
+UNCHANGED = (
+    "The model was not optimized: the sealed program is the baseline itself, and no step of the recipe is in it. The "
+    "candidates in evidence.html say why none of them took its place."
+)
+
+
 def make_evidence(
     bench: Bench, tried: Tried, best: Trial, test: Comparison | None, parity: MeasuredParity | None, *, forced: bool
 ) -> Evidence:
@@ -44,7 +50,7 @@ def make_evidence(
         **{f"not tried: {name}": reason for name, reason in runtimes.missing.items()},
     }
     return Evidence(
-        title=f"{bench.recipe.name}: {best.measured.name}",
+        title=f"{bench.recipe.name}: {_title(best)}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         limits=bench.recipe.limits,
         validation=Comparison("validation", baseline, best.measured, best.checks),
@@ -60,6 +66,11 @@ def make_evidence(
         search=tried.search,
         parity=None if parity is None else parity.parity,
     )
+
+
+def _title(best: Trial) -> str:
+    """Trial names hold what is in the program, and nothing that was given up."""
+    return f"not optimized, {best.measured.name}" if best.unchanged else best.measured.name
 
 
 def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
@@ -91,7 +102,8 @@ def make_contents(
     }
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
-    notes = [*warnings(deciding.baseline, deciding.candidate, evidence.limits)]
+    notes = [UNCHANGED] if evidence.unchanged else []
+    notes += warnings(deciding.baseline, deciding.candidate, evidence.limits, seed=evidence.seed)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
     return Contents(

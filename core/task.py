@@ -6,17 +6,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import MissingExtraError
-from core.tensors import Tensors
+from core.errors import DataError, MissingExtraError, TensorError
+from core.tensors import Tensors, TensorSpec, check_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from core.losses import TaskLoss
     from core.model import Model
 
 
@@ -52,6 +53,38 @@ class HeldOut:
     def batches(self, size: int) -> Iterator[Tensors]:
         for start in range(0, len(self.labels), size):
             yield {name: array[start : start + size] for name, array in self.tensors.items()}
+
+
+def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> None:
+    """Raise DataError for cases that cannot be judged: now, not after hours of search. Only yes or no is judged: one
+    label of 0 or 1 a case. part: what the cases are, for the message."""
+    labels = np.asarray(cases.labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+        raise DataError(
+            f"the {part} cases have labels {labels.dtype} {list(labels.shape)}, expected one whole number for each "
+            "case, 0 or 1; of several findings the task has to choose the one that is judged"
+        )
+    count = len(labels)
+    if not count:
+        raise DataError(f"there are no {part} cases")
+    values = np.unique(labels)
+    if not np.isin(values, [0, 1]).all():
+        shown = ", ".join(str(value) for value in values[:10]) + (", ..." if len(values) > 10 else "")
+        raise DataError(
+            f"the {part} cases have {len(values)} different labels ({shown}), expected 0 and 1: only yes or no is "
+            "judged; a task with several classes has to say which of them is positive"
+        )
+    per_case = {"ids": len(cases.ids), **{f"group {name!r}": len(found) for name, found in cases.groups.items()}}
+    per_case |= {} if cases.clusters is None else {"clusters": len(cases.clusters)}
+    wrong = [f"{found} {name}" for name, found in per_case.items() if found != count]
+    if wrong:
+        raise DataError(f"the {part} cases have {count} labels but {', '.join(wrong)}; expected one for each case")
+    try:
+        size = check_tensors(cases.tensors, inputs)
+    except TensorError as error:
+        raise DataError(f"the {part} cases do not fit the model's inputs: {error}") from error
+    if size != count:
+        raise DataError(f"the {part} cases have {count} labels but inputs for {size}; expected one for each case")
 
 
 Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
@@ -133,6 +166,26 @@ class Task(Protocol):
     def seal_unchanged(self) -> Sealed:
         """The app's files with the baseline's own calibration and `positive_threshold`, for recipes that do not
         recalibrate."""
+        ...
+
+
+@runtime_checkable
+class StatesLoss(Protocol):
+    """A task that says what its network is trained for. Only the step `recover` asks. A task that does not say it is
+    taken for what its targets show beyond doubt (core.losses.infer_loss), or refused."""
+
+    def training_loss(self) -> TaskLoss:
+        """Of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
+        ...
+
+
+@runtime_checkable
+class DigestsData(Protocol):
+    """A task that tells one state of its training data from another. What a search keeps lies under it, so that files
+    that changed in place make new results; without it only the [source] table tells data apart."""
+
+    def training_digest(self) -> str:
+        """The same for the same inputs and labels of `training_batches` and `calibration_batches`."""
         ...
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from apps.fraud.trained import Trained
+    from core.losses import TaskLoss
 
 LABELS = ("legitimate", "fraud")
 CALIBRATION_BATCH = 256
@@ -65,6 +66,17 @@ class FraudTask:
 
         train = self.parts.train
         return Batches(train.features, train.labels, epoch, self.batch, seed)
+
+    def training_loss(self) -> TaskLoss:
+        from core.losses import BINARY
+
+        return BINARY
+
+    def training_digest(self) -> str:
+        from core.search.ledger import digest_tensors
+
+        train = self.parts.train
+        return digest_tensors({"features": train.features, "labels": train.labels})
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         features = self.parts.train.features

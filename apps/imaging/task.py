@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from apps.imaging.trained import Trained
+    from core.losses import TaskLoss
 
 PROBE_BLOCKS = 16
 """Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
@@ -67,6 +68,17 @@ class ImagingTask:
 
         side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
         return Epoch(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
+
+    def training_loss(self) -> TaskLoss:
+        from core.losses import BINARY
+
+        return BINARY
+
+    def training_digest(self) -> str:
+        from core.search.ledger import digest_tensors
+
+        train = self.split.train
+        return digest_tensors({"images": train.images, "labels": train.labels})
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]

@@ -74,8 +74,12 @@ def _description(evidence: Evidence) -> list[str]:
     timed = measured_part(evidence)
     before, after = timed.baseline, timed.candidate
     lines = [
-        f"The program *{_plain(before.name)}* is replaced by *{_plain(after.name)}*, which was made from it by these "
-        "steps:",
+        f"The program *{_plain(before.name)}* is replaced by *{_plain(after.name)}*, "
+        + (
+            "which is the same model, not optimized:"
+            if evidence.unchanged
+            else "which was made from it by these steps:"
+        ),
         "",
     ]
     steps = evidence.chosen.steps if evidence.chosen else ()
@@ -162,7 +166,7 @@ def _benefits(evidence: Evidence) -> list[str]:
     before, after = part.baseline, part.candidate
     lines = ["### Benefits", ""]
     if before.latency and after.latency:
-        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
+        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=evidence.seed)
         was, now = (ms_text(summarize_latency(latency).p50_ms) for latency in (before.latency, after.latency))
         lines.append(
             f"- Time: median {was} before, {now} after, {ratio.estimate:.2f} times as fast (95% interval "

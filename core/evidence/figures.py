@@ -84,17 +84,19 @@ def compare(baseline: Predictions, candidate: Predictions, *, samples: int = 200
         )
         for index, program in enumerate((baseline, candidate))
     ]
-    return Compared(figures[0], figures[1], compute_differences(baseline, candidate), methods(baseline, samples))
+    return Compared(figures[0], figures[1], compute_differences(baseline, candidate, seed), methods(baseline, samples))
 
 
 @lru_cache(maxsize=64)
-def compute_differences(baseline: Predictions, candidate: Predictions) -> Mapping[str, s.Difference | None]:
-    """Those of `Compared`; always from 2,000 resamples of seed 0, so that a check and its report name one bound."""
+def compute_differences(
+    baseline: Predictions, candidate: Predictions, seed: int = 0
+) -> Mapping[str, s.Difference | None]:
+    """Those of `Compared`; always from 2,000 resamples, so that a check and its report name one bound."""
     labels, clusters, positive = baseline.labels, baseline.clusters, baseline.labels == 1
     return {
         "auc": s.roc_auc_difference(baseline.scores, candidate.scores, labels, clusters),
-        "average_precision": ranking_difference(baseline, candidate),
-        "card_precision": card_precision_difference(baseline, candidate),
+        "average_precision": ranking_difference(baseline, candidate, seed),
+        "card_precision": card_precision_difference(baseline, candidate, seed),
         "accuracy": right_difference(baseline, candidate, np.ones(len(labels), bool)),
         "sensitivity": right_difference(baseline, candidate, positive),
         "specificity": right_difference(baseline, candidate, ~positive),
@@ -105,9 +107,10 @@ def compute_differences(baseline: Predictions, candidate: Predictions) -> Mappin
 
 
 @lru_cache(maxsize=64)
-def ranking_difference(baseline: Predictions, candidate: Predictions) -> s.Difference | None:
-    """Of average precision, from 2,000 resamples of seed 0."""
-    return average_precision_difference(baseline.scores, candidate.scores, baseline.labels, baseline.clusters)
+def ranking_difference(baseline: Predictions, candidate: Predictions, seed: int = 0) -> s.Difference | None:
+    """Of average precision, from 2,000 resamples."""
+    labels, clusters = baseline.labels, baseline.clusters
+    return average_precision_difference(baseline.scores, candidate.scores, labels, clusters, seed=seed)
 
 
 def right_difference(baseline: Predictions, candidate: Predictions, inside: s.Bools) -> s.Difference | None:
@@ -118,11 +121,11 @@ def right_difference(baseline: Predictions, candidate: Predictions, inside: s.Bo
     return paired_share_difference(before[inside], after[inside], clusters)
 
 
-def card_precision_difference(baseline: Predictions, candidate: Predictions) -> s.Difference | None:
+def card_precision_difference(baseline: Predictions, candidate: Predictions, seed: int = 0) -> s.Difference | None:
     """Of the mean share of compromised cards among each day's alerts; its bound is the 5th percentile of 2,000
     resamples of the cards. None without alerts and clusters, and where no
     compromised card can raise an alert: 0 against 0 would prove nothing."""
-    drawn = _card_draws(baseline, candidate, 2000, 0)
+    drawn = _card_draws(baseline, candidate, 2000, seed)
     return None if drawn is None else lowest_percentile(drawn[1] - drawn[0])
 
 

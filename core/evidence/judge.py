@@ -83,28 +83,30 @@ def all_passed(checks: Sequence[Check]) -> bool:
     return all(check.status == "passed" for check in checks)
 
 
-def judge(baseline: Measured, candidate: Measured, limits: Limits) -> tuple[Check, ...]:
-    """One Check for each limit that is set, in the order of the fields of Limits.
+def judge(baseline: Measured, candidate: Measured, limits: Limits, *, seed: int = 0) -> tuple[Check, ...]:
+    """One Check for each limit that is set, in the order of the fields of Limits. seed: of the resamples.
 
     Raises DataError unless both were run on the same cases.
     """
     before, after = baseline.predictions, candidate.predictions
     check_same_cases(before, after)
-    checks = [*_ranking_checks(before, after, limits), *_share_checks(before, after, limits)]
+    checks = [*_ranking_checks(before, after, limits, seed), *_share_checks(before, after, limits)]
     if limits.flip_ratio_max is not None:
         checks.append(_flip_check(before, after, limits.flip_ratio_max))
     if limits.latency_ratio_min is not None:
-        checks.append(_latency_check(baseline, candidate, limits.latency_ratio_min))
+        checks.append(_latency_check(baseline, candidate, limits.latency_ratio_min, seed))
     if limits.size_ratio_min is not None:
         checks.append(_size_check(baseline, candidate, limits.size_ratio_min))
     return tuple(checks)
 
 
-def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = None) -> tuple[str, ...]:
+def warnings(
+    baseline: Measured, candidate: Measured, limits: Limits | None = None, *, seed: int = 0
+) -> tuple[str, ...]:
     """What a reader must be told, in plain lines: of the programs, and of what `limits` would not notice."""
     lines = [] if limits is None else list(_blind_spots(limits))
     if baseline.latency and candidate.latency:
-        ratio = median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms)
+        ratio = median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms, seed=seed)
         if ratio.low <= 1:
             before, after = np.median(baseline.latency.samples_ms), np.median(candidate.latency.samples_ms)
             lines.append(
@@ -142,7 +144,7 @@ def _blind_spots(limits: Limits) -> Iterator[str]:
         )
 
 
-def _ranking_checks(before: Predictions, after: Predictions, limits: Limits) -> Iterator[Check]:
+def _ranking_checks(before: Predictions, after: Predictions, limits: Limits, seed: int) -> Iterator[Check]:
     counts, total = before.confusion, len(before.ids)
     cases = f"{counts.positives} positive and {counts.negatives} negative cases{_clusters(before, None)}"
     if limits.auc_loss is not None:
@@ -151,11 +153,11 @@ def _ranking_checks(before: Predictions, after: Predictions, limits: Limits) -> 
             "auc_loss", "AUC", difference, limits.auc_loss, cases, _needed(difference, total, limits.auc_loss)
         )
     if (limit := limits.average_precision_loss) is not None:
-        difference = ranking_difference(before, after)
+        difference = ranking_difference(before, after, seed)
         needed = _needed(difference, total, limit)
         yield _loss_check("average_precision_loss", "Average precision", difference, limit, cases, needed)
     if (limit := limits.card_precision_loss) is not None:
-        difference = card_precision_difference(before, after)
+        difference = card_precision_difference(before, after, seed)
         if difference is None:
             text = "Card precision cannot be compared: the data names no cards, none compromised, or no desk of alerts."
             yield Check("card_precision_loss", "not measured", None, limit, text)
@@ -238,14 +240,14 @@ def _flip_check(before: Predictions, after: Predictions, limit: float) -> Check:
     return Check("flip_ratio_max", "passed" if found <= limit else "failed", found, limit, text)
 
 
-def _latency_check(baseline: Measured, candidate: Measured, limit: float) -> Check:
+def _latency_check(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Check:
     if baseline.latency is None or candidate.latency is None:
         return Check("latency_ratio_min", "not measured", None, limit, "Latency was not measured for both programs.")
     before, after = baseline.latency, candidate.latency
     if before.batch != after.batch:
         text = f"Latency was measured at batch {before.batch} and {after.batch}, which cannot be compared."
         return Check("latency_ratio_min", "not measured", None, limit, text)
-    ratio = median_ratio(before.samples_ms, after.samples_ms)
+    ratio = median_ratio(before.samples_ms, after.samples_ms, seed=seed)
     text = (
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
         f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "

@@ -64,7 +64,7 @@ def render_html(evidence: Evidence) -> str:
             tiles=_tiles(evidence, timed),
             deciding=_split(evidence, deciding),
             validation=_split(evidence, evidence.validation) if evidence.test is not None else None,
-            performance=_performance(timed),
+            performance=_performance(timed, evidence.seed),
             energies=energy_methods(timed),
             conditions=_conditions(timed),
             pictures=_pictures(evidence),
@@ -180,13 +180,13 @@ class _Row:
     ratio: str = ""
 
 
-def _performance(part: Comparison) -> list[_Row]:
+def _performance(part: Comparison, seed: int) -> list[_Row]:
     """Times, memory, sizes, energy and cost side by side; ratios are always 'how many times better'."""
     before, after = part.baseline, part.candidate
     rows = []
     if before.latency and after.latency:
         old, new = summarize_latency(before.latency), summarize_latency(after.latency)
-        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
+        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=seed)
         text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
         batch = f"batch {new.batch}"
         rows.append(_Row(f"Latency p50, {batch}", ms_text(old.p50_ms), ms_text(new.p50_ms), text))

@@ -134,6 +134,12 @@ class Evidence:
     def chosen(self) -> CandidateRecord | None:
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
+    @property
+    def unchanged(self) -> bool:
+        """What was chosen is the baseline itself: it was exported, and no pass did anything to it."""
+        steps = self.chosen.steps if self.chosen is not None else ()
+        return bool(steps) and all(step["name"] == "export" for step in steps)
+
 
 def compared(evidence: Evidence, part: Comparison) -> Compared:
     """All figures of one split's comparison; the same call again costs nothing."""

@@ -60,6 +60,9 @@ def headline(evidence: Evidence) -> Headline:
         return Headline(False, "Not judged", "The recipe sets no limit, so nothing was decided; the figures follow.")
     if not missed:
         limits = "the limit" if count == 1 else f"all {count} limits"
+        if evidence.unchanged:
+            told = "The model was not optimized: what was sealed is the baseline itself, and no step of the recipe is "
+            return Headline(True, "Unchanged", f"{told}in it. It kept {limits} on {splits}. {basis(evidence)}")
         return Headline(True, "Passed", f"The candidate kept {limits} on {splits}. {basis(evidence)}")
     names = "; ".join(f"{check_name(check)} ({split}: {check.status})" for split, check in missed)
     forced = " It was sealed all the same, because that was asked for by force." if evidence.forced else ""
@@ -143,7 +146,7 @@ def _way(run: ParityRun) -> str:
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
     part, parity = evidence.deciding, evidence.parity
-    found = warnings(part.baseline, part.candidate, evidence.limits)
+    found = warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed)
     differs = parity is not None and any(run.flips for run in parity.runs)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found
 
@@ -184,8 +187,12 @@ def choice_sentence(evidence: Evidence) -> str:
         taken = "None kept all limits; of those that missed the fewest the fastest was sealed, by force."
     else:
         taken = "The fastest that kept all limits was chosen"
-        quicker = any(_is_quicker(one, evidence.chosen) for one in evidence.candidates)
-        taken += ", but for more threads, which were hardly faster." if quicker else "."
+        quicker = [one for one in evidence.candidates if _is_quicker(one, evidence.chosen)]
+        threads = any(one.threads > evidence.chosen.threads for one in quicker)
+        larger = any(one.threads <= evidence.chosen.threads for one in quicker)
+        beaten = ["more threads, which were hardly faster"] * threads
+        beaten += ["larger ones that were not shown to be faster"] * larger
+        taken += f", but for {' and '.join(beaten)}." if beaten else "."
     return f"{tried} All were measured on the validation cases. {taken}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,19 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from core.errors import DataError, UsageError
+from core.causes import describe_cause
+from core.errors import DataError, FeatherweightError, UsageError
+from core.export import quiet
 from core.model import Model
+from core.networks import run_network
 from core.tensors import Tensors
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+PRUNED = "prune-channels: remove the step from the recipe, for with channels gone"
+SHAPES_CHANGED = (
+    "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes them; this "
+    "network cannot be pruned by channels, remove the step from the recipe"
+)
 
 
 @dataclass(frozen=True)
@@ -44,26 +53,11 @@ KeptOf = Callable[[Sequence[Group]], Sequence[int]]
 """How many channels each group keeps."""
 
 
-def example_inputs(model: Model, batch: int = 1) -> tuple[Tensor, ...]:
-    """Inputs of the right shapes on the network's device, half of full scale everywhere."""
-    parameter = next(model.module("prune-channels").parameters())
-    return tuple(
-        torch.full(
-            [batch if size is None else size for size in spec.shape],
-            0.5,
-            dtype=getattr(torch, spec.dtype),
-            device=parameter.device,
-        )
-        if spec.dtype == "float32"
-        else torch.zeros([batch if size is None else size for size in spec.shape], dtype=getattr(torch, spec.dtype))
-        for spec in model.inputs
-    )
-
-
 def join_inputs(batches: Iterable[Tensors], model: Model, kind: str) -> tuple[Tensor, ...]:
     """All batches as one, in the order of the network's inputs. Raises DataError when there is none; `kind` names the
     step."""
-    device = next(model.module(kind).parameters()).device
+    parameter = next(model.module(kind).parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
     parts = list(batches)
     if not parts:
         raise DataError(f"{kind}: the task gives no calibration inputs; its training set is empty")
@@ -83,23 +77,35 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
             )
     trainable = [parameter.requires_grad for parameter in network.parameters()]
     network.requires_grad_(True)  # the graph is traced through autograd
-    try:
+    with _following(network):
         graph = torch_pruning.DependencyGraph().build_dependency(network, example)
         groups = _groups(graph, last_layer(network, example))
-        for group, kept in zip(groups, kept_of(groups), strict=True):
+    wanted = kept_of(groups)
+    with _following(network):
+        for group, kept in zip(groups, wanted, strict=True):
             least = group.scores.argsort()[: group.channels - kept].tolist()
             if least:
                 graph.get_pruning_group(group.root, group.pruning_fn, least).prune()
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
-        raise UsageError(
-            f"prune-channels: the dependency graph of {type(network).__name__} cannot be followed "
-            f"({type(error).__name__}: {error}); remove the step from the recipe or write the network without "
-            "operations that mix channels by hand"
-        ) from error
-    for parameter, wanted in zip(network.parameters(), trainable, strict=True):
-        parameter.requires_grad_(wanted)
+    for parameter, trained in zip(network.parameters(), trainable, strict=True):
+        parameter.requires_grad_(trained)
         parameter.grad = None
     return groups
+
+
+@contextlib.contextmanager
+def _following(network: nn.Module) -> Iterator[None]:
+    """What the graph's library raises for a network that it does not understand may be anything."""
+    try:
+        with quiet():  # its warnings are for whoever writes networks
+            yield
+    except (FeatherweightError, MemoryError):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"prune-channels: the dependency graph of {type(network).__name__} cannot be followed "
+            f"({describe_cause(error)}); remove the step from the recipe or write the network without operations that "
+            "mix channels by hand"
+        ) from error
 
 
 def _groups(graph: Any, head: nn.Module) -> tuple[Group, ...]:
@@ -141,8 +147,9 @@ def run_order(network: nn.Module, example: tuple[Tensor, ...]) -> list[tuple[nn.
         called.append((layer, output.numel() // layer.weight.shape[0] * layer.weight.numel()))
 
     hooks = [module.register_forward_hook(ran) for module in network.modules() if _is_layer(module)]
-    with torch.no_grad():
-        network(*example)
-    for hook in hooks:
-        hook.remove()
+    try:
+        run_network(network, example, "prune-channels")
+    finally:
+        for hook in hooks:
+            hook.remove()
     return called

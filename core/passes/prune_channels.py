@@ -10,9 +10,11 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
+from core.causes import describe_cause
 from core.errors import UsageError
 from core.model import Model, StepRecord
-from core.passes.channel_groups import LAYERS, Group, example_inputs, join_inputs, remove_channels
+from core.networks import check_not_scripted, example_inputs, run_network
+from core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
 from core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from core.passes.steps import PruneChannelsStep
 from core.tensors import Tensors
@@ -27,26 +29,26 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     Which channels go is decided by the L2 norm of all weights that a channel's group shares, normalized per layer
     (DepGraph, Fang et al., CVPR 2023). Widths that were multiples of `round_to` stay so. The layer that makes the
     outputs is left as wide as it was. The scope "sensitivity" alone reads `batches`, unlabelled inputs, and records the
-    curves that it measured with them. Raises UsageError for a network whose graph cannot be followed, DataError where
-    inputs are needed and there are none.
+    curves that it measured with them. Raises UsageError for a network whose graph cannot be followed and where nothing
+    would be removed, DataError where inputs are needed and there are none.
     """
+    check_not_scripted(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
     example = example_inputs(model)
     before = _facts(network, example)
-    shapes = _shapes(network, example)
+    shapes = _shapes(network, example, step.kind)
     measured: dict[str, object] = {}
     if step.scope == "sensitivity":
         inputs = join_inputs(batches, model, step.kind)
         kept, measured = _least_damage(network, step, example, inputs)
-        remove_channels(network, example, lambda groups: kept)
+        groups = remove_channels(network, example, lambda groups: kept)
     else:
-        remove_channels(network, example, lambda groups: _kept(groups, step))
-    if _shapes(network, example) != shapes:
-        raise UsageError(
-            "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes "
-            "them; this network cannot be pruned by channels, remove the step from the recipe"
-        )
+        groups = remove_channels(network, example, lambda groups: _kept(groups, step))
+    if _shapes(network, example, PRUNED) != shapes:
+        raise UsageError(SHAPES_CHANGED)
     after = _facts(network, example)
+    if after[1] == before[1]:
+        raise UsageError(_nothing_removed(step, groups))
     facts = {
         "macs_before": before[0],
         "macs_after": after[0],
@@ -58,9 +60,20 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     return Model(network, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
 
 
+def _nothing_removed(step: PruneChannelsStep, groups: Sequence[Group]) -> str:
+    widths = sorted({group.channels for group in groups})
+    if not widths:
+        return "prune-channels: removes nothing: no layer but the last has channels that could go; remove the step"
+    found = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"
+    return (
+        f"prune-channels: removes nothing at ratio {step.ratio:g}: the layers have {found} channels, and what stays is "
+        f"rounded to multiples of {step.round_to}; raise ratio or lower round_to"
+    )
+
+
 def _kept(groups: Sequence[Group], step: PruneChannelsStep) -> list[int]:
     """Channels that each group keeps: a multiple of round_to, at least one of them, never more than there are."""
-    if step.scope == "network":
+    if step.scope == "network" and groups:
         # Half of a layer's own share stays in any case: magnitudes of different layers compare only roughly,
         # and a layer squeezed to nothing cannot be recovered.
         ranked = torch.cat([group.scores for group in groups])
@@ -93,14 +106,18 @@ def _least_damage(
     return kept, {"sensitivity": curves, "sensitivity_samples": len(inputs[0])}
 
 
-def _shapes(network: nn.Module, example: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
-    with torch.no_grad():
-        outputs = network(*example)
-    return [tuple(output.shape) for output in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
+def _shapes(network: nn.Module, example: tuple[Tensor, ...], purpose: str) -> list[tuple[int, ...]]:
+    """Raises UsageError where the network does not run, as where channels of branches went that must fit together."""
+    return [tuple(output.shape) for output in run_network(network, example, purpose)]
 
 
 def _facts(network: nn.Module, example: tuple[Tensor, ...]) -> tuple[int, int]:
-    macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example)
+    try:
+        macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example)
+    except MemoryError:
+        raise
+    except Exception as error:  # of layers that the counter does not know
+        raise UsageError(f"prune-channels: its work cannot be counted ({describe_cause(error)})") from error
     return int(macs), int(parameters)
 
 

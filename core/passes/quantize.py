@@ -6,6 +6,7 @@ Trees have int8 leaves instead: see `core.passes.quantize_trees`.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,8 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from core.errors import DataError, UsageError
+from core.causes import describe_cause
+from core.errors import DataError, FeatherweightError, UsageError
 from core.export import quiet, slim
 from core.model import StepRecord
 from core.passes.quantize_trees import quantize_trees
@@ -58,8 +60,8 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
 
     bf16 keeps the file: the backend does the arithmetic. For int8 one batch's activations are in memory at a time; with
     `float_operators` the first ERROR_SAMPLES inputs stay there too, and what each operator's quantization alone does to
-    the outputs for them is recorded. Raises UsageError for a program that is not fp32 and for trees in bf16, DataError
-    when there are no calibration inputs.
+    the outputs for them is recorded. Raises UsageError for a program that is not fp32, for trees in bf16 and for a
+    network that cannot be quantized or in which nothing would be, DataError when there are no calibration inputs.
     """
     if program.precision != "fp32":
         raise UsageError(f"quantize: found a program in {program.precision}, expected fp32; quantize once only")
@@ -69,13 +71,21 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
         cast = Program(program.content, "bf16", program.inputs, program.outputs)
         return cast, StepRecord(step.kind, asdict(step), {"file_bytes": len(cast.content)})
     with tempfile.TemporaryDirectory(prefix="featherweight-") as name, quiet():
-        prepared = _prepared(program, Path(name))
+        with _quantizing():
+            prepared = _prepared(program, Path(name))
         first: list[Tensors] = []
         watched = _keeping(batches, first, ERROR_SAMPLES) if step.float_operators else batches
         ranges, samples = _ranges(prepared, step, watched, Path(name))
-        errors = _operator_errors(prepared, step, ranges, first) if step.float_operators else {}
-        in_float = list(errors)[: step.float_operators]
-        proto = _quantized(prepared, step, ranges, in_float=in_float)
+        with _quantizing():
+            errors = _operator_errors(prepared, step, ranges, first) if step.float_operators else {}
+            in_float = list(errors)[: step.float_operators]
+            proto = _quantized(prepared, step, ranges, in_float=in_float)
+    if not any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
+        kinds = ", ".join(sorted({node.op_type for node in proto.graph.node}))
+        raise UsageError(
+            f"quantize: none of the program's operators ({kinds}) would be int8; leave the step out, or lower "
+            "float_operators"
+        )
     content: bytes = proto.SerializeToString()
     facts = {
         "file_bytes": len(content),
@@ -85,6 +95,18 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
     if step.float_operators:
         facts |= {"float_operators": in_float, "operator_errors": dict(islice(errors.items(), _WORST))}
     return Program(content, "int8", program.inputs, program.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+@contextlib.contextmanager
+def _quantizing() -> Iterator[None]:
+    """What the quantizer raises for a graph that it does not know may be anything. Inputs are drawn outside of this:
+    what the task's code raises says nothing of the network."""
+    try:
+        yield
+    except (FeatherweightError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise UsageError(f"quantize: this network cannot be quantized ({describe_cause(error)})") from error
 
 
 def _quantized(
@@ -158,21 +180,24 @@ def _prepared(program: Program, directory: Path) -> Path:
 
 def _ranges(prepared: Path, step: QuantizeStep, batches: Iterable[Tensors], directory: Path) -> tuple[Any, int]:
     options = {"percentile": step.percentile} if step.method == "percentile" else {}
-    calibrator = create_calibrator(
-        prepared,
-        list(_OPERATORS),
-        augmented_model_path=str(directory / "augmented.onnx"),
-        calibrate_method=_METHODS[step.method],
-        extra_options=options,
-    )
+    with _quantizing():
+        calibrator = create_calibrator(
+            prepared,
+            list(_OPERATORS),
+            augmented_model_path=str(directory / "augmented.onnx"),
+            calibrate_method=_METHODS[step.method],
+            extra_options=options,
+        )
     samples = 0
     for batch in batches:
         # One call per batch: the calibrator keeps the outputs of all batches of a call in memory.
-        calibrator.collect_data(_OneBatch(batch))
+        with _quantizing():
+            calibrator.collect_data(_OneBatch(batch))
         samples += len(next(iter(batch.values())))
     if samples == 0:
         raise DataError("quantize: the task gives no calibration inputs; its training set is empty")
-    return calibrator.compute_data(), samples
+    with _quantizing():
+        return calibrator.compute_data(), samples
 
 
 def _keeping(batches: Iterable[Tensors], kept: list[Tensors], count: int) -> Iterator[Tensors]:

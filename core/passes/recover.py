@@ -9,10 +9,11 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from core.errors import DataError
+from core.errors import DataError, UsageError
+from core.losses import TaskLoss, infer_loss
 from core.model import Model, StepRecord
+from core.networks import run_network
 from core.passes.prune_weights import prunable_weights
 from core.passes.steps import RecoverStep
 from core.training import Batches, Fit, Schedule, fast_bfloat16
@@ -27,15 +28,17 @@ def recover(
     teacher: nn.Module,
     batches: Batches,
     *,
+    stated: TaskLoss | None = None,
     keep_zeros: bool = False,
     on_step: OnStep = lambda done, total, loss: None,
 ) -> tuple[Model, StepRecord]:
     """A copy of `model` trained for `step.epochs` on `batches`; `teacher` stays as it is.
 
-    Targets are float [N, 1] for one logit or class numbers int64 [N] for several. The BatchNorm statistics are
-    estimated anew before the first step, because those of the unpruned network no longer hold. `keep_zeros` holds
-    weights that are zero at zero. Runs on the GPU where torch has one. Raises DataError when there is not one batch.
+    stated: the task's loss; None where it states none. The BatchNorm statistics are estimated anew before the first
+    step, because those of the unpruned network no longer hold. `keep_zeros` holds weights that are zero at zero. Runs
+    on the GPU where torch has one. Raises what `find_loss` raises, before anything is trained.
     """
+    task_loss = find_loss(Model(teacher, model.inputs, model.outputs), batches(0), stated)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = (
         copy.deepcopy(model.module(step.kind)).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
@@ -43,14 +46,12 @@ def recover(
     mentor = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     estimate_batch_norm(network, batches(0))
     steps = count_batches(batches(0))
-    if steps == 0:
-        raise DataError("recover: the task gives no training batch; its training set is smaller than one batch")
     mixed = fast_bfloat16(device)
     schedule = Schedule(
         step.epochs, steps, step.learning_rate, step.weight_decay, ema_decay=step.ema_decay, mixed_precision=mixed
     )
     masks = [weight != 0 for weight in prunable_weights(network)] if keep_zeros else []
-    loss = distillation_loss(mentor, step.teacher_weight, step.temperature, mixed_precision=mixed)
+    loss = distillation_loss(mentor, task_loss, step.teacher_weight, step.temperature, mixed_precision=mixed)
     run = Fit(network, schedule, loss)
     losses, done = [], 0
 
@@ -65,6 +66,7 @@ def recover(
     _apply(masks, run.averaged)
     averaged = run.averaged.eval().cpu().to(memory_format=torch.contiguous_format)
     facts = {
+        "loss": task_loss.name,
         "steps": done,
         "losses": [round(mean, 5) for mean in losses],
         "mixed_precision": mixed,
@@ -73,25 +75,59 @@ def recover(
     return Model(averaged, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
 
 
-def distillation_loss(
-    teacher: nn.Module, teacher_weight: float, temperature: float, *, mixed_precision: bool = False
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Hard labels and the teacher's softened opinion (Hinton et al., 2015), for one logit [N, 1] or several [N, C].
+def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: TaskLoss | None) -> TaskLoss:
+    """The loss of these batches: the one stated, or what the first batch shows beyond doubt.
 
-    The teacher's part is multiplied by the squared temperature, so that its gradients keep their size.
+    Raises UsageError for a network that the training loop cannot train and for a loss that is not known, DataError for
+    targets that do not fit the loss and when there is not one batch.
     """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"recover: trains networks of one input and one output, this one has {len(model.inputs)} and "
+            f"{len(model.outputs)}; remove the step from the recipe"
+        )
+    first = next(iter(batches), None)
+    if first is None:
+        raise DataError("recover: the task gives no training batch; its training set is smaller than one batch")
+    kinds = [type(part).__name__ for part in first]
+    if not all(issubclass(type(part), Tensor) for part in first) or len(first) != 2:
+        raise UsageError(
+            f"recover: the task's training batches are ({', '.join(kinds)}), expected two tensors: inputs, targets"
+        )
+    inputs, targets = first
+    network = model.module("recover")
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    (outputs,) = run_network(network, (inputs.to(device),), "recover")
+    outputs = outputs.cpu()
+    found = infer_loss(outputs, targets) if stated is None else stated
+    if found is None:
+        raise UsageError(
+            f"recover: what the outputs {list(outputs.shape)} mean cannot be told from targets "
+            f"{str(targets.dtype).removeprefix('torch.')} {list(targets.shape)}, and training with a wrong loss would "
+            "not be noticed; state it in the task: a method training_loss() that returns BINARY (each output a yes or "
+            "no), CLASSES or VALUES of core.losses"
+        )
+    check_targets(found, outputs, targets)
+    return found
+
+
+def check_targets(loss: TaskLoss, outputs: Tensor, targets: Tensor) -> None:
+    fault = loss.fault(outputs, targets)
+    if fault:
+        raise DataError(f"recover: the task's targets do not fit its loss {loss.name!r}: {fault}")
+
+
+def distillation_loss(
+    teacher: nn.Module, task: TaskLoss, teacher_weight: float, temperature: float, *, mixed_precision: bool = False
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Hard labels and the teacher's softened opinion (Hinton et al., 2015), each by the task's loss."""
 
     def loss(outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        check_targets(task, outputs, targets)
         with torch.no_grad(), torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=mixed_precision):
             opinion = teacher(inputs)
-        opinion = opinion.float() / temperature
-        if outputs.shape[1] == 1:
-            hard = functional.binary_cross_entropy_with_logits(outputs, targets)
-            soft = functional.binary_cross_entropy_with_logits(outputs / temperature, opinion.sigmoid())
-        else:
-            hard = functional.cross_entropy(outputs, targets)
-            soft = functional.cross_entropy(outputs / temperature, opinion.softmax(1))
-        return (1 - teacher_weight) * hard + teacher_weight * temperature**2 * soft
+        hard, soft = task.hard(outputs, targets), task.soft(outputs, opinion.float(), temperature)
+        return (1 - teacher_weight) * hard + teacher_weight * soft
 
     return loss
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.passes.channel_groups import Group, remove_channels, run_order
+from core.errors import UsageError
+from core.networks import run_network
+from core.passes.channel_groups import PRUNED, SHAPES_CHANGED, Group, remove_channels, run_order
 
 FRACTIONS = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""
@@ -131,7 +133,10 @@ def _damage(
     remove_channels(
         trial, example, lambda found: [kept if place == group else one.channels for place, one in enumerate(found)]
     )
-    change = (_outputs(trial, inputs) - reference).square().mean()
+    found = _outputs(trial, inputs)
+    if found.shape != reference.shape:
+        raise UsageError(SHAPES_CHANGED)
+    change = (found - reference).square().mean()
     spread = reference.var(dim=0, correction=0).mean().clamp(min=1e-12)
     return round(float(change / spread), _DIGITS)
 
@@ -142,9 +147,8 @@ def _outputs(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     for module in judged.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    with torch.no_grad():
-        outputs = judged(*inputs)
-    return torch.cat([output.flatten(1) for output in ((outputs,) if isinstance(outputs, Tensor) else outputs)], dim=1)
+    outputs = run_network(judged, inputs, PRUNED)
+    return torch.cat([output.flatten(1) for output in outputs], dim=1)
 
 
 def _layer_costs(network: nn.Module, example: tuple[Tensor, ...], groups: Sequence[Group]) -> tuple[LayerCost, ...]:

@@ -23,9 +23,9 @@ def mark_front(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
     ]
 
 
-def advise(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
-    """advice is set for those that missed a limit."""
-    return [replace(record, advice=" ".join(dict.fromkeys(_advice(record, records)))) for record in records]
+def advise(records: Sequence[CandidateRecord], *, spent: bool = False) -> list[CandidateRecord]:
+    """advice is set for those that missed a limit. spent: the budget was, before all were tried."""
+    return [replace(record, advice=" ".join(dict.fromkeys(_advice(record, records, spent)))) for record in records]
 
 
 def _point(record: CandidateRecord) -> tuple[float, float, float] | None:
@@ -39,7 +39,7 @@ def _beats(other: tuple[float, ...], point: tuple[float, ...]) -> bool:
     return other != point and all(theirs <= mine for theirs, mine in zip(other, point, strict=True))
 
 
-def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iterator[str]:
+def _advice(record: CandidateRecord, records: Sequence[CandidateRecord], spent: bool) -> Iterator[str]:
     for check in record.checks:
         if check.status == "passed":
             continue
@@ -55,7 +55,7 @@ def _advice(record: CandidateRecord, records: Sequence[CandidateRecord]) -> Iter
             if check.cases_needed_as_seen is not None:
                 cases = f"{check.cases_needed_as_seen:,} {_CASES.get(check.name, 'cases')}"
                 yield f"About {cases} would show that its loss is inside {check.name}, if it is as it was seen."
-            yield _better(record, check, nearest)
+            yield _better(record, check, nearest, spent)
 
 
 def _faster(check: Check, nearest: CandidateRecord | None) -> str:
@@ -71,8 +71,9 @@ def _smaller(record: CandidateRecord, check: Check, nearest: CandidateRecord | N
     return f"None was {check.limit:g} times as small: {more}, or ask for less."
 
 
-def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | None) -> str:
-    """Of a limit on what may be lost."""
+def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | None, spent: bool) -> str:
+    """Of a limit on what may be lost. Where there was no time for the candidates that were asked for, longer training
+    is no advice: more time is."""
     if check.status == "not measured":
         return f"{check.name} needs held-out cases that can tell."
     if nearest is not None:
@@ -83,11 +84,13 @@ def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | No
             return f"Recover longer: {_epochs(nearest):g} epochs kept {check.name}."
         return f"{nearest.name} kept {check.name}."
     ways = []
+    if spent:
+        ways.append("give the search more time (its budget was spent; the same command goes on)")
     if (amount := _pruned(record)) is not None:
         ways.append(f"prune less than {amount:g}")
-        if _epochs(record):
+        if _epochs(record) and not spent:
             ways.append(f"recover longer than {_epochs(record):g} epochs")
-        elif not _has(record, "prune-trees"):
+        elif not _epochs(record) and not _has(record, "prune-trees"):
             ways.append("recover after pruning")
     if _has(record, "quantize"):
         ways.append("leave out the quantization")

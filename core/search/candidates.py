@@ -4,13 +4,12 @@ finished programs are kept on disk, so that a second run makes nothing twice."""
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -21,21 +20,24 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core.errors import OutputError
+from core.causes import describe_cause
+from core.errors import OutputError, UsageError
 from core.export import export
+from core.losses import TaskLoss
 from core.model import Model, StepRecord
-from core.passes.channel_groups import example_inputs
+from core.networks import example_inputs
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.prune_trees import prune_trees
 from core.passes.prune_weights import prunable_weights, prune_weights
 from core.passes.quantize import quantize
-from core.passes.recover import recover
+from core.passes.recover import find_loss, recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
 from core.recipe import Candidate, Recipe, describe
+from core.search.deciding import deciding_code, digest_modules
 from core.search.ledger import Entry, Ledger, digest_tensors
 from core.search.strategy import Cost
-from core.task import Task
+from core.task import DigestsData, StatesLoss, Task
 from core.trees.onnx_file import encode_trees
 
 Progress = Callable[[str, int, int], None]
@@ -69,16 +71,38 @@ class Workshop:
     """Builds a recipe's candidates. work: the folder of recovered networks and of the ledger; it may not exist yet."""
 
     def __init__(self, task: Task, recipe: Recipe, work: Path, progress: Progress = silent) -> None:
-        self._task, self._seed, self._work, self._progress = task, recipe.seed, work, progress
+        self._task, self._seed, self.work, self._progress = task, recipe.seed, work, progress
         self._source = {"task": recipe.source.task, **dict(recipe.source.settings)}
         self._stages: dict[tuple[Step, ...], _Stage] = {(): _Stage(task.baseline)}
         self._exported: dict[tuple[Step, ...], Built] = {}
-        self._origin = {"baseline": _digest_baseline(task.baseline), "source": self._source, "seed": self._seed}
-        self.kind, self.ledger = task.baseline.kind, Ledger(work / "ledger")
+        self._stated = _stated_loss(task)
+        self._origin = {
+            "baseline": _digest_baseline(task.baseline),
+            "source": self._source,
+            "data": task.training_digest() if isinstance(task, DigestsData) else "",
+            "loss": "" if self._stated is None else self._stated.name,
+            "seed": self._seed,
+        }
+        self.kind, self.ledger = task.baseline.kind, Ledger(work / "ledger", deciding_code(task))
 
     def build(self, candidate: Candidate) -> Built:
         """Raises what the passes raise: UsageError for a model that a step cannot treat, DataError without data."""
         return self._kept(candidate.steps)
+
+    def begin(self, candidate: Candidate) -> None:
+        """What is done to the model before anything is trained or exported. Raises UsageError for a model that these
+        steps cannot treat."""
+        steps = candidate.steps
+        if self.ledger.find("built", self.ledger_key(steps)) is not None:
+            return
+        places = (place for place, step in enumerate(steps) if isinstance(step, RecoverStep | QuantizeStep))
+        self._stage(steps[: next(places, len(steps))])
+
+    def check_lessons(self) -> None:
+        """Raise UsageError or DataError now when the task's training batches are not what `recover` trains with."""
+        if self.ledger.find("lessons", self._origin) is None:
+            found = find_loss(self._task.baseline, self._task.training_batches(0, self._seed), self._stated)
+            self.ledger.keep("lessons", self._origin, Entry({"loss": found.name}))
 
     def baseline(self) -> Program:
         """The unpruned model as an fp32 program."""
@@ -114,7 +138,7 @@ class Workshop:
     def ledger_key(self, steps: tuple[Step, ...]) -> dict[str, object]:
         """What fixes the program that these steps lead to."""
         chain = [{"kind": step.kind, **asdict(step)} for step in steps]
-        return {**self._origin, "steps": chain, "made by": _made_by()}
+        return {**self._origin, "steps": chain}
 
     def _build(self, steps: tuple[Step, ...]) -> Built:
         last = steps[-1] if steps else None
@@ -137,6 +161,8 @@ class Workshop:
         if steps not in self._stages:
             before = self._stage(steps[:-1])
             model, record = self._apply(before, steps)
+            if not isinstance(steps[-1], RecoverStep):
+                _check_removed(steps[-1], before.model, model)
             sparse = before.sparse or isinstance(steps[-1], PruneWeightsStep)
             self._stages[steps] = _Stage(model, (*before.records, record), sparse)
         return self._stages[steps]
@@ -161,7 +187,9 @@ class Workshop:
     def _recover(self, before: _Stage, step: RecoverStep, steps: tuple[Step, ...]) -> tuple[Model, StepRecord]:
         teacher = self._task.baseline.module(step.kind)
         lineage = [describe(one) for one in steps]
-        kept = self._work / f"recovered-{self._key(teacher, steps)[:16]}.safetensors"
+        key = {**self.ledger_key(steps), "made by": self.ledger.made_by}
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        kept = self.work / f"recovered-{digest[:16]}.safetensors"
         found = _read_recovered(kept, before.model, step)
         if found is not None:
             self._progress(f"{' > '.join(lineage)} (kept from an earlier run)", 1, 1)
@@ -172,23 +200,39 @@ class Workshop:
             step,
             teacher,
             lambda epoch: self._task.training_batches(epoch, self._seed),
+            stated=self._stated,
             keep_zeros=before.sparse,
             on_step=lambda done, total, loss: self._progress(" > ".join(lineage), done, total),
         )
         _write_recovered(kept, model, record)
         return model, record
 
-    def _key(self, origin: nn.Module, steps: tuple[Step, ...]) -> str:
-        """Fixes the network that these steps lead to: the weights they start from, the data's order and themselves."""
-        chain = [{"kind": step.kind, **_stated(step)} for step in steps]
-        key = {"origin": _digest_network(origin), "source": self._source, "seed": self._seed, "steps": chain}
-        text = json.dumps(key, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+
+def _stated_loss(task: Task) -> TaskLoss | None:
+    if not isinstance(task, StatesLoss):
+        return None
+    found: object = task.training_loss()
+    if not isinstance(found, TaskLoss):
+        raise UsageError(
+            f"the task's training_loss() returns {found!r}, expected BINARY, CLASSES or VALUES of core.losses"
+        )
+    return found
 
 
-def _stated(step: Step) -> dict[str, object]:
-    """The fields that differ from their defaults, so that a step which learns something new keeps its old keys."""
-    return {item.name: getattr(step, item.name) for item in fields(step) if getattr(step, item.name) != item.default}
+def _check_removed(step: Step, before: Model, after: Model) -> None:
+    """Raise UsageError for a pruning that removed nothing: its candidate would be called pruned and be none."""
+    if _left(before) == _left(after):
+        raise UsageError(f"{step.kind}: {describe(step)} removes nothing of this model; ask for more or leave it out")
+
+
+def _left(model: Model) -> tuple[int, int]:
+    """(splits, trees), or (parameters, those of them in matrices and kernels that are not zero)."""
+    if model.kind == "trees":
+        ensemble = model.ensemble("prune")
+        return ensemble.splits, len(ensemble.roots)
+    network = model.module("prune")
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return parameters, sum(int((weight != 0).sum()) for weight in prunable_weights(network))
 
 
 def _count(model: Model) -> dict[str, float]:
@@ -198,7 +242,12 @@ def _count(model: Model) -> dict[str, float]:
         ensemble = model.ensemble("cost")
         return {"work": len(ensemble.feature), "bytes": len(encode_trees(ensemble)), "layers": 0}
     network = model.module("cost")
-    macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example_inputs(model))
+    try:
+        macs, parameters = torch_pruning.utils.count_ops_and_params(copy.deepcopy(network), example_inputs(model))
+    except MemoryError:
+        raise
+    except Exception as error:  # of layers that the counter does not know
+        raise UsageError(f"the work of {type(network).__name__} cannot be counted ({describe_cause(error)})") from error
     layers = sum(isinstance(module, nn.Linear | nn.modules.conv._ConvNd) for module in network.modules())
     zeros = sum(int((weight == 0).sum()) for weight in prunable_weights(network))
     return {"work": float(macs), "bytes": 4.0 * (parameters - zeros), "layers": layers}
@@ -217,17 +266,6 @@ def _decode_built(entry: Entry, model: Model) -> Built:
     return Built(program, tuple(StepRecord(**record) for record in entry.facts["records"]), plain)
 
 
-@functools.cache
-def _made_by() -> dict[str, str]:
-    """What a program depends on beside model, data and steps: the passes themselves and what they call."""
-    here = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted([*(here / "passes").glob("*.py"), here / "export.py", here / "search/candidates.py"]):
-        digest.update(path.read_bytes())
-    names = ("numpy", "onnx", "onnxruntime", "onnxscript", "torch", "torch-pruning")
-    return {"passes": digest.hexdigest(), **{name: version(name) for name in names}}
-
-
 def _digest_baseline(model: Model) -> str:
     if model.kind == "trees":
         return hashlib.sha256(encode_trees(model.ensemble("ledger"))).hexdigest()
@@ -235,7 +273,10 @@ def _digest_baseline(model: Model) -> str:
 
 
 def _digest_network(network: nn.Module) -> str:
-    digest = hashlib.sha256()
+    # The same weights give other outputs where the layers' settings or the code between them are others.
+    layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
+    code = digest_modules(type(module).__module__ for module in network.modules())
+    digest = hashlib.sha256(f"{layers}\n{code}\n".encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from core.causes import describe_cause
 from core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
 from core.evidence.report import Search
 from core.passes.steps import QuantizeStep, RecoverStep
@@ -13,25 +15,29 @@ from core.program import Precision
 from core.recipe import Candidate, Recipe, candidates
 from core.search.candidates import Built, Progress, Workshop
 from core.search.ledger import Entry
-from core.search.records import Tried
+from core.search.records import Tried, make_records, write_candidates
 from core.search.strategy import Cost, next_listed, next_promising
 from core.search.trial import Bench, Made, Trial
 
 _NO_COST = Cost(float("inf"), float("inf"))
 """Of what cannot be made: it comes last, and then says why."""
+UNFORESEEN = "unforeseen.log"
+"""Beside the table of candidates: the tracebacks of errors that nobody foresaw."""
+_TOLD = 10
+"""Candidates that a refusal names."""
 
 
 def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | None, progress: Progress) -> Tried:
     """budget_s: of this run; what earlier runs finished costs nothing. At least one candidate is tried.
 
-    Raises the first candidate's error when not one could be made and run, UsageError when no backend runs any of them,
-    and for the baseline what `Bench.check_baseline` raises, before any candidate is made.
+    Raises UsageError or DataError for a model or training batches that the recipe's steps cannot treat, and for the
+    baseline what `Bench.check_baseline` raises, before any candidate is made; the candidates' errors when not one could
+    be made and run, UsageError when no backend runs any of them.
     """
     found = _Exploration(recipe, workshop, bench, budget_s, progress)
+    found.check_beginnings()
     bench.check_baseline()
     found.run()
-    if not found.trials:
-        raise found.failures[0] if found.failures else _nothing_runs(recipe, bench)
     search = Search(
         budget_s=budget_s,
         elapsed_s=found.elapsed_s,
@@ -40,7 +46,11 @@ def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | 
         skipped=tuple((one.name, "the budget was spent before it") for one in found.listed if one not in found.tried),
         stopped=found.stopped,
     )
-    return Tried(found.made, found.trials, search)
+    tried = Tried(found.made, found.trials, search)
+    if not found.trials:
+        write_candidates(workshop.work, make_records(recipe, tried, None))
+        raise _all_failed(found.failures) if found.failures else _nothing_runs(recipe, bench)
+    return tried
 
 
 @dataclass
@@ -53,7 +63,8 @@ class _Exploration:
     made: list[Made] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     tried: dict[Candidate, bool | None] = field(default_factory=dict)
-    failures: list[FeatherweightError] = field(default_factory=list)
+    failures: dict[str, FeatherweightError] = field(default_factory=dict)
+    """By the candidate's name."""
     kept: int = 0
     stopped: str = ""
 
@@ -80,6 +91,22 @@ class _Exploration:
                 self.kept += 1
         self._tell("nothing is left to try")
 
+    def check_beginnings(self) -> None:
+        """Raise now what all candidates would raise: before the baseline is timed, and anything is trained."""
+        if any(isinstance(choices.step, RecoverStep) for choices in self.recipe.steps):
+            self.workshop.check_lessons()
+        refused: dict[str, FeatherweightError] = {}
+        for candidate in self.listed:
+            try:
+                self.workshop.begin(candidate)
+            except UsageError as error:
+                refused[candidate.name] = error
+            except Exception:  # noqa: BLE001  (it is told when the candidate's turn has come)
+                return
+            else:
+                return
+        raise _all_failed(refused)
+
     def _next(self) -> Candidate | None:
         if self.budget_s is None:
             return next_listed(self.listed, self.tried)
@@ -92,28 +119,45 @@ class _Exploration:
                 self._costs[candidate] = _NO_COST if known else self.workshop.cost(candidate)
             except OutputError:
                 raise
-            except FeatherweightError:
+            except Exception:  # noqa: BLE001  (it is told when the candidate's turn has come)
                 self._costs[candidate] = _NO_COST
         return self._costs[candidate]
 
     def _try(self, candidate: Candidate) -> list[Trial]:
-        """One that cannot be made, or whose program fails, is in `made` with the reason, and the search goes on."""
-        one, trials = Made(candidate, None), list[Trial]()
+        """One that cannot be made, or whose program fails, is in `made` with the reason, and the search goes on:
+        whatever a library or the task's code raises. What stops the process (an interruption) stops the search, and so
+        does what could not be kept."""
         try:
             one = self._make(candidate)
             trials = self.bench.try_one(one)
         except OutputError:
             raise
-        except FeatherweightError as error:
-            self.failures.append(error)
-            one = Made(candidate, None, str(error))
-        except MemoryError as error:
-            self.failures.append(BackendError(f"{candidate.name} needs more memory than this host has free: {error}"))
-            one = Made(candidate, None, str(self.failures[-1]))
+        except Exception as error:  # noqa: BLE001
+            self.failures[candidate.name] = told = self._told(candidate, error)
+            one, trials = Made(candidate, None, str(told)), []
         self.made.append(one)
+        known = {trial.run for trial in self.trials}  # candidates that differ in the quantization share their fp32
+        trials = [trial for trial in trials if not (trial.in_its_place and trial.run in known)]
         self.trials += trials
         self.tried[candidate] = any(trial.good_enough for trial in trials) if trials else None
         return trials
+
+    def _told(self, candidate: Candidate, error: Exception) -> FeatherweightError:
+        match error:
+            case FeatherweightError():
+                return error
+            case MemoryError():
+                return BackendError(f"{candidate.name} needs more memory than this host has free: {error}")
+        path = self.workshop.work / UNFORESEEN
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"{candidate.name}\n{''.join(traceback.format_exception(error))}\n")
+        except OSError as failed:
+            raise OutputError(f"{path}: cannot be written: {failed.strerror or failed}") from error
+        return FeatherweightError(
+            f"an error that nobody foresaw: {describe_cause(error)}; its traceback is in {path.name}"
+        )
 
     def _make(self, candidate: Candidate) -> Made:
         runtimes, precision = self.bench.measurements.runtimes, _precision(candidate)
@@ -162,6 +206,18 @@ def _wants_memory(error: UsageError) -> bool:
 
 def _precision(candidate: Candidate) -> Precision:
     return next((step.precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
+
+
+def _all_failed(failures: Mapping[str, FeatherweightError]) -> FeatherweightError:
+    """The one error of all, or one that names them."""
+    different = {str(error): error for error in failures.values()}
+    if len(different) == 1:
+        return next(iter(different.values()))
+    lines = [f"  {name}: {error}" for name, error in list(failures.items())[:_TOLD]]
+    lines += [f"  and {len(failures) - _TOLD} more"] if len(failures) > _TOLD else []
+    text = "\n".join(["none of the recipe's candidates can be made and run", *lines])
+    asked_wrongly = all(error.exit_code == UsageError.exit_code for error in failures.values())
+    return UsageError(text) if asked_wrongly else BackendError(text)
 
 
 def _nothing_runs(recipe: Recipe, bench: Bench) -> UsageError:

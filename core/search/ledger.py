@@ -1,8 +1,8 @@
 """Ledger: what a search has finished, on disk, so that a killed one goes on and repeats nothing.
 
-Every entry lies under the key of everything that determines it; another model, another version of a runtime or another
-host makes another key, so that an entry is never stale and no entry is ever changed. Limits are in no key: they are
-judged anew.
+Every entry lies under the key of everything that determines it; another model, other code, another version of a library
+or another host makes another key, so that an entry is never stale and no entry is ever changed. Limits are in no key:
+they are judged anew.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Entry:
 
 class Ledger:
     """Entries as files of `folder`, which may not exist yet: each is there whole or not at all. `written` counts those
-    that this process added."""
+    that this process added; made_by: what all of them depend on (core.search.deciding), part of every key."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, made_by: Mapping[str, str] | None = None) -> None:
+        self._folder, self.made_by = folder, dict(made_by or {})
         self.written = 0
 
     def find(self, kind: str, key: Mapping[str, Any]) -> Entry | None:
@@ -77,7 +77,7 @@ class Ledger:
         self.written += 1
 
     def _place(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, str]:
-        stated = json.dumps(key, sort_keys=True, default=_plain)
+        stated = json.dumps({"made by": self.made_by, **key}, sort_keys=True, default=_plain)
         return self._folder / f"{kind}-{hashlib.sha256(stated.encode()).hexdigest()[:20]}.safetensors", stated
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from core.backends.base import Session
-from core.errors import BackendError
+from core.errors import BackendError, TensorError
 from core.measure.operators import explain_slower_int8
 from core.measure.performance import Latency, measure_interleaved
 from core.recipe import Recipe
 from core.search.candidates import Progress
 from core.search.ledger import Entry, Ledger, digest_tensors
 from core.search.runtimes import Run, Runtimes
-from core.task import HeldOut, Task
+from core.task import HeldOut, Task, check_held_out
 from core.tensors import Tensors
 
 Scores = npt.NDArray[np.float64]
@@ -32,6 +32,8 @@ class Measurements:
         self._recipe, self._task, self._ledger, self._progress = recipe, task, ledger, progress
         self.runtimes = runtimes
         self.choosing, self.calibrating = task.choosing(), task.calibrating()
+        for part, cases in (("validation", self.choosing), ("calibration", self.calibrating)):
+            check_held_out(cases, task.baseline.inputs, part)
 
     @cached_property
     def inputs(self) -> list[Tensors]:
@@ -122,7 +124,12 @@ def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:
 
 
 def _run_cases(session: Session, held_out: HeldOut, task: Task) -> Scores:
-    return np.concatenate([task.scores(session.run(batch)) for batch in held_out.batches(BATCH)])
+    scores = np.concatenate([task.scores(session.run(batch)) for batch in held_out.batches(BATCH)])
+    if scores.shape != (len(held_out.labels),):
+        raise TensorError(
+            f"the task's scores are {list(scores.shape)} for {len(held_out.labels)} cases, expected one number a case"
+        )
+    return np.asarray(scores, np.float64)
 
 
 def _finite(scores: Scores, held_out: HeldOut) -> Scores:

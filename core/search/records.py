@@ -16,6 +16,7 @@ from core.evidence.judge import Limits, all_passed
 from core.evidence.measured import Predictions
 from core.evidence.report import CandidateRecord, Search, summarize_latency
 from core.files import replacing
+from core.passes.steps import QuantizeStep
 from core.recipe import Candidate, Recipe
 from core.search.advice import advise, mark_front
 from core.search.trial import Made, Trial
@@ -23,11 +24,12 @@ from core.search.trial import Made, Trial
 
 @dataclass(frozen=True)
 class Tried:
-    """made: every candidate that was tried; trials: of those that could be made and run."""
+    """made: every candidate that was tried; trials: of those that could be made and run; search: None where there was
+    none, but a trial or two."""
 
     made: Sequence[Made]
     trials: Sequence[Trial]
-    search: Search
+    search: Search | None
 
 
 def make_records(recipe: Recipe, tried: Tried, chosen: Trial | None) -> tuple[CandidateRecord, ...]:
@@ -35,12 +37,13 @@ def make_records(recipe: Recipe, tried: Tried, chosen: Trial | None) -> tuple[Ca
     records = []
     for one in tried.made:
         mine = [trial for trial in tried.trials if trial.made is one]
-        settings = _settings(recipe, one.candidate)
-        records += [_record(trial, settings, recipe.limits, chosen) for trial in mine]
+        records += [_record(trial, recipe, chosen) for trial in mine]
         if not mine:
+            settings = _settings(recipe, one.candidate, quantized=True)
             reason = one.reason or "no backend of the recipe opened this program"
-            records.append(CandidateRecord(one.candidate.name, settings, _steps(one, quantized=True), reason=reason))
-    return tuple(advise(mark_front(records)))
+            made = () if one.built is None else one.built.records
+            records.append(CandidateRecord(one.candidate.name, settings, tuple(map(asdict, made)), reason=reason))
+    return tuple(advise(mark_front(records), spent=tried.search is not None and bool(tried.search.stopped)))
 
 
 def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
@@ -67,17 +70,26 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
     return path
 
 
-def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: Trial | None) -> CandidateRecord:
+def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateRecord:
+    quantized = not trial.in_its_place
     is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
     reason = ""
     if chosen is not None and all_passed(trial.checks) and not is_chosen:
-        beaten = "slower than" if trial.p50_ms >= chosen.p50_ms else "with more threads hardly faster than"
-        reason = f"{beaten} {chosen.measured.name}"
+        if trial.p50_ms >= chosen.p50_ms:
+            reason = f"slower than {chosen.measured.name}"
+        elif trial.run.threads > chosen.run.threads:
+            reason = f"with more threads hardly faster than {chosen.measured.name}"
+        else:
+            reason = f"larger than {chosen.measured.name} and not shown to be faster"
     predictions, latency, size = trial.measured.predictions, trial.measured.latency, trial.measured.size
     return CandidateRecord(
         name=trial.measured.name,
-        settings={**settings, "backend": trial.run.backend, "precision": trial.run.program.precision},
-        steps=_steps(trial.made, quantized=not trial.in_its_place),
+        settings={
+            **_settings(recipe, trial.made.candidate, quantized=quantized),
+            "backend": trial.run.backend,
+            "precision": trial.run.program.precision,
+        },
+        steps=tuple(map(asdict, trial.records)),
         checks=trial.checks,
         size_bytes=None if size is None else size.compressed_bytes,
         latency=None if latency is None else summarize_latency(latency),
@@ -86,7 +98,7 @@ def _record(trial: Trial, settings: dict[str, object], limits: Limits, chosen: T
         chosen=is_chosen,
         reason=reason,
         threads=trial.run.threads,
-        loss=_loss(limits, trial.baseline.predictions, predictions),
+        loss=_loss(recipe.limits, trial.baseline.predictions, predictions),
         slower_int8=trial.slower_int8,
     )
 
@@ -118,16 +130,12 @@ def _card_precision(of: Predictions) -> float | None:
 _FIGURES = {"auc": _auc, "average_precision": _average_precision, "card_precision": _card_precision}
 
 
-def _steps(made: Made, *, quantized: bool) -> tuple[dict[str, object], ...]:
-    if made.built is None:
-        return ()
-    return tuple(asdict(record) for record in made.built.records if quantized or record.name != "quantize")
-
-
-def _settings(recipe: Recipe, candidate: Candidate) -> dict[str, object]:
-    """What distinguishes this candidate: the fields for which the recipe lists several values."""
+def _settings(recipe: Recipe, candidate: Candidate, *, quantized: bool) -> dict[str, object]:
+    """What distinguishes this candidate: the fields for which the recipe lists several values, but for those of a
+    quantization that was given up."""
     return {
         f"step[{index}].{name}": getattr(step, name)
         for index, (choices, step) in enumerate(zip(recipe.steps, candidate.steps, strict=True))
         for name, _ in choices.lists
+        if quantized or not isinstance(step, QuantizeStep)
     }

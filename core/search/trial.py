@@ -16,13 +16,15 @@ from core.evidence.resampling import median_ratio
 from core.hardware import count_usable_cores
 from core.measure.energy import cost_per_million, measure_energy
 from core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
+from core.model import StepRecord
 from core.parity.measured import MeasuredParity, measure_parity
+from core.passes.steps import QuantizeStep
 from core.program import Program
 from core.recipe import Candidate, Recipe
 from core.search.candidates import Built, Progress, silent
 from core.search.measurements import Measurements, Scores, run_scores
 from core.search.runtimes import Run
-from core.task import HeldOut, Probability, Sealed, Task
+from core.task import HeldOut, Probability, Sealed, Task, check_held_out
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8
@@ -66,14 +68,37 @@ class Trial:
         return self.made.built is not None and self.run.program is self.made.built.plain
 
     @property
+    def records(self) -> tuple[StepRecord, ...]:
+        """What was done to make its program, and nothing that was given up."""
+        made = () if self.made.built is None else self.made.built.records
+        return tuple(one for one in made if not (self.in_its_place and one.name == QuantizeStep.kind))
+
+    @property
+    def unchanged(self) -> bool:
+        """Its program is the baseline itself."""
+        return all(one.name == "export" for one in self.records)
+
+    @property
+    def size_bytes(self) -> float:
+        """As shipped."""
+        return float("inf") if self.measured.size is None else self.measured.size.compressed_bytes
+
+    def shown_slower_than(self, other: Trial, seed: int) -> bool:
+        """By more than the noise of both: the whole 95% interval of the ratio of their medians says so."""
+        mine, theirs = self.measured.latency, other.measured.latency
+        if mine is None or theirs is None:
+            return mine is None and theirs is not None
+        return median_ratio(theirs.samples_ms, mine.samples_ms, seed=seed).high < 1
+
+    @property
     def good_enough(self) -> bool:
         """It kept all limits but those on speed and size."""
         return all_passed([check for check in self.checks if not check.name.endswith("_ratio_min")])
 
 
-def _is_slower(int8: Latency, plain: Latency) -> bool:
+def _is_slower(int8: Latency, plain: Latency, seed: int) -> bool:
     """Shown, and by more than a smaller file is worth."""
-    return median_ratio(plain.samples_ms, int8.samples_ms).high < _SLOWER
+    return median_ratio(plain.samples_ms, int8.samples_ms, seed=seed).high < _SLOWER
 
 
 def _p50_ms(latency: Latency | None) -> float:
@@ -124,20 +149,24 @@ class Bench:
         for run in runs:
             trial = self._trial(made, run, timed)
             sibling = beside.get(run)
-            if sibling is not None and _is_slower(timed[run], timed[sibling]):
+            if sibling is not None and _is_slower(timed[run], timed[sibling], self.recipe.seed):
                 trial = replace(trial, slower_int8=self._why_slower(run, sibling, timed))
                 trials.append(self._trial(made, sibling, timed))
             trials.append(trial)
         return trials
 
     def finals(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that passed and were nearly the fastest are timed again, now in one run: that decides among them."""
+        """Those that passed and were nearly the fastest are timed again, now in one run: that decides among them. Where
+        they are many, those come first that no other beats in both time and size."""
         passed = sorted((trial for trial in trials if all_passed(trial.checks)), key=lambda trial: trial.p50_ms)
-        nearly = [trial for trial in passed if trial.p50_ms <= _NEARLY * passed[0].p50_ms][:FINALISTS]
-        if len(nearly) < 2:
+        nearly = [trial for trial in passed if trial.p50_ms <= _NEARLY * passed[0].p50_ms]
+        least = [min((one.size_bytes for one in nearly[:place]), default=float("inf")) for place in range(len(nearly))]
+        order = sorted(range(len(nearly)), key=lambda place: (nearly[place].size_bytes >= least[place], place))
+        finalists = [nearly[place] for place in sorted(order[:FINALISTS])]
+        if len(finalists) < 2:
             return list(trials)
-        timed = self._time([trial.run for trial in nearly])
-        again = {trial.measured.name: self._judged(trial, timed) for trial in nearly}
+        timed = self._time([trial.run for trial in finalists])
+        again = {trial.measured.name: self._judged(trial, timed) for trial in finalists}
         return [again.get(trial.measured.name, trial) for trial in trials]
 
     def measure_parity(self, trial: Trial) -> MeasuredParity:
@@ -165,16 +194,20 @@ class Bench:
             measured=self._add_costs(trial.measured, trial.run),
         )
         cases = self.task.reporting()
+        check_held_out(cases, self.task.baseline.inputs, "test")
         before = self._on(cases, trial.baseline, run, self.task.baseline_probability)
         self.progress("running the test cases", 1, 2)
         after = self._on(cases, trial.measured, trial.run, trial.sealed.probability)
         self.progress("running the test cases", 2, 2)
-        return trial, Comparison("test", before, after, judge(before, after, self.recipe.limits))
+        return trial, Comparison("test", before, after, self._checks(before, after))
 
     def keeps_limits(self, trial: Trial, threshold: float) -> bool:
         """Whether a trial keeps the limits with another's threshold: an artifact has one, whatever runs it."""
         predictions = replace(trial.measured.predictions, threshold=threshold)
-        return all_passed(judge(trial.baseline, replace(trial.measured, predictions=predictions), self.recipe.limits))
+        return all_passed(self._checks(trial.baseline, replace(trial.measured, predictions=predictions)))
+
+    def _checks(self, before: Measured, after: Measured) -> tuple[Check, ...]:
+        return judge(before, after, self.recipe.limits, seed=self.recipe.seed)
 
     @property
     def _threads(self) -> tuple[int, ...]:
@@ -211,14 +244,14 @@ class Bench:
     def _judged(self, trial: Trial, timed: Mapping[Run, Latency]) -> Trial:
         baseline = replace(trial.baseline, latency=timed[self.baselines[trial.run.threads]])
         measured = replace(trial.measured, latency=timed[trial.run])
-        return replace(
-            trial, baseline=baseline, measured=measured, checks=judge(baseline, measured, self.recipe.limits)
-        )
+        return replace(trial, baseline=baseline, measured=measured, checks=self._checks(baseline, measured))
 
     def _name(self, made: Made, run: Run) -> str:
         others = [f"{run.threads} thread{'s' * (run.threads > 1)}"] if len(self._threads) > 1 else []
-        others += ["fp32 in its place"] if made.built is not None and run.program is made.built.plain else []
-        return f"{made.candidate.name} on {run.backend}" + (f" ({', '.join(others)})" if others else "")
+        candidate = made.candidate
+        if made.built is not None and run.program is made.built.plain:  # what was given up is in no name
+            candidate = Candidate(tuple(step for step in candidate.steps if not isinstance(step, QuantizeStep)))
+        return f"{candidate.name} on {run.backend}" + (f" ({', '.join(others)})" if others else "")
 
     def _seal(self, run: Run) -> tuple[Sealed, float]:
         if not self.recipe.decision.recalibrate:

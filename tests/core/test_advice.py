@@ -72,6 +72,15 @@ def test_where_none_kept_a_limit_the_ways_are_named() -> None:
     )
 
 
+def test_where_the_budget_was_spent_longer_training_is_no_advice() -> None:
+    lossy = record("hard", checks=[check("auc_loss", False)], prune=0.7, recover=3)
+    (found,) = advise([lossy], spent=True)
+    assert found.advice == (
+        "None kept auc_loss: give the search more time (its budget was spent; the same command goes on), or prune less "
+        "than 0.7, or allow more."
+    )
+
+
 def test_speed_and_size_have_their_own_advice() -> None:
     slow = record("slow", checks=[check("latency_ratio_min", False), check("size_ratio_min", False)], prune=0.2)
     fast = record("fast", checks=[check("latency_ratio_min", True), check("size_ratio_min", False)], prune=0.8)

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
+from core.evidence import figures
 from core.evidence.cases_needed import cases_needed, cases_needed_of_share
+from core.evidence.document import evidence_as_dict
 from core.evidence.figures import compare
 from core.evidence.judge import Check, Limits, all_passed, judge, warnings
 from core.evidence.measured import Measured, Predictions
 from core.evidence.paired import exact_bound
+from core.evidence.render import render_html
+from core.evidence.report import Comparison, Evidence
+from core.evidence.resampling import median_ratio
 from core.evidence.statistics import Difference, roc_auc_difference
 from core.task import Alerts
 from tests.core import evidence_cases as made
@@ -213,7 +218,7 @@ def test_the_check_and_the_report_name_the_same_bounds_and_say_how_they_were_mad
     before, after = made.baseline(1), made.candidate(1)
     limits = Limits(auc_loss=0.1, average_precision_loss=0.1, sensitivity_loss=0.1, specificity_loss=0.1)
     found = compare(before.predictions, after.predictions, samples=100, seed=7)
-    for check in judge(before, after, limits):
+    for check in judge(before, after, limits, seed=7):
         assert check.found == pytest.approx(-found.differences[check.name.removesuffix("_loss")].low)
     assert found.candidate.metrics.keys() <= found.methods.keys()
     assert "resamples of the cases" in found.methods["average_precision"]
@@ -223,3 +228,34 @@ def test_the_check_and_the_report_name_the_same_bounds_and_say_how_they_were_mad
     assert "Obuchowski" in again.methods["auc"]
     assert found.candidate.roc is not None
     assert found.candidate.reliability is not None
+
+
+def test_every_bound_is_drawn_with_the_seed_that_the_report_states():
+    before, after = (
+        replace(one, predictions=replace(one.predictions, clusters=np.arange(624) // 4, alerts=ALERTS))
+        for one in (made.baseline(1), made.candidate(1))
+    )
+    limits = Limits(average_precision_loss=0.1, card_precision_loss=0.5, latency_ratio_min=2)
+    drawn = [[check.found for check in judge(before, after, limits, seed=seed)] for seed in (0, 7, 7)]
+    assert drawn[1] == drawn[2]
+    assert drawn[0][0] != drawn[1][0]
+    assert drawn[0][2] != drawn[1][2]
+    # Card precision falls in steps, so that two seeds may give one bound: that it is drawn with this seed is seen here.
+    figures._card_draws.cache_clear()
+    figures.card_precision_difference(before.predictions, after.predictions, 7)
+    figures._card_draws(before.predictions, after.predictions, 2000, 7)
+    assert figures._card_draws.cache_info().hits == 1
+    checks = judge(before, after, limits, seed=7)
+    part = Comparison("validation", before, after, checks)
+    plain = Evidence("x", "2026-01-31T12:00:00Z", limits, part, None, (), seed=7)
+    told = evidence_as_dict(plain)
+    assert told["method"]["seed"] == 7
+    found = told["validation"]["differences"]
+    for check in checks[:2]:
+        assert found[check.name.removesuffix("_loss")]["low"] == pytest.approx(-check.found, abs=1e-6)
+    ratio = median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=7)
+    assert checks[2].found == ratio.low
+    assert f"[{ratio.low:.2f}, {ratio.high:.2f}]" in render_html(plain)
+
+
+ALERTS = Alerts(np.arange(624) % 5, np.ones(624, bool), per_day=20)

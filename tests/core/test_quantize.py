@@ -225,11 +225,10 @@ def test_an_operator_that_was_made_to_hurt_is_found(program: Program) -> None:
     assert output_error(hurt, mixed) < output_error(hurt, whole) / 3
 
 
-def test_more_float_operators_than_there_are_leave_a_float_program(program: Program) -> None:
-    found, record = quantize(program, QuantizeStep(float_operators=1000), batches())
-    assert output_error(program, found) < 1e-6
-    assert found.precision == "int8"
-    assert "QuantizeLinear" not in record.facts["operators"]  # type: ignore[operator]
+def test_more_float_operators_than_there_are_are_refused(program: Program) -> None:
+    """What is left would be called int8 and be float throughout."""
+    with pytest.raises(UsageError, match=r"none of the program's operators \(Add, Conv, .*lower float_operators"):
+        quantize(program, QuantizeStep(float_operators=1000), batches())
 
 
 def test_weights_of_seven_bits(program: Program, int8: Program) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from core.errors import DataError
 from core.model import Model
-from core.passes.channel_groups import example_inputs, join_inputs, remove_channels, run_order
+from core.networks import example_inputs
+from core.passes.channel_groups import join_inputs, remove_channels, run_order
 from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.sensitivity import Curve, LayerCost, allocate, count_macs, measure_sensitivity
 from core.passes.steps import PruneChannelsStep

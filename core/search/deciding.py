@@ -1,0 +1,86 @@
+"""What a ledger's entries depend on beside the model, the data and the host: the code that makes and measures
+candidates, the task's own, and the libraries that both call. Any change of it makes other keys, so that a search that
+goes on never mixes what two versions found."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from core.task import Task
+
+NOT_DECIDING = frozenset(
+    {"cases", "cli", "console", "datasets", "data", "edge", "evidence", "optimize", "request", "sealing", "terminal"}
+)
+"""Of core: what comes after a trial, or shows it. All else is taken to decide, so that a new module does too."""
+LIBRARIES = (
+    "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino",
+    "pillow", "protobuf", "pydicom", "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning", "torchvision",
+    "xgboost",
+)  # fmt: skip
+
+
+def deciding_code(task: Task) -> dict[str, str]:
+    """Name -> digest or version, for the keys of a ledger."""
+    return {"core": _core_digest(), "task": digest_task(type(task)), **_versions()}
+
+
+@functools.cache
+def _core_digest() -> str:
+    return digest_core(Path(__file__).parents[1])
+
+
+def deciding_files(core: Path) -> list[Path]:
+    found = core.rglob("*.py")
+    return [path for path in found if path.relative_to(core).parts[0].removesuffix(".py") not in NOT_DECIDING]
+
+
+def digest_core(core: Path) -> str:
+    return _digest(core, deciding_files(core))
+
+
+def digest_task(kind: type) -> str:
+    """Of all modules in the packages where the task's class and those that it derives from are written: its data
+    readers and augmentations are there."""
+    return f"{kind.__module__}.{kind.__qualname__} {digest_modules(base.__module__ for base in kind.__mro__)}"
+
+
+def digest_modules(names: Iterable[str]) -> str:
+    """Of the packages in which these modules lie, but for Python's own and those of LIBRARIES that lend layers."""
+    digest = hashlib.sha256()
+    for name in sorted(set(names)):
+        if name.partition(".")[0] in ("abc", "builtins", "torch", "torchvision", "typing"):
+            continue
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:  # typed into an interpreter
+            continue
+        folder = Path(file).parent
+        packaged = bool(getattr(sys.modules[name], "__package__", ""))
+        digest.update(_digest(folder, folder.rglob("*.py") if packaged else [Path(file)]).encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        if path.is_file():
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder)} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()
