@@ -99,6 +99,7 @@ class Runner:
         self._failures = 0
         self._labels = _Labels()
         self._told_evictions = False
+        self._late = 0
         self._turns: deque[_Turn] = deque()
         self._generation, self._group = -1, None
         self._waiting_labels: dict[int, int] = {}
@@ -194,7 +195,19 @@ class Runner:
             self._opened.close()
 
     def tell_labels(self) -> None:
+        """And how many transactions came late."""
         self._labels.tell(self._waiting.say, always=True)
+        if self._late:
+            self._waiting.say(f"transactions that came more than a day late so far: {self._late}")
+
+    def _tell_late(self, count: int) -> None:
+        """When it begins, and at the end."""
+        if count and not self._late:
+            self._waiting.say(
+                "transactions come more than a day after younger ones of their customer or terminal: what their windows "
+                'held may be forgotten in part; their decisions say "late": true'
+            )
+        self._late += count
 
     def _tell_evictions(self) -> None:
         if not self._told_evictions and self._stream.evicted:
@@ -226,6 +239,7 @@ class Runner:
         self._labels.add(out)
         self._labels.tell(self._waiting.say)
         self._tell_evictions()
+        self._tell_late(out.late)
 
     def _address(self, out: Outgoing) -> dict[TopicPartition, list[Record]]:
         topics = self._topics

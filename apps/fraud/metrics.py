@@ -53,6 +53,7 @@ class ScoringMetrics(Collector):
         self.outcomes: Counter[str] = Counter()
         self.fallbacks = 0
         self.duplicates = 0
+        self.late = 0
         self.labels: Counter[str] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: dict[str, Histogram] = {}
@@ -64,6 +65,8 @@ class ScoringMetrics(Collector):
             self.fallbacks += 1
         if decision.duplicate:
             self.duplicates += 1
+        if decision.late:
+            self.late += 1
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
@@ -80,6 +83,12 @@ class ScoringMetrics(Collector):
             "Transactions sent again, as long as their customer's history (1,024 at most) has them.",
             [],
             {(): self.duplicates},
+        )
+        yield _counter(
+            "late_transactions",
+            "Transactions more than a day older than younger ones of their customer or terminal.",
+            [],
+            {(): self.late},
         )
         yield _counter(
             "labels",

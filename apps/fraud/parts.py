@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import DAY_MS, label_later
+from apps.fraud.ordered import look_at, look_at_file, sort_labelled
+from apps.fraud.plausible import read_clock_ms
 from apps.fraud.protocol import held_out_rows
-from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handbook, read_rows
+from apps.fraud.readers import CARD_FEATURES, Judge, Rejected, read_cards, read_handbook, read_rows
 from apps.fraud.training import Layout
 from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
@@ -89,11 +91,24 @@ def read_parts(
     path = find_data(data, reader)
     if reader == "ulb":
         return split_cards(path)
-    labelled = read_handbook(path) if reader == "handbook" else read_labelled(path)
+    labelled = read_in_time(path, reader)
     from apps.fraud.replay import replay  # compiled code, which takes a second to load
 
     rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
     return split_days(rows, layout, names)
+
+
+def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
+    """Transactions in the order of time, each with whether it is a fraud, whatever order the files are in. Raises
+    DataError, also for a time that the others make implausible."""
+    now_ms = read_clock_ms()
+    if reader == "handbook":
+        look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
+    else:
+        look = look_at_file(_find(path, "transactions"), now_ms)
+    judge: Judge = look.judge_in_order if look.ordered else look.judge
+    labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
+    return labelled if look.ordered else sort_labelled(labelled)
 
 
 def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
@@ -171,11 +186,14 @@ def split_cards(path: Path) -> Parts:
     return Parts(train, validation, test, CARD_COLUMNS, "given")
 
 
-def read_labelled(folder: Path) -> Iterator[tuple[Transaction, bool]]:
+def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
     """Our own form: a folder with `transactions.jsonl` or `.parquet`, and `labels` likewise. A transaction without a
-    label is no fraud. Raises DataError, with the place, for a row that is none."""
-    frauds = {label.transaction_id for label in _sound(read_rows(_find(folder, "labels"), Label)) if label.is_fraud}
-    for transaction in _sound(read_rows(_find(folder, "transactions"), Transaction)):
+    label is no fraud. judge: which times of transactions are believed. Raises DataError, with the place, for a row
+    that is none."""
+    labels = _find(folder, "labels")
+    believed = look_at_file(labels, read_clock_ms()).judge
+    frauds = {label.transaction_id for label in _sound(read_rows(labels, Label, judge=believed)) if label.is_fraud}
+    for transaction in _sound(read_rows(_find(folder, "transactions"), Transaction, judge=judge)):
         yield transaction, transaction.transaction_id in frauds
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.scoring import Scorer
@@ -22,6 +23,8 @@ class FeatureEngine:
         self.terminals = TerminalHistories(delay_days, limit)
         self.row: Row = np.zeros(len(CATALOGUE), np.float32)
         """The features of the last transaction; the next call writes over them."""
+        self.late = False
+        """Whether the last transaction came late, see Histories."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
 
     def advance(self, transaction: Transaction) -> bool:
@@ -30,6 +33,7 @@ class FeatureEngine:
         customer, terminal = transaction.customer_id, transaction.terminal_id
         seen = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
         self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
+        self.late = self.customers.late or self.terminals.late
         return seen
 
     @property
@@ -53,7 +57,8 @@ class Pipeline:
 
     def process(self, transaction: Transaction) -> Decision:
         seen = self.engine.advance(transaction)
-        return self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=seen)
+        decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=seen)
+        return replace(decision, late=True) if self.engine.late else decision
 
     def learn(self, label: Label) -> bool:
         return self.engine.learn(label)

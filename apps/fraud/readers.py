@@ -3,7 +3,7 @@ of our own form. All of them stream, but the cards, which are small."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -14,10 +14,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apps.fraud.transactions import Label, Transaction
+from apps.fraud.transactions import Label, TimeMs, Transaction
 from core.errors import DataError
 
-Row = TypeVar("Row", Transaction, Label)
+
+class Timed(msgspec.Struct, frozen=True, gc=False):
+    """The time of a transaction or label, for a look at a file that leaves the rest unread."""
+
+    time_ms: TimeMs
+
+
+Row = TypeVar("Row", Transaction, Label, Timed)
+Judge = Callable[[int, int], str | None]
+"""(time_ms, line) -> why the row is refused, or None."""
 
 LONGEST_LINE = 64 * 1024
 """Bytes; a longer line is no transaction."""
@@ -50,23 +59,25 @@ class Cards:
     amounts: npt.NDArray[np.float64]
 
 
-def read_rows(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
-    """The transactions (or labels) of a file: Parquet by its first bytes, else JSON lines. Memory is bounded. Raises
-    DataError when the file cannot be read."""
+def read_rows(path: Path, kind: type[Row], *, judge: Judge | None = None) -> Iterator[Row | Rejected]:
+    """The transactions (or labels) of a file: Parquet by its first bytes, else JSON lines. Memory is bounded. judge:
+    which times are believed. Raises DataError when the file cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
             if head[:2] == b"\x1f\x8b":
                 raise DataError(f"{path}: is compressed with gzip; unpack it first, or: gzip -dc FILE | ... --input -")
             if head == b"PAR1":
-                yield from _read_parquet(path, kind)
+                yield from _read_parquet(path, kind, judge)
             else:
-                yield from read_lines(file, str(path), kind)
+                yield from read_lines(file, str(path), kind, judge=judge)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_lines(file: BinaryIO, source: str, kind: type[Row]) -> Iterator[Row | Rejected]:
+def read_lines(
+    file: BinaryIO, source: str, kind: type[Row], *, judge: Judge | None = None
+) -> Iterator[Row | Rejected]:
     """JSON lines of an open file, or of standard input; blank lines are skipped."""
     decoder = msgspec.json.Decoder(kind)
     number = 0
@@ -78,12 +89,15 @@ def read_lines(file: BinaryIO, source: str, kind: type[Row]) -> Iterator[Row | R
             yield Rejected(source, number, f"longer than {LONGEST_LINE} bytes")
         elif line.strip():
             try:
-                yield decoder.decode(line)
+                row = decoder.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 yield Rejected(source, number, _describe(error))
+                continue
+            reason = judge(row.time_ms, number) if judge else None
+            yield row if reason is None else Rejected(source, number, reason)
 
 
-def _read_parquet(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
+def _read_parquet(path: Path, kind: type[Row], judge: Judge | None) -> Iterator[Row | Rejected]:
     """Columns are the fields of `kind`; others are left unread."""
     number = 0
     for batch in _batches(path, kind.__struct_fields__):
@@ -93,9 +107,12 @@ def _read_parquet(path: Path, kind: type[Row]) -> Iterator[Row | Rejected]:
                 yield Rejected(str(path), number, "holds text that is not UTF-8, or a time that is none")
                 continue
             try:
-                yield msgspec.convert(row, kind)
+                found = msgspec.convert(row, kind)
             except msgspec.ValidationError as error:
                 yield Rejected(str(path), number, _describe(error))
+                continue
+            reason = judge(found.time_ms, number) if judge else None
+            yield found if reason is None else Rejected(str(path), number, reason)
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
@@ -110,9 +127,9 @@ def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
     return rows
 
 
-def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
-    """The handbook's transactions, in the order of time, each with whether it is a fraud; `labels.label_later` makes
-    a stream of them. Raises DataError for a file that is not theirs."""
+def read_handbook(path: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
+    """The handbook's transactions, each with whether it is a fraud; in the order of time `labels.label_later` makes a
+    stream of them. Raises DataError for a file that is not theirs, and for a time that is not believed."""
     number = 0
     for batch in _batches(path, HANDBOOK_COLUMNS):
         try:
@@ -131,7 +148,11 @@ def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
                     "time_ms": time_ms,
                     "amount": amount,
                 }
-                yield msgspec.convert(row, Transaction), bool(fraud)
+                transaction = msgspec.convert(row, Transaction)
+                reason = judge(transaction.time_ms, number) if judge else None
+                if reason:
+                    raise DataError(f"{path}: row {number}: {reason}; correct or remove the row")
+                yield transaction, bool(fraud)
         except (msgspec.ValidationError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{path}: not the handbook's transactions (after row {number - 1}: {error})") from error
 

@@ -320,7 +320,10 @@ def test_the_document_is_as_fastapi_gives_it_and_rendered_once(app: Api) -> None
 def with_integers(body: Any) -> Any:
     """1.0 is an integer to JSON Schema, but not to us."""
     if isinstance(body, dict):
-        return {key: with_integers(value) for key, value in body.items()}
+        mapped = {key: with_integers(value) for key, value in body.items()}
+        if isinstance(mapped.get("time_ms"), int) and 1_600_000_000_000 < mapped["time_ms"] <= 4_102_444_800_000:
+            mapped["time_ms"] = 1_600_000_000_000  # no schema knows what time it is
+        return mapped
     if isinstance(body, list):
         return [with_integers(value) for value in body]
     return int(body) if isinstance(body, float) and body.is_integer() and abs(body) < 1 << 53 else body

@@ -23,10 +23,11 @@ from apps.fraud.http.problems import ProblemError
 from apps.fraud.live import LiveModel
 from apps.fraud.metrics import ScoringMetrics
 from apps.fraud.pipeline import FeatureEngine, Pipeline
+from apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from apps.fraud.policy import fall_back
 from apps.fraud.state import LIMIT
 from apps.fraud.store import Store
-from apps.fraud.transactions import Decision
+from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
 
 CHUNK_ROWS: Final = 64
@@ -53,8 +54,10 @@ class Service:
         keys_file: Path | None,
         deadline_ms: float | None,
         max_histories: int = LIMIT,
+        now_ms: Callable[[], int] = read_clock_ms,
     ) -> None:
-        """max_histories: as FeatureEngine's limit, where there is no store."""
+        """max_histories: as FeatureEngine's limit, where there is no store; now_ms: the clock that says which times are
+        believed."""
         self.live = live
         self.store = store
         engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days, max_histories)
@@ -67,6 +70,7 @@ class Service:
         """Why the state cannot be kept just now, or empty."""
         self.metrics = ScoringMetrics(self._gauges(), lambda: self.pipeline.scorer.model)
         self._keys_file = keys_file
+        self._now_ms = now_ms
         self._told_evictions = False
         self._rows = np.zeros((CHUNK_ROWS, len(CATALOGUE)), np.float32)
 
@@ -74,6 +78,7 @@ class Service:
         """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
         when no score can be had decides. Raises ProblemError."""
         pipeline = self.pipeline
+        self._check_times((request,), "#/time_ms")
         if isinstance(request.features, dict):
             row = self._given(request.features, "#/features")
             decision = pipeline.scorer.decide(request, row) if time.perf_counter() <= due else self._fall_back(request)
@@ -84,7 +89,8 @@ class Service:
             if time.perf_counter() <= due:
                 decision = pipeline.process(request)
             else:
-                decision = self._fall_back(request, duplicate=pipeline.engine.advance(request))
+                duplicate = pipeline.engine.advance(request)
+                decision = self._fall_back(request, duplicate=duplicate, late=pipeline.engine.late)
         self.metrics.decided(decision)
         return decision
 
@@ -110,6 +116,7 @@ class Service:
     def learn(self, labels: Sequence[LabelRequest]) -> tuple[int, int]:
         """(learned, unknown). Raises ProblemError."""
         self._check_stateful("#/labels")
+        self._check_times(labels, "#/labels/{}/time_ms")
         if self.store is not None:
             self._keep(self.store, labels)
         learned = sum(self.pipeline.learn(label) for label in labels)
@@ -178,15 +185,19 @@ class Service:
         stateful = [request for request, row in zip(requests, given, strict=True) if row is None]
         if self.store is not None and stateful:
             self._keep(self.store, stateful)
-        engine, scorer, catalogue, duplicates = self.pipeline.engine, self.pipeline.scorer, self._rows, []
+        engine, scorer, catalogue, duplicates, late = self.pipeline.engine, self.pipeline.scorer, self._rows, [], []
         for index, (request, row) in enumerate(zip(requests, given, strict=True)):
             duplicates.append(row is None and engine.advance(request))
             catalogue[index] = engine.row
+            if row is None and engine.late:
+                late.append(index)
         if time.perf_counter() > due:
             decisions = [self._fall_back(r, duplicate=d) for r, d in zip(requests, duplicates, strict=True)]
         else:
             rows = self._fill(catalogue[: len(requests)], given)
             decisions = scorer.decide_batch(list(requests), rows, duplicates)
+        for index in late:
+            decisions[index] = replace(decisions[index], late=True)
         for decision in decisions:
             self.metrics.decided(decision)
         return decisions
@@ -201,6 +212,7 @@ class Service:
         return np.stack([catalogue[i, scorer.columns] if row is None else row for i, row in enumerate(given)])
 
     def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[npt.NDArray[np.float32] | None]:
+        self._check_times(requests, "#/transactions/{}/time_ms")
         given: list[npt.NDArray[np.float32] | None] = []
         for index, request in enumerate(requests):
             pointer = f"#/transactions/{index}/features"
@@ -221,6 +233,14 @@ class Service:
             )
         return np.array([np.nan if features[name] is None else features[name] for name in names], np.float32)
 
+    def _check_times(self, events: Sequence[Transaction] | Sequence[Label], pointer: str) -> None:
+        """pointer: with the event's number in it."""
+        latest_ms = self._now_ms() + AHEAD_MS
+        for index, event in enumerate(events):
+            reason = refuse_time(event.time_ms, latest_ms)
+            if reason is not None:
+                raise ProblemError("invalid-field", reason, pointer=pointer.format(index))
+
     def _check_stateful(self, pointer: str) -> None:
         schema = self.pipeline.scorer.schema
         if schema.source == "given":
@@ -235,9 +255,9 @@ class Service:
             raise ProblemError("overloaded", f"{self.pending_rows} rows wait; try again later", headers=RETRY)
         self.pending_rows += rows
 
-    def _fall_back(self, request: ScoreRequest, *, duplicate: bool = False) -> Decision:
+    def _fall_back(self, request: ScoreRequest, *, duplicate: bool = False, late: bool = False) -> Decision:
         decision = fall_back(request, self.pipeline.scorer.rule, self.pipeline.scorer.model)
-        return replace(decision, duplicate=True) if duplicate else decision
+        return replace(decision, duplicate=duplicate, late=late) if duplicate or late else decision
 
     def _keep(self, store: Store, events: Sequence[ScoreRequest] | Sequence[LabelRequest]) -> None:
         try:

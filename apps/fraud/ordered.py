@@ -1,0 +1,144 @@
+"""Transactions and labels in the order of time, whatever order they are in: one look at a file's times says what is
+plausible and whether it must be sorted; a pipe is taken as it comes."""
+
+from __future__ import annotations
+
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+import msgspec
+
+from apps.fraud.plausible import Bound, InOrder, Times, judge_ordered, judge_pipe, refuse_live
+from apps.fraud.readers import Judge, Rejected, Row, Timed, read_lines, read_rows
+from apps.fraud.sorting import sort_items
+from apps.fraud.transactions import Label, Transaction
+from core.errors import DataError
+
+Pair = tuple[Transaction, bool]
+Clock = Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Look:
+    """ordered: whether the times never run backwards; bound: of what is plausible."""
+
+    source: str
+    ordered: bool
+    bound: Bound
+
+    def judge(self, time_ms: int, line: int) -> str | None:
+        """Which rows are believed, in whatever order they come."""
+        return self.bound.refuse(time_ms)
+
+    @property
+    def judge_in_order(self) -> InOrder:
+        return judge_ordered(self.source, self.bound)
+
+
+def look_at(times: Iterable[int], source: str, now_ms: int) -> Look:
+    """Raises DataError when the times of most rows are in another unit."""
+    found = Times()
+    for time_ms in times:
+        found.add(time_ms)
+    return Look(source, found.ordered, found.find_bound(source, now_ms))
+
+
+def look_at_file(path: Path, now_ms: int) -> Look:
+    """Nothing but the times is decoded. Raises DataError, also when the file cannot be read."""
+    return look_at((row.time_ms for row in read_rows(path, Timed) if isinstance(row, Timed)), str(path), now_ms)
+
+
+class InTime(Generic[Row]):
+    """The rows of one source in the order of time, those of the same time in the source's. Made, it has looked at a
+    file and reads it once more."""
+
+    def __init__(
+        self,
+        read: Callable[[Judge], Iterator[Row | Rejected]],
+        kind: type[Row],
+        judge: Judge,
+        sorting_in: Path | None,
+    ) -> None:
+        """sorting_in: a folder for what does not fit into memory; None for what is in order."""
+        self.in_order = sorting_in is None
+        self._read, self._kind, self._judge, self._sorting_in = read, kind, judge, sorting_in
+
+    def read(self, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, Row]]:
+        """(number among the rows that are sound, from 1 on, in the source's order; row). Raises DataError,
+        OutputError."""
+        numbered = self._number(reject)
+        if self._sorting_in is None:
+            yield from numbered
+            return
+        encode, decode = msgspec.msgpack.encode, msgspec.msgpack.Decoder(tuple[int, self._kind]).decode  # type: ignore[name-defined]
+        items = ((row.time_ms, encode((number, row))) for number, row in numbered)
+        for _, content in sort_items(items, self._sorting_in):
+            yield decode(content)
+
+    def _number(self, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, Row]]:
+        number = 0
+        for row in self._read(self._judge):
+            if isinstance(row, Rejected):
+                reject(row)
+            else:
+                number += 1
+                yield number, row
+
+
+def open_transactions(path: Path | None, sorting_in: Path, now_ms: Clock) -> InTime[Transaction]:
+    """path: None for standard input, which like any pipe is taken in its own order. Raises DataError."""
+    if path is None:
+        return InTime(_read_standard_input, Transaction, judge_pipe("standard input", now_ms), None)
+    if _is_pipe(path):
+        return _take(path, Transaction, judge_pipe(str(path), now_ms), None)
+    return _open_file(path, Transaction, sorting_in, now_ms)
+
+
+def open_labels(path: Path, sorting_in: Path, now_ms: Clock) -> InTime[Label]:
+    """As of a file, a pipe's are sorted too: they are all there before the first of them counts. Raises DataError."""
+    if _is_pipe(path):
+        return _take(path, Label, lambda time_ms, line: refuse_live(time_ms, now_ms()), sorting_in)
+    return _open_file(path, Label, sorting_in, now_ms)
+
+
+def _open_file(path: Path, kind: type[Row], sorting_in: Path, now_ms: Clock) -> InTime[Row]:
+    look = look_at_file(path, now_ms())
+    if look.ordered:
+        return _take(path, kind, look.judge_in_order, None)
+    return _take(path, kind, look.judge, sorting_in)
+
+
+def _take(path: Path, kind: type[Row], judge: Judge, sorting_in: Path | None) -> InTime[Row]:
+    return InTime(lambda judging: read_rows(path, kind, judge=judging), kind, judge, sorting_in)
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether it can be read once only, like <(...) of a shell."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def _read_standard_input(judge: Judge) -> Iterator[Transaction | Rejected]:
+    if sys.stdin is None:
+        raise DataError("standard input: cannot be read (it is closed)")
+    try:
+        yield from read_lines(sys.stdin.buffer, "standard input", Transaction, judge=judge)
+    except OSError as error:
+        raise DataError(f"standard input: cannot be read ({error.strerror or error})") from error
+
+
+def sort_labelled(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Transactions with whether they are frauds, in the order of time, for training. What does not fit into memory goes
+    into the system's folder for temporary files. Raises OutputError."""
+    encode, decode = msgspec.msgpack.encode, msgspec.msgpack.Decoder(Pair).decode
+    items = ((pair[0].time_ms, encode(pair)) for pair in pairs)
+    for _, content in sort_items(items, Path(tempfile.gettempdir())):
+        yield decode(content)
