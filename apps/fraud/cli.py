@@ -102,8 +102,8 @@ def stream(
     "**Exit codes**: 0 all scored; 2 the input is missing; 3 done, but some rows were rejected "
     "(OUTPUT.rejected.jsonl says why); 5 the model cannot be trusted; 6 the output could not be written; "
     "130 interrupted (nothing was written).\n\n"
-    "**Times.** A file may be in any order: it is put in the order of time first, and the decisions are in the order of "
-    "the file. A pipe is decided as it comes and may run backwards by a day at most. Rows dated before the year 2000, "
+    "**Times.** A file may be in any order: it is put in the order of time first, and the decisions are in the file's. "
+    "A pipe is decided as it comes and may run backwards by a day at most. Rows dated before the year 2000, "
     "ahead of the clock, or far beyond the others of their file are rejected."
 )
 def score(

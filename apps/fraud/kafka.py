@@ -204,8 +204,8 @@ class Runner:
         """When it begins, and at the end."""
         if count and not self._late:
             self._waiting.say(
-                "transactions come more than a day after younger ones of their customer or terminal: what their windows "
-                'held may be forgotten in part; their decisions say "late": true'
+                "transactions come more than a day after younger ones of their customer or terminal: what their "
+                'windows held may be forgotten in part; their decisions say "late": true'
             )
         self._late += count
 

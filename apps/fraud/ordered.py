@@ -66,7 +66,9 @@ class InTime(Generic[Row]):
     ) -> None:
         """sorting_in: a folder for what does not fit into memory; None for what is in order."""
         self.in_order = sorting_in is None
-        self._read, self._kind, self._judge, self._sorting_in = read, kind, judge, sorting_in
+        self._read: Callable[[Judge], Iterator[Row | Rejected]] = read
+        self._kind: type[Row] = kind
+        self._judge, self._sorting_in = judge, sorting_in
 
     def read(self, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, Row]]:
         """(number among the rows that are sound, from 1 on, in the source's order; row). Raises DataError,

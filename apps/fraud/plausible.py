@@ -84,7 +84,7 @@ class Bound:
 
 
 class Times:
-    """What one look at a file's times finds. Memory is bounded, however many rows there are: they are counted by day."""
+    """What one look at a file's times finds. Memory is bounded, whatever the rows: they are counted by day."""
 
     def __init__(self) -> None:
         self._ordered = True
@@ -110,8 +110,9 @@ class Times:
         return self._rows
 
     def find_bound(self, source: str, now_ms: int) -> Bound:
-        """What is plausible by the bulk of the rows: up to a year after nine tenths of them, or, where it is more, twice
-        the time that they span; and not ahead of the clock, unless they are. Of a few rows the clock alone decides.
+        """What is plausible by the bulk of the rows: up to a year after nine tenths of them, or, where it is more,
+        twice the time that they span; and not ahead of the clock, unless they are. Of a few rows the clock alone
+        decides.
 
         Raises DataError when most rows are in another unit: then all of the file is."""
         self._count()

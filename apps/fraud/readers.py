@@ -75,9 +75,7 @@ def read_rows(path: Path, kind: type[Row], *, judge: Judge | None = None) -> Ite
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_lines(
-    file: BinaryIO, source: str, kind: type[Row], *, judge: Judge | None = None
-) -> Iterator[Row | Rejected]:
+def read_lines(file: BinaryIO, source: str, kind: type[Row], *, judge: Judge | None = None) -> Iterator[Row | Rejected]:
     """JSON lines of an open file, or of standard input; blank lines are skipped."""
     decoder = msgspec.json.Decoder(kind)
     number = 0

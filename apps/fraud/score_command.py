@@ -87,7 +87,7 @@ class Latencies:
 
 @dataclass
 class Summary:
-    """What a run did. in_order: whether the transactions were in the order of time; labelled: whether there were labels;
+    """What a run did. in_order: whether the transactions were in the order of time; labelled: whether there are labels;
     labels_waiting: those that are not due by the last transaction; highest: (probability, minus the transaction's
     number in the input, decision) of the TOP alerts, as a heap; first_rejected: a few."""
 
@@ -206,11 +206,9 @@ def check_output(job: Job) -> None:
 
 
 class DueLabels:
-    """Labels in the order of time as they become known: each `delay_days` after its transaction, and never before it."""
+    """Labels in the order of time as they become known: each `delay_days` after its transaction, never before it."""
 
-    def __init__(
-        self, labels: InTime[Label] | None, delay_days: float, reject: Callable[[Rejected], None]
-    ) -> None:
+    def __init__(self, labels: InTime[Label] | None, delay_days: float, reject: Callable[[Rejected], None]) -> None:
         self._rows = labels.read(reject) if labels else iter(())
         self._delay_ms = round(delay_days * DAY_MS)
         self._next = next(self._rows, None)

@@ -58,7 +58,7 @@ def _merge(runs: list[IO[bytes]]) -> Iterator[Item]:
 
 def _write_run(items: Iterable[Item], folder: Path, opened: contextlib.ExitStack) -> IO[bytes]:
     try:
-        run = tempfile.TemporaryFile(buffering=_BUFFER_BYTES, dir=folder)
+        run: IO[bytes] = tempfile.TemporaryFile(buffering=_BUFFER_BYTES, dir=folder)  # noqa: SIM115  (see the next line)
         opened.callback(_close, run)
         for key, content in items:
             run.write(_HEAD.pack(key, len(content)))

@@ -102,8 +102,8 @@ class Shard:
         self.customers = CustomerHistories(delay_days, limit)
         self.terminals = TerminalHistories(delay_days, limit)
         self.newest_ms = 0
-        """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories that
-        it was restored from."""
+        """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories
+        that it was restored from."""
 
 
 class Stream:

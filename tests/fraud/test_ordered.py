@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[64 << 20, 4000], ids=["in memory", "many runs"])
-def run_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def run_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "RUN_BYTES", request.param)
-    yield
 
 
 def shuffled(rows: Sequence[Any], seed: int) -> list[Any]:
@@ -189,7 +188,9 @@ def test_a_pipe_that_runs_backwards_is_refused_with_its_place(model: Path, tmp_p
     rows = customer(30)
     lines = "".join(json.dumps(row) + "\n" for row in [*rows[:20], rows[14], *rows[20:25], rows[19]]).encode()
     state = ["--state", str(tmp_path / "state")]
-    with pytest.raises(DataError, match=r"standard input:21: runs backwards: .*1\.7 days before that of line 20; .*file"):
+    with pytest.raises(
+        DataError, match=r"standard input:21: runs backwards: .*1\.7 days before that of line 20; .*file"
+    ):
         score(model, "-", tmp_path / "out.jsonl", *state, given=lines)
     assert not list(tmp_path.glob("*out*"))
     assert "duplicate" not in score(model, "-", "-", *state, given=json.dumps(rows[0]).encode()).stdout
@@ -222,9 +223,7 @@ def test_a_pipe_that_has_a_name(in_order: bool, model: Path, tmp_path: Path) -> 
         assert "Traceback" not in done.stderr
 
 
-def test_where_nothing_can_be_sorted_it_is_told(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_sorted_it_is_told(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "RUN_BYTES", 4000)
     monkeypatch.setattr(score_command.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
     with pytest.raises(OutputError, match="nowhere: rows cannot be put in the order of time here"):

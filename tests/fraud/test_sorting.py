@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_folder_that_takes_nothing_is_told(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_a_full_disk_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Closing what could not be written raises again, and must not hide it."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Path("/dev/full").open("rb+"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.open("/dev/full", "rb+"))  # noqa: SIM115, UP020
     monkeypatch.setattr(sorting, "RUN_BYTES", 1)
     with pytest.raises(OutputError, match="No space left"):
         list(sort_items([(1, b"x")], tmp_path))

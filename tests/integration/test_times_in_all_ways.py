@@ -188,9 +188,7 @@ def refused_by_the_service(model: Path, folder: Path, wrong: list[Row], labels: 
     return told
 
 
-def refused_by_the_stream(
-    model: Path, bench: Bench, good: list[Row], wrong: list[Row], labels: list[Row]
-) -> list[str]:
+def refused_by_the_stream(model: Path, bench: Bench, good: list[Row], wrong: list[Row], labels: list[Row]) -> list[str]:
     process = bench.start(model, "--backend", BACKEND)
     try:
         wait_restored(process, bench.partitions)
@@ -205,4 +203,6 @@ def refused_by_the_stream(
     headers = [dict(letter.headers) for letter in letters]
     for name in (bench.topics.transactions, bench.topics.labels):
         assert sum(one["topic"] == name.encode() for one in headers) == len(wrong)
-    return [one["reason"].decode() for one in sorted(headers, key=lambda one: one["topic"] == bench.topics.labels.encode())]
+    return [
+        one["reason"].decode() for one in sorted(headers, key=lambda one: one["topic"] == bench.topics.labels.encode())
+    ]

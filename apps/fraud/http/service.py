@@ -233,7 +233,7 @@ class Service:
             )
         return np.array([np.nan if features[name] is None else features[name] for name in names], np.float32)
 
-    def _check_times(self, events: Sequence[Transaction] | Sequence[Label], pointer: str) -> None:
+    def _check_times(self, events: Sequence[Transaction | Label], pointer: str) -> None:
         """pointer: with the event's number in it."""
         latest_ms = self._now_ms() + AHEAD_MS
         for index, event in enumerate(events):
