@@ -106,7 +106,7 @@ def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
         look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
     else:
         look = look_at_file(_find(path, "transactions"), now_ms)
-    judge: Judge = look.judge_in_order if look.ordered else look.judge
+    judge = look.judge_in_order() if look.ordered else look.judge
     labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
     return labelled if look.ordered else sort_labelled(labelled)
 

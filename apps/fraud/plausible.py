@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +37,6 @@ _FEW_ROWS: Final = 10
 _BULK_TENTHS: Final = 9
 """So much of a file says what is plausible for the rest."""
 _MARGIN_MS: Final = 366 * DAY_MS
-_BATCH: Final = 8192
 _FIRST_DAY: Final = EARLIEST_MS // DAY_MS
 _DAYS: Final = END_MS // DAY_MS - _FIRST_DAY + 1
 
@@ -87,27 +86,24 @@ class Times:
     """What one look at a file's times finds. Memory is bounded, whatever the rows: they are counted by day."""
 
     def __init__(self) -> None:
-        self._ordered = True
+        self.ordered = True
+        """Whether no time is less than one before it, of those between the years 2000 and 2100."""
         self._rows, self._newest_ms = 0, 0
         self._days = np.zeros(_DAYS, np.int64)
         self._units: Counter[str] = Counter()
-        self._batch: list[int] = []
 
-    def add(self, time_ms: int) -> None:
-        self._batch.append(time_ms)
-        if len(self._batch) == _BATCH:
-            self._count()
-
-    @property
-    def ordered(self) -> bool:
-        """Whether no time is less than one before it, of those between the years 2000 and 2100."""
-        self._count()
-        return self._ordered
-
-    @property
-    def rows(self) -> int:
-        self._count()
-        return self._rows
+    def add(self, times: Sequence[int]) -> None:
+        """Those of the next rows."""
+        found = np.array(times, np.int64)
+        self._rows += len(found)
+        sound = (found >= EARLIEST_MS) & (found <= END_MS)
+        for strange in found[~sound].tolist():
+            self._units[guess_unit(strange) or "unknown"] += 1
+        found = found[sound]
+        if len(found):
+            self.ordered &= bool(found[0] >= self._newest_ms and (found[1:] >= found[:-1]).all())
+            self._newest_ms = int(found[-1])
+            self._days += np.bincount(found // DAY_MS - _FIRST_DAY, minlength=_DAYS)
 
     def find_bound(self, source: str, now_ms: int) -> Bound:
         """What is plausible by the bulk of the rows: up to a year after nine tenths of them, or, where it is more,
@@ -115,7 +111,6 @@ class Times:
         decides.
 
         Raises DataError when most rows are in another unit: then all of the file is."""
-        self._count()
         for unit in _UNITS:
             if 2 * self._units[unit] > self._rows:
                 raise DataError(
@@ -136,58 +131,52 @@ class Times:
         total = np.cumsum(self._days)
         return int(np.searchsorted(total, max(-(-total[-1] * tenths // 10), 1)))
 
-    def _count(self) -> None:
-        if not self._batch:
-            return
-        times = np.array(self._batch, np.int64)
-        self._batch.clear()
-        self._rows += len(times)
-        sound = (times >= EARLIEST_MS) & (times <= END_MS)
-        for strange in times[~sound].tolist():
-            self._units[guess_unit(strange) or "unknown"] += 1
-        times = times[sound]
-        if len(times):
-            self._ordered &= bool(times[0] >= self._newest_ms and (times[1:] >= times[:-1]).all())
-            self._newest_ms = int(times[-1])
-            self._days += np.bincount(times // DAY_MS - _FIRST_DAY, minlength=_DAYS)
 
+def judge_in_order(
+    source: str, bound: Callable[[], Bound], backwards_ms: int, advice: str
+) -> Callable[[int, int], str | None]:
+    """For a source that is read in its own order, what says of a row's (time, line) why it is refused, or None. It
+    raises DataError when the times run backwards.
 
-class InOrder:
-    """Judges the rows of a source that is read in its own order: which times are believed, and that they do not run
-    backwards."""
+    bound: as of now, never earlier than before; backwards_ms: how much less than the newest one a time may be; advice:
+    what to do where it is less still."""
+    newest_ms, newest_line, latest_ms = EARLIEST_MS, 0, bound().latest_ms
 
-    def __init__(self, source: str, refuse: Callable[[int], str | None], backwards_ms: int, advice: str) -> None:
-        """backwards_ms: how much less than the newest one a time may be; advice: what to do where it is less still."""
-        self._source, self._refuse, self._backwards_ms, self._advice = source, refuse, backwards_ms, advice
-        self._newest_ms, self._newest_line = 0, 0
-
-    def __call__(self, time_ms: int, line: int) -> str | None:
-        """Why the row is refused, or None. Raises DataError when the source runs backwards."""
-        reason = self._refuse(time_ms)
+    def judge(time_ms: int, line: int) -> str | None:
+        nonlocal newest_ms, newest_line, latest_ms
+        if newest_ms <= time_ms <= latest_ms:  # nearly always
+            newest_ms, newest_line = time_ms, line
+            return None
+        now = bound()
+        latest_ms = now.latest_ms
+        reason = now.refuse(time_ms)
         if reason is not None:
             return reason
-        if time_ms > self._newest_ms:
-            self._newest_ms, self._newest_line = time_ms, line
-        elif time_ms < self._newest_ms - self._backwards_ms:
-            days = (self._newest_ms - time_ms) / DAY_MS
+        if time_ms < newest_ms - backwards_ms:
             raise DataError(
-                f"{self._source}:{line}: runs backwards: its time lies {days:,.1f} days before that of line "
-                f"{self._newest_line}; {self._advice}"
+                f"{source}:{line}: runs backwards: its time lies {(newest_ms - time_ms) / DAY_MS:,.1f} days before that "
+                f"of line {newest_line}; {advice}"
             )
+        if time_ms >= newest_ms:
+            newest_ms, newest_line = time_ms, line
         return None
 
+    return judge
 
-def judge_pipe(source: str, now_ms: Callable[[], int]) -> InOrder:
+
+def judge_pipe(source: str, now_ms: Callable[[], int]) -> Callable[[int, int], str | None]:
     """Rows of a pipe are decided as they come."""
-    return InOrder(
+    return judge_in_order(
         source,
-        lambda time_ms: refuse_live(time_ms, now_ms()),
+        lambda: Bound(now_ms() + AHEAD_MS, _AHEAD),
         BACKWARDS_MS,
         "a pipe is decided as it comes and may run backwards by a day at most: see which of the two is wrong, or "
         "write the rows into a file and name it with --input: files are put in the order of time first",
     )
 
 
-def judge_ordered(source: str, bound: Bound) -> InOrder:
+def judge_ordered(source: str, bound: Bound) -> Callable[[int, int], str | None]:
     """Rows of a file that one look has found in the order of time."""
-    return InOrder(source, bound.refuse, 0, "the file has changed while it was read; run again when it is whole")
+    return judge_in_order(
+        source, lambda: bound, 0, "the file has changed while it was read; run again when it is whole"
+    )

@@ -5,8 +5,8 @@ up to t that have arrived, in whatever order they came. A transaction whose id i
 counted again. A late one is put where it belongs; one that is older by more than a day than three others of its key is
 marked as late, because what its windows held may be forgotten in part. When one of time t arrives, the events are
 forgotten to which three up to t are newer by the longest window (and, of terminals, the delay) and a day; 1024 are
-kept at most. Of more keys than the limit, the one whose last transaction came the longest ago is forgotten: that follows
-from the order of the transactions alone, and snapshots keep it.
+kept at most. Of more keys than the limit, the one whose last transaction came the longest ago is forgotten: that
+follows from the order of the transactions alone, and snapshots keep it.
 """
 
 from __future__ import annotations
