@@ -154,8 +154,8 @@ def judge_in_order(
             return reason
         if time_ms < newest_ms - backwards_ms:
             raise DataError(
-                f"{source}:{line}: runs backwards: its time lies {(newest_ms - time_ms) / DAY_MS:,.1f} days before that "
-                f"of line {newest_line}; {advice}"
+                f"{source}:{line}: runs backwards: its time lies {(newest_ms - time_ms) / DAY_MS:,.1f} days before "
+                f"that of line {newest_line}; {advice}"
             )
         if time_ms >= newest_ms:
             newest_ms, newest_line = time_ms, line

@@ -13,7 +13,6 @@ TimeMs = Annotated[
         ge=0,
         le=1 << 61,
         description="Milliseconds since 1970-01-01 UTC; at most a day ahead of the clock.",
-        extra_json_schema={"minimum": 946_684_800_000, "maximum": 4_102_444_800_000},
     ),
 ]
 """Milliseconds since 1970-01-01 UTC. Whoever takes rows from outside asks `plausible` which are believed: from the year

@@ -9,6 +9,7 @@ import msgspec
 
 from apps.fraud.http.forms import BatchAnswer, BatchRequest, Health, LabelsAnswer, LabelsRequest, ScoreRequest
 from apps.fraud.http.problems import KINDS, ProblemDetails
+from apps.fraud.plausible import EARLIEST_MS, END_MS
 from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
 
@@ -71,6 +72,7 @@ def describe(
     types = [kind for route in _ROUTES.values() for kind in route[2:4]]
     _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
     _name_features(schemas[ScoreRequest.__name__], model)
+    _bound_times(schemas)
     paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {
         "/healthz": _view("healthz", "The process lives", _HEALTH),
         "/readyz": _view("readyz", "Send it work", _HEALTH, {"503": {"description": "Not now", **_HEALTH}}),
@@ -99,6 +101,14 @@ def _name_features(request: dict[str, Any], model: FeatureSchema) -> None:
     features["additionalProperties"] = False
     if model.source == "given":
         request["required"].append("features")
+
+
+def _bound_times(schemas: dict[str, Any]) -> None:
+    """More is decoded than is believed, so that a refusal can name the unit that a number seems to be in."""
+    for schema in schemas.values():
+        found = schema.get("properties", {}).get("time_ms", {})
+        if "maximum" in found:
+            found |= {"minimum": EARLIEST_MS, "maximum": END_MS}
 
 
 def _operation(
