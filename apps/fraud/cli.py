@@ -105,7 +105,10 @@ def stream(
     "Fields and columns that are not known are ignored and counted.\n\n"
     "**Exit codes**: 0 all scored; 2 the input is missing; 3 done, but some rows were rejected "
     "(OUTPUT.rejected.jsonl says why); 5 the model cannot be trusted; 6 the output could not be written; "
-    "130 interrupted (nothing was written)."
+    "130 interrupted (nothing was written).\n\n"
+    "**Times.** A file may be in any order: it is put in the order of time first, and the decisions are in the file's. "
+    "A pipe is decided as it comes and may run backwards by a day at most. Rows dated before the year 2000, "
+    "ahead of the clock, or far beyond the others of their file are rejected."
 )
 def score(
     source: Annotated[
@@ -135,7 +138,7 @@ def score(
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
     ] = False,
 ) -> None:
-    """Score the transactions of a file in their order; no server is needed."""
+    """Score the transactions of a file in the order of time; no server is needed."""
     # Before anything is imported that may first have to be compiled.
     for path, option in ((_path(source), "--input"), (labels, "--labels")):
         if path is not None:

@@ -388,7 +388,7 @@ class _Noted:
     """What was taken and is odd all the same, counted."""
 
     def __init__(self) -> None:
-        self._early = self._unknown = self._conflicts = 0
+        self._early = self._unknown = self._conflicts = self._late = 0
         self._unread = Unread()
         self._told_at, self._told = 0.0, list[str]()
 
@@ -396,6 +396,7 @@ class _Noted:
         self._early += out.early_labels
         self._unknown += out.unknown_labels
         self._conflicts += out.conflicts
+        self._late += out.late
         self._unread.add(out.unread.names, out.unread.rows)
 
     def tell(self, say: Say, *, always: bool = False) -> None:
@@ -420,6 +421,11 @@ class _Noted:
             yield (
                 f"transactions in conflict so far: {self._conflicts} have the id of another one, with another amount, "
                 "customer, terminal or time"
+            )
+        if self._late:
+            yield (
+                f"transactions that came more than a day late so far: {self._late}; what their windows held may be "
+                'forgotten in part, and their decisions say "late": true'
             )
         if self._unread.rows:
             yield f"so far {self._unread}"

@@ -47,9 +47,10 @@ USES: Final = 3
 TOUCHED: Final = 8
 COLUMNS: Final = NEAR + TOUCHED // 2
 
-SEEN, QUEUE, FULL, OTHER = 1, 2, 4, 8
+SEEN, QUEUE, FULL, OTHER, LATE = 1, 2, 4, 8, 16
 """What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
-last free page has been taken; what was there has another time, amount or counterpart."""
+last free page has been taken; what was there has another time, amount or counterpart; the event came so late that what
+its windows held may be forgotten in part."""
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -58,7 +59,7 @@ LONGEST: Final = 30 * DAY
 HIGH_TWICE: Final = 5
 """An amount is high above 2.5 times the usual one."""
 LATENESS: Final = DAY
-"""An event up to this late sees whole windows."""
+"""An event up to this late sees whole windows; see `is_late` for one that comes later."""
 WITNESSES: Final = 3
 """When an event of time t arrives, those are forgotten to which so many of its key, up to t, are newer by the longest
 window (and the delay, and LATENESS). One or two events with a wrong clock in the future wipe out nothing, and more of
@@ -263,7 +264,8 @@ def advance_customer(
     when, what = pack(time, cents, other)
     events, answer = gather(pages, slots, slot, identity, when, what)
     customer_features(events, time, cents, other, out)
-    return answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST)
+    late = LATE if is_late(pages, slots, slot, time) else 0
+    return late + (answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST))
 
 
 @compiled()
@@ -275,7 +277,8 @@ def advance_terminal(
     when, what = pack(time, cents, other)
     events, answer = gather(pages, slots, slot, identity, when, what)
     terminal_features(events, time, cents, delay, out)
-    return answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST + delay)
+    late = LATE if is_late(pages, slots, slot, time) else 0
+    return late + (answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST + delay))
 
 
 @compiled()
@@ -375,6 +378,18 @@ def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
         if ordinal % EVENTS == 0:
             page = pages[page, 0] >> 1
     return 0
+
+
+@compiled()
+def is_late(pages: Words, slots: Words, slot: int, time: int) -> bool:
+    """Whether what the windows of an event of this time held may be forgotten: where WITNESSES of its key are newer by
+    more than LATENESS, or where the BOUND leaves no room before the oldest."""
+    count = slots[slot, COUNT]
+    if count < WITNESSES or time_of(nth_newest(pages, slots, slot, 1)) <= time:
+        return False
+    if time_of(nth_newest(pages, slots, slot, WITNESSES)) > time + LATENESS:
+        return True
+    return bool(count == BOUND and time_of(nth_newest(pages, slots, slot, BOUND)) > time)
 
 
 @compiled()

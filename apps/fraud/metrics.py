@@ -56,6 +56,7 @@ class ScoringMetrics(Collector):
         self.duplicates = 0
         self.conflicts = 0
         self.unread = Unread()
+        self.late = 0
         self.labels: Counter[str] = Counter()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: dict[str, Histogram] = {}
@@ -69,6 +70,8 @@ class ScoringMetrics(Collector):
             self.duplicates += 1
         elif decision.conflict:
             self.conflicts += 1
+        if decision.late:
+            self.late += 1
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
@@ -97,6 +100,12 @@ class ScoringMetrics(Collector):
             "Transactions and labels with fields that are not known and were ignored.",
             [],
             {(): self.unread.rows},
+        )
+        yield _counter(
+            "late_transactions",
+            "Transactions more than a day older than younger ones of their customer or terminal.",
+            [],
+            {(): self.late},
         )
         yield _counter(
             "labels",

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from apps.fraud.decoding import Unread
 from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import DAY_MS, label_later
+from apps.fraud.ordered import look_at, look_at_file, sort_labelled
+from apps.fraud.plausible import read_clock_ms
 from apps.fraud.protocol import held_out_rows
-from apps.fraud.readers import CARD_FEATURES, Rejected, read_cards, read_handbook, read_rows
+from apps.fraud.readers import CARD_FEATURES, Judge, Rejected, read_cards, read_handbook, read_rows
 from apps.fraud.training import Layout
 from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
@@ -93,11 +95,24 @@ def read_parts(
     path = find_data(data, reader)
     if reader == "ulb":
         return split_cards(path)
-    labelled = read_handbook(path) if reader == "handbook" else read_labelled(path)
+    labelled = read_in_time(path, reader)
     from apps.fraud.replay import replay  # compiled code, which takes a second to load
 
     rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
     return split_days(rows, layout, names)
+
+
+def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
+    """Transactions in the order of time, each with whether it is a fraud, whatever order the files are in. Raises
+    DataError, also for a time that the others make implausible."""
+    now_ms = read_clock_ms()
+    if reader == "handbook":
+        look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
+    else:
+        look = look_at_file(_find(path, "transactions"), now_ms)
+    judge = look.judge_in_order() if look.ordered else look.judge
+    labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
+    return labelled if look.ordered else sort_labelled(labelled)
 
 
 def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
@@ -175,21 +190,22 @@ def split_cards(path: Path) -> Parts:
     return Parts(train, validation, test, CARD_COLUMNS, "given")
 
 
-def read_labelled(folder: Path) -> Iterator[tuple[Transaction, bool]]:
+def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
     """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
-    of a transaction the last in the file counts, as where it is served; one without a label is no fraud. Raises
-    DataError, with the place, for a row that is none."""
+    of a transaction the last in the file counts, as where it is served; one without a label is no fraud. judge: which
+    times of transactions are believed. Raises DataError, with the place, for a row that is none."""
     frauds = set[tuple[str, str]]()
-    for label in _read_sound(_find(folder, "labels"), Label):
+    labels = _find(folder, "labels")
+    for label in _read_sound(labels, Label, look_at_file(labels, read_clock_ms()).judge):
         change = frauds.add if label.is_fraud else frauds.discard
         change((label.transaction_id, label.customer_id))
-    for transaction in _read_sound(_find(folder, "transactions"), Transaction):
+    for transaction in _read_sound(_find(folder, "transactions"), Transaction, judge):
         yield transaction, (transaction.transaction_id, transaction.customer_id) in frauds
 
 
-def _read_sound(path: Path, kind: type[Row]) -> Iterator[Row]:
+def _read_sound(path: Path, kind: type[Row], judge: Judge | None) -> Iterator[Row]:
     unread = Unread()
-    for row in read_rows(path, kind, unread=unread):
+    for row in read_rows(path, kind, judge=judge, unread=unread):
         if isinstance(row, Rejected):
             raise DataError(f"{row}; a model is trained on sound data only: correct or remove the row")
         yield row

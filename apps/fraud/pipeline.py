@@ -23,6 +23,8 @@ class FeatureEngine:
         self.terminals = TerminalHistories(delay_days, limit)
         self.row: Row = np.zeros(len(CATALOGUE), np.float32)
         """The features of the last transaction; the next call writes over them."""
+        self.late = False
+        """Whether the last transaction came late, see Histories."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
 
     def advance(self, transaction: Transaction) -> int:
@@ -32,6 +34,7 @@ class FeatureEngine:
         customer, terminal = transaction.customer_id, transaction.terminal_id
         known = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
         also = self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
+        self.late = self.customers.late or self.terminals.late
         return CONFLICT if also == CONFLICT else known
 
     @property
@@ -56,7 +59,9 @@ class Pipeline:
     def process(self, transaction: Transaction) -> Decision:
         known = self.engine.advance(transaction)
         decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=known == DUPLICATE)
-        return replace(decision, conflict=True) if known == CONFLICT else decision
+        if known != CONFLICT and not self.engine.late:
+            return decision
+        return replace(decision, conflict=known == CONFLICT, late=self.engine.late)
 
     def learn(self, label: Label) -> bool:
         return self.engine.learn(label)

@@ -4,7 +4,7 @@ Parquet of our own form. All of them stream, but the cards, which are small."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -16,10 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apps.fraud.decoding import Decoder, Unread, check_columns
-from apps.fraud.transactions import Label, Transaction
+from apps.fraud.transactions import Label, TimeMs, Transaction
 from core.errors import DataError
 
-Row = TypeVar("Row", Transaction, Label)
+
+class Timed(msgspec.Struct, frozen=True, gc=False):
+    """The time of a transaction or label, for a look at a file that leaves the rest unread."""
+
+    time_ms: TimeMs
+
+
+Row = TypeVar("Row", Transaction, Label, Timed)
+Judge = Callable[[int, int], str | None]
+"""(time_ms, line) -> why the row is refused, or None."""
 
 LONGEST_LINE = 64 * 1024
 """Bytes; a longer line is no transaction."""
@@ -59,24 +68,33 @@ class Cards:
     amounts: npt.NDArray[np.float64]
 
 
-def read_rows(path: Path, kind: type[Row], *, unread: Unread | None = None) -> Iterator[Row | Rejected]:
+def read_rows(
+    path: Path, kind: type[Row], *, judge: Judge | None = None, unread: Unread | None = None
+) -> Iterator[Row | Rejected]:
     """The transactions (or labels) of a file: Parquet by its first bytes, else CSV or JSON lines. Memory is bounded.
-    unread: counts the rows that have fields which are not known. Raises DataError when the file cannot be read."""
+    judge: which times are believed; unread: counts the rows that have fields which are not known. Raises DataError when
+    the file cannot be read."""
     unread = unread or Unread()
     try:
         with path.open("rb") as file:
             head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
             if head == b"PAR1":
-                yield from _read_parquet(path, kind, unread)
+                yield from _read_parquet(path, kind, judge, unread)
             else:
                 is_csv = path.suffix.lower() == ".csv"
-                yield from read_lines(file, str(path), kind, unread=unread, is_csv=is_csv)
+                yield from read_lines(file, str(path), kind, judge=judge, unread=unread, is_csv=is_csv)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def read_lines(
-    file: BinaryIO, source: str, kind: type[Row], *, unread: Unread | None = None, is_csv: bool = False
+    file: BinaryIO,
+    source: str,
+    kind: type[Row],
+    *,
+    judge: Judge | None = None,
+    unread: Unread | None = None,
+    is_csv: bool = False,
 ) -> Iterator[Row | Rejected]:
     """The lines of an open file, or of standard input: JSON, or CSV where `is_csv` or the first line is the head of
     one. Blank lines are skipped. Raises DataError for what is not text, or a head without the columns."""
@@ -89,9 +107,9 @@ def read_lines(
             continue
         head = _find_head(source, line, kind, is_csv=is_csv)
         if head is not None:
-            yield from _read_csv(lines, source, kind, unread, *head)
+            yield from _read_csv(lines, source, kind, judge, unread, *head)
         else:
-            yield from _read_json(file, number, line, source, kind, unread)
+            yield from _read_json(file, number, line, source, kind, judge, unread)
         return
 
 
@@ -127,7 +145,7 @@ def _check_text(source: str, line: bytes) -> None:
 
 
 def _read_json(
-    file: BinaryIO, number: int, line: bytes, source: str, kind: type[Row], unread: Unread
+    file: BinaryIO, number: int, line: bytes, source: str, kind: type[Row], judge: Judge | None, unread: Unread
 ) -> Iterator[Row | Rejected]:
     """From this line on, whose rest has been skipped if it is too long."""
     decoder = Decoder(kind)
@@ -141,11 +159,18 @@ def _read_json(
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 row = _look_again(decoder, line, unread, source, number)
             if row is not None:
-                yield row
+                yield _judge(row, number, source, judge)
         line = file.readline(LONGEST_LINE + 1)
         number += 1
         if len(line) > LONGEST_LINE:
             _skip_rest(file, line)
+
+
+def _judge(row: Row | Rejected, number: int, source: str, judge: Judge | None) -> Row | Rejected:
+    if judge is None or isinstance(row, Rejected):
+        return row
+    reason = judge(row.time_ms, number)
+    return row if reason is None else Rejected(source, number, reason)
 
 
 def _look_again(decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int) -> Row | Rejected | None:
@@ -176,7 +201,13 @@ def _find_head(source: str, line: bytes, kind: type[Row], *, is_csv: bool) -> tu
 
 
 def _read_csv(
-    lines: Iterator[tuple[int, bytes]], source: str, kind: type[Row], unread: Unread, names: list[str], delimiter: str
+    lines: Iterator[tuple[int, bytes]],
+    source: str,
+    kind: type[Row],
+    judge: Judge | None,
+    unread: Unread,
+    names: list[str],
+    delimiter: str,
 ) -> Iterator[Row | Rejected]:
     """The rows below the head. A row is one line: no value that is known here needs more."""
     unknown = check_columns(source, names, kind.__struct_fields__)
@@ -196,7 +227,7 @@ def _read_csv(
                 continue
             if unknown:
                 unread.add(unknown)
-            yield row
+            yield _judge(row, number, source, judge)
 
 
 def _split(line: bytes, delimiter: str) -> list[str] | str:
@@ -212,7 +243,7 @@ def _split(line: bytes, delimiter: str) -> list[str] | str:
         return f"not a line of CSV ({error})"
 
 
-def _read_parquet(path: Path, kind: type[Row], unread: Unread) -> Iterator[Row | Rejected]:
+def _read_parquet(path: Path, kind: type[Row], judge: Judge | None, unread: Unread) -> Iterator[Row | Rejected]:
     """Columns are the fields of `kind`; others are left unread."""
     number = 0
     for batch in _batches(path, kind.__struct_fields__, unread):
@@ -222,7 +253,7 @@ def _read_parquet(path: Path, kind: type[Row], unread: Unread) -> Iterator[Row |
                 yield Rejected(str(path), number, "holds text that is not UTF-8, or a time that is none")
                 continue
             try:
-                yield msgspec.convert(row, kind)
+                yield _judge(msgspec.convert(row, kind), number, str(path), judge)
             except msgspec.ValidationError as error:
                 yield Rejected(str(path), number, _describe(error))
 
@@ -239,9 +270,9 @@ def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:
     return rows
 
 
-def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
-    """The handbook's transactions, in the order of time, each with whether it is a fraud; `labels.label_later` makes
-    a stream of them. Raises DataError for a file that is not theirs."""
+def read_handbook(path: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
+    """The handbook's transactions, each with whether it is a fraud; in the order of time `labels.label_later` makes a
+    stream of them. Raises DataError for a file that is not theirs, and for a time that is not believed."""
     number = 0
     for batch in _batches(path, HANDBOOK_COLUMNS):
         try:
@@ -260,7 +291,11 @@ def read_handbook(path: Path) -> Iterator[tuple[Transaction, bool]]:
                     "time_ms": time_ms,
                     "amount": amount,
                 }
-                yield msgspec.convert(row, Transaction), bool(fraud)
+                transaction = msgspec.convert(row, Transaction)
+                reason = judge(transaction.time_ms, number) if judge else None
+                if reason:
+                    raise DataError(f"{path}: row {number}: {reason}; correct or remove the row")
+                yield transaction, bool(fraud)
         except (msgspec.ValidationError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{path}: not the handbook's transactions (after row {number - 1}: {error})") from error
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import heapq
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,13 +22,16 @@ from msgspec.structs import asdict
 
 from apps.fraud.decoding import Unread
 from apps.fraud.labels import DAY_MS
+from apps.fraud.ordered import Clock, InTime, open_labels, open_transactions
 from apps.fraud.pipeline import FeatureEngine, Pipeline, warm_up
-from apps.fraud.readers import Rejected, read_lines, read_rows
+from apps.fraud.plausible import read_clock_ms
+from apps.fraud.readers import Rejected
 from apps.fraud.scoring import Scorer
+from apps.fraud.sorting import sort_items
 from apps.fraud.state import LIMIT
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
-from core.errors import DataError, OutputError, UsageError
+from core.errors import OutputError, UsageError
 from core.files import is_file, replacing
 
 TOP = 5
@@ -34,6 +39,7 @@ PROGRESS_EVERY = 2000
 _ROWS = 4096
 _BIN_NS, _BINS = 100, 20_000
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Decision).decode
 
 _REASON = pa.struct([("feature", pa.string()), ("value", pa.float64()), ("effect", pa.float64())])
 SCHEMA = pa.schema(
@@ -48,6 +54,7 @@ SCHEMA = pa.schema(
         ("duplicate", pa.bool_()),
         ("conflict", pa.bool_()),
         ("fallback", pa.bool_()),
+        ("late", pa.bool_()),
     ]
 )
 
@@ -82,18 +89,23 @@ class Latencies:
 
 @dataclass
 class Summary:
-    """What a run did. highest: (probability, minus the transaction's number in the input, decision) of the TOP alerts,
-    as a heap; first_rejected: a few."""
+    """What a run did. in_order: whether the transactions were in the order of time; labelled: whether there are labels;
+    labels_waiting: those that are not due by the last transaction; highest: (probability, minus the transaction's
+    number in the input, decision) of the TOP alerts, as a heap; first_rejected: a few."""
 
     model: str
+    in_order: bool = True
+    labelled: bool = False
     seconds: float = 0.0
     transactions: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     conflicts: int = 0
+    late: int = 0
     unread: Unread = field(default_factory=Unread)
     labels: int = 0
     labels_unknown: int = 0
+    labels_waiting: int = 0
     evicted: int = 0
     rejected: int = 0
     first_rejected: list[Rejected] = field(default_factory=list)
@@ -102,57 +114,83 @@ class Summary:
     reasons: Counter[str] = field(default_factory=Counter)
     highest: list[tuple[float, int, Decision]] = field(default_factory=list)
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, number: int, decision: Decision) -> None:
         self.transactions += 1
         self.outcomes[decision.outcome] += 1
         self.duplicates += decision.duplicate
         self.conflicts += decision.conflict
+        self.late += decision.late
         if decision.outcome != "approve":
             self.reasons.update(reason.feature for reason in decision.reasons)
             put = heapq.heappush if len(self.highest) < TOP else heapq.heappushpop
-            put(self.highest, (decision.probability or 0.0, -self.transactions, decision))
+            put(self.highest, (decision.probability or 0.0, -number, decision))
 
     def learned(self, found: bool) -> None:
         self.labels += 1
         self.labels_unknown += not found
 
 
-def score_file(job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] = lambda done: None) -> Summary:
-    """Score all transactions in their order. The output appears when it is whole, then the state is kept; a run that
-    does not get there leaves both as they were.
+def score_file(
+    job: Job, scorer: Scorer, *, on_progress: Callable[[int], None] = lambda done: None, now_ms: Clock = read_clock_ms
+) -> Summary:
+    """Score all transactions in the order of time, with their decisions in the order of the input. The output appears
+    when it is whole, then the state is kept; a run that does not get there leaves both as they were.
 
     Raises UsageError (the model's features are given, not computed; another process uses the state; a file is both
-    read and written), DataError for files that cannot be read, OutputError.
+    read and written), DataError for files that cannot be read, a pipe that runs backwards or times in another unit,
+    OutputError.
     """
-    schema, summary = scorer.schema, Summary(scorer.model)
+    schema, summary = scorer.schema, Summary(scorer.model, labelled=job.labels is not None)
     if schema.source == "given":
         raise UsageError(f"{scorer.model}: its features are given, not computed from transactions; `serve` scores them")
     check_output(job)
-    warm_up(schema.delay_days)
+    folder = job.output.parent if job.output else Path(tempfile.gettempdir())
     start = time.monotonic()
+    transactions = open_transactions(job.input, folder, now_ms, summary.unread)
+    labels = open_labels(job.labels, folder, now_ms, summary.unread) if job.labels else None
+    summary.in_order = transactions.in_order
+    looked_s = time.monotonic() - start
+    warm_up(schema.delay_days)
+    start = time.monotonic() - looked_s
     with opening_state(job.state, schema.delay_days, job.max_histories) as store:
         engine = store.engine if store else FeatureEngine(schema.delay_days, job.max_histories)
-        pipeline = Pipeline(scorer, engine)
         with writing_rejected(job.output, summary) as reject, writing_decisions(job.output) as write:
-            labels = DueLabels(job.labels, schema.delay_days, reject, summary.unread)
-            for row in read_input(job.input, summary.unread):
-                if isinstance(row, Rejected):
-                    reject(row)
-                    continue
-                for label in labels.until(row.time_ms):
-                    summary.learned(pipeline.learn(label))
-                began = time.perf_counter_ns()
-                decision = pipeline.process(row)
-                summary.latencies.add(time.perf_counter_ns() - began)
-                summary.decided(decision)
+            due = DueLabels(labels, schema.delay_days, reject)
+            decided = decide_in_time(transactions.read(reject), due, Pipeline(scorer, engine), summary, on_progress)
+            for decision in put_back(decided, folder) if not summary.in_order else map(itemgetter(1), decided):
                 write(decision)
-                if summary.transactions % PROGRESS_EVERY == 0:
-                    on_progress(summary.transactions)
+            summary.labels_waiting = due.count_rest()
         if store is not None:
             store.snapshot()
         summary.evicted = engine.evicted
     summary.seconds = time.monotonic() - start
     return summary
+
+
+def decide_in_time(
+    numbered: Iterable[tuple[int, Transaction]],
+    labels: DueLabels,
+    pipeline: Pipeline,
+    summary: Summary,
+    on_progress: Callable[[int], None],
+) -> Iterator[tuple[int, Decision]]:
+    """Transactions in the order of time, each with its number in the input, and so their decisions."""
+    for number, transaction in numbered:
+        for label in labels.until(transaction.time_ms):
+            summary.learned(pipeline.learn(label))
+        began = time.perf_counter_ns()
+        decision = pipeline.process(transaction)
+        summary.latencies.add(time.perf_counter_ns() - began)
+        summary.decided(number, decision)
+        yield number, decision
+        if summary.transactions % PROGRESS_EVERY == 0:
+            on_progress(summary.transactions)
+
+
+def put_back(decided: Iterable[tuple[int, Decision]], folder: Path) -> Iterator[Decision]:
+    """In the order of the input. Raises OutputError."""
+    for _, content in sort_items(((number, _encode(decision)) for number, decision in decided), folder):
+        yield _decode(content)
 
 
 def check_output(job: Job) -> None:
@@ -172,41 +210,23 @@ def check_output(job: Job) -> None:
                 raise UsageError(f"{path}: is read, and would be written over; choose another --output")
 
 
-def read_input(path: Path | None, unread: Unread) -> Iterator[Transaction | Rejected]:
-    if path is not None:
-        yield from read_rows(path, Transaction, unread=unread)
-        return
-    if sys.stdin is None:
-        raise DataError("standard input: cannot be read (it is closed)")
-    try:
-        yield from read_lines(sys.stdin.buffer, "standard input", Transaction, unread=unread)
-    except OSError as error:
-        raise DataError(f"standard input: cannot be read ({error.strerror or error})") from error
-
-
 class DueLabels:
-    """A file's labels as they become known: each `delay_days` after its transaction, in the order of the file. One
-    that stands behind a later one waits for it."""
+    """Labels in the order of time as they become known: each `delay_days` after its transaction, never before it."""
 
-    def __init__(
-        self, path: Path | None, delay_days: float, reject: Callable[[Rejected], None], unread: Unread
-    ) -> None:
-        self._rows: Iterator[Label | Rejected] = read_rows(path, Label, unread=unread) if path else iter(())
+    def __init__(self, labels: InTime[Label] | None, delay_days: float, reject: Callable[[Rejected], None]) -> None:
+        self._rows = labels.read(reject) if labels else iter(())
         self._delay_ms = round(delay_days * DAY_MS)
-        self._reject = reject
-        self._next = self._read()
+        self._next = next(self._rows, None)
 
     def until(self, time_ms: int) -> Iterator[Label]:
-        while self._next is not None and self._next.time_ms + self._delay_ms <= time_ms:
-            yield self._next
-            self._next = self._read()
+        due_ms = min(time_ms - self._delay_ms, time_ms - 1)  # without delay, the transaction itself comes first
+        while self._next is not None and self._next[1].time_ms <= due_ms:
+            yield self._next[1]
+            self._next = next(self._rows, None)
 
-    def _read(self) -> Label | None:
-        for row in self._rows:
-            if isinstance(row, Label):
-                return row
-            self._reject(row)
-        return None
+    def count_rest(self) -> int:
+        """Those that have not become known; they are read to their end, so that rows that are no labels are told."""
+        return (self._next is not None) + sum(1 for _ in self._rows)
 
 
 @contextlib.contextmanager
@@ -312,6 +332,13 @@ def render_summary(summary: Summary) -> str:
         f"  features, score and decision of one: p50 {summary.latencies.percentile_us(50):.1f}, "
         f"p99 {summary.latencies.percentile_us(99):.1f} microseconds",
     ]
+    if not summary.in_order:
+        lines.append("  not in the order of time: sorted for the histories; decisions are in the order of the input")
+    if summary.late:
+        lines.append(
+            f"  {summary.late:,} late: more than a day after younger ones of their customer or terminal; what their "
+            "windows held may be forgotten in part"
+        )
     if summary.duplicates:
         lines.append(f"  {summary.duplicates:,} seen before: answered, not counted again")
     if summary.conflicts:
@@ -323,8 +350,11 @@ def render_summary(summary: Summary) -> str:
         lines.append(f"  {summary.unread}")
     if summary.evicted:
         lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
-    if summary.labels:
-        lines.append(f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions")
+    if summary.labelled:
+        waiting = f"; {summary.labels_waiting:,} are not due yet" if summary.labels_waiting else ""
+        lines.append(
+            f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions{waiting}"
+        )
     if summary.reasons:
         found = ", ".join(f"{name} {count:,}" for name, count in summary.reasons.most_common(TOP))
         lines.append(f"  alerts' most frequent reasons: {found}")

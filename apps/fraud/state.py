@@ -3,10 +3,11 @@
 The meaning of late, duplicate and out-of-order events: the features of a transaction of time t are those of the events
 up to t that have arrived, in whatever order they came. A transaction whose id is in the history is answered, not
 counted again; where the id is another amount's, time's or counterpart's there, that is told (CONFLICT). A late one is
-put where it belongs. When one of time t arrives, the events are forgotten to which three up to t are newer by the
-longest window (and, of terminals, the delay) and a day; 1024 are kept at most. Of more keys than the limit, the one
-whose last transaction came the longest ago is forgotten: that follows from the order of the transactions alone, and
-snapshots keep it.
+put where it belongs; one that is older by more than a day than three others of its key is marked as late, because what
+its windows held may be forgotten in part. When one of time t arrives, the events are forgotten to which three up to t
+are newer by the longest window (and, of terminals, the delay) and a day; 1024 are kept at most. Of more keys than the
+limit, the one whose last transaction came the longest ago is forgotten: that follows from the order of the transactions
+alone, and snapshots keep it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Histories:
         self._limit = limit
         self.evicted = 0
         """Keys that were forgotten because there were too many."""
+        self.late = False
+        """Whether the last transaction came so late that its features may lack what is forgotten already."""
         self._tombstones: list[Record] = []
         self._clear()
 
@@ -101,6 +104,7 @@ class Histories:
             if len(self._slots) > self._limit:
                 self._evict()
         answer = self._advance(self._pages, self._table, slot, identity, time_ms, cents, other, self._delay_ms, out)
+        self.late = answer & kernels.LATE != 0
         if answer & (kernels.QUEUE | kernels.FULL):
             self._attend(slot, answer)
         return answer & CONFLICT

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from apps.fraud.decoding import Decoder, Unread
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
+from apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from apps.fraud.records import Record
 from apps.fraud.scoring import Scorer
 from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, identify
@@ -80,6 +81,8 @@ class Outgoing:
     """Labels of other transactions that the customer's history does not have."""
     conflicts: int = 0
     """Transactions whose id is another one's."""
+    late: int = 0
+    """Decisions of transactions that came late, see Histories."""
     unread: Unread = field(default_factory=Unread)
     """Fields of transactions and labels that are not known."""
 
@@ -87,7 +90,8 @@ class Outgoing:
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """A repartition record: what stage 1 has for one partition of terminals. source: the transactions' partition;
     rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already;
-    conflicts: places of those whose id is another one's there, which earlier versions do not tell."""
+    conflicts: places of those whose id is another one's there; late: of those that came late for it. Earlier versions
+    tell neither."""
 
     version: Literal[1] = 1
     source: int
@@ -96,6 +100,7 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     rows: bytes
     seen: list[bool]
     conflicts: list[int] = []
+    late: list[int] = []
 
 
 class Shard:
@@ -106,15 +111,18 @@ class Shard:
         self.customers = CustomerHistories(delay_days, limit)
         self.terminals = TerminalHistories(delay_days, limit)
         self.newest_ms = 0
-        """Of the customers' transactions: those that came, and those of the histories that it was restored from."""
+        """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories
+        that it was restored from."""
 
 
 class Stream:
-    """Used by one thread. partitions: how many every keyed topic has; shards: those that this process has now."""
+    """Used by one thread. partitions: how many every keyed topic has; shards: those that this process has now; now_ms:
+    the clock that says which times are believed."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, now_ms: Callable[[], int] = read_clock_ms) -> None:
         self.shards: dict[int, Shard] = {}
         self._partitions = partitions
+        self._now_ms = now_ms
         self._until_expiry = EXPIRE_EVERY
 
     def process(self, arrived: Sequence[Arrived], scorer: Scorer) -> Outgoing:
@@ -163,12 +171,16 @@ class Stream:
                 assert_never(batch.source)
 
     def _transact(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
-        transactions = decode_messages(batch, partial(_decode_transaction, unread=out.unread), out.rejected)
+        now_ms = self._now_ms()
+        decode = partial(_decode_transaction, unread=out.unread)
+        transactions = decode_messages(batch, decode, out.rejected, judge=_believing(now_ms))
         rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
         known: list[int] = []
+        late: set[int] = set()
         routes: dict[int, list[int]] = defaultdict(list)
         shard = self.shards[batch.partition]
-        shard.newest_ms = max([shard.newest_ms, *(transaction.time_ms for transaction in transactions)])
+        times = [transaction.time_ms for transaction in transactions]
+        shard.newest_ms = max([shard.newest_ms, *(time_ms for time_ms in times if time_ms <= now_ms)])
         advance = shard.customers.advance
         for index, transaction in enumerate(transactions):
             terminal = identify(transaction.terminal_id)
@@ -184,6 +196,8 @@ class Stream:
                     rows[index],
                 )
             )
+            if shard.customers.late:
+                late.add(index)
         for target, chosen in routes.items():
             for start in range(0, len(chosen), FORWARDED_AT_ONCE):
                 part = chosen[start : start + FORWARDED_AT_ONCE]
@@ -194,6 +208,7 @@ class Stream:
                     rows=rows[part].astype("<f4").tobytes(),
                     seen=[known[index] == DUPLICATE for index in part],
                     conflicts=[place for place, index in enumerate(part) if known[index] == CONFLICT],
+                    late=[place for place, index in enumerate(part) if index in late] if late else [],
                 )
                 self._pass_on(target, forwarded, out, ready)
 
@@ -201,7 +216,8 @@ class Stream:
         routes: dict[int, list[Label]] = defaultdict(list)
         shard = self.shards[batch.partition]
         learn = shard.customers.learn
-        for label in decode_messages(batch, partial(_decode_label, unread=out.unread), out.rejected):
+        decode = partial(_decode_label, unread=out.unread)
+        for label in decode_messages(batch, decode, out.rejected, judge=_believing(self._now_ms())):
             if not learn(label.customer_id, identify(label.transaction_id), label.is_fraud):
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
@@ -227,7 +243,7 @@ class Stream:
             terminals.learn(label.terminal_id, identify(label.transaction_id), label.is_fraud)
         rows: Rows = np.zeros((len(forwarded.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = np.frombuffer(forwarded.rows, "<f4").reshape(-1, SPLIT)
-        conflicts = set(forwarded.conflicts)
+        conflicts, late = set(forwarded.conflicts), set(forwarded.late)
         for place, (transaction, row) in enumerate(zip(forwarded.transactions, rows[:, SPLIT:], strict=True)):
             known = terminals.advance(
                 transaction.terminal_id,
@@ -239,7 +255,9 @@ class Stream:
             )
             if known == CONFLICT:
                 conflicts.add(place)
-        ready.add(forwarded, rows, conflicts)
+            if terminals.late:
+                late.add(place)
+        ready.add(forwarded, rows, conflicts, late)
         self._until_expiry -= len(rows)
 
     def _drain(self, out: Outgoing) -> None:
@@ -259,12 +277,14 @@ class _Ready:
     def __init__(self) -> None:
         self._transactions: list[Transaction] = []
         self._seen: list[bool] = []
+        self._late: set[int] = set()
         self._sources: list[int] = []
         self._rows: list[Rows] = []
         self._conflicts = set[int]()
 
-    def add(self, forwarded: Forwarded, rows: Rows, conflicts: Iterable[int]) -> None:
+    def add(self, forwarded: Forwarded, rows: Rows, conflicts: Iterable[int], late: Iterable[int]) -> None:
         self._conflicts.update(len(self._transactions) + place for place in conflicts)
+        self._late.update(len(self._transactions) + place for place in late)
         self._transactions += forwarded.transactions
         self._seen += forwarded.seen
         self._sources += [forwarded.source] * len(rows)
@@ -277,8 +297,11 @@ class _Ready:
         encode = msgspec.json.Encoder().encode
         decisions = scorer.decide_batch(self._transactions, rows, self._seen)
         out.conflicts += len(self._conflicts)
+        out.late += len(self._late)
         for place in self._conflicts:
             decisions[place] = replace(decisions[place], duplicate=False, conflict=True)
+        for place in self._late:
+            decisions[place] = replace(decisions[place], late=True)
         for source, decision in zip(self._sources, decisions, strict=True):
             record = (decision.customer_id.encode(), encode(decision))
             out.decisions[source].append(record)
@@ -294,16 +317,21 @@ _forwarded = msgspec.msgpack.Decoder(Forwarded)
 def _decode_forwarded(content: bytes) -> Forwarded:
     forwarded = _forwarded.decode(content)
     count = len(forwarded.transactions)
-    sound = len(forwarded.seen) == count and all(0 <= place < count for place in forwarded.conflicts)
-    if not sound or len(forwarded.rows) != 4 * SPLIT * count or forwarded.source < 0:
+    sound = len(forwarded.seen) == count and len(forwarded.rows) == 4 * SPLIT * count and forwarded.source >= 0
+    if not sound or not all(0 <= place < count for place in (*forwarded.conflicts, *forwarded.late)):
         raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
     return forwarded
 
 
 def decode_messages(
-    batch: Arrived, decode: Callable[[bytes], Value], rejected: list[Rejected], *, limit: int | None = MESSAGE_BYTES
+    batch: Arrived,
+    decode: Callable[[bytes], Value],
+    rejected: list[Rejected],
+    *,
+    limit: int | None = MESSAGE_BYTES,
+    judge: Callable[[Value], str | None] = lambda value: None,
 ) -> list[Value]:
-    """What can be decoded, in order; the rest goes to `rejected`."""
+    """What can be decoded and is believed, in order; the rest goes to `rejected`. judge: why a value is refused."""
     values: list[Value] = []
     for offset, content in zip(batch.offsets, batch.values, strict=True):
         try:
@@ -312,12 +340,21 @@ def decode_messages(
             elif limit is not None and len(content) > limit:
                 reason = f"{len(content)} bytes; at most {limit} are read"
             else:
-                values.append(decode(content))
-                continue
+                value = decode(content)
+                doubt = judge(value)
+                if doubt is None:
+                    values.append(value)
+                    continue
+                reason = doubt
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
         rejected.append(Rejected(batch.source, batch.partition, offset, reason))
     return values
+
+
+def _believing(now_ms: int) -> Callable[[Transaction | Label], str | None]:
+    latest_ms = now_ms + AHEAD_MS
+    return lambda event: refuse_time(event.time_ms, latest_ms)
 
 
 def check_source(scorer: Scorer) -> None:

@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 import msgspec
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-TimeMs = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
-"""Milliseconds since 1970-01-01 UTC, up to the year 2100: a clock that is further off is not believed."""
+TimeMs = Annotated[
+    int,
+    msgspec.Meta(
+        ge=0,
+        le=1 << 61,
+        description="Milliseconds since 1970-01-01 UTC; at most a day ahead of the clock.",
+    ),
+]
+"""Milliseconds since 1970-01-01 UTC. Whoever takes rows from outside asks `plausible` which are believed: from the year
+2000 on. More is decoded, so that the reason can say that a number looks like seconds or nanoseconds."""
 Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000_000)]
 """Up to ten trillions: so far hundredths are exact in float64, in the histories' events and in the sums over all that a
 history keeps (`kernels.CENTS_BITS`)."""
@@ -56,7 +64,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     """probability: calibrated, of fraud; model: name and digest of the artifact that decided; reasons: only where the
     outcome is not `approve`, the strongest first; duplicate: the transaction had been seen and was not counted again;
     conflict: another one has its id, with another amount, customer, terminal or time, and stays what is counted;
-    fallback: no model decided, but the policy for when none can (probability is then None)."""
+    fallback: no model decided, but the policy for when none can (probability is then None); late: it came more than a
+    day after younger ones of its customer or terminal, so that a part of what its windows held may be forgotten."""
 
     transaction_id: str
     customer_id: str
@@ -70,3 +79,4 @@ class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     duplicate: bool = False
     conflict: bool = False
     fallback: bool = False
+    late: bool = False

@@ -27,6 +27,7 @@ from apps.fraud.http.asgi import check_fields
 from apps.fraud.http.forms import encode
 from apps.fraud.http.service import Service
 from apps.fraud.live import LiveModel
+from apps.fraud.plausible import AHEAD_MS, END_MS
 from tests.fraud import added_routes
 from tests.fraud.serving import BACKEND, Served, label_of, make_transactions, serving
 from tests.fraud.test_http import problem
@@ -47,7 +48,9 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def app(model: Path) -> Iterator[Api]:
-    service = Service(LiveModel(model, BACKEND), None, keys_file=None, deadline_ms=None)
+    """Its clock is one at which the document's latest time is believed: no schema knows what time it is."""
+    live = LiveModel(model, BACKEND)
+    service = Service(live, None, keys_file=None, deadline_ms=None, now_ms=lambda: END_MS - AHEAD_MS)
     yield Api(service)
     service.close()
 

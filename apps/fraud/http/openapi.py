@@ -17,6 +17,7 @@ from apps.fraud.http.forms import (
     ScoreRequest,
 )
 from apps.fraud.http.problems import KINDS, ProblemDetails
+from apps.fraud.plausible import EARLIEST_MS, END_MS
 from apps.fraud.settings import FeatureSchema
 from apps.fraud.transactions import Decision
 
@@ -88,6 +89,7 @@ def describe(
     for kind in (ScoreRequest, BatchRequest, LabelsRequest, LabelRequest):
         del schemas[kind.__name__]["additionalProperties"]  # what is not known is ignored, see `decoding`
     _name_features(schemas[ScoreRequest.__name__], model)
+    _bound_times(schemas)
     paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {
         "/healthz": _view("healthz", "The process lives", _HEALTH),
         "/readyz": _view("readyz", "Send it work", _HEALTH, {"503": {"description": "Not now", **_HEALTH}}),
@@ -116,6 +118,14 @@ def _name_features(request: dict[str, Any], model: FeatureSchema) -> None:
     features["additionalProperties"] = False
     if model.source == "given":
         request["required"].append("features")
+
+
+def _bound_times(schemas: dict[str, Any]) -> None:
+    """More is decoded than is believed, so that a refusal can name the unit that a number seems to be in."""
+    for schema in schemas.values():
+        found = schema.get("properties", {}).get("time_ms", {})
+        if "maximum" in found:
+            found |= {"minimum": EARLIEST_MS, "maximum": END_MS}
 
 
 def _operation(

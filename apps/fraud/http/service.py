@@ -23,10 +23,11 @@ from apps.fraud.http.problems import ProblemError
 from apps.fraud.live import LiveModel
 from apps.fraud.metrics import ScoringMetrics
 from apps.fraud.pipeline import FeatureEngine, Pipeline
+from apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from apps.fraud.policy import fall_back
-from apps.fraud.state import CONFLICT, LIMIT, NEW
+from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, NEW
 from apps.fraud.store import Store
-from apps.fraud.transactions import Decision
+from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
 
 CHUNK_ROWS: Final = 64
@@ -53,8 +54,10 @@ class Service:
         keys_file: Path | None,
         deadline_ms: float | None,
         max_histories: int = LIMIT,
+        now_ms: Callable[[], int] = read_clock_ms,
     ) -> None:
-        """max_histories: as FeatureEngine's limit, where there is no store."""
+        """max_histories: as FeatureEngine's limit, where there is no store; now_ms: the clock that says which times are
+        believed."""
         self.live = live
         self.store = store
         engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days, max_histories)
@@ -67,6 +70,7 @@ class Service:
         """Why the state cannot be kept just now, or empty."""
         self.metrics = ScoringMetrics(self._gauges(), lambda: self.pipeline.scorer.model)
         self._keys_file = keys_file
+        self._now_ms = now_ms
         self._told_evictions = False
         self._rows = np.zeros((CHUNK_ROWS, len(CATALOGUE)), np.float32)
 
@@ -74,6 +78,7 @@ class Service:
         """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
         when no score can be had decides. Raises ProblemError."""
         pipeline = self.pipeline
+        self._check_times((request,), "#/time_ms")
         if isinstance(request.features, dict):
             row = self._given(request.features, "#/features")
             decision = pipeline.scorer.decide(request, row) if time.perf_counter() <= due else self._fall_back(request)
@@ -84,7 +89,8 @@ class Service:
             if time.perf_counter() <= due:
                 decision = pipeline.process(request)
             else:
-                decision = _mark(self._fall_back(request), pipeline.engine.advance(request))
+                known = pipeline.engine.advance(request)
+                decision = _mark(self._fall_back(request), known, late=pipeline.engine.late)
         self.metrics.decided(decision)
         return decision
 
@@ -110,6 +116,7 @@ class Service:
     def learn(self, labels: Sequence[LabelRequest]) -> tuple[int, int]:
         """(learned, unknown). Raises ProblemError."""
         self._check_stateful("#/labels")
+        self._check_times(labels, "#/labels/{}/time_ms")
         if self.store is not None:
             self._keep(self.store, labels)
         learned = sum(self.pipeline.learn(label) for label in labels)
@@ -178,17 +185,21 @@ class Service:
         stateful = [request for request, row in zip(requests, given, strict=True) if row is None]
         if self.store is not None and stateful:
             self._keep(self.store, stateful)
-        engine, scorer, catalogue, known = self.pipeline.engine, self.pipeline.scorer, self._rows, []
+        engine, scorer, catalogue, known, late = self.pipeline.engine, self.pipeline.scorer, self._rows, [], []
         for index, (request, row) in enumerate(zip(requests, given, strict=True)):
             known.append(engine.advance(request) if row is None else NEW)
             catalogue[index] = engine.row
+            late.append(row is None and engine.late)
         if time.perf_counter() > due:
             decisions = [self._fall_back(request) for request in requests]
         else:
             rows = self._fill(catalogue[: len(requests)], given)
             decisions = scorer.decide_batch(list(requests), rows, [False] * len(requests))
-        if any(known):
-            decisions = [_mark(decision, what) for decision, what in zip(decisions, known, strict=True)]
+        if any(known) or any(late):
+            decisions = [
+                _mark(decision, what, late=was_late)
+                for decision, what, was_late in zip(decisions, known, late, strict=True)
+            ]
         for decision in decisions:
             self.metrics.decided(decision)
         return decisions
@@ -203,6 +214,7 @@ class Service:
         return np.stack([catalogue[i, scorer.columns] if row is None else row for i, row in enumerate(given)])
 
     def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[npt.NDArray[np.float32] | None]:
+        self._check_times(requests, "#/transactions/{}/time_ms")
         given: list[npt.NDArray[np.float32] | None] = []
         for index, request in enumerate(requests):
             pointer = f"#/transactions/{index}/features"
@@ -222,6 +234,14 @@ class Service:
                 "invalid-field", f"features: {what}; the model takes {', '.join(names)}", pointer=pointer
             )
         return np.array([np.nan if features[name] is None else features[name] for name in names], np.float32)
+
+    def _check_times(self, events: Sequence[Transaction | Label], pointer: str) -> None:
+        """pointer: with the event's number in it."""
+        latest_ms = self._now_ms() + AHEAD_MS
+        for index, event in enumerate(events):
+            reason = refuse_time(event.time_ms, latest_ms)
+            if reason is not None:
+                raise ProblemError("invalid-field", reason, pointer=pointer.format(index))
 
     def _check_stateful(self, pointer: str) -> None:
         schema = self.pipeline.scorer.schema
@@ -277,11 +297,11 @@ class Service:
         self.fault = str(error)
 
 
-def _mark(decision: Decision, known: int) -> Decision:
+def _mark(decision: Decision, known: int, *, late: bool) -> Decision:
     """known: what the histories knew of the transaction, as of FeatureEngine.advance."""
-    if known == NEW:
+    if known == NEW and not late:
         return decision
-    return replace(decision, conflict=True) if known == CONFLICT else replace(decision, duplicate=True)
+    return replace(decision, conflict=known == CONFLICT, duplicate=known == DUPLICATE, late=late)
 
 
 def histories_bytes(engine: FeatureEngine) -> int:
