@@ -17,6 +17,7 @@ import pytest
 
 from apps.fraud import model as models
 from apps.fraud import ordered, score_command, sorting
+from apps.fraud.decoding import Unread
 from apps.fraud.parts import Parts, read_parts
 from apps.fraud.readers import HANDBOOK_COLUMNS
 from apps.fraud.synthetic import synthesize, write_synthetic
@@ -53,6 +54,10 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
         return path
+    if path.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(json.dumps(value).strip('"') for value in row.values()) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+        return path
     return write_lines(path, rows)
 
 
@@ -71,15 +76,16 @@ def customer(count: int, *, amount: float = 20.0) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("run_bytes")
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_a_file_in_any_order_is_decided_as_in_the_order_of_time(form: str, model: Path, tmp_path: Path) -> None:
     """Transactions and labels; the decisions are in the order of the input."""
     rows = shuffled(ROWS, 1)
     source = write(tmp_path / f"in.{form}", rows)
     labels = write(tmp_path / f"labels.{form}", shuffled(LABELS, 2))
-    result = score(model, source, tmp_path / f"out.{form}", "--labels", str(labels))
+    output = tmp_path / ("out.parquet" if form == "parquet" else "out.jsonl")
+    result = score(model, source, output, "--labels", str(labels))
     assert result.exit_code == 0, result.stderr
-    found = read_decisions(tmp_path / f"out.{form}")
+    found = read_decisions(output)
     assert [decision.transaction_id for decision in found] == [row["transaction_id"] for row in rows]
     by_id = {decision.transaction_id: decision for decision in expected(model, ROWS, LABELS)}
     assert {decision.transaction_id: decision for decision in found} == by_id
@@ -88,7 +94,7 @@ def test_a_file_in_any_order_is_decided_as_in_the_order_of_time(form: str, model
     assert f"{len(LABELS)} labels became known, 0 of unknown transactions" in result.stderr
     strongest = max(enumerate(found, 1), key=lambda pair: pair[1].probability or 0)
     assert f"row {strongest[0]:,}: {strongest[1].outcome}" in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"in.{form}", f"labels.{form}", f"out.{form}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [source.name, labels.name, output.name]
 
 
 def test_rows_of_the_same_time_keep_the_order_of_the_file(model: Path, tmp_path: Path) -> None:
@@ -133,7 +139,7 @@ def test_labels_that_are_not_due_are_told(model: Path, tmp_path: Path) -> None:
 
 def test_without_delay_a_label_comes_behind_its_transaction(tmp_path: Path) -> None:
     rows = write_lines(tmp_path / "labels.jsonl", [label_of(row) for row in customer(3)])
-    due = score_command.DueLabels(ordered.open_labels(rows, tmp_path, lambda: FAR), 0.0, lambda row: None)
+    due = score_command.DueLabels(ordered.open_labels(rows, tmp_path, lambda: FAR, Unread()), 0.0, lambda row: None)
     assert list(due.until(START)) == []
     assert [label.transaction_id for label in due.until(START + 1)] == ["n0"]
     assert due.count_rest() == 2
@@ -160,7 +166,7 @@ def test_rows_dated_in_the_future_change_no_other_decision(model: Path, tmp_path
     assert read_decisions(tmp_path / "future.later") == read_decisions(tmp_path / "base.later")
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("what", ["transactions", "labels"])
 def test_a_file_in_seconds_is_refused_with_the_hint(what: str, form: str, model: Path, tmp_path: Path) -> None:
     def convert(rows: Sequence[dict[str, Any]], is_wrong: bool) -> list[dict[str, Any]]:
