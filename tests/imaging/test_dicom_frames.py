@@ -165,7 +165,7 @@ def test_each_frame_has_its_own_functional_groups(tmp_path: Path) -> None:
 def test_the_job_ends_with_3_and_both_frames_are_in_its_tables(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.dcm").write_bytes(render_native(multi_frame(2), plain(600)))
-    dataset = dataset_of(SIDE, SIDE, PixelRepresentation=None, **WINDOW)
+    dataset = dataset_of(SIDE, SIDE, PixelRepresentation=None, SOPInstanceUID="1.2.3.4", **WINDOW)
     (tmp_path / "in" / "b.dcm").write_bytes(render_native(dataset, plain(600)))
     write_model(tmp_path / "model")
     done = run(tmp_path / "in", tmp_path / "out", tmp_path / "model")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -82,14 +84,16 @@ def test_the_recipe_decides_on_seed_batch_and_stages(
         asked.update(how, data=data, reader=reader)
         return split
 
-    monkeypatch.setattr(
-        tasks, "read_description", lambda path: (trained.description, trained.preprocess, trained.decision)
-    )
+    def describe(path: Path, **advice: str) -> tuple[object, ...]:
+        asked.update(advice, network=path)
+        return trained.description, trained.preprocess, trained.decision
+
+    monkeypatch.setattr(tasks, "read_description", describe)
     monkeypatch.setattr("apps.imaging.trained.read_trained", lambda path: trained)
     monkeypatch.setattr(tasks, "read_split", read)
     source = {"network": "n", "data": "d", "reader": "folder", "seed": 7, "batch": 3, "stages": [[8, 1]]}
     epochs = [open_task(source).training_batches(epoch, seed=0) for epoch in (0, 1)]
-    assert asked == {"data": "d", "reader": "folder", "side": SIDE, "seed": 7}
+    assert asked == {"network": Path("n"), "data": "d", "reader": "folder", "side": SIDE, "seed": 7}
     assert epochs == [Epoch(split.train, epoch, batch=3, side=side, seed=0) for epoch, side in ((0, 8), (1, SIDE))]
 
 
