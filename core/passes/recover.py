@@ -38,11 +38,10 @@ def recover(
     step, because those of the unpruned network no longer hold. `keep_zeros` holds weights that are zero at zero. Runs
     on the GPU where torch has one. Raises what `find_loss` raises, before anything is trained.
     """
+    module = model.module(step.kind)
     task_loss = find_loss(Model(teacher, model.inputs, model.outputs), batches(0), stated)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = (
-        copy.deepcopy(model.module(step.kind)).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
-    )
+    network = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
     mentor = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     estimate_batch_norm(network, batches(0))
     steps = count_batches(batches(0))
