@@ -107,7 +107,9 @@ def test_in_a_folder_that_is_there_the_files_take_the_places_of_earlier_ones(tmp
 
 
 @pytest.mark.parametrize(
-    "content", [b"\0" * (1 << 20), b"0" * 64 + b"  ..\n" + b"0" * 64 + b"  gone.json\n"], ids=["none", "a folder's name"]
+    "content",
+    [b"\0" * (1 << 20), b"0" * 64 + b"  ..\n" + b"0" * 64 + b"  gone.json\n"],
+    ids=["none", "a folder's name"],
 )
 def test_digests_of_an_earlier_run_that_say_nonsense_cost_no_training(content: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out"
