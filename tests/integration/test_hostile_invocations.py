@@ -96,7 +96,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         ("pipe.csv --out out", 2, "expected a list that is a regular file"),
         ("images --out out --model file", 2, "is not a folder"),
         ("images --out out --model pipe", 2, "is not a folder"),
-        ("images --out out --model empty", 2, "is empty; expected an artifact"),
+        ("images --out out --model empty", 2, "empty is empty"),
         ("images --out out --model missing", 2, "no such folder"),
         ("images --out out --backend none", 2, "no backend is called"),
         ("images --out out --workers 0", 2, "--workers"),
