@@ -34,7 +34,7 @@ featherweight optimize recipe.toml --out models/chest
 featherweight artifact verify models/chest
 
 **Exit codes**: 0 done; 1 failed, or a bug; 2 wrong usage or missing input; 3 done, but some items were \
-rejected; 4 a limit was missed and nothing was sealed; 5 the artifact cannot be trusted; 6 the output could not be \
+rejected; 4 a limit was missed; 5 the artifact cannot be trusted; 6 the output could not be \
 written; 7 what a job keeps to go on is damaged; 130 interrupted (start again to go on)."""
 
 _DATA = EntryPoint("data", "core.datasets.cli:app", "featherweight.commands")

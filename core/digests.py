@@ -68,12 +68,16 @@ def _put(partial: Path, out: Path) -> None:
         partial.rename(out)
         return
     names = {path.name for path in partial.iterdir()}
-    before = _read_digests(out) or {}
+    try:
+        before = set(_read_digests(out) or ())
+    except DataError:  # they would only have said what else may go, and new ones take their place
+        before = set()
     # The digests come first: from then on the new files are read, and only when all are there.
     for name in sorted(names, key=lambda name: name != DIGESTS):
         (partial / name).replace(out / name)
-    for gone in before.keys() - names:
-        (out / gone).unlink(missing_ok=True)
+    for gone in before - names:
+        if is_file(out / gone):  # a name that somebody wrote may be `..`
+            (out / gone).unlink()
     partial.rmdir()
 
 

@@ -73,16 +73,21 @@ def stopping_on_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def telling_how_to_go_on(text: str) -> Iterator[None]:
-    """Ctrl-C within the block says `text` on standard error and ends the command with code 130."""
+    """Ctrl-C within the block says `text` on standard error and ends the command with code 130; so does a signal that
+    `end_as_later` takes while the command does not listen yet, with that command's code."""
     try:
         yield
-    except KeyboardInterrupt:
-        import typer
-
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not came_early():
+            raise
         from core.terminal import say
 
         say(text, err=True)
-        raise typer.Exit(130) from None
+        if isinstance(error, SystemExit):
+            raise
+        import typer
+
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

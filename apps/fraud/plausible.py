@@ -107,7 +107,7 @@ class Times:
 
     def find_bound(self, source: str, now_ms: int) -> Bound:
         """What is plausible by the bulk of the rows: up to a year after nine tenths of them, or, where it is more,
-        twice the time that they span; and not ahead of the clock, unless they are. Of a few rows the clock alone
+        twice the time that they span; and not ahead of the clock, unless most rows are. Of a few rows the clock alone
         decides.
 
         Raises DataError when most rows are in another unit: then all of the file is."""
@@ -119,11 +119,13 @@ class Times:
                 )
         first, last = self._find_day(10 - _BULK_TENTHS), self._find_day(_BULK_TENTHS)
         beyond = Bound(END_MS, _BEYOND)
-        if self._days.sum() >= _FEW_ROWS:
+        are_few = self._days.sum() < _FEW_ROWS
+        if not are_few:
             end_ms = (_FIRST_DAY + last + 1) * DAY_MS
             beyond = Bound(min(end_ms + max(_MARGIN_MS, 2 * (last - first) * DAY_MS), END_MS), _BEYOND)
         ahead = Bound(now_ms + AHEAD_MS, _AHEAD)
-        is_ahead = (_FIRST_DAY + last) * DAY_MS > ahead.latest_ms
+        # By the middle row: a tenth and more may be wrong together, and would speak for each other.
+        is_ahead = not are_few and (_FIRST_DAY + self._find_day(5)) * DAY_MS > ahead.latest_ms
         return ahead if ahead.latest_ms < beyond.latest_ms and not is_ahead else beyond
 
     def _find_day(self, tenths: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ _SPLITS = ("train", "validation", "test")
 _SHOWN = 20
 _PLACES = 5
 """Of each kind of fault so many places are named, and so many different values that were found there."""
+_LABEL_LIKE = re.compile(r"[A-Za-z_-]{0,20}|[0-9.]{1,4}")
 _GROUP_LENGTH = 100
 """The most characters of a group's name: it stands in the evidence, where no report or other free text belongs."""
 UNKNOWN = "(unknown)"
@@ -113,16 +115,21 @@ def _check_record(folder: Path, line: int, record: dict[str, str]) -> Iterator[_
         kind = "{} is on a drive or share of Windows, which leads to no file here"
         yield _Fault(line, kind, record["path"][:_GROUP_LENGTH])
     if record["label"] not in ("0", "1"):
-        yield _Fault(line, "label is {}, expected 0 or 1", repr(record["label"][:_GROUP_LENGTH]))
+        yield _Fault(line, "label is {}, expected 0 or 1", _show(record["label"]))
     if record["split"] not in _SPLITS:
         expected = ", ".join(_SPLITS)
-        yield _Fault(line, f"split is {{}}, expected one of {expected}", repr(record["split"][:_GROUP_LENGTH]))
+        yield _Fault(line, f"split is {{}}, expected one of {expected}", _show(record["split"]))
     for name, text in record.items():
         if name not in _COLUMNS and len(text) > _GROUP_LENGTH:
             most = f"a further column names a group of cases, in at most {_GROUP_LENGTH}"
             column = name.replace("{", "{{").replace("}", "}}")
             kind = f"{column} has {{}} characters; {most}; leave free text out of the list"
             yield _Fault(line, kind, f"{len(text)}")
+
+
+def _show(value: str) -> str:
+    """Where columns are shifted it is a patient's number, or a report: only what looks like a label is shown."""
+    return repr(value) if _LABEL_LIKE.fullmatch(value) else f"a text of {len(value)} characters"
 
 
 def _check_rows(rows: list[_Row]) -> list[_Fault]:

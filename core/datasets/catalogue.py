@@ -97,7 +97,10 @@ def local_copy(name: str) -> Path | None:
 
     Raises UsageError for an unknown name and DataError for a damaged copy.
     """
-    entry = dataset(name)
+    try:
+        entry = dataset(name)
+    except UsageError as error:  # who asks has looked for a path of this name
+        raise UsageError(f"{name}: there is no such file or folder, and {error}") from None
     path = cache_directory() / entry.file
     if not is_file(path):
         return None

@@ -38,8 +38,7 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     The thresholds stay as they are: as codes of the bins between them they are lossless, and a backend makes those
     itself. Raises UsageError for bf16, DataError when there are no rows.
     """
-    if step.precision != "int8":
-        raise UsageError(f"quantize: trees have no {step.precision}, only int8; change the step's precision")
+    check_precision(step)
     ensemble = decode_trees(program.content)
     leaves = reached_leaves(ensemble, join_rows(batches, step.kind))
     wanted = leaf_sums(ensemble, leaves)
@@ -63,6 +62,12 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
         "root_mean_square_change": error,
     }
     return replace(program, content=content, precision="int8"), StepRecord(step.kind, asdict(step), facts)
+
+
+def check_precision(step: QuantizeStep) -> None:
+    """Raise UsageError for one that trees do not have."""
+    if step.precision != "int8":
+        raise UsageError(f"quantize: trees have no {step.precision}, only int8; change the step's precision")
 
 
 def round_leaves(ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[np.int32], weights: Floats) -> Ensemble:

@@ -38,7 +38,7 @@ def recover(
     step, because those of the unpruned network no longer hold. `keep_zeros` holds weights that are zero at zero. Runs
     on the GPU where torch has one. Raises what `find_loss` raises, before anything is trained.
     """
-    module = model.module(step.kind)
+    module = model.module(step.kind)  # trees are refused as such, whatever the batches are
     task_loss = find_loss(Model(teacher, model.inputs, model.outputs), batches(0), stated)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = copy.deepcopy(module).to(device).to(memory_format=torch.channels_last).requires_grad_(True)
@@ -80,6 +80,7 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
     Raises UsageError for a network that the training loop cannot train and for a loss that is not known, DataError for
     targets that do not fit the loss and when there is not one batch.
     """
+    network = model.module("recover")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(
             f"recover: trains networks of one input and one output, this one has {len(model.inputs)} and "
@@ -94,7 +95,6 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
             f"recover: the task's training batches are ({', '.join(kinds)}), expected two tensors: inputs, targets"
         )
     inputs, targets = first
-    network = model.module("recover")
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     (outputs,) = run_network(network, (inputs.to(device),), "recover")
     outputs = outputs.cpu()

@@ -30,6 +30,7 @@ from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
 from core.passes.prune_trees import prune_trees
 from core.passes.prune_weights import prunable_weights, prune_weights
 from core.passes.quantize import quantize
+from core.passes.quantize_trees import check_precision
 from core.passes.recover import find_loss, recover
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
 from core.program import Program
@@ -95,6 +96,9 @@ class Workshop:
         steps = candidate.steps
         if self.ledger.find("built", self.ledger_key(steps)) is not None:
             return
+        for step in steps:
+            if isinstance(step, QuantizeStep) and self.kind == "trees":
+                check_precision(step)
         places = (place for place, step in enumerate(steps) if isinstance(step, RecoverStep | QuantizeStep))
         self._stage(steps[: next(places, len(steps))])
 

@@ -106,6 +106,20 @@ def test_in_a_folder_that_is_there_the_files_take_the_places_of_earlier_ones(tmp
     assert shown(out) == {"a.bin": "new", "b.json": "new", "mine.txt": "mine"}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"\0" * (1 << 20), b"0" * 64 + b"  ..\n" + b"0" * 64 + b"  gone.json\n"],
+    ids=["none", "a folder's name"],
+)
+def test_digests_of_an_earlier_run_that_say_nonsense_cost_no_training(content: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, "old")
+    (out / DIGESTS).write_bytes(content)
+    fill(out, "new")
+    assert shown(out) == dict.fromkeys(NAMES, "new")
+    check_digests(out, NAMES)
+
+
 @pytest.mark.parametrize("moved", [0, 1, 2, 3])
 @pytest.mark.parametrize("digests", [True, False])
 def test_a_process_that_dies_between_the_files_leaves_nothing_that_is_read(

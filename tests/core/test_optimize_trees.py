@@ -94,8 +94,20 @@ def test_a_fresh_process_gives_the_same_scores(run: Run) -> None:
         ('[[step]]\nkind = "prune-channels"\nratio = 0.5\n', "prune-channels is for networks"),
         ('[[step]]\nkind = "prune-weights"\nsparsity = 0.5\n[[step]]\nkind = "recover"\nepochs = 1\n', "for networks"),
         ('[[step]]\nkind = "quantize"\nprecision = "bf16"\n', "trees have no bf16"),
+        (
+            '[[step]]\nkind = "prune-trees"\nratio = [0.5, 0.7]\n[[step]]\nkind = "quantize"\nprecision = "bf16"\n',
+            "trees have no bf16",
+        ),
     ],
 )
 def test_steps_that_trees_do_not_have_are_refused(steps: str, part: str, tmp_path: Path) -> None:
+    stages: list[str] = []
     with pytest.raises(UsageError, match=part):
-        optimize(parse_recipe(HEAD + steps), TreesTask(), tmp_path / "artifact", work=tmp_path / "work")
+        optimize(
+            parse_recipe(HEAD + steps),
+            TreesTask(),
+            tmp_path / "artifact",
+            work=tmp_path / "work",
+            progress=lambda stage, done, total: stages.append(stage),
+        )
+    assert stages == [], "something was made or timed first"

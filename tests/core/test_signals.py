@@ -92,6 +92,21 @@ def test_what_somebody_ignores_stays_ignored(tmp_path: Path) -> None:
     assert "goes on" in done.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_the_model_is_read_it_says_that_the_command_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    program = f"""
+import os, sys
+sys.argv = ["featherweight", "imaging", "classify", {str(tmp_path)!r}, "--out", {str(tmp_path / "out")!r}]
+from core.cli import main
+import apps.imaging.classify
+apps.imaging.classify.read_model = lambda *given, **more: os.kill(os.getpid(), {int(number)})
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+    assert done.stderr == "interrupted; what is classified is kept, and the same command goes on\n"
+
+
 def test_a_second_signal_has_its_usual_effect(tmp_path: Path) -> None:
     program = """
 import os, signal, sys

@@ -70,11 +70,22 @@ def test_what_lies_ahead_of_the_clock_is_refused_unless_the_bulk_does() -> None:
     assert bound_of([*simulated, NOW + 4000 * DAY]).refuse(NOW + 4000 * DAY) is not None
 
 
+def test_rows_ahead_of_the_clock_do_not_speak_for_each_other_unless_they_are_most() -> None:
+    old = [START + number * DAY for number in range(8)]
+    for count in range(1, 8):
+        wrong = [NOW + 50 * YEAR + number for number in range(count)]
+        found = bound_of([*old, *wrong])
+        assert {found.refuse(time_ms) for time_ms in wrong} == {"time_ms lies more than a day ahead of the clock"}
+        assert {found.refuse(time_ms) for time_ms in old} == {None}
+
+
 def test_a_few_rows_say_nothing_of_each_other() -> None:
     found = bound_of([START, START + 5 * YEAR, NOW])
     assert found.refuse(START + 5 * YEAR) is None
     assert found.refuse(4_000_000_000_000) is not None
     assert bound_of([]).refuse(START) is None
+    for ahead in ([NOW + 2 * DAY], [START, NOW + 50 * YEAR], [START + n for n in range(4)] + [NOW + 2 * DAY]):
+        assert bound_of(ahead).refuse(ahead[-1]) == "time_ms lies more than a day ahead of the clock"
 
 
 @given(

@@ -216,6 +216,8 @@ def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
     [
         (1, ("b.png", "2", "p2", "train"), "line 3: label is '2'"),
         (1, ("b.png", "1", "p2", "training"), "line 3: split is 'training'"),
+        (1, ("b.png", "Doe^Jane 19610204", "p2", "train"), "line 3: label is a text of 17 characters, expected 0 or 1"),
+        (1, ("b.png", "1", "train", "4711-0815"), "line 3: split is a text of 9 characters, expected one of"),
         (1, ("b.png", "1", "", "train"), "line 3: path and patient"),
         (1, ("a.png", "1", "p2", "train"), "a.png: listed twice"),
         (3, ("d.png", "1", "p1", "validation"), "d.png: its patient is in validation and train"),

@@ -60,14 +60,17 @@ IMAGING = ["imaging", "train", "--data", "images", "--out", "new"]
 FRAUD = ["fraud", "train", "--data", "cards", "--out", "new"]
 EXPORT = ["artifact", "export", "--out", "new", "--target"]
 WRONG = {
-    "imaging train: no data": ([*IMAGING, "--data", "nowhere"], "no data set named"),
+    "imaging train: no data": (
+        [*IMAGING, "--data", "no/where"],
+        "no/where: there is no such file or folder, and no data set",
+    ),
     "imaging train: reader": ([*IMAGING, "--reader", "papyrus"], "reader 'papyrus'"),
     "imaging train: network": ([*IMAGING, "--network", "net"], "network 'net'"),
     "imaging train: start": ([*IMAGING, "--start", "nowhere"], "no weights.safetensors"),
     "imaging train: start of another": ([*IMAGING, "--start", "network"], "holds a compact"),
     "imaging train: list": (IMAGING, "2 faults"),
     "imaging train: out": ([*IMAGING, "--out", "file/new"], "cannot be written"),
-    "fraud train: no data": ([*FRAUD, "--data", "nowhere"], "no data set named"),
+    "fraud train: no data": ([*FRAUD, "--data", "nowhere"], "there is no such file or folder, and no data set"),
     "fraud train: reader": ([*FRAUD, "--reader", "papyrus"], "reader 'papyrus'"),
     "fraud train: model": ([*FRAUD, "--model", "net"], "model 'net'"),
     "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is no day"),
