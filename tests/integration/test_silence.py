@@ -79,6 +79,7 @@ LOOKING = [
     Case("", "--version"),
     Case("hardware"),
     Case("data list"),
+    Case("warm-up"),
     Case("data fetch", "pneumoniamnist --from {work} --to {work}/data", ("data",), (2,)),  # there is no copy
     Case("artifact show", f"{MODELS}/chest-xray"),
     Case("artifact verify", f"{MODELS}/chest-xray"),
