@@ -284,6 +284,8 @@ def read_handbook(path: Path, judge: Judge | None = None) -> Iterator[tuple[Tran
             columns = [column.to_pylist() for column in (ids, times, customers, terminals, amounts, frauds)]
             for identity, time_ms, customer, terminal, amount, fraud in zip(*columns, strict=True):
                 number += 1
+                if fraud not in (0, 1):  # a truth of anything else would be one in silence
+                    raise DataError(f"{path}: row {number}: TX_FRAUD is neither 0 nor 1; correct or remove the row")
                 row = {
                     "transaction_id": None if identity is None else str(identity),
                     "customer_id": None if customer is None else str(customer),
