@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.pipeline import FeatureEngine
-from apps.fraud.state import identify
+from apps.fraud.state import CONFLICT, identify
 from apps.fraud.transactions import Label, Transaction
 
 PROGRESS_EVERY = 10_000
@@ -31,6 +31,8 @@ class Rows:
     time_ms: Words
     amounts: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int8]
+    conflicts: int = 0
+    """Transactions without a row, because another one has their id."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,14 +51,15 @@ def replay(
     ids, customers, terminals, times, amounts = array("q"), array("q"), array("q"), array("q"), array("d")
     owned = array("q")
     labelled, frauds = array("q"), array("b")
-    count = 0
+    count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
             engine.learn(event)
             labelled.append(_identify_of(event))
             frauds.append(event.is_fraud)
             continue
-        if engine.advance(event):
+        if known := engine.advance(event):
+            conflicts += known == CONFLICT
             continue
         if count == len(features):
             features.resize((2 * count, len(CATALOGUE)), refcheck=False)
@@ -80,6 +83,7 @@ def replay(
         time_ms=np.array(times, np.int64),
         amounts=np.array(amounts, np.float64),
         labels=_join(np.array(owned, np.int64), np.array(labelled, np.int64), np.array(frauds, np.int8)),
+        conflicts=conflicts,
     )
 
 

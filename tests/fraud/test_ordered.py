@@ -288,3 +288,16 @@ def test_a_row_dated_in_the_future_is_not_trained_on(name: str, cards: Path, tmp
         write_lines(tmp_path / f"{each}.jsonl", rows)
     with pytest.raises(DataError, match=rf"{name}\.jsonl:8: time_ms lies far beyond .*correct or remove the row"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
+
+
+def test_a_transaction_with_the_id_of_another_one_is_not_trained_on_and_told(
+    cards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for each in ("transactions", "labels"):
+        rows = pq.read_table(cards / f"{each}.parquet").to_pylist()
+        if each == "transactions":
+            rows.append(rows[7] | {"amount": rows[7]["amount"] + 1})
+        write_lines(tmp_path / f"{each}.jsonl", rows)
+    found = read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
+    assert "1 transactions have the id of another one" in caplog.text
+    assert_same(found, read_parts(str(cards), "records", LAYOUT, models.COLUMNS))
