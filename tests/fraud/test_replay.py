@@ -75,7 +75,10 @@ def test_duplicates_give_no_second_row_and_progress_is_told() -> None:
 
 def test_a_label_is_its_customers_where_others_have_the_same_id() -> None:
     """Ids may begin anew every day, or at every terminal."""
-    mine, another = transaction("1", START), replace(transaction("1", START + DAY), customer_id="bert", terminal_id="bar")
+    mine, another = (
+        transaction("1", START),
+        replace(transaction("1", START + DAY), customer_id="bert", terminal_id="bar"),
+    )
     for is_fraud in (True, False):
         rows = replay(label_later([(mine, is_fraud), (another, not is_fraud)]))
         assert rows.labels.tolist() == [is_fraud, not is_fraud]
