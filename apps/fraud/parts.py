@@ -116,7 +116,7 @@ def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
     if reader == "handbook":
         look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
     else:
-        look = look_at_file(_find(path, "transactions"), now_ms)
+        look = look_at_file(_find(path, "transactions"), Transaction, now_ms)
     judge = look.judge_in_order() if look.ordered else look.judge
     labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
     return labelled if look.ordered else sort_labelled(labelled)
@@ -204,7 +204,7 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
     the place, for a row that is none."""
     frauds = set[tuple[str, str]]()
     labels = _find(folder, "labels")
-    for label in _read_sound(labels, Label, look_at_file(labels, read_clock_ms()).judge):
+    for label in _read_sound(labels, Label, look_at_file(labels, Label, read_clock_ms()).judge):
         change = frauds.add if label.is_fraud else frauds.discard
         change((label.transaction_id, label.customer_id))
     unmet = frauds.copy()
