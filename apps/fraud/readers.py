@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -235,7 +235,7 @@ def _read_csv(
             try:
                 # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.
                 row = msgspec.convert({name: values[place] for place, name in known}, kind, strict=False)
-                rounded = next((name for place, name in known if _is_rounded(name, values[place])), None)
+                rounded = _find_rounded(known, values) if b"+" in line else None
                 if rounded is not None:
                     raise msgspec.ValidationError(_ROUNDED.format(rounded))
             except msgspec.ValidationError as error:
@@ -254,11 +254,14 @@ def _describe_text(error: msgspec.ValidationError) -> str:
     return reason
 
 
-def _is_rounded(name: str, value: str) -> bool:
-    """Whether a time or identifier lacks digits, as spreadsheets write a number of many: 1.52254E+12 may be hours off,
-    and 4.55674E+15 is the card of many."""
-    found = None if name == "amount" else _EXPONENT.fullmatch(value)
-    return found is not None and len(found[1] or "") < int(found[2])
+def _find_rounded(known: Sequence[tuple[int, str]], values: Sequence[str]) -> str | None:
+    """The first time or identifier that lacks digits, as spreadsheets write a number of many: 1.52254E+12 may be hours
+    off, and 4.55674E+15 is the card of many."""
+    for place, name in known:
+        found = None if name == "amount" else _EXPONENT.fullmatch(values[place])
+        if found is not None and len(found[1] or "") < int(found[2]):
+            return name
+    return None
 
 
 def _split(line: bytes, delimiter: str) -> list[str] | str:

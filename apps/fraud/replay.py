@@ -49,13 +49,13 @@ def replay(
     engine = FeatureEngine(delay_days)
     features = np.empty((PROGRESS_EVERY, len(CATALOGUE)), np.float32)
     ids, customers, terminals, times, amounts = array("q"), array("q"), array("q"), array("q"), array("d")
-    owned = array("q")
-    labelled, frauds = array("q"), array("b")
+    labelled, owners, frauds = array("q"), array("q"), array("b")
     count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
             engine.learn(event)
-            labelled.append(_identify_of(event))
+            labelled.append(identify(event.transaction_id))
+            owners.append(identify(event.customer_id))
             frauds.append(event.is_fraud)
             continue
         if known := engine.advance(event):
@@ -64,7 +64,6 @@ def replay(
         if count == len(features):
             features.resize((2 * count, len(CATALOGUE)), refcheck=False)
         features[count] = engine.row
-        owned.append(_identify_of(event))
         ids.append(identify(event.transaction_id))
         customers.append(identify(event.customer_id))
         terminals.append(identify(event.terminal_id))
@@ -82,14 +81,14 @@ def replay(
         terminals=np.array(terminals, np.int64),
         time_ms=np.array(times, np.int64),
         amounts=np.array(amounts, np.float64),
-        labels=_join(np.array(owned, np.int64), np.array(labelled, np.int64), np.array(frauds, np.int8)),
+        labels=_join(_pair(ids, customers), _pair(labelled, owners), np.array(frauds, np.int8)),
         conflicts=conflicts,
     )
 
 
-def _identify_of(event: Transaction | Label) -> int:
-    """Of the transaction and its customer: others' may have the same id, as where ids begin anew every day."""
-    return identify(f"{event.customer_id}\0{event.transaction_id}")
+def _pair(ids: array[int], customers: array[int]) -> Words:
+    """One hash of both: others' transactions may have the same id, as where ids begin anew every day."""
+    return np.array(ids, np.int64) ^ np.array(customers, np.int64) * np.int64(0x1E3779B97F4A7C15)
 
 
 def _join(ids: Words, labelled: Words, frauds: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
