@@ -388,13 +388,14 @@ class _Noted:
     """What was taken and is odd all the same, counted."""
 
     def __init__(self) -> None:
-        self._early = self._unknown = self._conflicts = self._late = 0
+        self._early = self._unknown = self._label_conflicts = self._conflicts = self._late = 0
         self._unread = Unread()
         self._told_at, self._told = 0.0, list[str]()
 
     def add(self, out: Outgoing) -> None:
         self._early += out.early_labels
         self._unknown += out.unknown_labels
+        self._label_conflicts += out.label_conflicts
         self._conflicts += out.conflicts
         self._late += out.late
         self._unread.add(out.unread.names, out.unread.rows)
@@ -416,6 +417,11 @@ class _Noted:
             yield (
                 f"labels that changed nothing so far: {self._early} came before their transaction, {self._unknown} are "
                 "of transactions that the histories do not have (forgotten, or never come)"
+            )
+        if self._label_conflicts:
+            yield (
+                f"labels that are not as their transaction so far: {self._label_conflicts} have another customer, "
+                "terminal or time, or only one of the customer's and the terminal's history still has it"
             )
         if self._conflicts:
             yield (

@@ -457,17 +457,18 @@ def queue(slots: Words, slot: int) -> int:
 
 
 @compiled()
-def learn(pages: Words, slots: Words, slot: int, identity: int, fraud: int) -> int:
-    """Mark the event of that identity as a fraud or not; see SEEN."""
+def learn(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
+    """Mark the event of that identity as a fraud or not, whatever its time; see SEEN."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
     for ordinal in range(first + count - 1, first - 1, -1):
         word = 1 + 3 * (ordinal % EVENTS)
         if pages[page, word + 2] == identity:
+            answer = SEEN if pages[page, word] >> 1 == time_ms else SEEN | OTHER
             if pages[page, word] & 1 == fraud:
-                return SEEN
+                return answer
             pages[page, word] ^= 1
             pages[page, 0] |= 1
-            return SEEN + queue(slots, slot)
+            return answer + queue(slots, slot)
         if ordinal % EVENTS == 0:
             page = pages[page, 0] >> 1
     return 0

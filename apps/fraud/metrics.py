@@ -58,6 +58,7 @@ class ScoringMetrics(Collector):
         self.unread = Unread()
         self.late = 0
         self.labels: Counter[str] = Counter()
+        self.label_conflicts = 0
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds: dict[str, Histogram] = {}
         self._gauges, self._model = gauges, model
@@ -112,6 +113,12 @@ class ScoringMetrics(Collector):
             "Labels by whether their transaction was known.",
             ["found"],
             {(k,): v for k, v in self.labels.items()},
+        )
+        yield _counter(
+            "conflicting_labels",
+            "Labels with another customer, terminal or time than their transaction, or that one history only knows.",
+            [],
+            {(): self.label_conflicts},
         )
         yield _counter(
             "http_requests",

@@ -7,7 +7,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -59,12 +59,12 @@ def _look_at(batches: Iterable[Sequence[int]], source: str, now_ms: int) -> Look
     return Look(source, found.ordered, found.find_bound(source, now_ms))
 
 
-def look_at_file(path: Path, now_ms: int) -> Look:
-    """Nothing but the times is decoded. Raises DataError, also when the file cannot be read."""
-    return _look_at(_read_times(path), str(path), now_ms)
+def look_at_file(path: Path, kind: type[Row], now_ms: int) -> Look:
+    """Nothing but the times is decoded. Raises DataError, also when the file cannot be read, or is not of that kind."""
+    return _look_at(_read_times(path, kind), str(path), now_ms)
 
 
-def _read_times(path: Path) -> Iterator[list[int]]:
+def _read_times(path: Path, kind: type[Row]) -> Iterator[list[int]]:
     """The times of a file's rows, many at once; rows without one are left out."""
     try:
         with path.open("rb") as file:
@@ -73,6 +73,8 @@ def _read_times(path: Path) -> Iterator[list[int]]:
                 return
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with closing(read_rows(path, kind)) as first:
+        next(first, None)  # where columns are missing, it is said of all of them
     rows = read_rows(path, Timed)
     while batch := list(islice(rows, BATCH_ROWS)):
         yield [row.time_ms for row in batch if isinstance(row, Timed)]
@@ -161,7 +163,7 @@ def open_labels(path: Path, sorting_in: Path, now_ms: Clock, unread: Unread) -> 
 
 
 def _open_file(path: Path, kind: type[Row], sorting_in: Path, now_ms: Clock, unread: Unread) -> InTime[Row]:
-    look = look_at_file(path, now_ms())
+    look = look_at_file(path, kind, now_ms())
     if look.ordered:
         return _take(path, kind, look.judge_in_order(), None, unread)
     return _take(path, kind, look.judge, sorting_in, unread)

@@ -99,6 +99,13 @@ def read_parts(
     from apps.fraud.replay import replay  # compiled code, which takes a second to load
 
     rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
+    if rows.conflicts:
+        log.warning(
+            "%s: %s transactions have the id of another one, with another amount, customer, terminal or time, and are "
+            "left out",
+            path,
+            f"{rows.conflicts:,}",
+        )
     return split_days(rows, layout, names)
 
 
@@ -109,7 +116,7 @@ def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
     if reader == "handbook":
         look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
     else:
-        look = look_at_file(_find(path, "transactions"), now_ms)
+        look = look_at_file(_find(path, "transactions"), Transaction, now_ms)
     judge = look.judge_in_order() if look.ordered else look.judge
     labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
     return labelled if look.ordered else sort_labelled(labelled)
@@ -192,15 +199,26 @@ def split_cards(path: Path) -> Parts:
 
 def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
     """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
-    of a transaction the last in the file counts, as where it is served; one without a label is no fraud. judge: which
-    times of transactions are believed. Raises DataError, with the place, for a row that is none."""
+    of a transaction the last in the file counts, as where it is served; one without a label is no fraud, and frauds
+    that are none of the transactions are told. judge: which times of transactions are believed. Raises DataError, with
+    the place, for a row that is none."""
     frauds = set[tuple[str, str]]()
     labels = _find(folder, "labels")
-    for label in _read_sound(labels, Label, look_at_file(labels, read_clock_ms()).judge):
+    for label in _read_sound(labels, Label, look_at_file(labels, Label, read_clock_ms()).judge):
         change = frauds.add if label.is_fraud else frauds.discard
         change((label.transaction_id, label.customer_id))
+    unmet = frauds.copy()
     for transaction in _read_sound(_find(folder, "transactions"), Transaction, judge):
-        yield transaction, (transaction.transaction_id, transaction.customer_id) in frauds
+        key = (transaction.transaction_id, transaction.customer_id)
+        unmet.discard(key)
+        yield transaction, key in frauds
+    if unmet:
+        log.warning(
+            "%s: %s transactions that it calls frauds are not there with that transaction_id and customer_id: they "
+            "teach nothing",
+            labels,
+            f"{len(unmet):,}",
+        )
 
 
 def _read_sound(path: Path, kind: type[Row], judge: Judge | None) -> Iterator[Row]:

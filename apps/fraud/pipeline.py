@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, agree, identify
 from apps.fraud.transactions import Decision, Label, Transaction
 
 Row = npt.NDArray[np.float32]
@@ -42,11 +42,13 @@ class FeatureEngine:
         """Histories forgotten because there were too many."""
         return self.customers.evicted + self.terminals.evicted
 
-    def learn(self, label: Label) -> bool:
-        """False when the transaction is not in the histories."""
-        identity = identify(label.transaction_id)
-        found = self.customers.learn(label.customer_id, identity, label.is_fraud)
-        return self.terminals.learn(label.terminal_id, identity, label.is_fraud) or found
+    def learn(self, label: Label) -> int:
+        """NEW when the transaction is not in the histories; CONFLICT when it is in one of the two only (the label has
+        another customer or terminal than it, or it is forgotten there), or has another time than the label says."""
+        identity, time_ms = identify(label.transaction_id), label.time_ms
+        known = self.customers.learn(label.customer_id, identity, time_ms, label.is_fraud)
+        also = self.terminals.learn(label.terminal_id, identity, time_ms, label.is_fraud)
+        return agree(known, also)
 
 
 class Pipeline:
@@ -63,7 +65,7 @@ class Pipeline:
             return decision
         return replace(decision, conflict=known == CONFLICT, late=self.engine.late)
 
-    def learn(self, label: Label) -> bool:
+    def learn(self, label: Label) -> int:
         return self.engine.learn(label)
 
 

@@ -4,7 +4,8 @@ Parquet of our own form. All of them stream, but the cards, which are small."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -40,6 +41,9 @@ PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ
 """First bytes -> what has compressed a file."""
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 DELIMITERS = ",;\t"
+_EXPONENT = re.compile(r"\d(?:[.,](\d{1,20}))?[eE]\+(\d{1,3})", re.ASCII)
+_WANTED = {"float": "a number such as 57.16", "int": "a whole number", "bool": "true, false, 1 or 0"}
+_ROUNDED = "{} is rounded, as spreadsheets write long numbers; save its column with all digits"
 
 HANDBOOK_COLUMNS = ("TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD")
 CARD_FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
@@ -70,7 +74,7 @@ class Cards:
 
 def read_rows(
     path: Path, kind: type[Row], *, judge: Judge | None = None, unread: Unread | None = None
-) -> Iterator[Row | Rejected]:
+) -> Generator[Row | Rejected]:
     """The transactions (or labels) of a file: Parquet by its first bytes, else CSV or JSON lines. Memory is bounded.
     judge: which times are believed; unread: counts the rows that have fields which are not known. Raises DataError when
     the file cannot be read."""
@@ -142,6 +146,15 @@ def _check_text(source: str, line: bytes) -> None:
         raise DataError(f"{source}: is Parquet, which can be read from a file only; name the file")
     if line.startswith(UTF_16):
         raise DataError(f"{source}: is UTF-16; save it as UTF-8")
+    if line.count(0) * 4 > len(line):  # in UTF-16 it is every second byte
+        raise DataError(f"{source}: begins with NUL bytes and is no text; if it is UTF-16, save it as UTF-8")
+    text = line.removeprefix(BOM).strip()
+    if text in (b"[", b"{") or text.startswith(b"[{"):  # row by row, the last object of an array would pass for a row
+        wanted = "." if text == b"{" else ".[]"
+        raise DataError(
+            f"{source}: its JSON is not one object a line; make it so, for example: "
+            f"jq -c '{wanted}' FILE | ... --input -"
+        )
 
 
 def _read_json(
@@ -222,12 +235,33 @@ def _read_csv(
             try:
                 # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.
                 row = msgspec.convert({name: values[place] for place, name in known}, kind, strict=False)
+                rounded = _find_rounded(known, values) if b"+" in line else None
+                if rounded is not None:
+                    raise msgspec.ValidationError(_ROUNDED.format(rounded))
             except msgspec.ValidationError as error:
-                yield Rejected(source, number, _describe(error))
+                yield Rejected(source, number, _describe_text(error))
                 continue
             if unknown:
                 unread.add(unknown)
             yield _judge(row, number, source, judge)
+
+
+def _describe_text(error: msgspec.ValidationError) -> str:
+    """In a CSV all is text, and that it is would say nothing."""
+    reason = _describe(error)
+    for found, wanted in _WANTED.items():
+        reason = reason.replace(f"`{found}`, got `str`", wanted)
+    return reason
+
+
+def _find_rounded(known: Sequence[tuple[int, str]], values: Sequence[str]) -> str | None:
+    """The first time or identifier that lacks digits, as spreadsheets write a number of many: 1.52254E+12 may be hours
+    off, and 4.55674E+15 is the card of many."""
+    for place, name in known:
+        found = None if name == "amount" else _EXPONENT.fullmatch(values[place])
+        if found is not None and len(found[1] or "") < int(found[2]):
+            return name
+    return None
 
 
 def _split(line: bytes, delimiter: str) -> list[str] | str:
@@ -284,6 +318,8 @@ def read_handbook(path: Path, judge: Judge | None = None) -> Iterator[tuple[Tran
             columns = [column.to_pylist() for column in (ids, times, customers, terminals, amounts, frauds)]
             for identity, time_ms, customer, terminal, amount, fraud in zip(*columns, strict=True):
                 number += 1
+                if fraud not in (0, 1):  # a truth of anything else would be one in silence
+                    raise DataError(f"{path}: row {number}: TX_FRAUD is neither 0 nor 1; correct or remove the row")
                 row = {
                     "transaction_id": None if identity is None else str(identity),
                     "customer_id": None if customer is None else str(customer),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.pipeline import FeatureEngine
-from apps.fraud.state import identify
+from apps.fraud.state import CONFLICT, identify
 from apps.fraud.transactions import Label, Transaction
 
 PROGRESS_EVERY = 10_000
@@ -31,6 +31,8 @@ class Rows:
     time_ms: Words
     amounts: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int8]
+    conflicts: int = 0
+    """Transactions without a row, because another one has their id."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,15 +49,17 @@ def replay(
     engine = FeatureEngine(delay_days)
     features = np.empty((PROGRESS_EVERY, len(CATALOGUE)), np.float32)
     ids, customers, terminals, times, amounts = array("q"), array("q"), array("q"), array("q"), array("d")
-    labelled, frauds = array("q"), array("b")
-    count = 0
+    labelled, owners, frauds = array("q"), array("q"), array("b")
+    count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
             engine.learn(event)
             labelled.append(identify(event.transaction_id))
+            owners.append(identify(event.customer_id))
             frauds.append(event.is_fraud)
             continue
-        if engine.advance(event):
+        if known := engine.advance(event):
+            conflicts += known == CONFLICT
             continue
         if count == len(features):
             features.resize((2 * count, len(CATALOGUE)), refcheck=False)
@@ -77,8 +81,14 @@ def replay(
         terminals=np.array(terminals, np.int64),
         time_ms=np.array(times, np.int64),
         amounts=np.array(amounts, np.float64),
-        labels=_join(np.array(ids, np.int64), np.array(labelled, np.int64), np.array(frauds, np.int8)),
+        labels=_join(_pair(ids, customers), _pair(labelled, owners), np.array(frauds, np.int8)),
+        conflicts=conflicts,
     )
+
+
+def _pair(ids: array[int], customers: array[int]) -> Words:
+    """One hash of both: others' transactions may have the same id, as where ids begin anew every day."""
+    return np.array(ids, np.int64) ^ np.array(customers, np.int64) * np.int64(0x1E3779B97F4A7C15)
 
 
 def _join(ids: Words, labelled: Words, frauds: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:

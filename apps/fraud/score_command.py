@@ -28,7 +28,7 @@ from apps.fraud.plausible import read_clock_ms
 from apps.fraud.readers import Rejected
 from apps.fraud.scoring import Scorer
 from apps.fraud.sorting import sort_items
-from apps.fraud.state import LIMIT
+from apps.fraud.state import CONFLICT, LIMIT, NEW
 from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
@@ -105,6 +105,7 @@ class Summary:
     unread: Unread = field(default_factory=Unread)
     labels: int = 0
     labels_unknown: int = 0
+    labels_in_conflict: int = 0
     labels_waiting: int = 0
     evicted: int = 0
     rejected: int = 0
@@ -125,9 +126,11 @@ class Summary:
             put = heapq.heappush if len(self.highest) < TOP else heapq.heappushpop
             put(self.highest, (decision.probability or 0.0, -number, decision))
 
-    def learned(self, found: bool) -> None:
+    def learned(self, known: int) -> None:
+        """known: what the histories answer to a label."""
         self.labels += 1
-        self.labels_unknown += not found
+        self.labels_unknown += known == NEW
+        self.labels_in_conflict += known == CONFLICT
 
 
 def score_file(
@@ -324,7 +327,7 @@ def appearing(path: Path) -> Iterator[BinaryIO]:
 
 
 def render_summary(summary: Summary) -> str:
-    """For a person. Names rows by their number in the input only."""
+    """For a person. Names decisions by their number in the output only."""
     rate = summary.transactions / summary.seconds if summary.seconds else 0.0
     lines = [
         f"{summary.transactions:,} transactions in {summary.seconds:.1f} s ({rate:,.0f}/s) by {summary.model}",
@@ -355,10 +358,16 @@ def render_summary(summary: Summary) -> str:
         lines.append(
             f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions{waiting}"
         )
+    if summary.labels_in_conflict:
+        lines.append(
+            f"  {summary.labels_in_conflict:,} labels are not as their transaction: they have another customer, "
+            "terminal or time (time_ms is the transaction's own, and says when the label counts), or only one of the "
+            "customer's and the terminal's history still has it"
+        )
     if summary.reasons:
         found = ", ".join(f"{name} {count:,}" for name, count in summary.reasons.most_common(TOP))
         lines.append(f"  alerts' most frequent reasons: {found}")
-        lines.append("  the strongest, by their row in the input:")
+        lines.append("  the strongest, by their row in the output:")
     lines += [_render_alert(-number, decision) for _, number, decision in sorted(summary.highest, reverse=True)]
     if summary.rejected:
         lines.append(

@@ -59,6 +59,11 @@ def identify(text: str) -> int:
     return digest if digest < 1 << 63 else digest - (1 << 64)
 
 
+def agree(customer: int, terminal: int) -> int:
+    """What both histories together say of a transaction's label: the same, or CONFLICT."""
+    return customer if customer == terminal else CONFLICT
+
+
 class Histories:
     """The histories of one kind of key (customers, or terminals). Used by one thread at a time."""
 
@@ -109,18 +114,18 @@ class Histories:
             self._attend(slot, answer)
         return answer & CONFLICT
 
-    def learn(self, key: str, identity: int, is_fraud: bool) -> bool:
-        """A label has come; the last one counts. Returns False when the transaction is not (or no longer) in the
-        history."""
+    def learn(self, key: str, identity: int, time_ms: int, is_fraud: bool) -> int:
+        """A label has come; the last one counts. Returns NEW when the transaction is not (or no longer) in the history,
+        CONFLICT when it is there with another time."""
         if self._staged:
             self.settle()
         slot = self._slots.get(key)
         if slot is None:
-            return False
-        answer = kernels.learn(self._pages, self._table, slot, identity, int(is_fraud))
-        if answer > kernels.SEEN:
+            return NEW
+        answer = kernels.learn(self._pages, self._table, slot, identity, time_ms, int(is_fraud))
+        if answer & kernels.QUEUE:
             self._attend(slot, answer)
-        return bool(answer)
+        return answer & CONFLICT
 
     def drain(self) -> list[Record]:
         """(record key, record value) of everything that changed since the last call, for a compacted changelog; None is

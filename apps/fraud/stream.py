@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from typing import Literal, TypeVar, assert_never
 
 import msgspec
@@ -27,7 +28,7 @@ from apps.fraud.features import CATALOGUE, CUSTOMER_FEATURES
 from apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from apps.fraud.records import Record
 from apps.fraud.scoring import Scorer
-from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, CustomerHistories, TerminalHistories, identify
+from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, NEW, CustomerHistories, TerminalHistories, agree, identify
 from apps.fraud.transactions import Label, Transaction
 from core.errors import ArtifactError
 
@@ -79,6 +80,8 @@ class Outgoing:
     """Labels that came before their transaction, and so changed nothing."""
     unknown_labels: int = 0
     """Labels of other transactions that the customer's history does not have."""
+    label_conflicts: int = 0
+    """Labels that are not as their transaction, see FeatureEngine.learn."""
     conflicts: int = 0
     """Transactions whose id is another one's."""
     late: int = 0
@@ -90,8 +93,8 @@ class Outgoing:
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """A repartition record: what stage 1 has for one partition of terminals. source: the transactions' partition;
     rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already;
-    conflicts: places of those whose id is another one's there; late: of those that came late for it. Earlier versions
-    tell neither."""
+    conflicts: places of those whose id is another one's there; late: of those that came late for it; learned: what it
+    answered to the labels. Earlier versions tell none of the three."""
 
     version: Literal[1] = 1
     source: int
@@ -101,6 +104,7 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=
     seen: list[bool]
     conflicts: list[int] = []
     late: list[int] = []
+    learned: list[int] = []
 
 
 class Shard:
@@ -213,21 +217,24 @@ class Stream:
                 self._pass_on(target, forwarded, out, ready)
 
     def _learn(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
-        routes: dict[int, list[Label]] = defaultdict(list)
+        routes: dict[int, list[tuple[Label, int]]] = defaultdict(list)
         shard = self.shards[batch.partition]
         learn = shard.customers.learn
         decode = partial(_decode_label, unread=out.unread)
         for label in decode_messages(batch, decode, out.rejected, judge=_believing(self._now_ms())):
-            if not learn(label.customer_id, identify(label.transaction_id), label.is_fraud):
+            known = learn(label.customer_id, identify(label.transaction_id), label.time_ms, label.is_fraud)
+            if known == NEW:
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
                 else:
                     out.unknown_labels += 1
-            routes[identify(label.terminal_id) % self._partitions].append(label)
+            routes[identify(label.terminal_id) % self._partitions].append((label, known))
         for target, labels in routes.items():
             for start in range(0, len(labels), FORWARDED_AT_ONCE):
-                part = labels[start : start + FORWARDED_AT_ONCE]
-                forwarded = Forwarded(source=batch.partition, labels=part, transactions=[], rows=b"", seen=[])
+                part, learned = zip(*labels[start : start + FORWARDED_AT_ONCE], strict=True)
+                forwarded = Forwarded(
+                    source=batch.partition, labels=list(part), transactions=[], rows=b"", seen=[], learned=list(learned)
+                )
                 self._pass_on(target, forwarded, out, ready)
 
     def _pass_on(self, target: int, forwarded: Forwarded, out: Outgoing, ready: _Ready) -> None:
@@ -239,8 +246,9 @@ class Stream:
     def _finish(self, partition: int, forwarded: Forwarded, ready: _Ready) -> None:
         """Stage 2, up to the score."""
         terminals = self.shards[partition].terminals
-        for label in forwarded.labels:
-            terminals.learn(label.terminal_id, identify(label.transaction_id), label.is_fraud)
+        for label, known in zip_longest(forwarded.labels, forwarded.learned):
+            also = terminals.learn(label.terminal_id, identify(label.transaction_id), label.time_ms, label.is_fraud)
+            ready.label_conflicts += known is not None and agree(known, also) == CONFLICT
         rows: Rows = np.zeros((len(forwarded.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = np.frombuffer(forwarded.rows, "<f4").reshape(-1, SPLIT)
         conflicts, late = set(forwarded.conflicts), set(forwarded.late)
@@ -281,6 +289,7 @@ class _Ready:
         self._sources: list[int] = []
         self._rows: list[Rows] = []
         self._conflicts = set[int]()
+        self.label_conflicts = 0
 
     def add(self, forwarded: Forwarded, rows: Rows, conflicts: Iterable[int], late: Iterable[int]) -> None:
         self._conflicts.update(len(self._transactions) + place for place in conflicts)
@@ -291,6 +300,7 @@ class _Ready:
         self._rows.append(rows)
 
     def decide(self, scorer: Scorer, out: Outgoing) -> None:
+        out.label_conflicts += self.label_conflicts
         if not self._transactions:
             return
         rows = np.concatenate(self._rows)[:, scorer.columns]
@@ -318,6 +328,7 @@ def _decode_forwarded(content: bytes) -> Forwarded:
     forwarded = _forwarded.decode(content)
     count = len(forwarded.transactions)
     sound = len(forwarded.seen) == count and len(forwarded.rows) == 4 * SPLIT * count and forwarded.source >= 0
+    sound = sound and len(forwarded.learned) in (0, len(forwarded.labels))
     if not sound or not all(0 <= place < count for place in (*forwarded.conflicts, *forwarded.late)):
         raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
     return forwarded

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 
+from apps.fraud.state import CONFLICT, DUPLICATE, NEW
 from apps.fraud.transactions import Label, Transaction
 
 HOUR = 3_600_000
@@ -177,10 +178,13 @@ class NaiveEngine:
                 history.add(Event(now.transaction_id, now.time_ms, now.cents, other), self.order)
         return seen
 
-    def learn(self, label: Label) -> bool:
-        found = False
+    def learn(self, label: Label) -> int:
+        found = list[Event]()
         for histories, key in ((self.customers, label.customer_id), (self.terminals, label.terminal_id)):
             event = histories[key].find(label.transaction_id) if key in histories else None
             if event is not None:
-                event.fraud, found = label.is_fraud, True
-        return found
+                event.fraud = label.is_fraud
+                found.append(event)
+        if not found:
+            return NEW
+        return DUPLICATE if [event.time for event in found] == [label.time_ms] * 2 else CONFLICT

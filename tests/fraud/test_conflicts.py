@@ -28,7 +28,7 @@ from apps.fraud.stream import Arrived, Forwarded, Outgoing, Shard, Stream
 from apps.fraud.transactions import Decision, Transaction
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND
-from tests.fraud.streams import START, transaction
+from tests.fraud.streams import DAY, START, transaction
 
 FIRST = transaction("t1", START)
 OTHERS = {
@@ -68,6 +68,71 @@ def test_a_label_and_less_than_a_hundredth_are_no_conflict() -> None:
     engine.advance(FIRST)
     engine.learn(label_of(FIRST, True))
     assert engine.advance(replace(FIRST, amount=12.501)) == DUPLICATE
+
+
+LABEL = label_of(FIRST, True)
+LABELS = {
+    "customer": replace(LABEL, customer_id="berta"),
+    "terminal": replace(LABEL, terminal_id="web"),
+    "time": replace(LABEL, time_ms=START - 1),
+}
+NOBODYS = replace(LABEL, transaction_id="t2")
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_a_label_that_is_not_as_its_transaction_is_in_conflict(name: str) -> None:
+    engine = FeatureEngine()
+    engine.advance(FIRST)
+    assert engine.learn(LABELS[name]) == CONFLICT
+    assert engine.learn(LABEL) == DUPLICATE
+    assert engine.learn(LABELS[name]) == CONFLICT, "also one that changes nothing"
+    assert engine.learn(NOBODYS) == NEW
+
+
+def test_labels_in_conflict_in_a_file(model: Path, tmp_path: Path) -> None:
+    """Half of the histories learn of them, in silence it would be a worse decision for nobody knows what reason."""
+    encode = msgspec.json.Encoder().encode_lines
+    source, labels = tmp_path / "in.jsonl", tmp_path / "labels.jsonl"
+    source.write_bytes(encode([FIRST, transaction("later", START + 30 * DAY)]))
+    labels.write_bytes(encode([*LABELS.values(), LABEL, NOBODYS]))
+    scorer = open_scorer(model, backend=BACKEND)
+    summary = score_file(Job(source, tmp_path / "out.jsonl", labels), scorer)
+    scorer.close()
+    assert (summary.labels, summary.labels_unknown, summary.labels_in_conflict) == (5, 1, 3)
+    assert "  3 labels are not as their transaction: they have another customer, terminal or time" in render_summary(
+        summary
+    )
+
+
+def test_labels_in_conflict_over_rest(app: Api) -> None:
+    ask(app, "POST", "/v1/score", json=asdict(FIRST))
+    labels = [asdict(label) for label in (*LABELS.values(), LABEL, NOBODYS)]
+    answer = ask(app, "POST", "/v1/labels", json={"labels": labels}).json()
+    assert answer == {"learned": 4, "unknown": 1, "conflicts": 3}
+    assert "featherweight_conflicting_labels_total 3.0" in ask(app, "GET", "/metrics").text
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_labels_in_conflict_in_a_stream(processes: int, model: Path) -> None:
+    """With two of them, what the customer's process answers to a label goes with it to the terminal's."""
+    scorer, partitions = open_scorer(model, backend=BACKEND), 2
+    source = 1 - identify(FIRST.terminal_id) % partitions
+    streams = [Stream(partitions) for _ in range(processes)]
+    for partition in range(partitions):
+        streams[partition % processes].shards[partition] = Shard(7.0)
+    labels = [*LABELS.values(), LABEL, NOBODYS]
+    outs = []
+    for rows, kind in (([FIRST], "transactions"), (labels, "labels")):
+        values = [msgspec.json.encode(row) for row in rows]
+        arrived = Arrived(kind, source, range(len(values)), values)
+        sent = streams[source % processes].process([arrived], scorer)
+        outs.append(sent)
+        for target, records in sent.repartition.items():
+            forwarded = Arrived("repartition", target, range(len(records)), [value for _, value in records])
+            outs.append(streams[target % processes].process([forwarded], scorer))
+    scorer.close()
+    assert sum(out.label_conflicts for out in outs) == 3
+    assert not any(out.rejected for out in outs)
 
 
 def test_what_is_in_conflict_is_not_counted() -> None:

@@ -41,6 +41,8 @@ def read(content: bytes, *, is_csv: bool = False, unread: Unread | None = None) 
         b"\n \n" + HEAD + b"\n" + ROW + b"\n\n",
         b'"amount","time_ms","terminal_id","customer_id","transaction_id"\n"12.5","1522540800000","kiosk","anna","t1"\n',
         HEAD + ROW.replace(b"12.5", b"1.25e1"),
+        HEAD + ROW.replace(b"1522540800000", b"1.522540800000000000e+12"),
+        HEAD + ROW.replace(b"1522540800000", b"1522540800000.0"),
     ],
 )
 def test_it_is_read_in_every_usual_form(content: bytes, tmp_path: Path) -> None:
@@ -68,15 +70,20 @@ def test_what_a_writer_of_csv_writes_is_read(rows: list[tuple[str, str, str, int
         (b"t1,anna,kiosk,1522540800000", "has 4 values, but the first line names 5 columns"),
         (b"t1,anna,kiosk,1522540800000,12,5", "has 6 values"),
         (b"t1,anna,kiosk,1522540800000,", r"\$\.amount"),
-        (b"t1,anna,kiosk,1522540800000,free", r"\$\.amount"),
+        (b"t1,anna,kiosk,1522540800000,free", r"Expected a number such as 57\.16 - at `\$\.amount`"),
+        (b't1,anna,kiosk,1522540800000,"57,16"', r"Expected a number such as 57\.16 - at `\$\.amount`"),
         (b"t1,anna,kiosk,1522540800000,nan", r"\$\.amount|number"),
         (b"t1,anna,kiosk,1522540800000,inf", r"\$\.amount|number"),
         (b"t1,anna,kiosk,1522540800000,0x10", r"\$\.amount"),
         (b"t1,anna,kiosk,1522540800000,-1", r"\$\.amount"),
         (b"t1,anna,kiosk,1522540800000,1_000", r"\$\.amount"),
         (b't1,anna,kiosk,1522540800000,"1,000.00"', r"\$\.amount"),
-        (b"t1,anna,kiosk,2018-04-01,12.5", r"\$\.time_ms"),
+        (b"t1,anna,kiosk,2018-04-01,12.5", r"Expected a whole number - at `\$\.time_ms`"),
         (b"t1,anna,kiosk,1522540800000.5,12.5", r"\$\.time_ms"),
+        (b"t1,anna,kiosk,1.52254E+12,12.5", "^time_ms is rounded, as spreadsheets write"),
+        (b"t1,anna,kiosk,2E+12,12.5", "^time_ms is rounded"),
+        (b"4.55673E+15,anna,kiosk,1522540800000,12.5", "^transaction_id is rounded"),
+        (b't1,"4,55673E+15",kiosk,1522540800000,12.5', "^customer_id is rounded"),
         (b",anna,kiosk,1522540800000,12.5", r"\$\.transaction_id"),
         (b"x" * 65 + b",anna,kiosk,1522540800000,12.5", r"\$\.transaction_id"),
         (b"t\xff,anna,kiosk,1522540800000,12.5", "not UTF-8"),
@@ -111,6 +118,8 @@ def test_columns_that_are_not_known_are_ignored_and_their_rows_counted() -> None
         (b"id,who,where,when,how much\n", "has no column transaction_id, .*; found .* and 2 more; "),
         (b"t1,anna,kiosk,1522540800000,12.5\n", "has no column transaction_id"),
         (b"\xff\xfet\x00", "is UTF-16"),
+        (HEAD.decode().encode("utf-16-le"), "begins with NUL bytes and is no text; if it is UTF-16"),
+        (HEAD.decode().encode("utf-16-be"), "begins with NUL bytes and is no text; if it is UTF-16"),
         (b"PK\x03\x04", "is compressed with zip"),
         (b"\x1f\x8b\x08" + b"x" * 3 * LONGEST_LINE, "is compressed with gzip"),
         (b"BZh9", "is compressed with bzip2"),
@@ -128,6 +137,27 @@ def test_a_file_without_the_columns_is_told_in_words(head: bytes, told: str, tmp
 def test_what_has_neither_the_name_nor_the_head_of_a_csv_is_read_as_json() -> None:
     assert all(isinstance(row, Rejected) for row in read(b"a,b,c\n1,2,3\n"))
     assert read(b'{"transaction_id": "t1,customer_id"}\n')[0].reason.startswith("has no field customer_id")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (msgspec.json.encode([ONE, ONE]), ".[]"),
+        (b"[\n" + msgspec.json.encode(ONE) + b",\n" + msgspec.json.encode(ONE) + b"\n]\n", ".[]"),
+        (msgspec.json.format(msgspec.json.encode([ONE, ONE]), indent=2), ".[]"),
+        (msgspec.json.format(msgspec.json.encode(ONE), indent=2), "."),
+    ],
+)
+def test_json_that_is_not_one_object_a_line_is_refused_as_a_whole(mark: bytes, content: bytes, wanted: str) -> None:
+    """Line by line, nothing of an array would be read but its last object."""
+    with pytest.raises(DataError, match=rf"input: its JSON is not one object a line; .* jq -c '{re.escape(wanted)}' "):
+        read(mark + content)
+
+
+@pytest.mark.parametrize("identity", ["5e10", "1E+2x", "12.5E+3", "E+12", "1.25E+1"])
+def test_an_identifier_may_look_nearly_like_a_rounded_number(identity: str) -> None:
+    assert read(HEAD + ROW.replace(b"t1", identity.encode())) == [msgspec.structs.replace(ONE, transaction_id=identity)]
 
 
 def test_json_lines_with_a_mark_of_byte_order_are_read() -> None:

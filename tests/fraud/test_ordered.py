@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import write_csv
 
 from apps.fraud import model as models
 from apps.fraud import ordered, score_command, sorting
@@ -22,6 +23,7 @@ from apps.fraud.parts import Parts, read_parts
 from apps.fraud.readers import HANDBOOK_COLUMNS
 from apps.fraud.synthetic import synthesize, write_synthetic
 from apps.fraud.training import Layout
+from apps.fraud.transactions import Transaction
 from core.errors import DataError, OutputError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import COMMAND, label_of, make_transactions
@@ -288,3 +290,26 @@ def test_a_row_dated_in_the_future_is_not_trained_on(name: str, cards: Path, tmp
         write_lines(tmp_path / f"{each}.jsonl", rows)
     with pytest.raises(DataError, match=rf"{name}\.jsonl:8: time_ms lies far beyond .*correct or remove the row"):
         read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
+
+
+def test_a_transaction_with_the_id_of_another_one_is_not_trained_on_and_told(
+    cards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for each in ("transactions", "labels"):
+        rows = pq.read_table(cards / f"{each}.parquet").to_pylist()
+        if each == "transactions":
+            rows.append(rows[7] | {"amount": rows[7]["amount"] + 1})
+        write_lines(tmp_path / f"{each}.jsonl", rows)
+    found = read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
+    assert "1 transactions have the id of another one" in caplog.text
+    assert_same(found, read_parts(str(cards), "records", LAYOUT, models.COLUMNS))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_where_columns_are_missing_it_is_said_of_all_of_them(form: str, tmp_path: Path) -> None:
+    """Not only of the time, which is all that the first look at a file reads."""
+    path = tmp_path / f"rows.{form}"
+    table = pa.table({"id": ["1"], "customer_id": ["c"], "when": [1]})
+    write_csv(table, path) if form == "csv" else pq.write_table(table, path)
+    with pytest.raises(DataError, match="has no column transaction_id, terminal_id, time_ms, amount; found"):
+        ordered.look_at_file(path, Transaction, 0)

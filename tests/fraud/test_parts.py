@@ -85,3 +85,17 @@ def test_what_training_does_not_read_is_told(tmp_path: Path, caplog: pytest.LogC
     (tmp_path / "transactions.jsonl").write_bytes(msgspec.json.encode(asdict(row) | {"currency": "EUR"}))
     assert list(read_labelled(tmp_path)) == [(row, True)]
     assert "transactions.jsonl: 1 rows have fields that are not known and not read: currency" in caplog.text
+
+
+def test_frauds_that_are_no_transactions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of another customer, of a transaction that is not there, and one that was taken back."""
+    rows = [transaction(f"t{number}", START + number) for number in range(3)]
+    another, lost = replace(rows[1], customer_id="another"), transaction("lost", START)
+    said = [label_of(rows[0], True), label_of(another, True), label_of(lost, True), label_of(rows[2], False)]
+    write_lines(tmp_path / "transactions.jsonl", rows)
+    write_lines(tmp_path / "labels.jsonl", said[:1])
+    assert [fraud for _, fraud in read_labelled(tmp_path)] == [True, False, False]
+    assert not caplog.text
+    write_lines(tmp_path / "labels.jsonl", said)
+    assert [fraud for _, fraud in read_labelled(tmp_path)] == [True, False, False]
+    assert "labels.jsonl: 2 transactions that it calls frauds are not there" in caplog.text

@@ -143,10 +143,15 @@ def test_a_pipe_is_read_as_lines(tmp_path: Path) -> None:
         ("TX_DATETIME", pa.array(["2018-04-01", "b"])),
         ("TX_DATETIME", pa.array([0, None], pa.timestamp("us"))),
         ("CUSTOMER_ID", pa.array(["1", None])),
+        ("TX_FRAUD", pa.array([0, None])),
+        ("TX_FRAUD", pa.array([0.0, float("nan")])),
+        ("TX_FRAUD", pa.array(["0", "1"])),
+        ("TX_FRAUD", pa.array([-1, 1])),
     ],
 )
 def test_a_bad_row_of_the_handbook_is_an_error(name: str, column: pa.Array, tmp_path: Path) -> None:
     good = dict.fromkeys(HANDBOOK_COLUMNS, pa.array([1, 2])) | {"TX_DATETIME": pa.array([1, 2], pa.timestamp("ms"))}
+    good["TX_FRAUD"] = pa.array([0, 1])
     pq.write_table(pa.table(good), tmp_path / "good.parquet")
     assert len(list(read_handbook(tmp_path / "good.parquet"))) == 2
     pq.write_table(pa.table(good | {name: column}), tmp_path / "bad.parquet")

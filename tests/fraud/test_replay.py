@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hypothesis import given
+from msgspec.structs import replace
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.labels import label_later, label_of
@@ -70,6 +71,17 @@ def test_duplicates_give_no_second_row_and_progress_is_told() -> None:
     assert len(rows) == PROGRESS_EVERY + 5 == len(rows.features)
     assert heard == [PROGRESS_EVERY, PROGRESS_EVERY + 5]
     assert set(rows.labels.tolist()) == {-1}
+
+
+def test_a_label_is_its_customers_where_others_have_the_same_id() -> None:
+    """Ids may begin anew every day, or at every terminal."""
+    mine, another = (
+        transaction("1", START),
+        replace(transaction("1", START + DAY), customer_id="bert", terminal_id="bar"),
+    )
+    for is_fraud in (True, False):
+        rows = replay(label_later([(mine, is_fraud), (another, not is_fraud)]))
+        assert rows.labels.tolist() == [is_fraud, not is_fraud]
 
 
 def test_of_nothing_comes_an_empty_table() -> None:

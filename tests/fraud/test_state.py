@@ -16,7 +16,7 @@ from apps.fraud import kernels
 from apps.fraud.features import CUSTOMER_FEATURES
 from apps.fraud.labels import label_of
 from apps.fraud.pipeline import FeatureEngine
-from apps.fraud.state import CustomerHistories, Histories, TerminalHistories, identify
+from apps.fraud.state import CONFLICT, CustomerHistories, Histories, TerminalHistories, identify
 from apps.fraud.transactions import Label
 from core.errors import DataError, OutputError
 from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
@@ -92,8 +92,9 @@ def test_two_processes_halves_equal_one() -> None:
         first, second = parts[customer % 2].customers, parts[terminal % 2].terminals
         identity = identify(event.transaction_id)
         if isinstance(event, Label):
-            found = first.learn(event.customer_id, identity, event.is_fraud)
-            assert (second.learn(event.terminal_id, identity, event.is_fraud) or found) == whole.learn(event)
+            known = first.learn(event.customer_id, identity, event.time_ms, event.is_fraud)
+            also = second.learn(event.terminal_id, identity, event.time_ms, event.is_fraud)
+            assert whole.learn(event) == (known if known == also else CONFLICT)
             continue
         seen = first.advance(event.customer_id, identity, event.time_ms, event.cents, terminal, row[:split])
         second.advance(event.terminal_id, identity, event.time_ms, event.cents, customer, row[split:])
@@ -128,7 +129,7 @@ def test_expired_keys_are_forgotten_with_tombstones() -> None:
     visit("far", 9000)
     assert histories.expire() == 2
     assert len(histories) == 4
-    assert not histories.learn("old", identify("old 0"), True)
+    assert not histories.learn("old", identify("old 0"), 0, True)
     records = histories.drain()
     assert [record for record in records if record[1] is None] == [(log[0][0], None), (log[1][0], None)]
     visit("old", 40)
@@ -137,7 +138,7 @@ def test_expired_keys_are_forgotten_with_tombstones() -> None:
     for key, value in dict(log + records + histories.drain()).items():
         again.restore(key, value)
     assert len(again) == len(histories) == 5
-    assert again.learn("old", identify("old 40"), True)
+    assert again.learn("old", identify("old 40"), 0, True)
 
 
 def test_a_timestamp_in_the_far_future_expires_nothing() -> None:

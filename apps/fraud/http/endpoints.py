@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from apps.fraud.http.forms import BatchAnswer, Health, LabelsAnswer, decode_batch, decode_labels, decode_score, encode
+from apps.fraud.http.forms import BatchAnswer, Health, decode_batch, decode_labels, decode_score, encode
 from apps.fraud.http.heads import JSON
 from apps.fraud.http.messages import Answer, Endpoint, Request
 from apps.fraud.http.problems import explain_decoding
@@ -56,8 +56,7 @@ class Endpoints:
             labels = decode_labels(request.body, self._service.metrics.unread).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
-        learned, unknown = self._service.learn(labels)
-        return Answer(200, JSON, encode(LabelsAnswer(learned=learned, unknown=unknown)))
+        return Answer(200, JSON, encode(self._service.learn(labels)))
 
     def _tell_health(self, _: Request) -> Answer:
         return Answer(200, JSON, encode(Health(status="ok", model=self._service.pipeline.scorer.model)))

@@ -44,11 +44,14 @@ class LabelsRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_
     labels: Annotated[list[LabelRequest], msgspec.Meta(min_length=1, max_length=BATCH_ROWS)]
 
 
-class LabelsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """learned: labels whose transaction is in the histories; unknown: the others, which had no effect."""
+class LabelsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """learned: labels whose transaction is in the histories; unknown: the others, which had no effect; conflicts: of
+    those learned, the ones with another customer, terminal or time than their transaction, or of one that only the
+    customer's or only the terminal's history still has."""
 
     learned: int
     unknown: int
+    conflicts: int = 0
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

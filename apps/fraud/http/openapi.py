@@ -32,7 +32,8 @@ what is counted stays the first. With `features` (every column of the model, by 
 
 `/v1/labels` tells what became of transactions. Of several labels of a transaction the last one counts, so that a label
 can be taken back by another one with the other `is_fraud`. A label names the transaction's own customer, terminal and
-time; one whose transaction is not known (yet, or any more) changes nothing and is counted in `unknown`.
+time; one whose transaction is not known (yet, or any more) changes nothing and is counted in `unknown`, and
+one with another customer, terminal or time than its transaction changes what it names, and is counted in `conflicts`.
 
 Fields that are not known are ignored (and counted in `/metrics`); a missing one is named together with what was found.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 
 from apps.fraud.features import CATALOGUE
 from apps.fraud.http.access import read_keys
-from apps.fraud.http.forms import LabelRequest, ScoreRequest
+from apps.fraud.http.forms import LabelRequest, LabelsAnswer, ScoreRequest
 from apps.fraud.http.problems import ProblemError
 from apps.fraud.live import LiveModel
 from apps.fraud.metrics import ScoringMetrics
@@ -113,16 +114,18 @@ class Service:
             self.pending_rows -= len(requests)
         return decisions
 
-    def learn(self, labels: Sequence[LabelRequest]) -> tuple[int, int]:
-        """(learned, unknown). Raises ProblemError."""
+    def learn(self, labels: Sequence[LabelRequest]) -> LabelsAnswer:
+        """Raises ProblemError."""
         self._check_stateful("#/labels")
         self._check_times(labels, "#/labels/{}/time_ms")
         if self.store is not None:
             self._keep(self.store, labels)
-        learned = sum(self.pipeline.learn(label) for label in labels)
+        known = Counter(self.pipeline.learn(label) for label in labels)
+        unknown, learned = known[NEW], len(labels) - known[NEW]
         self.metrics.labels["yes"] += learned
-        self.metrics.labels["no"] += len(labels) - learned
-        return learned, len(labels) - learned
+        self.metrics.labels["no"] += unknown
+        self.metrics.label_conflicts += known[CONFLICT]
+        return LabelsAnswer(learned=learned, unknown=unknown, conflicts=known[CONFLICT])
 
     def reload(self) -> None:
         """Read the keys and look for another artifact: what SIGHUP asks for. What is broken is refused and logged."""
