@@ -131,6 +131,62 @@ def test_texts_of_numbers(tmp_path: Path, keyword: str, value: str, text: str, n
         np.testing.assert_allclose(found.pixels, GREY, atol=2e-3)
 
 
+@pytest.mark.parametrize("representation", ["LO", "SH", "CS", "ST"])
+@pytest.mark.parametrize("keyword", ["WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope"])
+def test_a_number_in_a_text_of_another_representation_is_that_number(
+    tmp_path: Path, keyword: str, representation: str
+) -> None:
+    """And not its first digit."""
+    content = render_native(
+        made(RescaleSlope="16", RescaleIntercept="-80", WindowCenter="200", WindowWidth="32000"), RAMP
+    )
+    expected = frame(tmp_path, content)
+    assert expected.pixels.std() > 0.1
+    tag = {"WindowCenter": 0x1050, "WindowWidth": 0x1051, "RescaleIntercept": 0x1052, "RescaleSlope": 0x1053}[keyword]
+    head = b"\x28\0" + tag.to_bytes(2, "little")
+    found = frame(tmp_path, replaced(content, head + b"DS", head + representation.encode()))
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert found.notes == f"{keyword} is of the representation {representation}: read as a number"
+
+
+@pytest.mark.parametrize(("tag", "value"), [(0x0010, SIDE), (0x0011, SIDE), (0x0100, 16), (0x0101, 12), (0x0102, 11)])
+def test_a_whole_number_in_a_text_is_that_number(tmp_path: Path, tag: int, value: int) -> None:
+    head = b"\x28\0" + tag.to_bytes(2, "little")
+    before, after = b"US\x02\0" + value.to_bytes(2, "little"), b"LO\x02\0" + str(value).encode()
+    content = replaced(render_native(made(), RAMP), head + before, head + after)
+    np.testing.assert_allclose(frame(tmp_path, content).pixels, GREY, atol=1e-3)
+
+
+def test_a_whole_number_in_bytes_is_a_word(tmp_path: Path) -> None:
+    """And not its first byte."""
+    tall = np.tile(RAMP[:1], (300, 1))
+    content = render_native(dataset_of(300, SIDE, **WINDOW), tall)
+    word = (300).to_bytes(2, "little")
+    assert content.count(b"\x28\0\x10\0US\x02\0" + word) == 1
+    content = content.replace(b"\x28\0\x10\0US\x02\0" + word, b"\x28\0\x10\0OW\0\0\x02\0\0\0" + word)
+    np.testing.assert_allclose(frame(tmp_path, content).pixels, GREY, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["\t200", "200\n", "200\\", "200\\x"])
+def test_the_first_number_counts_without_its_blanks(tmp_path: Path, text: str) -> None:
+    content = render_native(made(WindowCenter="200"), RAMP)
+    expected = frame(tmp_path, content).pixels
+    head, padded = b"\x28\0\x50\x10DS", text.ljust(len(text) + len(text) % 2).encode()
+    before, after = head + b"\x04\x00200 ", head + len(padded).to_bytes(2, "little") + padded
+    assert content.count(before) == 1
+    np.testing.assert_array_equal(frame(tmp_path, content.replace(before, after)).pixels, expected)
+
+
+def test_padding_in_a_text_is_that_number(tmp_path: Path) -> None:
+    content = render_native(made(WindowCenter=None, WindowWidth=None, PixelPaddingValue=100), RAMP)
+    expected = frame(tmp_path, content).pixels
+    head = b"\x28\0\x20\x01"
+    before = head + b"US\x02\0" + (100).to_bytes(2, "little")
+    assert content.count(before) == 1
+    content = content.replace(before, head + b"IS\x04\x00100 ")
+    np.testing.assert_array_equal(frame(tmp_path, content).pixels, expected)
+
+
 def table(first: int, entries: np.ndarray, bits: int) -> Dataset:
     item = Dataset()
     item.add_new(0x00283002, "US", [len(entries) % 65536, first % 65536, bits])
