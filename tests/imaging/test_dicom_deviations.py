@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+)
 
 from apps.imaging.frames import Frame, Rejected
 from apps.imaging.readers import Item, read_frames
@@ -185,6 +191,24 @@ def test_padding_in_a_text_is_that_number(tmp_path: Path) -> None:
     assert content.count(before) == 1
     content = content.replace(before, head + b"IS\x04\x00100 ")
     np.testing.assert_array_equal(frame(tmp_path, content).pixels, expected)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_RCT"])
+def test_colours_have_no_sign(tmp_path: Path, photometric: str) -> None:
+    """As PS3.3 C.7.6.3 has it: read as signed numbers, the light half of an image would be black."""
+    grey = np.tile(np.arange(SIDE, dtype=np.uint8) * 16, (SIDE, 1))
+    neutral = np.uint8(128) if photometric == "YBR_FULL" else grey
+    cells = np.stack(np.broadcast_arrays(grey, neutral, neutral), axis=-1)
+    syntax = JPEG2000Lossless if photometric == "YBR_RCT" else ExplicitVRLittleEndian
+    elements = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": photometric}
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 1}
+    dataset = dataset_of(SIDE, SIDE, syntax, **elements, **bits)
+    if photometric == "YBR_RCT":
+        content = render_encapsulated(dataset, [encode_codestream(cells, syntax, 8)])
+    else:
+        content = render_native(dataset, cells)
+    said = f"PixelRepresentation is 1 with {photometric}, whose values have no sign: read as 0, unsigned"
+    check(tmp_path, content, grey / 255, said)
 
 
 def table(first: int, entries: np.ndarray, bits: int) -> Dataset:

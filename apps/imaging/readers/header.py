@@ -6,7 +6,7 @@ Every deviation that is understood becomes a note of the row; every other is a r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -73,6 +73,9 @@ def read_header(dataset: Dataset, limits: Limits) -> Header:
     check_size(rows, columns, samples, frames, limits)
     bits_allocated, cell = _bits(dataset, keyword, notes)
     planar = 0
+    if cell.signed and photometric in _COLOUR:
+        notes.append(f"PixelRepresentation is 1 with {photometric}, whose values have no sign: read as 0, unsigned")
+        cell = replace(cell, signed=False)
     if samples > 1:
         planar = read_whole(dataset, "PlanarConfiguration", default=0, least=0)
         if planar > 1:
