@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
+from pydicom.uid import UID, ExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from apps.imaging.frames import Frame, Rejected
 from apps.imaging.readers import Item, Limits, read_frames
@@ -165,7 +165,7 @@ def test_each_frame_has_its_own_functional_groups(tmp_path: Path) -> None:
 def test_the_job_ends_with_3_and_both_frames_are_in_its_tables(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.dcm").write_bytes(render_native(multi_frame(2), plain(600)))
-    dataset = dataset_of(SIDE, SIDE, PixelRepresentation=None, **WINDOW)
+    dataset = dataset_of(SIDE, SIDE, PixelRepresentation=None, SOPInstanceUID="1.2.4", **WINDOW)
     (tmp_path / "in" / "b.dcm").write_bytes(render_native(dataset, plain(600)))
     write_model(tmp_path / "model")
     done = run(tmp_path / "in", tmp_path / "out", tmp_path / "model")
@@ -187,3 +187,30 @@ def test_each_frame_has_its_own_rescale(tmp_path: Path) -> None:
     dataset.PerFrameFunctionalGroupsSequence = Items(items)
     found = read(tmp_path, render_native(dataset, np.stack([plain(600)] * 2)))
     assert outcomes(found) == [600, 1200]
+
+
+@pytest.mark.parametrize("window", [WINDOW, {}], ids=["reduced", "in full"])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+def test_zeros_in_place_of_the_end_of_a_codestream_are_no_image(tmp_path: Path, syntax: UID, window: object) -> None:
+    """A copy that was cut short may have its whole length: the rest of the image would come out smooth."""
+    noise = np.random.default_rng(1).integers(0, 4096, (4 * SIDE, 4 * SIDE)).astype(np.uint16)
+    whole = encode_codestream(noise, syntax, 12)
+    dataset = dataset_of(4 * SIDE, 4 * SIDE, syntax, **window)  # type: ignore[arg-type]
+    half = len(whole) // 2
+    (cut,) = read(tmp_path, render_encapsulated(dataset, [whole[:half] + bytes(len(whole) - half)]))
+    assert isinstance(cut, Rejected), cut
+    assert (cut.reason, "zeros in place of its end" in cut.message) == ("corrupt", True)
+    (padded,) = read(tmp_path, render_encapsulated(dataset, [whole + bytes(4096)]))
+    assert isinstance(padded, Frame), padded
+
+
+def test_a_codestream_that_lacks_nothing_but_its_end_is_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 4096, (4 * SIDE, 4 * SIDE)).astype(np.uint16)
+    whole = encode_codestream(noise, JPEG2000Lossless, 12)
+    assert whole.endswith(b"\xff\xd9")
+    dataset = dataset_of(4 * SIDE, 4 * SIDE, JPEG2000Lossless)
+    (with_end,) = read(tmp_path, render_encapsulated(dataset, [whole]))
+    (without,) = read(tmp_path, render_encapsulated(dataset, [whole[:-2] + bytes(2)]))
+    assert isinstance(with_end, Frame)
+    assert isinstance(without, Frame), without
+    np.testing.assert_array_equal(without.pixels, with_end.pixels)
