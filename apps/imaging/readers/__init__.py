@@ -38,12 +38,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from apps.imaging.frames import Frame, FrameId, Rejected
 from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from apps.imaging.readers.sources import Item, find_items
 from apps.imaging.settings import Preprocess
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
+
+
+BLANK = "the picture is of one grey: its probability says nothing"
+"""A note."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +104,18 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
             if isinstance(found, Rejected):
                 yield found
             else:
-                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, "; ".join(found.notes))
+                notes = "; ".join((*found.notes, BLANK) if _is_blank(found.pixels) else found.notes)
+                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, notes)
             start, frame = time.perf_counter(), found.id.frame + 1
     except RefusedError as error:  # perhaps after some frames, whose rows stand
         yield Rejected(FrameId(item.source, frame), error.reason, str(error))
     except MemoryError:
         yield Rejected(FrameId(item.source, frame), "out-of-memory", "the file is too large for this process' memory")
+
+
+def _is_blank(pixels: npt.NDArray[np.float32]) -> bool:
+    """A lost exposure, or a window beside all values. A network has an answer for it as for any other."""
+    return bool(pixels.max() - pixels.min() < 1 / 256)
 
 
 def read_content(path: Path, limit: int) -> bytes:
