@@ -84,6 +84,23 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["imaging", "classify", "", "--out", "out"], "argument 3 is empty"),
+        (["imaging", "classify", "images", "--out", ""], "argument 5 (--out) is empty"),
+        (["imaging", "classify", "images", "--out="], "argument 4 (--out) is empty"),
+        (["artifact", "verify", ""], "argument 3 is empty"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(words: list[str], said: str, invoke: Invoke, place: Path) -> None:
+    """A variable of the shell that is not set, in quotes, is one."""
+    before = sorted(place.iterdir())
+    found, text = invoke(words)
+    assert (found, said in text) == (2, True), text
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         ("images --out file", 6, "choose another --out"),
@@ -94,9 +111,9 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
         (f"{LONG} --out out", 2, "cannot be looked at"),
         ("empty --out out", 2, "holds no files to classify"),
         ("pipe.csv --out out", 2, "expected a list that is a regular file"),
-        ("images --out out --model file", 5, "is not a folder"),
-        ("images --out out --model pipe", 5, "is not a folder"),
-        ("images --out out --model empty", 5, "manifest.json is missing"),
+        ("images --out out --model file", 2, "is not a folder"),
+        ("images --out out --model pipe", 2, "is not a folder"),
+        ("images --out out --model empty", 2, "empty is empty"),
         ("images --out out --model missing", 2, "no such folder"),
         ("images --out out --backend none", 2, "no backend is called"),
         ("images --out out --workers 0", 2, "--workers"),
