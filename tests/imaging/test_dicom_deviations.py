@@ -211,6 +211,24 @@ def test_colours_have_no_sign(tmp_path: Path, photometric: str) -> None:
     check(tmp_path, content, grey / 255, said)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.104.1", "the DICOM file holds no image: it is of Encapsulated PDF Storage"),
+        (
+            "1.2.840.10008.5.1.4.1.1.1",
+            "the file is of Computed Radiography Image Storage and has no pixel data; is it cut off?",
+        ),
+        ("1.2.3.4", "the DICOM file holds no image"),
+    ],
+)
+def test_a_file_without_pixels_says_what_it_is(tmp_path: Path, kind: str, said: str) -> None:
+    dataset = made(SOPClassUID=kind, Rows=None, Columns=None)
+    found = read(tmp_path, render_native(dataset, np.empty(0, np.uint16)).split(b"\xe0\x7f\x10\0OW")[0])
+    assert isinstance(found, Rejected)
+    assert (found.reason, found.message) == ("no-pixel-data", said)
+
+
 def table(first: int, entries: np.ndarray, bits: int) -> Dataset:
     item = Dataset()
     item.add_new(0x00283002, "US", [len(entries) % 65536, first % 65536, bits])

@@ -192,6 +192,17 @@ def test_a_jpeg_of_12_bits_is_told_as_one(tmp_path: Path) -> None:
     assert found.message == "a JPEG of 12 bits; outside of DICOM those of 8 bits are read"
 
 
+def test_kinds_that_are_not_read_are_not_called_truncated(tmp_path: Path) -> None:
+    ten_bits = encode(Image.fromarray(RAMP.astype(np.uint16)), "TIFF").replace(
+        struct.pack("<HHIH", 258, 3, 1, 16), struct.pack("<HHIH", 258, 3, 1, 10)
+    )
+    for content in (ten_bits, bytes(imagecodecs.jpegls_encode(RAMP))):
+        (row,) = read_bytes(tmp_path, content)
+        assert isinstance(row, Rejected)
+        assert "of a kind that is not read" in row.message
+        assert "truncated" not in row.message
+
+
 def test_white_is_zero_in_sixteen_bits(tmp_path: Path) -> None:
     image = Image.fromarray(65535 - RAMP.astype(np.uint16) * 257)
     found = pixels(read_bytes(tmp_path, encode(image, "TIFF", tiffinfo={262: 0})))

@@ -123,10 +123,10 @@ def read_content(path: Path, limit: int) -> bytes:
     try:
         # Looked at before it is opened (opening a device may already do something) and again afterwards (it may be
         # another).
-        _check_regular(path.stat().st_mode)
+        _check_regular(path.stat().st_mode, path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            _check_regular(os.fstat(descriptor).st_mode)
+            _check_regular(os.fstat(descriptor).st_mode, path)
             size = os.fstat(descriptor).st_size
             content = b"" if size > limit else file.read(size + 1)  # one more: has it grown?
     except (FileNotFoundError, NotADirectoryError):
@@ -144,10 +144,16 @@ def read_content(path: Path, limit: int) -> bytes:
     return content
 
 
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = "folder that cannot be listed or is listed as a file" if stat.S_ISDIR(mode) else "pipe, socket or device"
-        raise RefusedError("not-a-file", f"found a {kind}; expected a regular file")
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        if path.is_symlink():
+            raise RefusedError("not-a-file", "found a link to a folder, which is not followed; name the folder itself")
+        raise RefusedError(
+            "not-a-file", "found a folder that cannot be listed or is listed as a file; expected a regular file"
+        )
+    raise RefusedError("not-a-file", "found a pipe, socket or device; expected a regular file")
 
 
 def _reader(content: bytes) -> Reader:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
@@ -109,6 +109,8 @@ def _unreadable(content: bytes, page: int, error: BaseException) -> str:
     jpeg = parse_jpeg(content) if content.startswith(b"\xff\xd8") else None
     if jpeg and jpeg.bits != 8:
         return f"a JPEG of {jpeg.bits} bits; outside of DICOM those of 8 bits are read"
+    if isinstance(error, UnidentifiedImageError):
+        return f"page {page} is of a kind that is not read (bits, samples or coding), or its header is damaged"
     return f"page {page} cannot be decoded ({type(error).__name__}); is the file truncated?"
 
 
