@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -20,7 +21,15 @@ from pydicom.uid import (
 from apps.imaging.frames import Frame, Rejected
 from apps.imaging.readers import Item, read_frames
 from apps.imaging.settings import Preprocess
-from tests.imaging.dicoms import NATIVE, dataset_of, encode_codestream, render_encapsulated, render_native
+from tests.imaging.dicoms import (
+    COMPRESSED,
+    NATIVE,
+    SYNTAXES,
+    dataset_of,
+    encode_codestream,
+    render_encapsulated,
+    render_native,
+)
 
 SIDE = 16
 RAMP = np.tile(np.arange(SIDE, dtype=np.uint16) * 256 + 100, (SIDE, 1))
@@ -227,6 +236,18 @@ def test_a_file_without_pixels_says_what_it_is(tmp_path: Path, kind: str, said: 
     found = read(tmp_path, render_native(dataset, np.empty(0, np.uint16)).split(b"\xe0\x7f\x10\0OW")[0])
     assert isinstance(found, Rejected)
     assert (found.reason, found.message) == ("no-pixel-data", said)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
+def test_bits_above_the_value_are_noted(tmp_path: Path, syntax: UID) -> None:
+    """They may be overlays, and BitsStored may be wrong."""
+    for bits, note in ((12, ""), (10, "bits above the 10 of BitsStored are set: not read, as if they were overlays")):
+        dataset = made(syntax, BitsStored=bits, HighBit=bits - 1)
+        if syntax in COMPRESSED.values():
+            content = render_encapsulated(dataset, [encode_codestream(RAMP, syntax, 16)])
+        else:
+            content = render_native(dataset, RAMP)
+        assert frame(tmp_path, content).notes == note
 
 
 def table(first: int, entries: np.ndarray, bits: int) -> Dataset:
