@@ -37,6 +37,9 @@ featherweight artifact verify models/chest
 rejected; 4 a limit was missed; 5 the artifact cannot be trusted; 6 the output could not be \
 written; 7 what a job keeps to go on is damaged; 130 interrupted (start again to go on)."""
 
+_MAY_BE_EMPTY = ("--topics-prefix", "--until")
+"""Options for which an empty text means something."""
+
 _DATA = EntryPoint("data", "core.datasets.cli:app", "featherweight.commands")
 
 
@@ -273,6 +276,7 @@ def main() -> None:
     redirect_caches(cache_directory())
     interrupt_as_usual()
     try:
+        _refuse_empty(sys.argv[1:])
         app(prog_name="featherweight")
     except FeatherweightError as error:
         _fail(error)
@@ -280,6 +284,18 @@ def main() -> None:
         if error.name is None or error.name not in EXTRA_OF:
             raise
         _fail(MissingExtraError(error.name, EXTRA_OF[error.name], f"featherweight {' '.join(sys.argv[1:2])}"))
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Raise UsageError for an argument or the value of an option that is empty. As a path it would be the current
+    folder, whose files nobody meant, or the place where results end up."""
+    for place, (before, word) in enumerate(zip(["", *words], words, strict=False), start=1):
+        if word and not (word.startswith("--") and word.endswith("=")):
+            continue
+        named = word.rstrip("=") or (before if before.startswith("-") else "")
+        if named not in _MAY_BE_EMPTY:
+            of = f" ({named})" if named else ""
+            raise UsageError(f"argument {place}{of} is empty; is a variable of the shell not set?")
 
 
 def _fail(error: FeatherweightError) -> NoReturn:

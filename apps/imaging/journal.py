@@ -5,8 +5,9 @@ moment and started again classifies only what is not in here, and no row exists 
 key. SQLite's write-ahead log with `synchronous = NORMAL` loses nothing when the process dies; a power failure may
 lose the last transactions, whose items are then classified again.
 
-The journal is bound to one model and one source. An item whose file has another size or modification time than when it
-was classified is classified again; one that the source no longer has is dropped when a run has seen the whole source.
+The journal is bound to one model and one source. An item whose file has another size or another time of modification
+or change than when it was classified is classified again; one that the source no longer has is dropped when a run has
+seen the whole source.
 
 What comes back is what went in: every row has a checksum and every item the number of its rows, and where they do not
 agree the job ends with an error and writes nothing. That finds damage and careless edits; whoever may write to the
@@ -41,10 +42,16 @@ _encode = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells a changed file; (-1, -1) stands for a file that was not there."""
+    """What tells a changed file; (-1, -1) stands for a file that was not there.
+
+    changed_ns: when the system last saw its content, name or times change. Files of one device have one size, and
+    programs that copy or unpack them set the time of modification, so that another image may have both; this time
+    nobody sets.
+    """
 
     size_bytes: int
     modified_ns: int
+    changed_ns: int = 0
 
     @classmethod
     def of(cls, path: Path) -> Fingerprint:
@@ -53,7 +60,7 @@ class Fingerprint:
         except OSError:
             return ABSENT
         # Some file systems hold times beyond 2262, which SQLite's integers do not; only equality is asked for.
-        return cls(found.st_size, found.st_mtime_ns & _WRAP)
+        return cls(found.st_size, found.st_mtime_ns & _WRAP, found.st_ctime_ns & _WRAP)
 
 
 ABSENT = Fingerprint(-1, -1)
@@ -129,7 +136,7 @@ class Journal:
         """Whether `source` is in here, and was classified in the state that it is in now."""
         with journal_errors(self._path):
             row = self._connection.execute(
-                "SELECT size_bytes, modified_ns FROM items WHERE source = ?", (source,)
+                "SELECT size_bytes, modified_ns, changed_ns FROM items WHERE source = ?", (source,)
             ).fetchone()
         return row is not None and Fingerprint(*row) == fingerprint
 
@@ -168,8 +175,8 @@ class Journal:
             execute(f"DELETE FROM {table} WHERE source = ?", (item.source,))  # noqa: S608 (our own names)
         stamp, frames = item.fingerprint, len(item.predictions) + len(item.rejected)
         execute(
-            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)",
-            (item.source, stamp.size_bytes, stamp.modified_ns, frames),
+            "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)",
+            (item.source, stamp.size_bytes, stamp.modified_ns, stamp.changed_ns, frames),
         )
         self._insert("predictions", map(_prediction_row, item.predictions))
         self._insert("rejected", ((*_key(r.id), r.reason, r.message) for r in item.rejected))

@@ -19,7 +19,7 @@ from typing import IO
 from core.errors import JournalError, OutputError, UsageError
 from core.files import open_to_lock, replacing
 
-VERSION = "3"
+VERSION = "4"
 NAME = "journal.sqlite"
 _LOCK = "journal.lock"
 _BESIDE = ("-wal", "-shm", "-journal")
@@ -34,7 +34,8 @@ RESTART = "add --restart to throw it away and begin again"
 _SCHEMA = """
 CREATE TABLE binding (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
-    source TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, frames INTEGER NOT NULL
+    source TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    frames INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE predictions (
     source TEXT NOT NULL, frame INTEGER NOT NULL, study TEXT NOT NULL, series TEXT NOT NULL, sop TEXT NOT NULL,

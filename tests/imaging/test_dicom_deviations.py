@@ -9,12 +9,27 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLosslessSV1
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+)
 
 from apps.imaging.frames import Frame, Rejected
 from apps.imaging.readers import Item, read_frames
 from apps.imaging.settings import Preprocess
-from tests.imaging.dicoms import NATIVE, dataset_of, encode_codestream, render_encapsulated, render_native
+from tests.imaging.dicoms import (
+    COMPRESSED,
+    NATIVE,
+    SYNTAXES,
+    dataset_of,
+    encode_codestream,
+    render_encapsulated,
+    render_native,
+)
 
 SIDE = 16
 RAMP = np.tile(np.arange(SIDE, dtype=np.uint16) * 256 + 100, (SIDE, 1))
@@ -129,6 +144,110 @@ def test_texts_of_numbers(tmp_path: Path, keyword: str, value: str, text: str, n
         assert isinstance(found, Frame), found
         assert found.notes == f"{keyword} has a decimal comma"
         np.testing.assert_allclose(found.pixels, GREY, atol=2e-3)
+
+
+@pytest.mark.parametrize("representation", ["LO", "SH", "CS", "ST"])
+@pytest.mark.parametrize("keyword", ["WindowCenter", "WindowWidth", "RescaleIntercept", "RescaleSlope"])
+def test_a_number_in_a_text_of_another_representation_is_that_number(
+    tmp_path: Path, keyword: str, representation: str
+) -> None:
+    """And not its first digit."""
+    content = render_native(
+        made(RescaleSlope="16", RescaleIntercept="-80", WindowCenter="200", WindowWidth="32000"), RAMP
+    )
+    expected = frame(tmp_path, content)
+    assert expected.pixels.std() > 0.1
+    tag = {"WindowCenter": 0x1050, "WindowWidth": 0x1051, "RescaleIntercept": 0x1052, "RescaleSlope": 0x1053}[keyword]
+    head = b"\x28\0" + tag.to_bytes(2, "little")
+    found = frame(tmp_path, replaced(content, head + b"DS", head + representation.encode()))
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert found.notes == f"{keyword} is of the representation {representation}: read as a number"
+
+
+@pytest.mark.parametrize(("tag", "value"), [(0x0010, SIDE), (0x0011, SIDE), (0x0100, 16), (0x0101, 12), (0x0102, 11)])
+def test_a_whole_number_in_a_text_is_that_number(tmp_path: Path, tag: int, value: int) -> None:
+    head = b"\x28\0" + tag.to_bytes(2, "little")
+    before, after = b"US\x02\0" + value.to_bytes(2, "little"), b"LO\x02\0" + str(value).encode()
+    content = replaced(render_native(made(), RAMP), head + before, head + after)
+    np.testing.assert_allclose(frame(tmp_path, content).pixels, GREY, atol=1e-3)
+
+
+def test_a_whole_number_in_bytes_is_a_word(tmp_path: Path) -> None:
+    """And not its first byte."""
+    tall = np.tile(RAMP[:1], (300, 1))
+    content = render_native(dataset_of(300, SIDE, **WINDOW), tall)
+    word = (300).to_bytes(2, "little")
+    assert content.count(b"\x28\0\x10\0US\x02\0" + word) == 1
+    content = content.replace(b"\x28\0\x10\0US\x02\0" + word, b"\x28\0\x10\0OW\0\0\x02\0\0\0" + word)
+    np.testing.assert_allclose(frame(tmp_path, content).pixels, GREY, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["\t200", "200\n", "200\\", "200\\x"])
+def test_the_first_number_counts_without_its_blanks(tmp_path: Path, text: str) -> None:
+    content = render_native(made(WindowCenter="200"), RAMP)
+    expected = frame(tmp_path, content).pixels
+    head, padded = b"\x28\0\x50\x10DS", text.ljust(len(text) + len(text) % 2).encode()
+    before, after = head + b"\x04\x00200 ", head + len(padded).to_bytes(2, "little") + padded
+    assert content.count(before) == 1
+    np.testing.assert_array_equal(frame(tmp_path, content.replace(before, after)).pixels, expected)
+
+
+def test_padding_in_a_text_is_that_number(tmp_path: Path) -> None:
+    content = render_native(made(WindowCenter=None, WindowWidth=None, PixelPaddingValue=100), RAMP)
+    expected = frame(tmp_path, content).pixels
+    head = b"\x28\0\x20\x01"
+    before = head + b"US\x02\0" + (100).to_bytes(2, "little")
+    assert content.count(before) == 1
+    content = content.replace(before, head + b"IS\x04\x00100 ")
+    np.testing.assert_array_equal(frame(tmp_path, content).pixels, expected)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_RCT"])
+def test_colours_have_no_sign(tmp_path: Path, photometric: str) -> None:
+    """As PS3.3 C.7.6.3 has it: read as signed numbers, the light half of an image would be black."""
+    grey = np.tile(np.arange(SIDE, dtype=np.uint8) * 16, (SIDE, 1))
+    neutral = np.uint8(128) if photometric == "YBR_FULL" else grey
+    cells = np.stack(np.broadcast_arrays(grey, neutral, neutral), axis=-1)
+    syntax = JPEG2000Lossless if photometric == "YBR_RCT" else ExplicitVRLittleEndian
+    elements = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": photometric}
+    bits = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 1}
+    dataset = dataset_of(SIDE, SIDE, syntax, **elements, **bits)
+    if photometric == "YBR_RCT":
+        content = render_encapsulated(dataset, [encode_codestream(cells, syntax, 8)])
+    else:
+        content = render_native(dataset, cells)
+    said = f"PixelRepresentation is 1 with {photometric}, whose values have no sign: read as 0, unsigned"
+    check(tmp_path, content, grey / 255, said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.104.1", "the DICOM file holds no image: it is of Encapsulated PDF Storage"),
+        (
+            "1.2.840.10008.5.1.4.1.1.1",
+            "the file is of Computed Radiography Image Storage and has no pixel data; is it cut off?",
+        ),
+        ("1.2.3.4", "the DICOM file holds no image"),
+    ],
+)
+def test_a_file_without_pixels_says_what_it_is(tmp_path: Path, kind: str, said: str) -> None:
+    dataset = made(SOPClassUID=kind, Rows=None, Columns=None)
+    found = read(tmp_path, render_native(dataset, np.empty(0, np.uint16)).split(b"\xe0\x7f\x10\0OW")[0])
+    assert isinstance(found, Rejected)
+    assert (found.reason, found.message) == ("no-pixel-data", said)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES)
+def test_bits_above_the_value_are_noted(tmp_path: Path, syntax: UID) -> None:
+    """They may be overlays, and BitsStored may be wrong."""
+    for bits, note in ((12, ""), (10, "bits above the 10 of BitsStored are set: not read, as if they were overlays")):
+        dataset = made(syntax, BitsStored=bits, HighBit=bits - 1)
+        if syntax in COMPRESSED.values():
+            content = render_encapsulated(dataset, [encode_codestream(RAMP, syntax, 16)])
+        else:
+            content = render_native(dataset, RAMP)
+        assert frame(tmp_path, content).notes == note
 
 
 def table(first: int, entries: np.ndarray, bits: int) -> Dataset:

@@ -51,6 +51,7 @@ def test_an_item_is_finished_only_in_the_state_it_was_classified_in(journal: Jou
     assert journal.is_finished("a", STAMP)
     assert not journal.is_finished("a", Fingerprint(10, 21))
     assert not journal.is_finished("a", Fingerprint(11, 20))
+    assert not journal.is_finished("a", Fingerprint(10, 20, 30))
     assert not journal.is_finished("b", STAMP)
 
 
@@ -308,7 +309,7 @@ def test_a_journal_of_another_version_is_not_taken_for_this_one(tmp_path: Path) 
         "INSERT INTO binding VALUES ('version', '1'), ('model', 'm1'), ('source', '/scans')",
         "CREATE TABLE items (source TEXT PRIMARY KEY)",
     )
-    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 3.*--restart"):
+    with pytest.raises(UsageError, match=r"its format is 1, this version of featherweight reads 4.*--restart"):
         open_journal(tmp_path, BINDING, "2026-01-02")
     with open_journal(tmp_path, BINDING, "2026-01-02", restart=True) as journal:
         assert journal.totals().items == 0

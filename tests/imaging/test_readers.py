@@ -26,6 +26,7 @@ from apps.imaging.readers import Item, Limits, read_frames
 from apps.imaging.readers.raster import REDUCED_MEAN_TOLERANCE, decode_image
 from apps.imaging.settings import Preprocess
 from tests.datasets import local_copy
+from tests.imaging.dicoms import dataset_of, render_native
 
 SIDE = 32
 RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))  # dark left, light right
@@ -189,6 +190,17 @@ def test_a_jpeg_of_12_bits_is_told_as_one(tmp_path: Path) -> None:
     (found,) = read_bytes(tmp_path, bytes(imagecodecs.jpeg8_encode(RAMP.astype(np.uint16) * 16, bitspersample=12)))
     assert isinstance(found, Rejected)
     assert found.message == "a JPEG of 12 bits; outside of DICOM those of 8 bits are read"
+
+
+def test_kinds_that_are_not_read_are_not_called_truncated(tmp_path: Path) -> None:
+    ten_bits = encode(Image.fromarray(RAMP.astype(np.uint16)), "TIFF").replace(
+        struct.pack("<HHIH", 258, 3, 1, 16), struct.pack("<HHIH", 258, 3, 1, 10)
+    )
+    for content in (ten_bits, bytes(imagecodecs.jpegls_encode(RAMP))):
+        (row,) = read_bytes(tmp_path, content)
+        assert isinstance(row, Rejected)
+        assert "of a kind that is not read" in row.message
+        assert "truncated" not in row.message
 
 
 def test_white_is_zero_in_sixteen_bits(tmp_path: Path) -> None:
@@ -369,3 +381,30 @@ def test_damaged_files_give_frames_or_rejections(
             assert row.pixels.shape == (SIDE, SIDE)
             assert row.pixels.min() >= 0
             assert row.pixels.max() <= 1
+
+
+def notes_of(found: list[Frame | Rejected]) -> str:
+    (frame,) = found
+    assert isinstance(frame, Frame), frame
+    return frame.notes
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_a_picture_of_one_grey_is_noted(tmp_path: Path, level: int) -> None:
+    """The network has an answer for it, and the bundled one is sure of it."""
+    assert "of one grey" in notes_of(read_bytes(tmp_path, encode(Image.new("L", (64, 64), level), "PNG")))
+
+
+def test_a_window_beside_all_values_is_noted(tmp_path: Path) -> None:
+    values = RAMP.astype(np.uint16)
+    for center, blank in ((128, False), (20_000, True)):
+        dataset = dataset_of(64, 64, WindowCenter=center, WindowWidth=256)
+        assert ("of one grey" in notes_of(read_bytes(tmp_path, render_native(dataset, values)))) is blank
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_twelve_bits_in_a_file_of_sixteen_are_noted(tmp_path: Path, form: str) -> None:
+    for scale, dark in ((16, True), (17, False), (257, False)):
+        image = Image.fromarray(RAMP.astype(np.uint16) * scale)
+        notes = notes_of(read_bytes(tmp_path, encode(image, form)))
+        assert notes == ("no value is above 4095 of 65535: read as dark; an image of 12 bits?" if dark else "")

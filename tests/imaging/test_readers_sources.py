@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from apps.imaging.cases import READERS
+from apps.imaging.frames import Rejected
 from apps.imaging.labelled import read_labelled
 from apps.imaging.readers import Item, find_items, read_frames
 from apps.imaging.settings import Preprocess
@@ -34,9 +35,32 @@ def test_a_folder_is_walked_in_order_and_nothing_but_the_rule_is_left_out(tmp_pa
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     (tmp_path / "circle").symlink_to(tmp_path)
     found = sources(tmp_path)
-    assert sorted(found) == sorted([*kept, "link.png", "dangling"])
+    assert sorted(found) == sorted([*kept, "link.png", "dangling", "circle"])
     assert found == sources(tmp_path)
     assert found.index("a/z") < found.index("b/1/x.png") < found.index("b/10.png") < found.index("b/2.png")
+
+
+def test_a_link_to_a_folder_is_told_and_not_followed(tmp_path: Path) -> None:
+    """What lies behind it would be missing in silence."""
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("L", (8, 8), 90).save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (item,) = find_items(tmp_path / "in")
+    (row,) = read_frames(item, Preprocess(side=8))
+    assert isinstance(row, Rejected)
+    assert (row.id.source, row.reason) == ("link", "not-a-file")
+    assert "link to a folder, which is not followed" in row.message
+
+
+def test_a_comma_in_a_path_is_not_the_end_of_it(tmp_path: Path) -> None:
+    """The file of the shorter name may be there as well."""
+    listing = tmp_path / "list.csv"
+    listing.write_text("path\na.dcm\nb, second.dcm\n")
+    with pytest.raises(DataError, match=r"row 2 has more cells than the header has columns.*quotation marks"):
+        sources(listing)
+    listing.write_text('path\na.dcm,\n"b, second.dcm",,\n')  # a spreadsheet adds empty cells
+    assert sources(listing) == ["a.dcm", "b, second.dcm"]
 
 
 def test_names_that_are_not_utf8_stay_printable_and_readable(tmp_path: Path) -> None:

@@ -84,6 +84,23 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["imaging", "classify", "", "--out", "out"], "argument 3 is empty"),
+        (["imaging", "classify", "images", "--out", ""], "argument 5 (--out) is empty"),
+        (["imaging", "classify", "images", "--out="], "argument 4 (--out) is empty"),
+        (["artifact", "verify", ""], "argument 3 is empty"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(words: list[str], said: str, invoke: Invoke, place: Path) -> None:
+    """A variable of the shell that is not set, in quotes, is one."""
+    before = sorted(place.iterdir())
+    found, text = invoke(words)
+    assert (found, said in text) == (2, True), text
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         ("images --out file", 6, "choose another --out"),

@@ -38,12 +38,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from apps.imaging.frames import Frame, FrameId, Rejected
 from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from apps.imaging.readers.sources import Item, find_items
 from apps.imaging.settings import Preprocess
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
+
+
+BLANK = "the picture is of one grey: its probability says nothing"
+"""A note."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
             if isinstance(found, Rejected):
                 yield found
             else:
-                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, "; ".join(found.notes))
+                notes = "; ".join((*found.notes, BLANK) if _is_blank(found.pixels) else found.notes)
+                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, notes)
             start, frame = time.perf_counter(), found.id.frame + 1
     except RefusedError as error:  # perhaps after some frames, whose rows stand
         yield Rejected(FrameId(item.source, frame), error.reason, str(error))
@@ -105,15 +113,20 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
         yield Rejected(FrameId(item.source, frame), "out-of-memory", "the file is too large for this process' memory")
 
 
+def _is_blank(pixels: npt.NDArray[np.float32]) -> bool:
+    """A lost exposure, or a window beside all values. A network has an answer for it as for any other."""
+    return bool(pixels.max() - pixels.min() < 1 / 256)
+
+
 def read_content(path: Path, limit: int) -> bytes:
     """The bytes of a regular file. Never waits for a pipe or device. Raises RefusedError."""
     try:
         # Looked at before it is opened (opening a device may already do something) and again afterwards (it may be
         # another).
-        _check_regular(path.stat().st_mode)
+        _check_regular(path.stat().st_mode, path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            _check_regular(os.fstat(descriptor).st_mode)
+            _check_regular(os.fstat(descriptor).st_mode, path)
             size = os.fstat(descriptor).st_size
             content = b"" if size > limit else file.read(size + 1)  # one more: has it grown?
     except (FileNotFoundError, NotADirectoryError):
@@ -131,10 +144,16 @@ def read_content(path: Path, limit: int) -> bytes:
     return content
 
 
-def _check_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = "folder that cannot be listed or is listed as a file" if stat.S_ISDIR(mode) else "pipe, socket or device"
-        raise RefusedError("not-a-file", f"found a {kind}; expected a regular file")
+def _check_regular(mode: int, path: Path) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        if path.is_symlink():
+            raise RefusedError("not-a-file", "found a link to a folder, which is not followed; name the folder itself")
+        raise RefusedError(
+            "not-a-file", "found a folder that cannot be listed or is listed as a file; expected a regular file"
+        )
+    raise RefusedError("not-a-file", "found a pipe, socket or device; expected a regular file")
 
 
 def _reader(content: bytes) -> Reader:

@@ -16,7 +16,7 @@ from pydicom import uid
 
 from apps.imaging.pixels import Stored
 from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.codestreams import parse_jpeg, parse_jpeg2000
+from apps.imaging.readers.codestreams import ends_in_zeros, parse_jpeg, parse_jpeg2000
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
@@ -62,6 +62,8 @@ def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
         return Decoded(_decode_rle(codestream, shape), shape.bits_allocated, True, shape.photometric)
     if syntax in _JPEG:
         return _decode_jpeg_frame(codestream, syntax, shape)
+    if ends_in_zeros(codestream):
+        raise RefusedError("corrupt", "the codestream has zeros in place of its end; was the file copied in full?")
     samples = _decode_samples(codestream, syntax, shape)
     header = parse_jpeg2000(codestream)
     precision = header.bits if header else 8 * samples.dtype.itemsize

@@ -19,6 +19,10 @@ network's side. Radiographs gave 0.001 to 0.0055, most where the reduced image i
 wavelet's low band keeps edges (of burnt-in letters above all) a little sharper than an average over the area."""
 
 
+_CUT = bytes(64)
+"""More zeros than a codestream ends with, its padding included."""
+
+
 @dataclass(frozen=True)
 class Jpeg:
     """The frame header (ITU-T T.81 B.2.2, T.87 C.2.2) and what tells the colours: the components' numbers, JFIF's
@@ -89,6 +93,13 @@ def parse_jpeg2000(codestream: bytes) -> Jpeg2000 | None:
     return Jpeg2000(bottom - top, right - left, components, (depth & 0x7F) + 1, bool(depth & 0x80), levels, reversible)
 
 
+def ends_in_zeros(codestream: bytes) -> bool:
+    """Whether a JPEG 2000 codestream has no end (EOC, T.800 A.4.4) and zeros in its place, as a copy that was cut short
+    leaves them in a file of full length. OpenJPEG takes them for details that are not there. One that lacks nothing but
+    its end is whole."""
+    return codestream.rfind(b"\xff\xd9") < 0 and codestream.endswith(_CUT)
+
+
 def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> Stored | None:
     """Unsigned samples [H, W] of a one-component codestream, halved while both sides stay at `least` or more.
 
@@ -97,7 +108,7 @@ def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> 
     halvings = 0
     while halvings < header.levels and min(header.rows, header.columns) >> (halvings + 1) >= least:
         halvings += 1
-    if header.components != 1 or header.signed or not 8 <= header.bits <= 16:
+    if header.components != 1 or header.signed or not 8 <= header.bits <= 16 or ends_in_zeros(codestream):
         return None
     while halvings:
         samples = _decode_halved(codestream, header, halvings)

@@ -50,7 +50,7 @@ from apps.imaging.readers.elements import PYDICOM_ERRORS, describe, read_bytes
 from apps.imaging.readers.fragments import Encapsulated, find_frames
 from apps.imaging.readers.greyscale import read_greyscale, read_palette
 from apps.imaging.readers.header import MONOCHROME, Header, read_header
-from apps.imaging.readers.stored import agreed_cell, stored_values
+from apps.imaging.readers.stored import agreed_cell, note_upper_bits, stored_values
 from apps.imaging.settings import Preprocess
 
 _COPIES = 3
@@ -262,7 +262,9 @@ def _decode(image: _Image, frame: int, limits: Limits, notes: list[str]) -> tupl
         samples, photometric = _native_samples(image, frame)
         if header.is_float:
             return samples, photometric
-        return stored_values(samples, agreed_cell(samples, header.cell, notes)), photometric
+        cell = agreed_cell(samples, header.cell, notes)
+        note_upper_bits(samples, cell, notes)
+        return stored_values(samples, cell), photometric
     codestream = image.encapsulated.codestream(frame)
     _check_codestream(image, codestream, limits)
     decoded = decode_frame(codestream, header.syntax, shape)
@@ -271,6 +273,8 @@ def _decode(image: _Image, frame: int, limits: Limits, notes: list[str]) -> tupl
     cell = header.cell
     if decoded.precision > cell.bits_stored:  # else the codestream holds values, not cells
         cell = agreed_cell(decoded.samples, cell, notes)
+        if decoded.lossless:
+            note_upper_bits(decoded.samples, cell, notes)
     stored = stored_values(decoded.samples, cell, precision=decoded.precision, lossless=decoded.lossless)
     return stored, decoded.photometric
 

@@ -42,6 +42,10 @@ PYDICOM_ERRORS = (
     zlib.error,
 )
 
+_TEXTS = frozenset(
+    ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
+)
+_BLANKS = " \t\r\n\0"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d{1,3})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -54,30 +58,36 @@ def describe(keyword: str) -> str:
     return f"{keyword} {_tag(keyword)}"
 
 
-def read_numbers(dataset: Dataset, keyword: str, notes: list[str]) -> tuple[float, ...]:
-    """The element's numbers; none where it is missing or empty. A decimal comma is understood and noted. Raises
-    RefusedError for what is not a number."""
+def read_number(dataset: Dataset, keyword: str, notes: list[str]) -> float | None:
+    """The first of the element's numbers; None where it is missing or empty. A decimal comma is understood and noted,
+    and so is a representation that is none of numbers: a text is read as one, bytes as the words that the dictionary
+    names. Raises RefusedError for what is not a number."""
     element: Any = dataset.get_item(_tag(keyword))
     if element is None:
-        return ()
-    if isinstance(element, RawDataElement) and _value_representation(element, keyword) in ("DS", "IS"):
+        return None
+    if element.VR not in (None, "UN", "DS", "IS") and element.VR in _TEXTS:
+        notes.append(f"{keyword} is of the representation {element.VR}: read as a number")
+    if isinstance(element, RawDataElement) and _value_representation(element, keyword) in _TEXTS:
         text = bytes(element.value or b"").decode("latin-1")
-        parts = [part.strip(" \0") for part in text.split("\\")]
-        return tuple(_parse(keyword, part, notes) for part in parts) if any(parts) else ()
+        parts = [part.strip(_BLANKS) for part in text.split("\\")]
+        return _parse(keyword, parts[0], notes) if any(parts) else None
     try:
         value = dataset[keyword].value
-        several = [] if value in (None, "", b"") else list(value) if hasattr(value, "__len__") else [value]
-        numbers = tuple(float(one) for one in several)
+        if isinstance(value, bytes) and dictionary_VR(_tag(keyword)) == "US":
+            value = read_words(dataset, keyword)
+        several = value if hasattr(value, "__len__") and not isinstance(value, (bytes, str)) else [value]
+        # float() would read a text that is a number in Python, and each digit of a text is a number of its own.
+        number = None if not len(several) or several[0] in (None, "", b"") else several[0]
+        if number is None:
+            return None
+        found = _parse(keyword, number.strip(_BLANKS), notes) if isinstance(number, str) else float(number)
     except PYDICOM_ERRORS as error:
+        if isinstance(error, RefusedError):
+            raise
         raise RefusedError("bad-header", f"{describe(keyword)} is not a number ({type(error).__name__})") from None
-    if not all(map(math.isfinite, numbers)):
+    if not math.isfinite(found):
         raise RefusedError("bad-header", f"{describe(keyword)} is not a finite number")
-    return numbers
-
-
-def read_number(dataset: Dataset, keyword: str, notes: list[str]) -> float | None:
-    """The first of the element's numbers."""
-    return next(iter(read_numbers(dataset, keyword, notes)), None)
+    return found
 
 
 def read_whole(dataset: Dataset, keyword: str, *, default: int | None = None, least: int = 1) -> int:
@@ -100,6 +110,8 @@ def read_words(dataset: Dataset, keyword: str) -> npt.NDArray[np.uint16]:
     value = None if element is None else element.value
     if value is None or (isinstance(value, bytes) and len(value) == 0):
         return np.empty(0, np.uint16)
+    if isinstance(element, RawDataElement) and element.VR in _TEXTS:
+        value = _whole_numbers(keyword, value)
     if isinstance(value, bytes):
         if len(value) % 2:
             raise RefusedError("bad-header", f"{describe(keyword)} has {len(value)} bytes; expected words of 2 bytes")
@@ -171,8 +183,18 @@ def _parse(keyword: str, text: str, notes: list[str]) -> float:
             )
         notes.append(f"{keyword} has a decimal comma")
         return float(text.replace(",", "."))
-    found = text if text and _SHOWN.fullmatch(text) else f"a text of {len(text)} characters"
+    found = (
+        (text if _SHOWN.fullmatch(text) else f"a text of {len(text)} characters") if text else "an empty first value"
+    )
     raise RefusedError("bad-header", f"{describe(keyword)} is not a number: found {found}")
+
+
+def _whole_numbers(keyword: str, content: bytes) -> list[int]:
+    parts = [part.strip(_BLANKS) for part in content.decode("latin-1").split("\\")]
+    numbers = [_parse(keyword, part, []) for part in parts if any(parts)]
+    if not all(number.is_integer() for number in numbers):
+        raise RefusedError("bad-header", f"{describe(keyword)} does not hold whole numbers")
+    return [int(number) for number in numbers]
 
 
 @lru_cache(maxsize=256)

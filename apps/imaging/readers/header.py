@@ -6,7 +6,8 @@ Every deviation that is understood becomes a note of the row; every other is a r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
@@ -73,6 +74,9 @@ def read_header(dataset: Dataset, limits: Limits) -> Header:
     check_size(rows, columns, samples, frames, limits)
     bits_allocated, cell = _bits(dataset, keyword, notes)
     planar = 0
+    if cell.signed and photometric in _COLOUR:
+        notes.append(f"PixelRepresentation is 1 with {photometric}, whose values have no sign: read as 0, unsigned")
+        cell = replace(cell, signed=False)
     if samples > 1:
         planar = read_whole(dataset, "PlanarConfiguration", default=0, least=0)
         if planar > 1:
@@ -85,10 +89,21 @@ def read_header(dataset: Dataset, limits: Limits) -> Header:
 def _pixel_keyword(dataset: Dataset) -> str:
     found = [keyword for keyword in _BITS if keyword in dataset]
     if not found:
-        raise RefusedError("no-pixel-data", "the DICOM file holds no image")
+        _refuse_without_pixels(dataset)
     if len(found) > 1:
         raise RefusedError("bad-header", f"found {' and '.join(found)}; expected one of them")
     return found[0]
+
+
+def _refuse_without_pixels(dataset: Dataset) -> NoReturn:
+    """Says of what kind the object is: of an image, the pixels should be there."""
+    named = UID(read_code(dataset, "SOPClassUID"))
+    kind = named.name if named.type == "SOP Class" else ""
+    if "Rows" in dataset or "Image Storage" in kind:
+        raise RefusedError(
+            "no-pixel-data", f"the file is of {kind or 'an image'} and has no pixel data; is it cut off?"
+        )
+    raise RefusedError("no-pixel-data", "the DICOM file holds no image" + (f": it is of {kind}" if kind else ""))
 
 
 def _transfer_syntax(dataset: Dataset, keyword: str, notes: list[str]) -> UID:

@@ -1,8 +1,9 @@
 """JPEG, PNG and TIFF by Pillow, to grey levels in 0..1.
 
 Colour becomes BT.601 luma; transparency is ignored; EXIF orientation is honoured; 8 bits are divided by 255, 12 by 4095
-and 16 by 65535 (a 12-bit image in a file of 16 bits is dark: no tag says so); floats, signed and 32-bit integers, which
-have no agreed white, are stretched from their smallest to their largest value. Every page of a TIFF is a frame.
+and 16 by 65535 (a 12-bit image in a file of 16 bits is dark, and noted: no tag says so); floats, signed and 32-bit
+integers, which have no agreed white, are stretched from their smallest to their largest value. Every page of a TIFF is
+a frame.
 
 A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size when that leaves at least twice the network's side (Pillow's
 draft, the scaling inside the JPEG transform); against averaging the full-size image this differs by at most
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
@@ -31,6 +32,8 @@ from apps.imaging.settings import Preprocess
 
 REDUCED_MEAN_TOLERANCE = 0.004
 """Mean absolute difference of an image decoded at reduced size from one decoded in full; 1/255 is 0.0039."""
+
+_DARK = 4095.5 / 65535
 
 _BITS_TAG = 258
 _PHOTOMETRIC_TAG = 262
@@ -88,7 +91,8 @@ def _decode_page(
         check_size(image.height, image.width, bands, 1, limits)
         _check_samples(samples + image.width * image.height * bands, limits)
         check_memory(_needed_bytes(image, content), limits)
-        return Pixels(here, decode_image(image, side), _notes(image))
+        grey = decode_image(image, side)
+        return Pixels(here, grey, _notes(image, grey))
     except RefusedError as error:
         return Rejected(here, error.reason, str(error))
     except Image.DecompressionBombError:
@@ -105,13 +109,18 @@ def _unreadable(content: bytes, page: int, error: BaseException) -> str:
     jpeg = parse_jpeg(content) if content.startswith(b"\xff\xd8") else None
     if jpeg and jpeg.bits != 8:
         return f"a JPEG of {jpeg.bits} bits; outside of DICOM those of 8 bits are read"
+    if isinstance(error, UnidentifiedImageError):
+        return f"page {page} is of a kind that is not read (bits, samples or coding), or its header is damaged"
     return f"page {page} cannot be decoded ({type(error).__name__}); is the file truncated?"
 
 
-def _notes(image: Image.Image) -> tuple[str, ...]:
+def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
     # A TIFF's pages are all read. Counting them here would read every directory.
     pictures = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
-    return (f"the file holds {pictures} pictures: the first is read",) if pictures > 1 else ()
+    notes = [f"the file holds {pictures} pictures: the first is read"] if pictures > 1 else []
+    if image.mode.startswith("I;16") and 0 < grey.max() <= _DARK:
+        notes.append("no value is above 4095 of 65535: read as dark; an image of 12 bits?")
+    return tuple(notes)
 
 
 def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.NDArray[np.float32]:

@@ -3,7 +3,7 @@
 A folder is walked recursively in sorted order. What is left out, and nothing else: names that begin with a dot (files
 and folders) and DICOMDIR, which is an index of the files that are walked anyway. Every other file becomes an item, and
 one that is not an image ends as a rejected row, never in silence. Links to files are followed, links to folders are not
-(they may lead in a circle).
+(they may lead in a circle): they become items too, and rejected rows that say so.
 """
 
 from __future__ import annotations
@@ -79,7 +79,6 @@ def _list(folder: Path) -> list[tuple[Path, bool]] | None:
         (Path(entry.path), entry.is_dir(follow_symlinks=False))
         for entry in found
         if not (entry.name.startswith(".") or entry.name.upper() == "DICOMDIR")
-        and not (entry.is_symlink() and Path(entry.path).is_dir())
     ]
 
 
@@ -145,7 +144,12 @@ def _read_csv(path: Path) -> Iterator[str]:
             rows = csv.DictReader(file, strict=True)
             rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
             _check_columns(path, rows.fieldnames)
-            for row in rows:
+            for number, row in enumerate(rows, start=1):
+                if any(cell.strip() for cell in row.get(None, ())):  # where csv puts cells without a column
+                    raise DataError(
+                        f"{path}: row {number} has more cells than the header has columns; put a path that holds a "
+                        "comma into quotation marks"
+                    )
                 yield row["path"] or ""
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(

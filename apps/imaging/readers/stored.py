@@ -13,6 +13,9 @@ import numpy as np
 
 from apps.imaging.pixels import Stored
 
+_ROWS = 8
+"""Each such row is looked at."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,6 +62,16 @@ def agreed_cell(samples: Stored, cell: Cell, notes: list[str]) -> Cell:
         return cell
     notes.append(f"HighBit is {cell.high_bit}, but the values are in the lower {cell.bits_stored} bits: read as these")
     return replace(cell, high_bit=cell.bits_stored - 1)
+
+
+def note_upper_bits(samples: Stored, cell: Cell, notes: list[str]) -> None:
+    """Bits above the value belong to overlays, or BitsStored is wrong and the lightest pixels become the darkest: the
+    file does not tell which. Above signed values stands their sign. Looked for in some of the rows, for speed."""
+    width = 8 * samples.dtype.itemsize
+    if cell.signed or samples.dtype.kind != "u" or cell.high_bit + 1 >= width:
+        return
+    if int(samples[::_ROWS].max()) >> (cell.high_bit + 1):
+        notes.append(f"bits above the {cell.bits_stored} of BitsStored are set: not read, as if they were overlays")
 
 
 def wrap(word: int, cell: Cell) -> float:
