@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from apps.imaging.frames import Frame, Rejected
-from apps.imaging.readers import Item, Limits, read_frames
+from apps.imaging.readers import BLANK, Item, Limits, read_frames
 from apps.imaging.readers.base import RefusedError
 from apps.imaging.readers.fragments import find_frames
 from apps.imaging.settings import Preprocess
@@ -81,7 +81,7 @@ def test_native_frames_that_lack_and_that_nobody_declared(tmp_path: Path) -> Non
     assert outcomes(read(tmp_path, render_native(multi_frame(2), both.ravel()[:-1]))) == [600, "corrupt"]
     (only,) = read(tmp_path, render_native(multi_frame(1), both))
     assert isinstance(only, Frame)
-    assert only.notes == "the file holds more frames than NumberOfFrames says: read are 1"
+    assert only.notes == f"the file holds more frames than NumberOfFrames says: read are 1; {BLANK}"
     (none,) = read(tmp_path, render_native(multi_frame(1), both.ravel()[:100]))
     assert isinstance(none, Rejected)
     assert none.message == "the pixel data have 200 bytes, too few for the 256 samples; is the file cut off?"
@@ -172,7 +172,10 @@ def test_the_job_ends_with_3_and_both_frames_are_in_its_tables(tmp_path: Path) -
     assert done.returncode == 3, done.stderr
     rows = read_rows(tmp_path / "out")
     assert [(row["source"], row["frame"]) for row in rows] == [("a.dcm", 0), ("b.dcm", 0)]
-    assert [row["notes"] for row in rows] == ["", "PixelRepresentation is missing: read as 0, unsigned"]
+    assert [row["notes"] for row in rows] == [
+        BLANK,
+        f"PixelRepresentation is missing: read as 0, unsigned; {BLANK}",
+    ]
     assert "a.dcm,1,corrupt," in (tmp_path / "out" / "rejected.csv").read_text()
     assert "PixelRepresentation is missing" in (tmp_path / "out" / "index.html").read_text()
 
