@@ -330,7 +330,7 @@ FRAUD_INPUTS = {
     "Parquet whose foot is endless": ("t.parquet", b"PAR1\xff\xff\xff\x7fPAR1", 2),
     "gzip": ("t.jsonl.gz", gzip.compress(b'{"transaction_id": "1"}\n'), 2),
     "CSV of something else": ("t.csv", b"a,b\n1,2\n", 2),
-    "NUL bytes": ("t.jsonl", b"\0" * 1000, 3),
+    "NUL bytes": ("t.jsonl", b"\0" * 1000, 2),
     "no object": ("t.jsonl", b"[1]\n", 3),
     "deep": ("t.jsonl", b"[" * 10_000 + b"\n", 3),
     "one endless line": ("t.jsonl", b"{" * 1_000_000, 3),
