@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 
 from apps.fraud.transactions import Outcome
-from core.errors import ArtifactError, DataError
+from core.errors import ArtifactError
 from core.platt import PlattScaling, Probability
+from core.sealed import decode_sealed
+from core.sealed import encode as encode
 
-Sealed = TypeVar("Sealed")
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 """The program's columns are float32: what is larger would be infinite there."""
 
@@ -43,7 +44,7 @@ class DecisionRule(PlattScaling, frozen=True, kw_only=True):
 
 def decode_features(content: bytes) -> FeatureSchema:
     """Raises ArtifactError for anything but a valid features.json."""
-    schema = _decode(content, FeatureSchema, "features.json")
+    schema = decode_sealed(content, FeatureSchema, "features.json")
     if len(schema.typical) != len(schema.names) or len(set(schema.names)) != len(schema.names):
         raise ArtifactError(
             f"features.json: {len(schema.names)} names ({len(set(schema.names))} different) and {len(schema.typical)} "
@@ -54,26 +55,7 @@ def decode_features(content: bytes) -> FeatureSchema:
 
 def decode_rule(content: bytes) -> DecisionRule:
     """Raises ArtifactError for anything but a valid decision.json."""
-    rule = _decode(content, DecisionRule, "decision.json")
+    rule = decode_sealed(content, DecisionRule, "decision.json")
     if rule.decline_threshold < rule.review_threshold:
         raise ArtifactError("decision.json: decline_threshold is below review_threshold; expected it at or above")
     return rule
-
-
-def encode(settings: FeatureSchema | DecisionRule) -> bytes:
-    """Raises DataError for what could not be read again: a calibration of useless scores, say."""
-    content = msgspec.json.format(msgspec.json.encode(settings), indent=2) + b"\n"
-    try:
-        msgspec.json.decode(content, type=type(settings))
-    except msgspec.ValidationError as error:
-        raise DataError(f"the model cannot be sealed with these settings: {error}; train it on other data") from error
-    return content
-
-
-def _decode(content: bytes, kind: type[Sealed], name: str) -> Sealed:
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtifactError(
-            f"{name}: {error}; this artifact was not made by a compatible version of featherweight"
-        ) from error

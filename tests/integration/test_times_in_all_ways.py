@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +62,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "first"
     write_fraud_model(directory)
     return directory
-
-
-@pytest.fixture
-def bench(broker_address: str) -> Iterator[Bench]:
-    bench = Bench(broker_address)
-    yield bench
-    bench.close()
 
 
 def as_file(model: Path, folder: Path) -> list[Decision]:
