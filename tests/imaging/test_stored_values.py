@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -78,6 +79,11 @@ def read(folder: Path, content: bytes) -> np.ndarray:
     return read_pixel_array(path)
 
 
+def can_judge(syntax: UID) -> bool:
+    """Whether pydicom decodes it here. Of lossless JPEG only GPL code does, and gdcm, which ends the process."""
+    return not syntax.is_compressed or get_decoder(syntax).is_available
+
+
 def pydicoms(content: bytes) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -115,7 +121,7 @@ def test_whole_cells_give_their_values(tmp_path: Path, codec: str, layout: str, 
     assert found.dtype.kind == ("i" if signed else "u")
     # pydicom knows no HighBit, and masks nothing after JPEG-LS and JPEG 2000.
     masked = syntax not in (JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless) or bits == allocated
-    if high_bit == bits - 1 and masked:
+    if high_bit == bits - 1 and masked and can_judge(syntax):
         np.testing.assert_array_equal(pydicoms(content), expected)
 
 
@@ -128,7 +134,8 @@ def test_codestreams_of_the_values_own_bits(tmp_path: Path, syntax: pydicom.uid.
     stored = cells(expected, bits, bits - 1, allocated, seed=None)
     content = render_encapsulated(dataset, [encode_codestream(stored, syntax, bits)])
     np.testing.assert_array_equal(read(tmp_path, content), expected)
-    np.testing.assert_array_equal(pydicoms(content), expected)
+    if can_judge(syntax):
+        np.testing.assert_array_equal(pydicoms(content), expected)
     # A header that puts values elsewhere in the cell says nothing of a codestream that holds values alone.
     dataset.HighBit = allocated - 1
     content = render_encapsulated(dataset, [encode_codestream(stored, syntax, bits)])
@@ -142,7 +149,6 @@ def test_jpeg2000_with_a_sign_of_its_own(tmp_path: Path, signed_header: bool) ->
     dataset = dataset_of(ROWS, COLUMNS, JPEG2000Lossless, **describe(12, 11, 16, signed=signed_header))
     content = render_encapsulated(dataset, [codestream])
     np.testing.assert_array_equal(read(tmp_path, content), expected if signed_header else expected & 0xFFF)
-    np.testing.assert_array_equal(pydicoms(content), expected if signed_header else expected & 0xFFF)
 
 
 def test_what_a_lossy_codec_gives_beyond_the_bits_is_not_cut_to_black(tmp_path: Path) -> None:
