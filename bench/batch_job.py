@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, generate_uid
 
 from bench.timing import command, interleave, median, show
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
+    if not get_decoder(JPEGLosslessSV1).is_available:
+        raise SystemExit("the plain script decodes lossless JPEG with pylibjpeg-libjpeg; run: pip install -e '.[bench]'")
     rows = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
