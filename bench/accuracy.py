@@ -10,11 +10,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from apps.imaging.task import read_split
-from apps.imaging.train import predict
-from apps.imaging.train_command import metrics
-from apps.imaging.trained import read_trained
 from bench.timing import show
+from featherweight.apps.imaging.training.command import metrics
+from featherweight.apps.imaging.training.fit import predict
+from featherweight.apps.imaging.training.task import read_split
+from featherweight.apps.imaging.training.trained import read_trained
 
 
 def main() -> None:

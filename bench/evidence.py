@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from bench.timing import record, show
-from core.evidence import figures, paired, subgroups
-from core.evidence.document import encode_evidence
-from core.evidence.judge import Limits, judge
-from core.evidence.measured import Measured, Predictions
-from core.evidence.render import render_html
-from core.evidence.report import Comparison, Evidence, compared
-from core.evidence.report import subgroups as tabulated
-from core.task import Alerts
+from featherweight.core.evidence import figures, subgroups
+from featherweight.core.evidence.judge import Limits, judge
+from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.evidence.report import Comparison, Evidence, compared
+from featherweight.core.evidence.report import subgroups as tabulated
+from featherweight.core.evidence.reports.html import render_html
+from featherweight.core.evidence.reports.json import encode_evidence
+from featherweight.core.statistics import paired
+from featherweight.core.task import Alerts
 
 LIMITS = Limits(
     auc_loss=0.01, average_precision_loss=0.01, sensitivity_loss=0.02, specificity_loss=0.02, flip_ratio_max=0.05

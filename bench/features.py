@@ -19,12 +19,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from apps.fraud.features import CATALOGUE
-from apps.fraud.labels import DAY_MS, label_later
-from apps.fraud.pipeline import FeatureEngine
-from apps.fraud.synthetic import START_MS, synthesize
-from apps.fraud.transactions import Label, Transaction
 from bench.timing import show
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.labels import DAY_MS, label_later
+from featherweight.apps.fraud.synthetic import START_MS, synthesize
+from featherweight.apps.fraud.transactions import Label, Transaction
 
 DELAY = 7 * DAY_MS
 WINDOWS = (DAY_MS, 7 * DAY_MS, 30 * DAY_MS)

@@ -19,16 +19,25 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from apps.fraud.features import CATALOGUE, HANDBOOK
-from apps.fraud.labels import DAY_MS, label_later
-from apps.fraud.model import CARDS, COLUMNS, HISTORIES, Logistic, Settings
-from apps.fraud.parts import split_cards
-from apps.fraud.protocol import PREQUENTIAL, SINGLE, VALIDATION, Figures, Fold, evaluate, test_rows, train_rows
-from apps.fraud.readers import read_handbook
-from apps.fraud.replay import replay
-from apps.fraud.train import fit, margins
 from bench.timing import show
-from core.datasets.catalogue import local_copy
+from featherweight.apps.fraud.features.catalogue import CATALOGUE, HANDBOOK
+from featherweight.apps.fraud.files.readers import read_handbook
+from featherweight.apps.fraud.labels import DAY_MS, label_later
+from featherweight.apps.fraud.training.fit import fit, margins
+from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES, Logistic, Settings
+from featherweight.apps.fraud.training.protocol import (
+    PREQUENTIAL,
+    SINGLE,
+    VALIDATION,
+    Figures,
+    Fold,
+    evaluate,
+    test_rows,
+    train_rows,
+)
+from featherweight.apps.fraud.training.replay import replay
+from featherweight.apps.fraud.training.split import split_cards
+from featherweight.core.datasets.catalogue import local_copy
 
 COLUMNS_SHOWN = ("ROC AUC", "average precision", "card precision@100")
 PUBLISHED_SINGLE = (

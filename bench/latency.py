@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from apps.imaging.task import read_split
-from apps.imaging.trained import read_trained
 from bench.timing import median, record, show
-from core.artifact.packed import pack
-from core.artifact.store import read_artifact
-from core.backends.registry import find_backend, probe_all
-from core.errors import BackendUnavailableError
-from core.export import export
-from core.passes.quantize import quantize
-from core.passes.steps import QuantizeStep
-from core.program import Program
+from featherweight.apps.imaging.training.task import read_split
+from featherweight.apps.imaging.training.trained import read_trained
+from featherweight.core.artifact.packed import pack
+from featherweight.core.artifact.store import read_artifact
+from featherweight.core.backends.registry import find_backend, probe_all
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.export import export
+from featherweight.core.passes.quantize import quantize
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.program import Program
 
 
 def nncf_int8(program: Program, calibration: np.ndarray) -> Callable[[np.ndarray], object]:

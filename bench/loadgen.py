@@ -32,11 +32,11 @@ import mlperf_loadgen as loadgen
 import numpy as np
 
 from bench.timing import median, record, show
-from core.artifact.store import Artifact, read_artifact
-from core.backends.registry import find_backend, probe_all
-from core.errors import BackendUnavailableError
-from core.program import Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.artifact.store import Artifact, read_artifact
+from featherweight.core.backends.registry import find_backend, probe_all
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 Run = Callable[[Tensors], object]
 SCENARIOS = ("SingleStream", "Offline", "Server")
@@ -178,14 +178,14 @@ def _before(artifact: Artifact, network: Path, device: str) -> tuple[dict[str, R
     """What the artifact was made from: torch eager, where it is a network, and its fp32 program."""
     import torch
 
-    from core.export import export
+    from featherweight.core.export import export
 
     if artifact.manifest.app == "fraud":
-        from apps.fraud.trained import read_trained as read_fraud
+        from featherweight.apps.fraud.training.trained import read_trained as read_fraud
 
         model = read_fraud(network).core_model()
     else:
-        from apps.imaging.trained import read_trained as read_imaging
+        from featherweight.apps.imaging.training.trained import read_trained as read_imaging
 
         model = read_imaging(network).model()
     program, _ = export(model)

@@ -37,22 +37,22 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from apps.fraud.task import open_task as open_fraud
-from apps.imaging.task import open_task as open_imaging
 from bench.timing import median, show
-from core.backends.registry import find_backend
-from core.evidence.statistics import Difference, Floats, roc_auc_difference
-from core.export import export
-from core.measure.performance import Conditions, measure_interleaved
-from core.model import Model
-from core.networks import example_inputs
-from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
-from core.passes.quantize import quantize
-from core.passes.recover import estimate_batch_norm
-from core.passes.steps import PruneChannelsStep, QuantizeStep
-from core.program import Program
-from core.task import HeldOut, Task
-from core.training import Batches, Fit, Schedule, fit
+from featherweight.apps.fraud.training.task import open_task as open_fraud
+from featherweight.apps.imaging.training.task import open_task as open_imaging
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.export import export
+from featherweight.core.measure.performance import Conditions, measure_interleaved
+from featherweight.core.model import Model
+from featherweight.core.networks import example_inputs
+from featherweight.core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
+from featherweight.core.passes.quantize import quantize
+from featherweight.core.passes.recover import estimate_batch_norm
+from featherweight.core.passes.steps import PruneChannelsStep, QuantizeStep
+from featherweight.core.program import Program
+from featherweight.core.statistics.intervals import Difference, Floats, roc_auc_difference
+from featherweight.core.task import HeldOut, Task
+from featherweight.core.training import Batches, Fit, Schedule, fit
 
 LEARNING_RATE, TEACHER_WEIGHT, TEMPERATURE = 2e-3, 0.9, 2.0
 BACKENDS = ("onnxruntime", "openvino")

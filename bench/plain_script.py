@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from torch.utils.data import DataLoader, Dataset
 
-from apps.imaging.network import build
+from featherweight.apps.imaging.training.network import build
 
 
 class Folder(Dataset):  # type: ignore[type-arg]

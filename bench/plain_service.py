@@ -16,9 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from apps.fraud.pipeline import Pipeline, warm_up
-from apps.fraud.scoring import open_scorer
-from apps.fraud.transactions import Decision, Transaction
+from featherweight.apps.fraud.decision.pipeline import Pipeline
+from featherweight.apps.fraud.decision.scorer import open_scorer
+from featherweight.apps.fraud.features.engine import warm_up
+from featherweight.apps.fraud.transactions import Decision, Transaction
 
 
 class TransactionIn(BaseModel):

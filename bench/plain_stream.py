@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from apps.fraud.pipeline import FeatureEngine, Pipeline
-from apps.fraud.scoring import open_scorer
-from apps.fraud.state import DUPLICATE
-from apps.fraud.transactions import Transaction
+from featherweight.apps.fraud.decision.pipeline import Pipeline
+from featherweight.apps.fraud.decision.scorer import open_scorer
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.features.histories import DUPLICATE
+from featherweight.apps.fraud.transactions import Transaction
 
 
 def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
@@ -24,7 +25,7 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
     from kafka import KafkaConsumer, KafkaProducer
     from kafka.structs import OffsetAndMetadata
 
-    import apps.fraud.kafka_clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
+    import featherweight.apps.fraud.kafka.clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
 
     scorer = open_scorer(model)
     engine = FeatureEngine(scorer.schema.delay_days)

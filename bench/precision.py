@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from apps.fraud.task import open_task as open_fraud
-from apps.imaging.task import open_task as open_imaging
 from bench.passes import BACKENDS, BASELINE, latencies
 from bench.timing import show
-from core.backends.registry import find_backend
-from core.export import export
-from core.passes.quantize import quantize
-from core.passes.steps import QuantizeStep
-from core.program import Program
-from core.task import Task
+from featherweight.apps.fraud.training.task import open_task as open_fraud
+from featherweight.apps.imaging.training.task import open_task as open_imaging
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.export import export
+from featherweight.core.passes.quantize import quantize
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.program import Program
+from featherweight.core.task import Task
 
 
 def main() -> None:

@@ -28,10 +28,10 @@ import numpy as np
 import uvloop
 
 from bench.timing import median, show
-from core.bundled import data_directory
+from featherweight.core.bundled import data_directory
 
 PLAIN = "plain FastAPI and pydantic"
-SERVE = "from core.cli import main; main()"
+SERVE = "from featherweight.core.cli import main; main()"
 START_MS, STEP_MS = 1_522_540_800_000, 400
 LENGTH = b"content-length: "
 Request = Callable[[], bytes]

@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 
 from bench.timing import show
-from core.backends.registry import find_backend
-from core.program import Program
-from core.tensors import TensorSpec
-from core.trees.lightgbm import from_lightgbm
-from core.trees.onnx_file import encode_trees
-from core.trees.predict import predict
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
+from featherweight.core.trees.lightgbm import from_lightgbm
+from featherweight.core.trees.onnx_file import encode_trees
+from featherweight.core.trees.predict import predict
 
 TREES, DEPTH, FEATURES = 300, 6, 30
 ROWS, BLOCK, WARMUP = 512, 20, 2
@@ -250,8 +250,8 @@ def network_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
     import torch
     from torch import nn
 
-    from core.export import export
-    from core.model import Model
+    from featherweight.core.export import export
+    from featherweight.core.model import Model
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -283,10 +283,10 @@ def network_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
 
 
 def sealed_contenders(model: Path, artifact: Path) -> dict[str, Contender]:
-    from apps.fraud.trained import read_trained
-    from core.artifact.store import read_artifact
-    from core.export import export
-    from core.trees.predict import borderline_rows
+    from featherweight.apps.fraud.training.trained import read_trained
+    from featherweight.core.artifact.store import read_artifact
+    from featherweight.core.export import export
+    from featherweight.core.trees.predict import borderline_rows
 
     trained = read_trained(model).core_model()
     plain, _ = export(trained)

@@ -25,11 +25,11 @@ import msgspec
 import numpy as np
 from kafka import KafkaProducer
 
-from apps.fraud.kafka import Member, create_topics
-from apps.fraud.kafka_clients import BatchConsumer
-from apps.fraud.transactions import Transaction
 from bench.timing import host, show
-from core.bundled import data_directory
+from featherweight.apps.fraud.kafka.clients import BatchConsumer
+from featherweight.apps.fraud.kafka.member import Member, create_topics
+from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.bundled import data_directory
 from tests.fraud.broker import GIVEN, HAS_KAFKA, start_broker
 
 PARTITIONS = 4
@@ -61,7 +61,7 @@ def words_of(kind: str, address: str, model: Path, prefix: str) -> list[str]:
     if kind != "featherweight":
         return [sys.executable, "-m", "bench.plain_stream", kind, "--bootstrap", address, "--model", str(model),
                 "--prefix", prefix]  # fmt: skip
-    command = [sys.executable, "-c", "from core.cli import main; main()", "fraud", "stream"]
+    command = [sys.executable, "-c", "from featherweight.core.cli import main; main()", "fraud", "stream"]
     return [*command, "--bootstrap", address, "--model", str(model), "--topics-prefix", prefix, "--group", prefix]
 
 

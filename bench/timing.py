@@ -17,8 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core.backends.opening import installed_version
-from core.hardware import read_hardware
+from featherweight.core.backends.opening import installed_version
+from featherweight.core.hardware import read_hardware
 
 
 def host() -> str:

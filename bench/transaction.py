@@ -17,14 +17,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from apps.fraud.labels import DAY_MS, label_later
-from apps.fraud.pipeline import FeatureEngine, Pipeline
-from apps.fraud.scoring import Scorer, open_scorer
-from apps.fraud.state import DUPLICATE
-from apps.fraud.synthetic import START_MS, synthesize
-from apps.fraud.transactions import Label, Transaction
 from bench.timing import show
-from core.bundled import data_directory
+from featherweight.apps.fraud.decision.pipeline import Pipeline
+from featherweight.apps.fraud.decision.scorer import Scorer, open_scorer
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.features.histories import DUPLICATE
+from featherweight.apps.fraud.labels import DAY_MS, label_later
+from featherweight.apps.fraud.synthetic import START_MS, synthesize
+from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.bundled import data_directory
 
 TIMED_DAYS = 3
 PARTS = ("decode", "features", "score and decision", "encode")

@@ -1,3 +1,3 @@
-from core.silence import silence
+from featherweight.core.silence import silence
 
 silence()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from core.errors import FeatherweightError
+from featherweight.core.errors import FeatherweightError
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _LONGEST = 300

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from core.signals import end_as_later, interrupt_as_usual
+from featherweight.core.signals import end_as_later, interrupt_as_usual
 
 _LISTENING: dict[tuple[str, ...], int] = {("fraud", "serve"): 0, ("fraud", "stream"): 0, ("imaging", "classify"): 130}
 """Commands that listen to SIGINT and SIGTERM -> what they end with when one comes."""
@@ -21,9 +21,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
-from core.files import cache_directory
-from core.silence import redirect_caches
+from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
+from featherweight.core.files import cache_directory
+from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
 
@@ -40,7 +40,7 @@ written; 7 what a job keeps to go on is damaged; 130 interrupted (start again to
 _MAY_BE_EMPTY = ("--topics-prefix", "--until")
 """Options for which an empty text means something."""
 
-_DATA = EntryPoint("data", "core.datasets.cli:app", "featherweight.commands")
+_DATA = EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands")
 
 
 class LazyGroups(TyperGroup):
@@ -112,10 +112,10 @@ def featherweight(
 @app.command(epilog="Example: featherweight hardware --json")
 def hardware(as_json: AsJson = False) -> None:
     """What this host has, which backends can run on it, which energy counters can be read, and why others cannot."""
-    from core.backends.registry import find_backend, probe_all
-    from core.console import print_json, show_hardware
-    from core.hardware import read_hardware
-    from core.measure.energy import probe_counters
+    from featherweight.core.backends.registry import find_backend, probe_all
+    from featherweight.core.console import print_json, show_hardware
+    from featherweight.core.hardware import read_hardware
+    from featherweight.core.measure.energy import probe_counters
 
     host, found, energy = read_hardware(), probe_all(), probe_counters()
     if as_json:
@@ -161,9 +161,9 @@ def optimize(
     """Try what a recipe says and seal the fastest candidate that keeps all its limits."""
     if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
-    from core.console import outcome_row, print_json, progress, show_outcome
-    from core.request import run_recipe
-    from core.signals import telling_how_to_go_on
+    from featherweight.core.console import outcome_row, print_json, progress, show_outcome
+    from featherweight.core.request import run_recipe
+    from featherweight.core.signals import telling_how_to_go_on
 
     with (
         telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
@@ -183,7 +183,7 @@ def optimize(
 def warm_up() -> None:
     """Compile now what is otherwise compiled at the first use, which takes up to a minute: the fraud app and the
     backend `native`, for this processor, into this user's cache folder."""
-    from core.warming import warm_up_all
+    from featherweight.core.warming import warm_up_all
 
     warm_up_all()
 
@@ -194,8 +194,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Verify an artifact and print what it is."""
-    from core.artifact import encode_manifest, read_artifact
-    from core.console import print_json, show_manifest
+    from featherweight.core.artifact import encode_manifest, read_artifact
+    from featherweight.core.console import print_json, show_manifest
 
     artifact = read_artifact(directory)
     if as_json:
@@ -226,9 +226,9 @@ def verify(
     two threads. Each backend runs in a process of its own, with limits of time and memory."""
     from dataclasses import asdict
 
-    from core.artifact import read_artifact, verify_artifact
-    from core.console import print_json, show_checks, show_runs
-    from core.parity.probing import check_parity
+    from featherweight.core.artifact import read_artifact, verify_artifact
+    from featherweight.core.console import print_json, show_checks, show_runs
+    from featherweight.core.parity.probing import check_parity
 
     checks, runs = verify_artifact(directory, expected_sha256=sha256), None
     passed = all(check.passed for check in checks)
@@ -260,8 +260,8 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write an artifact's program in the format of an edge runtime, run it there and compare."""
-    from core.console import print_json, show_export
-    from core.edge.export import export_artifact
+    from featherweight.core.console import print_json, show_export
+    from featherweight.core.edge.export import export_artifact
 
     exported = export_artifact(directory, target, out)
     if as_json:
@@ -301,7 +301,7 @@ def _refuse_empty(words: list[str]) -> None:
 def _fail(error: FeatherweightError) -> NoReturn:
     from rich.text import Text
 
-    from core.terminal import open_console
+    from featherweight.core.terminal import open_console
 
     open_console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
     sys.exit(error.exit_code)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import event
 
-from core.files import cache_directory
-from core.terminal import say
+from featherweight.core.files import cache_directory
+from featherweight.core.terminal import say
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,7 +38,7 @@ class Compilations(event.Listener):
     def on_start(self, event: Any) -> None:
         """The first one is told: who waits for a minute should know why."""
         function = event.data["dispatcher"]
-        if not function.py_func.__module__.startswith(("core.", "apps.")):
+        if not function.py_func.__module__.startswith("featherweight."):
             return
         self.count += 1
         if self.count == 1:

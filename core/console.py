@@ -12,15 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from core.terminal import open_console, printable, say
+from featherweight.core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
-    from core.artifact import Artifact, FileCheck, Manifest
-    from core.backends.base import Availability
-    from core.edge.export import Exported
-    from core.hardware import Hardware
-    from core.optimize import Outcome
-    from core.parity.probing import HostRun
+    from featherweight.core.artifact import Artifact, FileCheck, Manifest
+    from featherweight.core.backends.base import Availability
+    from featherweight.core.edge.export import Exported
+    from featherweight.core.hardware import Hardware
+    from featherweight.core.optimize import Outcome
+    from featherweight.core.parity.probing import HostRun
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from core.errors import DataError, OutputError
-from core.files import is_file, is_there, replacing
+from featherweight.core.errors import DataError, OutputError
+from featherweight.core.files import is_file, is_there, replacing
 
 DIGESTS = "digests.sha256"
 _MOST_BYTES = 64 * 1024

@@ -16,16 +16,16 @@ import onnxruntime
 import torch
 from torch import nn
 
-from core.causes import describe_cause
-from core.errors import BackendError, FeatherweightError, UsageError
-from core.model import Model, StepRecord
-from core.networks import check_network, check_not_scripted, run_network
-from core.program import Program
-from core.tensors import Tensors
-from core.trees.comparison import RELATIVE, threshold_rows
-from core.trees.ensemble import Ensemble
-from core.trees.onnx_file import encode_trees
-from core.trees.predict import predict
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import BackendError, FeatherweightError, UsageError
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.networks import check_network, check_not_scripted, run_network
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors
+from featherweight.core.trees.comparison import RELATIVE, threshold_rows
+from featherweight.core.trees.ensemble import Ensemble
+from featherweight.core.trees.onnx_file import encode_trees
+from featherweight.core.trees.predict import predict
 
 OPSET = 20
 """What ONNX Runtime 1.23 and OpenVINO 2026 both read, with uint8 QuantizeLinear."""

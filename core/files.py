@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from core.errors import DataError, OutputError
+from featherweight.core.errors import DataError, OutputError
 
 # Not every system has these.
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from core.errors import UsageError
-from core.program import Kind
-from core.tensors import TensorSpec
-from core.trees.ensemble import Ensemble, tensor_specs
+from featherweight.core.errors import UsageError
+from featherweight.core.program import Kind
+from featherweight.core.tensors import TensorSpec
+from featherweight.core.trees.ensemble import Ensemble, tensor_specs
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from core.causes import describe_cause
-from core.errors import FeatherweightError, UsageError
-from core.model import Model
-from core.tensors import TensorSpec
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import FeatherweightError, UsageError
+from featherweight.core.model import Model
+from featherweight.core.tensors import TensorSpec
 
 
 def example_inputs(model: Model, batch: int = 1) -> tuple[Tensor, ...]:

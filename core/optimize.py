@@ -12,29 +12,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
-from core.artifact.store import Artifact
-from core.artifact.write import check_out
-from core.cases import write_cases
-from core.errors import (
-    BackendError,
-    FeatherweightError,
-    LimitError,
-    OutputError,
-    TensorError,
+from featherweight.core.artifact.store import Artifact
+from featherweight.core.artifact.write import check_out
+from featherweight.core.errors import BackendError, FeatherweightError, LimitError, OutputError, TensorError
+from featherweight.core.evidence.judge import Check, all_passed
+from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
+from featherweight.core.evidence.reports.changed_cases import write_cases
+from featherweight.core.parity.measured import MeasuredParity
+from featherweight.core.passes.steps import (
+    PruneChannelsStep,
+    PruneTreesStep,
+    PruneWeightsStep,
+    QuantizeStep,
+    RecoverStep,
 )
-from core.evidence.judge import Check, all_passed
-from core.evidence.report import CandidateRecord, Comparison, Evidence
-from core.parity.measured import MeasuredParity
-from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep
-from core.recipe import Recipe, read_card
-from core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
-from core.search.candidates import Progress, Workshop, silent
-from core.search.explore import explore
-from core.search.measurements import Measurements
-from core.search.records import Tried, write_candidates
-from core.search.runtimes import find_runtimes
-from core.search.trial import Bench, Trial
-from core.task import Task
+from featherweight.core.recipe import Recipe, read_card
+from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
+from featherweight.core.search.candidates import Progress, Workshop, silent
+from featherweight.core.search.explore import explore
+from featherweight.core.search.measurements import Measurements
+from featherweight.core.search.records import Tried, write_candidates
+from featherweight.core.search.runtimes import find_runtimes
+from featherweight.core.search.trial import Bench, Trial
+from featherweight.core.task import Task
 
 __all__ = ["Outcome", "Progress", "optimize", "silent"]
 

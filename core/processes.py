@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import IO, BinaryIO
 
-from core.errors import FeatherweightError
+from featherweight.core.errors import FeatherweightError
 
 _LOOK_S = 0.2
 """How often a process that runs is asked whether it is still wanted."""
@@ -78,7 +78,7 @@ def run_module(
     command = [*through, sys.executable, "-m", module]
     if limits is not None:
         numbers = (limits.memory_bytes, limits.stack_bytes, limits.cpu_s)
-        command = [*through, sys.executable, "-m", "core.processes", module, *map(str, numbers)]
+        command = [*through, sys.executable, "-m", "featherweight.core.processes", module, *map(str, numbers)]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from core.tensors import TensorSpec
+from featherweight.core.tensors import TensorSpec
 
 Precision = Literal["fp32", "bf16", "int8"]
 """fp32 runs in float32 throughout. bf16 is the same float32 file, run with bfloat16 arithmetic by backends that have

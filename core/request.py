@@ -7,15 +7,15 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.artifact.write import check_out
-from core.errors import EXTRA_OF, MissingExtraError, UsageError
-from core.recipe import Source, read_recipe
-from core.search.runtimes import check_backends
-from core.task import check_packages
+from featherweight.core.artifact.write import check_out
+from featherweight.core.errors import EXTRA_OF, MissingExtraError, UsageError
+from featherweight.core.recipe import Source, read_recipe
+from featherweight.core.search.runtimes import check_backends
+from featherweight.core.task import check_packages
 
 if TYPE_CHECKING:
-    from core.optimize import Outcome, Progress
-    from core.task import Task, TaskFactory
+    from featherweight.core.optimize import Outcome, Progress
+    from featherweight.core.task import Task, TaskFactory
 
 
 def run_recipe(
@@ -41,7 +41,7 @@ def run_recipe(
     check_out(out)
     check_backends(recipe.measure)
     task = open_task(recipe.source)
-    from core.optimize import optimize, silent
+    from featherweight.core.optimize import optimize, silent
 
     return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
 

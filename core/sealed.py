@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from core.errors import ArtifactError, DataError
+from featherweight.core.errors import ArtifactError, DataError
 
 Sealed = TypeVar("Sealed", bound=msgspec.Struct)
 

@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.artifact.manifest import Preference
-from core.artifact.store import Artifact
-from core.artifact.write import Contents, write_artifact
-from core.errors import OutputError
-from core.evidence.card import render_figures
-from core.evidence.change_record import render_change_record
-from core.evidence.document import encode_evidence
-from core.evidence.judge import warnings
-from core.evidence.render import render_html
-from core.evidence.report import Comparison, Evidence
-from core.parity.measured import MeasuredParity
-from core.parity.probing import check_fresh
-from core.recipe import render_recipe
-from core.search.records import Tried, make_records
-from core.search.trial import Bench, Trial
+from featherweight.core.artifact.manifest import Preference
+from featherweight.core.artifact.store import Artifact
+from featherweight.core.artifact.write import Contents, write_artifact
+from featherweight.core.errors import OutputError
+from featherweight.core.evidence.judge import warnings
+from featherweight.core.evidence.report import Comparison, Evidence
+from featherweight.core.evidence.reports.change_record import render_change_record
+from featherweight.core.evidence.reports.html import render_html
+from featherweight.core.evidence.reports.json import encode_evidence
+from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.parity.measured import MeasuredParity
+from featherweight.core.parity.probing import check_fresh
+from featherweight.core.recipe import render_recipe
+from featherweight.core.search.records import Tried, make_records
+from featherweight.core.search.trial import Bench, Trial
 
 _PACKAGES = (
     "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",

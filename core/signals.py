@@ -80,7 +80,7 @@ def telling_how_to_go_on(text: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not came_early():
             raise
-        from core.terminal import say
+        from featherweight.core.terminal import say
 
         say(text, err=True)
         if isinstance(error, SystemExit):

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import DataError, MissingExtraError, TensorError
-from core.tensors import Tensors, TensorSpec, check_tensors
+from featherweight.core.errors import DataError, MissingExtraError, TensorError
+from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from core.losses import TaskLoss
-    from core.model import Model
+    from featherweight.core.losses import TaskLoss
+    from featherweight.core.model import Model
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import TensorError
+from featherweight.core.errors import TensorError
 
 DType = Literal["float32", "int64", "int32", "uint8"]
 Tensors = Mapping[str, npt.NDArray[Any]]

@@ -11,9 +11,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 
-from core.errors import OutputError
-from core.files import cache_directory, check_folder
-from core.terminal import say
+from featherweight.core.errors import OutputError
+from featherweight.core.files import cache_directory, check_folder
+from featherweight.core.terminal import say
 
 
 def warm_up_all() -> None:
@@ -24,8 +24,8 @@ def warm_up_all() -> None:
     if not os.environ.get("NUMBA_CACHE_DIR"):
         check_folder(cache_directory() / "numba")
     started = time.monotonic()
-    from core.backends import native_kernels  # compiled when it is imported
-    from core.compiled import compilations, find_kept
+    from featherweight.core.backends import native_kernels  # compiled when it is imported
+    from featherweight.core.compiled import compilations, find_kept
 
     for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):
         warm_up = getattr(import_module(entry.module), "warm_up", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-import core  # noqa: F401  (before a test imports a runtime, whose telemetry it switches off)
+import featherweight.core  # noqa: F401  (before a test imports a runtime, whose telemetry it switches off)
 
 # Deadlines measure the machine, not the code; a run in CI must find what the run before it found.
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,9 +19,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_emulator() -> Iterator[None]:
-    """Sealing asks an emulated processor where there is one, which takes a minute; tests/core/test_held.py asks it."""
+    """Sealing asks an emulated processor where there is one, which takes a minute; tests/core/parity asks it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.parity.held.EMULATOR", "no-emulator-in-tests")
+        patch.setattr("featherweight.core.parity.held.EMULATOR", "no-emulator-in-tests")
         yield
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets.catalogue import read_catalogue
+from featherweight.core.datasets.catalogue import read_catalogue
 
 _NAMED = os.environ.get("FEATHERWEIGHT_DATA")  # read once: a test may point the variable elsewhere
 _ROOT = Path(__file__).resolve().parent.parent

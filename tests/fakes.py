@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.model import Model, trees_model
-from core.task import Alerts, CaseView, HeldOut, Part, Sealed
-from core.tensors import Tensors, TensorSpec
-from core.training import Fit, Schedule, fit
-from core.trees.ensemble import Ensemble
-from core.trees.lightgbm import from_lightgbm
+from featherweight.core.model import Model, trees_model
+from featherweight.core.task import Alerts, CaseView, HeldOut, Part, Sealed
+from featherweight.core.tensors import Tensors, TensorSpec
+from featherweight.core.training import Fit, Schedule, fit
+from featherweight.core.trees.ensemble import Ensemble
+from featherweight.core.trees.lightgbm import from_lightgbm
 
 # On tensors this small, threads that wait for each other on a busy host cost ten times what they save.
 torch.set_num_threads(1)

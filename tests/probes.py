@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.artifact import Artifact, Contents, Decision, Preference, Probes, read_artifact, write_artifact
-from core.backends.registry import find_backend
-from core.parity.probing import run_batches
+from featherweight.core.artifact import Artifact, Contents, Decision, Preference, Probes, read_artifact, write_artifact
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.parity.probing import run_batches
 
 COUNT = 16
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from core.files import check_creatable, check_folder, check_readable
-from core.signals import asking_on_hangup, stopping_on_signals
-from core.terminal import log_to_stderr, open_console, printable, say
+from featherweight.core.files import check_creatable, check_folder, check_readable
+from featherweight.core.signals import asking_on_hangup, stopping_on_signals
+from featherweight.core.terminal import log_to_stderr, open_console, printable, say
 
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
@@ -75,10 +75,10 @@ def stream(
     """Score a Kafka stream: `transactions` and `labels` in, `decisions` and `alerts` out, exactly once."""
     if security is not None:
         check_readable(security, "--security")
-    from apps.fraud import kafka
-    from apps.fraud.kafka_clients import read_security
-    from apps.fraud.live import LiveModel
-    from core.bundled import data_directory
+    from featherweight.apps.fraud.decision.live import LiveModel
+    from featherweight.apps.fraud.kafka import member as kafka
+    from featherweight.apps.fraud.kafka.clients import read_security
+    from featherweight.core.bundled import data_directory
 
     log_to_stderr()
     credentials = read_security(security) if security else {}
@@ -149,9 +149,10 @@ def score(
         check_folder(state)
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from apps.fraud.score_command import Job, check_output, render_summary, score_file
-    from apps.fraud.scoring import open_scorer
-    from core.bundled import data_directory
+    from featherweight.apps.fraud.decision.scorer import open_scorer
+    from featherweight.apps.fraud.files.job import Job, check_output, score_file
+    from featherweight.apps.fraud.files.summary import render_summary
+    from featherweight.core.bundled import data_directory
 
     job = Job(_path(source), _path(output), labels, state, max_histories)
     check_output(job)
@@ -219,9 +220,9 @@ def serve(
         check_folder(state)
     if api_keys is not None:
         check_readable(api_keys, "--api-keys")
-    from apps.fraud.http.server import Settings
-    from apps.fraud.http.server import serve as run
-    from core.bundled import data_directory
+    from featherweight.apps.fraud.http.server import Settings
+    from featherweight.apps.fraud.http.server import serve as run
+    from featherweight.core.bundled import data_directory
 
     log_to_stderr()
     settings = Settings(
@@ -259,7 +260,7 @@ def synthesize(
     """Draw transactions and their labels as the Fraud Detection Handbook describes its simulator."""
     from rich.progress import Progress
 
-    from apps.fraud.synthetic import write_synthetic
+    from featherweight.apps.fraud.synthetic import write_synthetic
 
     form: Literal["jsonl", "parquet"] = "jsonl" if jsonl else "parquet"
     with Progress(console=open_console(stderr=True), transient=True) as progress:
@@ -320,8 +321,8 @@ def train(
     """
     import json as encoding
 
-    from apps.fraud.train_command import run_training
-    from apps.fraud.training import Layout
+    from featherweight.apps.fraud.training.command import run_training
+    from featherweight.apps.fraud.training.description import Layout
 
     layout = Layout(
         train_days=train_days,
@@ -354,6 +355,6 @@ def train(
 
 def warm_up() -> None:
     """For `featherweight warm-up`, see `core.warming`."""
-    from apps.fraud.warming import compile_all
+    from featherweight.apps.fraud.warming import compile_all
 
     compile_all()

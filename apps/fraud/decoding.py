@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from core.errors import DataError
+from featherweight.core.errors import DataError
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from apps.fraud.transactions import Label, Transaction
+from featherweight.apps.fraud.transactions import Label, Transaction
 
 DAY_MS = 86_400_000
 

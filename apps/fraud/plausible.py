@@ -15,8 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from apps.fraud.labels import DAY_MS
-from core.errors import DataError
+from featherweight.apps.fraud.labels import DAY_MS
+from featherweight.core.errors import DataError
 
 EARLIEST_MS: Final = 946_684_800_000
 """2000-01-01 UTC."""

@@ -24,10 +24,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apps.fraud.labels import DAY_MS, label_later
-from apps.fraud.transactions import Label, Transaction
-from core.errors import OutputError
-from core.files import replacing
+from featherweight.apps.fraud.labels import DAY_MS, label_later
+from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.errors import OutputError
+from featherweight.core.files import replacing
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from apps.fraud.features import CUSTOMER_FEATURES, TERMINAL_FEATURES
-from apps.fraud.pipeline import warm_up
-from apps.fraud.records import decode_records, encode_records
-from apps.fraud.state import CustomerHistories, Histories, TerminalHistories
+from featherweight.apps.fraud.features.catalogue import CUSTOMER_FEATURES, TERMINAL_FEATURES
+from featherweight.apps.fraud.features.engine import warm_up
+from featherweight.apps.fraud.features.histories import CustomerHistories, Histories, TerminalHistories
+from featherweight.apps.fraud.kafka.records import decode_records, encode_records
 
 
 def compile_all() -> None:

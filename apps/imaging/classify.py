@@ -12,18 +12,18 @@ from typing import Self
 
 import numpy as np
 
-from apps.imaging.frames import Frame, Prediction, Rejected
-from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_preprocess
-from core.artifact.manifest import Manifest
-from core.artifact.store import Artifact, read_artifact
-from core.backends.base import Session
-from core.backends.fastest import choose_program
-from core.backends.registry import find_backend, probe_all
-from core.backends.tried import check_tried
-from core.errors import ArtifactError
-from core.parity.probing import BATCHES, check_session
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.apps.imaging.frames import Frame, Prediction, Rejected
+from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision, decode_preprocess
+from featherweight.core.artifact.manifest import Manifest
+from featherweight.core.artifact.store import Artifact, read_artifact
+from featherweight.core.backends.base import Session
+from featherweight.core.backends.fastest import choose_program
+from featherweight.core.backends.registry import find_backend, probe_all
+from featherweight.core.backends.tried import check_tried
+from featherweight.core.errors import ArtifactError
+from featherweight.core.parity.probing import BATCHES, check_session
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 
 
 @dataclass(frozen=True)

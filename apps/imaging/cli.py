@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.errors import LimitError
-from core.signals import stopping_on_signals, telling_how_to_go_on
-from core.terminal import open_console, printable, say
+from featherweight.core.errors import LimitError
+from featherweight.core.signals import stopping_on_signals, telling_how_to_go_on
+from featherweight.core.terminal import open_console, printable, say
 
 if TYPE_CHECKING:
-    from apps.imaging.writers.summary import Summary
+    from featherweight.apps.imaging.writers.summary import Summary
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 INTERRUPTED = 130
@@ -75,11 +75,11 @@ def classify(
     nothing but UIDs is written.
     """
 
-    from apps.imaging.batch import Job, run_job
-    from apps.imaging.classify import read_model
-    from apps.imaging.progress import showing_progress
-    from core.bundled import data_directory
-    from core.hardware import count_usable_cores
+    from featherweight.apps.imaging.batch.job import Job, run_job
+    from featherweight.apps.imaging.batch.progress import showing_progress
+    from featherweight.apps.imaging.classify import read_model
+    from featherweight.core.bundled import data_directory
+    from featherweight.core.hardware import count_usable_cores
 
     console = open_console(stderr=True)
     job = Job(
@@ -114,7 +114,7 @@ def classify(
 
 
 def _report(summary: Summary, *, json: bool) -> None:
-    from apps.imaging.writers.summary import encode_summary
+    from featherweight.apps.imaging.writers.summary import encode_summary
 
     if json:
         say(encode_summary(summary).decode().rstrip("\n"))
@@ -165,7 +165,7 @@ def train(
     """Train a network, choose calibration and threshold on validation data, write the folder that `optimize` takes."""
     import json as encoding
 
-    from apps.imaging.train_command import run_training
+    from featherweight.apps.imaging.training.command import run_training
 
     with telling_how_to_go_on("interrupted; the same command goes on after the last whole epoch"):
         summary = run_training(
@@ -210,7 +210,7 @@ def synthesize(
     """
     from rich.progress import Progress
 
-    from apps.imaging.synthetic import write_synthetic
+    from featherweight.apps.imaging.synthetic.dicom import write_synthetic
 
     with Progress(console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task("drawing", total=count)

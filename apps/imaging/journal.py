@@ -28,10 +28,10 @@ from typing import IO, Any, Self
 
 import msgspec
 
-from apps.imaging import journal_file
-from apps.imaging.frames import FrameId, Prediction, Rejected
-from apps.imaging.journal_file import damaged, journal_errors
-from core.errors import UsageError
+from featherweight.apps.imaging import journal_file
+from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.journal_file import damaged, journal_errors
+from featherweight.core.errors import UsageError
 
 _COLUMNS = {"predictions": 11, "rejected": 8, "thumbnails": 4}
 """Of the tables of rows; the last column is the row's checksum."""

@@ -16,8 +16,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from core.errors import JournalError, OutputError, UsageError
-from core.files import open_to_lock, replacing
+from featherweight.core.errors import JournalError, OutputError, UsageError
+from featherweight.core.files import open_to_lock, replacing
 
 VERSION = "4"
 NAME = "journal.sqlite"

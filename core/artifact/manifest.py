@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from core.errors import ArtifactError
-from core.program import Kind, Precision
-from core.tensors import DType, TensorSpec
+from featherweight.core.errors import ArtifactError
+from featherweight.core.program import Kind, Precision
+from featherweight.core.tensors import DType, TensorSpec
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.artifact.manifest import MANIFEST
-from core.digests import DIGESTS
+from featherweight.core.artifact.manifest import MANIFEST
+from featherweight.core.digests import DIGESTS
 
 _KINDS: Mapping[str, str] = {
     DIGESTS: "a trained model; `featherweight optimize RECIPE --out DIR` makes an artifact of it",

@@ -6,7 +6,7 @@ import functools
 import gzip
 import zlib
 
-from core.errors import ArtifactError
+from featherweight.core.errors import ArtifactError
 
 _GZIP = 31
 """zlib's window bits for a gzip stream."""

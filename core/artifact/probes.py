@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from core.artifact.manifest import Decision, Manifest
-from core.errors import ArtifactError, TensorError
-from core.program import Precision
-from core.tensors import Tensors, TensorSpec, check_tensors
+from featherweight.core.artifact.manifest import Decision, Manifest
+from featherweight.core.errors import ArtifactError, TensorError
+from featherweight.core.program import Precision
+from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
 PROBES = "parity/probes.npz"
 PROBES_BYTES = 64 << 20

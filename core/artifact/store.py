@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec
 
-from core.artifact.manifest import (
+from featherweight.core.artifact.manifest import (
     FILE_COUNT,
     MANIFEST,
     MANIFEST_BYTES,
@@ -26,13 +26,13 @@ from core.artifact.manifest import (
     ProgramEntry,
     decode_manifest,
 )
-from core.artifact.misnamed import why_no_artifact
-from core.artifact.packed import unpack
-from core.artifact.probes import Probes, decode_probes
-from core.errors import ArtifactError, BackendError, DigestError, WrongModelError
-from core.files import open_regular
-from core.inspection import check_content
-from core.program import Precision, Program
+from featherweight.core.artifact.misnamed import why_no_artifact
+from featherweight.core.artifact.packed import unpack
+from featherweight.core.artifact.probes import Probes, decode_probes
+from featherweight.core.errors import ArtifactError, BackendError, DigestError, WrongModelError
+from featherweight.core.files import open_regular
+from featherweight.core.inspection import check_content
+from featherweight.core.program import Precision, Program
 
 MANIFEST_DIGEST = "manifest.sha256"
 _DIRECTORY_DEPTH = 5

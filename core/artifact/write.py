@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.artifact.manifest import (
+from featherweight.core.artifact.manifest import (
     MANIFEST,
     FileEntry,
     Manifest,
@@ -25,12 +25,18 @@ from core.artifact.manifest import (
     check_manifest,
     encode_manifest,
 )
-from core.artifact.packed import pack
-from core.artifact.probes import PROBES, Probes, encode_probes
-from core.artifact.store import MANIFEST_DIGEST, Artifact, previous_of, read_artifact, render_manifest_digest
-from core.errors import ArtifactError, OutputError
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.core.artifact.packed import pack
+from featherweight.core.artifact.probes import PROBES, Probes, encode_probes
+from featherweight.core.artifact.store import (
+    MANIFEST_DIGEST,
+    Artifact,
+    previous_of,
+    read_artifact,
+    render_manifest_digest,
+)
+from featherweight.core.errors import ArtifactError, OutputError
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 
 _LEFTOVER_SECONDS = 3600
 

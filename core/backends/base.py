@@ -10,8 +10,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from core.program import Kind, Precision, Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.program import Kind, Precision, Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from core.artifact import Artifact
-from core.backends.base import Availability, Session
-from core.backends.registry import DEFAULT, NAMES, find_backend, probe_all
-from core.backends.tried import check_tried
-from core.errors import BackendUnavailableError
-from core.program import Precision, Program
+from featherweight.core.artifact import Artifact
+from featherweight.core.backends.base import Availability, Session
+from featherweight.core.backends.registry import DEFAULT, NAMES, find_backend, probe_all
+from featherweight.core.backends.tried import check_tried
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.program import Precision, Program
 
 BATCHES = (1, 64)
 """With which a program is tried unless the caller knows better."""

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.backends import opening
-from core.backends.base import Availability, Session
-from core.errors import BackendError
-from core.program import Program
-from core.tensors import Tensors
+from featherweight.core.backends import opening
+from featherweight.core.backends.base import Availability, Session
+from featherweight.core.errors import BackendError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors
 
 _ROWS_A_THREAD = 64
 Rows = npt.NDArray[np.float32]
@@ -94,10 +94,10 @@ def _closed(packed: Any, row: Any) -> float:
 
 
 def _compiled_trees(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
-    from core.backends import native_kernels as kernels
-    from core.backends.native_trees import pack_blocks, pack_walk
-    from core.trees.ensemble import tensor_specs
-    from core.trees.onnx_file import decode_trees
+    from featherweight.core.backends import native_kernels as kernels
+    from featherweight.core.backends.native_trees import pack_blocks, pack_walk
+    from featherweight.core.trees.ensemble import tensor_specs
+    from featherweight.core.trees.onnx_file import decode_trees
 
     ensemble = decode_trees(program.content)
     inputs, outputs = tensor_specs(ensemble.features)
@@ -111,7 +111,7 @@ def _compiled_trees(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
 
 
 def _network(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
-    from core.backends import native_kernels as kernels
-    from core.backends.native_networks import pack_network
+    from featherweight.core.backends import native_kernels as kernels
+    from featherweight.core.backends.native_networks import pack_network
 
     return pack_network(program), kernels.network_row, kernels.network_rows

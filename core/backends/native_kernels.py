@@ -23,7 +23,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-from core.compiled import compiled
+from featherweight.core.compiled import compiled
 
 PARTS: Final = 16
 ALIGNMENT: Final = 64

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 
-from core.backends import native_kernels as kernels
-from core.backends.native_trees import pack
-from core.backends.onnx_model import operator, read_graph
-from core.errors import BackendError, BackendUnavailableError
-from core.program import Program
+from featherweight.core.backends import native_kernels as kernels
+from featherweight.core.backends.native_trees import pack
+from featherweight.core.backends.onnx_model import operator, read_graph
+from featherweight.core.errors import BackendError, BackendUnavailableError
+from featherweight.core.program import Program
 
 Floats = npt.NDArray[np.float32]
 Layer = tuple[int, int, Floats]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.backends import native_kernels as kernels
-from core.errors import BackendUnavailableError
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.predict import SMALLEST_PROBABILITY
+from featherweight.core.backends import native_kernels as kernels
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
 Array = npt.NDArray[Any]
 _DEPTH = 6

@@ -6,9 +6,9 @@ from __future__ import annotations
 import onnx
 from google.protobuf.message import DecodeError
 
-from core.backends import opening
-from core.errors import BackendError
-from core.program import Program
+from featherweight.core.backends import opening
+from featherweight.core.errors import BackendError
+from featherweight.core.program import Program
 
 _DTYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float32",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.backends import opening
-from core.backends.base import Availability, Session
-from core.backends.providers import PROVIDERS, Options, choose_providers, find_devices
-from core.errors import BackendError, BackendUnavailableError
-from core.hardware import count_usable_cores, has_cuda_driver
-from core.program import Program
-from core.tensors import Tensors
+from featherweight.core.backends import opening
+from featherweight.core.backends.base import Availability, Session
+from featherweight.core.backends.providers import PROVIDERS, Options, choose_providers, find_devices
+from featherweight.core.errors import BackendError, BackendUnavailableError
+from featherweight.core.hardware import count_usable_cores, has_cuda_driver
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors
 
 if TYPE_CHECKING:
     import onnxruntime

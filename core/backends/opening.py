@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from core.backends.base import Availability
-from core.errors import BackendError, BackendUnavailableError, UsageError, how_to_install
-from core.inspection import check_content
-from core.program import Program
-from core.tensors import Tensors, TensorSpec, check_tensors
+from featherweight.core.backends.base import Availability
+from featherweight.core.errors import BackendError, BackendUnavailableError, UsageError, how_to_install
+from featherweight.core.inspection import check_content
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
 
 def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> None:

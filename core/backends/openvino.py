@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.backends import opening
-from core.backends.base import Availability, Session
-from core.errors import BackendError
-from core.hardware import cpu_has_bf16
-from core.program import Precision, Program
-from core.tensors import Tensors
+from featherweight.core.backends import opening
+from featherweight.core.backends.base import Availability, Session
+from featherweight.core.errors import BackendError
+from featherweight.core.hardware import cpu_has_bf16
+from featherweight.core.program import Precision, Program
+from featherweight.core.tensors import Tensors
 
 if TYPE_CHECKING:
     import openvino

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from core.program import Kind, Precision
+from featherweight.core.program import Kind, Precision
 
 Options = Mapping[str, str]
 

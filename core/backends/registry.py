@@ -6,16 +6,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from core.backends.base import Availability, Backend
-from core.errors import UsageError
+from featherweight.core.backends.base import Availability, Backend
+from featherweight.core.errors import UsageError
 
 DEFAULT = "onnxruntime"
 
 _BACKENDS: Mapping[str, str] = {
-    "onnxruntime": "core.backends.onnxruntime:OnnxRuntime",
-    "openvino": "core.backends.openvino:OpenVino",
-    "torch": "core.backends.torch:Torch",
-    "native": "core.backends.native:Native",
+    "onnxruntime": "featherweight.core.backends.onnxruntime:OnnxRuntime",
+    "openvino": "featherweight.core.backends.openvino:OpenVino",
+    "torch": "featherweight.core.backends.torch:Torch",
+    "native": "featherweight.core.backends.native:Native",
 }
 
 NAMES = tuple(_BACKENDS)

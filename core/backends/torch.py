@@ -6,11 +6,11 @@ CUDA too: its int8 matrix product (torch._int_mm) is private, wants more than 16
 
 from __future__ import annotations
 
-from core.backends import opening
-from core.backends.base import Availability, Session
-from core.errors import BackendUnavailableError
-from core.hardware import cpu_has_bf16, has_cuda_driver
-from core.program import Precision, Program
+from featherweight.core.backends import opening
+from featherweight.core.backends.base import Availability, Session
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.hardware import cpu_has_bf16, has_cuda_driver
+from featherweight.core.program import Precision, Program
 
 
 class Torch:
@@ -35,7 +35,7 @@ class Torch:
         opening.check_request(self.name, available, program, device, threads)
         if program.precision == "bf16" and device == "cpu" and not cpu_has_bf16():
             raise BackendUnavailableError("backend torch: this CPU has no bfloat16 instructions; use fp32")
-        from core.backends.torch_graph import open_graph
+        from featherweight.core.backends.torch_graph import open_graph
 
         return open_graph(program, device, threads)
 

@@ -12,12 +12,12 @@ import onnx.numpy_helper
 import torch
 from torch import Tensor
 
-from core.backends import opening
-from core.backends.onnx_model import operator, read_graph
-from core.backends.torch_ops import OPERATORS, Operator
-from core.errors import BackendError, BackendUnavailableError
-from core.program import Program
-from core.tensors import Tensors, check_tensors
+from featherweight.core.backends import opening
+from featherweight.core.backends.onnx_model import operator, read_graph
+from featherweight.core.backends.torch_ops import OPERATORS, Operator
+from featherweight.core.errors import BackendError, BackendUnavailableError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, check_tensors
 
 _MAX_OPSET = 26
 

@@ -18,15 +18,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from core.artifact import Artifact
-from core.backends.base import RowSession, Session
-from core.backends.registry import find_backend
-from core.bundled import data_directory
-from core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError
-from core.files import cache_directory, replacing
-from core.processes import Limits, answer_stream, run_module
-from core.program import Program, described_program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.artifact import Artifact
+from featherweight.core.backends.base import RowSession, Session
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.bundled import data_directory
+from featherweight.core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError
+from featherweight.core.files import cache_directory, replacing
+from featherweight.core.processes import Limits, answer_stream, run_module
+from featherweight.core.program import Program, described_program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 TIME_S = 60.0
 MEMORY_BYTES = 2 << 30
@@ -66,12 +66,12 @@ def check_tried(
     if verdict.is_known():
         return
     if backend == "native":
-        from core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
+        from featherweight.core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
     order = {"backend": backend, **program.describe(), "batches": batches}
     what = f"{artifact.directory}: the process that tried its {program.precision} program on {backend}"
     limits = limits_for(len(program.content), batches[-1] * _case_bytes(program.inputs), TIME_S)
     stdout = run_module(
-        "core.backends.tried",
+        "featherweight.core.backends.tried",
         json.dumps(order).encode() + b"\n" + program.content,
         timeout_s=TIME_S,
         what=what,

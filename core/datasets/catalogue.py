@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from core.bundled import checkout_directory, data_directory
-from core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
-from core.errors import DataError, OutputError, UsageError
-from core.files import cache_directory as user_cache
-from core.files import is_file
+from featherweight.core.bundled import checkout_directory, data_directory
+from featherweight.core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
+from featherweight.core.errors import DataError, OutputError, UsageError
+from featherweight.core.files import cache_directory as user_cache
+from featherweight.core.files import is_file
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""

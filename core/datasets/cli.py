@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from core.terminal import open_console, say
+from featherweight.core.terminal import open_console, say
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch the public data sets that Featherweight knows.")
 
 
 def _rows() -> list[dict[str, Any]]:
-    from core.datasets.catalogue import cache_directory, read_catalogue
-    from core.files import is_file
+    from featherweight.core.datasets.catalogue import cache_directory, read_catalogue
+    from featherweight.core.files import is_file
 
     directory = cache_directory()
     rows = []
@@ -81,8 +81,8 @@ def fetch_command(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from core.datasets.catalogue import cache_directory, dataset, fetch
-    from core.signals import telling_how_to_go_on
+    from featherweight.core.datasets.catalogue import cache_directory, dataset, fetch
+    from featherweight.core.signals import telling_how_to_go_on
 
     entry = dataset(name)
     columns = (

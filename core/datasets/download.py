@@ -21,8 +21,8 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from core.errors import DataError, OutputError, UsageError
-from core.files import is_file
+from featherweight.core.errors import DataError, OutputError, UsageError
+from featherweight.core.files import is_file
 
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 4

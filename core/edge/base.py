@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from core.errors import MissingExtraError, UsageError
-from core.program import Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.errors import MissingExtraError, UsageError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 Run = Callable[[Tensors], Tensors]
 """One case's inputs [1, ...] -> its outputs [1, ...]."""

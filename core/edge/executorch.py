@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.edge.base import Run, check_installed, check_network
-from core.errors import BackendError
-from core.program import Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.edge.base import Run, check_installed, check_network
+from featherweight.core.errors import BackendError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 
 class ExecuTorch:
@@ -25,10 +25,10 @@ class ExecuTorch:
         check_installed(self.name, ("executorch", "torch", "onnx"), "executorch")
 
     def encode(self, program: Program) -> bytes:
-        from core.export import quiet
+        from featherweight.core.export import quiet
 
         with quiet():
-            from core.edge.executorch_graph import encode_network
+            from featherweight.core.edge.executorch_graph import encode_network
 
             return encode_network(program)
 

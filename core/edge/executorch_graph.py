@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers torch.ops.quantized_decomposed)
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from core.backends.onnx_model import operator, read_graph
-from core.backends.torch_ops import OPERATORS
-from core.edge.onnx_nodes import attributes, ordered
-from core.errors import UsageError
-from core.program import Program
+from featherweight.core.backends.onnx_model import operator, read_graph
+from featherweight.core.backends.torch_ops import OPERATORS
+from featherweight.core.edge.onnx_nodes import attributes, ordered
+from featherweight.core.errors import UsageError
+from featherweight.core.program import Program
 
 _MAX_OPSET = 26
 _INT8 = (-128, 127, torch.int8)

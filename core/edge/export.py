@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.artifact import Artifact, read_artifact
-from core.artifact.manifest import Decision
-from core.backends.onnxruntime import OnnxRuntime
-from core.backends.tried import check_tried
-from core.edge.base import Target
-from core.edge.run import run_file
-from core.edge.targets import find_target
-from core.errors import LimitError, OutputError, UsageError
-from core.files import check_folder
-from core.program import Precision, Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.artifact import Artifact, read_artifact
+from featherweight.core.artifact.manifest import Decision
+from featherweight.core.backends.onnxruntime import OnnxRuntime
+from featherweight.core.backends.tried import check_tried
+from featherweight.core.edge.base import Target
+from featherweight.core.edge.run import run_file
+from featherweight.core.edge.targets import find_target
+from featherweight.core.errors import LimitError, OutputError, UsageError
+from featherweight.core.files import check_folder
+from featherweight.core.program import Precision, Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 FACTS = "export.json"
 CASES = 32

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.edge.base import Run, check_installed, check_network
-from core.errors import BackendError
-from core.program import Program
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.edge.base import Run, check_installed, check_network
+from featherweight.core.errors import BackendError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, TensorSpec
 
 
 class LiteRt:
@@ -22,7 +22,7 @@ class LiteRt:
         check_installed(self.name, ("ai_edge_litert", "flatbuffers", "onnx"), "edge")
 
     def encode(self, program: Program) -> bytes:
-        from core.edge.litert_operators import encode_network
+        from featherweight.core.edge.litert_operators import encode_network
 
         return encode_network(program)
 

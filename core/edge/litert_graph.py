@@ -18,9 +18,9 @@ import onnx
 import onnx.numpy_helper
 from ai_edge_litert import schema_py_generated as schema
 
-from core.edge.litert_file import FileWriter, Quantization
-from core.edge.onnx_nodes import attributes
-from core.errors import UsageError
+from featherweight.core.edge.litert_file import FileWriter, Quantization
+from featherweight.core.edge.onnx_nodes import attributes
+from featherweight.core.errors import UsageError
 
 Array = npt.NDArray[Any]
 

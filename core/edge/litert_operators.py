@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 
-from core.backends.onnx_model import operator, read_graph
-from core.edge.litert_file import Quantization
-from core.edge.litert_graph import Constant, Graph, Value, refused
-from core.edge.onnx_nodes import attributes, ordered
-from core.program import Program
+from featherweight.core.backends.onnx_model import operator, read_graph
+from featherweight.core.edge.litert_file import Quantization
+from featherweight.core.edge.litert_graph import Constant, Graph, Value, refused
+from featherweight.core.edge.onnx_nodes import attributes, ordered
+from featherweight.core.program import Program
 
 _MAX_OPSET = 26
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from core.errors import BackendError
+from featherweight.core.errors import BackendError
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.backends.onnxruntime import OnnxRuntime
-from core.edge.base import Run
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.core.backends.onnxruntime import OnnxRuntime
+from featherweight.core.edge.base import Run
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 
 
 class OrtMobile:

@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from core.edge.base import Target
-from core.edge.targets import find_target
-from core.errors import BackendError, FeatherweightError
-from core.processes import answer_stream, run_module
-from core.tensors import Tensors, TensorSpec
+from featherweight.core.edge.base import Target
+from featherweight.core.edge.targets import find_target
+from featherweight.core.errors import BackendError, FeatherweightError
+from featherweight.core.processes import answer_stream, run_module
+from featherweight.core.tensors import Tensors, TensorSpec
 
 TIMEOUT_S = 600
 
@@ -31,7 +31,7 @@ def run_file(
     order = json.dumps({"target": target.name, "path": str(path.absolute()), "specs": specs})
     stdin = order.encode() + b"\n" + buffer.getvalue()
     what = f"{target.name}: the fresh process that runs {path.name}"
-    stdout = run_module("core.edge.run", stdin, timeout_s=TIMEOUT_S, what=what, failure=BackendError)
+    stdout = run_module("featherweight.core.edge.run", stdin, timeout_s=TIMEOUT_S, what=what, failure=BackendError)
     with np.load(io.BytesIO(stdout), allow_pickle=False) as found:
         return {spec.name: found[f"arr_{index}"] for index, spec in enumerate(wanted)}
 

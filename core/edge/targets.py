@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from core.edge.base import Target
-from core.errors import UsageError
+from featherweight.core.edge.base import Target
+from featherweight.core.errors import UsageError
 
 _TARGETS: Mapping[str, str] = {
-    "executorch": "core.edge.executorch:ExecuTorch",
-    "ort-mobile": "core.edge.ort_mobile:OrtMobile",
-    "litert": "core.edge.litert:LiteRt",
+    "executorch": "featherweight.core.edge.executorch:ExecuTorch",
+    "ort-mobile": "featherweight.core.edge.ort_mobile:OrtMobile",
+    "litert": "featherweight.core.edge.litert:LiteRt",
 }
 
 NAMES = tuple(_TARGETS)

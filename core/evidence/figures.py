@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from core.evidence import statistics as s
-from core.evidence.alerts import card_precision_draws
-from core.evidence.measured import Predictions
-from core.evidence.paired import paired_share_difference
-from core.evidence.reliability import (
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.card_precision import card_precision_draws
+from featherweight.core.statistics.paired import paired_share_difference
+from featherweight.core.statistics.reliability import (
     Reliability,
     balanced_accuracy_interval,
     brier_gain,
@@ -21,7 +21,7 @@ from core.evidence.reliability import (
     calibration_error_interval,
     reliability,
 )
-from core.evidence.resampling import (
+from featherweight.core.statistics.resampling import (
     Band,
     Ranking,
     average_precision_difference,

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from core.errors import Fault
-from core.evidence import statistics as s
-from core.evidence.cases_needed import Needed, cases_needed, cases_needed_of_share
-from core.evidence.figures import card_precision_difference, ranking_difference, right_difference
-from core.evidence.measured import Measured, Predictions, check_same_cases
-from core.evidence.resampling import median_ratio
+from featherweight.core.errors import Fault
+from featherweight.core.evidence.figures import card_precision_difference, ranking_difference, right_difference
+from featherweight.core.evidence.predictions import Measured, Predictions, check_same_cases
+from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.resampling import median_ratio
+from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_share
 
 FEW_CASES = 30
 

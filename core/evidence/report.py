@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from core.evidence import statistics as s
-from core.evidence.figures import Compared, compare
-from core.evidence.judge import Check, Limits, all_passed
-from core.evidence.measured import Measured, Parity, Predictions
-from core.evidence.subgroups import Subgroups, compare_subgroups
-from core.measure.performance import Latency
+from featherweight.core.evidence.figures import Compared, compare
+from featherweight.core.evidence.judge import Check, Limits, all_passed
+from featherweight.core.evidence.predictions import Measured, Parity, Predictions
+from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
+from featherweight.core.measure.performance import Latency
+from featherweight.core.statistics import intervals as s
 
 Step = Mapping[str, object]
 """What one pass did: `name`, `settings` and `facts`, the last two being mappings of plain values."""

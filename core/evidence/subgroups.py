@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from core.evidence import statistics as s
-from core.evidence.judge import Limits
-from core.evidence.measured import Predictions
-from core.evidence.paired import at_effective_counts, exact_p_value, paired_share_difference
-from core.evidence.resampling import average_precision_draws
+from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
+from featherweight.core.statistics.resampling import average_precision_draws
 
 FEW_CASES = 20
 """Of a class that a figure needs; below, it is shown but not judged."""

@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from core.errors import BackendError
-from core.inspection.operators import LARGEST, OPERATORS, SCALED, SHAPE_OF, SHAPING
-from core.inspection.schema import MODEL
-from core.inspection.tensors import BITS, RANK, check_tensor, values_of
-from core.inspection.trees import check_trees
-from core.inspection.wire import Message, read_message
+from featherweight.core.errors import BackendError
+from featherweight.core.inspection.operators import LARGEST, OPERATORS, SCALED, SHAPE_OF, SHAPING
+from featherweight.core.inspection.schema import MODEL
+from featherweight.core.inspection.tensors import BITS, RANK, check_tensor, values_of
+from featherweight.core.inspection.trees import check_trees
+from featherweight.core.inspection.wire import Message, read_message
 
 NODES = 20_000
 """A quantized network of 150 layers has 2,000."""

@@ -6,8 +6,8 @@ Numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 from __future__ import annotations
 
-from core.inspection.tensors import RANK
-from core.inspection.wire import Field, Kind, Schema
+from featherweight.core.inspection.tensors import RANK
+from featherweight.core.inspection.wire import Field, Kind, Schema
 
 _INTEGER, _FLOAT, _TEXT, _BYTES, _MESSAGE = Kind.INTEGER, Kind.FLOAT, Kind.TEXT, Kind.BYTES, Kind.MESSAGE
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import BackendError
-from core.inspection.wire import Message
+from featherweight.core.errors import BackendError
+from featherweight.core.inspection.wire import Message
 
 RANK = 16
 ELEMENTS = 1 << 31

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import BackendError
-from core.inspection.tensors import FLOAT, UINT8, values_of
-from core.inspection.wire import Message
+from featherweight.core.errors import BackendError
+from featherweight.core.inspection.tensors import FLOAT, UINT8, values_of
+from featherweight.core.inspection.wire import Message
 
 MOST_SPLITS = 1 << 24
 DEPTH = 512

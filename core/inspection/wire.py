@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import BackendError
+from featherweight.core.errors import BackendError
 
 Message = dict[str, Any]
 """Field name -> int, float, str, memoryview, Message, a list of these, or an array of numbers; absent where not set."""

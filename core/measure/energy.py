@@ -15,10 +15,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from core.backends.base import Session
-from core.errors import UsageError
-from core.measure.performance import Conditions, Throughput, measure_throughput
-from core.tensors import Tensors
+from featherweight.core.backends.base import Session
+from featherweight.core.errors import UsageError
+from featherweight.core.measure.performance import Conditions, Throughput, measure_throughput
+from featherweight.core.tensors import Tensors
 
 Provenance = Literal["rapl", "nvml", "estimate", "not available"]
 

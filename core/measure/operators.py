@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BackendError, UsageError
-from core.program import Program
-from core.tensors import Tensors, check_tensors
+from featherweight.core.errors import BackendError, UsageError
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors, check_tensors
 
 _CONVERSIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _LAYOUTS = frozenset({"ReorderInput", "ReorderOutput", "Transpose"})

@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from core.artifact.packed import pack
-from core.backends.base import Backend, Session
-from core.errors import BackendError, FeatherweightError, UsageError
-from core.measure.pinning import describe_cores, pinned
-from core.processes import answer_stream, run_module
-from core.program import Precision, Program, described_program
-from core.tensors import Tensors, TensorSpec, check_tensors
+from featherweight.core.artifact.packed import pack
+from featherweight.core.backends.base import Backend, Session
+from featherweight.core.errors import BackendError, FeatherweightError, UsageError
+from featherweight.core.measure.pinning import describe_cores, pinned
+from featherweight.core.processes import answer_stream, run_module
+from featherweight.core.program import Precision, Program, described_program
+from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,9 @@ def measure_peak_memory(
     }
     stdin = json.dumps(order).encode() + b"\n" + program.content
     what = f"{backend.name}: measuring memory"
-    stdout = run_module("core.measure.performance", stdin, timeout_s=timeout_s, what=what, failure=BackendError)
+    stdout = run_module(
+        "featherweight.core.measure.performance", stdin, timeout_s=timeout_s, what=what, failure=BackendError
+    )
     found = json.loads(stdout)
     return Memory(found["baseline_bytes"], found["peak_bytes"], batch, conditions)
 

@@ -24,12 +24,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from core.backends.registry import find_backend
-from core.errors import BackendError, BackendUnavailableError, FeatherweightError
-from core.hardware import read_hardware
-from core.processes import answer_stream, run_module
-from core.program import Program, described_program
-from core.tensors import Tensors
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.errors import BackendError, BackendUnavailableError, FeatherweightError
+from featherweight.core.hardware import read_hardware
+from featherweight.core.processes import answer_stream, run_module
+from featherweight.core.program import Program, described_program
+from featherweight.core.tensors import Tensors
 
 SECONDS = 60.0
 """After which the fresh process begins no further batch: an emulated processor is a hundred times slower."""
@@ -79,7 +79,7 @@ def run_held(
     what = f"backend {backend}, held to AVX2"
     try:
         stdout = run_module(
-            "core.parity.held",
+            "featherweight.core.parity.held",
             stdin,
             timeout_s=TIMEOUT_S,
             what=what,

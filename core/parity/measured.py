@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from core.artifact import Decision, Probes
-from core.backends.base import Backend, Session
-from core.errors import BackendError, TensorError
-from core.evidence.judge import Check
-from core.evidence.measured import Parity, ParityRun
-from core.parity.held import SECONDS, has_avx2_alone, run_held
-from core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
-from core.program import Program
-from core.task import HeldOut, Task
-from core.tensors import Tensors
+from featherweight.core.artifact import Decision, Probes
+from featherweight.core.backends.base import Backend, Session
+from featherweight.core.errors import BackendError, TensorError
+from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.predictions import Parity, ParityRun
+from featherweight.core.parity.held import SECONDS, has_avx2_alone, run_held
+from featherweight.core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
+from featherweight.core.program import Program
+from featherweight.core.task import HeldOut, Task
+from featherweight.core.tensors import Tensors
 
 CASES = 200
 PROBES = 32

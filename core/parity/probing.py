@@ -14,16 +14,22 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from core.artifact import Artifact, Decision, Probes, read_artifact
-from core.artifact.probes import PROBES_BYTES
-from core.backends.base import Availability, RowSession, Session
-from core.backends.fastest import choose_program
-from core.backends.registry import find_backend, probe_all
-from core.backends.tried import ONE_CORE, limits_for
-from core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError, TensorError
-from core.processes import Limits, answer_stream, run_module
-from core.program import Precision
-from core.tensors import Tensors
+from featherweight.core.artifact import Artifact, Decision, Probes, read_artifact
+from featherweight.core.artifact.probes import PROBES_BYTES
+from featherweight.core.backends.base import Availability, RowSession, Session
+from featherweight.core.backends.fastest import choose_program
+from featherweight.core.backends.registry import find_backend, probe_all
+from featherweight.core.backends.tried import ONE_CORE, limits_for
+from featherweight.core.errors import (
+    ArtifactError,
+    BackendError,
+    BackendUnavailableError,
+    FeatherweightError,
+    TensorError,
+)
+from featherweight.core.processes import Limits, answer_stream, run_module
+from featherweight.core.program import Precision
+from featherweight.core.tensors import Tensors
 
 BATCHES = (1, 8, 64)
 THREADS = (1, 2)
@@ -208,7 +214,7 @@ def limits_of(artifact: Artifact, time_s: float) -> Limits:
 def _ask(order: Mapping[str, object], timeout_s: float, what: str, limits: Limits | None) -> dict[str, Any]:
     """What the fresh process answers. Raises ArtifactError when it fails, with its own words where it has some."""
     stdout = run_module(
-        "core.parity.probing",
+        "featherweight.core.parity.probing",
         json.dumps(order).encode(),
         timeout_s=timeout_s,
         what=what,

@@ -11,12 +11,12 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from core.causes import describe_cause
-from core.errors import DataError, FeatherweightError, UsageError
-from core.export import quiet
-from core.model import Model
-from core.networks import run_network
-from core.tensors import Tensors
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import DataError, FeatherweightError, UsageError
+from featherweight.core.export import quiet
+from featherweight.core.model import Model
+from featherweight.core.networks import run_network
+from featherweight.core.tensors import Tensors
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 PRUNED = "prune-channels: remove the step from the recipe, for with channels gone"

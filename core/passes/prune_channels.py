@@ -10,14 +10,14 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from core.causes import describe_cause
-from core.errors import UsageError
-from core.model import Model, StepRecord
-from core.networks import check_not_scripted, example_inputs, run_network
-from core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
-from core.passes.sensitivity import allocate, count_macs, measure_sensitivity
-from core.passes.steps import PruneChannelsStep
-from core.tensors import Tensors
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import UsageError
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.networks import check_not_scripted, example_inputs, run_network
+from featherweight.core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
+from featherweight.core.passes.sensitivity import allocate, count_macs, measure_sensitivity
+from featherweight.core.passes.steps import PruneChannelsStep
+from featherweight.core.tensors import Tensors
 
 SENSITIVITY_SAMPLES = 64
 """Unlabelled inputs that the scope "sensitivity" looks at; the other scopes look at none."""

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import lsqr
 
-from core.model import Model, StepRecord
-from core.passes.steps import PruneTreesStep
-from core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
-from core.tensors import Tensors
-from core.trees.arrange import Nodes, arrange, levels_of, nodes_of, on_grid
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.predict import reached_leaves
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.passes.steps import PruneTreesStep
+from featherweight.core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
+from featherweight.core.tensors import Tensors
+from featherweight.core.trees.arrange import Nodes, arrange, levels_of, nodes_of, on_grid
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.predict import reached_leaves
 
 ROWS_BEFORE = 0.01
 """Each leaf counts as if this many average rows had reached it before the first real one."""

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from core.model import Model, StepRecord
-from core.passes.steps import PruneWeightsStep
+from featherweight.core.errors import UsageError
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.passes.steps import PruneWeightsStep
 
 
 def prune_weights(model: Model, step: PruneWeightsStep) -> tuple[Model, StepRecord]:

@@ -24,14 +24,14 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from core.causes import describe_cause
-from core.errors import DataError, FeatherweightError, UsageError
-from core.export import quiet, slim
-from core.model import StepRecord
-from core.passes.quantize_trees import quantize_trees
-from core.passes.steps import QuantizeStep
-from core.program import Program
-from core.tensors import Tensors
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import DataError, FeatherweightError, UsageError
+from featherweight.core.export import quiet, slim
+from featherweight.core.model import StepRecord
+from featherweight.core.passes.quantize_trees import quantize_trees
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors
 
 _METHODS = {
     "minmax": CalibrationMethod.MinMax,

@@ -9,15 +9,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import UsageError
-from core.model import StepRecord
-from core.passes.steps import QuantizeStep
-from core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
-from core.program import Program
-from core.tensors import Tensors
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.onnx_file import decode_trees, encode_trees
-from core.trees.predict import reached_leaves
+from featherweight.core.errors import UsageError
+from featherweight.core.model import StepRecord
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
+from featherweight.core.program import Program
+from featherweight.core.tensors import Tensors
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.onnx_file import decode_trees, encode_trees
+from featherweight.core.trees.predict import reached_leaves
 
 LARGEST = 127
 ROWS_BEFORE = 30.0

@@ -10,13 +10,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from core.errors import DataError, UsageError
-from core.losses import TaskLoss, infer_loss
-from core.model import Model, StepRecord
-from core.networks import run_network
-from core.passes.prune_weights import prunable_weights
-from core.passes.steps import RecoverStep
-from core.training import Batches, Fit, Schedule, fast_bfloat16
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.losses import TaskLoss, infer_loss
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.networks import run_network
+from featherweight.core.passes.prune_weights import prunable_weights
+from featherweight.core.passes.steps import RecoverStep
+from featherweight.core.training import Batches, Fit, Schedule, fast_bfloat16
 
 OnStep = Callable[[int, int, float], None]
 """(steps done, steps in all, loss)."""
@@ -104,7 +104,7 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
             f"recover: what the outputs {list(outputs.shape)} mean cannot be told from targets "
             f"{str(targets.dtype).removeprefix('torch.')} {list(targets.shape)}, and training with a wrong loss would "
             "not be noticed; state it in the task: a method training_loss() that returns BINARY (each output a yes or "
-            "no), CLASSES or VALUES of core.losses"
+            "no), CLASSES or VALUES of featherweight.core.losses"
         )
     check_targets(found, outputs, targets)
     return found

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from core.networks import run_network
-from core.passes.channel_groups import PRUNED, SHAPES_CHANGED, Group, remove_channels, run_order
+from featherweight.core.errors import UsageError
+from featherweight.core.networks import run_network
+from featherweight.core.passes.channel_groups import PRUNED, SHAPES_CHANGED, Group, remove_channels, run_order
 
 FRACTIONS = (0.75, 0.5, 0.25, 0.125, 0.0625)
 """Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import DataError
-from core.tensors import Tensors
-from core.trees.ensemble import INPUT, Ensemble
-from core.trees.predict import Rows
+from featherweight.core.errors import DataError
+from featherweight.core.tensors import Tensors
+from featherweight.core.trees.ensemble import INPUT, Ensemble
+from featherweight.core.trees.predict import Rows
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_WEIGHT = 1e-3

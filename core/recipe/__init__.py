@@ -38,8 +38,8 @@
 Parsing is pure and reports every fault of a file at once, each with its key.
 """
 
-from core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_card, read_recipe
-from core.recipe.types import (
+from featherweight.core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_card, read_recipe
+from featherweight.core.recipe.types import (
     VERSION,
     Candidate,
     Choices,

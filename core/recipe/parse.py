@@ -11,10 +11,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, assert_never
 
-from core.backends import registry
-from core.errors import Fault, RecipeError, UsageError
-from core.evidence.judge import Limits
-from core.passes.steps import (
+from featherweight.core.backends import registry
+from featherweight.core.errors import Fault, RecipeError, UsageError
+from featherweight.core.evidence.judge import Limits
+from featherweight.core.passes.steps import (
     STEPS,
     Bound,
     Choice,
@@ -26,7 +26,7 @@ from core.passes.steps import (
     RecoverStep,
     Step,
 )
-from core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setting, Source, Value
+from featherweight.core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setting, Source, Value
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000

@@ -9,8 +9,8 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import assert_never
 
-from core.evidence.judge import Limits
-from core.passes.steps import (
+from featherweight.core.evidence.judge import Limits
+from featherweight.core.passes.steps import (
     Number,
     PruneChannelsStep,
     PruneTreesStep,

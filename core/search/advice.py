@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from core.evidence.judge import Check
-from core.evidence.report import CandidateRecord, Step
+from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.report import CandidateRecord, Step
 
 _CASES = {"sensitivity_loss": "positive cases", "specificity_loss": "negative cases"}
 """On which a limit is judged, where it is not all of them."""

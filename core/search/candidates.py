@@ -20,26 +20,33 @@ import torch
 import torch_pruning
 from torch import nn
 
-from core.causes import describe_cause
-from core.errors import OutputError, UsageError
-from core.export import export
-from core.losses import TaskLoss
-from core.model import Model, StepRecord
-from core.networks import example_inputs
-from core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
-from core.passes.prune_trees import prune_trees
-from core.passes.prune_weights import prunable_weights, prune_weights
-from core.passes.quantize import quantize
-from core.passes.quantize_trees import check_precision
-from core.passes.recover import find_loss, recover
-from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep, Step
-from core.program import Program
-from core.recipe import Candidate, Recipe, describe
-from core.search.deciding import deciding_code, digest_modules
-from core.search.ledger import Entry, Ledger, digest_tensors
-from core.search.strategy import Cost
-from core.task import DigestsData, StatesLoss, Task
-from core.trees.onnx_file import encode_trees
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.export import export
+from featherweight.core.losses import TaskLoss
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.networks import example_inputs
+from featherweight.core.passes.prune_channels import SENSITIVITY_SAMPLES, prune_channels
+from featherweight.core.passes.prune_trees import prune_trees
+from featherweight.core.passes.prune_weights import prunable_weights, prune_weights
+from featherweight.core.passes.quantize import quantize
+from featherweight.core.passes.quantize_trees import check_precision
+from featherweight.core.passes.recover import find_loss, recover
+from featherweight.core.passes.steps import (
+    PruneChannelsStep,
+    PruneTreesStep,
+    PruneWeightsStep,
+    QuantizeStep,
+    RecoverStep,
+    Step,
+)
+from featherweight.core.program import Program
+from featherweight.core.recipe import Candidate, Recipe, describe
+from featherweight.core.search.deciding import deciding_code, digest_modules
+from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
+from featherweight.core.search.strategy import Cost
+from featherweight.core.task import DigestsData, StatesLoss, Task
+from featherweight.core.trees.onnx_file import encode_trees
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -218,7 +225,8 @@ def _stated_loss(task: Task) -> TaskLoss | None:
     found: object = task.training_loss()
     if not isinstance(found, TaskLoss):
         raise UsageError(
-            f"the task's training_loss() returns {found!r}, expected BINARY, CLASSES or VALUES of core.losses"
+            f"the task's training_loss() returns {found!r}, expected BINARY, CLASSES or VALUES of "
+            "featherweight.core.losses"
         )
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from core.task import Task
+from featherweight.core.task import Task
 
 NOT_DECIDING = frozenset(
     {"cases", "cli", "console", "datasets", "data", "edge", "evidence", "optimize", "request", "sealing", "terminal"}
@@ -51,18 +51,29 @@ def digest_task(kind: type) -> str:
 
 
 def digest_modules(names: Iterable[str]) -> str:
-    """Of the packages in which these modules lie, but for Python's own and those of LIBRARIES that lend layers."""
+    """Of the outermost packages in which these modules lie (of ours: the app), but for Python's own and those of
+    LIBRARIES that lend layers."""
     digest = hashlib.sha256()
     for name in sorted(set(names)):
         if name.partition(".")[0] in ("abc", "builtins", "torch", "torchvision", "typing"):
             continue
+        if name.startswith("featherweight.core."):  # has a digest of its own
+            continue
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None:  # typed into an interpreter
             continue
-        folder = Path(file).parent
-        packaged = bool(getattr(sys.modules[name], "__package__", ""))
-        digest.update(_digest(folder, folder.rglob("*.py") if packaged else [Path(file)]).encode())
+        folder = _outermost_folder(name)
+        paths = [Path(file)] if folder is None else folder.rglob("*.py")
+        digest.update(_digest(folder or Path(file).parent, paths).encode())
     return digest.hexdigest()
+
+
+def _outermost_folder(name: str) -> Path | None:
+    """Of the package that a module is in: of a task in `scans.training.task` its readers and its pixels too."""
+    parts = name.split(".")
+    package = ".".join(parts[:3] if name.startswith("featherweight.apps.") else parts[:1])
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return Path(file).parent if file is not None and package != name else None
 
 
 @functools.cache

@@ -7,17 +7,17 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from core.causes import describe_cause
-from core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
-from core.evidence.report import Search
-from core.passes.steps import QuantizeStep, RecoverStep
-from core.program import Precision
-from core.recipe import Candidate, Recipe, candidates
-from core.search.candidates import Built, Progress, Workshop
-from core.search.ledger import Entry
-from core.search.records import Tried, make_records, write_candidates
-from core.search.strategy import Cost, next_listed, next_promising
-from core.search.trial import Bench, Made, Trial
+from featherweight.core.causes import describe_cause
+from featherweight.core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
+from featherweight.core.evidence.report import Search
+from featherweight.core.passes.steps import QuantizeStep, RecoverStep
+from featherweight.core.program import Precision
+from featherweight.core.recipe import Candidate, Recipe, candidates
+from featherweight.core.search.candidates import Built, Progress, Workshop
+from featherweight.core.search.ledger import Entry
+from featherweight.core.search.records import Tried, make_records, write_candidates
+from featherweight.core.search.strategy import Cost, next_listed, next_promising
+from featherweight.core.search.trial import Bench, Made, Trial
 
 _NO_COST = Cost(float("inf"), float("inf"))
 """Of what cannot be made: it comes last, and then says why."""

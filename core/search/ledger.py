@@ -19,8 +19,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from core.errors import OutputError
-from core.files import replacing
+from featherweight.core.errors import OutputError
+from featherweight.core.files import replacing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -9,16 +9,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from core.backends.base import Session
-from core.errors import BackendError, TensorError
-from core.measure.operators import explain_slower_int8
-from core.measure.performance import Latency, measure_interleaved
-from core.recipe import Recipe
-from core.search.candidates import Progress
-from core.search.ledger import Entry, Ledger, digest_tensors
-from core.search.runtimes import Run, Runtimes
-from core.task import HeldOut, Task, check_held_out
-from core.tensors import Tensors
+from featherweight.core.backends.base import Session
+from featherweight.core.errors import BackendError, TensorError
+from featherweight.core.measure.operators import explain_slower_int8
+from featherweight.core.measure.performance import Latency, measure_interleaved
+from featherweight.core.recipe import Recipe
+from featherweight.core.search.candidates import Progress
+from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
+from featherweight.core.search.runtimes import Run, Runtimes
+from featherweight.core.task import HeldOut, Task, check_held_out
+from featherweight.core.tensors import Tensors
 
 Scores = npt.NDArray[np.float64]
 BATCH = 16

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from core.errors import OutputError
-from core.evidence import resampling, statistics
-from core.evidence.alerts import card_precision
-from core.evidence.judge import Limits, all_passed
-from core.evidence.measured import Predictions
-from core.evidence.report import CandidateRecord, Search, summarize_latency
-from core.files import replacing
-from core.passes.steps import QuantizeStep
-from core.recipe import Candidate, Recipe
-from core.search.advice import advise, mark_front
-from core.search.trial import Made, Trial
+from featherweight.core.errors import OutputError
+from featherweight.core.evidence.judge import Limits, all_passed
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.report import CandidateRecord, Search, summarize_latency
+from featherweight.core.files import replacing
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.search.advice import advise, mark_front
+from featherweight.core.search.trial import Made, Trial
+from featherweight.core.statistics import intervals as statistics
+from featherweight.core.statistics import resampling
+from featherweight.core.statistics.card_precision import card_precision
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from core.backends.base import Backend, Session
-from core.backends.registry import find_backend
-from core.errors import BackendUnavailableError
-from core.hardware import read_hardware
-from core.measure.performance import Conditions
-from core.program import Kind, Precision, Program
-from core.recipe import Measure
+from featherweight.core.backends.base import Backend, Session
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.errors import BackendUnavailableError
+from featherweight.core.hardware import read_hardware
+from featherweight.core.measure.performance import Conditions
+from featherweight.core.program import Kind, Precision, Program
+from featherweight.core.recipe import Measure
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from core.passes.steps import Number, Step
-from core.recipe import Candidate, Recipe
+from featherweight.core.passes.steps import Number, Step
+from featherweight.core.recipe import Candidate, Recipe
 
 REFINEMENTS = 16
 """Values between two of a list lie no closer than this part of the whole list's range."""

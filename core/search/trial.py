@@ -8,23 +8,23 @@ from functools import cached_property
 
 import numpy as np
 
-from core.errors import UsageError
-from core.evidence.judge import Check, all_passed, judge
-from core.evidence.measured import Measured, Predictions
-from core.evidence.report import Comparison
-from core.evidence.resampling import median_ratio
-from core.hardware import count_usable_cores
-from core.measure.energy import cost_per_million, measure_energy
-from core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
-from core.model import StepRecord
-from core.parity.measured import MeasuredParity, measure_parity
-from core.passes.steps import QuantizeStep
-from core.program import Program
-from core.recipe import Candidate, Recipe
-from core.search.candidates import Built, Progress, silent
-from core.search.measurements import Measurements, Scores, run_scores
-from core.search.runtimes import Run
-from core.task import HeldOut, Probability, Sealed, Task, check_held_out
+from featherweight.core.errors import UsageError
+from featherweight.core.evidence.judge import Check, all_passed, judge
+from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.evidence.report import Comparison
+from featherweight.core.hardware import count_usable_cores
+from featherweight.core.measure.energy import cost_per_million, measure_energy
+from featherweight.core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
+from featherweight.core.model import StepRecord
+from featherweight.core.parity.measured import MeasuredParity, measure_parity
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.program import Program
+from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.search.candidates import Built, Progress, silent
+from featherweight.core.search.measurements import Measurements, Scores, run_scores
+from featherweight.core.search.runtimes import Run
+from featherweight.core.statistics.resampling import median_ratio
+from featherweight.core.task import HeldOut, Probability, Sealed, Task, check_held_out
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8

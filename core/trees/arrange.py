@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import DataError
-from core.trees.ensemble import LEAF, Ensemble, Output
+from featherweight.core.errors import DataError
+from featherweight.core.trees.ensemble import LEAF, Ensemble, Output
 
 MOST_NODES = 1 << 27
 """Of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""

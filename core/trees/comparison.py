@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import UsageError
-from core.trees.arrange import PROBABILITY_STEP
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.predict import SMALLEST_PROBABILITY, Rows, as_margin, reached_leaves
+from featherweight.core.errors import UsageError
+from featherweight.core.trees.arrange import PROBABILITY_STEP
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.predict import SMALLEST_PROBABILITY, Rows, as_margin, reached_leaves
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[Rows], npt.NDArray[np.floating]]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.tensors import TensorSpec
+from featherweight.core.tensors import TensorSpec
 
 INPUT, OUTPUT = "features", "score"
 """The names of the program's tensors."""

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import DataError, UsageError
-from core.trees.arrange import Nodes, all_left, arrange, below, join
-from core.trees.comparison import check_same_scores
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.predict import Rows
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.trees.arrange import Nodes, all_left, arrange, below, join
+from featherweight.core.trees.comparison import check_same_scores
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.predict import Rows
 
 _ZERO = np.float32(1e-35)
 """LightGBM reads every value up to this far from zero as zero, and puts thresholds there."""

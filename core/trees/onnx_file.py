@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import BackendError, DataError
-from core.inspection import inspect_program
-from core.inspection.tensors import FLOAT, UINT8
-from core.inspection.wire import Message
-from core.trees.arrange import Nodes, arrange, nodes_of
-from core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
-from core.trees.predict import SMALLEST_PROBABILITY
+from featherweight.core.errors import BackendError, DataError
+from featherweight.core.inspection import inspect_program
+from featherweight.core.inspection.tensors import FLOAT, UINT8
+from featherweight.core.inspection.wire import Message
+from featherweight.core.trees.arrange import Nodes, arrange, nodes_of
+from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
+from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
 OPSET, OPSET_ML, IR_VERSION = 20, 5, 10
 _BRANCH_LT = 1

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.ensemble import LEAF, Ensemble
 
 SMALLEST_PROBABILITY = np.float32(2.0**-20)
 """A forest's mean probability is clipped to [this, 1 - this] before it becomes log-odds."""

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import UsageError
-from core.trees.arrange import Nodes, all_left, arrange, below, join, on_grid
-from core.trees.comparison import check_same_scores
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.lightgbm import from_lightgbm
-from core.trees.predict import Rows
-from core.trees.xgboost import from_xgboost
+from featherweight.core.errors import UsageError
+from featherweight.core.trees.arrange import Nodes, all_left, arrange, below, join, on_grid
+from featherweight.core.trees.comparison import check_same_scores
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.lightgbm import from_lightgbm
+from featherweight.core.trees.predict import Rows
+from featherweight.core.trees.xgboost import from_xgboost
 
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
 _KNOWN = (*_FORESTS, "BaggingClassifier", "GradientBoostingClassifier", "HistGradientBoostingClassifier")

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from core.errors import DataError, OutputError
-from core.files import replacing
-from core.trees.arrange import MOST_NODES, Nodes, arrange
-from core.trees.ensemble import Ensemble
+from featherweight.core.errors import DataError, OutputError
+from featherweight.core.files import replacing
+from featherweight.core.trees.arrange import MOST_NODES, Nodes, arrange
+from featherweight.core.trees.ensemble import Ensemble
 
 _OUTPUTS = ("margin", "probability")
 _ARRAYS = {

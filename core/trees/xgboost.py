@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.errors import DataError, UsageError
-from core.trees.arrange import Nodes, arrange, join
-from core.trees.comparison import check_same_scores
-from core.trees.ensemble import LEAF, Ensemble
-from core.trees.predict import Rows
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.trees.arrange import Nodes, arrange, join
+from featherweight.core.trees.comparison import check_same_scores
+from featherweight.core.trees.ensemble import LEAF, Ensemble
+from featherweight.core.trees.predict import Rows
 
 _NO_PARENT = (1 << 31) - 1
 _LOGISTIC = ("binary:logistic", "binary:logitraw", "reg:logistic")

@@ -21,9 +21,9 @@ from statistics import median
 
 import numpy as np
 
-from apps.imaging.radiographs import synthetic_cases
-from core.artifact import read_artifact
-from core.backends.onnxruntime import OnnxRuntime
+from featherweight.apps.imaging.synthetic.radiographs import synthetic_cases
+from featherweight.core.artifact import read_artifact
+from featherweight.core.backends.onnxruntime import OnnxRuntime
 
 HERE = Path(__file__).resolve().parent
 ARTIFACT = HERE.parents[1] / "data" / "models" / "chest-xray"
@@ -91,7 +91,7 @@ def expected_logit(picture: Path, side: int) -> float:
 
 
 def export(target: str, out: Path) -> Path:
-    command = [sys.executable, "-m", "core.cli", "artifact", "export", str(ARTIFACT), "--target", target]
+    command = [sys.executable, "-m", "featherweight.core.cli", "artifact", "export", str(ARTIFACT), "--target", target]
     subprocess.run([*command, "--out", str(out / target)], check=True)
     return out / target
 

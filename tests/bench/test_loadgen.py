@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
 
 from bench.loadgen import SCENARIOS, Library, Load, cases, contenders, measure, parse_summary
-from core.artifact.store import read_artifact
-from core.bundled import data_directory
-from core.tensors import Tensors
+from featherweight.core.artifact.store import read_artifact
+from featherweight.core.bundled import data_directory
+from featherweight.core.tensors import Tensors
 
 KEYS = {
     "SingleStream": "90.0th percentile latency (ns)",

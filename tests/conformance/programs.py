@@ -16,8 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from core.program import Precision, Program
-from core.tensors import TensorSpec
+from featherweight.core.program import Precision, Program
+from featherweight.core.tensors import TensorSpec
 
 
 class Block(nn.Module):

@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from core.artifact import Contents, write_artifact
-from core.artifact.manifest import Preference
-from core.backends.base import Backend, row_function
-from core.backends.fastest import open_fastest
-from core.backends.registry import NAMES, find_backend, probe_all
-from core.errors import BackendError, BackendUnavailableError, FeatherweightError, TensorError, UsageError
-from core.program import Precision, Program
-from core.tensors import TensorSpec
+from featherweight.core.artifact import Contents, write_artifact
+from featherweight.core.artifact.manifest import Preference
+from featherweight.core.backends.base import Backend, row_function
+from featherweight.core.backends.fastest import open_fastest
+from featherweight.core.backends.registry import NAMES, find_backend, probe_all
+from featherweight.core.errors import BackendError, BackendUnavailableError, FeatherweightError, TensorError, UsageError
+from featherweight.core.program import Precision, Program
+from featherweight.core.tensors import TensorSpec
 
 pytest.importorskip("torch", reason="the programs of this suite are exported by torch")
 
@@ -373,10 +373,10 @@ def test_nothing_is_printed(backend: Backend, cases: dict[str, Case], tmp_path: 
     code = (
         "import pathlib, sys\n"
         "import numpy as np\n"
-        "from core.backends.registry import find_backend\n"
-        "from core.errors import BackendError\n"
-        "from core.program import Program\n"
-        "from core.tensors import TensorSpec\n"
+        "from featherweight.core.backends.registry import find_backend\n"
+        "from featherweight.core.errors import BackendError\n"
+        "from featherweight.core.program import Program\n"
+        "from featherweight.core.tensors import TensorSpec\n"
         "content = pathlib.Path(sys.argv[1]).read_bytes()\n"
         "specs = (TensorSpec('x', 'float32', (None, 12)),), (TensorSpec('y', 'float32', (None, 2)),)\n"
         "backend = find_backend(sys.argv[2])\n"

@@ -15,11 +15,11 @@ pytest.importorskip("torch", reason="the torch backend needs torch")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from core.backends.registry import find_backend
-from core.backends.torch_ops import OPERATORS
-from core.errors import BackendError
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.backends.torch_ops import OPERATORS
+from featherweight.core.errors import BackendError
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 
 RNG = np.random.default_rng(5)
 

@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from core.backends.base import Backend, RowSession, row_function
-from core.backends.registry import NAMES, find_backend
-from core.errors import BackendError, BackendUnavailableError, TensorError
-from core.passes.quantize_trees import quantize_trees
-from core.passes.steps import QuantizeStep
-from core.program import Precision, Program
-from core.trees.ensemble import INPUT, OUTPUT, Ensemble, tensor_specs
-from core.trees.lightgbm import decode_lightgbm
-from core.trees.onnx_file import decode_trees, encode_trees
-from core.trees.predict import as_margin, borderline_rows, predict
-from core.trees.sklearn import from_sklearn
-from core.trees.xgboost import decode_xgboost
+from featherweight.core.backends.base import Backend, RowSession, row_function
+from featherweight.core.backends.registry import NAMES, find_backend
+from featherweight.core.errors import BackendError, BackendUnavailableError, TensorError
+from featherweight.core.passes.quantize_trees import quantize_trees
+from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.program import Precision, Program
+from featherweight.core.trees.ensemble import INPUT, OUTPUT, Ensemble, tensor_specs
+from featherweight.core.trees.lightgbm import decode_lightgbm
+from featherweight.core.trees.onnx_file import decode_trees, encode_trees
+from featherweight.core.trees.predict import as_margin, borderline_rows, predict
+from featherweight.core.trees.sklearn import from_sklearn
+from featherweight.core.trees.xgboost import decode_xgboost
 
 xgboost = pytest.importorskip("xgboost", reason="fits the trees of this suite")
 lightgbm = pytest.importorskip("lightgbm", reason="fits the trees of this suite")

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.evidence.judge import Limits, judge
-from core.evidence.measured import Measured, Parity, ParityRun, Predictions
-from core.evidence.report import CandidateRecord, Comparison, Evidence, Search, summarize_latency
-from core.measure.energy import Energy, Provenance
-from core.measure.performance import Conditions, Latency, Memory, Size, Throughput
+from featherweight.core.evidence.judge import Limits, judge
+from featherweight.core.evidence.predictions import Measured, Parity, ParityRun, Predictions
+from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, summarize_latency
+from featherweight.core.measure.energy import Energy, Provenance
+from featherweight.core.measure.performance import Conditions, Latency, Memory, Size, Throughput
 
 HOST = {"processor": "Example CPU @ 2.50GHz", "instruction sets": "avx2, avx512_vnni, amx_int8", "memory": "8.3 GB"}
 LIMITS = Limits(

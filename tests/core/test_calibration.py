@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.fraud.calibration import fit_rule, raw_threshold
-from apps.fraud.settings import decode_rule, encode
-from apps.imaging.settings import Decision
-from apps.imaging.settings import encode as encode_decision
-from core.errors import DataError
-from core.platt import LARGEST_LOGIT, PlattScaling
+from featherweight.apps.fraud.sealed import decode_rule, encode
+from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
+from featherweight.apps.imaging.sealed import Decision
+from featherweight.apps.imaging.sealed import encode as encode_decision
+from featherweight.core.errors import DataError
+from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
 
 PLAIN = PlattScaling(slope=1.0, intercept=0.0)
 

@@ -17,34 +17,34 @@ from typing import Protocol
 
 import pytest
 
-from core import cli
-from core.artifact import Contents, write_artifact
-from core.errors import EXTRA_OF, MissingExtraError, UsageError
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.core import cli
+from featherweight.core.artifact import Contents, write_artifact
+from featherweight.core.errors import EXTRA_OF, MissingExtraError, UsageError
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 from tests.small_programs import identity_file
 
 ROOT = Path(__file__).parents[2]
 SERVING = (
-    "core.artifact",
-    "core.backends.base",
-    "core.backends.fastest",
-    "core.backends.onnxruntime",
-    "core.backends.openvino",
-    "core.backends.registry",
-    "core.backends.torch",
-    "core.cli",
-    "core.datasets.cli",
-    "core.evidence",
-    "core.hardware",
-    "core.measure.performance",
-    "apps.imaging.batch",
-    "apps.imaging.classify",
-    "apps.imaging.cli",
-    "apps.imaging.pixels",
-    "apps.imaging.readers",
-    "apps.imaging.settings",
-    "apps.imaging.writers",
+    "featherweight.core.artifact",
+    "featherweight.core.backends.base",
+    "featherweight.core.backends.fastest",
+    "featherweight.core.backends.onnxruntime",
+    "featherweight.core.backends.openvino",
+    "featherweight.core.backends.registry",
+    "featherweight.core.backends.torch",
+    "featherweight.core.cli",
+    "featherweight.core.datasets.cli",
+    "featherweight.core.evidence",
+    "featherweight.core.hardware",
+    "featherweight.core.measure.performance",
+    "featherweight.apps.imaging.batch.job",
+    "featherweight.apps.imaging.classify",
+    "featherweight.apps.imaging.cli",
+    "featherweight.apps.imaging.pixels",
+    "featherweight.apps.imaging.readers",
+    "featherweight.apps.imaging.sealed",
+    "featherweight.apps.imaging.writers",
 )
 
 
@@ -103,7 +103,7 @@ def test_help_names_every_group_and_exit_code(run: Run) -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv = ['featherweight', '--help']\n"
-        "from core.cli import main\n"
+        "from featherweight.core.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(sorted({'numpy', 'onnxruntime', 'openvino', 'torch', 'pyarrow', 'psutil', 'PIL'} & sys.modules.keys()))"
@@ -191,7 +191,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugin]:
 PLUGIN = """
 import time
 import typer
-from core.errors import DataError
+from featherweight.core.errors import DataError
 
 app = typer.Typer()
 
@@ -230,7 +230,7 @@ def test_an_app_registers_its_group(run: Run, plug: Plugin) -> None:
 
 def test_an_interruption_is_130_and_an_unread_output_quiet(plug: Plugin) -> None:
     settings = {**os.environ, "PYTHONPATH": plug("plugin_under_test:app", PLUGIN)}
-    command = [sys.executable, "-m", "core.cli", "plugged"]
+    command = [sys.executable, "-m", "featherweight.core.cli", "plugged"]
     with (
         subprocess.Popen([*command, "wait"], stdout=-1, stderr=-1, env=settings) as waiting,
         subprocess.Popen([*command, "flood"], stdout=-1, stderr=-1, env=settings) as flooding,
@@ -297,4 +297,6 @@ def test_every_package_of_an_extra_is_named_when_it_is_missing(extra: str) -> No
         if f'extra == "{extra}"' in marker.replace("'", '"'):
             wanted = re.split(r"[<>=!~ \[]", name)[0].lower().replace("_", "-")
             found = {m for m, owners in modules.items() if wanted in {o.lower().replace("_", "-") for o in owners}}
-            assert not found or found & set(EXTRA_OF), f"core.errors.EXTRA_OF has nothing of {wanted}: {sorted(found)}"
+            assert not found or found & set(EXTRA_OF), (
+                f"featherweight.core.errors.EXTRA_OF has nothing of {wanted}: {sorted(found)}"
+            )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.digests import DIGESTS, appearing_folder, check_digests, write_digests
-from core.errors import DataError, OutputError
+from featherweight.core.digests import DIGESTS, appearing_folder, check_digests, write_digests
+from featherweight.core.errors import DataError, OutputError
 
 NAMES = ("a.bin", "b.json")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core import files
+from featherweight.core import files
 
 
 @pytest.mark.parametrize("nofollow", [files._NOFOLLOW, 0], ids=["as here", "a system without O_NOFOLLOW"])

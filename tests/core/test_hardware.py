@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import hardware
-from core.hardware import Accelerator, Hardware, parse_cpuinfo, parse_nvidia_smi, parse_quota
+from featherweight.core import hardware
+from featherweight.core.hardware import Accelerator, Hardware, parse_cpuinfo, parse_nvidia_smi, parse_quota
 
 
 def test_x86() -> None:
@@ -107,7 +107,7 @@ def test_facts_say_only_what_is_known() -> None:
 def test_affinity_is_respected() -> None:
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from core.hardware import count_usable_cores; print(count_usable_cores())"
+        "from featherweight.core.hardware import count_usable_cores; print(count_usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "1"
@@ -121,7 +121,7 @@ def test_looking_for_a_gpu_where_there_is_none_starts_no_program() -> None:
         "def refuse(event, arguments):\n"
         "    if event == 'subprocess.Popen': raise SystemExit(f'started {arguments[1]}')\n"
         "sys.addaudithook(refuse)\n"
-        "from core.hardware import has_cuda_driver\n"
+        "from featherweight.core.hardware import has_cuda_driver\n"
         "assert not has_cuda_driver()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import DataError, FeatherweightError
-from core.optimize import optimize
-from core.recipe import parse_recipe
-from core.task import HeldOut, check_held_out
-from core.tensors import Tensors
+from featherweight.core.errors import DataError, FeatherweightError
+from featherweight.core.optimize import optimize
+from featherweight.core.recipe import parse_recipe
+from featherweight.core.task import HeldOut, check_held_out
+from featherweight.core.tensors import Tensors
 from tests.fakes import INPUTS, SquaresTask
 
 RECIPE = """

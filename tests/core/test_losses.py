@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.errors import DataError, FeatherweightError, UsageError
-from core.losses import BINARY, CLASSES, VALUES, TaskLoss, infer_loss
-from core.model import Model
-from core.passes.recover import distillation_loss, find_loss, recover
-from core.passes.steps import RecoverStep
-from core.tensors import TensorSpec
+from featherweight.core.errors import DataError, FeatherweightError, UsageError
+from featherweight.core.losses import BINARY, CLASSES, VALUES, TaskLoss, infer_loss
+from featherweight.core.model import Model
+from featherweight.core.passes.recover import distillation_loss, find_loss, recover
+from featherweight.core.passes.steps import RecoverStep
+from featherweight.core.tensors import TensorSpec
 
 Batch = tuple[Tensor, Tensor]
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.artifact.store import read_artifact
-from core.backends.registry import find_backend
-from core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
-from core.evidence.report import CandidateRecord
-from core.optimize import Outcome, optimize
-from core.parity.probing import check_fresh
-from core.recipe import Recipe, Source, parse_recipe, render_recipe
-from core.request import open_task, run_recipe
-from core.task import HeldOut
-from core.tensors import Tensors
+from featherweight.core.artifact.store import read_artifact
+from featherweight.core.backends.registry import find_backend
+from featherweight.core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
+from featherweight.core.evidence.report import CandidateRecord
+from featherweight.core.optimize import Outcome, optimize
+from featherweight.core.parity.probing import check_fresh
+from featherweight.core.recipe import Recipe, Source, parse_recipe, render_recipe
+from featherweight.core.request import open_task, run_recipe
+from featherweight.core.task import HeldOut
+from featherweight.core.tensors import Tensors
 from tests.fakes import SquaresTask
 
 HEAD = """

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from core.backends.base import Session
-from core.backends.onnxruntime import OnnxRuntime
-from core.errors import (
+from featherweight.core.backends.base import Session
+from featherweight.core.backends.onnxruntime import OnnxRuntime
+from featherweight.core.errors import (
     BackendError,
     DataError,
     FeatherweightError,
@@ -20,18 +20,18 @@ from core.errors import (
     OutputError,
     UsageError,
 )
-from core.optimize import optimize
-from core.program import Program
-from core.recipe import Candidate, Recipe, Source, parse_recipe
-from core.request import open_task
-from core.search.candidates import Built, Workshop, silent
-from core.search.explore import explore
-from core.search.measurements import Measurements
-from core.search.records import Tried, make_records
-from core.search.runtimes import find_runtimes
-from core.search.trial import Bench
-from core.task import CaseView, HeldOut
-from core.tensors import Tensors
+from featherweight.core.optimize import optimize
+from featherweight.core.program import Program
+from featherweight.core.recipe import Candidate, Recipe, Source, parse_recipe
+from featherweight.core.request import open_task
+from featherweight.core.search.candidates import Built, Workshop, silent
+from featherweight.core.search.explore import explore
+from featherweight.core.search.measurements import Measurements
+from featherweight.core.search.records import Tried, make_records
+from featherweight.core.search.runtimes import find_runtimes
+from featherweight.core.search.trial import Bench
+from featherweight.core.task import CaseView, HeldOut
+from featherweight.core.tensors import Tensors
 from tests.fakes import TreesTask
 
 HEAD = """
@@ -71,7 +71,7 @@ class OneThread(OnnxRuntime):
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> type[OneThread]:
     monkeypatch.setattr(OneThread, "refused", "")
-    monkeypatch.setattr("core.search.runtimes.find_backend", lambda name: OneThread())
+    monkeypatch.setattr("featherweight.core.search.runtimes.find_backend", lambda name: OneThread())
     return OneThread
 
 
@@ -243,7 +243,7 @@ def test_an_app_that_does_not_load_is_told(tmp_path: Path, monkeypatch: pytest.M
     info = tmp_path / "task_under_test-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: task-under-test\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[featherweight.tasks]\nbroken = core.task:missing\n")
+    (info / "entry_points.txt").write_text("[featherweight.tasks]\nbroken = featherweight.core.task:missing\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match="the app 'broken' does not load"):
         open_task(Source("broken"))

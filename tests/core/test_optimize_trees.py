@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from core.artifact.store import read_artifact, verify_artifact
-from core.backends.base import Availability
-from core.backends.fastest import choose_program
-from core.errors import BackendUnavailableError, UsageError
-from core.optimize import Outcome, optimize
-from core.parity.probing import check_fresh
-from core.recipe import parse_recipe
+from featherweight.core.artifact.store import read_artifact, verify_artifact
+from featherweight.core.backends.base import Availability
+from featherweight.core.backends.fastest import choose_program
+from featherweight.core.errors import BackendUnavailableError, UsageError
+from featherweight.core.optimize import Outcome, optimize
+from featherweight.core.parity.probing import check_fresh
+from featherweight.core.recipe import parse_recipe
 from tests.fakes import TreesTask
 
 HEAD = """

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from core import cli
+from featherweight.core import cli
 
 # As the installed script; and tells when the handlers are there, before anything slow is imported.
 EARLY = """
 import sys
 sys.argv = ["featherweight", *sys.argv[1:]]
-import core.signals as signals
+import featherweight.core.signals as signals
 install = signals.end_as_later
 def told(*given):
     install(*given)
     print("listening", flush=True)
     {pause}
 signals.end_as_later = told
-from core.cli import main
+from featherweight.core.cli import main
 main()
 """
 PAUSE = "import time; time.sleep(30)"
@@ -97,9 +97,9 @@ def test_while_the_model_is_read_it_says_that_the_command_goes_on(number: signal
     program = f"""
 import os, sys
 sys.argv = ["featherweight", "imaging", "classify", {str(tmp_path)!r}, "--out", {str(tmp_path / "out")!r}]
-from core.cli import main
-import apps.imaging.classify
-apps.imaging.classify.read_model = lambda *given, **more: os.kill(os.getpid(), {int(number)})
+from featherweight.core.cli import main
+import featherweight.apps.imaging.classify
+featherweight.apps.imaging.classify.read_model = lambda *given, **more: os.kill(os.getpid(), {int(number)})
 main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
@@ -110,7 +110,7 @@ main()
 def test_a_second_signal_has_its_usual_effect(tmp_path: Path) -> None:
     program = """
 import os, signal, sys
-from core.signals import end_as_later, stopping_on_signals
+from featherweight.core.signals import end_as_later, stopping_on_signals
 end_as_later(["fraud", "stream"], {("fraud", "stream"): 0})
 with stopping_on_signals() as stopping:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -126,7 +126,7 @@ with stopping_on_signals() as stopping:
 def test_a_signal_that_somebody_has_swallowed_is_not_lost(tmp_path: Path) -> None:
     program = """
 import os, signal
-from core.signals import end_as_later, stopping_on_signals
+from featherweight.core.signals import end_as_later, stopping_on_signals
 end_as_later(["fraud", "stream"], {("fraud", "stream"): 0})
 try:
     os.kill(os.getpid(), signal.SIGTERM)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from core.silence import redirect_caches
+from featherweight.core.silence import redirect_caches
 
 BEFORE_US = """
 import os
@@ -43,7 +43,7 @@ def test_what_was_imported_before_us_sends_no_more() -> None:
 
 
 COMPILED = """
-from core.compiled import compiled
+from featherweight.core.compiled import compiled
 
 @compiled("float64(float64)")
 def double(number):

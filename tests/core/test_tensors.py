@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from core.errors import TensorError
-from core.tensors import DType, Tensors, TensorSpec, check_tensors
+from featherweight.core.errors import TensorError
+from featherweight.core.tensors import DType, Tensors, TensorSpec, check_tensors
 
 IMAGE = TensorSpec("image", "float32", (None, 1, 4, 4))
 AGE = TensorSpec("age", "int64", (None, 1))

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.artifact import write_artifact
-from core.console import show_manifest
-from core.errors import ArtifactError
-from core.evidence.pages import open_templates
-from core.terminal import PlainFormatter, open_console, printable, say
-from tests.core.test_artifact import CONTENTS
+from featherweight.core.artifact import write_artifact
+from featherweight.core.console import show_manifest
+from featherweight.core.errors import ArtifactError
+from featherweight.core.evidence.reports.templates_env import open_templates
+from featherweight.core.terminal import PlainFormatter, open_console, printable, say
+from tests.core.artifact.test_artifact import CONTENTS
 
 HOSTILE = (
     "evil\x1b]0;pwned\x07\x1b[2J\r\nok      everything is fine\u202eabc\x9b31m[bold red]x[/bold red]\U000e0041\ud800"
@@ -63,7 +63,14 @@ def test_the_artifact_is_shown_and_obeyed_nowhere(tmp_path: Path, capsys: pytest
 def test_the_commands_show_it_too(tmp_path: Path, command: str) -> None:
     hostile = HOSTILE.replace("\ud800", "")
     write_artifact(tmp_path / "a", replace(CONTENTS, name=hostile, notes=(hostile,)))
-    words = [sys.executable, "-c", "from core.cli import main; main()", "artifact", command, str(tmp_path / "a")]
+    words = [
+        sys.executable,
+        "-c",
+        "from featherweight.core.cli import main; main()",
+        "artifact",
+        command,
+        str(tmp_path / "a"),
+    ]
     for more in ([], ["--json"]):
         done = subprocess.run([*words, *more], capture_output=True, text=True, timeout=120, check=True)
         assert not OBEYED.search(done.stdout + done.stderr)
@@ -74,7 +81,7 @@ def test_the_commands_show_it_too(tmp_path: Path, command: str) -> None:
 def test_an_error_that_quotes_what_came_from_outside(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from core import cli
+    from featherweight.core import cli
 
     with pytest.raises(SystemExit) as ended:
         cli._fail(ArtifactError(HOSTILE))

@@ -11,11 +11,11 @@ from fastapi import BackgroundTasks, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from apps.fraud.http.app import Api
+from featherweight.apps.fraud.http.app import Api
 
 PROLOGUE = """
 import os
-import apps.fraud.http.server as server
+import featherweight.apps.fraud.http.server as server
 from tests.fraud import added_routes
 made = server.Api
 server.Api = lambda service: added_routes.{function}(made(service))

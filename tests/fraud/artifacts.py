@@ -10,12 +10,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from apps.fraud.features import CATALOGUE
-from apps.fraud.settings import DecisionRule, FeatureSchema, encode
-from core.artifact.store import Artifact
-from core.artifact.write import Contents, write_artifact
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, encode
+from featherweight.core.artifact.store import Artifact
+from featherweight.core.artifact.write import Contents, write_artifact
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 from tests.small_programs import file_without_end
 
 BRANCH_LT = 1

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from apps.fraud.state import CONFLICT, DUPLICATE, NEW
-from apps.fraud.transactions import Label, Transaction
+from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, NEW
+from featherweight.apps.fraud.transactions import Label, Transaction
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

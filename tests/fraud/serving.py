@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-COMMAND = "from core.cli import main; main()"
+COMMAND = "from featherweight.core.cli import main; main()"
 BACKEND = "onnxruntime"
 START_S = 120
 """The first start on a machine compiles."""

@@ -17,12 +17,12 @@ from typing import Any
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from apps.fraud.kafka import Member, Topics, create_topics
-from apps.fraud.pipeline import Pipeline
-from apps.fraud.scoring import open_scorer
-from apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.apps.fraud.decision.pipeline import Pipeline
+from featherweight.apps.fraud.decision.scorer import open_scorer
+from featherweight.apps.fraud.kafka.member import Member, Topics, create_topics
+from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 
-COMMAND = (sys.executable, "-c", "from core.cli import main; main()", "fraud", "stream")
+COMMAND = (sys.executable, "-c", "from featherweight.core.cli import main; main()", "fraud", "stream")
 START_MS = 1_700_000_000_000
 
 

@@ -6,8 +6,8 @@ import random
 
 from hypothesis import strategies as st
 
-from apps.fraud.labels import label_of
-from apps.fraud.transactions import Label, Transaction
+from featherweight.apps.fraud.labels import label_of
+from featherweight.apps.fraud.transactions import Label, Transaction
 
 DAY = 86_400_000
 START = 1_522_540_800_000  # 2018-04-01, a Sunday

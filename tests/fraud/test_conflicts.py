@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from msgspec.structs import asdict, replace
 
-from apps.fraud.features import CATALOGUE
-from apps.fraud.http.app import Api
-from apps.fraud.http.service import Service
-from apps.fraud.labels import label_of
-from apps.fraud.live import LiveModel
-from apps.fraud.pipeline import FeatureEngine
-from apps.fraud.score_command import Job, Summary, render_summary, score_file
-from apps.fraud.scoring import open_scorer
-from apps.fraud.state import CONFLICT, DUPLICATE, NEW, identify
-from apps.fraud.stream import Arrived, Forwarded, Outgoing, Shard, Stream
-from apps.fraud.transactions import Decision, Transaction
+from featherweight.apps.fraud.decision.live import LiveModel
+from featherweight.apps.fraud.decision.scorer import open_scorer
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, NEW, identify
+from featherweight.apps.fraud.files.job import Job, score_file
+from featherweight.apps.fraud.files.summary import Summary, render_summary
+from featherweight.apps.fraud.http.app import Api
+from featherweight.apps.fraud.http.service import Service
+from featherweight.apps.fraud.kafka.stages import Arrived, Forwarded, Outgoing, Shard, Stream
+from featherweight.apps.fraud.labels import label_of
+from featherweight.apps.fraud.transactions import Decision, Transaction
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND
 from tests.fraud.streams import DAY, START, transaction

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.fraud.decoding import NAMES_SHOWN, Decoder, Unread
-from apps.fraud.http.forms import BatchRequest, LabelRequest, LabelsRequest, ScoreRequest
-from apps.fraud.transactions import Label, Transaction
+from featherweight.apps.fraud.decoding import NAMES_SHOWN, Decoder, Unread
+from featherweight.apps.fraud.http.forms import BatchRequest, LabelRequest, LabelsRequest, ScoreRequest
+from featherweight.apps.fraud.transactions import Label, Transaction
 
 GOOD = {"transaction_id": "t1", "customer_id": "c1", "terminal_id": "p1", "time_ms": 1_533_686_400_000, "amount": 12.34}
 LABEL = {key: value for key, value in GOOD.items() if key != "amount"} | {"is_fraud": True}

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.fraud import kernels
-from apps.fraud.plausible import AHEAD_MS, BACKWARDS_MS, EARLIEST_MS, Bound, Times, judge_pipe, refuse_live
-from core.errors import DataError
+from featherweight.apps.fraud.features import kernels
+from featherweight.apps.fraud.plausible import (
+    AHEAD_MS,
+    BACKWARDS_MS,
+    EARLIEST_MS,
+    Bound,
+    Times,
+    judge_pipe,
+    refuse_live,
+)
+from featherweight.core.errors import DataError
 from tests.fraud.streams import DAY, START
 
 NOW = 1_790_000_000_000  # 2026-09-21

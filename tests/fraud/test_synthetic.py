@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from apps.fraud.cli import app
-from apps.fraud.labels import label_later
-from apps.fraud.readers import read_rows
-from apps.fraud.synthetic import DAY_MS, START_MS, draw_day, draw_profiles, synthesize
-from apps.fraud.transactions import Label, Transaction
-from core.errors import OutputError
+from featherweight.apps.fraud.cli import app
+from featherweight.apps.fraud.files.readers import read_rows
+from featherweight.apps.fraud.labels import label_later
+from featherweight.apps.fraud.synthetic import DAY_MS, START_MS, draw_day, draw_profiles, synthesize
+from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.errors import OutputError
 
 Pairs = list[tuple[Transaction, bool]]
 
@@ -135,7 +135,7 @@ def test_the_command_writes_what_the_readers_read(tmp_path: Path, jsonl: bool) -
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    from apps.fraud.synthetic import write_synthetic
+    from featherweight.apps.fraud.synthetic import write_synthetic
 
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.fraud.transactions import Decision, Reason, Transaction
+from featherweight.apps.fraud.transactions import Decision, Reason, Transaction
 
 GOOD = {"transaction_id": "t1", "customer_id": "c1", "terminal_id": "p1", "time_ms": 1_533_686_400_000, "amount": 12.34}
 DECODER = msgspec.json.Decoder(Transaction)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.fraud import kernels, records, state
-from apps.fraud.warming import compile_all
+from featherweight.apps.fraud.features import histories as state
+from featherweight.apps.fraud.features import kernels
+from featherweight.apps.fraud.kafka import records
+from featherweight.apps.fraud.warming import compile_all
 
 CALLED = sorted(set(re.findall(r"kernels\.(\w+)\(", Path(state.__file__).read_text())))
 

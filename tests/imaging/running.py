@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-COMMAND = (sys.executable, "-c", "from core.cli import main; main()", "imaging", "classify")
+COMMAND = (sys.executable, "-c", "from featherweight.core.cli import main; main()", "imaging", "classify")
 
 
 def start(source: Path, out: Path, model: Path, *options: str) -> subprocess.Popen[str]:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.imaging.classify import Classifier, read_model
-from apps.imaging.frames import Frame, FrameId, Prediction, Rejected
-from apps.imaging.settings import Preprocess, encode
-from core.errors import ArtifactError, DigestError, UsageError, WrongModelError
+from featherweight.apps.imaging.classify import Classifier, read_model
+from featherweight.apps.imaging.frames import Frame, FrameId, Prediction, Rejected
+from featherweight.apps.imaging.sealed import Preprocess, encode
+from featherweight.core.errors import ArtifactError, DigestError, UsageError, WrongModelError
 from tests.imaging.tiny import LABELS, SIDE, onnx_program, pixels, write_model
 
 
@@ -33,7 +33,7 @@ def probabilities(classifier: Classifier, given: list[Frame]) -> list[float]:
 
 
 def test_the_probability_is_the_sealed_calibration_of_the_logit(model: Path) -> None:
-    from core.backends.registry import find_backend
+    from featherweight.core.backends.registry import find_backend
 
     some = frames(9)
     sealed = read_model(model)

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.imaging.frames import FrameId, Prediction, Rejected
-from apps.imaging.journal import Fingerprint, Finished, Journal, Spent, _checksum, open_journal
-from core.errors import OutputError, UsageError
+from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.journal import Fingerprint, Finished, Journal, Spent, _checksum, open_journal
+from featherweight.core.errors import OutputError, UsageError
 
 BINDING = {"model": "m1", "source": "/scans"}
 STAMP = Fingerprint(10, 20)
@@ -97,8 +97,8 @@ def test_another_job_is_refused_until_restart(tmp_path: Path, key: str) -> None:
 
 def test_a_second_process_is_refused(journal: Journal, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from apps.imaging.journal import open_journal\n"
-        "from core.errors import UsageError\n"
+        "import sys; from pathlib import Path; from featherweight.apps.imaging.journal import open_journal\n"
+        "from featherweight.core.errors import UsageError\n"
         "try:\n    open_journal(Path(sys.argv[1]), {}, '')\n"
         "except UsageError as error:\n    print(error); sys.exit(7)\n"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
 
-from apps.imaging.pixels import (
+from featherweight.apps.imaging.pixels import (
     TOLERANCE,
     Greyscale,
     Lut,

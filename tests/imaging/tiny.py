@@ -13,11 +13,11 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from apps.imaging.settings import Decision, Preprocess, encode
-from core.artifact.store import Artifact
-from core.artifact.write import Contents, write_artifact
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.apps.imaging.sealed import Decision, Preprocess, encode
+from featherweight.core.artifact.store import Artifact
+from featherweight.core.artifact.write import Contents, write_artifact
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 
 SIDE = 32
 LABELS = ("normal", "suspicious")

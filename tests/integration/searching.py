@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from core.optimize import optimize
-from core.recipe import parse_recipe
+from featherweight.core.optimize import optimize
+from featherweight.core.recipe import parse_recipe
 from tests.fakes import TreesTask
 
 RECIPE = """

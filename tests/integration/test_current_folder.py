@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import BackendError
-from core.processes import run_module
+from featherweight.core.errors import BackendError
+from featherweight.core.processes import run_module
 from tests.imaging.tiny import write_images, write_model
 
 FOREIGN = "raise SystemExit('a file of the current folder was run')\n"
@@ -29,7 +29,7 @@ def test_decoding_processes_run_nothing_that_lies_there(folder: Path, tmp_path: 
     write_model(tmp_path / "model")
     script = tmp_path / "bin" / "job.py"  # a script's own folder comes first, as with the installed command
     script.parent.mkdir()
-    script.write_text("from core.cli import main\nif __name__ == '__main__':\n    main()\n")
+    script.write_text("from featherweight.core.cli import main\nif __name__ == '__main__':\n    main()\n")
     words = ["imaging", "classify", "../images", "--model", "../model", "--out", "../out", "--workers", "1"]
     done = subprocess.run(
         [sys.executable, script, *words], cwd=folder, capture_output=True, text=True, timeout=240, check=False
@@ -41,4 +41,4 @@ def test_decoding_processes_run_nothing_that_lies_there(folder: Path, tmp_path: 
 def test_fresh_processes_run_nothing_that_lies_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     with pytest.raises(BackendError, match=r"it ended with code 1: .*JSONDecodeError"):
-        run_module("core.measure.performance", b"", timeout_s=60, what="it", failure=BackendError)
+        run_module("featherweight.core.measure.performance", b"", timeout_s=60, what="it", failure=BackendError)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from apps.fraud.features import CATALOGUE
-from core.artifact import read_artifact
-from core.program import Program
-from core.tensors import TensorSpec
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.core.artifact import read_artifact
+from featherweight.core.program import Program
+from featherweight.core.tensors import TensorSpec
 from tests.fraud.artifacts import endless_program, write_fraud_model
 from tests.fraud.serving import COMMAND, make_transactions, serving
 from tests.imaging.tiny import SIDE, write_model

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from apps.fraud.synthetic import write_synthetic
-from core.bundled import data_directory
-from core.cli import main
+from featherweight.apps.fraud.synthetic import write_synthetic
+from featherweight.core.bundled import data_directory
+from featherweight.core.cli import main
 from tests.imaging.tiny import write_images, write_model
 
 Invoke = Callable[..., tuple[int, str]]

@@ -206,8 +206,8 @@ sys.meta_path.insert(0, Blocked())
 WITHOUT = f"""{BLOCKED}
 from pathlib import Path
 import numpy as np
-from apps.imaging.readers import dicom
-from apps.imaging.synthetic import synthetic_cases, write_synthetic
+from featherweight.apps.imaging.readers import dicom
+from featherweight.apps.imaging.synthetic.dicom import synthetic_cases, write_synthetic
 
 folder = Path(sys.argv[1])
 write_synthetic(folder, 5, 0, side=64)
@@ -216,9 +216,9 @@ values = [dicom.read_pixel_array(path) for path in files]
 assert len(values) == 5 and all(array.shape == (64, 64) for array in values)
 
 import kafka.record.default_records as records
-import apps.fraud.kafka_clients
+import featherweight.apps.fraud.kafka.clients
 assert records.calc_crc32c(memoryview(bytearray(b"123456789"))) == 0xE3069283  # RFC 3720, B.4
-assert records.calc_crc32c is apps.fraud.kafka_clients._checksum
+assert records.calc_crc32c is featherweight.apps.fraud.kafka.clients._checksum
 """
 
 

@@ -16,15 +16,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from core.errors import BackendError
-from core.evidence.judge import Check, all_passed
-from core.program import Program
-from core.recipe import Recipe, candidates, parse_recipe
-from core.search.candidates import Built, Workshop
-from core.search.measurements import Measurements
-from core.search.runtimes import find_runtimes
-from core.search.trial import Bench, Made
-from core.task import HeldOut, Sealed
+from featherweight.core.errors import BackendError
+from featherweight.core.evidence.judge import Check, all_passed
+from featherweight.core.program import Program
+from featherweight.core.recipe import Recipe, candidates, parse_recipe
+from featherweight.core.search.candidates import Built, Workshop
+from featherweight.core.search.measurements import Measurements
+from featherweight.core.search.runtimes import find_runtimes
+from featherweight.core.search.trial import Bench, Made
+from featherweight.core.task import HeldOut, Sealed
 from tests.fakes import SIDE, SquaresTask, TreesTask
 
 RECIPE = """

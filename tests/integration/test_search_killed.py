@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from core.evidence.report import CandidateRecord
-from core.optimize import optimize
-from core.recipe import Recipe, parse_recipe
-from core.search.candidates import Workshop, silent
-from core.search.explore import explore
-from core.search.measurements import Measurements
-from core.search.records import make_records
-from core.search.runtimes import find_runtimes
-from core.search.trial import Bench
+from featherweight.core.evidence.report import CandidateRecord
+from featherweight.core.optimize import optimize
+from featherweight.core.recipe import Recipe, parse_recipe
+from featherweight.core.search.candidates import Workshop, silent
+from featherweight.core.search.explore import explore
+from featherweight.core.search.measurements import Measurements
+from featherweight.core.search.records import make_records
+from featherweight.core.search.runtimes import find_runtimes
+from featherweight.core.search.trial import Bench
 from tests.fakes import TreesTask
 from tests.integration.searching import RECIPE
 

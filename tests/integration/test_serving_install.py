@@ -73,7 +73,9 @@ def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
 def test_there_is_nothing_to_train_with(server: Server) -> None:
     probe = f"import importlib.util as u; print([n for n in {TRAINING!r} if u.find_spec(n)])"
     assert server.run("python", "-I", "-c", probe).stdout.strip() == "[]"
-    where = server.run("python", "-I", "-c", "import core.bundled as b; print(b.data_directory())").stdout.strip()
+    where = server.run(
+        "python", "-I", "-c", "import featherweight.core.bundled as b; print(b.data_directory())"
+    ).stdout.strip()
     assert ROOT not in Path(where).parents
     assert (Path(where) / "catalogue.toml").is_file()
 
@@ -113,7 +115,9 @@ def test_a_folder_is_classified(server: Server) -> None:
 
 @pytest.mark.skipif(not (BUNDLED / "manifest.json").is_file(), reason="no bundled model data/models/chest-xray yet")
 def test_the_bundled_model_is_in_the_wheel_and_is_the_default(server: Server) -> None:
-    where = server.run("python", "-I", "-c", "import core.bundled as b; print(b.data_directory())").stdout.strip()
+    where = server.run(
+        "python", "-I", "-c", "import featherweight.core.bundled as b; print(b.data_directory())"
+    ).stdout.strip()
     server.featherweight("artifact", "verify", f"{where}/models/chest-xray")
     write_images(server.folder / "more", 6)
     server.featherweight("imaging", "classify", "more", "--out", "bundled")

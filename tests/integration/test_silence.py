@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import typer
 
-from core.bundled import data_directory
-from core.cli import app
-from core.files import cache_directory
+from featherweight.core.bundled import data_directory
+from featherweight.core.cli import app
+from featherweight.core.files import cache_directory
 from tests.fraud.broker import start_broker
 from tests.fraud.serving import wait_until_ready
 from tests.tracing import STRACE, Trace, traced
@@ -179,7 +179,7 @@ def check(cases: list[Case], place: Place, broker: str = "") -> None:
     faults = []
     for case in cases:
         words = f"{case.command} {case.arguments}".format(work=place.work, broker=broker).split()
-        command = [sys.executable, "-c", "from core.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from featherweight.core.cli import main; main()", *words]
         trace = place.run(command, here, until=case.until, meanwhile=case.meanwhile)
         faults += [f"{case.name}: {fault}" for fault in place.faults(trace, here, case.outputs)]
         if trace.code not in case.codes:
@@ -206,7 +206,7 @@ def test_every_command_is_looked_at() -> None:
 
 def _commands(command: Any, name: str) -> Iterator[str]:
     """The leaves of the tree of commands; a group that an app registers is loaded."""
-    from core.cli import _load_group
+    from featherweight.core.cli import _load_group
 
     if not hasattr(command, "commands"):
         yield name

@@ -23,15 +23,15 @@ from kafka.errors import (
 )
 from kafka.structs import ConsumerGroupMetadata
 
-from apps.fraud.dead_letters import DeadLetter
-from apps.fraud.kafka import run_stream
-from apps.fraud.kafka_clients import BatchProducer
-from apps.fraud.kafka_topics import Member, Topics, create_topics, partition_counts
-from apps.fraud.labels import label_of
-from apps.fraud.live import LiveModel
-from apps.fraud.restoring import Restorer
-from apps.fraud.waiting import Waiting
-from core.errors import OutputError
+from featherweight.apps.fraud.decision.live import LiveModel
+from featherweight.apps.fraud.kafka.clients import BatchProducer
+from featherweight.apps.fraud.kafka.dead_letters import DeadLetter
+from featherweight.apps.fraud.kafka.member import run_stream
+from featherweight.apps.fraud.kafka.recovery import Restorer
+from featherweight.apps.fraud.kafka.topics import Member, Topics, create_topics, partition_counts
+from featherweight.apps.fraud.kafka.waiting import Waiting
+from featherweight.apps.fraud.labels import label_of
+from featherweight.core.errors import OutputError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import (
     START_MS,
@@ -347,7 +347,7 @@ def test_what_fails_behind_the_first_client_is_not_told_as_a_wrong_address(
     def fail(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("apps.fraud.kafka.Runner._ready_producer", fail)
+    monkeypatch.setattr("featherweight.apps.fraud.kafka.member.Runner._ready_producer", fail)
     live = LiveModel(model)
     try:
         with pytest.raises(told, match=text):

@@ -20,11 +20,11 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from xxhash import xxh32_intdigest
 
-from apps.fraud.labels import label_of
-from apps.fraud.restoring import Restorer
-from apps.fraud.state import identify
-from apps.fraud.stream import Shard
-from apps.fraud.waiting import Waiting
+from featherweight.apps.fraud.features.histories import identify
+from featherweight.apps.fraud.kafka.recovery import Restorer
+from featherweight.apps.fraud.kafka.stages import Shard
+from featherweight.apps.fraud.kafka.waiting import Waiting
+from featherweight.apps.fraud.labels import label_of
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import needs_kafka, restarts_kafka, start_broker
 from tests.fraud.streaming import START_MS, Bench, draw_transactions, kill, wait_until

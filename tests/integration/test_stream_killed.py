@@ -13,19 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from apps.fraud.labels import label_of
-from apps.fraud.transactions import Transaction
+from featherweight.apps.fraud.labels import label_of
+from featherweight.apps.fraud.transactions import Transaction
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import needs_kafka, restarts_kafka, start_broker
-from tests.fraud.streaming import (
-    Bench,
-    decide_embedded,
-    draw_transactions,
-    end,
-    kill,
-    wait_restored,
-    wait_until,
-)
+from tests.fraud.streaming import Bench, decide_embedded, draw_transactions, end, kill, wait_restored, wait_until
 
 KILLS = 20
 TRANSACTIONS = int(os.environ.get("FEATHERWEIGHT_STREAM_TRANSACTIONS", "20000"))

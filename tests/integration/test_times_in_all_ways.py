@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from tests.fraud.artifacts import write_fraud_model
+from tests.fraud.files.test_job import read_decisions, score, write_lines
 from tests.fraud.serving import BACKEND, serving
 from tests.fraud.streaming import Bench, end, kill, wait_restored, wait_until
 from tests.fraud.streams import DAY, START
-from tests.fraud.test_score_command import read_decisions, score, write_lines
 
 # kafka-python leaves a socket behind when a client is closed while it connects; these are clients of the test.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fraud.files.test_job import write_lines
 from tests.fraud.serving import COMMAND, make_transactions
-from tests.fraud.test_score_command import write_lines
 
 TOLD = "compiling for this processor, which takes up to a minute"
 
@@ -33,7 +33,8 @@ def run(program: str, *words: str, cache: Path, cwd: Path) -> subprocess.Complet
 
 
 def test_what_is_compiled_is_told_once_and_kept(tmp_path: Path) -> None:
-    program = "from apps.fraud.records import encode_records as encode; encode([(b'k', b'v')]); print('done')"
+    module = "featherweight.apps.fraud.kafka.records"
+    program = f"from {module} import encode_records; encode_records([(b'k', b'v')]); print('done')"
     first, second = (run(program, cache=tmp_path, cwd=tmp_path) for _ in range(2))
     assert first.stdout == second.stdout == "done\n"
     assert f"{TOLD} and is kept in {tmp_path / 'featherweight' / 'numba'}" in first.stderr
@@ -94,7 +95,7 @@ SLIPS = {
 
 EACH = """
 import contextlib, io, json, sys
-from core.cli import main
+from featherweight.core.cli import main
 for words in json.loads(sys.stdin.read()):
     sys.argv = ["featherweight", "fraud", *words]
     with contextlib.redirect_stderr(io.StringIO()) as said:

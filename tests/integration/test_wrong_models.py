@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core import cli
-from core.bundled import data_directory
+from featherweight.core import cli
+from featherweight.core.bundled import data_directory
 
 IMAGING, FRAUD = (str(data_directory() / "models" / name) for name in ("chest-xray", "card-fraud"))
 COMMANDS = {

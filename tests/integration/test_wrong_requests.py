@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import apps.fraud.settings as cards
-import apps.imaging.settings as images
-from apps.fraud.model import COLUMNS, HISTORIES
-from apps.fraud.training import Layout, Training
-from apps.imaging.description import Description
-from core.bundled import data_directory
+import featherweight.apps.fraud.sealed as cards
+import featherweight.apps.imaging.sealed as images
+from featherweight.apps.fraud.training.description import Layout, Training
+from featherweight.apps.fraud.training.models import COLUMNS, HISTORIES
+from featherweight.apps.imaging.training.description import Description
+from featherweight.core.bundled import data_directory
 
 RECIPE = """
 version = 1
@@ -89,7 +89,7 @@ WRONG = {
 HEAVY = {"torch", "torchvision", "sklearn", "onnx", "openvino", "onnxruntime", "lightgbm", "xgboost", "numba"}
 EACH = f"""
 import contextlib, io, json, sys
-from core.cli import main
+from featherweight.core.cli import main
 for words in json.loads(sys.stdin.read()):
     sys.argv = ["featherweight", *words]
     with contextlib.redirect_stderr(io.StringIO()) as said:

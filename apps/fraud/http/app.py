@@ -24,11 +24,10 @@ from fastapi import FastAPI, Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
-from apps.fraud.http.access import check_key
-from apps.fraud.http.endpoints import Endpoints
-from apps.fraud.http.explaining import explain_errors, report_failure, respond
-from apps.fraud.http.forms import encode
-from apps.fraud.http.heads import (
+from featherweight.apps.fraud.http.endpoints import Endpoints
+from featherweight.apps.fraud.http.explaining import explain_errors, report_failure, respond
+from featherweight.apps.fraud.http.forms import encode
+from featherweight.apps.fraud.http.heads import (
     BODY_BYTES,
     JSON,
     body_too_large,
@@ -38,10 +37,11 @@ from apps.fraud.http.heads import (
     find_due,
     find_path,
 )
-from apps.fraud.http.messages import Answer, Endpoint, Request
-from apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
-from apps.fraud.http.problems import CONTENT_TYPE, ProblemError
-from apps.fraud.http.service import RETRY, Service
+from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
+from featherweight.apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
+from featherweight.apps.fraud.http.service import RETRY, Service
+from featherweight.core.web.access import check_key
+from featherweight.core.web.problems import CONTENT_TYPE, ProblemError
 
 HELD_BYTES: Final = 64 << 20
 """Of all bodies together that are being read or wait."""

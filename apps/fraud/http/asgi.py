@@ -16,7 +16,7 @@ import httptools
 from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from apps.fraud.http.messages import Answer, Request
+from featherweight.apps.fraud.http.messages import Answer, Request
 
 ANSWER_BYTES: Final = 16 << 20
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

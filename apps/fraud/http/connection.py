@@ -21,10 +21,10 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from apps.fraud.http.app import Api
-from apps.fraud.http.asgi import Exchange
-from apps.fraud.http.door import Door
-from apps.fraud.http.heads import (
+from featherweight.apps.fraud.http.app import Api
+from featherweight.apps.fraud.http.asgi import Exchange
+from featherweight.apps.fraud.http.door import Door
+from featherweight.apps.fraud.http.heads import (
     HEAD_BYTES,
     check_framing,
     check_head_size,
@@ -32,9 +32,9 @@ from apps.fraud.http.heads import (
     head_too_large,
     wants_permission,
 )
-from apps.fraud.http.messages import Answer, Request, render_answer
-from apps.fraud.http.problems import ProblemError
-from apps.fraud.http.service import RETRY
+from featherweight.apps.fraud.http.messages import Answer, Request, render_answer
+from featherweight.apps.fraud.http.service import RETRY
+from featherweight.core.web.problems import ProblemError
 
 SLICE_BYTES: Final = 8 << 10
 """So much is parsed at once: it may hold a few hundred requests, and no more are read before they are answered."""

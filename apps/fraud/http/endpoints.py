@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import msgspec
 
-from apps.fraud.http.forms import BatchAnswer, Health, decode_batch, decode_labels, decode_score, encode
-from apps.fraud.http.heads import JSON
-from apps.fraud.http.messages import Answer, Endpoint, Request
-from apps.fraud.http.problems import explain_decoding
-from apps.fraud.http.service import Service
-from apps.fraud.metrics import CONTENT_TYPE as METRICS_TYPE
-from apps.fraud.metrics import render_metrics
+from featherweight.apps.fraud.http.forms import BatchAnswer, Health, decode_batch, decode_labels, decode_score, encode
+from featherweight.apps.fraud.http.heads import JSON
+from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
+from featherweight.apps.fraud.http.service import Service
+from featherweight.apps.fraud.monitoring.metrics import CONTENT_TYPE as METRICS_TYPE
+from featherweight.apps.fraud.monitoring.metrics import render_metrics
+from featherweight.core.web.problems import explain_decoding
 
 _undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 

@@ -10,8 +10,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from apps.fraud.http.problems import CONTENT_TYPE, ProblemError, encode_status, explain_validation
-from core.errors import FeatherweightError
+from featherweight.core.errors import FeatherweightError
+from featherweight.core.web.problems import CONTENT_TYPE, ProblemError, encode_status, explain_validation
 
 log = logging.getLogger("featherweight.fraud")
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from apps.fraud.decoding import Decoder
-from apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.apps.fraud.decoding import Decoder
+from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 
 BATCH_ROWS = 1000
 Value = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from apps.fraud.http.problems import ProblemError
+from featherweight.core.web.problems import ProblemError
 
 HEAD_BYTES: Final = 64 << 10
 BODY_BYTES: Final = 1 << 20

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from apps.fraud.http.heads import Fields
-from apps.fraud.http.problems import ProblemError
+from featherweight.apps.fraud.http.heads import Fields
+from featherweight.core.web.problems import ProblemError
 
 BODILESS: Final = frozenset({204, 304})
 

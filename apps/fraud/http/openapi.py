@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from apps.fraud.http.forms import (
+from featherweight.apps.fraud.http.forms import (
     BatchAnswer,
     BatchRequest,
     Health,
@@ -16,10 +16,10 @@ from apps.fraud.http.forms import (
     LabelsRequest,
     ScoreRequest,
 )
-from apps.fraud.http.problems import KINDS, ProblemDetails
-from apps.fraud.plausible import EARLIEST_MS, END_MS
-from apps.fraud.settings import FeatureSchema
-from apps.fraud.transactions import Decision
+from featherweight.apps.fraud.plausible import EARLIEST_MS, END_MS
+from featherweight.apps.fraud.sealed import FeatureSchema
+from featherweight.apps.fraud.transactions import Decision
+from featherweight.core.web.problems import KINDS, ProblemDetails
 
 TITLE: Final = "Featherweight fraud scorer"
 DESCRIPTION: Final = """\

@@ -15,17 +15,17 @@ from typing import Any, Final
 
 import uvicorn
 
-from apps.fraud.http.access import check_exposure, read_keys
-from apps.fraud.http.app import Api
-from apps.fraud.http.connection import Connection, clock
-from apps.fraud.http.door import Door
-from apps.fraud.http.service import Service
-from apps.fraud.live import LiveModel
-from apps.fraud.pipeline import warm_up
-from apps.fraud.state import LIMIT
-from apps.fraud.store import open_store
-from core.errors import FeatherweightError, UsageError
-from core.signals import came_early
+from featherweight.apps.fraud.decision.live import LiveModel
+from featherweight.apps.fraud.features.engine import warm_up
+from featherweight.apps.fraud.features.histories import LIMIT
+from featherweight.apps.fraud.features.store import open_store
+from featherweight.apps.fraud.http.app import Api
+from featherweight.apps.fraud.http.connection import Connection, clock
+from featherweight.apps.fraud.http.door import Door
+from featherweight.apps.fraud.http.service import Service
+from featherweight.core.errors import FeatherweightError, UsageError
+from featherweight.core.signals import came_early
+from featherweight.core.web.access import check_exposure, read_keys
 
 DRAIN_S: Final = 20
 DRAIN_SWEEP_S: Final = 0.1

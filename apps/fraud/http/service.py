@@ -17,19 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from apps.fraud.features import CATALOGUE
-from apps.fraud.http.access import read_keys
-from apps.fraud.http.forms import LabelRequest, LabelsAnswer, ScoreRequest
-from apps.fraud.http.problems import ProblemError
-from apps.fraud.live import LiveModel
-from apps.fraud.metrics import ScoringMetrics
-from apps.fraud.pipeline import FeatureEngine, Pipeline
-from apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
-from apps.fraud.policy import fall_back
-from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, NEW
-from apps.fraud.store import Store
-from apps.fraud.transactions import Decision, Label, Transaction
-from core.errors import OutputError, UsageError
+from featherweight.apps.fraud.decision.live import LiveModel
+from featherweight.apps.fraud.decision.pipeline import Pipeline
+from featherweight.apps.fraud.decision.policy import fall_back
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, LIMIT, NEW
+from featherweight.apps.fraud.features.store import Store
+from featherweight.apps.fraud.http.forms import LabelRequest, LabelsAnswer, ScoreRequest
+from featherweight.apps.fraud.monitoring.metrics import ScoringMetrics
+from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
+from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.web.access import read_keys
+from featherweight.core.web.problems import ProblemError
 
 CHUNK_ROWS: Final = 64
 """So many rows of a batch are decided before others have their turn."""
@@ -79,7 +80,9 @@ class Service:
         """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
         when no score can be had decides. Raises ProblemError."""
         pipeline = self.pipeline
-        if refuse_time(request.time_ms, self._now_ms() + AHEAD_MS):  # asked here first: the other way costs a microsecond
+        if refuse_time(
+            request.time_ms, self._now_ms() + AHEAD_MS
+        ):  # asked here first: the other way costs a microsecond
             self._check_times((request,), "#/time_ms")
         if isinstance(request.features, dict):
             row = self._given(request.features, "#/features")

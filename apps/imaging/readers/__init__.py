@@ -3,7 +3,7 @@
 A file never raises and never vanishes from the results: it gives frames, or rejected rows with one of these reasons.
 
     missing                       no such file: a list names what is not there, or a link leads to nothing
-    vanished                      it was there when the job came to it, and is gone (given by `apps.imaging.batch`)
+    vanished                      it was there when the job came to it, and is gone (given by `apps.imaging.batch.job`)
     unreadable                    the system refuses to open or read it (permission, disk, network share)
     not-a-file                    a folder, pipe, socket or device
     empty                         no bytes
@@ -16,7 +16,7 @@ A file never raises and never vanishes from the results: it gives frames, or rej
     corrupt                       truncated or damaged, or a frame that is declared and not there
     bad-values                    pixels that are not numbers (NaN, infinity)
     out-of-memory                 it fits the limits, and still not this process' memory
-    decoder-crashed, timeout      given by `apps.imaging.decode`: the worker died, or did not answer in time
+    decoder-crashed, timeout      given by `apps.imaging.batch.decode`: the worker died, or did not answer in time
 
 A file that declares several frames has a row for each, with its own number, whatever became of the others. It has one
 row, of frame 0, where nothing can be said of its frames: it cannot be read, its header cannot be understood, it is
@@ -41,10 +41,10 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from apps.imaging.frames import Frame, FrameId, Rejected
-from apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
-from apps.imaging.readers.sources import Item, find_items
-from apps.imaging.settings import Preprocess
+from featherweight.apps.imaging.frames import Frame, FrameId, Rejected
+from featherweight.apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
+from featherweight.apps.imaging.sealed import Preprocess
+from featherweight.apps.imaging.sources.files import Item, find_items
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
 
@@ -81,17 +81,19 @@ def _is_dicom(head: bytes) -> bool:
 
 FORMATS = (
     # DICOM stands first: its preamble may be the head of a TIFF as well (PS3.10 7.1).
-    Format("DICOM", _is_dicom, "apps.imaging.readers.dicom"),
-    Format("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), "apps.imaging.readers.raster"),
-    Format("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), "apps.imaging.readers.raster"),
+    Format("DICOM", _is_dicom, "featherweight.apps.imaging.readers.dicom"),
+    Format("JPEG", lambda head: head.startswith(b"\xff\xd8\xff"), "featherweight.apps.imaging.readers.raster"),
+    Format("PNG", lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), "featherweight.apps.imaging.readers.raster"),
     Format(
-        "TIFF", lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), "apps.imaging.readers.raster"
+        "TIFF",
+        lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+        "featherweight.apps.imaging.readers.raster",
     ),
 )
 
 
 def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | Rejected]:
-    """One file's frames in order, at least one row; in this process (`apps.imaging.decode` gives it to others).
+    """One file's frames in order, at least one row; in this process (`apps.imaging.batch.decode` gives it to others).
 
     A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
     """

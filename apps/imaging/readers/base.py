@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from apps.imaging.frames import FrameId, Rejected
-from apps.imaging.settings import Preprocess
-from core.errors import DataError
+from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.sealed import Preprocess
+from featherweight.core.errors import DataError
 
 
 @dataclass(frozen=True)

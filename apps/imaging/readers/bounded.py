@@ -12,7 +12,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from apps.imaging.readers.base import Limits, RefusedError
+from featherweight.apps.imaging.readers.base import Limits, RefusedError
 
 _MOST_BYTES = {
     "SQ": 16 << 20,

@@ -14,9 +14,9 @@ import numpy as np
 import rle.utils
 from pydicom import uid
 
-from apps.imaging.pixels import Stored
-from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.codestreams import ends_in_zeros, parse_jpeg, parse_jpeg2000
+from featherweight.apps.imaging.pixels import Stored
+from featherweight.apps.imaging.readers.base import RefusedError
+from featherweight.apps.imaging.readers.codestreams import ends_in_zeros, parse_jpeg, parse_jpeg2000
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from apps.imaging.pixels import Stored
+from featherweight.apps.imaging.pixels import Stored
 
 JPEG2000_MEAN_TOLERANCE = 0.006
 """Mean absolute difference (grey levels in 0..1) between the reduced and the full decoding, both averaged to the

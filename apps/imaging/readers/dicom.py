@@ -32,9 +32,19 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
-from apps.imaging.frames import FrameId, Rejected
-from apps.imaging.pixels import Floats, Greyscale, Rescale, Stored, Window, finish, grey_from_rgb, render, resize
-from apps.imaging.readers.base import (
+from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.pixels import (
+    Floats,
+    Greyscale,
+    Rescale,
+    Stored,
+    Window,
+    finish,
+    grey_from_rgb,
+    render,
+    resize,
+)
+from featherweight.apps.imaging.readers.base import (
     DEFAULT_LIMITS,
     Limits,
     Pixels,
@@ -43,15 +53,15 @@ from apps.imaging.readers.base import (
     check_results,
     check_size,
 )
-from apps.imaging.readers.bounded import BoundedReader, check_elements, inflate
-from apps.imaging.readers.codecs import decode_frame
-from apps.imaging.readers.codestreams import decode_jpeg2000_reduced, parse_jpeg, parse_jpeg2000
-from apps.imaging.readers.elements import PYDICOM_ERRORS, describe, read_bytes
-from apps.imaging.readers.fragments import Encapsulated, find_frames
-from apps.imaging.readers.greyscale import read_greyscale, read_palette
-from apps.imaging.readers.header import MONOCHROME, Header, read_header
-from apps.imaging.readers.stored import agreed_cell, note_upper_bits, stored_values
-from apps.imaging.settings import Preprocess
+from featherweight.apps.imaging.readers.bounded import BoundedReader, check_elements, inflate
+from featherweight.apps.imaging.readers.codecs import decode_frame
+from featherweight.apps.imaging.readers.codestreams import decode_jpeg2000_reduced, parse_jpeg, parse_jpeg2000
+from featherweight.apps.imaging.readers.elements import PYDICOM_ERRORS, describe, read_bytes
+from featherweight.apps.imaging.readers.fragments import Encapsulated, find_frames
+from featherweight.apps.imaging.readers.greyscale import read_greyscale, read_palette
+from featherweight.apps.imaging.readers.header import MONOCHROME, Header, read_header
+from featherweight.apps.imaging.readers.stored import agreed_cell, note_upper_bits, stored_values
+from featherweight.apps.imaging.sealed import Preprocess
 
 _COPIES = 3
 """How often the samples of a frame are in memory at once, at the worst moment of any codec but JPEG 2000."""

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
-from apps.imaging.readers.base import RefusedError
+from featherweight.apps.imaging.readers.base import RefusedError
 
 # What pydicom and the codecs are known to raise on damaged files. MemoryError is not here: the caller names it.
 PYDICOM_ERRORS = (

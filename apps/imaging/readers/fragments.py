@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from apps.imaging.readers.base import Limits, RefusedError
+from featherweight.apps.imaging.readers.base import Limits, RefusedError
 
 _ITEM = 0xE000FFFE
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")

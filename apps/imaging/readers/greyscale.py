@@ -13,9 +13,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from apps.imaging.pixels import Floats, Greyscale, Lut, Rescale, Window, grey_from_rgb
-from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.elements import (
+from featherweight.apps.imaging.pixels import Floats, Greyscale, Lut, Rescale, Window, grey_from_rgb
+from featherweight.apps.imaging.readers.base import RefusedError
+from featherweight.apps.imaging.readers.elements import (
     describe,
     is_signed_word,
     read_bytes,
@@ -24,8 +24,8 @@ from apps.imaging.readers.elements import (
     read_number,
     read_words,
 )
-from apps.imaging.readers.header import Header
-from apps.imaging.readers.stored import Cell, wrap
+from featherweight.apps.imaging.readers.header import Header
+from featherweight.apps.imaging.readers.stored import Cell, wrap
 
 _TABLE = ("LUTDescriptor", "LUTData")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")

@@ -18,11 +18,17 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from apps.imaging.readers import codecs
-from apps.imaging.readers.base import Limits, RefusedError, check_size
-from apps.imaging.readers.codecs import Shape
-from apps.imaging.readers.elements import describe, is_undefined_length, read_code, read_number, read_whole
-from apps.imaging.readers.stored import Cell
+from featherweight.apps.imaging.readers import codecs
+from featherweight.apps.imaging.readers.base import Limits, RefusedError, check_size
+from featherweight.apps.imaging.readers.codecs import Shape
+from featherweight.apps.imaging.readers.elements import (
+    describe,
+    is_undefined_length,
+    read_code,
+    read_number,
+    read_whole,
+)
+from featherweight.apps.imaging.readers.stored import Cell
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

@@ -24,11 +24,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from apps.imaging.frames import FrameId, Rejected
-from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
-from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_memory, check_results, check_size
-from apps.imaging.readers.codestreams import parse_jpeg
-from apps.imaging.settings import Preprocess
+from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
+from featherweight.apps.imaging.readers.base import (
+    Limits,
+    Pixels,
+    RefusedError,
+    check_memory,
+    check_results,
+    check_size,
+)
+from featherweight.apps.imaging.readers.codestreams import parse_jpeg
+from featherweight.apps.imaging.sealed import Preprocess
 
 REDUCED_MEAN_TOLERANCE = 0.004
 """Mean absolute difference of an image decoded at reduced size from one decoded in full; 1/255 is 0.0039."""

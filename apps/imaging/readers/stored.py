@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apps.imaging.pixels import Stored
+from featherweight.apps.imaging.pixels import Stored
 
 _ROWS = 8
 """Each such row is looked at."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.imaging.journal import Journal
-from apps.imaging.writers.atomic import replacing_errors
-from apps.imaging.writers.csv import write_csv
-from apps.imaging.writers.listings import find_pages
-from apps.imaging.writers.page import write_page
-from apps.imaging.writers.parquet import write_parquet
-from apps.imaging.writers.rows import noting_repeated, rejected_columns, result_columns
-from apps.imaging.writers.summary import Summary, write_summary
+from featherweight.apps.imaging.journal import Journal
+from featherweight.apps.imaging.writers.atomic import replacing_errors
+from featherweight.apps.imaging.writers.csv import write_csv
+from featherweight.apps.imaging.writers.listings import find_pages
+from featherweight.apps.imaging.writers.page import write_page
+from featherweight.apps.imaging.writers.parquet import write_parquet
+from featherweight.apps.imaging.writers.rows import noting_repeated, rejected_columns, result_columns
+from featherweight.apps.imaging.writers.summary import Summary, write_summary
 
 OUTPUTS = ("summary.json", "results.parquet", "results.csv", "rejected.parquet", "rejected.csv", "index.html")
 """summary.json is removed first and written last: while it is there, all the others are there and of one run."""

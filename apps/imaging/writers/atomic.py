@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core import files
-from core.errors import OutputError
+from featherweight.core import files
+from featherweight.core.errors import OutputError
 
 
 @contextmanager

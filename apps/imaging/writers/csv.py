@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from apps.imaging.writers.atomic import replacing
-from apps.imaging.writers.rows import Columns, Row
+from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.rows import Columns, Row
 
 
 def write_csv(path: Path, columns: Columns[Row], rows: Iterable[Row]) -> None:

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from apps.imaging.frames import Prediction, Rejected
-from apps.imaging.journal import Journal
-from apps.imaging.writers.atomic import replacing, replacing_errors
-from apps.imaging.writers.summary import Summary
-from apps.imaging.writers.templates import format_percent, read_template
-from core.errors import OutputError
+from featherweight.apps.imaging.frames import Prediction, Rejected
+from featherweight.apps.imaging.journal import Journal
+from featherweight.apps.imaging.writers.atomic import replacing, replacing_errors
+from featherweight.apps.imaging.writers.summary import Summary
+from featherweight.apps.imaging.writers.templates import format_percent, read_template
+from featherweight.core.errors import OutputError
 
 FOLDER = "worklist"
 ROWS = 1000

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.imaging.frames import Prediction
-from apps.imaging.journal import Journal
-from apps.imaging.writers.atomic import replacing
-from apps.imaging.writers.listings import Contents, plan_listings, write_listings
-from apps.imaging.writers.rows import own_notes
-from apps.imaging.writers.summary import Summary
-from apps.imaging.writers.templates import format_percent, read_template
+from featherweight.apps.imaging.frames import Prediction
+from featherweight.apps.imaging.journal import Journal
+from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.listings import Contents, plan_listings, write_listings
+from featherweight.apps.imaging.writers.rows import own_notes
+from featherweight.apps.imaging.writers.summary import Summary
+from featherweight.apps.imaging.writers.templates import format_percent, read_template
 
 __all__ = ["PAGE_ROWS", "REJECTED_ROWS", "format_percent", "render_page", "write_page"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from apps.imaging.writers.atomic import replacing
-from apps.imaging.writers.rows import Columns, Row
+from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.rows import Columns, Row
 
 GROUP_ROWS = 20_000
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from apps.imaging.frames import Prediction, Rejected
-from apps.imaging.journal import Repeated
-from core.terminal import printable
+from featherweight.apps.imaging.frames import Prediction, Rejected
+from featherweight.apps.imaging.journal import Repeated
+from featherweight.core.terminal import printable
 
 Row = TypeVar("Row")
 Cell = str | int | float
@@ -47,7 +47,7 @@ def noting_repeated(repeated: Mapping[str, Repeated]) -> Callable[[Prediction], 
 
 def result_columns(model_sha256: str, note_of: Callable[[Prediction], str] = own_notes) -> Columns[Prediction]:
     """Probability in full precision; times in milliseconds, rounded to the microsecond. Sources are shown already
-    (`apps.imaging.readers.sources`), UIDs are digits; a decision is whatever the model's maker called it."""
+    (`apps.imaging.sources.files`), UIDs are digits; a decision is whatever the model's maker called it."""
     return {
         "source": Column("text", lambda p: p.id.source),
         "frame": Column("integer", lambda p: p.id.frame),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from apps.imaging.writers.atomic import replacing
-from core.terminal import printable
+from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.core.terminal import printable
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.terminal import finalize_html
+from featherweight.core.terminal import finalize_html
 
 if TYPE_CHECKING:
     import jinja2

@@ -1,0 +1,31 @@
+"""Both halves and the model in one process: what `fraud score` and `fraud serve` run, and makes training rows."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from featherweight.apps.fraud.decision.scorer import Scorer
+from featherweight.apps.fraud.features.engine import FeatureEngine
+from featherweight.apps.fraud.features.histories import (
+    CONFLICT,
+    DUPLICATE,
+)
+from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+
+
+class Pipeline:
+    """FeatureEngine + Scorer. Used by one thread at a time."""
+
+    def __init__(self, scorer: Scorer, engine: FeatureEngine | None = None) -> None:
+        self.scorer = scorer
+        self.engine = engine or FeatureEngine(scorer.schema.delay_days)
+
+    def process(self, transaction: Transaction) -> Decision:
+        known = self.engine.advance(transaction)
+        decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=known == DUPLICATE)
+        if known != CONFLICT and not self.engine.late:
+            return decision
+        return replace(decision, conflict=known == CONFLICT, late=self.engine.late)
+
+    def learn(self, label: Label) -> int:
+        return self.engine.learn(label)

@@ -1,0 +1,1 @@
+"""`fraud score`: transactions of files and pipes, in the order of time."""

@@ -1,0 +1,75 @@
+"""What goes to the dead-letter topic: messages and record batches that cannot be read, with where they stood."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kafka.structs import TopicPartition
+
+from featherweight.apps.fraud.kafka.batches import Messages, Unreadable
+
+VALUE_BYTES = 450_000
+"""What is kept of a message. The headers come on top: one as large as the broker takes would not fit again."""
+KEY_BYTES = 100_000
+"""What is kept of its key."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    partition: TopicPartition
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def bury_message(
+    dead_letters: str, topic: str, partition: int, offset: int, reason: str, messages: Sequence[Messages]
+) -> DeadLetter:
+    """The message at `offset`, which is one of `messages`."""
+    found = next(
+        one
+        for one in messages
+        if (one.topic, one.partition) == (topic, partition) and one.offsets[0] <= offset <= one.last_offset
+    )
+    place = bisect_left(found.offsets, offset)
+    key, content = found.keys[place], found.values[place] or b""
+    numbers = {"offset": offset, "bytes": len(content)}
+    if key is not None and len(key) > KEY_BYTES:
+        numbers["key_bytes"] = len(key)
+        key = key[:KEY_BYTES]
+    return _write(dead_letters, topic, partition, reason, key, content, numbers)
+
+
+def bury_batch(dead_letters: str, batch: Unreadable) -> DeadLetter:
+    """All messages of a batch as one: its value is the packed records, and the headers say how to unpack them."""
+    numbers = {
+        "offset": batch.first_offset,
+        "last_offset": batch.last_offset,
+        "base_offset": batch.base_offset,
+        "records": batch.count,
+        "codec": batch.codec,
+        "bytes": len(batch.content),
+    }
+    return _write(
+        dead_letters, batch.topic, batch.partition, f"record batch: {batch.reason}", None, batch.content, numbers
+    )
+
+
+def _write(
+    dead_letters: str,
+    topic: str,
+    partition: int,
+    reason: str,
+    key: bytes | None,
+    content: bytes,
+    numbers: Mapping[str, int],
+) -> DeadLetter:
+    headers = {"reason": reason, "topic": topic, "partition": partition, **numbers}
+    return DeadLetter(
+        TopicPartition(dead_letters, partition),
+        key,
+        content[:VALUE_BYTES],
+        [(name, str(text).encode()) for name, text in headers.items()],
+    )

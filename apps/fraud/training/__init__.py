@@ -1,0 +1,1 @@
+"""`fraud train`, and what the app provides for `featherweight optimize`."""

@@ -1,0 +1,144 @@
+"""`featherweight fraud train`: from labelled transactions to a folder that `optimize` takes.
+
+Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
+from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
+from featherweight.apps.fraud.training.description import Layout, Training
+from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
+from featherweight.apps.fraud.training.protocol import evaluate
+from featherweight.apps.fraud.training.split import Part, Parts, find_data, read_parts
+from featherweight.core.digests import appearing_folder
+from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.files import check_folder, replacing
+from featherweight.core.hardware import count_usable_cores
+from featherweight.core.task import check_packages
+from featherweight.core.trees.ensemble import Ensemble
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def run_training(
+    *,
+    data: str,
+    reader: str,
+    out: Path,
+    model: str,
+    layout: Layout,
+    alerts_a_day: float,
+    seed: int,
+    report_test: bool,
+) -> dict[str, Any]:
+    """Replay, train, calibrate on the validation days, write the folder; returns what it also writes as metrics.json.
+
+    Raises UsageError and DataError for what was asked and found, OutputError when `out` cannot be written.
+    """
+    if model not in HISTORIES:
+        raise UsageError(f"model {model!r} is not one of {', '.join(HISTORIES)}")
+    check_packages("fraud train")
+    layout.last_day()
+    check_folder(out)
+    path = find_data(data, reader)
+    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
+        replaying = progress.add_task("replaying transactions", total=None)
+        parts = read_parts(
+            str(path), reader, layout, COLUMNS, lambda done: progress.update(replaying, completed=done, refresh=True)
+        )
+        from featherweight.apps.fraud.training.fit import fit, margins
+        from featherweight.apps.fraud.training.trained import Trained, write_trained
+
+        settings = (HISTORIES if parts.source == "histories" else CARDS)[model]
+        fitting = progress.add_task(f"fitting {model}", total=None)
+        fitted = fit(
+            settings,
+            parts.train.features,
+            parts.train.labels,
+            seed=seed,
+            threads=count_usable_cores(),
+            on_step=lambda done, total: progress.update(fitting, completed=done, total=total),
+        )
+    scores = margins(fitted, parts.validation.features)
+    rule = fit_rule(scores, parts.validation.labels, days=parts.validation.span_days, alerts_a_day=alerts_a_day)
+    training = Training(
+        settings=settings,
+        layout=layout,
+        alerts_a_day=alerts_a_day,
+        seed=seed,
+        source=f"trained from scratch on {Path(data).name} ({_digest(parts.train)[:16]}), seed {seed}",
+    )
+    summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
+    with appearing_folder(out) as folder:
+        write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
+        try:
+            with replacing(folder / "metrics.json") as partial:
+                partial.write_text(json.dumps(summary, indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return summary
+
+
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def _schema(parts: Parts, layout: Layout) -> FeatureSchema:
+    legitimate = parts.train.features[parts.train.labels == 0]
+    mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
+    medians = np.nanmedian(np.where(mostly_missing, 0, legitimate), axis=0)
+    typical = tuple(None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True))
+    return FeatureSchema(source=parts.source, names=parts.names, typical=typical, delay_days=float(layout.delay_days))
+
+
+def _summarize(
+    model: str,
+    fitted: Ensemble | nn.Module,
+    parts: Parts,
+    rule: DecisionRule,
+    validation_scores: npt.NDArray[np.float64],
+    *,
+    report_test: bool,
+) -> dict[str, Any]:
+    size = (
+        {"trees": len(fitted.roots), "splits": fitted.splits}
+        if isinstance(fitted, Ensemble)
+        else {"weights": sum(parameter.numel() for parameter in fitted.parameters())}
+    )
+    from featherweight.apps.fraud.training.fit import margins
+
+    summary: dict[str, Any] = {
+        "model": {"kind": model, **size, "columns": len(parts.names)},
+        "train": {"transactions": len(parts.train), "frauds": int(parts.train.labels.sum())},
+        "validation": _figures(parts.validation, validation_scores, rule),
+    }
+    if report_test:
+        summary["test"] = _figures(parts.test, margins(fitted, parts.test.features), rule)
+    return summary
+
+
+def _figures(part: Part, scores: npt.NDArray[np.float64], rule: DecisionRule) -> dict[str, float]:
+    """The protocol's figures and what the rule does."""
+    alerts = scores >= raw_threshold(rule)
+    figures = msgspec.to_builtins(evaluate(scores, part.days, part.customers, part.labels))
+    return {
+        **figures,
+        "alerts_a_day": float(alerts.sum() / part.span_days),
+        "frauds_among_alerts": float(part.labels[alerts].mean()) if alerts.any() else 0.0,
+        "frauds_found": float(alerts[part.labels == 1].mean()) if part.labels.any() else 0.0,
+    }
+
+
+def _digest(part: Part) -> str:
+    return hashlib.sha256(part.features.tobytes() + part.labels.tobytes()).hexdigest()

@@ -1,0 +1,68 @@
+"""What the folder of a trained model says of it; reading that loads no framework, so a wrong one is told at once."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import date
+from pathlib import Path
+
+import msgspec
+
+from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, decode_features, decode_rule
+from featherweight.apps.fraud.training.models import Logistic, Network, Settings
+from featherweight.core.digests import check_digests
+from featherweight.core.errors import ArtifactError, DataError, UsageError
+from featherweight.core.files import is_file
+
+TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
+SETTINGS = ("features.json", "decision.json", TRAINING)
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which days are for what: training, `delay_days`, validation, `delay_days`, test; the last test day is `until`
+    (YYYY-MM-DD; empty: the data's last whole day)."""
+
+    train_days: int = 7
+    delay_days: int = 7
+    validation_days: int = 7
+    test_days: int = 7
+    until: str = ""
+
+    def last_day(self) -> date | None:
+        """`until` as a day. Raises UsageError for a text that is no day."""
+        try:
+            return date.fromisoformat(self.until) if self.until else None
+        except ValueError as error:
+            raise UsageError(f"--until {self.until!r} is no day; write it as 2018-08-14") from error
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
+    artifact's manifest."""
+
+    settings: Settings
+    layout: Layout
+    alerts_a_day: float
+    seed: int
+    source: str
+
+
+def read_training(
+    directory: Path, *, data: str = "DATA", reader: str = "READER"
+) -> tuple[Training, FeatureSchema, DecisionRule]:
+    """data, reader: what such a model would be trained on, for the advice where there is none. Raises DataError when
+    the folder does not hold a model that `fraud train` wrote."""
+    if not is_file(directory / TRAINING):
+        asked = shlex.join(["--data", data, "--reader", reader, "--out", str(directory)])
+        raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train {asked}")
+    try:
+        check_digests(directory, SETTINGS)
+        training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
+        schema = decode_features((directory / "features.json").read_bytes())
+        rule = decode_rule((directory / "decision.json").read_bytes())
+    except (msgspec.DecodeError, OSError, ValueError, ArtifactError, DataError) as error:
+        raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
+    model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
+    if not is_file(directory / model):
+        raise DataError(f"{directory}: not a trained model (no {model}); train it again")
+    return training, schema, rule

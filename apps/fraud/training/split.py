@@ -1,0 +1,259 @@
+"""The training, validation and test parts of a data set: by days where histories make the features, by share of the
+rows where the features are given."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from featherweight.apps.fraud.decoding import Unread
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.files.ordered import look_at, look_at_file, sort_labelled
+from featherweight.apps.fraud.files.readers import CARD_FEATURES, Judge, Rejected, read_cards, read_handbook, read_rows
+from featherweight.apps.fraud.labels import DAY_MS, label_later
+from featherweight.apps.fraud.plausible import read_clock_ms
+from featherweight.apps.fraud.training.description import Layout
+from featherweight.apps.fraud.training.protocol import held_out_rows
+from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.datasets.catalogue import local_copy
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import is_file, is_there
+
+if TYPE_CHECKING:
+    from featherweight.apps.fraud.training.replay import Rows
+
+Reader = Literal["handbook", "records", "ulb"]
+READERS: tuple[Reader, ...] = get_args(Reader)
+FORMS = (".jsonl", ".csv", ".parquet")
+log = logging.getLogger("featherweight.fraud")
+
+EPOCH = date(1970, 1, 1)
+CARD_COLUMNS = tuple(name for name in CARD_FEATURES if name != "Time")
+"""Without the seconds since the data began, which no other data has."""
+
+Row = TypeVar("Row", Transaction, Label)
+Progress = Callable[[int], None]
+"""Hears how many transactions are done."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that a model is fitted or judged on. rows: their numbers in the data, in the order of time; days: since
+    1970-01-01; customers: numbers that stand for them; span_days: the time that the part covers."""
+
+    rows: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    days: npt.NDArray[np.int64]
+    customers: npt.NDArray[np.int64]
+    span_days: float
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """names: the columns; source: as in `FeatureSchema`."""
+
+    train: Part
+    validation: Part
+    test: Part
+    names: tuple[str, ...]
+    source: Literal["histories", "given"]
+
+
+def find_data(data: str, reader: str) -> Path:
+    """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
+    if reader not in READERS:
+        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
+    if path is None:
+        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    if reader == "records":
+        for name in ("labels", "transactions"):
+            _find(path, name)
+    return path
+
+
+def read_parts(
+    data: str, reader: str, layout: Layout, names: tuple[str, ...], on_progress: Progress = lambda done: None
+) -> Parts:
+    """data: a path or the catalogue's name of a fetched set; names: which features of histories to take.
+
+    Raises UsageError for an unknown reader, DataError when there is no such data, it is not what it should be, or it is
+    shorter than the layout.
+    """
+    path = find_data(data, reader)
+    if reader == "ulb":
+        return split_cards(path)
+    labelled = read_in_time(path, reader)
+    from featherweight.apps.fraud.training.replay import replay  # compiled code, which takes a second to load
+
+    rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
+    if rows.conflicts:
+        log.warning(
+            "%s: %s transactions have the id of another one, with another amount, customer, terminal or time, and are "
+            "left out",
+            path,
+            f"{rows.conflicts:,}",
+        )
+    return split_days(rows, layout, names)
+
+
+def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
+    """Transactions in the order of time, each with whether it is a fraud, whatever order the files are in. Raises
+    DataError, also for a time that the others make implausible."""
+    now_ms = read_clock_ms()
+    if reader == "handbook":
+        look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
+    else:
+        look = look_at_file(_find(path, "transactions"), Transaction, now_ms)
+    judge = look.judge_in_order() if look.ordered else look.judge
+    labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
+    return labelled if look.ordered else sort_labelled(labelled)
+
+
+def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
+    """By days, counted back from the layout's last one; the known cards leave validation and test (`protocol`)."""
+    days = rows.time_ms // DAY_MS
+    labels = (rows.labels == 1).astype(np.int64)
+    test_from = _last_day(days, layout) - layout.test_days + 1
+    validation_from = test_from - layout.delay_days - layout.validation_days
+    train_from = validation_from - layout.delay_days - layout.train_days
+    if train_from < days.min():
+        raise DataError(
+            f"the data begins on {_iso(int(days.min()))}, but {layout.train_days} training days, {layout.delay_days} "
+            f"until their labels are known, {layout.validation_days} validation days, {layout.delay_days} again and "
+            f"{layout.test_days} test days begin on {_iso(train_from)}; take fewer days or more data"
+        )
+    columns = np.array([CATALOGUE.index(name) for name in names])
+
+    def part(index: npt.NDArray[np.int64], span_days: float) -> Part:
+        features = np.ascontiguousarray(rows.features[np.ix_(index, columns)])
+        return Part(index, features, labels[index], days[index], rows.customers[index], span_days)
+
+    def held_out(first: int, count: int) -> Part:
+        return part(
+            held_out_rows(
+                days,
+                rows.customers,
+                labels,
+                first=first,
+                count=count,
+                known_from=train_from,
+                delay_days=layout.delay_days,
+            ),
+            count,
+        )
+
+    def checked(name: str, found: Part) -> Part:
+        if len(found) == 0:
+            raise DataError(
+                f"no transaction is left in the {name} days, without the cards that are known as compromised by then; "
+                "take other days or more data"
+            )
+        return found
+
+    train = np.flatnonzero((days >= train_from) & (days < train_from + layout.train_days))
+    return Parts(
+        checked("training", part(train, layout.train_days)),
+        checked("validation", held_out(validation_from, layout.validation_days)),
+        checked("test", held_out(test_from, layout.test_days)),
+        names,
+        "histories",
+    )
+
+
+def split_cards(path: Path) -> Parts:
+    """The ULB cards: the first 70% train, the next 10% validate, the last 20% test. They have no customers: every
+    transaction is its own card."""
+    cards = read_cards(path)
+    columns = [CARD_FEATURES.index(name) for name in CARD_COLUMNS]
+    count = len(cards.labels)
+    edges = [0, count * 7 // 10, count * 8 // 10, count]
+
+    def part(start: int, end: int) -> Part:
+        index = np.arange(start, end)
+        span_s = int(cards.time_s[end - 1] - cards.time_s[start])
+        return Part(
+            index,
+            np.ascontiguousarray(cards.features[start:end][:, columns]),
+            cards.labels[start:end].astype(np.int64),
+            cards.time_s[start:end] // 86_400,
+            index,
+            span_s / 86_400,
+        )
+
+    train, validation, test = (part(start, end) for start, end in itertools.pairwise(edges))
+    return Parts(train, validation, test, CARD_COLUMNS, "given")
+
+
+def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
+    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
+    of a transaction the last in the file counts, as where it is served; one without a label is no fraud, and frauds
+    that are none of the transactions are told. judge: which times of transactions are believed. Raises DataError, with
+    the place, for a row that is none."""
+    frauds = set[tuple[str, str]]()
+    labels = _find(folder, "labels")
+    for label in _read_sound(labels, Label, look_at_file(labels, Label, read_clock_ms()).judge):
+        change = frauds.add if label.is_fraud else frauds.discard
+        change((label.transaction_id, label.customer_id))
+    unmet = frauds.copy()
+    for transaction in _read_sound(_find(folder, "transactions"), Transaction, judge):
+        key = (transaction.transaction_id, transaction.customer_id)
+        unmet.discard(key)
+        yield transaction, key in frauds
+    if unmet:
+        log.warning(
+            "%s: %s transactions that it calls frauds are not there with that transaction_id and customer_id: they "
+            "teach nothing",
+            labels,
+            f"{len(unmet):,}",
+        )
+
+
+def _read_sound(path: Path, kind: type[Row], judge: Judge | None) -> Iterator[Row]:
+    unread = Unread()
+    for row in read_rows(path, kind, judge=judge, unread=unread):
+        if isinstance(row, Rejected):
+            raise DataError(f"{row}; a model is trained on sound data only: correct or remove the row")
+        yield row
+    if unread.rows:
+        log.warning("%s: %s", path, unread)
+
+
+def _find(folder: Path, name: str) -> Path:
+    found = [folder / (name + suffix) for suffix in FORMS if is_file(folder / (name + suffix))]
+    if len(found) > 1:
+        raise DataError(f"{folder}: has {' and '.join(path.name for path in found)}; leave the one that is meant")
+    if not found:
+        forms = ", no ".join(name + suffix for suffix in FORMS)
+        raise DataError(f"{folder}: no {forms}; reader `records` wants transactions and labels")
+    return found[0]
+
+
+def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
+    """The layout's, or the last that the data holds whole: the one before its last."""
+    if not len(days):
+        raise DataError("the data holds no transaction")
+    until = layout.last_day()
+    if until is None:
+        return int(days.max()) - 1
+    last = (until - EPOCH).days
+    if last > days.max():
+        raise DataError(f"the data ends on {_iso(int(days.max()))}, before --until {layout.until}")
+    return last
+
+
+def _iso(day: int) -> str:
+    ordinal = EPOCH.toordinal() + day
+    return date.fromordinal(ordinal).isoformat() if ordinal > 0 else "a day before the year 1"

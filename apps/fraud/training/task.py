@@ -1,0 +1,173 @@
+"""What the fraud app lends the optimizer: the trained model, its days, and how a candidate is calibrated and sealed.
+
+Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from featherweight.apps.fraud.sealed import DecisionRule, encode
+from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
+from featherweight.apps.fraud.training.description import read_training
+from featherweight.apps.fraud.training.split import Part, Parts, read_parts
+from featherweight.core.errors import UsageError
+from featherweight.core.task import Alerts, CaseView, HeldOut, Probability, Sealed
+from featherweight.core.task import Part as HeldOutPart
+from featherweight.core.tensors import Tensors
+from featherweight.core.trees.ensemble import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featherweight.apps.fraud.training.trained import Trained
+    from featherweight.core.losses import TaskLoss
+
+LABELS = ("legitimate", "fraud")
+CALIBRATION_BATCH = 256
+
+BANDS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "amount": ("amount", (10, 50, 100, 200)),
+    "Amount": ("amount", (10, 50, 100, 200)),
+    "hour": ("hour", (7, 13, 19)),
+    "customer_count_30d": ("customer's transactions in 30 days", (10, 40, 80)),
+    "terminal_count_30d_delayed": ("terminal's transactions in 30 days, delayed", (1, 10, 40)),
+}
+"""Feature -> the subgroups' name and the lower edges of their bands, but for the first band's."""
+
+
+class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """model: folder of `fraud train`; data: path or catalogue name; reader: handbook, records or ulb; batch: of the
+    recovery of networks."""
+
+    model: str
+    data: str
+    reader: str
+    batch: Annotated[int, msgspec.Meta(ge=1)] = 256
+
+
+class FraudTask:
+    """Fulfils core.task.Task for a model with one input of features and one margin."""
+
+    def __init__(self, trained: Trained, parts: Parts, batch: int = 256) -> None:
+        self.trained, self.parts, self.batch = trained, parts, batch
+        self.baseline = trained.core_model()
+        self.positive_threshold = raw_threshold(trained.rule)
+        self.baseline_probability: Probability | None = trained.rule.probabilities
+
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        from featherweight.apps.fraud.training.fit import Batches
+
+        train = self.parts.train
+        return Batches(train.features, train.labels, epoch, self.batch, seed)
+
+    def training_loss(self) -> TaskLoss:
+        from featherweight.core.losses import BINARY
+
+        return BINARY
+
+    def training_digest(self) -> str:
+        from featherweight.core.search.ledger import digest_tensors
+
+        train = self.parts.train
+        return digest_tensors({"features": train.features, "labels": train.labels})
+
+    def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        features = self.parts.train.features
+        order = np.sort(np.random.default_rng(seed).permutation(len(features))[:samples])
+        for start in range(0, len(order), CALIBRATION_BATCH):
+            yield {INPUT: features[order[start : start + CALIBRATION_BATCH]]}
+
+    def choosing(self) -> HeldOut:
+        return self._held_out(self.parts.validation)
+
+    def calibrating(self) -> HeldOut:
+        return self.choosing()
+
+    def reporting(self) -> HeldOut:
+        return self._held_out(self.parts.test)
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        return outputs[OUTPUT][:, 0].astype(np.float64)
+
+    def probes(self, count: int, seed: int) -> Tensors:
+        """Each column's values drawn from its own training values, half of them from those of frauds: rows that nobody
+        has had."""
+        train, generator = self.parts.train, np.random.default_rng(seed)
+        frauds = train.features[train.labels == 1]
+        half = count // 2 if len(frauds) else 0
+        columns = [
+            np.concatenate([generator.choice(frauds[:, column], half), generator.choice(values, count - half)])
+            for column, values in enumerate(train.features.T)
+        ]
+        return {INPUT: np.ascontiguousarray(np.stack(columns, axis=1))}
+
+    def show(self, part: HeldOutPart, indices: Sequence[int]) -> list[CaseView]:
+        shown = self.parts.validation if part == "validation" else self.parts.test
+        names = self.trained.schema.names
+        return [
+            CaseView({name: f"{value:.6g}" for name, value in zip(names, shown.features[index], strict=True)})
+            for index in indices
+        ]
+
+    def _held_out(self, part: Part) -> HeldOut:
+        """ids: the place in the data, because what a transaction is called is nobody's business."""
+        names = self.trained.schema.names
+        groups = {
+            BANDS[name][0]: _bands(part.features[:, column], BANDS[name][1])
+            for column, name in enumerate(names)
+            if name in BANDS
+        }
+        ids, inputs = tuple(f"transaction {row}" for row in part.rows), {INPUT: part.features}
+        if self.parts.source == "given":  # such data names no cards
+            return HeldOut(ids, inputs, part.labels, groups)
+        # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
+        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_a_day)))
+        return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
+
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+        training = self.trained.training
+        rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
+        return self._sealed(rule)
+
+    def seal_unchanged(self) -> Sealed:
+        return self._sealed(self.trained.rule)[0]
+
+    def _sealed(self, rule: DecisionRule) -> tuple[Sealed, float]:
+        files = {"features.json": encode(self.trained.schema), "decision.json": encode(rule)}
+        return Sealed("fraud", LABELS, files, self.trained.training.source, rule.probabilities), raw_threshold(rule)
+
+
+def _bands(values: npt.NDArray[np.float32], edges: tuple[float, ...]) -> npt.NDArray[np.str_]:
+    """The band of each value [N] as text."""
+    texts = [f"below {edges[0]:g}"]
+    texts += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
+    texts += [f"{edges[-1]:g} and more", "(missing)"]
+    place = np.searchsorted(np.array(edges), values, side="right")
+    return np.array(texts)[np.where(np.isnan(values), len(texts) - 1, place)]
+
+
+def open_task(settings: Mapping[str, Any]) -> FraudTask:
+    """The task of a recipe's [source], whose keys are those of `SourceSettings`. Raises UsageError, DataError."""
+    try:
+        source = msgspec.convert(settings, SourceSettings)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"[source] of a fraud recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
+        ) from error
+    training, schema, _ = read_training(Path(source.model), data=source.data, reader=source.reader)
+    parts = read_parts(source.data, source.reader, training.layout, schema.names)
+    if parts.names != schema.names:
+        raise UsageError(
+            f"the model {source.model} was trained on {len(schema.names)} other columns than the reader "
+            f"{source.reader!r} gives; name the reader that it was trained with"
+        )
+    from featherweight.apps.fraud.training.trained import read_trained
+
+    return FraudTask(read_trained(Path(source.model)), parts, source.batch)

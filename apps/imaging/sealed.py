@@ -1,0 +1,38 @@
+"""The app's sealed files: `preprocess.json` (how pixels become the network's input) and `decision.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from featherweight.core.platt import PlattScaling, Probability
+from featherweight.core.sealed import decode_sealed
+from featherweight.core.sealed import encode as encode
+
+
+class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """version 1: grey levels in 0..1, stretched to side x side by area averaging."""
+
+    version: Literal[1] = 1
+    side: Annotated[int, msgspec.Meta(ge=8, le=4096)]
+    resize: Literal["area"] = "area"
+    aspect: Literal["stretch"] = "stretch"
+
+
+class Decision(PlattScaling, frozen=True, kw_only=True):
+    """Positive when the probability of the logit is at or above the threshold. prevalence: the share of positives for
+    which the probability is calibrated."""
+
+    threshold: Probability
+    prevalence: Probability = 0.5
+
+
+def decode_preprocess(content: bytes) -> Preprocess:
+    """Raises ArtifactError for anything but a valid preprocess.json."""
+    return decode_sealed(content, Preprocess, "preprocess.json")
+
+
+def decode_decision(content: bytes) -> Decision:
+    """Raises ArtifactError for anything but a valid decision.json."""
+    return decode_sealed(content, Decision, "decision.json")

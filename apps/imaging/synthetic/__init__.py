@@ -1,0 +1,1 @@
+"""Drawn chest radiographs with a known truth."""

@@ -1,0 +1,1 @@
+"""`imaging train`, and what the app provides for `featherweight optimize`."""

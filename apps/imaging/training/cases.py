@@ -1,0 +1,46 @@
+"""Labelled images to train and judge on: readers of the public sets and the split by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Grey images with their truth.
+
+    images: uint8 [N, H, W]; labels: int64 [N], 1 is the positive class; ids and patients: one text each per image;
+    groups: what else the data says of each image, column -> str [N], for results by subgroup.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    ids: tuple[str, ...]
+    patients: tuple[str, ...]
+    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Cases:
+        where = np.flatnonzero(index) if index.dtype == np.bool_ else index
+        return Cases(
+            self.images[where],
+            self.labels[where],
+            tuple(self.ids[i] for i in where),
+            tuple(self.patients[i] for i in where),
+            {column: values[where] for column, values in self.groups.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Train on the first, choose on the second, report the third once."""
+
+    train: Cases
+    validation: Cases
+    test: Cases

@@ -1,0 +1,181 @@
+"""What imaging lends the optimizer: the trained network, its data, and how a candidate is calibrated and sealed.
+
+Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from featherweight.apps.imaging.sealed import Decision, encode
+from featherweight.apps.imaging.synthetic.radiographs import LEVELS, synthetic_cases
+from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
+from featherweight.apps.imaging.training.cases import Cases, Split
+from featherweight.apps.imaging.training.description import read_description
+from featherweight.apps.imaging.training.public_sets import READERS
+from featherweight.core.datasets.catalogue import local_copy
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import is_there
+from featherweight.core.task import CaseView, HeldOut, Part, Sealed
+from featherweight.core.tensors import Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featherweight.apps.imaging.training.trained import Trained
+    from featherweight.core.losses import TaskLoss
+
+PROBE_BLOCKS = 16
+"""Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
+
+Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
+
+_DAMAGED = (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What zipfile, numpy and Pillow raise for a data set that is not what it should be."""
+
+
+class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """network: folder of `imaging train`; data: path or catalogue name; reader: kermany, medmnist or folder; seed: of
+    the split; batch: of the recovery; stages: of the recovery as [[side, epochs], ...], where epochs that it does not
+    name are at full size."""
+
+    network: str
+    data: str
+    reader: str
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    batch: Annotated[int, msgspec.Meta(ge=1)] = 32
+    stages: Stages = ()
+
+
+class ImagingTask:
+    """Fulfils core.task.Task for a network with one grey input and one logit."""
+
+    def __init__(self, trained: Trained, split: Split, batch: int = 32, stages: Stages = ()) -> None:
+        self.trained, self.split, self.batch = trained, split, batch
+        self._sides = [side for side, epochs in stages for _ in range(epochs)]
+        self.baseline = trained.model()
+        self.positive_threshold = raw_threshold(trained.decision)
+        self.baseline_probability = trained.decision.probabilities
+
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        from featherweight.apps.imaging.training.fit import Epoch
+
+        side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
+        return Epoch(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
+
+    def training_loss(self) -> TaskLoss:
+        from featherweight.core.losses import BINARY
+
+        return BINARY
+
+    def training_digest(self) -> str:
+        from featherweight.core.search.ledger import digest_tensors
+
+        train = self.split.train
+        return digest_tensors({"images": train.images, "labels": train.labels})
+
+    def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]
+        for start in range(0, len(order), 8):
+            yield _inputs(self.split.train.images[np.sort(order[start : start + 8])])
+
+    def choosing(self) -> HeldOut:
+        return _held_out(self.split.validation)
+
+    def calibrating(self) -> HeldOut:
+        from featherweight.apps.imaging.training.fit import calibration_views
+
+        return _held_out(calibration_views(self.split.validation))
+
+    def reporting(self) -> HeldOut:
+        return _held_out(self.split.test)
+
+    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        return outputs["logit"][:, 0].astype(np.float64)
+
+    def probes(self, count: int, seed: int) -> Tensors:
+        """Drawn radiographs in coarse blocks, some upside down, some as negatives: a network says yes to some of such
+        images and no to others."""
+        side, generator = self.trained.description.side, np.random.default_rng(seed)
+        coarse = min(side, PROBE_BLOCKS)
+        place = np.arange(side) * coarse // side
+        images = np.stack([case.pixels for case in synthetic_cases(count, seed, side=coarse)]).astype(np.uint32)
+        turned, negative = generator.integers(0, 2, (2, count)).astype(bool)
+        images[turned] = images[turned, ::-1]
+        images[negative] = LEVELS - 1 - images[negative]
+        return _inputs((images[:, place][:, :, place] * 255 // (LEVELS - 1)).astype(np.uint8))
+
+    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+        cases = self.split.validation if part == "validation" else self.split.test
+        return [
+            CaseView({column: str(values[index]) for column, values in cases.groups.items()}, cases.images[index])
+            for index in indices
+        ]
+
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+        return self._sealed(fit_decision(scores, labels, self.trained.decision.prevalence))
+
+    def seal_unchanged(self) -> Sealed:
+        return self._sealed(self.trained.decision)[0]
+
+    def _sealed(self, decision: Decision) -> tuple[Sealed, float]:
+        files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
+        description = self.trained.description
+        sealed = Sealed("imaging", description.labels, files, description.source, decision.probabilities)
+        return sealed, raw_threshold(decision)
+
+
+def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:
+    return {"image": images[:, None].astype(np.float32) / 255}
+
+
+def _held_out(cases: Cases) -> HeldOut:
+    _, patients = np.unique(cases.patients, return_inverse=True)
+    return HeldOut(cases.ids, _inputs(cases.images), cases.labels, cases.groups, patients.astype(np.int64))
+
+
+def find_data(data: str, reader: str) -> Path:
+    """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
+    if reader not in READERS:
+        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+    path = Path(data) if is_there(Path(data)) else local_copy(data)
+    if path is None:
+        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
+    return path
+
+
+def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
+    """The split of a data set: `data` is a path or the catalogue's name of a fetched set.
+
+    Raises UsageError for an unknown reader, DataError when there is no such data or it is not what it should be.
+    """
+    path = find_data(data, reader)
+    try:
+        return READERS[reader](path, seed=seed, side=side)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{path}: cannot be read as {reader} ({type(error).__name__}: {error}); is it damaged, or another layout?"
+        ) from error
+
+
+def open_task(settings: Mapping[str, Any]) -> ImagingTask:
+    """The task of a recipe's [source], whose keys are those of `SourceSettings`. Raises UsageError, DataError."""
+    try:
+        source = msgspec.convert(settings, SourceSettings)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"[source] of an imaging recipe: {error}; its keys are {', '.join(SourceSettings.__struct_fields__)}"
+        ) from error
+    description, *_ = read_description(Path(source.network), data=source.data, reader=source.reader)
+    split = read_split(source.data, source.reader, side=description.side, seed=source.seed)
+    from featherweight.apps.imaging.training.trained import read_trained
+
+    trained = read_trained(Path(source.network))
+    return ImagingTask(trained, split, source.batch, source.stages)

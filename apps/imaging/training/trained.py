@@ -1,0 +1,64 @@
+"""A trained network on disk: `weights.safetensors` (with its description) beside preprocess.json and decision.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from featherweight.apps.imaging.sealed import Decision, Preprocess, encode
+from featherweight.apps.imaging.training.description import FILES, WEIGHTS, Description, describe, read_description
+from featherweight.apps.imaging.training.network import build
+from featherweight.core.digests import write_digests
+from featherweight.core.errors import DataError, OutputError
+from featherweight.core.files import replacing
+from featherweight.core.model import Model
+from featherweight.core.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Trained:
+    network: nn.Module
+    description: Description
+    preprocess: Preprocess
+    decision: Decision
+
+    def model(self) -> Model:
+        """One input `image` float32 [N, 1, side, side] in 0..1, one output `logit` float32 [N, 1]."""
+        side = self.description.side
+        return Model(
+            self.network.eval(),
+            (TensorSpec("image", "float32", (None, 1, side, side)),),
+            (TensorSpec("logit", "float32", (None, 1)),),
+        )
+
+
+def write_trained(directory: Path, trained: Trained) -> None:
+    """Raises OutputError."""
+    description = msgspec.json.encode(trained.description).decode()
+    tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with replacing(directory / WEIGHTS) as partial:
+            save_file(tensors, partial, {"description": description})
+        for name, settings in (("preprocess.json", trained.preprocess), ("decision.json", trained.decision)):
+            with replacing(directory / name) as partial:
+                partial.write_bytes(encode(settings))
+        write_digests(directory, FILES)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{directory}: the network cannot be written ({describe(error)})") from error
+
+
+def read_trained(directory: Path) -> Trained:
+    """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
+    description, preprocess, decision = read_description(directory)
+    try:
+        network = build(description.network, mean=description.mean, std=description.std)
+        network.load_state_dict(load_file(directory / WEIGHTS))
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
+    return Trained(network.eval(), description, preprocess, decision)

@@ -1,0 +1,122 @@
+"""What is known of one program before anything is judged: its predictions on held-out cases and raw samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from featherweight.core.errors import DataError
+from featherweight.core.measure.energy import Energy
+from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
+from featherweight.core.statistics import intervals as s
+from featherweight.core.task import Alerts
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One program on N labelled cases.
+
+    ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
+    threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
+    there are none (then nothing is said about calibration); groups, clusters, alerts: as in core.task.HeldOut. Raises
+    DataError when these do not fit together.
+    """
+
+    ids: tuple[str, ...]
+    labels: s.Labels
+    scores: s.Floats
+    threshold: float
+    probabilities: s.Floats | None = None
+    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    clusters: s.Labels | None = None
+    alerts: Alerts | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
+        if self.probabilities is not None:
+            lengths["probabilities"] = len(self.probabilities)
+        if len(set(lengths.values())) != 1 or not self.ids:
+            raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
+        if not np.isin(self.labels, [0, 1]).all():
+            raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+        self._check_finite("score", self.scores)
+        if self.probabilities is not None:
+            self._check_finite("probability", self.probabilities)
+            if self.probabilities.min() < 0 or self.probabilities.max() > 1:
+                raise DataError("predictions: found probabilities outside 0..1")
+
+    def _check_finite(self, what: str, values: s.Floats) -> None:
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            first = bad[0]
+            raise DataError(
+                f"predictions: case {self.ids[first]} has the {what} {values[first]} ({len(bad)} such cases)"
+            )
+
+    @cached_property
+    def decisions(self) -> s.Bools:
+        return np.asarray(self.scores >= self.threshold)
+
+    @cached_property
+    def confusion(self) -> s.Confusion:
+        return s.confusion(self.decisions, self.labels)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A program's predictions with what was measured of running it; None where nothing was."""
+
+    name: str
+    predictions: Predictions
+    latency: Latency | None = None
+    throughput: Throughput | None = None
+    memory: Memory | None = None
+    size: Size | None = None
+    energy: Energy | None = None
+    cost_per_million: float | None = None
+    """Of a million decisions, in the unit of the recipe's price; None without a price."""
+
+
+@dataclass(frozen=True)
+class ParityRun:
+    """The program once more, otherwise: another backend, batch, number of threads or instruction set.
+
+    instructions: "all" or "avx2" (held to AVX2 and seen to be). difference: the largest of a raw score against the
+    reference run; flips: decisions that were others; None where it was not run. reason: why it was not, or not on all
+    cases, or why it is not the same though no decision is another.
+    """
+
+    backend: str
+    precision: str
+    threads: int
+    batch: int
+    instructions: Literal["all", "avx2"]
+    difference: float | None
+    flips: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """reference: the run that all are compared with; cases: how many; tolerance: largest difference of a raw score that
+    is called the same, relative to the largest score; probes: how many of the sealed inputs were among the cases."""
+
+    reference: ParityRun
+    runs: tuple[ParityRun, ...]
+    cases: int
+    probes: int
+    tolerance: float
+
+
+def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:
+    """Raises DataError unless both were made on the same cases in the same order: all comparisons are paired."""
+    if baseline.ids != candidate.ids or not np.array_equal(baseline.labels, candidate.labels):
+        raise DataError(
+            f"baseline ({len(baseline.ids)} cases) and candidate ({len(candidate.ids)} cases) were not run on the same "
+            "cases in the same order, so that they cannot be compared; run both on one HeldOut"
+        )

@@ -1,0 +1,185 @@
+"""The page of cases: what a person looks at to judge what compression did, case by case.
+
+It shows images of patients or transactions of cardholders, so it is written beside the artifact and never into it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from featherweight.core.errors import OutputError
+from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
+from featherweight.core.evidence.reports.templates_env import open_templates
+from featherweight.core.files import replacing
+from featherweight.core.task import CaseView, Task
+
+MOST_CHANGED = 24
+"""Cases shown of those whose value changed most while their decision stayed."""
+MOST_FLIPS = 1000
+"""Changed decisions shown each way, the largest change first; evidence.json lists more of them."""
+THUMBNAIL = 200
+"""Longest side in pixels; smaller images are embedded as they are."""
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """One case as the page shows it. bars: the values as shares of the scale; image: a data URI, or empty."""
+
+    id: str
+    label: int
+    decided: tuple[int, int]
+    values: tuple[float, float]
+    bars: tuple[float, float]
+    columns: Mapping[str, str]
+    image: str
+
+    @property
+    def now_right(self) -> bool:
+        return self.decided[1] == self.label
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of the bars."""
+
+    low: float
+    high: float
+
+    def share(self, value: float) -> float:
+        return float(np.clip((value - self.low) / (self.high - self.low), 0, 1))
+
+
+@dataclass(frozen=True)
+class Group:
+    """cases: those shown of `total`; thresholds: the baseline's and the candidate's as shares of the bars."""
+
+    title: str
+    cases: tuple[ShownCase, ...]
+    total: int
+    thresholds: tuple[float, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for case in self.cases for name in case.columns))
+
+
+def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
+    """Write `OUT-cases.html` beside the artifact `out`, readable for its owner alone, and return its path: every
+    decision that changed, and of the others those whose value changed most, with what `task.show` gives of them.
+
+    None when compression changed no case's value: there is nothing to look at, and a page of an earlier run is removed.
+    Raises OutputError when it cannot be written.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100  ("." has no name, and a link keeps its own)
+    path = out.with_name(f"{out.name}-cases.html")
+    groups = _groups(evidence, task)
+    try:
+        if not groups:
+            path.unlink(missing_ok=True)
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            # What waits there may be open to others, or a link: the page is written into a file of its own.
+            partial.unlink(missing_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(_render(evidence, groups))
+    except OSError as error:
+        raise OutputError(f"{path}: the page of cases cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _groups(evidence: Evidence, task: Task) -> list[Group]:
+    part = evidence.deciding
+    before, after = part.baseline.predictions, part.candidate.predictions
+    values = shown_values(before, after)
+    change = np.abs(values[1] - values[0])
+    if not change.any() and np.array_equal(before.decisions, after.decisions):
+        return []
+    flipped = before.decisions != after.decisions
+    negative, positive = evidence.labels
+    masks = {
+        f"Decisions that changed to {positive}": (flipped & after.decisions, MOST_FLIPS),
+        f"Decisions that changed to {negative}": (flipped & ~after.decisions, MOST_FLIPS),
+        "The same decision, but the largest change": (~flipped & (change > 0), MOST_CHANGED),
+    }
+    groups = []
+    for title, (mask, most) in masks.items():
+        found = np.flatnonzero(mask)
+        shown = found[np.argsort(-change[found], kind="stable")][:most]
+        scale = _scale(part, shown)
+        thresholds = tuple(scale.share(threshold) for threshold in _thresholds(part))
+        groups.append(Group(title, _shown(part, task, shown, scale), len(found), thresholds))
+    return groups
+
+
+def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp], scale: Scale) -> tuple[ShownCase, ...]:
+    before, after = part.baseline.predictions, part.candidate.predictions
+    values = shown_values(before, after)
+    views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
+    return tuple(
+        ShownCase(
+            id=before.ids[i],
+            label=int(before.labels[i]),
+            decided=(int(before.decisions[i]), int(after.decisions[i])),
+            values=(float(values[0][i]), float(values[1][i])),
+            bars=(scale.share(values[0][i]), scale.share(values[1][i])),
+            columns=view.columns,
+            image="" if view.image is None else encode_thumbnail(view.image),
+        )
+        for i, view in zip(indices.tolist(), views, strict=True)
+    )
+
+
+def _thresholds(part: Comparison) -> tuple[float, float]:
+    before, after = part.baseline.predictions, part.candidate.predictions
+    values = shown_values(before, after)
+    return shown_threshold(before, values[0]), shown_threshold(after, values[1])
+
+
+def _scale(part: Comparison, indices: npt.NDArray[np.intp]) -> Scale:
+    """Probabilities from 0 to 1, or to the largest shown where all are small; scores from the smallest on."""
+    values = shown_values(part.baseline.predictions, part.candidate.predictions)
+    ends = np.concatenate([values[0][indices], values[1][indices], _thresholds(part)])
+    low, high = float(ends.min()), float(ends.max())
+    if values[0] is part.baseline.predictions.probabilities:
+        low, high = 0.0, high * 1.1 if high < 0.5 else 1.0
+    return Scale(low, high if high > low else low + 1.0)
+
+
+def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
+    part = evidence.deciding
+    before, after = part.baseline.predictions, part.candidate.predictions
+    return (
+        open_templates()
+        .get_template("cases.html.j2")
+        .render(
+            evidence=evidence,
+            part=part,
+            groups=groups,
+            changed=int((before.decisions != after.decisions).sum()),
+            noun="probability" if shown_values(before, after)[0] is before.probabilities else "score",
+        )
+    )
+
+
+def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
+    """A data URI of the image [H, W] or [H, W, 3]: small ones exactly as PNG, larger ones reduced as JPEG."""
+    picture, content = Image.fromarray(image), io.BytesIO()
+    if max(picture.size) <= THUMBNAIL // 2:
+        picture.save(content, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        picture.save(content, "JPEG", quality=82, optimize=True)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,0 +1,93 @@
+"""The measured part of a model card, in Markdown."""
+
+from __future__ import annotations
+
+from featherweight.core.evidence.predictions import Measured
+from featherweight.core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
+from featherweight.core.evidence.reports.templates_env import joules_text
+from featherweight.core.evidence.reports.words import PROVENANCES, parity_sentence
+from featherweight.core.statistics import intervals as s
+
+
+def render_figures(evidence: Evidence) -> str:
+    """The section "Measured": metrics of the deciding cases, checks, speed and size, each beside the baseline's."""
+    part = evidence.deciding
+    lines = ["## Measured", "", _cases(part), "", *_metrics(evidence, part), ""]
+    lines += ["Against the unpruned fp32 model, on the same cases:", ""]
+    lines += [f"- {check.status}: {check.explanation}" for check in part.checks]
+    lines += [
+        "",
+        *_costs(part),
+        *_beyond(evidence, part),
+        "",
+        "`evidence.html` in this folder has the curves, the flipped decisions and the method; `CHANGE_RECORD.md` tells "
+        "what changed, how it was checked and what that means.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cases(part: Comparison) -> str:
+    labels = part.candidate.predictions.labels
+    count, positives = len(labels), int(labels.sum())
+    tested = "test cases, run once in this run, after every choice was made"
+    kind = tested if part.split == "test" else "validation cases"
+    return f"On {count} {kind} ({positives} positive), with 95% intervals:"
+
+
+def _metrics(evidence: Evidence, part: Comparison) -> list[str]:
+    found = compared(evidence, part)
+    rows = [
+        f"| {name.replace('_', ' ')} | {_interval(figure)} | {_interval(found.baseline.metrics[name])} |"
+        for name, figure in found.candidate.metrics.items()
+        if figure is not None
+    ]
+    return ["| metric | this model | unpruned fp32 |", "|---|---|---|", *rows]
+
+
+def _interval(found: s.Interval | None) -> str:
+    return "-" if found is None else f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _costs(part: Comparison) -> list[str]:
+    lines = []
+    for name, one in (("This model", part.candidate), ("Unpruned fp32", part.baseline)):
+        cost = _cost(one)
+        if cost:
+            lines.append(f"- {name}: {cost}")
+    return lines
+
+
+def _beyond(evidence: Evidence, part: Comparison) -> list[str]:
+    """Calibration, groups and parity, a line each where they are known."""
+    lines = []
+    reliability = compared(evidence, part).candidate.reliability
+    if reliability is not None and reliability.slope is not None and reliability.intercept is not None:
+        slope, intercept = reliability.slope, reliability.intercept
+        lines.append(f"- Calibration slope {_interval(slope)}, intercept {_interval(intercept)}; 1 and 0 are perfect.")
+    groups = subgroups(evidence, part)
+    if groups.rows:
+        worse = [f"{row.column} {row.value}" for row in groups.rows if row.status == "shown worse"]
+        lines.append(
+            f"- Groups: {len(groups.rows)} compared with the baseline, shown worse: {', '.join(worse) or 'none'}."
+        )
+    if evidence.parity is not None:
+        lines.append(f"- {parity_sentence(evidence.parity)}")
+    return lines
+
+
+def _cost(measured: Measured) -> str:
+    parts = []
+    if measured.latency is not None:
+        summary, conditions = summarize_latency(measured.latency), measured.latency.conditions
+        threads = "1 thread" if conditions.threads == 1 else f"{conditions.threads} threads"
+        parts.append(
+            f"{summary.p50_ms:.3g} ms for a batch of {summary.batch} on {conditions.backend}, {threads} (median)"
+        )
+    if measured.size is not None:
+        parts.append(f"{measured.size.compressed_bytes:,} bytes as shipped")
+    energy = measured.energy
+    if energy is not None and energy.joules is not None:
+        parts.append(f"{joules_text(energy.joules)} a case ({PROVENANCES[energy.provenance]})")
+    if measured.cost_per_million is not None:
+        parts.append(f"{measured.cost_per_million:,.4g} a million decisions, in the unit of the stated price")
+    return ", ".join(parts)

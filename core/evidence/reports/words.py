@@ -1,0 +1,209 @@
+"""The sentences and names that the page, the model card and the change record share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featherweight.core.evidence.judge import Check, all_passed, warnings
+from featherweight.core.evidence.predictions import Parity, ParityRun
+from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
+from featherweight.core.measure.energy import Provenance
+
+METRIC_NAMES = {
+    "auc": "AUC (area under the ROC curve)",
+    "average_precision": "Average precision",
+    "card_precision": "Card precision (share of the day's alerts that are right)",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "brier_score": "Brier score (smaller is better)",
+    "calibration_error": "Expected calibration error (smaller is better)",
+    "roc": "ROC curve",
+    "precision_recall": "Precision-recall curve",
+}
+SMALLER_IS_BETTER = ("brier_score", "calibration_error")
+
+CHECK_NAMES = {
+    "auc_loss": "Loss of AUC",
+    "average_precision_loss": "Loss of average precision",
+    "card_precision_loss": "Loss of card precision",
+    "sensitivity_loss": "Loss of sensitivity",
+    "specificity_loss": "Loss of specificity",
+    "flip_ratio_max": "Changed decisions",
+    "latency_ratio_min": "Times as fast",
+    "size_ratio_min": "Times smaller",
+    "parity": "Decisions that change with batch or threads",
+}
+
+PROVENANCES: dict[Provenance, str] = {
+    "rapl": "counted by the processor, RAPL",
+    "nvml": "counted by the GPU, NVML",
+    "estimate": "estimated from processor time",
+    "not available": "not available",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    good: bool
+    text: str
+    detail: str
+
+
+def headline(evidence: Evidence) -> Headline:
+    parts = [part for part in (evidence.test, evidence.validation) if part is not None]
+    missed = [(part.split, check) for part in parts for check in part.checks if check.status != "passed"]
+    splits = " and on ".join(f"the {part.split} cases" for part in parts)
+    count = len(evidence.deciding.checks)
+    if not count:
+        return Headline(False, "Not judged", "The recipe sets no limit, so nothing was decided; the figures follow.")
+    if not missed:
+        limits = "the limit" if count == 1 else f"all {count} limits"
+        if evidence.unchanged:
+            told = "The model was not optimized: what was sealed is the baseline itself, and no step of the recipe is "
+            return Headline(True, "Unchanged", f"{told}in it. It kept {limits} on {splits}. {basis(evidence)}")
+        return Headline(True, "Passed", f"The candidate kept {limits} on {splits}. {basis(evidence)}")
+    names = "; ".join(f"{check_name(check)} ({split}: {check.status})" for split, check in missed)
+    forced = " It was sealed all the same, because that was asked for by force." if evidence.forced else ""
+    return Headline(False, "Not passed", f"Limits not kept: {names}.{forced} {basis(evidence)}")
+
+
+def basis(evidence: Evidence) -> str:
+    """What the verdict rests on."""
+    part = evidence.deciding
+    counts = part.baseline.predictions.confusion
+    negative, positive = evidence.labels
+    cases = f"{counts.positives + counts.negatives:,} {part.split} cases"
+    if part.split == "test":
+        cases += ", run once in this run, after the choice was made"
+    return f"Decided on {cases} ({counts.positives:,} {positive}, {counts.negatives:,} {negative})."
+
+
+def check_name(check: Check) -> str:
+    return CHECK_NAMES.get(check.name, check.name)
+
+
+def limit_text(check: Check, value: float | None) -> str:
+    """A limit or what was found, in the limit's unit."""
+    if value is None:
+        return "not measured"
+    if check.name.endswith("_ratio_min"):
+        return f"{value:.2f} times"
+    if check.name == "parity":
+        return f"{value:.0f}"
+    return f"{value:.2%}" if check.name == "flip_ratio_max" else f"{value:.4f}"
+
+
+def measured_part(evidence: Evidence) -> Comparison:
+    """Where latency was measured: a run on the test cases may have left it out."""
+    has_latency = evidence.deciding.candidate.latency is not None
+    return evidence.deciding if has_latency else evidence.validation
+
+
+def limited_figure(evidence: Evidence) -> str:
+    """The figure that the recipe limits first, that is AUC where it limits none."""
+    names = [check.name.removesuffix("_loss") for check in evidence.deciding.checks if check.name.endswith("_loss")]
+    known = [name for name in names if name in ("auc", "average_precision", "card_precision")]
+    return known[0] if known else "auc"
+
+
+def parity_sentence(parity: Parity) -> str:
+    """Whether the artifact decides the same however it is run."""
+    ran = [run for run in parity.runs if run.flips is not None and run.difference is not None]
+    differing = [run for run in ran if run.flips]
+    reserved = [f"{_way(run)} ({run.reason})" for run in ran if run.reason]
+    probes = f", {parity.probes} of them the sealed made-up inputs" if parity.probes else ""
+    basis = f"{'up to ' if reserved else ''}{parity.cases:,} cases{probes}"
+    left_out = len(parity.runs) - len(ran)
+    tail = f" With a reservation: {'; '.join(reserved)}." if reserved else ""
+    tail += f" {left_out} could not be run on the host that sealed it; the table says why." if left_out else ""
+    if not ran:
+        return f"No other way of running the program could be tried on the host that sealed it.{tail}"
+    largest = max(run.difference or 0.0 for run in ran)
+    known = (
+        f"The largest difference of a raw score is {largest:.3g}; the tolerance is {parity.tolerance:.3g} of the "
+        "largest score."
+    )
+    if differing:
+        worst = max(run.flips or 0 for run in differing)
+        names = list(dict.fromkeys(_way(run) for run in differing))
+        named = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
+        return (
+            f"{len(differing)} of {len(ran)} other ways of running the program gave other decisions ({named}), up to "
+            f"{worst} of them; run on {basis}. {known}{tail}"
+        )
+    ways = "One other way" if len(ran) == 1 else f"All {len(ran)} other ways"
+    return f"{ways} of running the program gave the same decisions on {basis}. {known}{tail}"
+
+
+def _way(run: ParityRun) -> str:
+    if run.instructions == "avx2":
+        return f"{run.backend} held to AVX2"
+    return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
+
+
+def notes(evidence: Evidence) -> tuple[str, ...]:
+    """What a reader must be told before anything else, whatever the limits are."""
+    part, parity = evidence.deciding, evidence.parity
+    found = warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed)
+    differs = parity is not None and any(run.flips for run in parity.runs)
+    return (*found, parity_sentence(parity)) if parity is not None and differs else found
+
+
+def methods(evidence: Evidence) -> dict[str, str]:
+    """Name of a figure -> how its interval was made, of the figures that the cases could give."""
+    found = compared(evidence, evidence.deciding)
+    absent = {name for name, figure in found.candidate.metrics.items() if figure is None}
+    return {name: text for name, text in found.methods.items() if name not in absent}
+
+
+def energy_methods(part: Comparison) -> str:
+    """How the figures were got, each sentence once."""
+    found = [measured.energy.method for measured in (part.baseline, part.candidate) if measured.energy is not None]
+    return " ".join(text if text.endswith(".") else f"{text}." for text in dict.fromkeys(found))
+
+
+def search_sentence(search: Search) -> str:
+    """How the candidates were found."""
+    kept = f", {search.kept} of them taken from an earlier run" if search.kept else ""
+    budget = f" of a budget of {duration(search.budget_s)}" if search.budget_s is not None else ""
+    count = len(search.skipped)
+    skipped = f" {count} {'was' if count == 1 else 'were'} not tried." if count else ""
+    stopped = f" {search.stopped[:1].upper()}{search.stopped[1:]}" if search.stopped else ""
+    if stopped and not stopped.endswith("."):
+        stopped += "."
+    tried = "1 candidate" if search.tried == 1 else f"{search.tried} candidates"
+    return f"{tried} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
+
+
+def choice_sentence(evidence: Evidence) -> str:
+    """How many candidates there were, and which was taken."""
+    count = len(evidence.candidates)
+    tried = search_sentence(evidence.search) if evidence.search else f"{count} candidate{'s' * (count != 1)} tried."
+    if evidence.chosen is None:
+        taken = "None was sealed."
+    elif not all_passed(evidence.chosen.checks):
+        taken = "None kept all limits; of those that missed the fewest the fastest was sealed, by force."
+    else:
+        taken = "The fastest that kept all limits was chosen"
+        quicker = [one for one in evidence.candidates if _is_quicker(one, evidence.chosen)]
+        threads = any(one.threads > evidence.chosen.threads for one in quicker)
+        larger = any(one.threads <= evidence.chosen.threads for one in quicker)
+        beaten = ["more threads, which were hardly faster"] * threads
+        beaten += ["larger ones that were not shown to be faster"] * larger
+        taken += f", but for {' and '.join(beaten)}." if beaten else "."
+    return f"{tried} All were measured on the validation cases. {taken}"
+
+
+def _is_quicker(one: CandidateRecord, chosen: CandidateRecord) -> bool:
+    """Though it passed and was not chosen."""
+    if one.latency is None or chosen.latency is None or not (one.checks and all_passed(one.checks)):
+        return False
+    return one.latency.p50_ms < chosen.latency.p50_ms
+
+
+def duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,1 @@
+"""Makes trained models small and fast, proves that their decisions did not get worse, and runs them."""

@@ -1,0 +1,175 @@
+"""Subgroups: a planted harm is found, chance is not called harm, and what cannot be judged is said to be so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.subgroups import FEWEST_CASES, MOST_VALUES, Subgroup, compare_subgroups, holm
+
+LIMITS = Limits(auc_loss=0.02, sensitivity_loss=0.05)
+
+
+def pair(seed: int, noise: float = 0.2, cases: int = 1200) -> tuple[Predictions, Predictions]:
+    """Two programs, the second noisier; a column of four sites and one of a subtype of the positives."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(cases) % 2).astype(np.int64)
+    scores = rng.normal(size=cases) + 2.5 * labels - 1.2
+    groups = {
+        "site": np.array(["north", "east", "south", "west"])[rng.integers(0, 4, cases)],
+        "kind": np.where(labels == 0, "normal", np.array(["bacteria", "virus"])[rng.integers(0, 2, cases)]),
+    }
+    before = Predictions(tuple(map(str, range(cases))), labels, scores, 0.0, groups=groups)
+    return before, replace(before, scores=scores + noise * rng.normal(size=cases))
+
+
+def found(rows: tuple[Subgroup, ...], column: str, value: str) -> Subgroup:
+    return next(row for row in rows if (row.column, row.value) == (column, value))
+
+
+def test_harm_in_one_group_is_shown_there_and_nowhere_else() -> None:
+    before, after = pair(1, noise=0.02)
+    harmed = (before.groups["site"] == "east") & (before.labels == 1)
+    after = replace(after, scores=after.scores - 1.5 * harmed)
+    table = compare_subgroups(before, after, LIMITS)
+    assert [row.value for row in table.rows if row.column == "site" and row.status == "shown worse"] == ["east"]
+    east = found(table.rows, "site", "east")
+    assert {one.name: one.status for one in east.figures} == {
+        "auc": "shown worse",
+        "sensitivity": "shown worse",
+        "specificity": "no sign of harm",
+    }
+    sensitivity = next(one for one in east.figures if one.name == "sensitivity")
+    assert sensitivity.low is not None
+    assert sensitivity.difference is not None
+    assert sensitivity.low < sensitivity.difference < -0.05
+    assert east.flips > 0
+    assert east.cases == int((before.groups["site"] == "east").sum())
+
+
+def test_a_good_candidate_is_not_worse_where_there_are_cases_enough() -> None:
+    before, after = pair(2, noise=0.005, cases=6000)
+    table = compare_subgroups(before, after, LIMITS)
+    for row in table.rows:
+        statuses = {one.name: one.status for one in row.figures}
+        assert all(status in ("not worse", "no sign of harm") for status in statuses.values())
+        assert statuses.get("sensitivity", "not worse") == "not worse"
+        assert statuses.get("specificity", "no sign of harm") == "no sign of harm"  # no limit, so nothing to keep
+
+
+def test_a_subtype_is_ranked_against_the_other_class() -> None:
+    before, after = pair(3)
+    table = compare_subgroups(before, after, LIMITS)
+    virus, normal = found(table.rows, "kind", "virus"), found(table.rows, "kind", "normal")
+    assert [one.name for one in virus.figures] == ["auc", "sensitivity"]
+    assert [one.name for one in normal.figures] == ["auc", "specificity"]
+    assert virus.positives == virus.cases
+    assert normal.positives == 0
+
+
+def test_few_cases_are_shown_but_not_judged_and_rare_values_are_left_out() -> None:
+    before, after = pair(4)
+    rng = np.random.default_rng(0)
+    scanner = np.array([f"scanner {min(n, 39)}" for n in rng.geometric(0.08, 1200)])
+    one_of = np.where(np.arange(1200) < 12, "rare", "common")
+    groups = {"scanner": scanner, "one": one_of}
+    table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS)
+    rare = found(table.rows, "one", "rare")
+    assert rare.status == "too few cases"
+    assert all(one.low is None and one.p_value is None and one.difference is not None for one in rare.figures)
+    rows = [row for row in table.rows if row.column == "scanner"]
+    assert len(rows) == MOST_VALUES
+    assert [row.cases for row in rows] == sorted((row.cases for row in rows), reverse=True)
+    assert len(table.notes) == 1
+    assert "scanner" in table.notes[0]
+    judged = [one for row in table.rows for one in row.figures if one.p_value is not None]
+    assert table.tests == len(judged)
+
+
+def test_average_precision_is_judged_where_the_recipe_limits_it() -> None:
+    before, after = pair(5, noise=0.01)
+    harmed = before.groups["site"] == "west"
+    shuffled = np.where(harmed, np.random.default_rng(0).permutation(after.scores), after.scores)
+    table = compare_subgroups(before, replace(after, scores=shuffled), Limits(average_precision_loss=0.02))
+    assert table.rows[0].figures[0].name == "average_precision"
+    assert found(table.rows, "site", "west").status == "shown worse"
+    assert found(table.rows, "site", "north").figures[0].status == "not worse"
+
+
+def test_without_columns_there_are_no_rows() -> None:
+    before, after = pair(6)
+    table = compare_subgroups(replace(before, groups={}), replace(after, groups={}), LIMITS)
+    assert (table.rows, table.tests, table.notes) == ((), 0, ())
+
+
+def test_four_alike_images_of_a_patient_count_as_one() -> None:
+    def four_times(found: Predictions) -> Predictions:
+        groups = {column: np.repeat(values, 4) for column, values in found.groups.items()}
+        labels, scores = np.repeat(found.labels, 4), np.repeat(found.scores, 4)
+        return Predictions(tuple(map(str, range(len(labels)))), labels, scores, 0.0, groups=groups)
+
+    single, many = pair(7), [four_times(one) for one in pair(7)]
+    patients = np.repeat(np.arange(1200), 4)
+    clustered = [replace(one, clusters=patients) for one in many]
+    tables = [compare_subgroups(*two, LIMITS) for two in (single, clustered, many)]
+    for rows in zip(*(table.rows for table in tables), strict=True):
+        for alone, together, blind in zip(*(row.figures for row in rows), strict=True):
+            assert alone.difference is not None
+            reaches = [alone.difference - one.low for one in (alone, together, blind) if one.low is not None]
+            assert reaches[1] == pytest.approx(reaches[0], rel=0.15)
+            assert reaches[2] < 0.75 * reaches[0]
+
+
+def test_in_all_groups_together_harm_is_called_by_chance_in_at_most_5_percent() -> None:
+    """Every loss is the margin: of eight groups of two figures, one would look bad in most tables."""
+    rng, alarms, uncorrected = np.random.default_rng(0), 0, 0
+    labels = np.repeat([0, 1], 400)
+    groups = {"site": np.array([f"s{i}" for i in range(8)])[np.arange(800) % 8]}
+    right = np.ones(800)
+    for _ in range(60):
+        lost = rng.random(800) < 0.1
+        scores = np.where(lost, -right, right) * (2 * labels - 1)
+        before = Predictions(tuple(map(str, range(800))), labels, right * (2 * labels - 1), 0.0, groups=groups)
+        limits = Limits(average_precision_loss=None, auc_loss=1.0, sensitivity_loss=0.1, specificity_loss=0.1)
+        table = compare_subgroups(before, replace(before, scores=scores), limits)
+        statuses = [one.status for row in table.rows for one in row.figures if one.name != "auc"]
+        alarms += "shown worse" in statuses
+        p_values = [one.p_value for row in table.rows for one in row.figures if one.name != "auc"]
+        uncorrected += min(p for p in p_values if p is not None) / table.tests < 0.05
+    assert alarms / 60 <= 0.1
+    assert uncorrected / 60 > 0.2
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for level in (0.01, 0.05, 0.2):
+        rejected, rest = set(), sorted(range(len(p_values)), key=p_values.__getitem__)
+        for rank, place in enumerate(rest):
+            if p_values[place] * (len(p_values) - rank) > level:
+                break
+            rejected.add(place)
+        assert {place for place, value in enumerate(adjusted) if value <= level} == rejected
+    assert all(new >= old for new, old in zip(adjusted, p_values, strict=True))
+
+
+def test_holm_of_a_known_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_value_that_stands_for_single_cases_is_not_written_down() -> None:
+    before, after = pair(4)
+    names = np.array([f"name of {place}" for place in range(1200)])
+    few = np.where(np.arange(1200) < FEWEST_CASES - 1, "one family", "all others")
+    groups = {"patient": names, "family": few}
+    table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS)
+    assert [(row.column, row.value) for row in table.rows] == [("family", "all others")]
+    assert [note.split(":")[0] for note in table.notes] == ["patient", "family"]
+    assert "1200 of 1200" in table.notes[0]
+    assert not any("name of" in note or "one family" in note for note in table.notes)
