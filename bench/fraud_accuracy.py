@@ -24,7 +24,7 @@ from featherweight.apps.fraud.features.catalogue import CATALOGUE, HANDBOOK
 from featherweight.apps.fraud.files.readers import read_handbook
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.training.fit import fit, margins
-from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES, Logistic, Settings
+from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES, Logistic, ModelSettings
 from featherweight.apps.fraud.training.protocol import (
     PREQUENTIAL,
     SINGLE,
@@ -62,7 +62,7 @@ class Data:
     days: npt.NDArray[np.int64]
     customers: npt.NDArray[np.int64]
 
-    def judge(self, settings: Settings, names: Sequence[str], fold: Fold) -> Figures:
+    def judge(self, settings: ModelSettings, names: Sequence[str], fold: Fold) -> Figures:
         """Fit on the fold's training days, figures of its test days."""
         columns = [CATALOGUE.index(name) for name in names]
         train, test = train_rows(self.days, fold), test_rows(self.days, self.customers, self.labels, fold)

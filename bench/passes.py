@@ -349,7 +349,7 @@ def run(model: Model, way: str, task: Task, lessons: Lessons, epochs: int) -> Re
     seconds = time.perf_counter() - start
     fp32, _ = export(Model(network, model.inputs, model.outputs))
     int8, _ = quantize(fp32, QuantizeStep(), task.calibration_batches(256, lessons.seed))
-    cases = task.choosing()
+    cases = task.validation_cases()
     return Result(fp32, int8, scores(fp32, cases, task), scores(int8, cases, task), seconds)
 
 
@@ -371,7 +371,7 @@ def latencies(programs: dict[str, Program], cases: HeldOut, repetitions: int) ->
 
 
 def rows_of(task: Task, models: dict[str, Entrant], found: Found, base: Floats, timed: Timed) -> list[list[str]]:
-    labels, rows = task.choosing().labels, []
+    labels, rows = task.validation_cases().labels, []
     for name, (model, _) in models.items():
         results = found[name]
         apart = [_apart(base, one.int8_scores, labels) for one in results]
@@ -422,7 +422,7 @@ def main() -> None:
         task: Task = open_imaging({**source, "network": str(options.network), "batch": 64})
     else:
         task = open_fraud({**source, "model": str(options.network)})
-    cases = task.choosing()
+    cases = task.validation_cases()
     fp32, _ = export(task.baseline)
     base = scores(fp32, cases, task)
     torch.manual_seed(0)

@@ -51,7 +51,7 @@ def main() -> None:
     for name, step in steps.items():
         programs[name], record = quantize(fp32, step, task.calibration_batches(step.calibration_samples, 0))
         print(name, record.facts.get("float_operators", ""), flush=True)
-    timed = latencies(programs, task.choosing(), options.repetitions)
+    timed = latencies(programs, task.validation_cases(), options.repetitions)
     rows = []
     for name, program in programs.items():
         cells = [cell for backend in BACKENDS for cell in _apart(fp32, program, backend, task)]
@@ -59,7 +59,7 @@ def main() -> None:
         rows.append([name, f"{len(program.content):,}", *cells, *ratios])
     columns = [f"{what}, {backend}" for backend in BACKENDS for what in ("error", "flips")]
     show(
-        f"{options.network}, {len(task.choosing().labels)} validation cases",
+        f"{options.network}, {len(task.validation_cases().labels)} validation cases",
         ["program", "bytes", *columns, *BACKENDS],
         rows,
     )
@@ -69,7 +69,9 @@ def _apart(fp32: Program, program: Program, backend: str, task: Task) -> tuple[s
     scores = []
     for one in (fp32, program):
         with find_backend(backend).open(one, threads=1) as session:
-            scores.append(np.concatenate([task.scores(session.run(batch)) for batch in task.choosing().batches(16)]))
+            scores.append(
+                np.concatenate([task.scores(session.run(batch)) for batch in task.validation_cases().batches(16)])
+            )
     before, after = scores
     flips = ((before >= task.positive_threshold) != (after >= task.positive_threshold)).mean()
     return f"{((before - after) ** 2).mean() / before.var():.1e}", f"{flips:.2%}"

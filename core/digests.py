@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import is_file, is_there, replacing
+from featherweight.core.files import atomic_write, is_file, is_there
 
 DIGESTS = "digests.sha256"
-_MOST_BYTES = 64 * 1024
+_MAX_BYTES = 64 * 1024
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)", re.ASCII)
 
 
@@ -94,7 +94,7 @@ def _telling(out: Path) -> Iterator[None]:
 def write_digests(directory: Path, names: Iterable[str]) -> None:
     """In the form of `sha256sum`. Raises OSError, or DataError for a file that cannot be read."""
     lines = [f"{file_digest(directory / name)}  {name}\n" for name in names]
-    with replacing(directory / DIGESTS) as partial:
+    with atomic_write(directory / DIGESTS) as partial:
         partial.write_text("".join(lines))
 
 
@@ -112,7 +112,7 @@ def _read_digests(directory: Path) -> dict[str, str] | None:
     """File -> digest; None without any. Raises DataError."""
     path = directory / DIGESTS
     try:
-        content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MOST_BYTES else None
+        content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MAX_BYTES else None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if content is None and is_there(path):

@@ -35,7 +35,7 @@ def is_there(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends well, its file takes the place of `path`.
 
     Raises OSError for whatever the system refuses; `path` is then as it was and nothing else is left behind.

@@ -28,12 +28,12 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.recipe import Recipe, read_card
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
-from featherweight.core.search.candidates import Progress, Workshop, silent
+from featherweight.core.search.candidates import CandidateBuilder, Progress, silent
 from featherweight.core.search.explore import explore
 from featherweight.core.search.measurements import Measurements
-from featherweight.core.search.records import Tried, write_candidates
+from featherweight.core.search.records import SearchResult, write_candidates
 from featherweight.core.search.runtimes import find_runtimes
-from featherweight.core.search.trial import Bench, Trial
+from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import Task
 
 __all__ = ["Outcome", "Progress", "optimize", "silent"]
@@ -95,9 +95,9 @@ def optimize(
     _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     work = work or Path("runs") / recipe.name / "work"
-    workshop = Workshop(task, recipe, work, progress)
+    workshop = CandidateBuilder(task, recipe, work, progress)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
-    bench = Bench(recipe, task, measurements, workshop.baseline(), progress)
+    bench = Evaluator(recipe, task, measurements, workshop.baseline(), progress)
     tried = explore(recipe, workshop, bench, budget_s, progress)
     tried, best, parity = _choose(bench, replace(tried, trials=bench.finals(tried.trials)), force)
     test = None
@@ -130,7 +130,7 @@ def _check_steps(recipe: Recipe, task: Task) -> None:
                 assert_never(choices.step)
 
 
-def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, MeasuredParity | None]:
+def _choose(bench: Evaluator, tried: SearchResult, force: bool) -> tuple[SearchResult, Trial, MeasuredParity | None]:
     """The best of those that miss the fewest limits: of those that miss none, when there are such. One that decides
     otherwise when it is run with other batches or threads, or fails then, has missed a limit too, and the next is
     looked at. The parity is None when all missed some limit and nothing is forced, or when not one could be run, so
@@ -151,7 +151,7 @@ def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, Meas
             trials[place] = _with(trials[place], check)
 
 
-def _report(bench: Bench, tried: Tried, best: Trial) -> tuple[Tried, Trial, Comparison | None]:
+def _report(bench: Evaluator, tried: SearchResult, best: Trial) -> tuple[SearchResult, Trial, Comparison | None]:
     """The chosen one on the test cases; without a comparison, but with a missed check, when it does not run there."""
     try:
         return tried, *bench.report(best)

@@ -8,7 +8,7 @@ import msgspec
 
 from featherweight.core.errors import ArtifactError, DataError
 
-Sealed = TypeVar("Sealed", bound=msgspec.Struct)
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def encode(settings: msgspec.Struct) -> bytes:
@@ -21,7 +21,7 @@ def encode(settings: msgspec.Struct) -> bytes:
     return content
 
 
-def decode_sealed(content: bytes, kind: type[Sealed], name: str) -> Sealed:
+def decode_sealed(content: bytes, kind: type[Kind], name: str) -> Kind:
     """name: of the file. Raises ArtifactError."""
     try:
         return msgspec.json.decode(content, type=kind)

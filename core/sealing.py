@@ -22,8 +22,8 @@ from featherweight.core.evidence.reports.model_card import render_figures
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.probing import check_fresh
 from featherweight.core.recipe import render_recipe
-from featherweight.core.search.records import Tried, make_records
-from featherweight.core.search.trial import Bench, Trial
+from featherweight.core.search.records import SearchResult, make_records
+from featherweight.core.search.trial import Evaluator, Trial
 
 _PACKAGES = (
     "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",
@@ -38,7 +38,13 @@ UNCHANGED = (
 
 
 def make_evidence(
-    bench: Bench, tried: Tried, best: Trial, test: Comparison | None, parity: MeasuredParity | None, *, forced: bool
+    bench: Evaluator,
+    tried: SearchResult,
+    best: Trial,
+    test: Comparison | None,
+    parity: MeasuredParity | None,
+    *,
+    forced: bool,
 ) -> Evidence:
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
     baseline, runtimes = best.baseline, bench.measurements.runtimes
@@ -85,7 +91,7 @@ def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
 
 
 def make_contents(
-    bench: Bench,
+    bench: Evaluator,
     evidence: Evidence,
     trials: Sequence[Trial],
     best: Trial,
@@ -155,7 +161,7 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
     return page
 
 
-def _preferences(bench: Bench, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
+def _preferences(bench: Evaluator, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
     """The backend on which the chosen program was judged, and then those on which it keeps the limits at its threshold
     and decides the same, each with its fastest number of threads, fastest first."""
     threshold = best.measured.predictions.threshold

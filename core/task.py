@@ -35,7 +35,8 @@ class Alerts:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Labelled cases that no weight was fitted on; the threshold and the calibration only on those of `calibrating`.
+    """Labelled cases that no weight was fitted on; the threshold and the calibration only on those of
+    `calibration_cases`.
 
     ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive; groups: what
     is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
@@ -91,7 +92,7 @@ Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedFiles:
     """What the app seals beside the programs.
 
     files: name -> bytes, opaque to core; probability: raw scores [N] -> calibrated probabilities [N], where the app has
@@ -105,7 +106,7 @@ class Sealed:
     probability: Probability | None = None
 
 
-Part = Literal["validation", "test"]
+HeldOutName = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -134,15 +135,15 @@ class Task(Protocol):
         of them does to the score. Fewer than `samples` where there are fewer."""
         ...
 
-    def choosing(self) -> HeldOut:
+    def validation_cases(self) -> HeldOut:
         """Validation cases: candidates are compared and chosen on these."""
         ...
 
-    def calibrating(self) -> HeldOut:
+    def calibration_cases(self) -> HeldOut:
         """What `seal` is fitted on: the validation cases too, as they are or in several views each."""
         ...
 
-    def reporting(self) -> HeldOut:
+    def test_cases(self) -> HeldOut:
         """Test cases: run once, for the candidate that is sealed."""
         ...
 
@@ -155,15 +156,16 @@ class Task(Protocol):
         another host can repeat the parity check. They should compress well."""
         ...
 
-    def show(self, part: Part, indices: Sequence[int]) -> Sequence[CaseView]:
-        """Views of the cases at these places of `choosing` or `reporting`."""
+    def show(self, part: HeldOutName, indices: Sequence[int]) -> Sequence[CaseView]:
+        """Views of the cases at these places of `validation_cases` or `test_cases`."""
         ...
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
-        """Calibrate on a candidate's scores of `calibrating`; returns the app's files and a threshold on raw scores."""
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+        """Calibrate on a candidate's scores of `calibration_cases`; returns the app's files and a threshold on raw
+        scores."""
         ...
 
-    def seal_unchanged(self) -> Sealed:
+    def seal_unchanged(self) -> SealedFiles:
         """The app's files with the baseline's own calibration and `positive_threshold`, for recipes that do not
         recalibrate."""
         ...

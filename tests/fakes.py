@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featherweight.core.model import Model, trees_model
-from featherweight.core.task import Alerts, CaseView, HeldOut, Part, Sealed
+from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, SealedFiles
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.training import Fit, Schedule, fit
 from featherweight.core.trees.ensemble import Ensemble
@@ -111,16 +111,16 @@ class SquaresTask:
         for start in range(0, min(samples, 320), 8):
             yield {"image": inputs[start : start + 8]}
 
-    def choosing(self) -> HeldOut:
-        self.asked.append("choosing")
+    def validation_cases(self) -> HeldOut:
+        self.asked.append("validation_cases")
         return self._held_out("v", 2)
 
-    def calibrating(self) -> HeldOut:
-        self.asked.append("calibrating")
+    def calibration_cases(self) -> HeldOut:
+        self.asked.append("calibration_cases")
         return self._held_out("v", 2)
 
-    def reporting(self) -> HeldOut:
-        self.asked.append("reporting")
+    def test_cases(self) -> HeldOut:
+        self.asked.append("test_cases")
         return self._held_out("t", 3)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
@@ -129,16 +129,18 @@ class SquaresTask:
     def probes(self, count: int, seed: int) -> Tensors:
         return {"image": images(count, [seed, 4])[0]}
 
-    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+    def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
         self.asked.append(f"shown {part}")
         inputs, _ = images(self.cases, 2 if part == "validation" else 3)
         return [CaseView({"place": str(index)}, np.rint(inputs[index, 0] * 255).astype(np.uint8)) for index in indices]
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         ranked = np.sort(scores)
         accuracies = [((scores >= threshold) == (labels == 1)).mean() for threshold in ranked]
         threshold = float(ranked[int(np.argmax(accuracies))])
-        return Sealed("squares", ("empty", "square"), {"decision.json": f"{threshold}".encode()}, "made up"), threshold
+        return SealedFiles(
+            "squares", ("empty", "square"), {"decision.json": f"{threshold}".encode()}, "made up"
+        ), threshold
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         inputs, labels = images(self.cases, seed)
@@ -185,13 +187,13 @@ class TreesTask:
         for start in range(0, min(samples, 3000), 500):
             yield {"features": inputs[start : start + 500]}
 
-    def choosing(self) -> HeldOut:
+    def validation_cases(self) -> HeldOut:
         return self._held_out("v", 2)
 
-    def calibrating(self) -> HeldOut:
+    def calibration_cases(self) -> HeldOut:
         return self._held_out("v", 2)
 
-    def reporting(self) -> HeldOut:
+    def test_cases(self) -> HeldOut:
         return self._held_out("t", 3)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
@@ -200,13 +202,13 @@ class TreesTask:
     def probes(self, count: int, seed: int) -> Tensors:
         return {"features": rows(count, [seed, 4])[0]}
 
-    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+    def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
         inputs, _ = rows(self.cases, 2 if part == "validation" else 3)
         return [CaseView({f"f{column}": f"{value:g}" for column, value in enumerate(inputs[i])}) for i in indices]
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         threshold = float(np.quantile(scores, 1 - labels.mean()))
-        return Sealed("rows", ("no", "yes"), {"decision.json": f"{threshold}".encode()}, "made up"), threshold
+        return SealedFiles("rows", ("no", "yes"), {"decision.json": f"{threshold}".encode()}, "made up"), threshold
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         inputs, labels = rows(self.cases, seed)

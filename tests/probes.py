@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from featherweight.core.artifact import Artifact, Contents, Decision, Preference, Probes, read_artifact, write_artifact
+from featherweight.core.artifact import (
+    Artifact,
+    Contents,
+    DecisionPoint,
+    Preference,
+    Probes,
+    read_artifact,
+    write_artifact,
+)
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.parity.probing import run_batches
 
@@ -28,7 +36,7 @@ def seal_probes(directory: Path, *, shift: float = 0.0, seed: int = 0) -> Artifa
     name = program.outputs[0].name
     outputs = {name: found[name] + np.float32(shift)}
     middle = float(np.sort(found[name][:, 0])[COUNT // 2 - 1 : COUNT // 2 + 1].mean())
-    decision = Decision(output=name, column=0, threshold=middle)
+    decision = DecisionPoint(output=name, column=0, threshold=middle)
     probes = Probes(inputs, outputs, "onnxruntime", program.precision, {name: 1e-3}, decision)
     contents = Contents(
         name=m.name,

@@ -220,12 +220,12 @@ def serve(
         check_folder(state)
     if api_keys is not None:
         check_readable(api_keys, "--api-keys")
-    from featherweight.apps.fraud.http.server import Settings
+    from featherweight.apps.fraud.http.server import ServerSettings
     from featherweight.apps.fraud.http.server import serve as run
     from featherweight.core.bundled import data_directory
 
     log_to_stderr()
-    settings = Settings(
+    settings = ServerSettings(
         model=model or data_directory() / "models" / REFERENCE_MODEL,
         host=host,
         port=port,
@@ -322,9 +322,9 @@ def train(
     import json as encoding
 
     from featherweight.apps.fraud.training.command import run_training
-    from featherweight.apps.fraud.training.description import Layout
+    from featherweight.apps.fraud.training.description import SplitDays
 
-    layout = Layout(
+    layout = SplitDays(
         train_days=train_days,
         delay_days=delay_days,
         validation_days=validation_days,

@@ -32,7 +32,7 @@ _UNITS: Final = {"seconds": 1000.0, "microseconds": 1e-3, "nanoseconds": 1e-6}
 _AHEAD: Final = "lies more than a day ahead of the clock"
 _BEYOND: Final = "lies far beyond the times of the other rows"
 
-_FEW_ROWS: Final = 10
+_MIN_ROWS: Final = 10
 """Fewer say nothing of each other."""
 _BULK_TENTHS: Final = 9
 """So much of a file says what is plausible for the rest."""
@@ -119,7 +119,7 @@ class Times:
                 )
         first, last = self._find_day(10 - _BULK_TENTHS), self._find_day(_BULK_TENTHS)
         beyond = Bound(END_MS, _BEYOND)
-        are_few = self._days.sum() < _FEW_ROWS
+        are_few = self._days.sum() < _MIN_ROWS
         if not are_few:
             end_ms = (_FIRST_DAY + last + 1) * DAY_MS
             beyond = Bound(min(end_ms + max(_MARGIN_MS, 2 * (last - first) * DAY_MS), END_MS), _BEYOND)

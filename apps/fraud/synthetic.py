@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.errors import OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -154,8 +154,8 @@ def write_synthetic(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with (
-            replacing(paths[0]) as first,
-            replacing(paths[1]) as second,
+            atomic_write(paths[0]) as first,
+            atomic_write(paths[1]) as second,
             _Writer(first, form, Transaction) as transactions,
             _Writer(second, form, Label) as labels,
         ):

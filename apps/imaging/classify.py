@@ -12,8 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from featherweight.apps.imaging.frames import Frame, Prediction, Rejected
-from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision, decode_preprocess
+from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.artifact.manifest import Manifest
 from featherweight.core.artifact.store import Artifact, read_artifact
 from featherweight.core.backends.base import Session
@@ -42,7 +42,7 @@ class Classifier:
     """
 
     def __init__(
-        self, session: Session, preprocess: Preprocess, decision: Decision, labels: Labels, *, batch: int
+        self, session: Session, preprocess: Preprocess, decision: DecisionRule, labels: Labels, *, batch: int
     ) -> None:
         self._session = session
         self.preprocess, self.decision, self.labels = preprocess, decision, labels
@@ -50,17 +50,17 @@ class Classifier:
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
         self._rows = np.zeros((batch, 1, preprocess.side, preprocess.side), dtype=np.float32)
 
-    def classify(self, frames: Sequence[Frame]) -> list[Prediction | Rejected]:
+    def classify(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
         """One result a frame, in order; inference_ms is the frame's equal part of its batch's time.
 
         A frame for which the model gives no number is rejected. Raises BackendError when the runtime fails.
         """
-        results: list[Prediction | Rejected] = []
+        results: list[Prediction | RejectedFrame] = []
         for start in range(0, len(frames), self.batch):
             results += self._classify_batch(frames[start : start + self.batch])
         return results
 
-    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction | Rejected]:
+    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
         for row, frame in enumerate(frames):
             self._rows[row, 0] = frame.pixels
         start = time.perf_counter()
@@ -71,9 +71,11 @@ class Classifier:
             for frame, logit in zip(frames, logits[: len(frames), 0], strict=True)
         ]
 
-    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction | Rejected:
+    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction | RejectedFrame:
         if not math.isfinite(logit):
-            return Rejected(frame.id, "no-number", f"the model gave {logit} for this image; is it blank or damaged?")
+            return RejectedFrame(
+                frame.id, "no-number", f"the model gave {logit} for this image; is it blank or damaged?"
+            )
         probability = self.decision.probability(logit)
         positive = probability >= self.decision.threshold
         label = self.labels.positive if positive else self.labels.negative
@@ -98,7 +100,7 @@ class SealedModel:
     manifest: Manifest
     sha256: str
     preprocess: Preprocess
-    decision: Decision
+    decision: DecisionRule
     labels: Labels
     backend: str
     program: Program

@@ -32,7 +32,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedFrame:
     """A file or frame that was not classified. reason: a short stable code (`unreadable`, `not-an-image`, ...);
     message: what was found and where, without patient data."""
 

@@ -29,7 +29,7 @@ from typing import IO, Any, Self
 import msgspec
 
 from featherweight.apps.imaging import journal_file
-from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal_file import damaged, journal_errors
 from featherweight.core.errors import UsageError
 
@@ -90,7 +90,7 @@ class Finished:
     source: str
     fingerprint: Fingerprint
     predictions: Sequence[Prediction]
-    rejected: Sequence[Rejected]
+    rejected: Sequence[RejectedFrame]
     thumbnails: Mapping[int, bytes]
 
 
@@ -237,11 +237,11 @@ class Journal:
         )
         return {uid: Repeated(*found) for uid, *found in self._rows(query)}
 
-    def rejected(self, count: int = -1) -> Iterator[Rejected]:
+    def rejected(self, count: int = -1) -> Iterator[RejectedFrame]:
         """Every rejected frame (or the first `count`) by source and frame, streamed. Raises OutputError likewise."""
         for row in self._rows("SELECT * FROM rejected ORDER BY source, frame LIMIT ?", (count,)):
             *key, reason, message = self._checked(row)
-            yield Rejected(FrameId(*key), reason, message)
+            yield RejectedFrame(FrameId(*key), reason, message)
 
     def check(self, decisions: Collection[str] | None) -> None:
         """Raise OutputError unless everything in here can be accounted for: every item has all its rows, every row is

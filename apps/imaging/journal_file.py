@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from featherweight.core.errors import JournalError, OutputError, UsageError
-from featherweight.core.files import open_to_lock, replacing
+from featherweight.core.files import atomic_write, open_to_lock
 
 VERSION = "4"
 NAME = "journal.sqlite"
@@ -107,7 +107,7 @@ def create(directory: Path, binding: Mapping[str, str]) -> None:
     path = directory / NAME
     try:
         with (
-            replacing(path) as partial,
+            atomic_write(path) as partial,
             journal_errors(path),
             closing(sqlite3.connect(partial, isolation_level=None)) as connection,
         ):

@@ -20,7 +20,7 @@ class Preprocess(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     aspect: Literal["stretch"] = "stretch"
 
 
-class Decision(PlattScaling, frozen=True, kw_only=True):
+class DecisionRule(PlattScaling, frozen=True, kw_only=True):
     """Positive when the probability of the logit is at or above the threshold. prevalence: the share of positives for
     which the probability is calibrated."""
 
@@ -33,6 +33,6 @@ def decode_preprocess(content: bytes) -> Preprocess:
     return decode_sealed(content, Preprocess, "preprocess.json")
 
 
-def decode_decision(content: bytes) -> Decision:
+def decode_decision(content: bytes) -> DecisionRule:
     """Raises ArtifactError for anything but a valid decision.json."""
-    return decode_sealed(content, Decision, "decision.json")
+    return decode_sealed(content, DecisionRule, "decision.json")

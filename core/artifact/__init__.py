@@ -1,6 +1,6 @@
 """Artifacts: one folder with programs, the app's sealed files and the evidence, every byte under a digest."""
 
-from featherweight.core.artifact.manifest import Decision, Manifest, Preference, decode_manifest, encode_manifest
+from featherweight.core.artifact.manifest import DecisionPoint, Manifest, Preference, decode_manifest, encode_manifest
 from featherweight.core.artifact.probes import Probes
 from featherweight.core.artifact.store import Artifact, FileCheck, read_artifact, verify_artifact
 from featherweight.core.artifact.write import Contents, write_artifact
@@ -8,7 +8,7 @@ from featherweight.core.artifact.write import Contents, write_artifact
 __all__ = [
     "Artifact",
     "Contents",
-    "Decision",
+    "DecisionPoint",
     "FileCheck",
     "Manifest",
     "Preference",

@@ -86,7 +86,7 @@ class Preference(_Struct, frozen=True, kw_only=True):
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
 
 
-class Decision(_Struct, frozen=True, kw_only=True):
+class DecisionPoint(_Struct, frozen=True, kw_only=True):
     """Where a decision is seen in a program's raw outputs: positive from `threshold` on, in one column of one."""
 
     output: Annotated[str, msgspec.Meta(max_length=200)]
@@ -102,7 +102,7 @@ class ParityEntry(FileEntry, frozen=True, kw_only=True):
     backend: Annotated[str, msgspec.Meta(max_length=100)]
     precision: Precision
     tolerances: dict[str, Annotated[float, msgspec.Meta(gt=0, le=_FLOAT32)]]
-    decision: Decision | None = None
+    decision: DecisionPoint | None = None
 
 
 class Manifest(_Struct, frozen=True, kw_only=True):

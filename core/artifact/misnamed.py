@@ -18,7 +18,7 @@ _KINDS: Mapping[str, str] = {
     "store.json": "histories; name the model that goes with them",
 }
 """A file that tells what its folder holds -> what that is, and what to do."""
-_MOST_ENTRIES = 1000
+_MAX_ENTRIES = 1000
 
 
 def why_no_artifact(path: Path) -> str:
@@ -50,7 +50,7 @@ def _neighbour(path: Path) -> str:
 def _artifacts_in(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as listing:
-            names = [entry.name for entry in itertools.islice(listing, _MOST_ENTRIES)]
+            names = [entry.name for entry in itertools.islice(listing, _MAX_ENTRIES)]
     except OSError:
         return []
     return sorted(name for name in names if os.path.isfile(folder / name / MANIFEST))  # noqa: PTH113

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.core.artifact.manifest import Decision, Manifest
+from featherweight.core.artifact.manifest import DecisionPoint, Manifest
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.program import Precision
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
@@ -50,7 +50,7 @@ class Probes:
     backend: str
     precision: Precision
     tolerances: Mapping[str, float]
-    decision: Decision | None
+    decision: DecisionPoint | None
 
     @property
     def count(self) -> int:

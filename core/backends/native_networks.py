@@ -21,9 +21,9 @@ Layer = tuple[int, int, Floats]
 """(what, values that it gives, constants)."""
 
 _NEWEST_OPSET = 26
-_MOST_WEIGHTS = 1 << 20
+_MAX_WEIGHTS = 1 << 20
 _WIDEST = 4096
-_MOST_LAYERS = 256
+_MAX_LAYERS = 256
 _SAME = frozenset({"Identity", "Dropout"})
 _ARITHMETIC = {
     "Add": kernels.ADD,
@@ -104,8 +104,8 @@ def _input(program: Program) -> tuple[str, int]:
 
 
 def _check_small(weights: int, width: int, layers: int) -> None:
-    if weights > _MOST_WEIGHTS or width > _WIDEST or layers > _MOST_LAYERS:
-        raise _unsuited(f"more than {_MOST_WEIGHTS} weights, {_WIDEST} values wide or {_MOST_LAYERS} layers long")
+    if weights > _MAX_WEIGHTS or width > _WIDEST or layers > _MAX_LAYERS:
+        raise _unsuited(f"more than {_MAX_WEIGHTS} weights, {_WIDEST} values wide or {_MAX_LAYERS} layers long")
 
 
 def _made(name: str, place: int, given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> list[Layer]:

@@ -23,7 +23,7 @@ from featherweight.core.backends.base import RowSession, Session
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.bundled import data_directory
 from featherweight.core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError
-from featherweight.core.files import cache_directory, replacing
+from featherweight.core.files import atomic_write, cache_directory
 from featherweight.core.processes import Limits, answer_stream, run_module
 from featherweight.core.program import Program, described_program
 from featherweight.core.tensors import Tensors, TensorSpec
@@ -138,7 +138,7 @@ class _Verdict:
     def keep(self) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self._path) as partial:
+            with atomic_write(self._path) as partial:
                 partial.write_bytes(self._content)
         except OSError:
             return

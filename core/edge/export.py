@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.artifact import Artifact, read_artifact
-from featherweight.core.artifact.manifest import Decision
+from featherweight.core.artifact.manifest import DecisionPoint
 from featherweight.core.backends.onnxruntime import OnnxRuntime
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.edge.base import Target
@@ -166,7 +166,7 @@ def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> f
     return float(np.abs(found.astype(np.float64) - expected).max())
 
 
-def _decision_flips(expected: Tensors, found: Tensors, decision: Decision | None) -> int | None:
+def _decision_flips(expected: Tensors, found: Tensors, decision: DecisionPoint | None) -> int | None:
     if decision is None:
         return None
     columns = (tensors[decision.output][:, decision.column] for tensors in (expected, found))

@@ -16,7 +16,7 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_share
 
-FEW_CASES = 30
+SMALL_SAMPLE = 30
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -122,7 +122,7 @@ def warnings(
         )
     counts = baseline.predictions.confusion
     for kind, number in (("positive", counts.positives), ("negative", counts.negatives)):
-        if number < FEW_CASES:
+        if number < SMALL_SAMPLE:
             lines.append(f"Only {number} {kind} cases: the intervals are wide and what they say about them is little.")
     return tuple(lines)
 

@@ -21,10 +21,10 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
 from featherweight.core.statistics.resampling import average_precision_draws
 
-FEW_CASES = 20
+SMALL_GROUP = 20
 """Of a class that a figure needs; below, it is shown but not judged."""
-MOST_VALUES = 20
-FEWEST_CASES = 5
+MAX_VALUES = 20
+MIN_CASES = 5
 """Of a value that is named: the evidence travels with the artifact, and a value of single cases may tell whose they
 are (a name, a date of birth)."""
 _SAMPLES = 500
@@ -99,14 +99,14 @@ class _Test:
 
 @lru_cache(maxsize=4)
 def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits) -> Subgroups:
-    """Every value of every column of `groups` that has FEWEST_CASES or more; of a column with more than MOST_VALUES the
+    """Every value of every column of `groups` that has MIN_CASES or more; of a column with more than MAX_VALUES the
     most frequent ones. A group that holds one class only (a subtype of it) is ranked against all cases of the other
     class."""
     groups, notes = [], []
     for column, values in baseline.groups.items():
         names, counts = np.unique(values, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        shown = [place for place in order[:MOST_VALUES] if counts[place] >= FEWEST_CASES]
+        shown = [place for place in order[:MAX_VALUES] if counts[place] >= MIN_CASES]
         if len(shown) < len(names):
             rest = len(names) - len(shown)
             notes.append(f"{column}: {rest} of {len(names)} values, the rarest, are left out.")
@@ -157,7 +157,7 @@ def _tests(before: Predictions, after: Predictions, inside: s.Bools, limits: Lim
     positive = before.labels == 1
     hits, misses = bool((inside & positive).any()), bool((inside & ~positive).any())
     ranked = inside if hits and misses else inside | (~positive if hits else positive)
-    enough = min(int((ranked & positive).sum()), int((ranked & ~positive).sum())) >= FEW_CASES
+    enough = min(int((ranked & positive).sum()), int((ranked & ~positive).sum())) >= SMALL_GROUP
     if 0 < (ranked & positive).sum() < ranked.sum():
         if limits.auc_loss is not None or limits.average_precision_loss is None:
             yield _area(before, after, ranked, enough, limits.auc_loss)
@@ -205,7 +205,7 @@ def _share(name: str, before: Predictions, after: Predictions, part: s.Bools, li
     positive = before.labels == 1
     right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))
     was, now, margin = float(right_before.mean()), float(right_after.mean()), limit or 0.0
-    if len(right_before) < FEW_CASES:
+    if len(right_before) < SMALL_GROUP:
         return _Test(name, was, now, margin, limit is not None, None, None)
     clusters = None if before.clusters is None else before.clusters[part]
 

@@ -13,11 +13,11 @@ from featherweight.core.errors import BackendError
 from featherweight.core.inspection.tensors import FLOAT, UINT8, values_of
 from featherweight.core.inspection.wire import Message
 
-MOST_SPLITS = 1 << 24
+MAX_SPLITS = 1 << 24
 DEPTH = 512
 """ONNX Runtime 1.32 takes some 650 bytes of stack a level: it opens 1,024 levels on 1 MiB and 8,000 on 8 MiB, and ends
 the process at 16,000. Trees that were fitted have less than a hundred."""
-MOST_TARGETS = 64
+MAX_TARGETS = 64
 
 _NUMBERS = (
     "nodes_featureids", "nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs",
@@ -47,11 +47,11 @@ def check_trees(attributes: Mapping[str, Message], features: int) -> None:
         arrays.append(_integers(attributes, "nodes_missing_value_tracks_true"))
     if any(len(array) != splits for array in arrays) or len(weights) != leaves:
         raise _fault("its arrays differ in length")
-    if not 0 < splits <= MOST_SPLITS or not 0 < len(roots) <= splits:
-        raise _fault(f"{len(roots)} trees of {splits} splits; at most {MOST_SPLITS} are read")
+    if not 0 < splits <= MAX_SPLITS or not 0 < len(roots) <= splits:
+        raise _fault(f"{len(roots)} trees of {splits} splits; at most {MAX_SPLITS} are read")
     if _outside(feature, features):
         raise _fault(f"a split asks for a feature outside 0..{features - 1}")
-    if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MOST_TARGETS)):
+    if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MAX_TARGETS)):
         raise _fault("a comparison, or the target of a leaf, is not one that ONNX knows")
     # What rows that were tried do not reach would show itself in a decision only. A threshold may be infinite.
     if np.isnan(limits).any() or not np.isfinite(weights).all():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.core.artifact import Decision, Probes
+from featherweight.core.artifact import DecisionPoint, Probes
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, TensorError
 from featherweight.core.evidence.judge import Check
@@ -34,7 +34,7 @@ _ROUNDING = 1e-5
 """Of the largest score: a case that lies nearer to the threshold is decided by the order of additions."""
 _SAME = 0.1
 """Of the largest score: a larger difference is not the same result, whatever the decisions are."""
-_LEAST = 1e-4
+_MIN_TOLERANCE = 1e-4
 _FEW = 0.01
 """Of the cases, half of which are those nearest to the threshold: so many decisions may be others by another runtime's
 rounding alone. It is told and not preferred, but it is the same program, and a host that has no other may run it."""
@@ -222,14 +222,16 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudg
     """rejudged: decisions that are not those on which the program was judged."""
     alike = [one for one in seen if _same_but_for_rounding(one, reference.largest)]
     scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
-    tolerances = {name: max([_LEAST * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale}
+    tolerances = {
+        name: max([_MIN_TOLERANCE * scale[name], *(_SPARE * one.widths[name] for one in alike)]) for name in scale
+    }
     widest_score = max([0.0, *(one.run.difference or 0.0 for one in alike)])
     parity = Parity(
         replace(_plan(reference, reference.backend, 1, REFERENCE_BATCH), difference=0.0, flips=0),
         tuple(one.run for one in seen),
         len(reference.scores),
         probes,
-        max(_LEAST, _SPARE * widest_score / reference.largest),
+        max(_MIN_TOLERANCE, _SPARE * widest_score / reference.largest),
     )
     sealed = Probes(
         {name: array[:probes] for name, array in reference.inputs.items()},
@@ -252,7 +254,7 @@ def _same_but_for_rounding(one: _Seen, largest: float) -> bool:
     return difference is not None and flips is not None and flips <= _FEW * one.cases and difference <= _SAME * largest
 
 
-def _find_decision(reference: _Reference) -> Decision | None:
+def _find_decision(reference: _Reference) -> DecisionPoint | None:
     """The column of an output that is the score, so that a host without the app can see the decision."""
     if not np.isfinite(reference.threshold):
         return None
@@ -260,7 +262,7 @@ def _find_decision(reference: _Reference) -> Decision | None:
         if array.ndim == 2:
             columns = np.flatnonzero((array.astype(np.float64) == reference.scores[:, None]).all(axis=0))
             if len(columns):
-                return Decision(output=name, column=int(columns[0]), threshold=float(reference.threshold))
+                return DecisionPoint(output=name, column=int(columns[0]), threshold=float(reference.threshold))
     return None
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.core.artifact import Artifact, Decision, Probes, read_artifact
+from featherweight.core.artifact import Artifact, DecisionPoint, Probes, read_artifact
 from featherweight.core.artifact.probes import PROBES_BYTES
 from featherweight.core.backends.base import Availability, RowSession, Session
 from featherweight.core.backends.fastest import choose_program
@@ -167,7 +167,7 @@ def widest(found: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) ->
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def _decide(decision: Decision, outputs: Tensors) -> npt.NDArray[np.bool_]:
+def _decide(decision: DecisionPoint, outputs: Tensors) -> npt.NDArray[np.bool_]:
     return np.asarray(outputs[decision.output][:, decision.column].astype(np.float64) >= decision.threshold)
 
 

@@ -17,7 +17,7 @@ from featherweight.core.model import Model, StepRecord
 from featherweight.core.passes.steps import PruneTreesStep
 from featherweight.core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
 from featherweight.core.tensors import Tensors
-from featherweight.core.trees.arrange import Nodes, arrange, levels_of, nodes_of, on_grid
+from featherweight.core.trees.canonical import Nodes, canonicalize, levels_of, nodes_of, round_to_grid
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import reached_leaves
 
@@ -130,9 +130,9 @@ def _without_lone_leaves(nodes: Nodes, ensemble: Ensemble) -> Ensemble:
     lone[0] = lone[0] and not lone.all()
     base, value = np.array(ensemble.base + nodes.value[nodes.roots[lone]].sum()), nodes.value
     if ensemble.output == "probability":
-        base, value = on_grid(base), on_grid(value)
+        base, value = round_to_grid(base), round_to_grid(value)
     nodes = replace(nodes, roots=nodes.roots[~lone], value=value)
-    return arrange(nodes, ensemble.features, float(base), ensemble.output)
+    return canonicalize(nodes, ensemble.features, float(base), ensemble.output)
 
 
 def _refitted(ensemble: Ensemble, leaves: npt.NDArray[np.int32], wanted: Floats, weights: Floats) -> Ensemble:
@@ -147,5 +147,5 @@ def _refitted(ensemble: Ensemble, leaves: npt.NDArray[np.int32], wanted: Floats,
     moves = lsqr(matrix, missing, damp=np.sqrt(RIDGE), iter_lim=REFIT_ITERATIONS)[0]
     value = np.where(ensemble.feature == LEAF, ensemble.value + moves, 0)
     if ensemble.output == "probability":
-        value = on_grid(value)
+        value = round_to_grid(value)
     return replace(ensemble, value=value.astype(np.float32))

@@ -26,7 +26,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
-from featherweight.core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setting, Source, Value
+from featherweight.core.recipe.types import VERSION, Choices, Measure, Recalibration, Recipe, Setting, Source, Value
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
@@ -327,13 +327,13 @@ class _Reader:
         elif len(ends) != 2 or not ends[0] <= values[watts] <= ends[1]:
             self.fault(key, f"found {list(ends)}, expected [low, high] with watts_per_core = {values[watts]} between")
 
-    def decision(self, table: Mapping[str, Any]) -> Decision:
-        self.known(table, "decision.", [item.name for item in fields(Decision)])
+    def decision(self, table: Mapping[str, Any]) -> Recalibration:
+        self.known(table, "decision.", [item.name for item in fields(Recalibration)])
         found = table.get("recalibrate", True)
         if not isinstance(found, bool):
             self.fault("decision.recalibrate", f"found {_kind(found)}, expected true or false")
-            return Decision()
-        return Decision(found)
+            return Recalibration()
+        return Recalibration(found)
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         names = [item.name for item in fields(Limits)]

@@ -66,7 +66,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Recalibration:
     """recalibrate: calibration and threshold are fitted anew on each candidate's scores; otherwise the baseline's stay
     as they are."""
 
@@ -84,7 +84,7 @@ class Recipe:
     card: str = ""
     """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
     measured figures. Empty: the artifact gets no model card."""
-    decision: Decision = field(default_factory=Decision)
+    decision: Recalibration = field(default_factory=Recalibration)
 
     @property
     def sha256(self) -> str:

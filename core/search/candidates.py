@@ -57,7 +57,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """A candidate's program and what each pass did to make it. plain: of an int8 network, the same before it was
     quantized: where int8 is slower, that one takes its place. Trees do the same work whatever their leaves are."""
 
@@ -75,14 +75,14 @@ class _Stage:
     sparse: bool = False
 
 
-class Workshop:
+class CandidateBuilder:
     """Builds a recipe's candidates. work: the folder of recovered networks and of the ledger; it may not exist yet."""
 
     def __init__(self, task: Task, recipe: Recipe, work: Path, progress: Progress = silent) -> None:
         self._task, self._seed, self.work, self._progress = task, recipe.seed, work, progress
         self._source = {"task": recipe.source.task, **dict(recipe.source.settings)}
         self._stages: dict[tuple[Step, ...], _Stage] = {(): _Stage(task.baseline)}
-        self._exported: dict[tuple[Step, ...], Built] = {}
+        self._exported: dict[tuple[Step, ...], BuildResult] = {}
         self._stated = _stated_loss(task)
         self._origin = {
             "baseline": _digest_baseline(task.baseline),
@@ -93,7 +93,7 @@ class Workshop:
         }
         self.kind, self.ledger = task.baseline.kind, Ledger(work / "ledger", deciding_code(task))
 
-    def build(self, candidate: Candidate) -> Built:
+    def build(self, candidate: Candidate) -> BuildResult:
         """Raises what the passes raise: UsageError for a model that a step cannot treat, DataError without data."""
         return self._kept(candidate.steps)
 
@@ -137,7 +137,7 @@ class Workshop:
         effort = sum(step.epochs for step in candidate.steps if isinstance(step, RecoverStep))
         return Cost(work, size, effort)
 
-    def _kept(self, steps: tuple[Step, ...]) -> Built:
+    def _kept(self, steps: tuple[Step, ...]) -> BuildResult:
         key = self.ledger_key(steps)
         kept = self.ledger.find("built", key)
         if kept is not None:
@@ -151,21 +151,21 @@ class Workshop:
         chain = [{"kind": step.kind, **asdict(step)} for step in steps]
         return {**self._origin, "steps": chain}
 
-    def _build(self, steps: tuple[Step, ...]) -> Built:
+    def _build(self, steps: tuple[Step, ...]) -> BuildResult:
         last = steps[-1] if steps else None
         if isinstance(last, QuantizeStep):
             plain = self._export(steps[:-1])
             batches = self._task.calibration_batches(last.calibration_samples, self._seed)
             program, record = quantize(plain.program, last, batches)
             slower = last.precision == "int8" and program.kind == "network"
-            return Built(program, (*plain.records, record), plain.program if slower else None)
+            return BuildResult(program, (*plain.records, record), plain.program if slower else None)
         return self._export(steps)
 
-    def _export(self, steps: tuple[Step, ...]) -> Built:
+    def _export(self, steps: tuple[Step, ...]) -> BuildResult:
         if steps not in self._exported:
             stage = self._stage(steps)
             program, record = export(stage.model)
-            self._exported[steps] = Built(program, (*stage.records, record))
+            self._exported[steps] = BuildResult(program, (*stage.records, record))
         return self._exported[steps]
 
     def _stage(self, steps: tuple[Step, ...]) -> _Stage:
@@ -265,17 +265,17 @@ def _count(model: Model) -> dict[str, float]:
     return {"work": float(macs), "bytes": 4.0 * (parameters - zeros), "layers": layers}
 
 
-def _encode_built(built: Built) -> Entry:
+def _encode_built(built: BuildResult) -> Entry:
     programs = {"program": built.program} | ({} if built.plain is None else {"plain": built.plain})
     facts = {"precision": built.program.precision, "records": [asdict(record) for record in built.records]}
     return Entry(facts, {name: np.frombuffer(program.content, np.uint8) for name, program in programs.items()})
 
 
-def _decode_built(entry: Entry, model: Model) -> Built:
+def _decode_built(entry: Entry, model: Model) -> BuildResult:
     contents = {name: array.tobytes() for name, array in entry.arrays.items()}
     program = Program(contents["program"], entry.facts["precision"], model.inputs, model.outputs, model.kind)
     plain = Program(contents["plain"], "fp32", model.inputs, model.outputs) if "plain" in contents else None
-    return Built(program, tuple(StepRecord(**record) for record in entry.facts["records"]), plain)
+    return BuildResult(program, tuple(StepRecord(**record) for record in entry.facts["records"]), plain)
 
 
 def _digest_baseline(model: Model) -> str:

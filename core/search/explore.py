@@ -13,11 +13,11 @@ from featherweight.core.evidence.report import Search
 from featherweight.core.passes.steps import QuantizeStep, RecoverStep
 from featherweight.core.program import Precision
 from featherweight.core.recipe import Candidate, Recipe, candidates
-from featherweight.core.search.candidates import Built, Progress, Workshop
+from featherweight.core.search.candidates import BuildResult, CandidateBuilder, Progress
 from featherweight.core.search.ledger import Entry
-from featherweight.core.search.records import Tried, make_records, write_candidates
+from featherweight.core.search.records import SearchResult, make_records, write_candidates
 from featherweight.core.search.strategy import Cost, next_listed, next_promising
-from featherweight.core.search.trial import Bench, Made, Trial
+from featherweight.core.search.trial import BuiltCandidate, Evaluator, Trial
 
 _NO_COST = Cost(float("inf"), float("inf"))
 """Of what cannot be made: it comes last, and then says why."""
@@ -27,7 +27,9 @@ _TOLD = 10
 """Candidates that a refusal names."""
 
 
-def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | None, progress: Progress) -> Tried:
+def explore(
+    recipe: Recipe, workshop: CandidateBuilder, bench: Evaluator, budget_s: float | None, progress: Progress
+) -> SearchResult:
     """budget_s: of this run; what earlier runs finished costs nothing. At least one candidate is tried.
 
     Raises UsageError or DataError for a model or training batches that the recipe's steps cannot treat, and for the
@@ -46,7 +48,7 @@ def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | 
         skipped=tuple((one.name, "the budget was spent before it") for one in found.listed if one not in found.tried),
         stopped=found.stopped,
     )
-    tried = Tried(found.made, found.trials, search)
+    tried = SearchResult(found.made, found.trials, search)
     if not found.trials:
         write_candidates(workshop.work, make_records(recipe, tried, None))
         raise _all_failed(found.failures) if found.failures else _nothing_runs(recipe, bench)
@@ -56,11 +58,11 @@ def explore(recipe: Recipe, workshop: Workshop, bench: Bench, budget_s: float | 
 @dataclass
 class _Exploration:
     recipe: Recipe
-    workshop: Workshop
-    bench: Bench
+    workshop: CandidateBuilder
+    bench: Evaluator
     budget_s: float | None
     progress: Progress
-    made: list[Made] = field(default_factory=list)
+    made: list[BuiltCandidate] = field(default_factory=list)
     trials: list[Trial] = field(default_factory=list)
     tried: dict[Candidate, bool | None] = field(default_factory=dict)
     failures: dict[str, FeatherweightError] = field(default_factory=dict)
@@ -134,7 +136,7 @@ class _Exploration:
             raise
         except Exception as error:  # noqa: BLE001
             self.failures[candidate.name] = told = self._told(candidate, error)
-            one, trials = Made(candidate, None, str(told)), []
+            one, trials = BuiltCandidate(candidate, None, str(told)), []
         self.made.append(one)
         known = {trial.run for trial in self.trials}  # candidates that differ in the quantization share their fp32
         trials = [trial for trial in trials if not (trial.in_its_place and trial.run in known)]
@@ -159,14 +161,14 @@ class _Exploration:
             f"an error that nobody foresaw: {describe_cause(error)}; its traceback is in {path.name}"
         )
 
-    def _make(self, candidate: Candidate) -> Made:
+    def _make(self, candidate: Candidate) -> BuiltCandidate:
         runtimes, precision = self.bench.measurements.runtimes, _precision(candidate)
         trains = any(isinstance(one, RecoverStep) for one in candidate.steps)
         if trains and not runtimes.run_precision(self.workshop.kind, precision):
-            return Made(candidate, None, f"no backend of the recipe runs {precision} here")
-        return Made(candidate, self._build(candidate))
+            return BuiltCandidate(candidate, None, f"no backend of the recipe runs {precision} here")
+        return BuiltCandidate(candidate, self._build(candidate))
 
-    def _build(self, candidate: Candidate) -> Built:
+    def _build(self, candidate: Candidate) -> BuildResult:
         """A step that cannot treat the model never will: that is kept too, and told again without another attempt.
         What the data, the disk or the memory refused, they may grant the next time."""
         known = self._failure(candidate)
@@ -220,7 +222,7 @@ def _all_failed(failures: Mapping[str, FeatherweightError]) -> FeatherweightErro
     return UsageError(text) if asked_wrongly else BackendError(text)
 
 
-def _nothing_runs(recipe: Recipe, bench: Bench) -> UsageError:
+def _nothing_runs(recipe: Recipe, bench: Evaluator) -> UsageError:
     wanted = ", ".join(sorted({_precision(candidate) for candidate in candidates(recipe)}))
     return UsageError(
         f"measure.backends: none of {', '.join(bench.measurements.runtimes.backends)} runs {wanted} programs here; "

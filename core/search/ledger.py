@@ -20,7 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from featherweight.core.errors import OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -68,7 +68,7 @@ class Ledger:
         metadata = {"key": stated, "facts": facts, **digests}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
         except OSError as error:
             if isinstance(error, FileNotFoundError) and self.find(kind, key) is not None:

@@ -26,26 +26,26 @@ _TIMED_INPUTS = 8
 
 
 class Measurements:
-    """What all trials of one recipe share. choosing are the validation cases, calibrating what `seal` is fitted on."""
+    """What all trials of one recipe share: the validation cases, and the calibration cases that `seal` is fitted on."""
 
     def __init__(self, recipe: Recipe, task: Task, runtimes: Runtimes, ledger: Ledger, progress: Progress) -> None:
         self._recipe, self._task, self._ledger, self._progress = recipe, task, ledger, progress
         self.runtimes = runtimes
-        self.choosing, self.calibrating = task.choosing(), task.calibrating()
-        for part, cases in (("validation", self.choosing), ("calibration", self.calibrating)):
+        self.validation_cases, self.calibration_cases = task.validation_cases(), task.calibration_cases()
+        for part, cases in (("validation", self.validation_cases), ("calibration", self.calibration_cases)):
             check_held_out(cases, task.baseline.inputs, part)
 
     @cached_property
     def inputs(self) -> list[Tensors]:
         """What latency is measured on."""
-        return timed_inputs(self.choosing, self._recipe.measure.batch)
+        return timed_inputs(self.validation_cases, self._recipe.measure.batch)
 
     def validation_scores(self, run: Run) -> Scores:
         """Scores do not depend on the number of threads, so that one run does for all."""
-        return self._scored(run, self.choosing, self._choosing_digest, "scoring the validation cases")
+        return self._scored(run, self.validation_cases, self._validation_digest, "scoring the validation cases")
 
     def calibration_scores(self, run: Run) -> Scores:
-        return self._scored(run, self.calibrating, self._calibrating_digest, f"calibrating on {run.backend}")
+        return self._scored(run, self.calibration_cases, self._calibration_digest, f"calibrating on {run.backend}")
 
     def latencies(self, runs: Sequence[Run]) -> list[Latency]:
         """Of all of them, interleaved in one run."""
@@ -53,7 +53,7 @@ class Measurements:
         key = {
             "runs": [self.runtimes.identify(run) for run in runs],
             "host": dict(self.runtimes.host),
-            "cases": self._choosing_digest,
+            "cases": self._validation_digest,
             "batch": measure.batch,
             "repetitions": measure.repetitions,
             "seed": self._recipe.seed,
@@ -85,12 +85,12 @@ class Measurements:
         return str(kept.facts["why"])
 
     @cached_property
-    def _choosing_digest(self) -> str:
-        return digest_tensors(self.choosing.tensors)
+    def _validation_digest(self) -> str:
+        return digest_tensors(self.validation_cases.tensors)
 
     @cached_property
-    def _calibrating_digest(self) -> str:
-        return digest_tensors(self.calibrating.tensors)
+    def _calibration_digest(self) -> str:
+        return digest_tensors(self.calibration_cases.tensors)
 
     def _scored(self, run: Run, cases: HeldOut, digest: str, stage: str) -> Scores:
         identity = {name: value for name, value in self.runtimes.identify(run).items() if name != "threads"}

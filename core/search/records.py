@@ -13,27 +13,27 @@ from featherweight.core.errors import OutputError
 from featherweight.core.evidence.judge import Limits, all_passed
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.report import CandidateRecord, Search, summarize_latency
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.recipe import Candidate, Recipe
 from featherweight.core.search.advice import advise, mark_front
-from featherweight.core.search.trial import Made, Trial
+from featherweight.core.search.trial import BuiltCandidate, Trial
 from featherweight.core.statistics import intervals as statistics
 from featherweight.core.statistics import resampling
 from featherweight.core.statistics.card_precision import card_precision
 
 
 @dataclass(frozen=True)
-class Tried:
+class SearchResult:
     """made: every candidate that was tried; trials: of those that could be made and run; search: None where there was
     none, but a trial or two."""
 
-    made: Sequence[Made]
+    made: Sequence[BuiltCandidate]
     trials: Sequence[Trial]
     search: Search | None
 
 
-def make_records(recipe: Recipe, tried: Tried, chosen: Trial | None) -> tuple[CandidateRecord, ...]:
+def make_records(recipe: Recipe, tried: SearchResult, chosen: Trial | None) -> tuple[CandidateRecord, ...]:
     """One a trial, in the order in which they were made, and one for each candidate that has none."""
     records = []
     for one in tried.made:
@@ -64,7 +64,7 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
         writer.writerow([one.name, one.threads, int(one.on_front), int(one.chosen), *times, *figures, *said, *nested])
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: the table of candidates cannot be written: {error.strerror or error}") from error

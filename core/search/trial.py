@@ -20,11 +20,11 @@ from featherweight.core.parity.measured import MeasuredParity, measure_parity
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
 from featherweight.core.recipe import Candidate, Recipe
-from featherweight.core.search.candidates import Built, Progress, silent
+from featherweight.core.search.candidates import BuildResult, Progress, silent
 from featherweight.core.search.measurements import Measurements, Scores, run_scores
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
-from featherweight.core.task import HeldOut, Probability, Sealed, Task, check_held_out
+from featherweight.core.task import HeldOut, Probability, SealedFiles, Task, check_held_out
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8
@@ -36,11 +36,11 @@ _ENERGY_S = 2.0
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltCandidate:
     """A candidate with its program, or with the reason why it has none."""
 
     candidate: Candidate
-    built: Built | None
+    built: BuildResult | None
     reason: str = ""
 
 
@@ -50,12 +50,12 @@ class Trial:
     as many threads, on the backend where it is fastest; sealed: what the app calibrated on the candidate's scores;
     slower_int8: why fp32 is faster here, for the int8 program that is."""
 
-    made: Made
+    made: BuiltCandidate
     run: Run
     baseline: Measured
     measured: Measured
     checks: tuple[Check, ...]
-    sealed: Sealed
+    sealed: SealedFiles
     slower_int8: str = ""
 
     @property
@@ -106,7 +106,7 @@ def _p50_ms(latency: Latency | None) -> float:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluator:
     """Where all trials of one recipe are made."""
 
     recipe: Recipe
@@ -132,7 +132,7 @@ class Bench:
         """
         _ = self.baselines, self._before
 
-    def try_one(self, made: Made) -> list[Trial]:
+    def try_one(self, made: BuiltCandidate) -> list[Trial]:
         """A trial on every backend that opens the program, with every number of threads; none where no backend does.
 
         Where int8 is shown to be slower than the same in fp32, that one has a trial of its own beside it.
@@ -174,7 +174,7 @@ class Bench:
         runtimes, predictions = self.measurements.runtimes, trial.measured.predictions
         return measure_parity(
             self.task,
-            self.measurements.choosing,
+            self.measurements.validation_cases,
             trial.run.program,
             trial.run.backend,
             scores=predictions.scores,
@@ -193,7 +193,7 @@ class Bench:
             baseline=self._add_costs(trial.baseline, run),
             measured=self._add_costs(trial.measured, trial.run),
         )
-        cases = self.task.reporting()
+        cases = self.task.test_cases()
         check_held_out(cases, self.task.baseline.inputs, "test")
         before = self._on(cases, trial.baseline, run, self.task.baseline_probability)
         self.progress("running the test cases", 1, 2)
@@ -225,7 +225,7 @@ class Bench:
     def _before(self) -> Measured:
         """The baseline, not timed. Its scores come from one backend for all comparisons."""
         scores = self.measurements.validation_scores(Run(self.baseline_program, self._plain_backends[0], 1))
-        cases, probability = self.measurements.choosing, self.task.baseline_probability
+        cases, probability = self.measurements.validation_cases, self.task.baseline_probability
         predictions = _predictions(cases, scores, self.task.positive_threshold, probability)
         return Measured(BASELINE, predictions, size=measure_size(self.baseline_program))
 
@@ -234,10 +234,10 @@ class Bench:
         every = [*self.baselines.values(), *runs]
         return dict(zip(every, self.measurements.latencies(every), strict=True))
 
-    def _trial(self, made: Made, run: Run, timed: Mapping[Run, Latency]) -> Trial:
+    def _trial(self, made: BuiltCandidate, run: Run, timed: Mapping[Run, Latency]) -> Trial:
         scores = self.measurements.validation_scores(run)
         sealed, threshold = self._seal(run)
-        predictions = _predictions(self.measurements.choosing, scores, threshold, sealed.probability)
+        predictions = _predictions(self.measurements.validation_cases, scores, threshold, sealed.probability)
         measured = Measured(self._name(made, run), predictions, size=measure_size(run.program))
         return self._judged(Trial(made, run, self._before, measured, (), sealed), timed)
 
@@ -246,18 +246,18 @@ class Bench:
         measured = replace(trial.measured, latency=timed[trial.run])
         return replace(trial, baseline=baseline, measured=measured, checks=self._checks(baseline, measured))
 
-    def _name(self, made: Made, run: Run) -> str:
+    def _name(self, made: BuiltCandidate, run: Run) -> str:
         others = [f"{run.threads} thread{'s' * (run.threads > 1)}"] if len(self._threads) > 1 else []
         candidate = made.candidate
         if made.built is not None and run.program is made.built.plain:  # what was given up is in no name
             candidate = Candidate(tuple(step for step in candidate.steps if not isinstance(step, QuantizeStep)))
         return f"{candidate.name} on {run.backend}" + (f" ({', '.join(others)})" if others else "")
 
-    def _seal(self, run: Run) -> tuple[Sealed, float]:
+    def _seal(self, run: Run) -> tuple[SealedFiles, float]:
         if not self.recipe.decision.recalibrate:
             return self.task.seal_unchanged(), self.task.positive_threshold
         scores = self.measurements.calibration_scores(run)
-        return self.task.seal(scores, self.measurements.calibrating.labels)
+        return self.task.seal(scores, self.measurements.calibration_cases.labels)
 
     def _why_slower(self, run: Run, sibling: Run, timed: Mapping[Run, Latency]) -> str:
         said = f"int8 takes {_p50_ms(timed[run]):.3g} ms on {run.backend}, fp32 {_p50_ms(timed[sibling]):.3g} ms"

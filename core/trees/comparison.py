@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.errors import UsageError
-from featherweight.core.trees.arrange import PROBABILITY_STEP
+from featherweight.core.trees.canonical import PROBABILITY_STEP
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import SMALLEST_PROBABILITY, Rows, as_margin, reached_leaves
 
@@ -20,10 +20,10 @@ Score = Callable[[Rows], npt.NDArray[np.floating]]
 
 RELATIVE = 1e-5
 """Of the largest number that a row's sum comes to on its way, or of 1: float32 sums in another order differ by less."""
-MOST_ROWS, FEWEST_ROWS = 8192, 256
-MOST_VISITS = 500_000
+MAX_ROWS, MIN_ROWS = 8192, 256
+MAX_VISITS = 500_000
 """Rows times trees: half a second, of deep trees more than one."""
-MOST_VALUES = 1 << 24
+MAX_VALUES = 1 << 24
 """Rows times features."""
 TRIES = 4
 """Of each split: below its threshold, on it, above it, missing."""
@@ -81,8 +81,8 @@ def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> Rows:
 
 
 def _affordable(ensemble: Ensemble) -> int:
-    visits = min(MOST_ROWS, MOST_VISITS // len(ensemble.roots))
-    return max(TRIES, min(max(FEWEST_ROWS, visits), MOST_VALUES // ensemble.features))
+    visits = min(MAX_ROWS, MAX_VISITS // len(ensemble.roots))
+    return max(TRIES, min(max(MIN_ROWS, visits), MAX_VALUES // ensemble.features))
 
 
 def _rows_that_reach(ensemble: Ensemble, nodes: npt.NDArray[np.int64], generator: np.random.Generator) -> Rows:

@@ -30,7 +30,7 @@ class Ensemble:
 
     roots: int32 [trees], the first node of each tree; feature: int32, LEAF for leaves; threshold: float32, zero for
     leaves; left, right: int32, node numbers, greater than their parent's, LEAF for leaves; missing_left: bool; value:
-    float32, zero for splits. Made by `core.trees.arrange`, which checks all of it.
+    float32, zero for splits. Made by `core.trees.canonical`, which checks all of it.
     """
 
     features: int

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.errors import DataError, UsageError
-from featherweight.core.trees.arrange import Nodes, all_left, arrange, below, join
+from featherweight.core.trees.canonical import Nodes, all_left, canonicalize, join, strict_thresholds
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import Rows
@@ -74,7 +74,7 @@ def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
 def _ensemble(model: dict[str, Any]) -> Ensemble:
     scale = _scale(model)
     trees = [_tree(tree["tree_structure"], scale) for tree in model["tree_info"]]
-    return arrange(join(trees), int(model["max_feature_idx"]) + 1)
+    return canonicalize(join(trees), int(model["max_feature_idx"]) + 1)
 
 
 def _scale(model: dict[str, Any]) -> float:
@@ -125,7 +125,7 @@ def _tree(root: dict[str, Any], scale: float) -> Nodes:
     left, right = (np.array([two[side] if two else LEAF for two in children]) for side in (0, 1))
     exact = np.array(threshold, np.float64)
     beside_zero = np.where(exact < 0, -_ZERO, np.nextafter(_ZERO, np.float32(1)))
-    limits = np.where(np.abs(exact) <= _ZERO, beside_zero, below(exact))
+    limits = np.where(np.abs(exact) <= _ZERO, beside_zero, strict_thresholds(exact))
     nodes = Nodes(np.array([0]), np.array(feature), limits, left, right, np.array(missing_left), np.array(value))
     return all_left(nodes, exact >= _INFINITE)
 

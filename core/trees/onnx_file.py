@@ -16,7 +16,7 @@ from featherweight.core.errors import BackendError, DataError
 from featherweight.core.inspection import inspect_program
 from featherweight.core.inspection.tensors import FLOAT, UINT8
 from featherweight.core.inspection.wire import Message
-from featherweight.core.trees.arrange import Nodes, arrange, nodes_of
+from featherweight.core.trees.canonical import Nodes, canonicalize, nodes_of
 from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
 from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
@@ -28,7 +28,7 @@ _INT_ATTRIBUTE, _TENSOR_ATTRIBUTE, _INTS_ATTRIBUTE = 2, 4, 7
 
 def encode_trees(ensemble: Ensemble) -> bytes:
     """The ONNX file: the same bytes for the same trees. Raises DataError for nodes that are no trees."""
-    arranged = arrange(nodes_of(ensemble), ensemble.features, ensemble.base, ensemble.output)
+    arranged = canonicalize(nodes_of(ensemble), ensemble.features, ensemble.base, ensemble.output)
     from onnx import ModelProto  # what decides reads files and writes none
 
     content: bytes = ModelProto(**_plain(_message(arranged))).SerializeToString(deterministic=True)
@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 def decode_trees(content: bytes) -> Ensemble:
-    """The ensemble of a file that `encode_trees` wrote, its nodes in the order of `arrange`.
+    """The ensemble of a file that `encode_trees` wrote, its nodes in the order of `canonicalize`.
 
     Raises BackendError for any other bytes: a graph that says something more, a cycle, a number out of range. A server
     calls this beside its decisions: all that is long is done by numpy, in steps of milliseconds.
@@ -176,7 +176,7 @@ def _ensemble(graph: Message) -> Ensemble:
     children, values = [], [np.zeros(splits, np.float32)]
     for side, (ids, leafs) in enumerate(sides):
         target, is_leaf = numbers(ids), numbers(leafs) != 0
-        # Every side of every split has a leaf of its own here, reached or not; `arrange` drops the others.
+        # Every side of every split has a leaf of its own here, reached or not; `canonicalize` drops the others.
         children.append(np.where(is_leaf, splits * (1 + side) + np.arange(splits), target))
         if target.min() < 0 or (target[~is_leaf] >= splits).any():
             raise DataError("a split's number is out of range")
@@ -204,4 +204,4 @@ def _ensemble(graph: Message) -> Ensemble:
     constants = {tensor["name"]: float(_floats(tensor)[0]) for tensor in graph.get("initializer", [])}
     features = graph["input"][0]["type"]["tensor_type"]["shape"]["dim"][1]["dim_value"]
     output = "probability" if "low" in constants else "margin"
-    return arrange(nodes, features, constants.get("base", 0.0), output)  # type: ignore[arg-type]
+    return canonicalize(nodes, features, constants.get("base", 0.0), output)  # type: ignore[arg-type]

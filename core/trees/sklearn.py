@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.errors import UsageError
-from featherweight.core.trees.arrange import Nodes, all_left, arrange, below, join, on_grid
+from featherweight.core.trees.canonical import Nodes, all_left, canonicalize, join, round_to_grid, strict_thresholds
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.lightgbm import from_lightgbm
@@ -77,13 +77,13 @@ def _ensemble(model: Any, name: str) -> Ensemble:
         if model.is_categorical_ is not None:
             raise UsageError("this HistGradientBoostingClassifier splits categories; encode them as numbers")
         trees = [_histogram_tree(predictor.nodes) for (predictor,) in model._predictors]
-        return arrange(join(trees), features, float(model._baseline_prediction.item()))
+        return canonicalize(join(trees), features, float(model._baseline_prediction.item()))
     if name == "GradientBoostingClassifier":
         trees = [_tree(one.tree_, one.tree_.value[:, 0, 0] * model.learning_rate) for one in model.estimators_[:, 0]]
-        return arrange(join(trees), features, _initial(model))
+        return canonicalize(join(trees), features, _initial(model))
     columns = getattr(model, "estimators_features_", None) or [np.arange(features)] * len(model.estimators_)
     members = [_member(one, of, len(columns)) for one, of in zip(model.estimators_, columns, strict=True)]
-    return arrange(join(members), features, output="probability")
+    return canonicalize(join(members), features, output="probability")
 
 
 def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
@@ -95,7 +95,7 @@ def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
     counts = estimator.tree_.value[:, 0, :]
     # A pipeline of a bag may have seen rows of one class alone; classes are numbers in a bag.
     positive = counts[:, 1] if counts.shape[1] == 2 else counts[:, 0] * (estimator.classes_[0] == 1)
-    return _tree(estimator.tree_, on_grid(positive / counts.sum(axis=1) / members), np.asarray(columns))
+    return _tree(estimator.tree_, round_to_grid(positive / counts.sum(axis=1) / members), np.asarray(columns))
 
 
 def _last_step(steps: Any) -> Any:
@@ -115,7 +115,7 @@ def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] |
     nodes = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, feature if columns is None else columns[feature]),
-        threshold=below(tree.threshold),
+        threshold=strict_thresholds(tree.threshold),
         left=tree.children_left,
         right=tree.children_right,
         missing_left=tree.missing_go_to_left.astype(bool),
@@ -129,7 +129,7 @@ def _histogram_tree(nodes: npt.NDArray[Any]) -> Nodes:
     found = Nodes(
         roots=np.array([0]),
         feature=np.where(is_leaf, LEAF, nodes["feature_idx"]),
-        threshold=below(nodes["num_threshold"]),
+        threshold=strict_thresholds(nodes["num_threshold"]),
         left=nodes["left"].astype(np.int64),
         right=nodes["right"].astype(np.int64),
         missing_left=nodes["missing_go_to_left"].astype(bool),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.errors import DataError, UsageError
-from featherweight.core.trees.arrange import Nodes, arrange, join
+from featherweight.core.trees.canonical import Nodes, canonicalize, join
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import Rows
@@ -130,7 +130,7 @@ def _ensemble(learner: dict[str, Any], *, stops_at_best: bool) -> Ensemble:
         raise ValueError("tree_info counts a tree for another class than the only one")
     trees = [_tree(tree, weight) for tree, weight in zip(model["trees"], weights, strict=True)]
     trees = trees[: _rounds(learner, stops_at_best=stops_at_best) * _trees_a_round(model)]
-    ensemble = arrange(join(trees), int(parameters["num_feature"]), _base(parameters["base_score"], objective))
+    ensemble = canonicalize(join(trees), int(parameters["num_feature"]), _base(parameters["base_score"], objective))
     for tree in model["trees"]:
         _check_parents(tree)
     return ensemble

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featherweight.apps.fraud.sealed import decode_rule, encode
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
-from featherweight.apps.imaging.sealed import Decision
+from featherweight.apps.imaging.sealed import DecisionRule
 from featherweight.apps.imaging.sealed import encode as encode_decision
 from featherweight.core.errors import DataError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
@@ -38,7 +38,7 @@ def test_a_score_that_is_no_number_has_no_probability() -> None:
 def test_the_ends_are_told_apart_from_0_and_1() -> None:
     assert PLAIN.probability(math.inf) == PLAIN.probability(LARGEST_LOGIT) < 1
     assert 1 / (1 + math.exp(-LARGEST_LOGIT - 1)) == 1.0, "from here on float64 does not tell a probability from one"
-    assert issubclass(Decision, PlattScaling)
+    assert issubclass(DecisionRule, PlattScaling)
 
 
 def outlying(far: float) -> tuple[np.ndarray, np.ndarray]:
@@ -66,6 +66,6 @@ def test_a_threshold_that_no_probability_tells_apart_is_refused() -> None:
 
 @pytest.mark.parametrize("changed", [{"slope": 1e10}, {"intercept": math.nan}, {"threshold": 1.0}])
 def test_what_could_not_be_read_again_is_not_sealed(changed: dict[str, float]) -> None:
-    decision = Decision(**{"slope": 1.0, "intercept": 0.0, "threshold": 0.5, **changed})
+    decision = DecisionRule(**{"slope": 1.0, "intercept": 0.0, "threshold": 0.5, **changed})
     with pytest.raises(DataError, match="cannot be sealed"):
         encode_decision(decision)

@@ -32,7 +32,7 @@ ratio = 0.5
 kind = "recover"
 epochs = 1
 """
-CASES = SquaresTask(40).choosing()
+CASES = SquaresTask(40).validation_cases()
 MANY = np.arange(40) % 9
 WRONG = [
     ({"labels": MANY}, r"9 different labels \(0, 1, 2, 3, 4, 5, 6, 7, 8\), expected 0 and 1"),
@@ -58,8 +58,8 @@ def test_cases_that_cannot_be_judged(changed: dict[str, object], told: str) -> N
 
 
 class NineClasses(SquaresTask):
-    def choosing(self) -> HeldOut:
-        return replace(super().choosing(), labels=np.arange(self.cases) % 9)
+    def validation_cases(self) -> HeldOut:
+        return replace(super().validation_cases(), labels=np.arange(self.cases) % 9)
 
 
 class ManyScores(SquaresTask):

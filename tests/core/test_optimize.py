@@ -121,13 +121,13 @@ def test_the_fastest_candidate_that_passed_is_chosen_and_all_are_recorded(run: R
 
 
 def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
-    assert run.task.asked.count("reporting") == 1
-    after = run.task.asked[run.task.asked.index("reporting") + 1 :]
+    assert run.task.asked.count("test_cases") == 1
+    after = run.task.asked[run.task.asked.index("test_cases") + 1 :]
     assert set(after) == {"shown test"}
 
 
 def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
-    held_out = run.task.choosing()
+    held_out = run.task.validation_cases()
     with find_backend().open(run.outcome.artifact.programs[0]) as session:
         scores = run.task.scores(session.run(held_out.tensors))
     judged = run.outcome.evidence.validation.candidate.predictions
@@ -184,7 +184,7 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     assert "the limit is 0.0300" in str(caught.value)
     assert caught.value.exit_code == 4
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
-    assert "reporting" not in task.asked
+    assert "test_cases" not in task.asked
     evidence = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
     assert evidence["test"] is None
     assert not evidence["passed"]
@@ -208,8 +208,8 @@ def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
 class FewTestCases(SquaresTask):
     """So few test cases that they cannot show what the validation cases showed."""
 
-    def reporting(self) -> HeldOut:
-        cases = super().reporting()
+    def test_cases(self) -> HeldOut:
+        cases = super().test_cases()
         return HeldOut(cases.ids[:12], {"image": cases.tensors["image"][:12]}, cases.labels[:12])
 
 

@@ -24,12 +24,12 @@ from featherweight.core.optimize import optimize
 from featherweight.core.program import Program
 from featherweight.core.recipe import Candidate, Recipe, Source, parse_recipe
 from featherweight.core.request import open_task
-from featherweight.core.search.candidates import Built, Workshop, silent
+from featherweight.core.search.candidates import BuildResult, CandidateBuilder, silent
 from featherweight.core.search.explore import explore
 from featherweight.core.search.measurements import Measurements
-from featherweight.core.search.records import Tried, make_records
+from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.runtimes import find_runtimes
-from featherweight.core.search.trial import Bench
+from featherweight.core.search.trial import Evaluator
 from featherweight.core.task import CaseView, HeldOut
 from featherweight.core.tensors import Tensors
 from tests.fakes import TreesTask
@@ -110,9 +110,9 @@ class NoNumbers(Small):
 
     reported = False
 
-    def reporting(self) -> HeldOut:
+    def test_cases(self) -> HeldOut:
         self.reported = True
-        return super().reporting()
+        return super().test_cases()
 
 
 def test_what_fails_on_the_test_cases_leaves_its_evidence(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_what_fails_on_the_test_cases_leaves_its_evidence(tmp_path: Path) -> Non
     assert (tmp_path / "work" / "evidence.html").is_file()
 
 
-class Counted(Workshop):
+class Counted(CandidateBuilder):
     """Remembers what was made."""
 
-    def build(self, candidate: Candidate) -> Built:
+    def build(self, candidate: Candidate) -> BuildResult:
         built.append(candidate.name)
         return super().build(candidate)
 
@@ -133,11 +133,11 @@ class Counted(Workshop):
 built: list[str] = []
 
 
-def search(task: TreesTask, written: Recipe, work: Path, budget_s: float | None = None) -> Tried:
+def search(task: TreesTask, written: Recipe, work: Path, budget_s: float | None = None) -> SearchResult:
     built.clear()
     runtimes, workshop = find_runtimes(written.measure, "trees"), Counted(task, written, work)
     measurements = Measurements(written, task, runtimes, workshop.ledger, silent)
-    return explore(written, workshop, Bench(written, task, measurements, workshop.baseline()), budget_s, silent)
+    return explore(written, workshop, Evaluator(written, task, measurements, workshop.baseline()), budget_s, silent)
 
 
 @pytest.mark.parametrize("budget_s", [None, 600])

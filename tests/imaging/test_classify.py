@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherweight.apps.imaging.classify import Classifier, read_model
-from featherweight.apps.imaging.frames import Frame, FrameId, Prediction, Rejected
+from featherweight.apps.imaging.frames import Frame, FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import Preprocess, encode
 from featherweight.core.errors import ArtifactError, DigestError, UsageError, WrongModelError
 from tests.imaging.tiny import LABELS, SIDE, onnx_program, pixels, write_model
@@ -84,7 +84,7 @@ def test_no_number_is_a_rejected_frame_and_spares_its_neighbours(model: Path) ->
     with read_model(model).open(threads=1, batch=4) as classifier:
         first, second, third = classifier.classify(some)
         clean = classifier.classify([some[0], some[2]])
-    assert isinstance(second, Rejected)
+    assert isinstance(second, RejectedFrame)
     assert second.reason == "no-number"
     assert isinstance(first, Prediction)
     assert isinstance(third, Prediction)

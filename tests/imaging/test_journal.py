@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Fingerprint, Finished, Journal, Spent, _checksum, open_journal
 from featherweight.core.errors import OutputError, UsageError
 
@@ -35,7 +35,9 @@ def item(source: str, *probabilities: float, rejected: int = 0, thumbnails: dict
         Prediction(FrameId(source, frame, "1.2", "1.3", "1.4"), probability, "normal", 1.5, 2.5)
         for frame, probability in enumerate(probabilities)
     ]
-    refused = [Rejected(FrameId(source, len(predictions) + frame), "truncated", "short") for frame in range(rejected)]
+    refused = [
+        RejectedFrame(FrameId(source, len(predictions) + frame), "truncated", "short") for frame in range(rejected)
+    ]
     return Finished(source, STAMP, predictions, refused, thumbnails or {})
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision, decode_preprocess, encode
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess, encode
 from featherweight.core.errors import ArtifactError
 
-PREPROCESS, DECISION = Preprocess(side=224), Decision(slope=1.0, intercept=0.0, threshold=0.5)
+PREPROCESS, DECISION = Preprocess(side=224), DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
 
 
 def test_sealed_files_come_back() -> None:

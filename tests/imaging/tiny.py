@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, encode
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, encode
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.program import Program
@@ -66,7 +66,7 @@ def write_model(
 ) -> Artifact:
     files = {
         "preprocess.json": encode(Preprocess(side=side)),
-        "decision.json": encode(Decision(slope=2.0, intercept=-26.0, threshold=0.4)),
+        "decision.json": encode(DecisionRule(slope=2.0, intercept=-26.0, threshold=0.4)),
     }
     contents = Contents(
         name="tiny",

@@ -20,11 +20,11 @@ from featherweight.core.errors import BackendError
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.program import Program
 from featherweight.core.recipe import Recipe, candidates, parse_recipe
-from featherweight.core.search.candidates import Built, Workshop
+from featherweight.core.search.candidates import BuildResult, CandidateBuilder
 from featherweight.core.search.measurements import Measurements
 from featherweight.core.search.runtimes import find_runtimes
-from featherweight.core.search.trial import Bench, Made
-from featherweight.core.task import HeldOut, Sealed
+from featherweight.core.search.trial import BuiltCandidate, Evaluator
+from featherweight.core.task import HeldOut, SealedFiles
 from tests.fakes import SIDE, SquaresTask, TreesTask
 
 RECIPE = """
@@ -68,15 +68,15 @@ class SealedSquares(SquaresTask):
         ids = tuple(f"{prefix}{index}" for index in range(self.cases))
         return HeldOut(ids, {"image": inputs.clip(0, 1).astype(np.float32)}, labels)
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         threshold = float(np.quantile(scores, 1 - labels.mean()))
-        return Sealed("squares", ("empty", "square"), {}, "made up"), self.shift(threshold)
+        return SealedFiles("squares", ("empty", "square"), {}, "made up"), self.shift(threshold)
 
 
 class SealedRows(TreesTask):
     shift: Threshold = staticmethod(unshifted)
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         sealed, threshold = super().seal(scores, labels)
         return sealed, self.shift(threshold)
 
@@ -87,11 +87,11 @@ class Gate:
 
     recipe: Recipe
     task: SealedSquares | SealedRows
-    bench: Bench
-    built: Built
+    bench: Evaluator
+    built: BuildResult
 
     def judge(self, program: Program) -> tuple[Check, ...]:
-        made = Made(candidates(self.recipe)[0], Built(program, self.built.records))
+        made = BuiltCandidate(candidates(self.recipe)[0], BuildResult(program, self.built.records))
         (trial,) = self.bench.try_one(made)
         return trial.checks
 
@@ -107,12 +107,12 @@ class Gate:
 
 def open_gate(text: str, task: SealedSquares | SealedRows, work: Path) -> Gate:
     recipe = parse_recipe(text)
-    workshop = Workshop(task, recipe, work)
+    workshop = CandidateBuilder(task, recipe, work)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, lambda stage, done, total: None)
-    bench = Bench(recipe, task, measurements, workshop.baseline())
+    bench = Evaluator(recipe, task, measurements, workshop.baseline())
     with runtimes.backends["onnxruntime"].open(bench.baseline_program) as session:
-        held_out = task.choosing()
+        held_out = task.validation_cases()
         scores = task.scores(session.run(held_out.tensors))
     task.positive_threshold = task.seal(scores, held_out.labels)[1]
     return Gate(recipe, task, bench, workshop.build(candidates(recipe)[0]))

@@ -14,12 +14,12 @@ import pytest
 from featherweight.core.evidence.report import CandidateRecord
 from featherweight.core.optimize import optimize
 from featherweight.core.recipe import Recipe, parse_recipe
-from featherweight.core.search.candidates import Workshop, silent
+from featherweight.core.search.candidates import CandidateBuilder, silent
 from featherweight.core.search.explore import explore
 from featherweight.core.search.measurements import Measurements
 from featherweight.core.search.records import make_records
 from featherweight.core.search.runtimes import find_runtimes
-from featherweight.core.search.trial import Bench
+from featherweight.core.search.trial import Evaluator
 from tests.fakes import TreesTask
 from tests.integration.searching import RECIPE
 
@@ -75,7 +75,7 @@ def test_killed_again_and_again_it_repeats_nothing_and_ends_with_the_same_choice
 def undisturbed(recipe: Recipe, work: Path) -> Sequence[CandidateRecord]:
     """The same search in one go, without the sealing."""
     task, runtimes = TreesTask(), find_runtimes(recipe.measure, "trees")
-    workshop = Workshop(task, recipe, work)
+    workshop = CandidateBuilder(task, recipe, work)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, silent)
-    bench = Bench(recipe, task, measurements, workshop.baseline())
+    bench = Evaluator(recipe, task, measurements, workshop.baseline())
     return make_records(recipe, explore(recipe, workshop, bench, 600, silent), None)

@@ -20,7 +20,7 @@ from featherweight.core.errors import ArtifactError, BackendError, Featherweight
 LOOK_EVERY_S = 1.0
 log = logging.getLogger("featherweight.fraud")
 
-Look = frozenset[tuple[str, int, int, int]]
+FolderState = frozenset[tuple[str, int, int, int]]
 """Of every file: name, number, time of change, size."""
 
 
@@ -46,10 +46,10 @@ class LiveModel:
         self.refused = 0
         self._closing = self._outdated = False
         self._open = partial(
-            open_tried, directory, backend, verify_parity, stopping=lambda: self._closing or self._outdated
+            open_checked, directory, backend, verify_parity, stopping=lambda: self._closing or self._outdated
         )
         self._directory, self._every_s = directory, look_every_s
-        self._seen = self._settled = look_at(directory)
+        self._seen = self._settled = read_folder_state(directory)
         self.scorer: Scorer = self._open()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="artifact")
         self._opening: Future[Scorer] | None = None
@@ -90,7 +90,7 @@ class LiveModel:
         """Whether somebody asked, or the folder has changed and stood still since the last look: whoever copies an
         artifact file by file is given the time to end."""
         self._next_look = time.monotonic() + self._every_s
-        now, before = look_at(self._directory), self._seen
+        now, before = read_folder_state(self._directory), self._seen
         self._seen = now
         due = self._asked or (now == before and now != self._settled)
         if due:
@@ -123,7 +123,7 @@ class LiveModel:
         self._complaint = complaint
 
 
-def look_at(directory: Path) -> Look:
+def read_folder_state(directory: Path) -> FolderState:
     """What changes when anything in the folder does; empty where there is no folder."""
     found = []
     try:
@@ -137,7 +137,7 @@ def look_at(directory: Path) -> Look:
     return frozenset(found)
 
 
-def open_tried(
+def open_checked(
     directory: Path,
     backend: str | None,
     verify_parity: bool = False,

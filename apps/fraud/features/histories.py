@@ -28,7 +28,7 @@ from xxhash import xxh3_64_intdigest
 
 from featherweight.apps.fraud.features import kernels
 from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import open_regular, replacing
+from featherweight.core.files import atomic_write, open_regular
 
 Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
@@ -258,7 +258,7 @@ class Histories:
         )
         digest = hashlib.sha256()
         try:
-            with replacing(path) as partial, partial.open("wb") as file:
+            with atomic_write(path) as partial, partial.open("wb") as file:
                 for part in parts:
                     digest.update(part)
                     file.write(part)

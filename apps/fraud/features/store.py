@@ -31,7 +31,7 @@ from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import LIMIT
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.errors import DataError, FeatherweightError, OutputError, UsageError
-from featherweight.core.files import open_regular, open_to_lock, replacing
+from featherweight.core.files import atomic_write, open_regular, open_to_lock
 
 log = logging.getLogger("featherweight.fraud")
 
@@ -368,7 +368,7 @@ def _bind(folder: Path, delay_days: float) -> Binding:
 
 def _write_binding(folder: Path, binding: Binding) -> None:
     """Raises OSError; what was there is then as it was."""
-    with replacing(folder / BINDING) as partial:
+    with atomic_write(folder / BINDING) as partial:
         partial.write_bytes(_encode(binding))
 
 

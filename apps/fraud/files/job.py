@@ -25,7 +25,7 @@ from featherweight.apps.fraud.files.outputs import (
     writing_decisions,
     writing_rejected,
 )
-from featherweight.apps.fraud.files.readers import Rejected
+from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.files.sorting import sort_items
 from featherweight.apps.fraud.files.summary import Summary
 from featherweight.apps.fraud.labels import DAY_MS
@@ -134,7 +134,7 @@ def check_output(job: Job) -> None:
 class DueLabels:
     """Labels in the order of time as they become known: each `delay_days` after its transaction, never before it."""
 
-    def __init__(self, labels: InTime[Label] | None, delay_days: float, reject: Callable[[Rejected], None]) -> None:
+    def __init__(self, labels: InTime[Label] | None, delay_days: float, reject: Callable[[RejectedRow], None]) -> None:
         self._rows = labels.read(reject) if labels else iter(())
         self._delay_ms = round(delay_days * DAY_MS)
         self._next = next(self._rows, None)

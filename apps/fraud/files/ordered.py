@@ -21,7 +21,7 @@ from featherweight.apps.fraud.files.readers import (
     BATCH_ROWS,
     LONGEST_LINE,
     Judge,
-    Rejected,
+    RejectedRow,
     Row,
     Timed,
     read_lines,
@@ -120,18 +120,18 @@ class InTime(Generic[Row]):
 
     def __init__(
         self,
-        read: Callable[[Judge], Iterator[Row | Rejected]],
+        read: Callable[[Judge], Iterator[Row | RejectedRow]],
         kind: type[Row],
         judge: Judge,
         sorting_in: Path | None,
     ) -> None:
         """sorting_in: a folder for what does not fit into memory; None for what is in order."""
         self.in_order = sorting_in is None
-        self._read: Callable[[Judge], Iterator[Row | Rejected]] = read
+        self._read: Callable[[Judge], Iterator[Row | RejectedRow]] = read
         self._kind: type[Row] = kind
         self._judge, self._sorting_in = judge, sorting_in
 
-    def read(self, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, Row]]:
+    def read(self, reject: Callable[[RejectedRow], None]) -> Iterator[tuple[int, Row]]:
         """(number among the rows that are sound, from 1 on, in the source's order; row). Raises DataError,
         OutputError."""
         numbered = self._number(reject)
@@ -143,10 +143,10 @@ class InTime(Generic[Row]):
         for _, content in sort_items(items, folder):
             yield decode(content)
 
-    def _number(self, reject: Callable[[Rejected], None]) -> Iterator[tuple[int, Row]]:
+    def _number(self, reject: Callable[[RejectedRow], None]) -> Iterator[tuple[int, Row]]:
         number = 0
         for row in self._read(self._judge):
-            if isinstance(row, Rejected):
+            if isinstance(row, RejectedRow):
                 reject(row)
             else:
                 number += 1
@@ -191,7 +191,7 @@ def _is_pipe(path: Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
-def _read_standard_input(judge: Judge, unread: Unread) -> Iterator[Transaction | Rejected]:
+def _read_standard_input(judge: Judge, unread: Unread) -> Iterator[Transaction | RejectedRow]:
     if sys.stdin is None:
         raise DataError("standard input: cannot be read (it is closed)")
     try:

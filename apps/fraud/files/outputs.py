@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec.structs import asdict
 
-from featherweight.apps.fraud.files.readers import Rejected
+from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.files.summary import TOP, Summary
 from featherweight.apps.fraud.transactions import Decision
 from featherweight.core.errors import OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 
 _ROWS = 4096
 
@@ -51,10 +51,10 @@ def writing_decisions(path: Path | None) -> Iterator[Callable[[Decision], object
     if path is None:
         yield _print
     elif path.suffix != ".parquet":
-        with appearing(path) as file:
+        with atomic_path(path) as file:
             yield lambda decision: file.write(_encode(decision) + b"\n")
     else:
-        with appearing(path) as file, pq.ParquetWriter(file, SCHEMA) as table:
+        with atomic_path(path) as file, pq.ParquetWriter(file, SCHEMA) as table:
             rows: list[Decision] = []
 
             def write(decision: Decision) -> None:
@@ -98,19 +98,19 @@ def _writing(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[Rejected], None]]:
+def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[RejectedRow], None]]:
     """Rows that are no transactions go to OUTPUT.rejected.jsonl, if there are any; the summary has the first few."""
     path = _rejected_path(output) if output else None
     with contextlib.ExitStack() as stack:
         files: list[BinaryIO] = []
 
-        def reject(row: Rejected) -> None:
+        def reject(row: RejectedRow) -> None:
             summary.rejected += 1
             if len(summary.first_rejected) < TOP:
                 summary.first_rejected.append(row)
             if path is not None:
                 if not files:
-                    files.append(stack.enter_context(appearing(path)))
+                    files.append(stack.enter_context(atomic_path(path)))
                     summary.rejected_file = path
                 files[0].write(_encode(row) + b"\n")
 
@@ -121,7 +121,7 @@ def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable
 
 
 @contextlib.contextmanager
-def appearing(path: Path) -> Iterator[BinaryIO]:
+def atomic_path(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole and on the disk. Raises OutputError."""
-    with _writing(str(path)), replacing(path) as partial, partial.open("wb") as file:
+    with _writing(str(path)), atomic_write(path) as partial, partial.open("wb") as file:
         yield file

@@ -50,7 +50,7 @@ CARD_FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amo
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedRow:
     """A row that is none. line: 1-based (of Parquet: the row); reason: without the row's content."""
 
     source: str
@@ -74,7 +74,7 @@ class Cards:
 
 def read_rows(
     path: Path, kind: type[Row], *, judge: Judge | None = None, unread: Unread | None = None
-) -> Generator[Row | Rejected]:
+) -> Generator[Row | RejectedRow]:
     """The transactions (or labels) of a file: Parquet by its first bytes, else CSV or JSON lines. Memory is bounded.
     judge: which times are believed; unread: counts the rows that have fields which are not known. Raises DataError when
     the file cannot be read."""
@@ -99,7 +99,7 @@ def read_lines(
     judge: Judge | None = None,
     unread: Unread | None = None,
     is_csv: bool = False,
-) -> Iterator[Row | Rejected]:
+) -> Iterator[Row | RejectedRow]:
     """The lines of an open file, or of standard input: JSON, or CSV where `is_csv` or the first line is the head of
     one. Blank lines are skipped. Raises DataError for what is not text, or a head without the columns."""
     unread = unread or Unread()
@@ -159,16 +159,16 @@ def _check_text(source: str, line: bytes) -> None:
 
 def _read_json(
     file: BinaryIO, number: int, line: bytes, source: str, kind: type[Row], judge: Judge | None, unread: Unread
-) -> Iterator[Row | Rejected]:
+) -> Iterator[Row | RejectedRow]:
     """From this line on, whose rest has been skipped if it is too long."""
     decoder = Decoder(kind)
     decode = decoder.decode_known
     while line:
         if len(line) > LONGEST_LINE:
-            yield Rejected(source, number, _TOO_LONG)
+            yield RejectedRow(source, number, _TOO_LONG)
         else:
             try:
-                row: Row | Rejected | None = decode(line)
+                row: Row | RejectedRow | None = decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 row = _look_again(decoder, line, unread, source, number)
             if row is not None:
@@ -179,21 +179,23 @@ def _read_json(
             _skip_rest(file, line)
 
 
-def _judge(row: Row | Rejected, number: int, source: str, judge: Judge | None) -> Row | Rejected:
-    if judge is None or isinstance(row, Rejected):
+def _judge(row: Row | RejectedRow, number: int, source: str, judge: Judge | None) -> Row | RejectedRow:
+    if judge is None or isinstance(row, RejectedRow):
         return row
     reason = judge(row.time_ms, number)
-    return row if reason is None else Rejected(source, number, reason)
+    return row if reason is None else RejectedRow(source, number, reason)
 
 
-def _look_again(decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int) -> Row | Rejected | None:
+def _look_again(
+    decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int
+) -> Row | RejectedRow | None:
     """Of a line that is no row as it should be; None where it is blank."""
     if not line.strip():
         return None
     try:
         return decoder.decode(line, unread)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Rejected(source, number, _describe(error))
+        return RejectedRow(source, number, _describe(error))
 
 
 def _find_head(source: str, line: bytes, kind: type[Row], *, is_csv: bool) -> tuple[list[str], str] | None:
@@ -221,16 +223,18 @@ def _read_csv(
     unread: Unread,
     names: list[str],
     delimiter: str,
-) -> Iterator[Row | Rejected]:
+) -> Iterator[Row | RejectedRow]:
     """The rows below the head. A row is one line: no value that is known here needs more."""
     unknown = check_columns(source, names, kind.__struct_fields__)
     known = [(names.index(name), name) for name in kind.__struct_fields__]
     for number, line in lines:
         values = _split(line, delimiter)
         if isinstance(values, str):
-            yield Rejected(source, number, values)
+            yield RejectedRow(source, number, values)
         elif len(values) != len(names):
-            yield Rejected(source, number, f"has {len(values)} values, but the first line names {len(names)} columns")
+            yield RejectedRow(
+                source, number, f"has {len(values)} values, but the first line names {len(names)} columns"
+            )
         else:
             try:
                 # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.
@@ -239,7 +243,7 @@ def _read_csv(
                 if rounded is not None:
                     raise msgspec.ValidationError(_ROUNDED.format(rounded))
             except msgspec.ValidationError as error:
-                yield Rejected(source, number, _describe_text(error))
+                yield RejectedRow(source, number, _describe_text(error))
                 continue
             if unknown:
                 unread.add(unknown)
@@ -277,19 +281,19 @@ def _split(line: bytes, delimiter: str) -> list[str] | str:
         return f"not a line of CSV ({error})"
 
 
-def _read_parquet(path: Path, kind: type[Row], judge: Judge | None, unread: Unread) -> Iterator[Row | Rejected]:
+def _read_parquet(path: Path, kind: type[Row], judge: Judge | None, unread: Unread) -> Iterator[Row | RejectedRow]:
     """Columns are the fields of `kind`; others are left unread."""
     number = 0
     for batch in _batches(path, kind.__struct_fields__, unread):
         for row in _python_rows(batch):
             number += 1
             if row is None:
-                yield Rejected(str(path), number, "holds text that is not UTF-8, or a time that is none")
+                yield RejectedRow(str(path), number, "holds text that is not UTF-8, or a time that is none")
                 continue
             try:
                 yield _judge(msgspec.convert(row, kind), number, str(path), judge)
             except msgspec.ValidationError as error:
-                yield Rejected(str(path), number, _describe(error))
+                yield RejectedRow(str(path), number, _describe(error))
 
 
 def _python_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | None]:

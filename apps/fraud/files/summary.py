@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.histories import CONFLICT, NEW
-from featherweight.apps.fraud.files.readers import Rejected
+from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.transactions import Decision
 
 TOP = 5
@@ -57,7 +57,7 @@ class Summary:
     labels_waiting: int = 0
     evicted: int = 0
     rejected: int = 0
-    first_rejected: list[Rejected] = field(default_factory=list)
+    first_rejected: list[RejectedRow] = field(default_factory=list)
     rejected_file: Path | None = None
     latencies: Latencies = field(default_factory=Latencies)
     reasons: Counter[str] = field(default_factory=Counter)

@@ -36,7 +36,7 @@ log = logging.getLogger("featherweight.fraud")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """model, state: folders; state None keeps histories in memory only. keys: a file for `read_keys`, None asks for no
     key. connections: more are answered 503. deadline_ms: of requests that name none themselves."""
 
@@ -55,7 +55,7 @@ class Settings:
     """Whether an artifact must give the sealed decisions on the sealed probes before it decides."""
 
 
-def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> None:
+def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) -> None:
     """Serve until SIGINT or SIGTERM, then drain, write the state and return. on_ready: called with the address once
     the port is open. Raises UsageError (port in use, nobody may ask), and what opening the model and state raises."""
     keys = read_keys(settings.keys) if settings.keys else ()
@@ -82,7 +82,7 @@ def serve(settings: Settings, on_ready: Callable[[str, Service], object]) -> Non
             service.close()
 
 
-def open_service(settings: Settings) -> Service:
+def open_service(settings: ServerSettings) -> Service:
     live = LiveModel(settings.model, settings.backend, verify_parity=settings.verify_parity)
     try:
         warm_up(live.scorer.schema.delay_days)

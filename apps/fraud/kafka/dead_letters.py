@@ -24,7 +24,7 @@ class DeadLetter:
     headers: list[tuple[str, bytes]]
 
 
-def bury_message(
+def describe_message(
     dead_letters: str, topic: str, partition: int, offset: int, reason: str, messages: Sequence[Messages]
 ) -> DeadLetter:
     """The message at `offset`, which is one of `messages`."""
@@ -42,7 +42,7 @@ def bury_message(
     return _write(dead_letters, topic, partition, reason, key, content, numbers)
 
 
-def bury_batch(dead_letters: str, batch: Unreadable) -> DeadLetter:
+def describe_batch(dead_letters: str, batch: Unreadable) -> DeadLetter:
     """All messages of a batch as one: its value is the packed records, and the headers say how to unpack them."""
     numbers = {
         "offset": batch.first_offset,

@@ -25,10 +25,10 @@ from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.engine import warm_up
 from featherweight.apps.fraud.kafka.batches import Messages, Unreadable, cut_messages, slice_batches
 from featherweight.apps.fraud.kafka.clients import BATCH_BYTES, BatchConsumer, BatchProducer, KafkaError, TopicPartition
-from featherweight.apps.fraud.kafka.dead_letters import DeadLetter, bury_batch, bury_message
+from featherweight.apps.fraud.kafka.dead_letters import DeadLetter, describe_batch, describe_message
 from featherweight.apps.fraud.kafka.records import Record, decode_records, encode_records
 from featherweight.apps.fraud.kafka.recovery import Restorer
-from featherweight.apps.fraud.kafka.stages import Arrived, Outgoing, Rejected, Shard, Stream, check_source
+from featherweight.apps.fraud.kafka.stages import Arrived, Outgoing, RejectedMessage, Shard, Stream, check_source
 from featherweight.apps.fraud.kafka.topics import Member, Topics, create_topics, partition_counts, reaching
 from featherweight.apps.fraud.kafka.waiting import Say, StoppedError, Waiting
 from featherweight.core.errors import OutputError
@@ -100,11 +100,11 @@ class Runner:
         self._failures = 0
         self._noted = _Noted()
         self._told_evictions = False
-        self._turns: deque[_Turn] = deque()
+        self._rebalances: deque[_Rebalance] = deque()
         self._generation, self._group = -1, None
         self._waiting_labels: dict[int, int] = {}
         """Partitions whose labels are ahead of the transactions -> the time up to which these must come."""
-        self._heard: dict[int, float] = {}
+        self._last_seen: dict[int, float] = {}
         """When transactions of a partition last came, or could begin to."""
         self._behind = False
         """Whether histories and offsets must be read again although the assignment is the same."""
@@ -139,19 +139,19 @@ class Runner:
 
     def _advance(self) -> None:
         batches = self._consumer.poll_batches(POLL_MS)
-        if self._behind or self._turns:
+        if self._behind or self._rebalances:
             batches = []  # read again, from the committed offsets on
-            while self._behind or self._turns:
-                self._take_over()
+            while self._behind or self._rebalances:
+                self._apply_assignment()
         # Labels last, as in Stream.process, and not before their transactions: a group that begins with old topics
         # reads labels much faster than transactions.
         others = [found for found in batches if found.topic != self._topics.labels]
         for part in slice_batches(others, AT_ONCE):
             self._commit(part)
-        self._heard |= {
+        self._last_seen |= {
             found.partition: time.monotonic() for found in others if found.topic == self._topics.transactions
         }
-        self._call_labels()
+        self._resume_labels()
         labels = [found for found in batches if found.topic == self._topics.labels]
         for part in slice_batches(labels, AT_ONCE):
             if due := self._take_due(part):
@@ -179,7 +179,7 @@ class Runner:
                 due.append(cut_messages(found, 0, place))
         return due
 
-    def _call_labels(self) -> None:
+    def _resume_labels(self) -> None:
         """Read on where the transactions have come as far as the labels that wait, or come no more."""
         for partition, time_ms in list(self._waiting_labels.items()):
             if self._stream.shards[partition].newest_ms >= time_ms or self._is_quiet(partition):
@@ -188,7 +188,7 @@ class Runner:
                     self._consumer.resume(TopicPartition(self._topics.labels, partition))
 
     def _is_quiet(self, partition: int) -> bool:
-        return time.monotonic() > self._heard[partition] + QUIET_S
+        return time.monotonic() > self._last_seen[partition] + QUIET_S
 
     def close(self) -> None:
         with suppress(KafkaError):  # whatever was not committed is done again
@@ -216,8 +216,8 @@ class Runner:
         arrived = [Arrived(sources[one.topic], one.partition, one.offsets, one.values) for one in messages]
         out = self._stream.process(arrived, self._live.scorer)
         offsets = {TopicPartition(one.topic, one.partition): one.last_offset + 1 for one in found}
-        dead = [self._bury(rejected, messages) for rejected in out.rejected]
-        dead += [bury_batch(self._topics.dead_letter, one) for one in found if isinstance(one, Unreadable)]
+        dead = [self._to_dead_letter(rejected, messages) for rejected in out.rejected]
+        dead += [describe_batch(self._topics.dead_letter, one) for one in found if isinstance(one, Unreadable)]
         # As of the assignment under which these were read: after another one the broker must refuse them.
         wait = self._waiting.begin(grace_s=GRACE_S)
         self._ready_producer().commit(self._address(out), dead, offsets, self._group, wait.check)
@@ -244,9 +244,9 @@ class Runner:
                     addressed.setdefault(TopicPartition(topic, partition % self._counts[topic]), []).extend(records)
         return addressed
 
-    def _bury(self, rejected: Rejected, messages: Sequence[Messages]) -> DeadLetter:
+    def _to_dead_letter(self, rejected: RejectedMessage, messages: Sequence[Messages]) -> DeadLetter:
         topic = next(name for name, source in self._topics.sources.items() if source == rejected.source)
-        return bury_message(
+        return describe_message(
             self._topics.dead_letter, topic, rejected.partition, rejected.offset, rejected.reason, messages
         )
 
@@ -278,12 +278,12 @@ class Runner:
                 self._end_producer()
         self._waiting.pause(2.0 ** (self._failures - 1) - 1)  # 0, 1, 3, 7 seconds
 
-    def _take_over(self) -> None:
+    def _apply_assignment(self) -> None:
         """Bring histories, offsets and assignment together; what is assigned is paused until its histories are here."""
         self._ready_producer()
         shards = self._stream.shards
-        while self._turns:
-            turn = self._turns.popleft()
+        while self._rebalances:
+            turn = self._rebalances.popleft()
             # In the generation before they were this member's too, so nobody else can have touched these histories.
             kept = turn.partitions if turn.generation <= self._generation + 1 else set()
             for partition in set(shards) - kept:
@@ -308,7 +308,7 @@ class Runner:
             shards[partition] = shard
         self._behind = False
         self._waiting_labels.clear()
-        self._heard = dict.fromkeys(mine, time.monotonic())
+        self._last_seen = dict.fromkeys(mine, time.monotonic())
         self._consumer.resume(*assigned)
 
     def _seek_committed(self, where: TopicPartition) -> None:
@@ -333,7 +333,7 @@ class Runner:
             if time.monotonic() > alive + ALIVE_S:
                 alive = time.monotonic()
                 self._consumer.poll_batches(0)  # all is paused: this only says that the member lives
-            return not self._turns
+            return not self._rebalances
 
         if not self._restorer.restore(shard, self._topics.changelogs, partition, is_mine):
             return None
@@ -380,7 +380,7 @@ class Runner:
             # Of topics with as many partitions each, it gives a member the same partitions of all.
             partition_assignment_strategy=[RangePartitionAssignor],
         )
-        consumer.subscribe(list(self._topics.sources), listener=_Listener(consumer, self._turns))
+        consumer.subscribe(list(self._topics.sources), listener=_Listener(consumer, self._rebalances))
         return consumer
 
 
@@ -438,7 +438,7 @@ class _Noted:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Rebalance:
     """What the group decided. group: what the broker knows this member by from now on."""
 
     generation: int
@@ -449,8 +449,8 @@ class _Turn:
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Called in the client's own thread at any moment: it notes what the group decides, for the next `step`."""
 
-    def __init__(self, consumer: BatchConsumer, turns: deque[_Turn]) -> None:
-        self._consumer, self._turns = consumer, turns
+    def __init__(self, consumer: BatchConsumer, turns: deque[_Rebalance]) -> None:
+        self._consumer, self._rebalances = consumer, turns
 
     def on_partitions_revoked(self, revoked: Any) -> None:
         """Everything that was processed is committed, or will be refused: there is nothing to finish."""
@@ -458,7 +458,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Any) -> None:
         self._consumer.pause(*assigned)
         group = self._consumer.group_metadata()
-        self._turns.append(_Turn(group.generation_id, group, {partition.partition for partition in assigned}))
+        self._rebalances.append(_Rebalance(group.generation_id, group, {partition.partition for partition in assigned}))
 
 
 __all__ = ["Member", "Topics", "create_topics", "run_stream"]

@@ -20,7 +20,7 @@ Record = tuple[bytes | None, bytes | None]
 
 OVERHEAD = 24
 """The most bytes that a record needs beside its key and value: six varints and the attributes."""
-LEAST_BYTES = 7
+MIN_BYTES = 7
 """The fewest bytes of a record: six varints and the attributes."""
 RECORDS = 1 << 17
 """The most records that a batch may have: each becomes three objects here, however small it is."""
@@ -54,7 +54,7 @@ def split_records(records: Sequence[Record], limit_bytes: int) -> Iterator[Seque
 def decode_records(content: bytes, count: int) -> tuple[npt.NDArray[np.int64], list[bytes | None], list[bytes | None]]:
     """The `count` records of a batch whose uncompressed records are `content`: (offsets within the batch [count], keys,
     values). Raises DataError for bytes that are no such records."""
-    if not 0 <= count <= min(RECORDS, len(content) // LEAST_BYTES):
+    if not 0 <= count <= min(RECORDS, len(content) // MIN_BYTES):
         raise DataError(
             f"its {len(content)} bytes cannot be {count} records ({RECORDS} are read at most): it is damaged"
         )

@@ -66,7 +66,7 @@ class Arrived:
 
 
 @dataclass(frozen=True)
-class Rejected:
+class RejectedMessage:
     """A message that is none, for the dead-letter topic. reason never quotes the message."""
 
     source: Source
@@ -84,7 +84,7 @@ class Outgoing:
     repartition: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
     customers: dict[int, Sequence[Record]] = field(default_factory=dict)
     terminals: dict[int, Sequence[Record]] = field(default_factory=dict)
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedMessage] = field(default_factory=list)
     early_labels: int = 0
     """Labels that came before their transaction, and so changed nothing."""
     unknown_labels: int = 0
@@ -346,7 +346,7 @@ def _decode_forwarded(content: bytes) -> Forwarded:
 def decode_messages(
     batch: Arrived,
     decode: Callable[[bytes], Value],
-    rejected: list[Rejected],
+    rejected: list[RejectedMessage],
     *,
     limit: int | None = MESSAGE_BYTES,
     judge: Callable[[Value], str | None] = lambda value: None,
@@ -368,7 +368,7 @@ def decode_messages(
                 reason = doubt
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
-        rejected.append(Rejected(batch.source, batch.partition, offset, reason))
+        rejected.append(RejectedMessage(batch.source, batch.partition, offset, reason))
     return values
 
 

@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
-from featherweight.apps.fraud.training.description import Layout, Training
+from featherweight.apps.fraud.training.description import SplitDays, Training
 from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
-from featherweight.apps.fraud.training.split import Part, Parts, find_data, read_parts
+from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
 from featherweight.core.digests import appearing_folder
 from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import check_folder, replacing
+from featherweight.core.files import atomic_write, check_folder
 from featherweight.core.hardware import count_usable_cores
 from featherweight.core.task import check_packages
 from featherweight.core.trees.ensemble import Ensemble
@@ -38,7 +38,7 @@ def run_training(
     reader: str,
     out: Path,
     model: str,
-    layout: Layout,
+    layout: SplitDays,
     alerts_a_day: float,
     seed: int,
     report_test: bool,
@@ -84,7 +84,7 @@ def run_training(
     with appearing_folder(out) as folder:
         write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
         try:
-            with replacing(folder / "metrics.json") as partial:
+            with atomic_write(folder / "metrics.json") as partial:
                 partial.write_text(json.dumps(summary, indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
@@ -94,7 +94,7 @@ def run_training(
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def _schema(parts: Parts, layout: Layout) -> FeatureSchema:
+def _schema(parts: Split, layout: SplitDays) -> FeatureSchema:
     legitimate = parts.train.features[parts.train.labels == 0]
     mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
     medians = np.nanmedian(np.where(mostly_missing, 0, legitimate), axis=0)
@@ -105,7 +105,7 @@ def _schema(parts: Parts, layout: Layout) -> FeatureSchema:
 def _summarize(
     model: str,
     fitted: Ensemble | nn.Module,
-    parts: Parts,
+    parts: Split,
     rule: DecisionRule,
     validation_scores: npt.NDArray[np.float64],
     *,
@@ -128,7 +128,7 @@ def _summarize(
     return summary
 
 
-def _figures(part: Part, scores: npt.NDArray[np.float64], rule: DecisionRule) -> dict[str, float]:
+def _figures(part: SplitRows, scores: npt.NDArray[np.float64], rule: DecisionRule) -> dict[str, float]:
     """The protocol's figures and what the rule does."""
     alerts = scores >= raw_threshold(rule)
     figures = msgspec.to_builtins(evaluate(scores, part.days, part.customers, part.labels))
@@ -140,5 +140,5 @@ def _figures(part: Part, scores: npt.NDArray[np.float64], rule: DecisionRule) ->
     }
 
 
-def _digest(part: Part) -> str:
+def _digest(part: SplitRows) -> str:
     return hashlib.sha256(part.features.tobytes() + part.labels.tobytes()).hexdigest()

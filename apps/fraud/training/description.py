@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, decode_features, decode_rule
-from featherweight.apps.fraud.training.models import Logistic, Network, Settings
+from featherweight.apps.fraud.training.models import Logistic, ModelSettings, Network
 from featherweight.core.digests import check_digests
 from featherweight.core.errors import ArtifactError, DataError, UsageError
 from featherweight.core.files import is_file
@@ -18,7 +18,7 @@ TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training
 SETTINGS = ("features.json", "decision.json", TRAINING)
 
 
-class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SplitDays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which days are for what: training, `delay_days`, validation, `delay_days`, test; the last test day is `until`
     (YYYY-MM-DD; empty: the data's last whole day)."""
 
@@ -40,8 +40,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
     artifact's manifest."""
 
-    settings: Settings
-    layout: Layout
+    settings: ModelSettings
+    layout: SplitDays
     alerts_a_day: float
     seed: int
     source: str

@@ -18,13 +18,13 @@ from featherweight.apps.fraud.training.models import (
     HistGradientBoosting,
     LightGBM,
     Logistic,
+    ModelSettings,
     Network,
-    Settings,
     XGBoost,
 )
 from featherweight.core.errors import DataError, MissingExtraError
 from featherweight.core.training import Fit, Schedule
-from featherweight.core.trees.arrange import arrange, join, nodes_of
+from featherweight.core.trees.canonical import canonicalize, join, nodes_of
 from featherweight.core.trees.ensemble import Ensemble
 from featherweight.core.trees.lightgbm import from_lightgbm
 from featherweight.core.trees.predict import predict as predict_trees
@@ -42,7 +42,13 @@ def silent(done: int, total: int) -> None:
 
 
 def fit(
-    settings: Settings, features: Features, labels: Labels, *, seed: int = 0, threads: int = 1, on_step: OnStep = silent
+    settings: ModelSettings,
+    features: Features,
+    labels: Labels,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    on_step: OnStep = silent,
 ) -> Ensemble | nn.Module:
     """features: [N, F], NaN where missing; labels: [N], 1 is fraud. The same seed gives the same model.
 
@@ -82,7 +88,7 @@ def average(members: Sequence[Ensemble]) -> Ensemble:
     """One ensemble whose margin is the mean of the members' margins."""
     share = np.float32(1 / len(members))
     parts = [replace(nodes_of(member), value=member.value * share) for member in members]
-    return arrange(join(parts), members[0].features, float(np.mean([member.base for member in members])))
+    return canonicalize(join(parts), members[0].features, float(np.mean([member.base for member in members])))
 
 
 def _members(count: int, seed: int, one: Callable[[int], Ensemble], on_step: OnStep) -> list[Ensemble]:

@@ -99,9 +99,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     weight_decay: float = 0.02
 
 
-Settings = XGBoost | LightGBM | Forest | HistGradientBoosting | Logistic | Network
+ModelSettings = XGBoost | LightGBM | Forest | HistGradientBoosting | Logistic | Network
 
-HISTORIES: dict[str, Settings] = {
+HISTORIES: dict[str, ModelSettings] = {
     "xgboost": XGBoost(),
     "lightgbm": LightGBM(),
     "forest": Forest(),
@@ -111,7 +111,7 @@ HISTORIES: dict[str, Settings] = {
 }
 """For features of histories."""
 
-CARDS: dict[str, Settings] = HISTORIES | {
+CARDS: dict[str, ModelSettings] = HISTORIES | {
     "xgboost": XGBoost(
         depth=4, learning_rate=0.15, min_child_weight=0.5, column_ratio=0.3, row_ratio=0.5, l2=1.0, positive_weight=20.0
     ),

@@ -17,10 +17,17 @@ import numpy.typing as npt
 from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.files.ordered import look_at, look_at_file, sort_labelled
-from featherweight.apps.fraud.files.readers import CARD_FEATURES, Judge, Rejected, read_cards, read_handbook, read_rows
+from featherweight.apps.fraud.files.readers import (
+    CARD_FEATURES,
+    Judge,
+    RejectedRow,
+    read_cards,
+    read_handbook,
+    read_rows,
+)
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.plausible import read_clock_ms
-from featherweight.apps.fraud.training.description import Layout
+from featherweight.apps.fraud.training.description import SplitDays
 from featherweight.apps.fraud.training.protocol import held_out_rows
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.datasets.catalogue import local_copy
@@ -45,7 +52,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitRows:
     """Rows that a model is fitted or judged on. rows: their numbers in the data, in the order of time; days: since
     1970-01-01; customers: numbers that stand for them; span_days: the time that the part covers."""
 
@@ -61,12 +68,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Split:
     """names: the columns; source: as in `FeatureSchema`."""
 
-    train: Part
-    validation: Part
-    test: Part
+    train: SplitRows
+    validation: SplitRows
+    test: SplitRows
     names: tuple[str, ...]
     source: Literal["histories", "given"]
 
@@ -85,8 +92,8 @@ def find_data(data: str, reader: str) -> Path:
 
 
 def read_parts(
-    data: str, reader: str, layout: Layout, names: tuple[str, ...], on_progress: Progress = lambda done: None
-) -> Parts:
+    data: str, reader: str, layout: SplitDays, names: tuple[str, ...], on_progress: Progress = lambda done: None
+) -> Split:
     """data: a path or the catalogue's name of a fetched set; names: which features of histories to take.
 
     Raises UsageError for an unknown reader, DataError when there is no such data, it is not what it should be, or it is
@@ -122,7 +129,7 @@ def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
     return labelled if look.ordered else sort_labelled(labelled)
 
 
-def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
+def split_days(rows: Rows, layout: SplitDays, names: tuple[str, ...]) -> Split:
     """By days, counted back from the layout's last one; the known cards leave validation and test (`protocol`)."""
     days = rows.time_ms // DAY_MS
     labels = (rows.labels == 1).astype(np.int64)
@@ -137,11 +144,11 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
         )
     columns = np.array([CATALOGUE.index(name) for name in names])
 
-    def part(index: npt.NDArray[np.int64], span_days: float) -> Part:
+    def part(index: npt.NDArray[np.int64], span_days: float) -> SplitRows:
         features = np.ascontiguousarray(rows.features[np.ix_(index, columns)])
-        return Part(index, features, labels[index], days[index], rows.customers[index], span_days)
+        return SplitRows(index, features, labels[index], days[index], rows.customers[index], span_days)
 
-    def held_out(first: int, count: int) -> Part:
+    def held_out(first: int, count: int) -> SplitRows:
         return part(
             held_out_rows(
                 days,
@@ -155,7 +162,7 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
             count,
         )
 
-    def checked(name: str, found: Part) -> Part:
+    def checked(name: str, found: SplitRows) -> SplitRows:
         if len(found) == 0:
             raise DataError(
                 f"no transaction is left in the {name} days, without the cards that are known as compromised by then; "
@@ -164,7 +171,7 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
         return found
 
     train = np.flatnonzero((days >= train_from) & (days < train_from + layout.train_days))
-    return Parts(
+    return Split(
         checked("training", part(train, layout.train_days)),
         checked("validation", held_out(validation_from, layout.validation_days)),
         checked("test", held_out(test_from, layout.test_days)),
@@ -173,7 +180,7 @@ def split_days(rows: Rows, layout: Layout, names: tuple[str, ...]) -> Parts:
     )
 
 
-def split_cards(path: Path) -> Parts:
+def split_cards(path: Path) -> Split:
     """The ULB cards: the first 70% train, the next 10% validate, the last 20% test. They have no customers: every
     transaction is its own card."""
     cards = read_cards(path)
@@ -181,10 +188,10 @@ def split_cards(path: Path) -> Parts:
     count = len(cards.labels)
     edges = [0, count * 7 // 10, count * 8 // 10, count]
 
-    def part(start: int, end: int) -> Part:
+    def part(start: int, end: int) -> SplitRows:
         index = np.arange(start, end)
         span_s = int(cards.time_s[end - 1] - cards.time_s[start])
-        return Part(
+        return SplitRows(
             index,
             np.ascontiguousarray(cards.features[start:end][:, columns]),
             cards.labels[start:end].astype(np.int64),
@@ -194,7 +201,7 @@ def split_cards(path: Path) -> Parts:
         )
 
     train, validation, test = (part(start, end) for start, end in itertools.pairwise(edges))
-    return Parts(train, validation, test, CARD_COLUMNS, "given")
+    return Split(train, validation, test, CARD_COLUMNS, "given")
 
 
 def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
@@ -224,7 +231,7 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
 def _read_sound(path: Path, kind: type[Row], judge: Judge | None) -> Iterator[Row]:
     unread = Unread()
     for row in read_rows(path, kind, judge=judge, unread=unread):
-        if isinstance(row, Rejected):
+        if isinstance(row, RejectedRow):
             raise DataError(f"{row}; a model is trained on sound data only: correct or remove the row")
         yield row
     if unread.rows:
@@ -241,7 +248,7 @@ def _find(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _last_day(days: npt.NDArray[np.int64], layout: Layout) -> int:
+def _last_day(days: npt.NDArray[np.int64], layout: SplitDays) -> int:
     """The layout's, or the last that the data holds whole: the one before its last."""
     if not len(days):
         raise DataError("the data holds no transaction")

@@ -16,10 +16,9 @@ import numpy.typing as npt
 from featherweight.apps.fraud.sealed import DecisionRule, encode
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
 from featherweight.apps.fraud.training.description import read_training
-from featherweight.apps.fraud.training.split import Part, Parts, read_parts
+from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
 from featherweight.core.errors import UsageError
-from featherweight.core.task import Alerts, CaseView, HeldOut, Probability, Sealed
-from featherweight.core.task import Part as HeldOutPart
+from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import INPUT, OUTPUT
 
@@ -55,7 +54,7 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class FraudTask:
     """Fulfils core.task.Task for a model with one input of features and one margin."""
 
-    def __init__(self, trained: Trained, parts: Parts, batch: int = 256) -> None:
+    def __init__(self, trained: Trained, parts: Split, batch: int = 256) -> None:
         self.trained, self.parts, self.batch = trained, parts, batch
         self.baseline = trained.core_model()
         self.positive_threshold = raw_threshold(trained.rule)
@@ -84,13 +83,13 @@ class FraudTask:
         for start in range(0, len(order), CALIBRATION_BATCH):
             yield {INPUT: features[order[start : start + CALIBRATION_BATCH]]}
 
-    def choosing(self) -> HeldOut:
+    def validation_cases(self) -> HeldOut:
         return self._held_out(self.parts.validation)
 
-    def calibrating(self) -> HeldOut:
-        return self.choosing()
+    def calibration_cases(self) -> HeldOut:
+        return self.validation_cases()
 
-    def reporting(self) -> HeldOut:
+    def test_cases(self) -> HeldOut:
         return self._held_out(self.parts.test)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
@@ -108,7 +107,7 @@ class FraudTask:
         ]
         return {INPUT: np.ascontiguousarray(np.stack(columns, axis=1))}
 
-    def show(self, part: HeldOutPart, indices: Sequence[int]) -> list[CaseView]:
+    def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
         shown = self.parts.validation if part == "validation" else self.parts.test
         names = self.trained.schema.names
         return [
@@ -116,7 +115,7 @@ class FraudTask:
             for index in indices
         ]
 
-    def _held_out(self, part: Part) -> HeldOut:
+    def _held_out(self, part: SplitRows) -> HeldOut:
         """ids: the place in the data, because what a transaction is called is nobody's business."""
         names = self.trained.schema.names
         groups = {
@@ -131,17 +130,19 @@ class FraudTask:
         alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_a_day)))
         return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         training = self.trained.training
         rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
         return self._sealed(rule)
 
-    def seal_unchanged(self) -> Sealed:
+    def seal_unchanged(self) -> SealedFiles:
         return self._sealed(self.trained.rule)[0]
 
-    def _sealed(self, rule: DecisionRule) -> tuple[Sealed, float]:
+    def _sealed(self, rule: DecisionRule) -> tuple[SealedFiles, float]:
         files = {"features.json": encode(self.trained.schema), "decision.json": encode(rule)}
-        return Sealed("fraud", LABELS, files, self.trained.training.source, rule.probabilities), raw_threshold(rule)
+        return SealedFiles("fraud", LABELS, files, self.trained.training.source, rule.probabilities), raw_threshold(
+            rule
+        )
 
 
 def _bands(values: npt.NDArray[np.float32], edges: tuple[float, ...]) -> npt.NDArray[np.str_]:

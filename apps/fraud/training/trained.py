@@ -15,13 +15,13 @@ from torch import nn
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, encode
 from featherweight.apps.fraud.training import network
 from featherweight.apps.fraud.training.description import NETWORK, SETTINGS, TREES, Training, read_training
-from featherweight.apps.fraud.training.models import Logistic, Network, Settings
+from featherweight.apps.fraud.training.models import Logistic, ModelSettings, Network
 from featherweight.core.digests import check_digests, write_digests
 from featherweight.core.errors import ArtifactError, DataError, OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 from featherweight.core.model import Model, trees_model
 from featherweight.core.trees.ensemble import Ensemble, tensor_specs
-from featherweight.core.trees.stored import read_trees, write_trees
+from featherweight.core.trees.safetensors_file import read_trees, write_trees
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def write_trained(directory: Path, trained: Trained) -> None:
             write_trees(directory / TREES, trained.model)
         else:
             model, other = NETWORK, TREES
-            with replacing(directory / NETWORK) as partial:
+            with atomic_write(directory / NETWORK) as partial:
                 save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
         text = msgspec.json.format(msgspec.json.encode(trained.training), indent=2)
         contents = (encode(trained.schema), encode(trained.rule), text + b"\n")
         for name, content in zip(SETTINGS, contents, strict=True):
-            with replacing(directory / name) as partial:
+            with atomic_write(directory / name) as partial:
                 partial.write_bytes(content)
         write_digests(directory, (model, *SETTINGS))
         (directory / other).unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def read_trained(directory: Path) -> Trained:
     return Trained(model, schema, rule, training)
 
 
-def _read_model(directory: Path, settings: Settings, columns: int) -> Ensemble | nn.Module:
+def _read_model(directory: Path, settings: ModelSettings, columns: int) -> Ensemble | nn.Module:
     match settings:
         case Network():
             width, layers = settings.width, settings.layers

@@ -33,13 +33,13 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from featherweight.apps.imaging.frames import Frame, FrameId, Rejected
+from featherweight.apps.imaging.frames import Frame, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers import DEFAULT_LIMITS, Item, Limits, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.core.errors import FeatherweightError
 from featherweight.core.processes import safe_path
 
-Decoded = list[Frame | Rejected]
+Decoded = list[Frame | RejectedFrame]
 
 _PRELOAD = [
     "__main__",
@@ -146,11 +146,11 @@ class DecodePool:
                 except TimeoutError:
                     worker.kill()
                     message = f"no result within {self._timeout_s:g} s; the worker was killed"
-                    return [Rejected(FrameId(item.source, 0), "timeout", message)]
+                    return [RejectedFrame(FrameId(item.source, 0), "timeout", message)]
                 except (EOFError, OSError):
                     ended = worker.kill()
             message = f"the decoding process ended unexpectedly {_ATTEMPTS} times ({_ending(ended)})"
-            return [Rejected(FrameId(item.source, 0), "decoder-crashed", message)]
+            return [RejectedFrame(FrameId(item.source, 0), "decoder-crashed", message)]
         finally:
             self._workers.put(worker)
 

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from featherweight.apps.imaging.batch.decode import DecodePool
 from featherweight.apps.imaging.classify import Classifier, SealedModel
-from featherweight.apps.imaging.frames import Frame, Prediction, Rejected
+from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import ABSENT, Dropped, Fingerprint, Finished, Journal, Spent, open_journal
 from featherweight.apps.imaging.journal_file import FILES as JOURNAL_FILES
 from featherweight.apps.imaging.sources.files import Item, find_items, printable
 from featherweight.apps.imaging.writers import find_outputs, write_outputs
 from featherweight.apps.imaging.writers.page import PAGE_ROWS
-from featherweight.apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary
+from featherweight.apps.imaging.writers.summary import JobSettings, ModelFacts, Seconds, Summary
 from featherweight.apps.imaging.writers.thumbnails import render_thumbnail
 from featherweight.core.errors import OutputError, UsageError
 from featherweight.core.files import check_folder, is_there
@@ -54,7 +54,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """items: how many the source has; done: how many are finished, `earlier` of them by earlier runs."""
 
     items: int
@@ -74,7 +74,7 @@ class Progress:
 
 
 def run_job(
-    job: Job, model: SealedModel, *, on_progress: Callable[[Progress], None], stopping: Callable[[], bool]
+    job: Job, model: SealedModel, *, on_progress: Callable[[JobProgress], None], stopping: Callable[[], bool]
 ) -> Summary | None:
     """Classify what is not yet classified, then write all outputs; None when `stopping` ended it before that.
 
@@ -123,9 +123,9 @@ class _Run:
     journal: Journal
     classifier: Classifier
     total: int
-    on_progress: Callable[[Progress], None]
+    on_progress: Callable[[JobProgress], None]
     stopping: Callable[[], bool]
-    waiting: list[Sequence[Frame | Rejected]] = field(default_factory=list)
+    waiting: list[Sequence[Frame | RejectedFrame]] = field(default_factory=list)
     in_flight: dict[str, Fingerprint] = field(default_factory=dict)
     never_there: set[str] = field(default_factory=set)
     waiting_s: float = 0.0
@@ -199,12 +199,12 @@ class _Run:
         self._highest.prune()
         self._flushed = time.perf_counter()
         done = self.earlier + self.items
-        self.on_progress(Progress(self.total, done, self.earlier, self.images, self.rejected, wall_s))
+        self.on_progress(JobProgress(self.total, done, self.earlier, self.images, self.rejected, wall_s))
 
-    def _finish(self, pairs: Sequence[tuple[Frame | Rejected, Prediction | Rejected]]) -> Finished:
+    def _finish(self, pairs: Sequence[tuple[Frame | RejectedFrame, Prediction | RejectedFrame]]) -> Finished:
         predictions, rejected, thumbnails = [], [], {}
         for decoded, outcome in pairs:
-            if isinstance(outcome, Rejected):
+            if isinstance(outcome, RejectedFrame):
                 rejected.append(self._told(outcome))
                 continue
             predictions.append(outcome)
@@ -216,11 +216,11 @@ class _Run:
         self.never_there.discard(source)
         return Finished(source, self.in_flight.pop(source), predictions, rejected, thumbnails)
 
-    def _told(self, rejected: Rejected) -> Rejected:
+    def _told(self, rejected: RejectedFrame) -> RejectedFrame:
         """A reader finds that a file is not there; whether it ever was is known here."""
         if rejected.reason != "missing" or rejected.id.source in self.never_there:
             return rejected
-        return Rejected(rejected.id, "vanished", "it was there when the job came to it, and is gone")
+        return RejectedFrame(rejected.id, "vanished", "it was there when the job came to it, and is gone")
 
 
 class _Highest:
@@ -321,7 +321,7 @@ def _describe(
         items_per_s=round(totals.items_in_runs / totals.wall_s, 2) if totals.wall_s > 0 else 0.0,
         inference_share=round(totals.inference_s / totals.wall_s, 4) if totals.wall_s > 0 else 0.0,
         model=_describe_model(model),
-        settings=Settings(
+        settings=JobSettings(
             backend=model.backend,
             precision=model.program.precision,
             workers=job.workers,

@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from featherweight.apps.imaging.batch.job import Progress
+from featherweight.apps.imaging.batch.job import JobProgress
 
 LINE_EVERY_S = 10.0
 SETTLED_S = 3.0
 
 
 @contextmanager
-def showing_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+def showing_progress(console: Console) -> Iterator[Callable[[JobProgress], None]]:
     """Give the function that shows a Progress."""
     if not console.is_terminal:
         yield _Lines(console).show
@@ -31,13 +31,13 @@ def showing_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("classify", total=None, text="starting")
 
-        def show(progress: Progress) -> None:
+        def show(progress: JobProgress) -> None:
             bar.update(task, total=progress.items, completed=progress.done, text=describe(progress))
 
         yield show
 
 
-def describe(progress: Progress) -> str:
+def describe(progress: JobProgress) -> str:
     """The rate, the time left and how many images were rejected, in words; a rate of the start alone would mislead."""
     parts = []
     if progress.elapsed_s >= SETTLED_S and progress.left_s is not None:
@@ -59,7 +59,7 @@ class _Lines:
         self._console = console
         self._next = 0.0
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: JobProgress) -> None:
         """The first one at once (it tells that the job is under way), then every ten seconds."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S

@@ -41,7 +41,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.apps.imaging.frames import Frame, FrameId, Rejected
+from featherweight.apps.imaging.frames import Frame, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import Item, find_items
@@ -92,7 +92,7 @@ FORMATS = (
 )
 
 
-def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | Rejected]:
+def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | RejectedFrame]:
     """One file's frames in order, at least one row; in this process (`apps.imaging.batch.decode` gives it to others).
 
     A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
@@ -103,16 +103,18 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
         frames = _reader(content)(content, item.source, preprocess, limits)
         del content  # a reader lets go of the bytes when it has parsed them
         for found in frames:
-            if isinstance(found, Rejected):
+            if isinstance(found, RejectedFrame):
                 yield found
             else:
                 notes = "; ".join((*found.notes, BLANK) if _is_blank(found.pixels) else found.notes)
                 yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, notes)
             start, frame = time.perf_counter(), found.id.frame + 1
     except RefusedError as error:  # perhaps after some frames, whose rows stand
-        yield Rejected(FrameId(item.source, frame), error.reason, str(error))
+        yield RejectedFrame(FrameId(item.source, frame), error.reason, str(error))
     except MemoryError:
-        yield Rejected(FrameId(item.source, frame), "out-of-memory", "the file is too large for this process' memory")
+        yield RejectedFrame(
+            FrameId(item.source, frame), "out-of-memory", "the file is too large for this process' memory"
+        )
 
 
 def _is_blank(pixels: npt.NDArray[np.float32]) -> bool:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.frames import FrameId, RejectedFrame
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.core.errors import DataError
 
@@ -62,7 +62,7 @@ class Reader(Protocol):
 
     def __call__(
         self, content: bytes, source: str, preprocess: Preprocess, limits: Limits
-    ) -> Iterator[Pixels | Rejected]: ...
+    ) -> Iterator[Pixels | RejectedFrame]: ...
 
 
 def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limits) -> None:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from featherweight.apps.imaging.readers.base import Limits, RefusedError
 
-_MOST_BYTES = {
+_MAX_BYTES = {
     "SQ": 16 << 20,
     **dict.fromkeys(("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "PN", "SH", "SL"), 1 << 20),
     **dict.fromkeys(("SS", "SV", "TM", "UI", "UL", "US", "UV"), 1 << 20),
@@ -75,7 +75,7 @@ def check_elements(dataset: Dataset) -> Dataset:
         element: Any = dataset.get_item(tag)
         if not isinstance(element, RawDataElement) or not dictionary_has_tag(tag):
             continue  # what is private is never parsed
-        most = _MOST_BYTES.get(dictionary_VR(tag)[:2])
+        most = _MAX_BYTES.get(dictionary_VR(tag)[:2])
         if most is not None and element.value and len(element.value) > most:
             raise RefusedError("too-large", f"element {tag} has {element.length} bytes, at most {most} are read")
     return dataset

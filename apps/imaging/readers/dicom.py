@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
-from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.frames import FrameId, RejectedFrame
 from featherweight.apps.imaging.pixels import (
     Floats,
     Greyscale,
@@ -92,7 +92,9 @@ class _Image:
         return self._read[0]
 
 
-def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Pixels | Rejected]:
+def decode_file(
+    content: bytes, source: str, preprocess: Preprocess, limits: Limits
+) -> Iterator[Pixels | RejectedFrame]:
     """A row for each declared frame of a DICOM file, or one Rejected for a file that cannot be understood."""
     names = FrameId(source, 0)
     with warnings.catch_warnings():
@@ -104,29 +106,31 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
             image = _open_image(dataset, limits, notes)
             check_results(image.header.frames, preprocess.side, limits)
         except RefusedError as error:
-            yield Rejected(names, error.reason, str(error))
+            yield RejectedFrame(names, error.reason, str(error))
             return
         except PYDICOM_ERRORS as error:
-            yield Rejected(names, "corrupt", f"cannot be read as DICOM ({type(error).__name__}); is the file damaged?")
+            yield RejectedFrame(
+                names, "corrupt", f"cannot be read as DICOM ({type(error).__name__}); is the file damaged?"
+            )
             return
         for frame in range(image.header.frames):
             yield _decode_frame(image, frame, names, preprocess.side, limits)
 
 
-def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: Limits) -> Pixels | Rejected:
+def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: Limits) -> Pixels | RejectedFrame:
     """One row, whatever is wrong with the frame: the next one is tried after it."""
     numbered = FrameId(names.source, frame, names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
     notes = list(image.notes)
     try:
         grey = _grey_frame(image, frame, side, limits, notes)
     except RefusedError as error:
-        return Rejected(numbered, error.reason, str(error))
+        return RejectedFrame(numbered, error.reason, str(error))
     except FloatingPointError:
-        return Rejected(numbered, "bad-values", "pixel values are not all finite")
+        return RejectedFrame(numbered, "bad-values", "pixel values are not all finite")
     except MemoryError:
-        return Rejected(numbered, "out-of-memory", "the frame is too large for this process' memory")
+        return RejectedFrame(numbered, "out-of-memory", "the frame is too large for this process' memory")
     except PYDICOM_ERRORS as error:
-        return Rejected(
+        return RejectedFrame(
             numbered, "corrupt", f"frame {frame} cannot be decoded ({type(error).__name__}); is it damaged?"
         )
     return Pixels(numbered, grey, tuple(dict.fromkeys(notes)))

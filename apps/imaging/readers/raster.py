@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from featherweight.apps.imaging.frames import FrameId, Rejected
+from featherweight.apps.imaging.frames import FrameId, RejectedFrame
 from featherweight.apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
 from featherweight.apps.imaging.readers.base import (
     Limits,
@@ -65,7 +65,9 @@ _PILLOW_ERRORS = (
 )
 
 
-def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Pixels | Rejected]:
+def decode_file(
+    content: bytes, source: str, preprocess: Preprocess, limits: Limits
+) -> Iterator[Pixels | RejectedFrame]:
     """The frame of a JPEG or PNG, or a row for each page of a TIFF: those after a damaged one are tried."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
@@ -74,7 +76,7 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
         except Image.DecompressionBombError:
             raise RefusedError("too-large", "the header names more pixels than Pillow decodes") from None
         except _PILLOW_ERRORS as error:
-            yield Rejected(FrameId(source, 0), "corrupt", _unreadable(content, 0, error))
+            yield RejectedFrame(FrameId(source, 0), "corrupt", _unreadable(content, 0, error))
             return
         with image:
             pages = count_tiff_pages(content, limits) if image.format == "TIFF" else 1
@@ -89,7 +91,7 @@ def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Lim
 
 def _decode_page(
     image: Image.Image, page: int, samples: int, content: bytes, side: int, limits: Limits
-) -> Pixels | Rejected:
+) -> Pixels | RejectedFrame:
     """samples: of the pages before: pages differ in size, so their sum is bounded as well."""
     here = FrameId("", page)
     try:
@@ -101,15 +103,15 @@ def _decode_page(
         grey = decode_image(image, side)
         return Pixels(here, grey, _notes(image, grey))
     except RefusedError as error:
-        return Rejected(here, error.reason, str(error))
+        return RejectedFrame(here, error.reason, str(error))
     except Image.DecompressionBombError:
-        return Rejected(here, "too-large", "the header names more pixels than Pillow decodes")
+        return RejectedFrame(here, "too-large", "the header names more pixels than Pillow decodes")
     except FloatingPointError:
-        return Rejected(here, "bad-values", f"page {page} has pixel values that are not all finite")
+        return RejectedFrame(here, "bad-values", f"page {page} has pixel values that are not all finite")
     except MemoryError:
-        return Rejected(here, "out-of-memory", "the page is too large for this process' memory")
+        return RejectedFrame(here, "out-of-memory", "the page is too large for this process' memory")
     except _PILLOW_ERRORS as error:
-        return Rejected(here, "corrupt", _unreadable(content, page, error))
+        return RejectedFrame(here, "corrupt", _unreadable(content, page, error))
 
 
 def _unreadable(content: bytes, page: int, error: BaseException) -> str:

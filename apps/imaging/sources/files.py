@@ -21,7 +21,7 @@ from featherweight.core.terminal import UNSAFE
 
 _LISTS = (".csv", ".parquet")
 _BATCH_ROWS = 4096
-MOST_ROWS = 10_000_000
+MAX_ROWS = 10_000_000
 """Of a list: their names alone take 2 GB."""
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 """How an absolute path of Windows begins: with a drive (`C:\\`) or a share (`\\\\server`)."""
@@ -105,8 +105,8 @@ def _read_list(path: Path) -> Iterator[Item]:
     # that they are looked at as they come: the second of them ends it.
     names: dict[str, str] = {}  # the file that is meant -> its name in the list
     for row, name in enumerate(_read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path), start=1):
-        if row > MOST_ROWS:
-            raise DataError(f"{path}: has more than {MOST_ROWS:,} rows; split the list")
+        if row > MAX_ROWS:
+            raise DataError(f"{path}: has more than {MAX_ROWS:,} rows; split the list")
         if not name or not name.strip() or "\0" in name:
             raise DataError(f"{path}: row {row}: the column `path` is empty or not a path; every row must name a file")
         try:

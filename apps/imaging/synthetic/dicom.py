@@ -29,7 +29,7 @@ from pydicom.uid import (
 
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, SyntheticCase, synthetic_cases
 from featherweight.core.errors import OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
 
@@ -68,7 +68,7 @@ def write_synthetic(
         directory.mkdir(parents=True, exist_ok=True)
         # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them are.
         labels.unlink(missing_ok=True)
-        with replacing(labels) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+        with atomic_write(labels) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream, lineterminator="\n")
             rows.writerow(COLUMNS)
             for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):

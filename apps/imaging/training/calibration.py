@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.apps.imaging.sealed import Decision
+from featherweight.apps.imaging.sealed import DecisionRule
 from featherweight.core.calibration import fit_platt
 from featherweight.core.errors import DataError
 
 
-def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], prevalence: float = 0.5) -> Decision:
+def fit_decision(
+    logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], prevalence: float = 0.5
+) -> DecisionRule:
     """Platt scaling (Platt, 1999, with his smoothed targets) of logits [N] for the stated prevalence.
 
     Both classes weigh as the prevalence says, however many there are of each: the validation set's own mix says
@@ -29,9 +31,9 @@ def fit_decision(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64],
         raise DataError(
             "the network's scores do not rise with the label on the validation part; train longer or check labels"
         )
-    return Decision(slope=slope, intercept=intercept, threshold=0.5, prevalence=prevalence)
+    return DecisionRule(slope=slope, intercept=intercept, threshold=0.5, prevalence=prevalence)
 
 
-def raw_threshold(decision: Decision) -> float:
+def raw_threshold(decision: DecisionRule) -> float:
     """The logit at which the calibrated probability reaches the decision's threshold."""
     return decision.score_at(decision.threshold)

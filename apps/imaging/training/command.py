@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.task import find_data, read_split
 from featherweight.core.digests import appearing_folder, file_digest
 from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import check_folder, is_file, replacing
+from featherweight.core.files import atomic_write, check_folder, is_file
 from featherweight.core.task import check_packages
 from featherweight.core.terminal import open_console
 
@@ -47,7 +47,7 @@ def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
     return ((side // 2, half), (round(side * 0.7 / 16) * 16, quarter), (side, epochs - half - quarter))
 
 
-def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: Decision) -> dict[str, float]:
+def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: DecisionRule) -> dict[str, float]:
     """AUC, accuracy and balanced accuracy at the decision's threshold; counts."""
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -148,7 +148,7 @@ def _train_into(
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    with _writing(folder), replacing(folder / "metrics.json") as partial:
+    with _writing(folder), atomic_write(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from safetensors import SafetensorError, safe_open
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision, decode_preprocess
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.digests import check_digests
 from featherweight.core.errors import ArtifactError, DataError
 from featherweight.core.files import is_file
@@ -37,7 +37,7 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 def read_description(
     directory: Path, *, data: str = "DATA", reader: str = "READER"
-) -> tuple[Description, Preprocess, Decision]:
+) -> tuple[Description, Preprocess, DecisionRule]:
     """data, reader: what such a network would be trained on, for the advice where there is none. Raises DataError when
     the folder does not hold a network that `imaging train` wrote, whole."""
     weights = directory / WEIGHTS

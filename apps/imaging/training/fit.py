@@ -20,7 +20,7 @@ from featherweight.apps.imaging.training.cases import Cases
 from featherweight.apps.imaging.training.description import SMALL_SIDE
 from featherweight.apps.imaging.training.network import build
 from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import is_there, replacing
+from featherweight.core.files import atomic_write, is_there
 from featherweight.core.search.ledger import digest_tensors
 from featherweight.core.training import Fit, Schedule, fast_bfloat16
 
@@ -217,7 +217,7 @@ def _write_checkpoint(run: Fit, settings: TrainSettings, path: Path) -> None:
     metadata = {"epoch": str(run.epoch), "settings": _describe(settings), "sha256": _digest(tensors)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             save_file(tensors, partial, metadata)
     except (OSError, SafetensorError) as error:
         raise OutputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featherweight.apps.imaging.frames import Rejected
+from featherweight.apps.imaging.frames import RejectedFrame
 from featherweight.apps.imaging.readers import Item, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import find_listed
@@ -155,7 +155,7 @@ def _read_cases(folder: Path, rows: list[_Row], columns: tuple[str, ...], side: 
     images, labels, ids, patients, groups = [], [], [], [], []
     for row in rows:
         for frame in read_frames(Item(row.path, folder / row.path), Preprocess(side=side)):
-            if isinstance(frame, Rejected):
+            if isinstance(frame, RejectedFrame):
                 faults.append(_Fault(row.path, f"{frame.reason}: {{}}", frame.message))
                 continue
             images.append(np.rint(frame.pixels * 255).astype(np.uint8))

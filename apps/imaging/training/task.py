@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.apps.imaging.sealed import Decision, encode
+from featherweight.apps.imaging.sealed import DecisionRule, encode
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, synthetic_cases
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
 from featherweight.apps.imaging.training.cases import Cases, Split
@@ -23,7 +23,7 @@ from featherweight.apps.imaging.training.public_sets import READERS
 from featherweight.core.datasets.catalogue import local_copy
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import is_there
-from featherweight.core.task import CaseView, HeldOut, Part, Sealed
+from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles
 from featherweight.core.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -86,15 +86,15 @@ class ImagingTask:
         for start in range(0, len(order), 8):
             yield _inputs(self.split.train.images[np.sort(order[start : start + 8])])
 
-    def choosing(self) -> HeldOut:
+    def validation_cases(self) -> HeldOut:
         return _held_out(self.split.validation)
 
-    def calibrating(self) -> HeldOut:
+    def calibration_cases(self) -> HeldOut:
         from featherweight.apps.imaging.training.fit import calibration_views
 
         return _held_out(calibration_views(self.split.validation))
 
-    def reporting(self) -> HeldOut:
+    def test_cases(self) -> HeldOut:
         return _held_out(self.split.test)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
@@ -112,23 +112,23 @@ class ImagingTask:
         images[negative] = LEVELS - 1 - images[negative]
         return _inputs((images[:, place][:, :, place] * 255 // (LEVELS - 1)).astype(np.uint8))
 
-    def show(self, part: Part, indices: Sequence[int]) -> list[CaseView]:
+    def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
         cases = self.split.validation if part == "validation" else self.split.test
         return [
             CaseView({column: str(values[index]) for column, values in cases.groups.items()}, cases.images[index])
             for index in indices
         ]
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Sealed, float]:
+    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         return self._sealed(fit_decision(scores, labels, self.trained.decision.prevalence))
 
-    def seal_unchanged(self) -> Sealed:
+    def seal_unchanged(self) -> SealedFiles:
         return self._sealed(self.trained.decision)[0]
 
-    def _sealed(self, decision: Decision) -> tuple[Sealed, float]:
+    def _sealed(self, decision: DecisionRule) -> tuple[SealedFiles, float]:
         files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
         description = self.trained.description
-        sealed = Sealed("imaging", description.labels, files, description.source, decision.probabilities)
+        sealed = SealedFiles("imaging", description.labels, files, description.source, decision.probabilities)
         return sealed, raw_threshold(decision)
 
 

@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, encode
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, encode
 from featherweight.apps.imaging.training.description import FILES, WEIGHTS, Description, describe, read_description
 from featherweight.apps.imaging.training.network import build
 from featherweight.core.digests import write_digests
 from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 from featherweight.core.model import Model
 from featherweight.core.tensors import TensorSpec
 
@@ -25,7 +25,7 @@ class Trained:
     network: nn.Module
     description: Description
     preprocess: Preprocess
-    decision: Decision
+    decision: DecisionRule
 
     def model(self) -> Model:
         """One input `image` float32 [N, 1, side, side] in 0..1, one output `logit` float32 [N, 1]."""
@@ -43,10 +43,10 @@ def write_trained(directory: Path, trained: Trained) -> None:
     tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with replacing(directory / WEIGHTS) as partial:
+        with atomic_write(directory / WEIGHTS) as partial:
             save_file(tensors, partial, {"description": description})
         for name, settings in (("preprocess.json", trained.preprocess), ("decision.json", trained.decision)):
-            with replacing(directory / name) as partial:
+            with atomic_write(directory / name) as partial:
                 partial.write_bytes(encode(settings))
         write_digests(directory, FILES)
     except (OSError, SafetensorError) as error:

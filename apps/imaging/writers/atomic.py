@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises OutputError for whatever the system refuses; `path` is then as it was and nothing else is left behind.
     """
-    with replacing_errors(path), files.replacing(path) as partial:
+    with replacing_errors(path), files.atomic_write(path) as partial:
         yield partial
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from featherweight.apps.imaging.frames import Prediction, Rejected
+from featherweight.apps.imaging.frames import Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Journal
 from featherweight.apps.imaging.writers.atomic import replacing, replacing_errors
 from featherweight.apps.imaging.writers.summary import Summary
@@ -129,7 +129,7 @@ def _render(
     listings: Sequence[Listing],
     listing: Listing,
     number: int,
-    rows: Sequence[Prediction] | Sequence[Rejected],
+    rows: Sequence[Prediction] | Sequence[RejectedFrame],
     note_of: Callable[[Prediction], str],
 ) -> str:
     return read_template("listing.html").render(

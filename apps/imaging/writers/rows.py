@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-from featherweight.apps.imaging.frames import Prediction, Rejected
+from featherweight.apps.imaging.frames import Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Repeated
 from featherweight.core.terminal import printable
 
@@ -63,7 +63,7 @@ def result_columns(model_sha256: str, note_of: Callable[[Prediction], str] = own
     }
 
 
-def rejected_columns() -> Columns[Rejected]:
+def rejected_columns() -> Columns[RejectedFrame]:
     return {
         "source": Column("text", lambda r: r.id.source),
         "frame": Column("integer", lambda r: r.id.frame),

@@ -23,7 +23,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     precision: str
     workers: int
@@ -64,7 +64,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     items_per_s: float
     inference_share: float
     model: ModelFacts
-    settings: Settings
+    settings: JobSettings
     versions: dict[str, str]
     dropped_items: int = 0
     dropped: tuple[str, ...] = ()

@@ -19,12 +19,12 @@ from PIL import Image
 from featherweight.core.errors import OutputError
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
-from featherweight.core.files import replacing
+from featherweight.core.files import atomic_write
 from featherweight.core.task import CaseView, Task
 
-MOST_CHANGED = 24
+MAX_CHANGED = 24
 """Cases shown of those whose value changed most while their decision stayed."""
-MOST_FLIPS = 1000
+MAX_SORTED_FLIPS = 1000
 """Changed decisions shown each way, the largest change first; evidence.json lists more of them."""
 THUMBNAIL = 200
 """Longest side in pixels; smaller images are embedded as they are."""
@@ -87,7 +87,7 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
             path.unlink(missing_ok=True)
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             # What waits there may be open to others, or a link: the page is written into a file of its own.
             partial.unlink(missing_ok=True)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -108,9 +108,9 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
     flipped = before.decisions != after.decisions
     negative, positive = evidence.labels
     masks = {
-        f"Decisions that changed to {positive}": (flipped & after.decisions, MOST_FLIPS),
-        f"Decisions that changed to {negative}": (flipped & ~after.decisions, MOST_FLIPS),
-        "The same decision, but the largest change": (~flipped & (change > 0), MOST_CHANGED),
+        f"Decisions that changed to {positive}": (flipped & after.decisions, MAX_SORTED_FLIPS),
+        f"Decisions that changed to {negative}": (flipped & ~after.decisions, MAX_SORTED_FLIPS),
+        "The same decision, but the largest change": (~flipped & (change > 0), MAX_CHANGED),
     }
     groups = []
     for title, (mask, most) in masks.items():

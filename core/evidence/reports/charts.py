@@ -16,10 +16,10 @@ from featherweight.core.evidence.reports.svg import MINUS, WIDTH, Axes, dots, li
 from featherweight.core.evidence.subgroups import Subgroup
 from featherweight.core.statistics import intervals as s
 
-MOST_DOTS = 600
+MAX_DOTS = 600
 """Dots of each class in the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
-MOST_CROSSES = 300
-MOST_NAMED = 40
+MAX_CROSSES = 300
+MAX_NAMED = 40
 """With more crosses they have no names to point at."""
 RARE = 0.1
 """Below this share of positives precision and recall tell more than a ROC curve (Saito & Rehmsmeier 2015)."""
@@ -138,11 +138,11 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
         mine = _thinned(np.flatnonzero(~flipped & (baseline.labels == label)))
         parts.append(dots(kind, [axes.x(value) for value in before[mine]], [axes.y(value) for value in after[mine]]))
     largest = np.flatnonzero(flipped)
-    largest = largest[np.argsort(-np.abs(after - before)[largest], kind="stable")][:MOST_CROSSES]
+    largest = largest[np.argsort(-np.abs(after - before)[largest], kind="stable")][:MAX_CROSSES]
     for kind, label in (("negative", 0), ("positive", 1)):
         mine = largest[baseline.labels[largest] == label]
         crosses = [f"M{axes.x(before[i]) - 4:.0f} {axes.y(after[i]) - 4:.0f}l8 8m0-8l-8 8" for i in mine]
-        if len(largest) <= MOST_NAMED:
+        if len(largest) <= MAX_NAMED:
             names = [f"<title>{escape(baseline.ids[i])}</title>" for i in mine]
             parts += [
                 f'<path class="flip {kind}" d="{d}">{name}</path>' for d, name in zip(crosses, names, strict=True)
@@ -153,7 +153,7 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
 
 
 def _thinned(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    keep = np.linspace(0, len(indices) - 1, min(len(indices), MOST_DOTS)).astype(np.intp)
+    keep = np.linspace(0, len(indices) - 1, min(len(indices), MAX_DOTS)).astype(np.intp)
     return np.asarray(indices[keep])
 
 

@@ -15,7 +15,7 @@ from featherweight.core.evidence.reports.templates_env import bytes_text, ms_tex
 from featherweight.core.measure.performance import Latency
 
 _ROW = 18
-MOST_BARS = 40
+MAX_BARS = 40
 
 
 def latency_chart(baseline: Latency | None, candidate: Latency | None) -> Markup | None:
@@ -82,7 +82,7 @@ def pareto_chart(
 
 def bars_chart(title: str, values: Mapping[str, float], label: str) -> Markup | None:
     """One bar a name, the largest first; None without values."""
-    found = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
+    found = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:MAX_BARS]
     if not found or found[0][1] <= 0:
         return None
     axes = Axes((0, found[0][1] * 1.12), (0, 1), left=170, top=6, width=270, height=_ROW * len(found) + 6)

@@ -45,9 +45,9 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import resampling as r
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-MOST_FLIPS = 100
+MAX_SHOWN_FLIPS = 100
 """Rows of the list of changed decisions; evidence.json lists more."""
-MOST_CANDIDATES = 12
+MAX_CANDIDATES = 12
 """With more, those that are neither chosen nor on the front are folded away."""
 
 
@@ -74,7 +74,7 @@ def render_html(evidence: Evidence) -> str:
             parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
             choice=choice_sentence(evidence),
             candidates=_candidates(evidence.candidates),
-            most_flips=MOST_FLIPS,
+            most_flips=MAX_SHOWN_FLIPS,
             check_names=CHECK_NAMES,
             metric_names=METRIC_NAMES,
             methods=methods(evidence),
@@ -276,7 +276,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "corner": charts.has_corner(found),
         "slopes": _slopes(found),
         "scatter": charts.scatter_chart(before, after),
-        "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MOST_DOTS,
+        "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MAX_DOTS,
         "latency": cost_charts.latency_chart(latency, timed.candidate.latency),
         "pareto": cost_charts.pareto_chart(
             evidence.candidates,
@@ -342,7 +342,7 @@ def _amount(found: object) -> float | None:
 def _candidates(candidates: Sequence[CandidateRecord]) -> list[tuple[str, list[tuple[int, CandidateRecord]]]]:
     """Title and rows of each table, every candidate with its number in the picture."""
     rows = list(enumerate(candidates, 1))
-    if len(rows) <= MOST_CANDIDATES:
+    if len(rows) <= MAX_CANDIDATES:
         return [("", rows)] if rows else []
     best = [(place, one) for place, one in rows if one.chosen or one.on_front]
     others = [(place, one) for place, one in rows if not (one.chosen or one.on_front)]

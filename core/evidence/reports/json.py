@@ -27,10 +27,10 @@ from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
 
 SCHEMA = "featherweight-evidence/2"
-MOST_FLIPS = 250
+MAX_RECORDED_FLIPS = 250
 """Changed decisions that are listed, those that became wrong first; their number is always whole."""
-MOST_SAMPLES = 100
-MOST_POINTS = 51
+MAX_SAMPLES = 100
+MAX_POINTS = 51
 _QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 _WIDTH = 170
 
@@ -91,7 +91,7 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
             "to_negative": sum(not case.to_positive for case in flips),
             "became_wrong": sum(not case.now_right for case in flips),
         },
-        "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MOST_FLIPS]],
+        "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MAX_RECORDED_FLIPS]],
         "subgroups": None if other else _subgroups(subgroups(evidence, part)),
     }
 
@@ -156,13 +156,13 @@ def _band(band: Band | None) -> dict[str, Any] | None:
     """The band thinned to what a picture needs."""
     if band is None:
         return None
-    keep = np.unique(np.linspace(0, len(band.x) - 1, min(len(band.x), MOST_POINTS)).astype(int))
+    keep = np.unique(np.linspace(0, len(band.x) - 1, min(len(band.x), MAX_POINTS)).astype(int))
     return {name: np.round(getattr(band, name)[keep], 4).tolist() for name in ("x", "estimate", "low", "high")}
 
 
 def _latency(latency: Latency) -> dict[str, Any]:
     """samples_ms: every sample in the order taken, or evenly many of them; the quantiles are of all."""
-    keep = np.unique(np.linspace(0, len(latency.samples_ms) - 1, MOST_SAMPLES).astype(int))
+    keep = np.unique(np.linspace(0, len(latency.samples_ms) - 1, MAX_SAMPLES).astype(int))
     return {
         **_plain(asdict(summarize_latency(latency))),
         "quantiles_ms": {str(q): _plain(np.percentile(latency.samples_ms, q)) for q in _QUANTILES},

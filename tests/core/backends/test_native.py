@@ -21,7 +21,7 @@ from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import BackendError, BackendUnavailableError, FeatherweightError
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
-from featherweight.core.trees.arrange import Nodes, arrange
+from featherweight.core.trees.canonical import Nodes, canonicalize
 from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble, Output, tensor_specs
 from featherweight.core.trees.predict import borderline_rows, predict
 
@@ -63,7 +63,7 @@ def grow(
     roots = [add(0) for _ in range(trees)]
     missing = generator.random(len(feature)) < 0.5
     columns = (np.array(column) for column in (roots, feature, np.array(threshold, np.float32), left, right, missing))
-    return arrange(Nodes(*columns, np.array(value, np.float32)), features, 0.25, output)
+    return canonicalize(Nodes(*columns, np.array(value, np.float32)), features, 0.25, output)
 
 
 def scores(layout: str, ensemble: Ensemble, rows: Rows) -> Rows:

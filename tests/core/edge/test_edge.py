@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from featherweight.core import cli
 from featherweight.core.artifact import Contents, read_artifact, write_artifact
-from featherweight.core.artifact.manifest import Decision
+from featherweight.core.artifact.manifest import DecisionPoint
 from featherweight.core.artifact.probes import Probes
 from featherweight.core.backends.onnxruntime import OnnxRuntime
 from featherweight.core.edge import export as exporting
@@ -257,7 +257,7 @@ def test_a_decision_that_is_another_is_a_disagreement_within_the_tolerance_too(
         "onnxruntime",
         "int8",
         {"logit": 10 * gap},
-        Decision(output="logit", column=0, threshold=threshold),
+        DecisionPoint(output="logit", column=0, threshold=threshold),
     )
     artifact = seal(tmp_path, squares, probes)
     exported = export_artifact(artifact, "ort-mobile", tmp_path / "edge")

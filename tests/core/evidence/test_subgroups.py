@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from featherweight.core.evidence.judge import Limits
 from featherweight.core.evidence.predictions import Predictions
-from featherweight.core.evidence.subgroups import FEWEST_CASES, MOST_VALUES, Subgroup, compare_subgroups, holm
+from featherweight.core.evidence.subgroups import MAX_VALUES, MIN_CASES, Subgroup, compare_subgroups, holm
 
 LIMITS = Limits(auc_loss=0.02, sensitivity_loss=0.05)
 
@@ -84,7 +84,7 @@ def test_few_cases_are_shown_but_not_judged_and_rare_values_are_left_out() -> No
     assert rare.status == "too few cases"
     assert all(one.low is None and one.p_value is None and one.difference is not None for one in rare.figures)
     rows = [row for row in table.rows if row.column == "scanner"]
-    assert len(rows) == MOST_VALUES
+    assert len(rows) == MAX_VALUES
     assert [row.cases for row in rows] == sorted((row.cases for row in rows), reverse=True)
     assert len(table.notes) == 1
     assert "scanner" in table.notes[0]
@@ -166,7 +166,7 @@ def test_holm_of_a_known_example() -> None:
 def test_a_value_that_stands_for_single_cases_is_not_written_down() -> None:
     before, after = pair(4)
     names = np.array([f"name of {place}" for place in range(1200)])
-    few = np.where(np.arange(1200) < FEWEST_CASES - 1, "one family", "all others")
+    few = np.where(np.arange(1200) < MIN_CASES - 1, "one family", "all others")
     groups = {"patient": names, "family": few}
     table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS)
     assert [(row.column, row.value) for row in table.rows] == [("family", "all others")]

@@ -26,7 +26,7 @@ from featherweight.core.errors import ArtifactError, BackendError
 from featherweight.core.inspection import inspect_program, wire
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
-from featherweight.core.trees.arrange import Nodes, arrange
+from featherweight.core.trees.canonical import Nodes, canonicalize
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
 from tests.core.artifact.test_artifact import CONTENTS
 from tests.fraud.artifacts import trees_program
@@ -412,7 +412,7 @@ def chain(depth: int, features: int = 19) -> bytes:
         missing_left=np.zeros(2 * depth + 1, bool),
         value=np.concatenate([np.zeros(depth), np.linspace(-1, 1, depth + 1)]).astype(np.float32),
     )
-    return encode_trees(arrange(nodes, features))
+    return encode_trees(canonicalize(nodes, features))
 
 
 def edited(change: Callable[[dict[str, onnx.AttributeProto]], None]) -> bytes:

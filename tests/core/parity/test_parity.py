@@ -65,7 +65,7 @@ def measured(
     backends: Mapping[str, Backend], *, trees: bool = False, on: str = "onnxruntime", threshold: float = 0.0
 ) -> MeasuredParity:
     task, program = exported(trees)
-    held_out = task.choosing()
+    held_out = task.validation_cases()
     with OnnxRuntime().open(program) as session:
         scores = task.scores(run_batches(session, held_out.tensors, 64))
     return measure_parity(task, held_out, program, on, scores=scores, threshold=threshold, backends=backends)
@@ -142,7 +142,7 @@ def test_a_backend_that_decides_otherwise_is_no_preference() -> None:
 def test_the_rounding_of_another_runtime_is_no_preference_but_may_run_where_it_is_alone() -> None:
     task, program = exported(trees=False)
     with OnnxRuntime().open(program) as session:
-        scores = np.sort(task.scores(run_batches(session, task.choosing().tensors, 64)))
+        scores = np.sort(task.scores(run_batches(session, task.validation_cases().tensors, 64)))
     middle = int(np.searchsorted(scores, 0.0))
     # One case lies so near below the threshold that the shift takes it over; the next one does not.
     threshold = float(scores[middle] + 0.9 * (scores[middle + 1] - scores[middle]))
@@ -167,7 +167,7 @@ def test_scores_that_differ_much_are_not_the_same_though_no_decision_is_another(
 def test_a_decision_that_rounding_makes_is_not_counted_but_told() -> None:
     task, program = exported(trees=False)
     with OnnxRuntime().open(program) as session:
-        scores = task.scores(run_batches(session, task.choosing().tensors, 64))
+        scores = task.scores(run_batches(session, task.validation_cases().tensors, 64))
     nearest = float(scores[np.abs(scores).argmin()])
     step = 2e-6 * float(np.abs(scores).max())
     found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(2 * step)}, threshold=nearest + step)

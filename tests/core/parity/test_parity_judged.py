@@ -14,7 +14,7 @@ from tests.fakes import SquaresTask
 def test_a_program_that_scores_otherwise_than_when_it_was_judged_is_refused() -> None:
     """It was judged in other batches than any of parity's, or what was kept of a run before is not of this program."""
     task = SquaresTask()
-    program, held_out = export(task.baseline)[0], task.choosing()
+    program, held_out = export(task.baseline)[0], task.validation_cases()
     with OnnxRuntime().open(program) as session:
         scores = task.scores(run_batches(session, held_out.tensors, 16))
     backends = {"onnxruntime": OnnxRuntime()}

@@ -31,7 +31,7 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
-from featherweight.core.trees.arrange import PROBABILITY_STEP, Nodes, arrange, nodes_of
+from featherweight.core.trees.canonical import PROBABILITY_STEP, Nodes, canonicalize, nodes_of
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.onnx_file import decode_trees
 from featherweight.core.trees.predict import borderline_rows, predict
@@ -89,7 +89,7 @@ def test_pruning_moves_the_scores_less_than_leaving_out_the_last_trees() -> None
     found, _ = pruned(ensemble, 0.6)
     nodes = nodes_of(ensemble)
     keep = len(found.roots) + 4
-    first = arrange(replace(nodes, roots=nodes.roots[:keep]), ensemble.features, ensemble.base)
+    first = canonicalize(replace(nodes, roots=nodes.roots[:keep]), ensemble.features, ensemble.base)
     assert first.splits > found.splits
     moved, moved_first = (np.abs(predict(one, TEST) - predict(ensemble, TEST)).mean() for one in (found, first))
     assert moved < moved_first / 2
@@ -130,7 +130,7 @@ def with_constant_subtrees(ensemble: Ensemble) -> Ensemble:
         np.concatenate([nodes.missing_left, ones == 0]),
         np.concatenate([nodes.value, np.tile(nodes.value[leaves], 2)]),
     )
-    return arrange(grown, ensemble.features, ensemble.base)
+    return canonicalize(grown, ensemble.features, ensemble.base)
 
 
 def test_subtrees_of_one_value_become_leaves_and_nothing_else_changes() -> None:
@@ -144,7 +144,9 @@ def test_subtrees_of_one_value_become_leaves_and_nothing_else_changes() -> None:
 
 
 def test_one_tree_stays_whatever_is_asked() -> None:
-    stump = arrange(Nodes(*(np.array(part) for part in ([0], [LEAF], [0.0], [LEAF], [LEAF], [False], [0.5]))), 6, 0.25)
+    stump = canonicalize(
+        Nodes(*(np.array(part) for part in ([0], [LEAF], [0.0], [LEAF], [LEAF], [False], [0.5]))), 6, 0.25
+    )
     found, _ = pruned(stump, 0.9)
     np.testing.assert_array_equal(predict(found, TEST[:5]), np.full(5, 0.75, np.float32))
     found, _ = pruned(fitted_trees(3), 0.99)

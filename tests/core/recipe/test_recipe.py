@@ -24,8 +24,8 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.recipe import (
     Choices,
-    Decision,
     Measure,
+    Recalibration,
     Recipe,
     Source,
     candidates,
@@ -96,7 +96,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
     name, seed = draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), draw(st.integers(0, 99))
     card = draw(st.just("") | st.text(min_size=1).filter(lambda text: text.strip()))
-    return Recipe(name, source, steps, measure, limits, seed, card, Decision(draw(st.booleans())))
+    return Recipe(name, source, steps, measure, limits, seed, card, Recalibration(draw(st.booleans())))
 
 
 @given(recipes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from featherweight.core.evidence.judge import Limits
-from featherweight.core.recipe import Decision, Measure, Recipe, Source, parse_recipe, render_recipe
+from featherweight.core.recipe import Measure, Recalibration, Recipe, Source, parse_recipe, render_recipe
 
 SHORTEST = 'version = 1\nname = "x"\n[source]\ntask = "imaging"\n'
 
@@ -12,7 +12,7 @@ def test_the_shortest_recipe_has_the_documented_defaults() -> None:
     found = parse_recipe(SHORTEST)
     assert found == Recipe("x", Source("imaging"), ())
     assert (found.seed, found.card, found.steps, found.limits) == (0, "", (), Limits())
-    assert found.decision == Decision(recalibrate=True)
+    assert found.decision == Recalibration(recalibrate=True)
     assert found.measure == Measure(backends=("onnxruntime",), threads=(1,), batch=1, repetitions=100)
     told = render_recipe(found).splitlines()
     assert {"seed = 0", "recalibrate = true"} <= set(told)

@@ -14,7 +14,7 @@ from featherweight.core.console import outcome_row, show_outcome
 from featherweight.core.measure.performance import Latency, Size
 from featherweight.core.optimize import Outcome, _best, optimize
 from featherweight.core.recipe import candidates, parse_recipe
-from featherweight.core.search.trial import FINALISTS, Made, Trial
+from featherweight.core.search.trial import FINALISTS, BuiltCandidate, Trial
 from tests.core.search.test_optimize_search import HEAD, QUANTIZED, Planted, planted
 from tests.fakes import SquaresTask
 
@@ -24,7 +24,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     written = parse_recipe(HEAD.format(0.5).replace("[1, 2]", "1"))
     bench, workshop = planted(SquaresTask(), written, tmp_path_factory.mktemp("work"), {"fp32": [4.0]})
     (candidate,) = candidates(written)
-    return bench.try_one(Made(candidate, workshop.build(candidate)))[0]
+    return bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))[0]
 
 
 def timed(one: Trial, name: str, ms: float, size: int, *, noise: float = 0.05, seed: int = 0) -> Trial:
@@ -71,7 +71,7 @@ def test_int8_that_turns_out_as_fast_in_the_finals_is_not_given_up(tmp_path: Pat
     bench, workshop = planted(SquaresTask(), written, tmp_path, times)
     (candidate,) = candidates(written)
     _ = bench.baselines
-    trials = bench.try_one(Made(candidate, workshop.build(candidate)))
+    trials = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))
     assert [trial.run.program.precision for trial in trials] == ["fp32", "int8"]
     again = bench.finals(trials)
     assert again[_best(again)].run.program.precision == "int8"
@@ -127,7 +127,7 @@ def test_what_was_pruned_is_called_so(tmp_path: Path) -> None:
     written = parse_recipe(QUANTIZED[: QUANTIZED.index("[[step]]")] + steps)
     bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [1.0], "int8": [5.0]})
     (candidate,) = candidates(written)
-    plain, int8 = bench.try_one(Made(candidate, workshop.build(candidate)))
+    plain, int8 = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))
     assert plain.measured.name == "prune channels 0.5 on onnxruntime"
     assert not plain.unchanged
     assert int8.measured.name == "prune channels 0.5 > int8 (calibration_samples 32) on onnxruntime"

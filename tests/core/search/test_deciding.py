@@ -16,7 +16,7 @@ from torch import nn
 import featherweight.core
 from featherweight.core.losses import BINARY, TaskLoss
 from featherweight.core.recipe import candidates, parse_recipe
-from featherweight.core.search.candidates import Workshop
+from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.deciding import (
     LIBRARIES,
     NOT_DECIDING,
@@ -45,7 +45,7 @@ CORE = Path(featherweight.core.__file__).parent
         "backends/onnxruntime.py",
         "backends/native_trees.py",
         "trees/onnx_file.py",
-        "trees/arrange.py",
+        "trees/canonical.py",
     ],
 )
 def test_another_line_of_what_decides_makes_other_keys(tmp_path: Path, name: str) -> None:
@@ -131,9 +131,9 @@ RECIPE = parse_recipe('version = 1\nname = "x"\n[source]\ntask = "squares"\n')
 
 def test_data_loss_and_layers_are_in_the_keys(tmp_path: Path) -> None:
     tasks = [SquaresTask(40), Digested("a"), Digested("b"), Stating(40), Smooth()]
-    keys = [Workshop(task, RECIPE, tmp_path).ledger_key(()) for task in tasks]
+    keys = [CandidateBuilder(task, RECIPE, tmp_path).ledger_key(()) for task in tasks]
     assert len({json.dumps(key, sort_keys=True) for key in keys}) == len(tasks)
-    assert Workshop(Digested("a"), RECIPE, tmp_path).ledger_key(()) == keys[1]
+    assert CandidateBuilder(Digested("a"), RECIPE, tmp_path).ledger_key(()) == keys[1]
 
 
 def test_recovered_networks_of_other_code_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_recovered_networks_of_other_code_are_not_taken(tmp_path: Path, monkeypa
         )
         shutil.rmtree(tmp_path / "ledger", ignore_errors=True)
         task = SquaresTask(40)
-        Workshop(task, recipe, tmp_path).build(candidate)
+        CandidateBuilder(task, recipe, tmp_path).build(candidate)
         epochs.append(task.asked.count("training"))
     assert epochs[0] > 0
     assert epochs[1:] == [0, epochs[0]]

@@ -17,13 +17,13 @@ from featherweight.core.measure.performance import Latency
 from featherweight.core.optimize import Outcome, _best, optimize
 from featherweight.core.recipe import Recipe, candidates, parse_recipe
 from featherweight.core.sealing import _preferences
-from featherweight.core.search.candidates import Workshop, silent
+from featherweight.core.search.candidates import CandidateBuilder, silent
 from featherweight.core.search.explore import describe_time, explore
 from featherweight.core.search.measurements import Measurements
-from featherweight.core.search.records import Tried, make_records
+from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.runtimes import find_runtimes
-from featherweight.core.search.trial import Bench, Made, Trial
-from featherweight.core.task import Sealed
+from featherweight.core.search.trial import BuiltCandidate, Evaluator, Trial
+from featherweight.core.task import SealedFiles
 from featherweight.core.tensors import Tensors
 from tests.fakes import SquaresTask, TreesTask
 
@@ -171,10 +171,10 @@ def test_a_resumed_search_repeats_nothing_and_other_limits_need_no_trial(run: En
     assert not [path for path in written if not path.name.startswith("timed")]
 
 
-def real(task: TreesTask, written: Recipe, work: Path) -> tuple[Workshop, Bench]:
-    runtimes, workshop = find_runtimes(written.measure, "trees"), Workshop(task, written, work)
+def real(task: TreesTask, written: Recipe, work: Path) -> tuple[CandidateBuilder, Evaluator]:
+    runtimes, workshop = find_runtimes(written.measure, "trees"), CandidateBuilder(task, written, work)
     measurements = Measurements(written, task, runtimes, workshop.ledger, silent)
-    return workshop, Bench(written, task, measurements, workshop.baseline())
+    return workshop, Evaluator(written, task, measurements, workshop.baseline())
 
 
 def test_a_budget_that_is_spent_says_what_was_left(tmp_path: Path) -> None:
@@ -215,15 +215,15 @@ class Unchanged(TreesTask):
         super().__init__()
         self.positive_threshold = 1.25
 
-    def seal_unchanged(self) -> Sealed:
-        return Sealed("rows", ("no", "yes"), {"decision.json": b"1.25"}, "made up")
+    def seal_unchanged(self) -> SealedFiles:
+        return SealedFiles("rows", ("no", "yes"), {"decision.json": b"1.25"}, "made up")
 
 
 def test_without_recalibration_the_baselines_threshold_stays(tmp_path: Path) -> None:
     written = recipe(0.5, "0.3", "[decision]\nrecalibrate = false\n")
     workshop, bench = real(Unchanged(), written, tmp_path)
     (candidate,) = candidates(written)
-    for trial in bench.try_one(Made(candidate, workshop.build(candidate))):
+    for trial in bench.try_one(BuiltCandidate(candidate, workshop.build(candidate))):
         assert trial.sealed.files["decision.json"] == b"1.25"
         assert trial.measured.predictions.threshold == 1.25
 
@@ -245,10 +245,12 @@ class Planted(Measurements):
         return found
 
 
-def planted(task: SquaresTask, written: Recipe, work: Path, times: dict[str, list[float]]) -> tuple[Bench, Workshop]:
-    runtimes, workshop = find_runtimes(written.measure, "network"), Workshop(task, written, work)
+def planted(
+    task: SquaresTask, written: Recipe, work: Path, times: dict[str, list[float]]
+) -> tuple[Evaluator, CandidateBuilder]:
+    runtimes, workshop = find_runtimes(written.measure, "network"), CandidateBuilder(task, written, work)
     measurements = Planted(written, task, runtimes, workshop.ledger, silent, times=times)
-    return Bench(written, task, measurements, workshop.baseline()), workshop
+    return Evaluator(written, task, measurements, workshop.baseline()), workshop
 
 
 QUANTIZED = (HEAD.format(0.5) + '[[step]]\nkind = "quantize"\ncalibration_samples = 32\n').replace("[1, 2]", "1")
@@ -258,12 +260,12 @@ def test_where_int8_is_slower_the_same_in_fp32_takes_its_place_and_the_cause_is_
     written = parse_recipe(QUANTIZED)
     bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [1.0], "int8": [1.5]})
     (candidate,) = candidates(written)
-    made = Made(candidate, workshop.build(candidate))
+    made = BuiltCandidate(candidate, workshop.build(candidate))
     plain, slower = bench.try_one(made)
     assert (plain.run.program.precision, slower.run.program.precision) == ("fp32", "int8")
     assert plain.p50_ms < slower.p50_ms
     assert slower.slower_int8.startswith("int8 takes 1.5 ms on onnxruntime, fp32 1 ms")
-    records = make_records(written, Tried([made], [plain, slower], None), plain)  # type: ignore[arg-type]
+    records = make_records(written, SearchResult([made], [plain, slower], None), plain)  # type: ignore[arg-type]
     assert records[0].name == "as it is on onnxruntime"
     assert [step["name"] for step in records[0].steps] == ["export"]
     assert records[1].slower_int8 == slower.slower_int8
@@ -278,7 +280,7 @@ def test_a_cause_that_cannot_be_seen_costs_no_trial(tmp_path: Path, monkeypatch:
     written = parse_recipe(QUANTIZED)
     bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [1.0], "int8": [1.5]})
     (candidate,) = candidates(written)
-    _, slower = bench.try_one(Made(candidate, workshop.build(candidate)))
+    _, slower = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))
     assert slower.slower_int8.endswith("Which operators are slower cannot be seen: the profile cannot be read")
 
 
@@ -287,7 +289,7 @@ def test_where_int8_is_faster_or_it_cannot_be_told_it_stands_alone(tmp_path: Pat
     (candidate,) = candidates(written)
     for place, times in enumerate(({"fp32": [1.0], "int8": [0.5]}, {"fp32": [1.0], "int8": [1.0]})):
         bench, workshop = planted(SquaresTask(), written, tmp_path / str(place), times)
-        (alone,) = bench.try_one(Made(candidate, workshop.build(candidate)))
+        (alone,) = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))
         assert alone.run.program.precision == "int8"
         assert alone.slower_int8 == ""
 
@@ -296,7 +298,7 @@ def test_more_threads_must_be_worth_it_and_what_was_judged_is_preferred(tmp_path
     written = parse_recipe(HEAD.format(0.5))
     bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [4.0]})
     (candidate,) = candidates(written)
-    one = bench.try_one(Made(candidate, workshop.build(candidate)))[0]
+    one = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))[0]
 
     def timed(backend: str, threads: int, ms: float) -> Trial:
         latency = Latency(np.full(50, ms), 1, one.measured.latency.conditions)  # type: ignore[union-attr]
@@ -311,7 +313,7 @@ def test_more_threads_must_be_worth_it_and_what_was_judged_is_preferred(tmp_path
     assert _best([timed("onnxruntime", 2, 0.8), trials[2]]) == 0
     chosen = _preferences(bench, trials, trials[2], ("onnxruntime", "openvino"))
     assert [(one.backend, one.threads) for one in chosen] == [("onnxruntime", 1), ("openvino", 2)]
-    records = make_records(written, Tried([one.made], trials, None), trials[2])  # type: ignore[arg-type]
+    records = make_records(written, SearchResult([one.made], trials, None), trials[2])  # type: ignore[arg-type]
     assert [record.outcome for record in records] == [
         "with more threads hardly faster than onnxruntime 1", "with more threads hardly faster than onnxruntime 1",
         "chosen",
@@ -325,7 +327,7 @@ def test_finalists_are_timed_again_and_that_decides(tmp_path: Path) -> None:
     )
     bench, workshop = planted(SquaresTask(), written, tmp_path, {"fp32": [4.0]})
     (candidate,) = candidates(written)
-    one = bench.try_one(Made(candidate, workshop.build(candidate)))[0]
+    one = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))[0]
 
     def timed(name: str, precision: str, ms: float) -> Trial:
         latency = Latency(np.full(50, ms), 1, one.measured.latency.conditions)  # type: ignore[union-attr]

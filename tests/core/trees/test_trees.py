@@ -29,7 +29,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from featherweight.core.errors import DataError, UsageError
-from featherweight.core.trees.arrange import PROBABILITY_STEP, Nodes, arrange, below
+from featherweight.core.trees.canonical import PROBABILITY_STEP, Nodes, canonicalize, strict_thresholds
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.lightgbm import decode_lightgbm
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
@@ -132,7 +132,7 @@ def test_a_program_gives_a_single_row_what_it_gives_a_batch() -> None:
 @settings(max_examples=300)
 @given(st.floats(width=64, allow_nan=False), st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_below_is_at_most_for_every_float32(threshold: float, x: float) -> None:
-    limit = below(np.array([threshold]))[0]
+    limit = strict_thresholds(np.array([threshold]))[0]
     with np.errstate(over="ignore"):
         beside = np.nextafter(limit, np.float32(-np.inf))
     for value in (np.float32(x), np.float32(np.clip(threshold, -3e38, 3e38)), beside):
@@ -160,7 +160,7 @@ def forests(draw: st.DrawFn) -> Ensemble:
     left, right = np.array(children).T
     gaps = draw(hnp.arrays(np.bool_, size))
     nodes = Nodes(np.array(roots), np.array(feature), threshold, left, right, gaps, value)
-    return arrange(nodes, 3, draw(numbers), draw(st.sampled_from(["margin", "probability"])))
+    return canonicalize(nodes, 3, draw(numbers), draw(st.sampled_from(["margin", "probability"])))
 
 
 @given(forests())
@@ -169,7 +169,7 @@ def test_any_trees_survive_onnx_and_back(ensemble: Ensemble) -> None:
     inputs = borderline_rows(ensemble, 60)
     np.testing.assert_array_equal(predict(again, inputs), predict(ensemble, inputs))
     assert encode_trees(again) == encode_trees(ensemble)
-    assert arrange(Nodes(*(getattr(ensemble, field.name) for field in fields(Nodes))), 3).roots[0] == 0
+    assert canonicalize(Nodes(*(getattr(ensemble, field.name) for field in fields(Nodes))), 3).roots[0] == 0
 
 
 @settings(max_examples=30, deadline=None)

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from featherweight.core.errors import BackendError, DataError, OutputError
 from featherweight.core.trees.ensemble import Ensemble
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
-from featherweight.core.trees.stored import decode_stored, encode_stored, read_trees, write_trees
+from featherweight.core.trees.safetensors_file import decode_stored, encode_stored, read_trees, write_trees
 from tests.fakes import fitted_trees
 
 CONTENT = encode_trees(fitted_trees(5))

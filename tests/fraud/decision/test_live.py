@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from featherweight.apps.fraud.decision.live import LiveModel, Look, look_at, open_tried
+from featherweight.apps.fraud.decision.live import FolderState, LiveModel, open_checked, read_folder_state
 from featherweight.apps.fraud.decision.scorer import Scorer
 from featherweight.apps.fraud.features.catalogue import CATALOGUE, HANDBOOK
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, encode
@@ -172,7 +172,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     )
     write_artifact(tmp_path / "nan", contents)
     with pytest.raises(FeatherweightError, match="finite"):
-        open_tried(tmp_path / "nan", "onnxruntime")
+        open_checked(tmp_path / "nan", "onnxruntime")
 
 
 def test_one_that_never_ends_is_refused_and_the_next_takes_over(
@@ -202,10 +202,10 @@ def test_the_folder_is_left_alone_while_what_is_outdated_ends(
 ) -> None:
     looks = 0
 
-    def count(directory: Path) -> Look:
+    def count(directory: Path) -> FolderState:
         nonlocal looks
         looks += 1
-        return look_at(directory)
+        return read_folder_state(directory)
 
     may_end = threading.Event()
 

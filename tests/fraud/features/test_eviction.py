@@ -18,7 +18,7 @@ from featherweight.apps.fraud.features.histories import CustomerHistories, Histo
 from featherweight.apps.fraud.features.store import open_store
 from featherweight.apps.fraud.files.job import Job, score_file
 from featherweight.apps.fraud.files.summary import render_summary
-from featherweight.apps.fraud.http.server import Settings, open_service
+from featherweight.apps.fraud.http.server import ServerSettings, open_service
 from featherweight.apps.fraud.kafka.stages import Arrived, Shard, Stream
 from featherweight.apps.fraud.transactions import Transaction
 from tests.fraud.artifacts import write_fraud_model
@@ -180,6 +180,8 @@ def test_the_service_counts_and_says_it(tmp_path: Path) -> None:
         assert float(found["featherweight_customers"]) == float(found["featherweight_terminals"]) == 10
         assert served.stop() == 0
         assert "more customers or terminals than --max-histories" in served.said
-    service = open_service(Settings(tmp_path / "model", state=tmp_path / "state", backend=BACKEND, max_histories=4))
+    service = open_service(
+        ServerSettings(tmp_path / "model", state=tmp_path / "state", backend=BACKEND, max_histories=4)
+    )
     assert len(service.pipeline.engine.customers) == 4
     service.close()

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.apps.fraud.decoding import Unread
-from featherweight.apps.fraud.files.readers import LONGEST_LINE, Rejected, read_lines, read_rows
+from featherweight.apps.fraud.files.readers import LONGEST_LINE, RejectedRow, read_lines, read_rows
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.errors import DataError
@@ -25,7 +25,7 @@ ROW = b"t1,anna,kiosk,1522540800000,12.5\n"
 ONE = transaction("t1", START)
 
 
-def read(content: bytes, *, is_csv: bool = False, unread: Unread | None = None) -> list[Transaction | Rejected]:
+def read(content: bytes, *, is_csv: bool = False, unread: Unread | None = None) -> list[Transaction | RejectedRow]:
     return list(read_lines(io.BytesIO(content), "input", Transaction, unread=unread, is_csv=is_csv))
 
 
@@ -96,7 +96,7 @@ def test_what_a_writer_of_csv_writes_is_read(rows: list[tuple[str, str, str, int
 def test_a_bad_row_is_rejected_where_it_stands_and_the_rest_goes_on(row: bytes, reason: str) -> None:
     first, bad, last = read(HEAD + ROW + row + b"\n" + ROW)
     assert first == last == ONE
-    assert isinstance(bad, Rejected)
+    assert isinstance(bad, RejectedRow)
     assert str(bad).startswith("input:3: ")
     assert re.search(reason, bad.reason), bad.reason
     assert "anna" not in bad.reason
@@ -135,7 +135,7 @@ def test_a_file_without_the_columns_is_told_in_words(head: bytes, told: str, tmp
 
 
 def test_what_has_neither_the_name_nor_the_head_of_a_csv_is_read_as_json() -> None:
-    assert all(isinstance(row, Rejected) for row in read(b"a,b,c\n1,2,3\n"))
+    assert all(isinstance(row, RejectedRow) for row in read(b"a,b,c\n1,2,3\n"))
     assert read(b'{"transaction_id": "t1,customer_id"}\n')[0].reason.startswith("has no field customer_id")  # type: ignore[union-attr]
 
 
@@ -171,14 +171,14 @@ def test_labels(words: str, truth: bool) -> None:
     found = list(read_lines(io.BytesIO(head + lines), "input", Label))
     assert found == [label_of(ONE, truth)] * 4
     (bad,) = read_lines(io.BytesIO(head + f"t1,anna,kiosk,{START},perhaps\n".encode()), "input", Label)
-    assert isinstance(bad, Rejected)
+    assert isinstance(bad, RejectedRow)
 
 
 def test_blanks_are_a_part_of_a_value_as_rfc_4180_has_it() -> None:
     (row,) = read(HEAD + ROW.replace(b"anna", b" anna"))
     assert isinstance(row, Transaction)
     assert row.customer_id == " anna"
-    assert [type(row) for row in read(HEAD + b" " * (LONGEST_LINE + 5) + ROW)] == [Rejected]
+    assert [type(row) for row in read(HEAD + b" " * (LONGEST_LINE + 5) + ROW)] == [RejectedRow]
 
 
 def test_a_pipe_is_answered_line_by_line() -> None:
@@ -195,5 +195,5 @@ def test_a_pipe_is_answered_line_by_line() -> None:
 def test_memory_is_bounded() -> None:
     """A million bytes in one line, or a quote that never ends, are one rejected row each."""
     content = HEAD + b'"' + b"x" * (1 << 20) + b"\n" + ROW * 3
-    assert [type(row) for row in read(content)] == [Rejected, Transaction, Transaction, Transaction]
+    assert [type(row) for row in read(content)] == [RejectedRow, Transaction, Transaction, Transaction]
     assert read(HEAD + b'"' + ROW * 10)[1:] == [ONE] * 9

@@ -22,8 +22,8 @@ from featherweight.apps.fraud.files import ordered, sorting
 from featherweight.apps.fraud.files.readers import HANDBOOK_COLUMNS
 from featherweight.apps.fraud.synthetic import synthesize, write_synthetic
 from featherweight.apps.fraud.training import models as models
-from featherweight.apps.fraud.training.description import Layout
-from featherweight.apps.fraud.training.split import Parts, read_parts
+from featherweight.apps.fraud.training.description import SplitDays
+from featherweight.apps.fraud.training.split import Split, read_parts
 from featherweight.apps.fraud.transactions import Transaction
 from featherweight.core.errors import DataError, OutputError
 from tests.fraud.artifacts import write_fraud_model
@@ -33,7 +33,7 @@ from tests.fraud.streams import DAY, START
 
 ROWS = make_transactions(600, seed=41)
 LABELS = [label_of(row, is_fraud=number % 2 == 0) for number, row in enumerate(ROWS[:400:3])]
-LAYOUT = Layout(train_days=8, delay_days=3, validation_days=5, test_days=5)
+LAYOUT = SplitDays(train_days=8, delay_days=3, validation_days=5, test_days=5)
 FAR = 4_000_000_000_000
 
 
@@ -246,7 +246,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same(found: Parts, wanted: Parts) -> None:
+def assert_same(found: Split, wanted: Split) -> None:
     for name in ("train", "validation", "test"):
         one, other = getattr(found, name), getattr(wanted, name)
         assert len(one)

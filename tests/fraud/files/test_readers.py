@@ -24,7 +24,7 @@ from featherweight.apps.fraud.files.readers import (
     CARD_FEATURES,
     HANDBOOK_COLUMNS,
     LONGEST_LINE,
-    Rejected,
+    RejectedRow,
     read_cards,
     read_handbook,
     read_lines,
@@ -56,7 +56,7 @@ BAD = {
 }
 
 
-def lines(content: bytes) -> list[Transaction | Rejected]:
+def lines(content: bytes) -> list[Transaction | RejectedRow]:
     return list(read_lines(io.BytesIO(content), "input", Transaction))
 
 
@@ -67,7 +67,7 @@ def test_a_bad_line_is_rejected_where_it_stands_and_the_rest_goes_on(line: bytes
     assert isinstance(first, Transaction)
     assert isinstance(last, Transaction)
     assert last.transaction_id == "t2"
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedRow)
     assert str(found).startswith("input:3: ")
     assert re.search(reason, found.reason, re.IGNORECASE), found.reason
     assert "kiosk" not in found.reason
@@ -77,11 +77,11 @@ def test_a_bad_line_is_rejected_where_it_stands_and_the_rest_goes_on(line: bytes
 @given(st.binary(max_size=300))
 def test_no_bytes_are_a_failure(content: bytes) -> None:
     with suppress(DataError):  # of what another program has compressed, say
-        assert all(isinstance(row, (Transaction, Rejected)) for row in lines(content))
+        assert all(isinstance(row, (Transaction, RejectedRow)) for row in lines(content))
 
 
 def test_a_long_line_at_the_end_of_the_file_ends() -> None:
-    assert [type(row) for row in lines(b"x" * (3 * LONGEST_LINE))] == [Rejected]
+    assert [type(row) for row in lines(b"x" * (3 * LONGEST_LINE))] == [RejectedRow]
 
 
 def test_json_lines_and_parquet_of_our_own_form(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_values_that_python_cannot_hold_are_bad_rows(name: str, column: pa.Array
     path = tmp_path / "rows.parquet"
     pq.write_table(rows.set_column(rows.schema.names.index(name), name, column), path)
     found = list(read_rows(path, Transaction))
-    assert isinstance(found[1], Rejected)
+    assert isinstance(found[1], RejectedRow)
     assert found[1].line == 2
     assert [isinstance(row, Transaction) for row in found] == [name == "customer_id", False, name == "customer_id"]
 

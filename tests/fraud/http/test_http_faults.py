@@ -26,7 +26,7 @@ import pytest
 
 from featherweight.apps.fraud.decision.pipeline import Pipeline
 from featherweight.apps.fraud.decision.scorer import open_scorer
-from featherweight.apps.fraud.http.server import Settings, serve
+from featherweight.apps.fraud.http.server import ServerSettings, serve
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import FeatherweightError
 from tests.fraud.artifacts import write_fraud_model
@@ -163,7 +163,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
     ],
 )
 def test_what_cannot_be_served_is_said(changed: dict[str, Any], says: str, model: Path) -> None:
-    settings = replace(Settings(model=model, port=0, backend=BACKEND), **changed)
+    settings = replace(ServerSettings(model=model, port=0, backend=BACKEND), **changed)
     with pytest.raises(FeatherweightError, match=says):
         serve(settings, lambda *_: pytest.fail("it serves"))
 

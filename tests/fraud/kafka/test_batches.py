@@ -20,7 +20,7 @@ from kafka.record.memory_records import MemoryRecords
 from featherweight.apps.fraud.kafka.batches import Fetched, Messages, Unreadable
 from featherweight.apps.fraud.kafka.clients import _WholeBatches
 from featherweight.apps.fraud.kafka.compression import GZIP, LZ4, SNAPPY, ZSTD, unpack
-from featherweight.apps.fraud.kafka.dead_letters import KEY_BYTES, VALUE_BYTES, bury_batch, bury_message
+from featherweight.apps.fraud.kafka.dead_letters import KEY_BYTES, VALUE_BYTES, describe_batch, describe_message
 from featherweight.apps.fraud.kafka.records import RECORDS, encode_records
 from featherweight.core.errors import DataError
 
@@ -172,13 +172,13 @@ def test_a_fetcher_still_makes_its_records_as_ours_are_made() -> None:
 def test_dead_letters_keep_key_and_place_and_fit_into_what_a_broker_takes() -> None:
     other = Messages("labels", 3, [7], [b"other"], [b"other"])
     messages = Messages(*WHERE, [5, 7, 9], [b"a", b"k" * 500_000, None], [b"x", b"y" * 900_000, None])
-    letter = bury_message("dead", WHERE.topic, 3, 7, "why", [other, messages])
+    letter = describe_message("dead", WHERE.topic, 3, 7, "why", [other, messages])
     headers = dict(letter.headers)
     assert (letter.key, letter.value) == (b"k" * KEY_BYTES, b"y" * VALUE_BYTES)
     assert (headers["key_bytes"], headers["bytes"], headers["offset"]) == (b"500000", b"900000", b"7")
-    assert bury_message("dead", WHERE.topic, 3, 5, "why", [other, messages]).key == b"a"
-    assert bury_message("dead", WHERE.topic, 3, 9, "why", [other, messages]).key is None
-    batch = bury_batch("dead", Unreadable(*WHERE, 5, 9, "a bomb", b"z" * 900_000, 5, 5, 0))
+    assert describe_message("dead", WHERE.topic, 3, 5, "why", [other, messages]).key == b"a"
+    assert describe_message("dead", WHERE.topic, 3, 9, "why", [other, messages]).key is None
+    batch = describe_batch("dead", Unreadable(*WHERE, 5, 9, "a bomb", b"z" * 900_000, 5, 5, 0))
     headers = dict(batch.headers)
     assert (headers["offset"], headers["last_offset"], headers["reason"]) == (b"5", b"9", b"record batch: a bomb")
     assert np.frombuffer(batch.value, np.uint8).shape == (VALUE_BYTES,)
@@ -188,7 +188,7 @@ def test_the_dead_letter_of_a_batch_says_how_to_unpack_it() -> None:
     content = bytes(PACK[GZIP](encode_records([(b"k", b"v%d" % number) for number in range(5)])))
     refused = Fetched(*WHERE, 100, 102, 104, 5, GZIP, content, "its checksum is wrong").unpack()
     assert isinstance(refused, Unreadable)
-    letter = bury_batch("dead", refused)
+    letter = describe_batch("dead", refused)
     headers = dict(letter.headers)
     codec, count, base = (int(headers[name]) for name in ("codec", "records", "base_offset"))
     again = Fetched(*WHERE, base, int(headers["offset"]), int(headers["last_offset"]), count, codec, letter.value)

@@ -15,25 +15,25 @@ from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
 from featherweight.apps.fraud.synthetic import write_synthetic
 from featherweight.apps.fraud.training import models as models
 from featherweight.apps.fraud.training.command import run_training
-from featherweight.apps.fraud.training.description import Layout, Training, read_training
+from featherweight.apps.fraud.training.description import SplitDays, Training, read_training
 from featherweight.apps.fraud.training.fit import average, fit, margins
 from featherweight.apps.fraud.training.models import (
     Forest,
     HistGradientBoosting,
     LightGBM,
     Logistic,
+    ModelSettings,
     Network,
-    Settings,
     XGBoost,
 )
-from featherweight.apps.fraud.training.split import Parts, read_parts
+from featherweight.apps.fraud.training.split import Split, read_parts
 from featherweight.apps.fraud.training.trained import Trained, read_trained, write_trained
 from featherweight.core.errors import DataError, FeatherweightError, OutputError, UsageError
 from featherweight.core.trees.ensemble import Ensemble
 from featherweight.core.trees.predict import predict
 
 COLUMNS = 4
-SMALL: dict[str, Settings] = {
+SMALL: dict[str, ModelSettings] = {
     "xgboost": XGBoost(members=2, trees=8, depth=3),
     "lightgbm": LightGBM(members=2, trees=8, leaves=6),
     "forest": Forest(trees=8, depth=4, columns_a_split=2),
@@ -41,7 +41,7 @@ SMALL: dict[str, Settings] = {
     "logistic": Logistic(),
     "network": Network(width=8, layers=1, epochs=4, batch=64, learning_rate=0.02),
 }
-LAYOUT = Layout(train_days=6, delay_days=3, validation_days=5, test_days=4)
+LAYOUT = SplitDays(train_days=6, delay_days=3, validation_days=5, test_days=4)
 
 
 def draw(count: int = 1500, seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -80,7 +80,7 @@ def test_every_kind_learns_survives_the_disk_and_repeats(kind: str, tmp_path: Pa
     assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.pkl"))
 
 
-def trained_with(fitted: Ensemble | nn.Module, settings: Settings) -> Trained:
+def trained_with(fitted: Ensemble | nn.Module, settings: ModelSettings) -> Trained:
     training = Training(settings=settings, layout=LAYOUT, alerts_a_day=10, seed=3, source="a test")
     schema = FeatureSchema(source="given", names=tuple("abcd"), typical=(0.0, 0.0, 0.0, None))
     rule = DecisionRule(slope=1, intercept=0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test")
@@ -173,15 +173,15 @@ def test_the_parts_lie_apart_by_the_delay(cards: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "reader", "error", "told"),
     [
-        (Layout(train_days=90), "records", DataError, "the data begins on 2018-04-01, but 90 training days"),
-        (Layout(until="2019-01-01"), "records", DataError, r"the data ends on 2018-04-28, before --until"),
-        (Layout(until="soon"), "records", UsageError, "'soon' is no day"),
+        (SplitDays(train_days=90), "records", DataError, "the data begins on 2018-04-01, but 90 training days"),
+        (SplitDays(until="2019-01-01"), "records", DataError, r"the data ends on 2018-04-28, before --until"),
+        (SplitDays(until="soon"), "records", UsageError, "'soon' is no day"),
         (LAYOUT, "csv", UsageError, "one of handbook, records, ulb"),
         (LAYOUT, "handbook", DataError, "cannot be read|not a sound"),
     ],
 )
 def test_what_cannot_be_split_is_told_in_words(
-    cards: Path, layout: Layout, reader: str, error: type[FeatherweightError], told: str
+    cards: Path, layout: SplitDays, reader: str, error: type[FeatherweightError], told: str
 ) -> None:
     with pytest.raises(error, match=told):
         read_parts(str(cards), reader, layout, models.COLUMNS)
@@ -217,7 +217,7 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
     assert trained.schema.names == models.COLUMNS
     assert trained.schema.typical[models.COLUMNS.index("terminal_fraud_streak_days")] is None
     assert msgspec.json.decode((tmp_path / "model" / "training.json").read_bytes())["settings"]["type"] == "lightgbm"
-    parts: Parts = read_parts(str(cards), "records", trained.training.layout, trained.schema.names)
+    parts: Split = read_parts(str(cards), "records", trained.training.layout, trained.schema.names)
     figures = margins(trained.model, parts.test.features)
     assert roc_auc_score(parts.test.labels, figures) == pytest.approx(summary["test"]["roc_auc"])
 

@@ -13,10 +13,10 @@ from featherweight.apps.fraud.synthetic import write_synthetic
 from featherweight.apps.fraud.training import models as models
 from featherweight.apps.fraud.training.calibration import raw_threshold
 from featherweight.apps.fraud.training.command import run_training
-from featherweight.apps.fraud.training.description import Layout
+from featherweight.apps.fraud.training.description import SplitDays
 from featherweight.apps.fraud.training.fit import margins
-from featherweight.apps.fraud.training.models import LightGBM, Network, Settings
-from featherweight.apps.fraud.training.split import Parts, read_parts
+from featherweight.apps.fraud.training.models import LightGBM, ModelSettings, Network
+from featherweight.apps.fraud.training.split import Split, read_parts
 from featherweight.apps.fraud.training.task import FraudTask, open_task
 from featherweight.apps.fraud.training.trained import read_trained
 from featherweight.core.artifact.store import read_artifact
@@ -28,7 +28,7 @@ from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep, Step
 from featherweight.core.recipe import Choices, Measure, Recipe, Source, read_recipe
 
 RECIPES = Path("apps/fraud/recipes")
-LAYOUT = Layout(train_days=8, delay_days=3, validation_days=5, test_days=5)
+LAYOUT = SplitDays(train_days=8, delay_days=3, validation_days=5, test_days=5)
 SOURCE = {"model": "nowhere", "data": "nothing", "reader": "records"}
 
 
@@ -40,11 +40,11 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def parts(cards: Path) -> Parts:
+def parts(cards: Path) -> Split:
     return read_parts(str(cards), "records", LAYOUT, models.COLUMNS)
 
 
-def train(cards: Path, out: Path, kind: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def train(cards: Path, out: Path, kind: str, settings: ModelSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.HISTORIES, kind, settings)
     run_training(
         data=str(cards),
@@ -83,7 +83,7 @@ def test_the_recipes_are_sound(path: Path) -> None:
 
 
 def test_a_sealed_model_scores_as_it_was_judged(
-    cards: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = tmp_path / "model", tmp_path / "artifact"
     train(cards, folder, "lightgbm", LightGBM(members=2, trees=15, leaves=8), monkeypatch)
@@ -107,7 +107,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
     assert np.corrcoef(scores, margins(task.trained.model, parts.validation.features))[0, 1] > 0.98
 
 
-def test_what_the_task_lends(cards: Path, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_task_lends(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "network", Network(width=8, layers=1, epochs=6, batch=64, learning_rate=0.02), monkeypatch)
     task = FraudTask(read_trained(tmp_path), parts, batch=100)
     first, again, other = (next(iter(task.training_batches(epoch, 0)))[0] for epoch in (0, 0, 1))
@@ -126,17 +126,17 @@ def test_what_the_task_lends(cards: Path, parts: Parts, tmp_path: Path, monkeypa
     for drawn, trained in zip(probes.T, parts.train.features.T, strict=True):
         assert np.isin(np.nan_to_num(drawn), np.nan_to_num(trained)).all()
 
-    choosing, reporting = task.choosing(), task.reporting()
-    assert np.array_equal(choosing.clusters, parts.validation.customers)
-    assert choosing.alerts is not None
-    assert choosing.alerts.per_day == 8
-    assert np.array_equal(choosing.alerts.days, parts.validation.days)
-    amounts, bands = parts.validation.features[:, models.COLUMNS.index("amount")], choosing.groups["amount"]
+    validation, test = task.validation_cases(), task.test_cases()
+    assert np.array_equal(validation.clusters, parts.validation.customers)
+    assert validation.alerts is not None
+    assert validation.alerts.per_day == 8
+    assert np.array_equal(validation.alerts.days, parts.validation.days)
+    amounts, bands = parts.validation.features[:, models.COLUMNS.index("amount")], validation.groups["amount"]
     assert np.array_equal(bands == "10 to 50", (amounts >= 10) & (amounts < 50))
     assert np.array_equal(bands == "below 10", amounts < 10)
     (view,) = task.show("test", [3])
     assert view.columns["amount"] == f"{parts.test.features[3, models.COLUMNS.index('amount')]:.6g}"
-    assert not set(choosing.ids) & set(reporting.ids)
+    assert not set(validation.ids) & set(test.ids)
     scores = margins(task.trained.model, parts.validation.features)
     np.testing.assert_allclose(task.scores({"score": scores[:, None]}), scores)
     sealed, threshold = task.seal(scores, parts.validation.labels)
@@ -149,7 +149,7 @@ def test_what_the_task_lends(cards: Path, parts: Parts, tmp_path: Path, monkeypa
 def test_another_form_of_data_is_refused(cards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "logistic", models.Logistic(), monkeypatch)
     task = open_task({"model": str(tmp_path), "data": str(cards), "reader": "records"})
-    assert len(task.choosing().labels) == len(task.parts.validation)
+    assert len(task.validation_cases().labels) == len(task.parts.validation)
     given = replace(task.parts, names=("a", "b"))
     monkeypatch.setattr("featherweight.apps.fraud.training.task.read_parts", lambda *_: given)
     with pytest.raises(UsageError, match="trained on 19 other columns"):

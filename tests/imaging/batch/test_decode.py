@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from featherweight.apps.imaging.batch.decode import DecodePool
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.readers import Item, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 
@@ -113,7 +113,7 @@ def test_workers_killed_at_any_moment_lose_nothing(items: list[Item]) -> None:
             done.set()
             killer.join()
     assert len(found) == len(items) * 30 - 1
-    assert not [row for (row,) in found if isinstance(row, Rejected)]
+    assert not [row for (row,) in found if isinstance(row, RejectedFrame)]
 
 
 def test_an_item_that_kills_twice_is_rejected_and_the_next_is_not(slow: Item, items: list[Item]) -> None:
@@ -136,7 +136,7 @@ def test_an_item_that_kills_twice_is_rejected_and_the_next_is_not(slow: Item, it
         killer.start()
         (rejected,) = next(decoded)
         killer.join()
-        assert isinstance(rejected, Rejected)
+        assert isinstance(rejected, RejectedFrame)
         assert rejected.reason == "decoder-crashed"
         assert "SIGKILL" in rejected.message
         assert rejected.id.source == slow.source
@@ -150,7 +150,7 @@ def test_a_worker_that_does_not_answer_is_given_up(items: list[Item]) -> None:
         for worker in workers():
             worker.send_signal(signal.SIGSTOP)
         found = [row for (row,) in decoded]
-        stopped = [row for row in found if isinstance(row, Rejected)]
+        stopped = [row for row in found if isinstance(row, RejectedFrame)]
         assert [row.reason for row in stopped] == ["timeout"]
         assert isinstance(found[-1], Frame)
 
@@ -159,7 +159,7 @@ def test_a_file_beyond_the_memory_limit_fails_alone(slow: Item, items: list[Item
     with DecodePool(PREPROCESS, workers=1, memory_bytes=50 << 20) as pool:
         found = [row for (row,) in pool.decode([items[0], slow, items[1]])]
     assert isinstance(found[0], Frame)
-    assert isinstance(found[1], Rejected)
+    assert isinstance(found[1], RejectedFrame)
     assert found[1].reason in ("out-of-memory", "decoder-crashed")
     assert isinstance(found[2], Frame)
 

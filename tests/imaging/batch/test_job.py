@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from featherweight.apps.imaging.batch.job import Job, Progress, run_job
+from featherweight.apps.imaging.batch.job import Job, JobProgress, run_job
 from featherweight.apps.imaging.classify import SealedModel, read_model
 from featherweight.apps.imaging.journal import Journal
 from featherweight.apps.imaging.writers.summary import Summary
@@ -88,7 +88,7 @@ def test_every_frame_is_a_row_in_every_output(model: SealedModel, images: Path, 
 
 def test_the_rows_do_not_depend_on_workers_or_interruptions(model: SealedModel, images: Path, tmp_path: Path) -> None:
     classify(model, images, tmp_path / "one", workers=1, batch=16)
-    seen: list[Progress] = []
+    seen: list[JobProgress] = []
     for limit in (1, 2, 3, 99):
         seen.clear()
         finished = run_job(
@@ -107,12 +107,12 @@ def test_the_rows_do_not_depend_on_workers_or_interruptions(model: SealedModel, 
 def test_a_stopped_job_keeps_what_it_did_and_writes_no_summary(
     model: SealedModel, images: Path, tmp_path: Path
 ) -> None:
-    seen: list[Progress] = []
+    seen: list[JobProgress] = []
     job = Job(source=images, out=tmp_path / "out", workers=2, batch=4)
     assert run_job(job, model, on_progress=seen.append, stopping=lambda: bool(seen)) is None
     assert 0 < seen[-1].done < COUNT
     assert not (tmp_path / "out" / "summary.json").exists()
-    again: list[Progress] = []
+    again: list[JobProgress] = []
     assert run_job(job, model, on_progress=again.append, stopping=lambda: False) is not None
     assert again[-1].done == COUNT
     assert again[-1].earlier == seen[-1].done

@@ -19,7 +19,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from featherweight.apps.imaging.batch.decode import WORKER_BYTES, DecodePool
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.readers import DEFAULT_LIMITS, Item, Limits
 from featherweight.apps.imaging.sealed import Preprocess
 from tests.imaging.batch.test_decode import workers
@@ -151,7 +151,7 @@ HOSTILE = {
 }
 
 
-def decode(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[list[Frame | Rejected], int]:
+def decode(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[list[Frame | RejectedFrame], int]:
     """What a new worker makes of it, and the most memory that it had."""
     with DecodePool(PREPROCESS, workers=1, limits=limits) as pool:
         (found,) = pool.decode([Item(path.name, path)])
@@ -172,7 +172,7 @@ def test_a_small_file_is_refused_soon_and_cheaply(tmp_path: Path, name: str) -> 
     start = time.monotonic()
     (found,), peak = decode(path, Limits(file_bytes=64 * MIB))
     assert time.monotonic() - start < QUICK_S
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.reason == reason, found
     assert peak < BASE_BYTES + 4 * path.stat().st_size + 100 * MIB
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from featherweight.apps.imaging.batch.job import Progress
+from featherweight.apps.imaging.batch.job import JobProgress
 from featherweight.apps.imaging.batch.progress import describe, format_duration, showing_progress
 
 
@@ -20,19 +20,19 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_rate_and_time_left_count_only_this_run() -> None:
-    progress = Progress(items=100, done=60, earlier=40, images=60, rejected=3, elapsed_s=10)
+    progress = JobProgress(items=100, done=60, earlier=40, images=60, rejected=3, elapsed_s=10)
     assert describe(progress) == "2.0 files/s, 0:20 left, 3 rejected"
 
 
 def test_no_rate_before_it_means_something() -> None:
-    assert describe(Progress(items=100, done=1, earlier=0, images=1, rejected=0, elapsed_s=0.5)) == ""
-    assert describe(Progress(items=9, done=9, earlier=9, images=0, rejected=0, elapsed_s=9)) == ""
+    assert describe(JobProgress(items=100, done=1, earlier=0, images=1, rejected=0, elapsed_s=0.5)) == ""
+    assert describe(JobProgress(items=9, done=9, earlier=9, images=0, rejected=0, elapsed_s=9)) == ""
 
 
 def show(console: Console) -> None:
     with showing_progress(console) as shown:
         for done in range(1, 6):
-            shown(Progress(items=5, done=done, earlier=0, images=done, rejected=0, elapsed_s=float(done)))
+            shown(JobProgress(items=5, done=done, earlier=0, images=done, rejected=0, elapsed_s=float(done)))
 
 
 def test_a_log_file_gets_lines_now_and_then() -> None:

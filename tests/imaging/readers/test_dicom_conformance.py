@@ -17,7 +17,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import JPEGBaseline8Bit
 
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.pixels import render_reference
 from featherweight.apps.imaging.readers import Item, Limits, dicom, read_frames
 from featherweight.apps.imaging.readers.base import RefusedError
@@ -121,7 +121,7 @@ def test_the_others_are_rejected_with_a_reason(folder: Path, rows: list[dict[str
         with pytest.raises(RefusedError):
             dicom.read_pixel_array(folder / row["file"])
         (found,) = read_frames(Item(row["file"], folder / row["file"]), PREPROCESS)
-        assert isinstance(found, Rejected), row["file"]
+        assert isinstance(found, RejectedFrame), row["file"]
         assert found.reason in REASONS[row["decode"]], (row["file"], found)
 
 
@@ -201,7 +201,7 @@ def test_a_deflated_bomb_is_stopped(folder: Path, tmp_path: Path) -> None:
     item = Item("bomb", tmp_path / "bomb.dcm")
     item.path.write_bytes(content)
     (found,) = read_frames(item, PREPROCESS, Limits(file_bytes=200_000))
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.reason == "too-large"
 
 
@@ -213,7 +213,7 @@ def test_messages_hold_no_patient(folder: Path, rows: list[dict[str, str]]) -> N
             names = {str(dataset.get(key) or "") for key in ("PatientName", "PatientID", "PatientBirthDate")}
         words = {word for name in names for word in re.split(r"[\s^]+", name) if len(word) > 2}
         for found in read_frames(Item("source", folder / row["file"]), PREPROCESS):
-            if isinstance(found, Rejected):
+            if isinstance(found, RejectedFrame):
                 assert not [word for word in words if word in found.message], row["file"]
 
 
@@ -221,5 +221,5 @@ def _pixels(dataset: pydicom.Dataset, side: int) -> np.ndarray:
     buffer = io.BytesIO()
     dataset.save_as(buffer)
     (found,) = dicom.decode_file(buffer.getvalue(), "made", Preprocess(side=side), Limits())
-    assert not isinstance(found, Rejected), found
+    assert not isinstance(found, RejectedFrame), found
     return found.pixels

@@ -18,7 +18,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
 )
 
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.readers import Item, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from tests.imaging.dicoms import (
@@ -38,11 +38,11 @@ GREY = RAMP / 4095
 TAG = re.compile(r"\([0-9A-F]{4},[0-9A-F]{4}\)")
 
 
-def read(folder: Path, content: bytes) -> Frame | Rejected:
+def read(folder: Path, content: bytes) -> Frame | RejectedFrame:
     path = folder / "file.dcm"
     path.write_bytes(content)
     (found,) = read_frames(Item("name", path), Preprocess(side=SIDE))
-    assert "Secret" not in (found.message if isinstance(found, Rejected) else found.notes)
+    assert "Secret" not in (found.message if isinstance(found, RejectedFrame) else found.notes)
     return found
 
 
@@ -104,13 +104,13 @@ def test_compressed_pixels_without_a_transfer_syntax_or_with_a_native_one_are_re
     content = render_encapsulated(made(JPEGLosslessSV1), [encode_codestream(RAMP, JPEGLosslessSV1, 16)])
     start = 132 + 12 + int.from_bytes(content[140:144], "little")
     found = read(tmp_path, content[start:])
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.reason == "unsupported-transfer-syntax"
     native = replaced(
         content, b"UI\x16\x00" + JPEGLosslessSV1.encode(), b"UI\x16\x00" + b"1.2.840.10008.1.2.1".ljust(22, b"\0")
     )
     found = read(tmp_path, native)
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert (found.reason, "compressed" in found.message) == ("bad-header", True)
 
 
@@ -136,7 +136,7 @@ def test_texts_of_numbers(tmp_path: Path, keyword: str, value: str, text: str, n
     content = replaced(content, head + value.ljust(size).encode(), head + text.ljust(size).encode())
     found = read(tmp_path, content)
     if number is None:
-        assert isinstance(found, Rejected)
+        assert isinstance(found, RejectedFrame)
         assert found.reason == "bad-header"
         assert found.message.startswith(f"{keyword} (")
         assert TAG.search(found.message)
@@ -234,7 +234,7 @@ def test_colours_have_no_sign(tmp_path: Path, photometric: str) -> None:
 def test_a_file_without_pixels_says_what_it_is(tmp_path: Path, kind: str, said: str) -> None:
     dataset = made(SOPClassUID=kind, Rows=None, Columns=None)
     found = read(tmp_path, render_native(dataset, np.empty(0, np.uint16)).split(b"\xe0\x7f\x10\0OW")[0])
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert (found.reason, found.message) == ("no-pixel-data", said)
 
 
@@ -305,7 +305,7 @@ def test_a_refusal_names_the_element_and_what_was_found(
     tmp_path: Path, elements: dict[str, object], message: str
 ) -> None:
     found = read(tmp_path, render_native(made(**elements), RAMP))
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.reason == "bad-header"
     assert re.match(message, found.message), found.message
 
@@ -316,7 +316,7 @@ def test_a_table_without_its_data_names_them(tmp_path: Path) -> None:
     dataset = made()
     dataset.VOILUTSequence = Items([item])
     found = read(tmp_path, render_native(dataset, RAMP))
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.message == "LUTData (0028,3006) has 20 entries; LUTDescriptor (0028,3002) says 4096 of 12 bits"
 
 

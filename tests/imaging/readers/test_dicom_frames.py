@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.readers import BLANK, Item, Limits, read_frames
 from featherweight.apps.imaging.readers.base import RefusedError
 from featherweight.apps.imaging.readers.fragments import find_frames
@@ -31,13 +31,13 @@ def plain(level: int) -> np.ndarray:
     return np.full((SIDE, SIDE), level, np.uint16)
 
 
-def read(folder: Path, content: bytes, limits: Limits | None = None) -> list[Frame | Rejected]:
+def read(folder: Path, content: bytes, limits: Limits | None = None) -> list[Frame | RejectedFrame]:
     path = folder / "file.dcm"
     path.write_bytes(content)
     return list(read_frames(Item("name", path), Preprocess(side=SIDE), limits or Limits()))
 
 
-def outcomes(found: Sequence[Frame | Rejected]) -> list[int | str]:
+def outcomes(found: Sequence[Frame | RejectedFrame]) -> list[int | str]:
     """A frame's level, or why it was rejected; each under its own number."""
     assert [row.id.frame for row in found] == list(range(len(found)))
     return [
@@ -71,7 +71,7 @@ def test_frames_that_are_declared_and_lack(tmp_path: Path, syntax: object, has_t
     streams = [encode_codestream(plain(level), syntax, 16) for level in LEVELS[:2]]  # type: ignore[arg-type]
     found = read(tmp_path, render_encapsulated(multi_frame(4, syntax), streams, has_table=has_table))
     assert outcomes(found) == [600, 1500, "corrupt", "corrupt"]
-    assert isinstance(found[2], Rejected)
+    assert isinstance(found[2], RejectedFrame)
     assert "NumberOfFrames (0028,0008) is 4, the pixel data hold 2" in found[2].message
 
 
@@ -83,7 +83,7 @@ def test_native_frames_that_lack_and_that_nobody_declared(tmp_path: Path) -> Non
     assert isinstance(only, Frame)
     assert only.notes == f"the file holds more frames than NumberOfFrames says: read are 1; {BLANK}"
     (none,) = read(tmp_path, render_native(multi_frame(1), both.ravel()[:100]))
-    assert isinstance(none, Rejected)
+    assert isinstance(none, RejectedFrame)
     assert none.message == "the pixel data have 200 bytes, too few for the 256 samples; is the file cut off?"
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from featherweight.apps.imaging.frames import Frame, Rejected
+from featherweight.apps.imaging.frames import Frame, RejectedFrame
 from featherweight.apps.imaging.readers import Item, Limits, read_frames
 from featherweight.apps.imaging.readers.raster import REDUCED_MEAN_TOLERANCE, decode_image
 from featherweight.apps.imaging.sealed import Preprocess
@@ -33,11 +33,11 @@ RAMP = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))  # dark left, 
 TOLERANCE = 0.01
 
 
-def read(path: Path, limits: Limits | None = None) -> list[Frame | Rejected]:
+def read(path: Path, limits: Limits | None = None) -> list[Frame | RejectedFrame]:
     return list(read_frames(Item("name", path), Preprocess(side=SIDE), limits or Limits()))
 
 
-def read_bytes(folder: Path, content: bytes, limits: Limits | None = None) -> list[Frame | Rejected]:
+def read_bytes(folder: Path, content: bytes, limits: Limits | None = None) -> list[Frame | RejectedFrame]:
     path = folder / "file.bin"  # the name tells nothing
     path.write_bytes(content)
     return read(path, limits)
@@ -49,7 +49,7 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def pixels(found: list[Frame | Rejected]) -> np.ndarray:
+def pixels(found: list[Frame | RejectedFrame]) -> np.ndarray:
     (frame,) = found
     assert isinstance(frame, Frame), frame
     assert frame.pixels.dtype == np.float32
@@ -57,9 +57,9 @@ def pixels(found: list[Frame | Rejected]) -> np.ndarray:
     return frame.pixels
 
 
-def reason(found: list[Frame | Rejected]) -> str:
+def reason(found: list[Frame | RejectedFrame]) -> str:
     (row,) = found
-    assert isinstance(row, Rejected), row
+    assert isinstance(row, RejectedFrame), row
     assert row.id.source == "name"
     return row.reason
 
@@ -128,7 +128,7 @@ def test_pages_of_a_tiff_are_frames(tmp_path: Path) -> None:
     assert reason(read_bytes(tmp_path, content, Limits(frames=3))) == "too-large"
     assert reason(read_bytes(tmp_path, content, Limits(samples=700))) == "too-large"
     *_, last = read_bytes(tmp_path, content[:-300])
-    assert isinstance(last, Rejected)
+    assert isinstance(last, RejectedFrame)
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "jpeg"])
@@ -143,7 +143,7 @@ def test_pages_after_a_damaged_one_are_read(tmp_path: Path, compression: str) ->
     content[at : at + size] = bytes(size)
     found = read_bytes(tmp_path, bytes(content))
     assert [row.id.frame for row in found] == [0, 1, 2, 3]
-    assert [isinstance(row, Rejected) for row in found] == [False, False, True, False]
+    assert [isinstance(row, RejectedFrame) for row in found] == [False, False, True, False]
     levels = [round(float(row.pixels.mean()) * 255) for row in found if isinstance(row, Frame)]
     np.testing.assert_allclose(levels, [50, 100, 200], atol=1)
 
@@ -188,7 +188,7 @@ def test_pictures_that_are_not_read_are_noted(tmp_path: Path) -> None:
 
 def test_a_jpeg_of_12_bits_is_told_as_one(tmp_path: Path) -> None:
     (found,) = read_bytes(tmp_path, bytes(imagecodecs.jpeg8_encode(RAMP.astype(np.uint16) * 16, bitspersample=12)))
-    assert isinstance(found, Rejected)
+    assert isinstance(found, RejectedFrame)
     assert found.message == "a JPEG of 12 bits; outside of DICOM those of 8 bits are read"
 
 
@@ -198,7 +198,7 @@ def test_kinds_that_are_not_read_are_not_called_truncated(tmp_path: Path) -> Non
     )
     for content in (ten_bits, bytes(imagecodecs.jpegls_encode(RAMP))):
         (row,) = read_bytes(tmp_path, content)
-        assert isinstance(row, Rejected)
+        assert isinstance(row, RejectedFrame)
         assert "of a kind that is not read" in row.message
         assert "truncated" not in row.message
 
@@ -383,7 +383,7 @@ def test_damaged_files_give_frames_or_rejections(
             assert row.pixels.max() <= 1
 
 
-def notes_of(found: list[Frame | Rejected]) -> str:
+def notes_of(found: list[Frame | RejectedFrame]) -> str:
     (frame,) = found
     assert isinstance(frame, Frame), frame
     return frame.notes

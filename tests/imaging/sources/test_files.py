@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from featherweight.apps.imaging.frames import Rejected
+from featherweight.apps.imaging.frames import RejectedFrame
 from featherweight.apps.imaging.readers import Item, find_items, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.training.folder import read_labelled
@@ -48,7 +48,7 @@ def test_a_link_to_a_folder_is_told_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
     (item,) = find_items(tmp_path / "in")
     (row,) = read_frames(item, Preprocess(side=8))
-    assert isinstance(row, Rejected)
+    assert isinstance(row, RejectedFrame)
     assert (row.id.source, row.reason) == ("link", "not-a-file")
     assert "link to a folder, which is not followed" in row.message
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.network import build
 from featherweight.apps.imaging.training.task import ImagingTask, open_task, read_split
@@ -83,7 +83,7 @@ def test_probes_are_of_nobody_the_same_each_time_and_small(tmp_path: Path) -> No
 
 def test_cases_carry_patients_groups_and_views() -> None:
     task = ImagingTask(_trained(side=28), _split(side=28))
-    held_out = task.choosing()
+    held_out = task.validation_cases()
     assert held_out.clusters is not None
     assert held_out.clusters.tolist() == [0, 0, 1, 2]
     assert held_out.groups["site"].tolist() == ["north", "south", "south", "north"]
@@ -115,5 +115,5 @@ def _trained(side: int) -> Trained:
     description = Description(
         network=name, side=side, mean=0.5, std=0.2, labels=("normal", "sick"), source="made up for tests"
     )
-    decision = Decision(slope=1.0, intercept=0.0, threshold=0.5)
+    decision = DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
     return Trained(build(name, mean=0.5, std=0.2), description, Preprocess(side=side), decision)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherweight.apps.imaging.sealed import Decision, Preprocess, decode_decision
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision
 from featherweight.apps.imaging.training import task as tasks
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.fit import Epoch, calibration_views
 from featherweight.apps.imaging.training.network import build
 from featherweight.apps.imaging.training.task import ImagingTask, open_task
 from featherweight.apps.imaging.training.trained import Description, Trained
-from featherweight.core.task import Part
+from featherweight.core.task import HeldOutName
 from featherweight.core.tensors import Tensors
 
 SIDE = 16
@@ -35,7 +35,7 @@ def split() -> Split:
 def trained() -> Trained:
     name = "resnet18-small-images"
     description = Description(network=name, side=SIDE, mean=0.5, std=0.2, labels=("normal", "sick"), source="made up")
-    decision = Decision(slope=1.5, intercept=0.2, threshold=0.3, prevalence=0.1)
+    decision = DecisionRule(slope=1.5, intercept=0.2, threshold=0.3, prevalence=0.1)
     return Trained(build(name, mean=0.5, std=0.2), description, Preprocess(side=SIDE), decision)
 
 
@@ -45,14 +45,14 @@ def _pixels(tensors: Tensors) -> np.ndarray:
 
 def test_every_part_has_its_own_cases(trained: Trained, split: Split) -> None:
     task = ImagingTask(trained, split)
-    for held_out, cases in ((task.choosing(), split.validation), (task.reporting(), split.test)):
+    for held_out, cases in ((task.validation_cases(), split.validation), (task.test_cases(), split.test)):
         assert held_out.ids == cases.ids
         assert held_out.tensors["image"].dtype == np.float32
         np.testing.assert_array_equal(held_out.tensors["image"], cases.images[:, None].astype(np.float32) / 255)
     views = calibration_views(split.validation)
-    assert task.calibrating().ids == views.ids
-    assert np.array_equal(_pixels(task.calibrating().tensors), views.images)
-    parts: tuple[tuple[Part, Cases], ...] = (("validation", split.validation), ("test", split.test))
+    assert task.calibration_cases().ids == views.ids
+    assert np.array_equal(_pixels(task.calibration_cases().tensors), views.images)
+    parts: tuple[tuple[HeldOutName, Cases], ...] = (("validation", split.validation), ("test", split.test))
     for part, cases in parts:
         (shown,) = task.show(part, [3])
         assert shown.image is not None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from featherweight.apps.imaging.batch.job import Job, run_job
 from featherweight.apps.imaging.classify import SealedModel, read_model
-from featherweight.apps.imaging.sealed import Decision, Preprocess, encode
+from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, encode
 from featherweight.apps.imaging.writers.summary import Summary
 from featherweight.core.artifact import Contents, write_artifact
 from featherweight.core.errors import UsageError
@@ -22,7 +22,7 @@ MISSED, NOTES = ("auc_loss: 0.02, more than 0.01",), ("made without a reference 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
-    decision = Decision(slope=2.0, intercept=-26.0, threshold=0.4)
+    decision = DecisionRule(slope=2.0, intercept=-26.0, threshold=0.4)
     contents = Contents(
         name="tiny",
         app="imaging",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Fingerprint, Finished, Journal, Spent, open_journal
 from featherweight.apps.imaging.writers import find_outputs, write_outputs
 from featherweight.apps.imaging.writers.page import write_page
@@ -32,7 +32,7 @@ def fill(journal: Journal, count: int, positives: int, rejected: int = 0) -> Non
         items.append(Finished(source(index), Fingerprint(1, 1), [row], [], {}))
     for index in range(rejected):
         name = f"bad/{index:06}.dcm"
-        items.append(Finished(name, Fingerprint(1, 1), [], [Rejected(FrameId(name, 0), "corrupt", "cut")], {}))
+        items.append(Finished(name, Fingerprint(1, 1), [], [RejectedFrame(FrameId(name, 0), "corrupt", "cut")], {}))
     journal.commit(items, Spent())
 
 
@@ -156,7 +156,7 @@ def test_names_and_labels_of_others_are_shown_and_not_obeyed(tmp_path: Path) -> 
                 f"{evil}{index}",
                 Fingerprint(1, 1),
                 [Prediction(FrameId(f"{evil}{index}", 0, evil, evil, evil), 0.5, evil, 1.0, 1.0)],
-                [Rejected(FrameId(f"{evil}{index}", 1), evil, evil)],
+                [RejectedFrame(FrameId(f"{evil}{index}", 1), evil, evil)],
                 {},
             )
             for index in range(1_001)

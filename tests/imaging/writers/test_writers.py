@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featherweight.apps.imaging.frames import FrameId, Prediction, Rejected
+from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Fingerprint, Finished, Spent, open_journal
 from featherweight.apps.imaging.writers.atomic import replacing
 from featherweight.apps.imaging.writers.csv import write_csv
 from featherweight.apps.imaging.writers.page import PAGE_ROWS, format_percent, render_page, write_page
 from featherweight.apps.imaging.writers.parquet import write_parquet
 from featherweight.apps.imaging.writers.rows import rejected_columns, result_columns
-from featherweight.apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary, encode_summary
+from featherweight.apps.imaging.writers.summary import JobSettings, ModelFacts, Seconds, Summary, encode_summary
 from featherweight.apps.imaging.writers.thumbnails import render_thumbnail
 from featherweight.core.errors import OutputError
 
@@ -29,7 +29,7 @@ text = st.text(st.characters(codec="utf-8"), max_size=12)
 ids = st.builds(FrameId, text, st.integers(0, 1 << 40), text, text, text)
 times = st.floats(0, 1e6).map(lambda value: round(value, 3))
 predictions = st.builds(Prediction, ids, st.floats(0, 1), st.sampled_from(["normal", "pneumonia"]), times, times)
-rejections = st.builds(Rejected, ids, st.sampled_from(["timeout", "vanished"]), text)
+rejections = st.builds(RejectedFrame, ids, st.sampled_from(["timeout", "vanished"]), text)
 
 
 def plain(columns: dict, row: object) -> dict:
@@ -38,7 +38,7 @@ def plain(columns: dict, row: object) -> dict:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(predictions, max_size=6), st.lists(rejections, max_size=6))
-def test_tables_give_back_the_same_rows(results: list[Prediction], rejected: list[Rejected]) -> None:
+def test_tables_give_back_the_same_rows(results: list[Prediction], rejected: list[RejectedFrame]) -> None:
     tables = [(result_columns("ab" * 32), results), (rejected_columns(), rejected)]
     with tempfile.TemporaryDirectory() as name:
         for columns, rows in tables:
@@ -63,7 +63,7 @@ def test_parquet_of_no_rows_still_has_its_columns(tmp_path: Path) -> None:
 
 def test_parquet_spans_groups_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("featherweight.apps.imaging.writers.parquet.GROUP_ROWS", 7)
-    rows = [Rejected(FrameId(f"{index:03}", 0), f"reason-{index % 9}", "") for index in range(50)]
+    rows = [RejectedFrame(FrameId(f"{index:03}", 0), f"reason-{index % 9}", "") for index in range(50)]
     write_parquet(tmp_path / "r.parquet", rejected_columns(), rows)
     assert pq.read_table(tmp_path / "r.parquet")["source"].to_pylist() == [row.id.source for row in rows]
     assert pq.ParquetFile(tmp_path / "r.parquet").num_row_groups == 8
@@ -112,7 +112,7 @@ def summary(images: int, **changes: object) -> Summary:
             missed_limits=(),
             notes=(),
         ),
-        "settings": Settings(backend="onnxruntime", precision="int8", workers=2, threads=1, batch=16),
+        "settings": JobSettings(backend="onnxruntime", precision="int8", workers=2, threads=1, batch=16),
         "versions": {"featherweight": "0.1.0"},
     }
     return Summary(**(values | changes))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from featherweight.core.errors import OutputError
 from featherweight.core.evidence.report import Evidence
-from featherweight.core.evidence.reports.changed_cases import MOST_CHANGED, encode_thumbnail, write_cases
+from featherweight.core.evidence.reports.changed_cases import MAX_CHANGED, encode_thumbnail, write_cases
 from featherweight.core.task import CaseView
 from tests.core import evidence_cases as made
 
@@ -56,7 +56,7 @@ def test_every_flip_is_shown_under_the_way_it_went_and_those_that_changed_most(t
         assert wanted
         assert set(re.findall(r'<td class="id">(set1/[^<]*)</td>', part)) == wanted
         assert f"({len(wanted)})" in part
-    assert len(re.findall(r'<td class="id">set1/', same)) == MOST_CHANGED
+    assert len(re.findall(r'<td class="id">set1/', same)) == MAX_CHANGED
     assert "before and now" in same
     assert "before and now" not in positive + negative
 
@@ -105,7 +105,7 @@ def test_changes_without_a_flip_still_make_a_page(tmp_path):
     task = Shows()
     text = write_cases(tmp_path / "model", replace(evidence, test=quiet), task).read_text()
     assert text.count('<p class="muted">None.</p>') == 2
-    assert [len(indices) for _, indices in task.asked] == [MOST_CHANGED]
+    assert [len(indices) for _, indices in task.asked] == [MAX_CHANGED]
 
 
 @pytest.mark.parametrize("image", [None, np.zeros((28, 28), np.uint8), np.zeros((300, 200, 3), np.uint8)])

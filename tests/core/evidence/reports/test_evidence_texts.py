@@ -14,8 +14,8 @@ from featherweight.core.evidence.judge import Check, Limits
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Evidence, compared, flipped_cases, subgroups
 from featherweight.core.evidence.reports.change_record import render_change_record
-from featherweight.core.evidence.reports.html import MOST_CANDIDATES, TIMES, render_html
-from featherweight.core.evidence.reports.json import MOST_FLIPS, encode_evidence, evidence_as_dict
+from featherweight.core.evidence.reports.html import MAX_CANDIDATES, TIMES, render_html
+from featherweight.core.evidence.reports.json import MAX_RECORDED_FLIPS, encode_evidence, evidence_as_dict
 from featherweight.core.evidence.reports.model_card import render_figures
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, value_text
 from featherweight.core.evidence.reports.words import (
@@ -170,8 +170,8 @@ def test_changed_decisions_are_counted_alike_everywhere(noisy: Evidence) -> None
 def test_the_json_lists_so_many_changed_decisions_and_no_more() -> None:
     many = made.comparison("test", 1, noise=20.0)
     found = evidence_as_dict(replace(made.evidence(), test=many))["test"]
-    assert sum(found["flips"][way] for way in ("to_positive", "to_negative")) > MOST_FLIPS
-    assert len(found["flipped"]) == MOST_FLIPS
+    assert sum(found["flips"][way] for way in ("to_positive", "to_negative")) > MAX_RECORDED_FLIPS
+    assert len(found["flipped"]) == MAX_RECORDED_FLIPS
 
 
 def test_the_json_holds_each_programs_own_figures(noisy: Evidence) -> None:
@@ -325,7 +325,7 @@ def test_a_forest_is_drawn_of_every_figure_of_the_groups_that_is_limited() -> No
 
 def test_candidates_are_folded_only_above_the_most() -> None:
     evidence = made.full_evidence()
-    filled = (*evidence.candidates, *evidence.candidates)[:MOST_CANDIDATES]
+    filled = (*evidence.candidates, *evidence.candidates)[:MAX_CANDIDATES]
     assert "The other" not in render_html(replace(evidence, candidates=filled))
     assert "The other" in render_html(replace(evidence, candidates=(*filled, filled[0])))
 

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from featherweight.core.errors import DataError
 from featherweight.core.trees.ensemble import LEAF, Ensemble, Output
 
-MOST_NODES = 1 << 27
+MAX_NODES = 1 << 27
 """Of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""
 
-MOST_FEATURES = (1 << 31) - 1
+MAX_FEATURES = (1 << 31) - 1
 """A feature's number is an int32."""
 
 PROBABILITY_STEP = 2.0**-24
@@ -24,7 +24,8 @@ PROBABILITY_STEP = 2.0**-24
 
 @dataclass(frozen=True)
 class Nodes:
-    """Nodes of several trees in any order, as `Ensemble` has them; what no root reaches is left out by `arrange`."""
+    """Nodes of several trees in any order, as `Ensemble` has them; what no root reaches is left out by
+    `canonicalize`."""
 
     roots: npt.NDArray[Any]
     feature: npt.NDArray[Any]
@@ -59,7 +60,7 @@ def join(trees: Sequence[Nodes]) -> Nodes:
     )
 
 
-def arrange(nodes: Nodes, features: int, base: float = 0.0, output: Output = "margin") -> Ensemble:
+def canonicalize(nodes: Nodes, features: int, base: float = 0.0, output: Output = "margin") -> Ensemble:
     """The ensemble in preorder: tree after tree, each node before its left subtree before its right subtree.
 
     base and values become float32. Raises DataError for nodes that are no trees: numbers out of range, a node with two
@@ -101,7 +102,7 @@ def nodes_of(ensemble: Ensemble) -> Nodes:
     return Nodes(e.roots, e.feature, e.threshold, e.left, e.right, e.missing_left, e.value)
 
 
-def below(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def strict_thresholds(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x."""
     limit = np.float32(np.inf)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -122,7 +123,7 @@ def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
     )
 
 
-def on_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def round_to_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Trees' parts of a mean probability as multiples of PROBABILITY_STEP."""
     return np.asarray(np.round(shares / PROBABILITY_STEP) * PROBABILITY_STEP)
 
@@ -132,7 +133,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
     arrays = [nodes.feature, nodes.threshold, nodes.left, nodes.right, nodes.missing_left, nodes.value]
     if any(array.shape != (count,) for array in arrays) or nodes.roots.ndim != 1:
         raise DataError(f"trees: the arrays of nodes differ in length: {[array.shape for array in arrays]}")
-    if not 0 < count <= MOST_NODES or not len(nodes.roots) or not 1 <= features <= MOST_FEATURES:
+    if not 0 < count <= MAX_NODES or not len(nodes.roots) or not 1 <= features <= MAX_FEATURES:
         raise DataError(f"trees: {len(nodes.roots)} trees of {count} nodes over {features} features")
     split = nodes.feature != LEAF
     children = np.concatenate([nodes.left[split], nodes.right[split], nodes.roots])

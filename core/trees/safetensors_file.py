@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import replacing
-from featherweight.core.trees.arrange import MOST_NODES, Nodes, arrange
+from featherweight.core.files import atomic_write
+from featherweight.core.trees.canonical import MAX_NODES, Nodes, canonicalize
 from featherweight.core.trees.ensemble import Ensemble
 
 _OUTPUTS = ("margin", "probability")
@@ -26,13 +26,13 @@ _ARRAYS = {
     "value": np.float32,
 }
 _NUMBERS = {"features": np.int32, "base": np.float32, "output": np.uint8}
-_MOST_BYTES = 30 * MOST_NODES
+_MAX_BYTES = 30 * MAX_NODES
 
 
 def write_trees(path: Path, ensemble: Ensemble) -> None:
     """Raises OutputError."""
     try:
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(encode_stored(ensemble))
     except OSError as error:
         raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
@@ -52,7 +52,7 @@ def encode_stored(ensemble: Ensemble) -> bytes:
 def read_trees(path: Path) -> Ensemble:
     """Raises DataError for a file that is not there, or is not one that `write_trees` wrote."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: too large for trees")
         content = path.read_bytes()
     except OSError as error:
@@ -77,4 +77,4 @@ def decode_stored(content: bytes) -> Ensemble:
         raise DataError("`features`, `base` or `output` is not one number in its range")
     nodes = Nodes(**{name: arrays[name] for name in _ARRAYS})
     output = _OUTPUTS[int(arrays["output"][0])]
-    return arrange(nodes, int(arrays["features"][0]), float(arrays["base"][0]), output)  # type: ignore[arg-type]
+    return canonicalize(nodes, int(arrays["features"][0]), float(arrays["base"][0]), output)  # type: ignore[arg-type]
