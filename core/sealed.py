@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from featherweight.core.errors import ArtifactError, DataError
+from featherweight.core.keys import decode_unambiguous
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
@@ -24,7 +25,7 @@ def encode(settings: msgspec.Struct) -> bytes:
 def decode_sealed(content: bytes, kind: type[Kind], name: str) -> Kind:
     """name: of the file. Raises ArtifactError."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        return decode_unambiguous(content, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(
             f"{name}: {error}; this artifact was not made by a compatible version of featherweight"

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from featherweight.core.errors import OutputError
 from featherweight.core.files import cache_directory, check_folder
-from featherweight.core.terminal import say
+from featherweight.core.terminal import counted, say
 
 
 def warm_up_all() -> None:
@@ -38,5 +38,9 @@ def warm_up_all() -> None:
             "can write"
         )
     count = compilations.count
-    what = f"{count} functions compiled in {time.monotonic() - started:.0f} s" if count else "all was compiled already"
+    what = (
+        f"{counted(count, 'functions')} compiled in {time.monotonic() - started:.0f} s"
+        if count
+        else "all was compiled already"
+    )
     say(f"{what}: {folder}")

@@ -22,19 +22,10 @@ from featherweight.core.recipe import Recipe, Source, parse_recipe, render_recip
 from featherweight.core.request import open_task, run_recipe
 from featherweight.core.task import HeldOut
 from featherweight.core.tensors import Tensors
+from tests.core.recipes import recipe_head
 from tests.fakes import SquaresTask
 
-HEAD = """
-version = 1
-name = "squares"
-[source]
-task = "squares"
-[measure]
-backends = ["onnxruntime"]
-repetitions = 5
-[limits]
-auc_loss = 0.03
-"""
+HEAD = recipe_head("squares", "auc_loss = 0.03", repetitions=5)
 CHAIN = """
 [[step]]
 kind = "prune-channels"
@@ -138,7 +129,7 @@ def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
 def test_progress_is_told(run: Run) -> None:
     found = {stage.rsplit(" ", 1)[0] for stage in run.stages}
     assert {"measuring latency", "scoring the validation cases", "running the test cases"} <= found
-    assert any("recover 1 epochs" in stage for stage in found)
+    assert any("recover 1 epoch" in stage for stage in found)
     assert all(stage.endswith("True") for stage in run.stages)
 
 

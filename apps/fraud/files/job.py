@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.files.sorting import sort_items
 from featherweight.apps.fraud.files.summary import Summary
 from featherweight.apps.fraud.labels import DAY_MS
-from featherweight.apps.fraud.plausible import read_clock_ms
+from featherweight.apps.fraud.plausible import CONTINUED, ONCE, read_clock_ms
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import OutputError, UsageError
 from featherweight.core.files import is_file
@@ -42,13 +43,15 @@ _decode = msgspec.json.Decoder(Decision).decode
 class Job:
     """input, output: None is standard input and output, in JSON lines; else a file. An output that ends in .parquet is
     Parquet, any other JSON lines. labels: each takes effect `delay_days` after its transaction. state: a folder with
-    the histories of earlier runs, which this one continues. max_histories: of customers, and of terminals."""
+    the histories of earlier runs, which this one continues. max_histories: of customers, and of terminals. allow_empty:
+    an input without a row gives an output without one."""
 
     input: Path | None
     output: Path | None
     labels: Path | None = None
     state: Path | None = None
     max_histories: int = LIMIT
+    allow_empty: bool = False
 
 
 def score_file(
@@ -58,8 +61,8 @@ def score_file(
     when it is whole, then the state is kept; a run that does not get there leaves both as they were.
 
     Raises UsageError (the model's features are given, not computed; another process uses the state; a file is both
-    read and written), DataError for files that cannot be read, a pipe that runs backwards or times in another unit,
-    OutputError.
+    read and written; there is no row, which is not allowed), DataError for files that cannot be read, a pipe that runs
+    backwards or times in another unit, OutputError.
     """
     schema, summary = scorer.schema, Summary(scorer.model, labelled=job.labels is not None)
     if schema.source == "given":
@@ -67,7 +70,9 @@ def score_file(
     check_output(job)
     folder = job.output.parent if job.output else Path(tempfile.gettempdir())
     start = time.monotonic()
-    transactions = open_transactions(job.input, folder, now_ms, summary.unread)
+    transactions = open_transactions(
+        job.input, folder, now_ms, summary.unread, CONTINUED if job.state is not None else ONCE
+    )
     labels = open_labels(job.labels, folder, now_ms, summary.unread) if job.labels else None
     summary.in_order = transactions.in_order
     looked_s = time.monotonic() - start
@@ -76,11 +81,19 @@ def score_file(
     with opening_state(job.state, schema.delay_days, job.max_histories) as store:
         engine = store.engine if store else FeatureEngine(schema.delay_days, job.max_histories)
         with writing_rejected(job.output, summary) as reject, writing_decisions(job.output) as write:
-            due = DueLabels(labels, schema.delay_days, reject)
-            decided = decide_in_time(transactions.read(reject), due, Pipeline(scorer, engine), summary, on_progress)
+            due = DueLabels(labels, schema.delay_days, partial(reject, summary.label_rows))
+            read = transactions.read(partial(reject, summary.transaction_rows))
+            decided = decide_in_time(read, due, Pipeline(scorer, engine), summary, on_progress)
             for decision in put_back(decided, folder) if not summary.in_order else map(itemgetter(1), decided):
                 write(decision)
             summary.labels_waiting = due.count_rest()
+            summary.transaction_rows.rows = summary.transactions + summary.transaction_rows.rejected
+            summary.label_rows.rows = summary.labels + summary.labels_waiting + summary.label_rows.rejected
+            if summary.transaction_rows.rows == 0 and not job.allow_empty:
+                raise UsageError(
+                    f"{job.input or 'standard input'}: holds no transactions to score; --allow-empty makes that a "
+                    "result without rows"
+                )
         if store is not None:
             store.snapshot()
         summary.evicted = engine.evicted

@@ -98,14 +98,14 @@ def _writing(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[RejectedRow], None]]:
+def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[Tally, RejectedRow], None]]:
     """Rows that are no transactions go to OUTPUT.rejected.jsonl, if there are any; the summary has the first few."""
     path = _rejected_path(output) if output else None
     with contextlib.ExitStack() as stack:
         files: list[BinaryIO] = []
 
-        def reject(row: RejectedRow) -> None:
-            summary.rejected += 1
+        def reject(tally: Tally, row: RejectedRow) -> None:
+            tally.rejected += 1
             if len(summary.first_rejected) < TOP:
                 summary.first_rejected.append(row)
             if path is not None:

@@ -13,6 +13,7 @@ from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.histories import CONFLICT, NEW
 from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.transactions import Decision
+from featherweight.core.terminal import counted
 
 TOP = 5
 
@@ -36,6 +37,14 @@ class Latencies:
 
 
 @dataclass
+class Tally:
+    """Of what one source held: all its rows, and those that were rejected."""
+
+    rows: int = 0
+    rejected: int = 0
+
+
+@dataclass
 class Summary:
     """What a run did. in_order: whether the transactions were in the order of time; labelled: whether there are labels;
     labels_waiting: those that are not due by the last transaction; highest: (probability, minus the transaction's
@@ -56,7 +65,8 @@ class Summary:
     labels_in_conflict: int = 0
     labels_waiting: int = 0
     evicted: int = 0
-    rejected: int = 0
+    transaction_rows: Tally = field(default_factory=Tally)
+    label_rows: Tally = field(default_factory=Tally)
     first_rejected: list[RejectedRow] = field(default_factory=list)
     rejected_file: Path | None = None
     latencies: Latencies = field(default_factory=Latencies)
@@ -74,6 +84,10 @@ class Summary:
             put = heapq.heappush if len(self.highest) < TOP else heapq.heappushpop
             put(self.highest, (decision.probability or 0.0, -number, decision))
 
+    @property
+    def rejected(self) -> int:
+        return self.transaction_rows.rejected + self.label_rows.rejected
+
     def learned(self, known: int) -> None:
         """known: what the histories answer to a label."""
         self.labels += 1
@@ -85,7 +99,8 @@ def render_summary(summary: Summary) -> str:
     """For a person. Names decisions by their number in the output only."""
     rate = summary.transactions / summary.seconds if summary.seconds else 0.0
     lines = [
-        f"{summary.transactions:,} transactions in {summary.seconds:.1f} s ({rate:,.0f}/s) by {summary.model}",
+        f"{counted(summary.transactions, 'transactions')} in {summary.seconds:.1f} s ({rate:,.0f}/s) by "
+        f"{summary.model}",
         "  " + ", ".join(f"{name} {summary.outcomes[name]:,}" for name in ("approve", "review", "decline")),
         f"  features, score and decision of one: p50 {summary.latencies.percentile_us(50):.1f}, "
         f"p99 {summary.latencies.percentile_us(99):.1f} microseconds",
@@ -107,15 +122,18 @@ def render_summary(summary: Summary) -> str:
     if summary.unread.rows:
         lines.append(f"  {summary.unread}")
     if summary.evicted:
-        lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
-    if summary.labelled:
-        waiting = f"; {summary.labels_waiting:,} are not due yet" if summary.labels_waiting else ""
         lines.append(
-            f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions{waiting}"
+            f"  {counted(summary.evicted, 'histories')} forgotten, the least recent: more than --max-histories"
+        )
+    if summary.labelled:
+        waiting = f"; {summary.labels_waiting:,} not due yet" if summary.labels_waiting else ""
+        lines.append(
+            f"  {counted(summary.labels, 'labels')} became known, {summary.labels_unknown:,} of unknown "
+            f"transactions{waiting}"
         )
     if summary.labels_in_conflict:
         lines.append(
-            f"  {summary.labels_in_conflict:,} labels are not as their transaction: they have another customer, "
+            f"  {counted(summary.labels_in_conflict, 'labels')} not as their transaction: with another customer, "
             "terminal or time (time_ms is the transaction's own, and says when the label counts), or only one of the "
             "customer's and the terminal's history still has it"
         )
@@ -126,7 +144,8 @@ def render_summary(summary: Summary) -> str:
     lines += [_render_alert(-number, decision) for _, number, decision in sorted(summary.highest, reverse=True)]
     if summary.rejected:
         lines.append(
-            f"  {summary.rejected:,} rows rejected" + (f": {summary.rejected_file}" if summary.rejected_file else "")
+            f"  {counted(summary.rejected, 'rows')} rejected"
+            + (f": {summary.rejected_file}" if summary.rejected_file else "")
         )
         lines += [f"    {row}" for row in summary.first_rejected]
     return "\n".join(lines)

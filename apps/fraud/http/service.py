@@ -29,6 +29,7 @@ from featherweight.apps.fraud.monitoring.metrics import ScoringMetrics
 from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.terminal import counted
 from featherweight.core.web.access import read_keys
 from featherweight.core.web.problems import ProblemError
 
@@ -236,7 +237,7 @@ class Service:
         names = self.pipeline.scorer.schema.names
         if len(features) != len(names) or any(name not in features for name in names):
             absent = [name for name in names if name not in features]
-            what = f"lacks {', '.join(absent[:5])}" if absent else f"has {len(features)} values"
+            what = f"lacks {', '.join(absent[:5])}" if absent else f"has {counted(len(features), 'values')}"
             raise ProblemError(
                 "invalid-field", f"features: {what}; the model takes {', '.join(names)}", pointer=pointer
             )
@@ -261,7 +262,9 @@ class Service:
 
     def _admit(self, rows: int) -> None:
         if self.pending_rows + rows > PENDING_ROWS and self.pending_rows:
-            raise ProblemError("overloaded", f"{self.pending_rows} rows wait; try again later", headers=RETRY)
+            raise ProblemError(
+                "overloaded", f"{counted(self.pending_rows, 'rows')} waiting; try again later", headers=RETRY
+            )
         self.pending_rows += rows
 
     def _fall_back(self, request: ScoreRequest) -> Decision:

@@ -39,7 +39,8 @@ from featherweight.apps.fraud.features.histories import (
 from featherweight.apps.fraud.kafka.records import Record
 from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from featherweight.apps.fraud.transactions import Label, Transaction
-from featherweight.core.errors import ArtifactError
+from featherweight.core.errors import WrongModelError
+from featherweight.core.terminal import counted
 
 Rows = npt.NDArray[np.float32]
 Value = TypeVar("Value")
@@ -339,7 +340,7 @@ def _decode_forwarded(content: bytes) -> Forwarded:
     sound = len(forwarded.seen) == count and len(forwarded.rows) == 4 * SPLIT * count and forwarded.source >= 0
     sound = sound and len(forwarded.learned) in (0, len(forwarded.labels))
     if not sound or not all(0 <= place < count for place in (*forwarded.conflicts, *forwarded.late)):
-        raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
+        raise msgspec.ValidationError(f"{counted(count, 'transactions')}, {len(forwarded.rows)} bytes of features")
     return forwarded
 
 
@@ -378,9 +379,9 @@ def _believing(now_ms: int) -> Callable[[Transaction | Label], str | None]:
 
 
 def check_source(scorer: Scorer) -> None:
-    """Raise ArtifactError for a model whose features this app does not compute: a stream brings transactions only."""
+    """Raise WrongModelError for one whose features this app does not compute: a stream brings transactions only."""
     if scorer.schema.source != "histories":
-        raise ArtifactError(
+        raise WrongModelError(
             f"{scorer.model}: features.json says that the caller brings the features (source "
             f"{scorer.schema.source!r}); a stream needs a model whose features are computed from histories"
         )

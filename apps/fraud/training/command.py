@@ -23,7 +23,7 @@ from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
 from featherweight.core.digests import appearing_folder
 from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import atomic_write, check_folder
+from featherweight.core.files import atomic_write, check_folder, writing_alone
 from featherweight.core.hardware import count_usable_cores
 from featherweight.core.task import check_packages
 from featherweight.core.trees.ensemble import Ensemble
@@ -53,6 +53,22 @@ def run_training(
     layout.last_day()
     check_folder(out)
     path = find_data(data, reader)
+    with writing_alone(out):
+        return _train_into(out, data, path, reader, model, layout, alerts_a_day, seed, report_test=report_test)
+
+
+def _train_into(
+    out: Path,
+    data: str,
+    path: Path,
+    reader: str,
+    model: str,
+    layout: SplitDays,
+    alerts_a_day: float,
+    seed: int,
+    *,
+    report_test: bool,
+) -> dict[str, Any]:
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
         replaying = progress.add_task("replaying transactions", total=None)
         parts = read_parts(

@@ -23,6 +23,7 @@ from featherweight.apps.fraud.training.models import (
     XGBoost,
 )
 from featherweight.core.errors import DataError, MissingExtraError
+from featherweight.core.terminal import counted
 from featherweight.core.training import Fit, Schedule
 from featherweight.core.trees.canonical import canonicalize, join, nodes_of
 from featherweight.core.trees.ensemble import Ensemble
@@ -57,8 +58,8 @@ def fit(
     frauds = int(labels.sum())
     if not 0 < frauds < len(labels):
         raise DataError(
-            f"the training days hold {len(labels)} transactions, {frauds} of them frauds; a model needs both kinds: "
-            "train on more days, or check that labels are there"
+            f"the training days hold {counted(len(labels), 'transactions')}, {frauds} of them fraud; a model "
+            "needs both kinds: train on more days, or check that labels are there"
         )
     match settings:
         case XGBoost():

@@ -20,6 +20,7 @@ from featherweight.core.digests import check_digests, write_digests
 from featherweight.core.errors import ArtifactError, DataError, OutputError
 from featherweight.core.files import atomic_write
 from featherweight.core.model import Model, trees_model
+from featherweight.core.terminal import counted
 from featherweight.core.trees.ensemble import Ensemble, tensor_specs
 from featherweight.core.trees.safetensors_file import read_trees, write_trees
 
@@ -81,7 +82,9 @@ def _read_model(directory: Path, settings: ModelSettings, columns: int) -> Ensem
             check_digests(directory, (TREES,))
             trees = read_trees(directory / TREES)
             if trees.features != columns:
-                raise DataError(f"{TREES} takes {trees.features} columns, but features.json names {columns}")
+                raise DataError(
+                    f"{TREES} takes {counted(trees.features, 'columns')}, but features.json names {columns}"
+                )
             return trees
     built = network.build(columns, width, layers)
     check_digests(directory, (NETWORK,))

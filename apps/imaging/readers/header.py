@@ -29,6 +29,7 @@ from featherweight.apps.imaging.readers.elements import (
     read_whole,
 )
 from featherweight.apps.imaging.readers.stored import Cell
+from featherweight.core.terminal import counted
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -141,7 +142,8 @@ def _samples(dataset: Dataset, photometric: str, notes: list[str]) -> int:
     if samples != expected:
         known = photometric if expected else "that is missing or not known"
         raise RefusedError(
-            "unsupported-photometric", f"found {samples} samples per pixel with photometric interpretation {known}"
+            "unsupported-photometric",
+            f"found {counted(samples, 'samples')} per pixel with photometric interpretation {known}",
         )
     if read_number(dataset, "SamplesPerPixel", []) is None:
         notes.append(f"SamplesPerPixel is missing: read as {samples}, by {photometric}")

@@ -16,6 +16,7 @@ from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import find_listed
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.core.errors import DataError
+from featherweight.core.terminal import counted
 
 LABELS = "labels.csv"
 _COLUMNS = ("path", "label", "patient", "split")
@@ -176,8 +177,8 @@ def _fail(path: Path, faults: list[_Fault]) -> None:
     for fault in faults:
         kinds.setdefault(fault.kind, []).append(fault)
     lines = [_describe(same) for same in kinds.values()]
-    more = f"\n  and {len(lines) - _SHOWN} more kinds" if len(lines) > _SHOWN else ""
-    count = f"{len(faults):,} fault{'s' if len(faults) > 1 else ''}"
+    more = f"\n  and {counted(len(lines) - _SHOWN, 'more kinds')}" if len(lines) > _SHOWN else ""
+    count = counted(len(faults), "faults")
     raise DataError(f"{path}: {count}" + "".join(f"\n  {line}" for line in lines[:_SHOWN]) + more)
 
 

@@ -15,6 +15,7 @@ from featherweight.core.evidence.report import shown_threshold, shown_values
 from featherweight.core.evidence.reports.svg import MINUS, WIDTH, Axes, dots, line, picture, point, short, text
 from featherweight.core.evidence.subgroups import Subgroup
 from featherweight.core.statistics import intervals as s
+from featherweight.core.terminal import counted
 
 MAX_DOTS = 600
 """Dots of each class in the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
@@ -113,7 +114,7 @@ def reliability_chart(baseline: Reliability | None, candidate: Reliability | Non
         for part in found.bins:
             x = axes.x(part.mean_probability) + shift
             parts.append(line(f"whisker {kind}", x, axes.y(part.positives.low), x, axes.y(part.positives.high)))
-            parts.append(point(kind, x, axes.y(part.positives.estimate), f"{part.cases} cases", 3))
+            parts.append(point(kind, x, axes.y(part.positives.estimate), counted(part.cases, "cases"), 3))
     return picture("Reliability of the probabilities of baseline and candidate", parts)
 
 

@@ -16,18 +16,10 @@ from featherweight.apps.fraud.kafka.records import encode_records
 from featherweight.apps.fraud.kafka.stages import Arrived, Outgoing, Shard, Stream, check_source
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
-from featherweight.core.errors import ArtifactError
-from tests.fraud.artifacts import write_fraud_model
+from featherweight.core.errors import WrongModelError
 from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
 
 PARTITIONS = 3
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
 
 
 @pytest.fixture
@@ -179,8 +171,9 @@ def test_the_longest_forwarded_record_fits_into_a_brokers_message() -> None:
 def test_a_model_whose_features_are_given_is_refused(scorer: Scorer) -> None:
     check_source(scorer)
     scorer.schema = msgspec.structs.replace(scorer.schema, source="given")
-    with pytest.raises(ArtifactError, match="given"):
+    with pytest.raises(WrongModelError, match="given") as error:
         check_source(scorer)
+    assert error.value.exit_code == 2
 
 
 def fetch(topic: str, partition: int, first: int, values: list[bytes], **more: object) -> Fetched:
