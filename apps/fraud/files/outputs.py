@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from msgspec.structs import asdict
 
 from featherweight.apps.fraud.files.readers import RejectedRow
-from featherweight.apps.fraud.files.summary import TOP, Summary
+from featherweight.apps.fraud.files.summary import TOP, Summary, Tally
 from featherweight.apps.fraud.transactions import Decision
 from featherweight.core.errors import OutputError
 from featherweight.core.files import atomic_write
