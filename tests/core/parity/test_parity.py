@@ -197,7 +197,7 @@ def test_a_backend_that_disagrees_with_itself_is_refused() -> None:
     assert found.check.status == "failed"
     assert found.check.found is not None
     assert found.check.found > 0
-    assert "at batch 64 on 1 threads" in found.check.explanation
+    assert "at batch 64 on 1 thread" in found.check.explanation
 
 
 def test_a_backend_that_fails_is_recorded_but_not_where_the_program_was_judged() -> None:
