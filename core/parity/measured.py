@@ -280,7 +280,7 @@ def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check
         return Check("parity", "passed", 0.0, 0.0, f"The same decisions in all of {ways}.")
     first = wrong[0].run
     threads, decisions = counted(first.threads, "threads"), counted(first.flips or 0, "decisions")
-    found = f"at batch {first.batch} on {threads} {decisions} otherwise"
+    found = f"at batch {first.batch} on {threads} {decisions} changed"
     text = f"{len(wrong)} of {ways}, do not give the same: {found}, scores differ by up to {first.difference:.3g}."
     return Check("parity", "failed", float(flips), 0.0, text)
 

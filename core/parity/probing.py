@@ -174,7 +174,7 @@ def _decide(decision: DecisionPoint, outputs: Tensors) -> npt.NDArray[np.bool_]:
 
 def _fault(probes: Probes, differences: Mapping[str, float], flips: int | None) -> str:
     if flips:
-        return f"on the sealed inputs {flips} of {counted(probes.count, 'decisions')} otherwise"
+        return f"{flips} of {counted(probes.count, 'decisions')} on the sealed inputs changed"
     beyond = {name: found for name, found in differences.items() if not found <= probes.tolerances[name]}
     return "; ".join(f"{n!r} differs by {d:.3g}, more than {probes.tolerances[n]:.3g}" for n, d in beyond.items())
 
