@@ -266,7 +266,7 @@ def test_a_loss_of_a_metric_of_which_less_is_better_is_told_the_right_way_round(
 def test_no_code_but_the_table_knows_a_limit_by_its_name() -> None:
     """Nor asks how a name begins or ends."""
     names = "|".join(["_loss", "_ratio_min", "_ratio_max", *metrics.limits()])
-    quoted = re.compile(rf"""["'](?:{names})["']""")
+    quoted = re.compile(rf"""["'}}](?:{names})["']""")
     sources = [path for room in ("core", "apps") for end in ("*.py", "*.j2") for path in (ROOT / room).rglob(end)]
     found = [str(path.relative_to(ROOT)) for path in sources if quoted.search(path.read_text())]
     assert found == ["core/evidence/metrics.py"]
