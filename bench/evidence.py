@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.timing import record, show
-from featherweight.core.evidence import figures, subgroups
-from featherweight.core.evidence.judge import Limits, judge
+from featherweight.core.evidence import figures, metric, subgroups
+from featherweight.core.evidence.judge import judge
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison, Evidence, compared
 from featherweight.core.evidence.report import subgroups as tabulated
@@ -53,7 +54,7 @@ def comparison(cases: int, positives: float, *, clustered: bool) -> Comparison:
 
 def stages(cases: int, positives: float, samples: int, *, clustered: bool) -> list[tuple[str, float]]:
     """Each stage with its seconds; later ones find what earlier ones have computed, as in a run."""
-    for cached in (figures.compare, figures.compute_differences, figures.ranking_difference, figures._card_draws):
+    for cached in (figures.compare, metric.pair):
         cached.cache_clear()
     for other in (paired.exact_bound, paired.exact_p_value, subgroups.compare_subgroups):
         other.cache_clear()
@@ -66,7 +67,7 @@ def stages(cases: int, positives: float, samples: int, *, clustered: bool) -> li
         action()
         found.append((name, time.perf_counter() - start))
 
-    timed("limits judged", lambda: judge(part.baseline, part.candidate, LIMITS))
+    timed("limits judged", lambda: judge(part.baseline, part.candidate, LIMITS, seed=0))
     timed("figures, differences and bands", lambda: compared(evidence, part))
     timed("subgroups", lambda: tabulated(evidence, part))
     timed("evidence.json", lambda: encode_evidence(evidence))

@@ -16,6 +16,7 @@ from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import BackendError, FeatherweightError, LimitError, OutputError, TensorError
 from featherweight.core.evidence.judge import Check, all_passed
+from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
 from featherweight.core.files import writing_alone
@@ -194,7 +195,7 @@ def _with(trial: Trial, check: Check) -> Trial:
 def _not_run(how: str, error: Exception) -> Check:
     """Under the name that the published schema has for what a program does when it is run again."""
     text = f"The program cannot be run {how}: {str(error) or type(error).__name__}"
-    return Check("parity", "not measured", None, 0.0, text)
+    return Check(PARITY, "not measured", None, 0.0, text)
 
 
 def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | None:
@@ -205,7 +206,7 @@ def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | Non
         raise OutputError(f"{out} is sealed and whole, but without its page of cases: {error}") from error
 
 
-def _best(trials: Sequence[Trial], seed: int = 0) -> int:
+def _best(trials: Sequence[Trial], seed: int) -> int:
     """Where it stands. Those that were timed together come first: times of two runs do not compare, because the host
     may have been slower in one of them. Of the same program on the same backend, more threads must be worth it: where
     they are not, the fastest with no more threads than that one needs. Of those that are not shown to be slower than
@@ -235,7 +236,7 @@ def _best(trials: Sequence[Trial], seed: int = 0) -> int:
 def _missed(of: Trial | CandidateRecord) -> tuple[bool, int]:
     """(it cannot be run and so not be sealed, limits that it misses): the lower, the nearer to being sealed."""
     missed = _missed_checks(of.checks)
-    return any(check.name == "parity" and check.status == "not measured" for check in missed), len(missed)
+    return any(check.metric is PARITY and check.status == "not measured" for check in missed), len(missed)
 
 
 def _missed_checks(checks: Sequence[Check]) -> list[Check]:

@@ -17,6 +17,9 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.task import Alerts
 from featherweight.core.terminal import counted
 
+LabelKind = Literal["binary", "multi-class", "multi-label", "regression"]
+"""What the labels of a task are; today all are binary (core.task.check_held_out)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -58,6 +61,22 @@ class Predictions:
             raise DataError(
                 f"predictions: case {self.ids[first]} has the {what} {values[first]} ({len(bad)} such cases)"
             )
+
+    @property
+    def label_kind(self) -> LabelKind:
+        return "binary"
+
+    def among(self, inside: s.Bools) -> Predictions:
+        """Those of the cases `inside` [N] alone, without alerts: a desk looks at all cases."""
+        places, clusters = np.flatnonzero(inside), self.clusters
+        return Predictions(
+            tuple(self.ids[place] for place in places),
+            self.labels[inside],
+            self.scores[inside],
+            self.threshold,
+            None if self.probabilities is None else self.probabilities[inside],
+            clusters=None if clusters is None else clusters[inside],
+        )
 
     @cached_property
     def decisions(self) -> s.Bools:

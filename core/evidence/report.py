@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from featherweight.core.evidence.figures import Compared, compare
-from featherweight.core.evidence.judge import Check, Limits, all_passed
+from featherweight.core.evidence.judge import Check, all_passed
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
@@ -148,7 +149,8 @@ def compared(evidence: Evidence, part: Comparison) -> Compared:
 
 
 def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:
-    return compare_subgroups(part.baseline.predictions, part.candidate.predictions, evidence.limits)
+    before, after = part.baseline.predictions, part.candidate.predictions
+    return compare_subgroups(before, after, evidence.limits, seed=evidence.seed)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,16 @@ Many groups are many chances to look bad by accident. The bounds of the whole ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.metric import Metric, Pair
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
@@ -38,9 +40,10 @@ not."""
 
 @dataclass(frozen=True)
 class SubgroupFigure:
-    """name: auc, average_precision, sensitivity or specificity; difference: candidate minus baseline; low: its lower
-    bound, with 95% confidence in all bounds of the table together; margin: the recipe's limit on the loss, or 0 where
-    it has none (then nothing can be shown to be `not worse`); p_value: of a loss beyond the margin, adjusted."""
+    """name: of a metric of the table; difference: the candidate's gain, candidate minus baseline where more is better;
+    low: its lower bound, with 95% confidence in all bounds of the table together; margin: the recipe's limit on the
+    loss, or 0 where it has none (then nothing can be shown to be `not worse`); p_value: of a loss beyond the margin,
+    adjusted."""
 
     name: str
     baseline: float | None
@@ -89,7 +92,7 @@ class _Test:
     """One figure of one group before the correction. low: the bound at a confidence, p_value: of a loss beyond the
     margin; both None where there are too few cases."""
 
-    name: str
+    metric: Metric
     before: float
     after: float
     margin: float
@@ -97,13 +100,19 @@ class _Test:
     low: Callable[[float], float] | None
     p_value: float | None
 
+    @property
+    def gain(self) -> float:
+        change = self.after - self.before
+        return change if self.metric.direction == "higher" else -change
+
 
 @lru_cache(maxsize=4)
-def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits) -> Subgroups:
+def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits, *, seed: int) -> Subgroups:
     """Every value of every column of `groups` that has MIN_CASES or more; of a column with more than MAX_VALUES the
     most frequent ones. A group that holds one class only (a subtype of it) is ranked against all cases of the other
-    class."""
+    class. seed: of the resamples."""
     groups, notes = [], []
+    both = Pair(baseline, candidate, _SAMPLES, seed)
     for column, values in baseline.groups.items():
         names, counts = np.unique(values, return_counts=True)
         order = np.argsort(-counts, kind="stable")
@@ -114,7 +123,7 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
             notes.append(f"{column}: {rest:,} of {counted(len(names), 'values')}, the rarest, {verb} left out.")
         for name in names[shown]:
             inside = values == name
-            groups.append((column, str(name), inside, list(_tests(baseline, candidate, inside, limits))))
+            groups.append((column, str(name), inside, list(_tests(both, inside, limits))))
     judged = [test for *_, tests in groups for test in tests if test.p_value is not None]
     adjusted = iter(holm([test.p_value for test in judged if test.p_value is not None]))
     confidence = 1 - 0.05 / max(1, len(judged))
@@ -142,7 +151,6 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFigure:
-    difference = test.after - test.before
     low = None if test.low is None else test.low(confidence)
     status: SubgroupStatus
     if low is None or p_value is None:
@@ -152,64 +160,79 @@ def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFi
     elif test.limited and low >= -test.margin:
         status = "not worse"
     else:
-        status = "worse, not shown" if test.limited and -difference > test.margin else "no sign of harm"
-    return SubgroupFigure(test.name, test.before, test.after, difference, low, test.margin, p_value, status)
+        status = "worse, not shown" if test.limited and -test.gain > test.margin else "no sign of harm"
+    return SubgroupFigure(test.metric.name, test.before, test.after, test.gain, low, test.margin, p_value, status)
 
 
-def _tests(before: Predictions, after: Predictions, inside: s.Bools, limits: Limits) -> Iterator[_Test]:
-    positive = before.labels == 1
+def _tests(both: Pair, inside: s.Bools, limits: Limits) -> Iterator[_Test]:
+    """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
+    whose loss it limits."""
+    positive = both.baseline.labels == 1
     hits, misses = bool((inside & positive).any()), bool((inside & ~positive).any())
     ranked = inside if hits and misses else inside | (~positive if hits else positive)
-    enough = min(int((ranked & positive).sum()), int((ranked & ~positive).sum())) >= SMALL_GROUP
-    if 0 < (ranked & positive).sum() < ranked.sum():
-        if limits.auc_loss is not None or limits.average_precision_loss is None:
-            yield _area(before, after, ranked, enough, limits.auc_loss)
-        if limits.average_precision_loss is not None:
-            yield _precision(before, after, ranked, enough, limits.average_precision_loss)
-    for name, limit, part in (
-        ("sensitivity", limits.sensitivity_loss, inside & positive),
-        ("specificity", limits.specificity_loss, inside & ~positive),
-    ):
+    both_classes = 0 < (ranked & positive).sum() < ranked.sum()
+    if both_classes and (limits.of(AUC) is not None or limits.of(AVERAGE_PRECISION) is None):
+        yield _by_error(AUC, both, ranked, limits)
+    if both_classes and limits.of(AVERAGE_PRECISION) is not None:
+        yield _precision(both, ranked, limits)
+    for metric, part in ((SENSITIVITY, inside & positive), (SPECIFICITY, inside & ~positive)):
         if part.any():
-            yield _share(name, before, after, part, limit)
+            yield _share(metric, both, part, limits)
+    of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY)
+    for metric, rule in metrics.limits().values():
+        limited = rule.kind == "loss" and metric.in_groups and limits.of(metric) is not None
+        if both_classes and limited and metric not in of_their_own:
+            yield _by_error(metric, both, ranked, limits)
 
 
-def _area(before: Predictions, after: Predictions, inside: s.Bools, enough: bool, limit: float | None) -> _Test:
-    labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
-    first, second = before.scores[inside], after.scores[inside]
-    difference = s.roc_auc_difference(first, second, labels, clusters)
-    was, now = s.roc_auc(first, labels) or 0.0, s.roc_auc(second, labels) or 0.0
+def _enough(of: Predictions, inside: s.Bools) -> bool:
+    positive = of.labels == 1
+    return min(int((inside & positive).sum()), int((inside & ~positive).sum())) >= SMALL_GROUP
+
+
+def _by_error(metric: Metric, both: Pair, inside: s.Bools, limits: Limits) -> _Test:
+    """From the error that the metric's own bound of the difference is made with."""
+    part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
+    difference, enough = part.difference(metric), _enough(both.baseline, inside)
+    was, now = (
+        0.0 if metric.estimate is None else metric.estimate(one) or 0.0 for one in (part.baseline, part.candidate)
+    )
     error = 0.0 if difference is None else (difference.estimate - difference.low) / s.Z_ONE_SIDED
-    return _normal("auc", was, now, error, enough, limit)
+    return _normal(metric, was, now, error, enough, limits.of(metric))
 
 
-def _precision(before: Predictions, after: Predictions, inside: s.Bools, enough: bool, limit: float | None) -> _Test:
+def _precision(both: Pair, inside: s.Bools, limits: Limits) -> _Test:
+    before, after = both.baseline, both.candidate
     labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
-    scorers = (before.scores[inside], after.scores[inside])
-    was, now = average_precision_draws(scorers, labels, clusters, samples=_SAMPLES if enough else 0)
+    scorers, enough = (before.scores[inside], after.scores[inside]), _enough(before, inside)
+    samples = both.samples if enough else 0
+    was, now = average_precision_draws(scorers, labels, clusters, samples=samples, seed=both.seed)
     error = float(np.std((now - was)[1:], ddof=1)) if enough else 0.0
-    return _normal("average_precision", float(was[0]), float(now[0]), error, enough, limit)
+    limit = limits.of(AVERAGE_PRECISION)
+    return _normal(AVERAGE_PRECISION, float(was[0]), float(now[0]), error, enough, limit)
 
 
-def _normal(name: str, was: float, now: float, error: float, enough: bool, limit: float | None) -> _Test:
-    margin, difference, normal = limit or 0.0, now - was, NormalDist()
+def _normal(metric: Metric, was: float, now: float, error: float, enough: bool, limit: float | None) -> _Test:
+    margin, normal = limit or 0.0, NormalDist()
+    unknown = _Test(metric, was, now, margin, limit is not None, None, None)
+    if not enough:
+        return unknown
 
     def low(confidence: float) -> float:
-        return max(-1.0, difference - normal.inv_cdf(confidence) * error)
+        return max(-1.0, unknown.gain - normal.inv_cdf(confidence) * error)
 
-    beyond = -difference - margin
+    beyond = -unknown.gain - margin
     p_value = (1.0 if beyond <= 0 else 0.0) if error == 0 else normal.cdf(-beyond / error)
-    if not enough:
-        return _Test(name, was, now, margin, limit is not None, None, None)
-    return _Test(name, was, now, margin, limit is not None, low, p_value)
+    return replace(unknown, low=low, p_value=p_value)
 
 
-def _share(name: str, before: Predictions, after: Predictions, part: s.Bools, limit: float | None) -> _Test:
+def _share(metric: Metric, both: Pair, part: s.Bools, limits: Limits) -> _Test:
+    before, after, limit = both.baseline, both.candidate, limits.of(metric)
     positive = before.labels == 1
     right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))
     was, now, margin = float(right_before.mean()), float(right_after.mean()), limit or 0.0
     if len(right_before) < SMALL_GROUP:
-        return _Test(name, was, now, margin, limit is not None, None, None)
+        return _Test(metric, was, now, margin, limit is not None, None, None)
     clusters = None if before.clusters is None else before.clusters[part]
 
     def low(confidence: float) -> float:
@@ -224,4 +247,4 @@ def _share(name: str, before: Predictions, after: Predictions, part: s.Bools, li
 
     beyond = was - now > margin
     p_value = at_effective_counts(of_losses, len(right_before), gained, lost, effect) if beyond else 1.0
-    return _Test(name, was, now, margin, limit is not None, low, p_value)
+    return _Test(metric, was, now, margin, limit is not None, low, p_value)

@@ -18,6 +18,7 @@ from featherweight.core.artifact import DecisionPoint, Probes
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, TensorError
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.predictions import Parity, ParityRun
 from featherweight.core.parity.held import SECONDS, has_avx2_alone, run_held
 from featherweight.core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
@@ -69,7 +70,7 @@ def measure_parity(
     scores: Floats,
     threshold: float,
     backends: Mapping[str, Backend],
-    seed: int = 0,
+    seed: int,
     progress: Progress = lambda stage, done, total: None,
 ) -> MeasuredParity:
     """Run the program that is to be sealed on every one of `backends` at all of BATCHES and THREADS, and on each held
@@ -270,19 +271,19 @@ def _find_decision(reference: _Reference) -> DecisionPoint | None:
 def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check:
     if rejudged:
         text = f"{counted(rejudged, 'decisions')} changed since the program was judged: run again, it scores otherwise."
-        return Check("parity", "failed", float(rejudged), 0.0, text)
+        return Check(PARITY, "failed", float(rejudged), 0.0, text, seen=float(rejudged))
     mine = [one for one in here if one.run.backend == reference.backend]
     wrong = [one for one in mine if not one.same]
     flips = max(one.run.flips or 0 for one in mine)
     ways = f"{counted(len(mine), 'ways')} of batches and threads on {reference.backend}, "
     ways += counted(len(reference.scores), "cases")
     if not wrong:
-        return Check("parity", "passed", 0.0, 0.0, f"The same decisions in all of {ways}.")
+        return Check(PARITY, "passed", 0.0, 0.0, f"The same decisions in all of {ways}.", seen=0.0)
     first = wrong[0].run
     threads, decisions = counted(first.threads, "threads"), counted(first.flips or 0, "decisions")
     found = f"at batch {first.batch} on {threads} {decisions} changed"
     text = f"{len(wrong)} of {ways}, do not give the same: {found}, scores differ by up to {first.difference:.3g}."
-    return Check("parity", "failed", float(flips), 0.0, text)
+    return Check(PARITY, "failed", float(flips), 0.0, text, seen=float(flips))
 
 
 def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:

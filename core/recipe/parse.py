@@ -13,7 +13,8 @@ from typing import Any, assert_never
 
 from featherweight.core.backends import registry
 from featherweight.core.errors import Fault, RecipeError, UsageError
-from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.passes.steps import (
     STEPS,
     Bound,
@@ -339,7 +340,7 @@ class _Reader:
         return Recalibration(found)
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
-        names = [item.name for item in fields(Limits)]
+        names = list(metrics.limits())
         self.known(table, "limits.", names)
         values: dict[str, float] = {}
         for name in names:

@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import assert_never
 
-from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.passes.steps import (
     Number,
     PruneChannelsStep,
@@ -139,9 +139,10 @@ def render_recipe(recipe: Recipe) -> str:
         lists = dict(choices.lists)
         lines += ["", "[[step]]", f"kind = {_toml(choices.step.kind)}"]
         lines += [f"{name} = {_toml(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
-    for name, table in (("measure", recipe.measure), ("limits", recipe.limits), ("decision", recipe.decision)):
+    tables = {"measure": asdict(recipe.measure), "limits": recipe.limits, "decision": asdict(recipe.decision)}
+    for name, table in tables.items():
         lines += ["", f"[{name}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in asdict(table).items() if value is not None]
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

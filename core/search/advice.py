@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import LATENCY, PARITY, SIZE
 from featherweight.core.evidence.report import CandidateRecord, Step
 from featherweight.core.terminal import counted
-
-_CASES = {"sensitivity_loss": "positive cases", "specificity_loss": "negative cases"}
-"""On which a limit is judged, where it is not all of them."""
 
 
 def mark_front(records: Sequence[CandidateRecord]) -> list[CandidateRecord]:
@@ -44,17 +43,17 @@ def _advice(record: CandidateRecord, records: Sequence[CandidateRecord], spent: 
     for check in record.checks:
         if check.status == "passed":
             continue
-        kept = [other for other in records if _keeps(other, check.name)]
+        kept = [other for other in records if _keeps(other, check.metric)]
         nearest = min(kept, key=lambda other: (_missed(other), _p50(other)), default=None)
-        if check.name == "latency_ratio_min":
+        if check.metric is LATENCY:
             yield _faster(check, nearest)
-        elif check.name == "size_ratio_min":
+        elif check.metric is SIZE:
             yield _smaller(record, check, nearest)
-        elif check.name == "parity":
+        elif check.metric is PARITY:
             yield "Name another backend, on which it may decide the same however it is run."
         else:
             if check.cases_needed_as_seen is not None:
-                cases = f"{check.cases_needed_as_seen:,} {_CASES.get(check.name, 'cases')}"
+                cases = f"{check.cases_needed_as_seen:,} {check.metric.cases}"
                 yield f"About {cases} would show that its loss is inside {check.name}, if it is as it was seen."
             yield _better(record, check, nearest, spent)
 
@@ -98,8 +97,8 @@ def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | No
     return f"None kept {check.name}: {', or '.join([*ways, 'allow more'])}."
 
 
-def _keeps(record: CandidateRecord, name: str) -> bool:
-    return any(check.name == name and check.status == "passed" for check in record.checks)
+def _keeps(record: CandidateRecord, metric: Metric) -> bool:
+    return any(check.metric is metric and check.status == "passed" for check in record.checks)
 
 
 def _missed(record: CandidateRecord) -> int:

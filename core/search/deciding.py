@@ -15,7 +15,20 @@ from pathlib import Path
 from featherweight.core.task import Task
 
 NOT_DECIDING = frozenset(
-    {"cases", "cli", "console", "datasets", "data", "edge", "evidence", "optimize", "request", "sealing", "terminal"}
+    {
+        "cases",
+        "cli",
+        "console",
+        "datasets",
+        "data",
+        "edge",
+        "evidence",
+        "optimize",
+        "request",
+        "sealing",
+        "statistics",
+        "terminal",
+    }
 )
 """Of core: what comes after a trial, or shows it. All else is taken to decide, so that a new module does too."""
 LIBRARIES = (

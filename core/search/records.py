@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featherweight.core.errors import OutputError
-from featherweight.core.evidence.judge import Limits, all_passed
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.judge import all_passed
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.report import CandidateRecord, Search, summarize_latency
 from featherweight.core.files import atomic_write
@@ -18,9 +21,6 @@ from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.recipe import Candidate, Recipe
 from featherweight.core.search.advice import advise, mark_front
 from featherweight.core.search.trial import BuiltCandidate, Trial
-from featherweight.core.statistics import intervals as statistics
-from featherweight.core.statistics import resampling
-from featherweight.core.statistics.card_precision import card_precision
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
         checks=trial.checks,
         size_bytes=None if size is None else size.compressed_bytes,
         latency=None if latency is None else summarize_latency(latency),
-        auc=_auc(predictions),
-        average_precision=_average_precision(predictions),
+        auc=_estimate(AUC, predictions),
+        average_precision=_estimate(AVERAGE_PRECISION, predictions),
         chosen=is_chosen,
         reason=reason,
         threads=trial.run.threads,
@@ -109,30 +109,15 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
 
 
 def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
-    """Of the ranking figure that is limited first; of the AUC where none is."""
-    limited = (name for name in _FIGURES if getattr(limits, f"{name}_loss") is not None)
-    figure = _FIGURES[next(limited, "auc")]
-    was, now = figure(before), figure(after)
+    """Of the figure of the ranking that is limited first; of the AUC where none is."""
+    ranking = (metric for metric, _ in metrics.limits().values() if metric.reads == "ranking")
+    metric = next((one for one in ranking if limits.of(one) is not None), AUC)
+    was, now = _estimate(metric, before), _estimate(metric, after)
     return None if was is None or now is None else was - now
 
 
-def _auc(of: Predictions) -> float | None:
-    return statistics.roc_auc(of.scores, of.labels)
-
-
-def _average_precision(of: Predictions) -> float | None:
-    return resampling.average_precision(of.scores, of.labels)
-
-
-def _card_precision(of: Predictions) -> float | None:
-    return (
-        None
-        if of.clusters is None or of.alerts is None
-        else card_precision(of.scores, of.labels, of.clusters, of.alerts)
-    )
-
-
-_FIGURES = {"auc": _auc, "average_precision": _average_precision, "card_precision": _card_precision}
+def _estimate(metric: Metric, of: Predictions) -> float | None:
+    return None if metric.estimate is None else metric.estimate(of)
 
 
 def _settings(recipe: Recipe, candidate: Candidate, *, quantized: bool) -> dict[str, object]:

@@ -9,38 +9,53 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.core.statistics.intervals import Bools, Floats, Labels
-from featherweight.core.statistics.resampling import Counts, Indices, cluster_units
-from featherweight.core.task import Alerts
+from featherweight.core.statistics.resampling import Counts, Indices, Units, cluster_units
 
 
-def card_precision(scores: Floats, labels: Labels, clusters: Labels, alerts: Alerts) -> float:
-    """Each day the cards are ranked by their highest score among the eligible cases, and the share of compromised ones
-    among the first `per_day` counts; those are found and leave the days that follow. The mean over the days."""
-    return float(card_precision_draws([scores], labels, clusters, alerts, samples=0)[0][0])
+def card_precision(
+    scores: Floats, labels: Labels, clusters: Labels, *, days: Labels, eligible: Bools, per_day: int
+) -> float:
+    """scores, labels, clusters, days, eligible: of each case [N]. Each day the cards are ranked by their highest score
+    among the eligible cases, and the share of compromised ones among the first `per_day` counts; those are found and
+    leave the days that follow. The mean over the days; 0 without an eligible case."""
+    if not eligible.any():
+        return 0.0
+    units, (ranked,) = _ranked([scores], labels, clusters, days, eligible)
+    return float(_mean_share(ranked, units.whole(), per_day)[0])
 
 
 def card_precision_draws(
     scorers: Sequence[Floats],
     labels: Labels,
     clusters: Labels,
-    alerts: Alerts,
     *,
+    days: Labels,
+    eligible: Bools,
+    per_day: int,
     samples: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> list[Floats]:
     """Card precision of each of `scorers` in the same resamples of the cards [1 + samples], that of the cases
     themselves first; the days stay as they are. A card drawn twice is two cards."""
-    kept = alerts.eligible
-    if not kept.any():
+    if not eligible.any():
         return [np.zeros(1 + samples) for _ in scorers]
-    positive = labels[kept] == 1
-    units, cards = cluster_units(clusters[kept], positive)
-    ranked = [_rank_days(scores[kept], alerts.days[kept], clusters[kept], cards, positive) for scores in scorers]
+    units, ranked = _ranked(scorers, labels, clusters, days, eligible)
     drawn: list[list[Floats]] = [[] for _ in scorers]
     for counts in units.draw(samples, seed):
-        for days, found in zip(ranked, drawn, strict=True):
-            found.append(_mean_share(days, counts, alerts.per_day))
+        for one, found in zip(ranked, drawn, strict=True):
+            found.append(_mean_share(one, counts, per_day))
     return [np.concatenate(found) for found in drawn]
+
+
+def _ranked(
+    scorers: Sequence[Floats], labels: Labels, clusters: Labels, days: Labels, eligible: Bools
+) -> tuple[Units, list[list[_Day]]]:
+    """The cards as units of a resample, and each scorer's days."""
+    positive = labels[eligible] == 1
+    units, cards = cluster_units(clusters[eligible], positive)
+    return units, [
+        _rank_days(scores[eligible], days[eligible], clusters[eligible], cards, positive) for scores in scorers
+    ]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
 
 
 def calibration_error_interval(
-    probabilities: Floats, labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int = 0
+    probabilities: Floats, labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int
 ) -> Interval:
     """`expected_calibration_error` without what chance adds to it, and its 95% interval.
 

@@ -65,7 +65,7 @@ def average_precision(scores: Floats, labels: Labels) -> float | None:
 
 
 def average_precision_draws(
-    scorers: Sequence[Floats], labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int = 0
+    scorers: Sequence[Floats], labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int
 ) -> list[Floats]:
     """Average precision of each of `scorers` in the same resamples [1 + samples], that of the cases themselves first.
     Both classes must be present."""
@@ -84,7 +84,7 @@ def average_precision_difference(
     clusters: Labels | None = None,
     *,
     samples: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> Difference | None:
     """Paired difference of two scorers' average precision; its bound is the 5th percentile of the resamples. None when
     a class has no case."""
@@ -101,7 +101,7 @@ def compare_rankings(
     clusters: Labels | None = None,
     *,
     samples: int = 2000,
-    seed: int = 0,
+    seed: int,
 ) -> Rankings | None:
     """The difference is that of `average_precision_difference`; the intervals and bands come from the same resamples.
     None when a class has no case."""
@@ -309,7 +309,7 @@ def chunks(samples: int, width: int) -> Iterator[int]:
         yield min(chunk, samples - start)
 
 
-def median_ratio(baseline: Floats, candidate: Floats, *, samples: int = 2000, seed: int = 0) -> Interval:
+def median_ratio(baseline: Floats, candidate: Floats, *, samples: int = 2000, seed: int) -> Interval:
     """Median of `baseline` over median of `candidate` with a 95% bootstrap percentile interval."""
     generator = np.random.default_rng(seed)
 

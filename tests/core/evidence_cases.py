@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.core.evidence.judge import Limits, judge
+from featherweight.core.evidence.judge import judge
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Parity, ParityRun, Predictions
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, summarize_latency
 from featherweight.core.measure.energy import Energy, Provenance
@@ -65,7 +66,7 @@ def candidate(split_seed: int, noise: float = 0.12) -> Measured:
 
 def comparison(split: str, seed: int, noise: float = 0.12) -> Comparison:
     before, after = baseline(seed), candidate(seed, noise)
-    return Comparison(split, before, after, judge(before, after, LIMITS))
+    return Comparison(split, before, after, judge(before, after, LIMITS, seed=0))
 
 
 STEPS = (
@@ -83,7 +84,7 @@ STEPS = (
 def evidence(noise: float = 0.12, *, with_test: bool = True, forced: bool = False) -> Evidence:
     validation = comparison("validation", 3, noise)
     fast = summarize_latency(validation.candidate.latency)
-    worse = judge(baseline(3), candidate(3, noise=0.9), LIMITS)
+    worse = judge(baseline(3), candidate(3, noise=0.9), LIMITS, seed=0)
     return Evidence(
         title="Pneumonia on chest x-rays",
         created="2026-01-31T12:00:00Z",
@@ -159,7 +160,7 @@ def full_evidence() -> Evidence:
     for name in ("validation", "test"):
         part = getattr(plain, name)
         before, after = costly(part.baseline, 0.41), costly(part.candidate, 0.018)
-        parts[name] = replace(part, baseline=before, candidate=after, checks=judge(before, after, LIMITS))
+        parts[name] = replace(part, baseline=before, candidate=after, checks=judge(before, after, LIMITS, seed=0))
     fast, steps = plain.candidates[1].latency, [dict(step) for step in STEPS]
     curves = {
         f"layer{i}.conv{j}": {"channels": [64, 40, 24, 16], "damage": [0.0, 0.008 / i**j, 0.016 / i**j, 0.1]}
@@ -176,7 +177,7 @@ def full_evidence() -> Evidence:
                 f"prune channels {ratio} > int8 on {'openvino' if index == 5 else 'onnxruntime'}",
                 {"prune.ratio": ratio},
                 tuple(steps),
-                judge(baseline(3), candidate(3, noise=0.9), LIMITS) if missed else plain.validation.checks,
+                judge(baseline(3), candidate(3, noise=0.9), LIMITS, seed=0) if missed else plain.validation.checks,
                 round(11e6 * (1 - ratio) ** 2) + 60_000,
                 replace(fast, p50_ms=22 * (1.05 - ratio) ** 2 * (2 if index == 5 else 1)),
                 0.985 - ratio**4 / 20,

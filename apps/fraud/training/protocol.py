@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from featherweight.core.statistics.card_precision import card_precision
-from featherweight.core.task import Alerts
 
 Ints = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
@@ -99,6 +98,11 @@ def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_
         roc_auc=float(roc_auc_score(labels, scores)),
         average_precision=float(average_precision_score(labels, scores)),
         card_precision=card_precision(
-            scores.astype(np.float64), labels, customers, Alerts(days, np.ones(len(labels), bool), cards_a_day)
+            scores.astype(np.float64),
+            labels,
+            customers,
+            days=days,
+            eligible=np.ones(len(labels), bool),
+            per_day=cards_a_day,
         ),
     )

@@ -19,11 +19,10 @@ from featherweight.core.evidence.report import (
 )
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, value_text
 from featherweight.core.evidence.reports.words import (
-    METRIC_NAMES,
     PROVENANCES,
-    check_name,
     choice_sentence,
     energy_methods,
+    figure_titles,
     headline,
     limit_text,
     measured_part,
@@ -129,6 +128,7 @@ def _program_rows(before: Measured, after: Measured) -> list[tuple[str, str, str
 
 
 def _protocol(evidence: Evidence) -> list[str]:
+    titles = figure_titles()
     lines = ["**Data.** Baseline and candidate were run on the same cases."]
     for part in (evidence.validation, evidence.test):
         if part is not None:
@@ -147,16 +147,13 @@ def _protocol(evidence: Evidence) -> list[str]:
     lines += ["| criterion | limit | found, at worst with 95% confidence | verdict |", "|---|---|---|---|"]
     for check in evidence.deciding.checks:
         found = limit_text(check, check.found)
-        lines.append(f"| {_plain(check_name(check))} | {limit_text(check, check.limit)} | {found} | {check.status} |")
+        lines.append(f"| {_plain(check.rule.title)} | {limit_text(check, check.limit)} | {found} | {check.status} |")
     lines += [
         "",
         "**Methods.** Differences are paired; a criterion on a loss is kept when the one-sided 95% bound of the loss "
         "stays inside the limit (non-inferiority), so that too few cases count against the change. Intervals are "
         f"two-sided 95%; bootstraps draw {evidence.bootstrap_samples:,} resamples with seed {evidence.seed}.",
-        *(
-            f"- {_plain(METRIC_NAMES.get(name, name.replace('_', ' ')))}: {_plain(text)}"
-            for name, text in methods(evidence).items()
-        ),
+        *(f"- {_plain(titles[name])}: {_plain(text)}" for name, text in methods(evidence).items()),
     ]
     if evidence.candidates:
         lines += ["", f"**Choice among candidates.** {_plain(choice_sentence(evidence))}"]
@@ -210,7 +207,7 @@ def _risks(evidence: Evidence) -> list[str]:
     wrong = [case for case in flips if not case.now_right]
     missed, alarms = sum(case.label == 1 for case in wrong), sum(case.label == 0 for case in wrong)
     negative, positive = (_plain(label) for label in evidence.labels)
-    found = compared(evidence, part)
+    found, titles = compared(evidence, part), figure_titles()
     lines = [
         "### Risks, and what was found",
         "",
@@ -224,7 +221,7 @@ def _risks(evidence: Evidence) -> list[str]:
     for key, old in found.baseline.metrics.items():
         new = found.candidate.metrics[key]
         if old is not None and new is not None:
-            lines.append(f"| {METRIC_NAMES.get(key, key)} | {_interval(old)} | {_interval(new)} |")
+            lines.append(f"| {titles[key]} | {_interval(old)} | {_interval(new)} |")
     return lines
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from featherweight.core.evidence.figures import Band, Compared, Reliability
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.report import shown_threshold, shown_values
 from featherweight.core.evidence.reports.svg import MINUS, WIDTH, Axes, dots, line, picture, point, short, text
@@ -158,12 +159,12 @@ def _thinned(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
     return np.asarray(indices[keep])
 
 
-def margin_chart(check: Check, estimate: float | None) -> Markup | None:
+def margin_chart(check: Check) -> Markup | None:
     """A loss on the way to its margin, one line high: from no loss (0) to the margin (the red line). The dot is what
     was seen, the bar reaches to its 95% bound. None for limits that are no losses."""
-    if not check.name.endswith("_loss") or check.found is None or check.limit <= 0:
+    if check.rule.kind != "loss" or check.found is None or check.limit <= 0:
         return None
-    width, middle = 180, 11
+    width, middle, estimate = 180, 11, check.seen
     reach = max(1.25, min(3.0, check.found / check.limit * 1.08))
 
     def place(loss: float) -> float:
@@ -181,9 +182,9 @@ def margin_chart(check: Check, estimate: float | None) -> Markup | None:
     return Markup(f"{head}<title>{words}</title>{''.join(parts)}</svg>")  # noqa: S704  (numbers and literals)
 
 
-def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | None) -> Markup | None:
+def forest_chart(rows: Sequence[Subgroup], metric: Metric, whole: s.Difference | None) -> Markup | None:
     """One figure's difference in each group with its lower bound, below them the whole. None where no group has it."""
-    found = [(_group(row), row.cases, one) for row in rows for one in row.figures if one.name == figure]
+    found = [(_group(row), row.cases, one) for row in rows for one in row.figures if one.name == metric.name]
     drawn = [(name, cases, one) for name, cases, one in found if one.difference is not None and one.low is not None]
     if not drawn:
         return None
@@ -193,7 +194,7 @@ def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | No
     low, high = max(min(ends), -1.0), max(ends)
     room = 0.06 * ((high - low) or 0.01)
     axes = Axes((low - room, high + room), (0, 1), left=215, top=8, width=WIDTH - 231, height=_ROW * (len(drawn) + 1))
-    parts = [axes.draw_x(f"{_words(figure)}, candidate {MINUS} baseline", ticks=4)]
+    parts = [axes.draw_x(f"{metric.phrase}, candidate {MINUS} baseline", ticks=4)]
     parts.append(line("zero", axes.x(0), axes.top, axes.x(0), axes.bottom))
     if margin > 0:
         parts.append(line("margin", axes.x(-margin), axes.top, axes.x(-margin), axes.bottom))
@@ -206,7 +207,7 @@ def forest_chart(rows: Sequence[Subgroup], figure: str, whole: s.Difference | No
         y = axes.top + _ROW * (len(drawn) + 0.5)
         parts.append(text(axes.left - 8, y + 4, "all cases", "label end"))
         parts += _bound(axes, y, whole.estimate, whole.low, "whole", "all cases")
-    return picture(f"Difference of {_words(figure)} in each group of cases", parts, axes.bottom + 46)
+    return picture(f"Difference of {metric.phrase} in each group of cases", parts, axes.bottom + 46)
 
 
 def _bound(axes: Axes, y: float, estimate: float, low: float, kind: str, title: str) -> list[str]:
@@ -216,10 +217,6 @@ def _bound(axes: Axes, y: float, estimate: float, low: float, kind: str, title: 
         f'<circle class="seen {kind}" cx="{short(axes.x(estimate))}" cy="{short(y)}" r="4">'
         f"<title>{escape(title)}</title></circle>",
     ]
-
-
-def _words(figure: str) -> str:
-    return "AUC" if figure == "auc" else figure.replace("_", " ")
 
 
 def _group(row: Subgroup) -> str:

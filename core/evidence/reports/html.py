@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Compared
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import AVERAGE_PRECISION
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import (
     CandidateRecord,
@@ -26,12 +29,10 @@ from featherweight.core.evidence.report import (
 from featherweight.core.evidence.reports import charts, cost_charts
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
-    CHECK_NAMES,
-    METRIC_NAMES,
     PROVENANCES,
-    SMALLER_IS_BETTER,
     choice_sentence,
     energy_methods,
+    figure_titles,
     headline,
     limited_figure,
     measured_part,
@@ -70,14 +71,14 @@ def render_html(evidence: Evidence) -> str:
             conditions=_conditions(timed),
             pictures=_pictures(evidence),
             forests=_forests(evidence),
-            group_figures=_group_figures(evidence),
+            group_figures=[metric.name for metric in _group_figures(evidence)],
             sensitivities=_sensitivities(evidence.chosen.steps if evidence.chosen else ()),
             parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
             choice=choice_sentence(evidence),
             candidates=_candidates(evidence.candidates),
             most_flips=MAX_SHOWN_FLIPS,
-            check_names=CHECK_NAMES,
-            metric_names=METRIC_NAMES,
+            figure_titles=figure_titles(),
+            average_precision_limited=evidence.limits.of(AVERAGE_PRECISION) is not None,
             methods=methods(evidence),
             chosen=evidence.chosen,
         )
@@ -95,18 +96,16 @@ def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
     before, after = timed.baseline, timed.candidate
     tiles = []
     if before.latency and after.latency:
-        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms)
+        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=evidence.seed)
         quick = ms_text(summarize_latency(after.latency).p50_ms)
         tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast: now {quick} at batch {after.latency.batch}"))
     if before.size and after.size:
         smaller = f"{before.size.compressed_bytes / after.size.compressed_bytes:.3g}{TIMES}"
         tiles.append(_Tile(smaller, f"smaller: now {bytes_text(after.size.compressed_bytes)}"))
-    key = limited_figure(evidence)
-    found = compared(evidence, part)
-    now, was = found.candidate.metrics.get(key), found.baseline.metrics.get(key)
+    metric, found = limited_figure(evidence), compared(evidence, part)
+    now, was = found.candidate.metrics.get(metric.name), found.baseline.metrics.get(metric.name)
     if now is not None and was is not None:
-        name = key.replace("_", " ").replace("auc", "AUC")
-        tiles.append(_Tile(f"{now.estimate:.4f}", f"{name} on the {part.split} cases, was {was.estimate:.4f}"))
+        tiles.append(_Tile(f"{now.estimate:.4f}", f"{metric.phrase} on the {part.split} cases, was {was.estimate:.4f}"))
     flips = s.flipped_decisions(part.baseline.predictions.decisions, part.candidate.predictions.decisions)
     tiles.append(_Tile(f"{flips.count:,}", f"of {counted(len(part.baseline.predictions.ids), 'decisions')} changed"))
     return tiles
@@ -114,10 +113,9 @@ def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
 
 @dataclass(frozen=True)
 class _LimitRow:
-    """estimate: the loss that was seen; cases: those that the limit is judged on."""
+    """cases: those that the limit is judged on."""
 
     check: Check
-    estimate: float | None
     cases: str
     picture: Markup | None
 
@@ -143,34 +141,29 @@ class _Split:
 
 def _split(evidence: Evidence, part: Comparison) -> _Split:
     found = compared(evidence, part)
-    metrics = []
+    rows = []
     for key, old in found.baseline.metrics.items():
-        new, bound = found.candidate.metrics[key], found.differences.get(key)
-        if old is None and new is None and key == "card_precision":
+        new, bound, metric = found.candidate.metrics[key], found.differences.get(key), metrics.metric_named(key)
+        if old is None and new is None and metric.lacks:
             continue
-        sign = -1 if key in SMALLER_IS_BETTER else 1
+        sign = -1 if metric.direction == "lower" else 1
         gain = None if old is None or new is None else sign * (new.estimate - old.estimate)
-        name = METRIC_NAMES.get(key, key.replace("_", " "))
-        metrics.append(_MetricRow(name, old, new, gain, None if bound is None else bound.low))
+        rows.append(_MetricRow(metric.row_title, old, new, gain, None if bound is None else bound.low))
     flips = flipped_cases(part.baseline.predictions, part.candidate.predictions)
     wrong = sum(not case.now_right for case in flips)
-    limits = [_limit_row(part, check, found.differences) for check in part.checks]
-    return _Split(part, limits, metrics, flips, wrong, subgroups(evidence, part))
+    limits = [_limit_row(part, check) for check in part.checks]
+    return _Split(part, limits, rows, flips, wrong, subgroups(evidence, part))
 
 
-def _limit_row(part: Comparison, check: Check, differences: Mapping[str, s.Difference | None]) -> _LimitRow:
-    difference = differences.get(check.name.removesuffix("_loss")) if check.name.endswith("_loss") else None
-    estimate = check.found if check.name in ("flip_ratio_max", "size_ratio_min", "parity") else None
-    before, after = part.baseline.latency, part.candidate.latency
-    if difference is not None:
-        estimate = 0.0 - difference.estimate
-    elif check.name == "latency_ratio_min" and before and after:
-        estimate = r.median_ratio(before.samples_ms, after.samples_ms).estimate
+def _limit_row(part: Comparison, check: Check) -> _LimitRow:
     counts = part.baseline.predictions.confusion
-    both = counts.positives + counts.negatives
-    known = {"sensitivity_loss": counts.positives, "specificity_loss": counts.negatives}
-    cases = "" if check.name.endswith("_ratio_min") or check.name == "parity" else f"{known.get(check.name, both):,}"
-    return _LimitRow(check, estimate, cases, charts.margin_chart(check, estimate))
+    numbers = {
+        "all": counts.positives + counts.negatives,
+        "positive": counts.positives,
+        "negative": counts.negatives,
+    }
+    cases = "" if check.metric.counted is None else f"{numbers[check.metric.counted]:,}"
+    return _LimitRow(check, cases, charts.margin_chart(check))
 
 
 @dataclass(frozen=True)
@@ -284,7 +277,7 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "pareto": cost_charts.pareto_chart(
             evidence.candidates,
             None if latency is None else summarize_latency(latency).p50_ms,
-            getattr(evidence.limits, f"{limited_figure(evidence)}_loss", None),
+            evidence.limits.of(limited_figure(evidence)),
         ),
     }
 
@@ -304,16 +297,17 @@ def _forests(evidence: Evidence) -> list[Markup]:
     """One picture for each figure of the groups that the recipe limits, or for one where it limits none of them."""
     part = evidence.deciding
     rows, whole = subgroups(evidence, part).rows, compared(evidence, part).differences
-    names = _group_figures(evidence)
-    limited = [name for name in names if getattr(evidence.limits, f"{name}_loss", None) is not None]
-    pictures = [charts.forest_chart(rows, name, whole.get(name)) for name in limited or names[:1]]
+    found = _group_figures(evidence)
+    limited = [metric for metric in found if evidence.limits.of(metric) is not None]
+    pictures = [charts.forest_chart(rows, metric, whole.get(metric.name)) for metric in limited or found[:1]]
     return [picture for picture in pictures if picture is not None]
 
 
-def _group_figures(evidence: Evidence) -> list[str]:
+def _group_figures(evidence: Evidence) -> list[Metric]:
+    """The limited ones first."""
     rows = subgroups(evidence, evidence.deciding).rows
-    names = list(dict.fromkeys(figure.name for row in rows for figure in row.figures))
-    return sorted(names, key=lambda name: getattr(evidence.limits, f"{name}_loss", None) is None)
+    names = dict.fromkeys(figure.name for row in rows for figure in row.figures)
+    return sorted(map(metrics.metric_named, names), key=lambda metric: evidence.limits.of(metric) is None)
 
 
 def _sensitivities(steps: Sequence[Step]) -> list[tuple[str, Markup]]:

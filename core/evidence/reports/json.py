@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Band, ProgramFigures
+from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import (
     CandidateRecord,
@@ -54,7 +56,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "decided_on": evidence.deciding.split,
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
-        "limits": asdict(evidence.limits),
+        "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
         "warnings": list(notes(evidence)),
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
@@ -82,7 +84,7 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
         "cases": len(before.ids),
         "positives": before.confusion.positives,
         "negatives": before.confusion.negatives,
-        "checks": [asdict(check) for check in part.checks],
+        "checks": [_check(check) for check in part.checks],
         "baseline": _measured(part.baseline, found.baseline, None if other is None else other.baseline),
         "candidate": _measured(part.candidate, found.candidate, None if other is None else other.candidate),
         "differences": {name: None if one is None else _plain(asdict(one)) for name, one in found.differences.items()},
@@ -93,6 +95,18 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
         },
         "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MAX_RECORDED_FLIPS]],
         "subgroups": None if other else _subgroups(subgroups(evidence, part)),
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "status": check.status,
+        "found": check.found,
+        "limit": check.limit,
+        "explanation": check.explanation,
+        "cases_needed": check.cases_needed,
+        "cases_needed_as_seen": check.cases_needed_as_seen,
     }
 
 

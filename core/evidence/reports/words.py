@@ -4,38 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import Check, all_passed, warnings
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import AUC
 from featherweight.core.evidence.predictions import Parity, ParityRun
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
 from featherweight.core.measure.energy import Provenance
 from featherweight.core.terminal import counted
-
-METRIC_NAMES = {
-    "auc": "AUC (area under the ROC curve)",
-    "average_precision": "Average precision",
-    "card_precision": "Card precision (share of the day's alerts that are right)",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "brier_score": "Brier score (smaller is better)",
-    "calibration_error": "Expected calibration error (smaller is better)",
-    "roc": "ROC curve",
-    "precision_recall": "Precision-recall curve",
-}
-SMALLER_IS_BETTER = ("brier_score", "calibration_error")
-
-CHECK_NAMES = {
-    "auc_loss": "Loss of AUC",
-    "average_precision_loss": "Loss of average precision",
-    "card_precision_loss": "Loss of card precision",
-    "sensitivity_loss": "Loss of sensitivity",
-    "specificity_loss": "Loss of specificity",
-    "flip_ratio_max": "Changed decisions",
-    "latency_ratio_min": "Times as fast",
-    "size_ratio_min": "Times smaller",
-    "parity": "Decisions that change with batch or threads",
-}
 
 PROVENANCES: dict[Provenance, str] = {
     "rapl": "counted by the processor, RAPL",
@@ -65,7 +41,7 @@ def headline(evidence: Evidence) -> Headline:
             told = "The model was not optimized: what was sealed is the baseline itself, and no step of the recipe is "
             return Headline(True, "Unchanged", f"{told}in it. It kept {limits} on {splits}. {basis(evidence)}")
         return Headline(True, "Passed", f"The candidate kept {limits} on {splits}. {basis(evidence)}")
-    names = "; ".join(f"{check_name(check)} ({split}: {check.status})" for split, check in missed)
+    names = "; ".join(f"{check.rule.title} ({split}: {check.status})" for split, check in missed)
     forced = " It was sealed all the same, because that was asked for by force." if evidence.forced else ""
     return Headline(False, "Not passed", f"Limits not kept: {names}.{forced} {basis(evidence)}")
 
@@ -81,19 +57,18 @@ def basis(evidence: Evidence) -> str:
     return f"Decided on {cases} ({counts.positives:,} {positive}, {counts.negatives:,} {negative})."
 
 
-def check_name(check: Check) -> str:
-    return CHECK_NAMES.get(check.name, check.name)
+CURVES = {"roc": "ROC curve", "precision_recall": "Precision-recall curve"}
+"""What a report has beside the metrics of the table, by its key among the methods."""
+
+
+def figure_titles() -> dict[str, str]:
+    """Name of a metric or a curve -> how its row is called."""
+    return {**{metric.name: metric.row_title for metric in metrics.METRICS}, **CURVES}
 
 
 def limit_text(check: Check, value: float | None) -> str:
     """A limit or what was found, in the limit's unit."""
-    if value is None:
-        return "not measured"
-    if check.name.endswith("_ratio_min"):
-        return f"{value:.2f} times"
-    if check.name == "parity":
-        return f"{value:.0f}"
-    return f"{value:.2%}" if check.name == "flip_ratio_max" else f"{value:.4f}"
+    return "not measured" if value is None else check.rule.describe(value)
 
 
 def measured_part(evidence: Evidence) -> Comparison:
@@ -102,11 +77,10 @@ def measured_part(evidence: Evidence) -> Comparison:
     return evidence.deciding if has_latency else evidence.validation
 
 
-def limited_figure(evidence: Evidence) -> str:
-    """The figure that the recipe limits first, that is AUC where it limits none."""
-    names = [check.name.removesuffix("_loss") for check in evidence.deciding.checks if check.name.endswith("_loss")]
-    known = [name for name in names if name in ("auc", "average_precision", "card_precision")]
-    return known[0] if known else "auc"
+def limited_figure(evidence: Evidence) -> Metric:
+    """The figure of the ranking that the recipe limits first, that is AUC where it limits none."""
+    limited = (check.metric for check in evidence.deciding.checks if check.metric.reads == "ranking")
+    return next(limited, AUC)
 
 
 def parity_sentence(parity: Parity) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from featherweight.core.backends.registry import NAMES
 from featherweight.core.errors import RecipeError, UsageError
-from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.passes.steps import (
     STEPS,
     Choice,
@@ -91,8 +91,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     ranged = {"watts_per_core": watts[1], "watts_per_core_range": (watts[0], watts[2])} if draw(st.booleans()) else {}
     counts = draw(st.integers(1, 9)), draw(st.integers(3, 99))
     measure = Measure(tuple(backends), threads, *counts, **ranged, price_per_hour=draw(st.none() | st.floats(0, 9)))
-    losses = [draw(st.none() | st.floats(0, 1)) for _ in range(2)]
-    limits = Limits(*losses, size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
+    losses = {name: draw(st.none() | st.floats(0, 1)) for name in ("auc_loss", "average_precision_loss")}
+    limits = Limits(**losses, size_ratio_min=draw(st.none() | st.floats(0.1, 99)))
     source = Source(draw(st.text(min_size=1).filter(lambda text: text.strip())), tuple(sorted(named.items())))
     name, seed = draw(st.from_regex(r"\A[a-z0-9][a-z.-]{0,9}\Z")), draw(st.integers(0, 99))
     card = draw(st.just("") | st.text(min_size=1).filter(lambda text: text.strip()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featherweight.core.evidence.judge import Limits
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.recipe import Measure, Recalibration, Recipe, Source, parse_recipe, render_recipe
 
 SHORTEST = 'version = 1\nname = "x"\n[source]\ntask = "imaging"\n'

@@ -41,20 +41,20 @@ def test_inside_the_noise_the_smaller_is_taken_and_beyond_it_the_faster(one: Tri
     quick = timed(one, "quick", 1.0, 9000)
     small, smaller = timed(one, "small", 1.004, 3000, seed=1), timed(one, "smaller", 1.004, 2000, seed=2)
     slow = timed(one, "slow", 1.2, 1000, seed=3)
-    assert _best([quick, small]) == 1
-    assert _best([smaller, quick, small]) == 0
-    assert _best([quick, slow]) == 0
-    assert _best([quick, slow, small, smaller]) == 3
+    assert _best([quick, small], seed=0) == 1
+    assert _best([smaller, quick, small], seed=0) == 0
+    assert _best([quick, slow], seed=0) == 0
+    assert _best([quick, slow, small, smaller], seed=0) == 3
     # A larger one is never taken for its noise, and of one size the faster is.
-    assert _best([small, timed(one, "larger", 1.006, 9000, seed=4)]) == 0
-    assert _best([timed(one, "same size", 1.2, 3000, seed=5), small]) == 1
+    assert _best([small, timed(one, "larger", 1.006, 9000, seed=4)], seed=0) == 0
+    assert _best([timed(one, "same size", 1.2, 3000, seed=5), small], seed=0) == 1
 
 
 def test_less_noise_shows_a_smaller_difference(one: Trial) -> None:
     quick, small = (
         timed(one, name, ms, size, noise=0.001, seed=size) for name, ms, size in (("q", 1, 9), ("s", 1.004, 3))
     )
-    assert _best([quick, small]) == 0
+    assert _best([quick, small], seed=0) == 0
 
 
 def test_of_many_finalists_the_small_ones_are_timed_again(tmp_path: Path, one: Trial) -> None:
@@ -107,7 +107,7 @@ def test_int8_that_turns_out_as_fast_in_the_finals_is_not_given_up(tmp_path: Pat
     trials = bench.try_one(BuiltCandidate(candidate, workshop.build(candidate)))
     assert [trial.run.program.precision for trial in trials] == ["fp32", "int8"]
     again = bench.finals(trials)
-    assert again[_best(again)].run.program.precision == "int8"
+    assert again[_best(again, seed=0)].run.program.precision == "int8"
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def test_another_line_of_what_decides_makes_other_keys(tmp_path: Path, name: str
 def test_what_only_shows_results_keeps_them() -> None:
     found = {path.relative_to(CORE).parts[0] for path in deciding_files(CORE)}
     assert not {name.removesuffix(".py") for name in found} & NOT_DECIDING
+    assert {"evidence", "statistics"} <= NOT_DECIDING, "what judges changes no program and no time"
     assert {"passes", "backends", "measure", "search", "trees", "training.py"} <= found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -67,7 +69,7 @@ def test_a_resample_has_as_many_of_each_stratum_as_the_cases(cases):
 def test_bands_hold_the_curve_and_lie_on_scikit_learns():
     rng = np.random.default_rng(3)
     scores, labels = binormal(rng, 150, 400, 1.5)
-    found = r.compare_rankings(scores, scores + rng.normal(size=550), labels, samples=300)
+    found = r.compare_rankings(scores, scores + rng.normal(size=550), labels, samples=300, seed=0)
     for ranking in (found.baseline, found.candidate):
         assert ranking.average_precision.low < ranking.average_precision.estimate < ranking.average_precision.high
         for band in (ranking.roc, ranking.precision_recall):
@@ -88,7 +90,7 @@ def test_bands_hold_the_curve_and_lie_on_scikit_learns():
 def test_the_bands_cover_the_true_curve_point_by_point():
     rng = np.random.default_rng(4)
     many, labels = binormal(rng, 40_000, 40_000, 1.5)
-    truth = r.compare_rankings(many, many, labels, samples=1).baseline
+    truth = r.compare_rankings(many, many, labels, samples=1, seed=0).baseline
     inside = np.zeros((2, 3))
     for seed in range(100):
         scores, labels = binormal(rng, 80, 80, 1.5)
@@ -107,9 +109,9 @@ def test_clusters_widen_what_they_should():
     noise = rng.normal(size=100)
     scores, other, labels = (np.repeat(values, 6) for values in (patients, patients + noise, labels))
     clusters = np.repeat(np.arange(100), 6)
-    single = r.compare_rankings(patients, patients + noise, labels[::6], samples=500)
-    whole = r.compare_rankings(scores, other, labels, clusters, samples=500)
-    blind = r.compare_rankings(scores, other, labels, samples=500)
+    single = r.compare_rankings(patients, patients + noise, labels[::6], samples=500, seed=0)
+    whole = r.compare_rankings(scores, other, labels, clusters, samples=500, seed=0)
+    blind = r.compare_rankings(scores, other, labels, samples=500, seed=0)
     assert whole.difference.low == pytest.approx(single.difference.low, abs=0.02)
     assert blind.difference.low > single.difference.low + 0.02
     area = [s.roc_auc_difference(scores, other, labels, given) for given in (clusters, None)]
@@ -178,7 +180,7 @@ def test_card_precision_is_the_handbooks(seed):
         scores[:] = 0  # the cards with the lowest numbers, which in this data are the compromised ones
         clusters = 59 - clusters
     expected = plain_card_precision(scores, alerts.days, clusters, labels, alerts.per_day)
-    assert a.card_precision(scores, labels, clusters, alerts) == pytest.approx(expected, abs=1e-12)
+    assert a.card_precision(scores, labels, clusters, **asdict(alerts)) == pytest.approx(expected, abs=1e-12)
     assert (expected > 0) == (seed < 3)
 
 
@@ -187,16 +189,17 @@ def test_cards_that_can_raise_no_alert_are_not_looked_at():
     left_out = np.isin(clusters, [0, 1, 2])
     kept = Alerts(alerts.days, ~left_out, alerts.per_day)
     rest = Alerts(alerts.days[~left_out], np.ones((~left_out).sum(), bool), alerts.per_day)
-    expected = a.card_precision(scores[~left_out], labels[~left_out], clusters[~left_out], rest)
-    assert a.card_precision(scores, labels, clusters, kept) == expected
-    assert a.card_precision(scores, labels, clusters, Alerts(alerts.days, np.zeros(600, bool), 6)) == 0
+    expected = a.card_precision(scores[~left_out], labels[~left_out], clusters[~left_out], **asdict(rest))
+    assert a.card_precision(scores, labels, clusters, **asdict(kept)) == expected
+    none = Alerts(alerts.days, np.zeros(600, bool), 6)
+    assert a.card_precision(scores, labels, clusters, **asdict(none)) == 0
 
 
 def test_a_card_drawn_twice_is_two_cards():
     """Every resample against the plain figure of the rows of the cards that it drew."""
     scores, labels, clusters, alerts = desk(2)
     scores += np.random.default_rng(0).normal(size=len(scores)) * 1e-6
-    drawn = a.card_precision_draws([scores], labels, clusters, alerts, samples=20, seed=5)[0]
+    drawn = a.card_precision_draws([scores], labels, clusters, **asdict(alerts), samples=20, seed=5)[0]
     units, unit = r.cluster_units(clusters, labels == 1)
     for value, counts in zip(drawn, np.concatenate(list(units.draw(20, 5))), strict=True):
         copies = counts[unit]
@@ -217,6 +220,6 @@ def test_the_bound_of_card_precision_covers_the_truth():
         shared, one, other = rng.normal(size=(3, 1200))
         scorers = [shared + 0.7 * own + 1.5 * labels for own in (one, other)]
         alerts = Alerts(rng.integers(0, 7, 1200), np.ones(1200, bool), 8)
-        before, after = a.card_precision_draws(scorers, labels, clusters, alerts, samples=100, seed=seed)
+        before, after = a.card_precision_draws(scorers, labels, clusters, **asdict(alerts), samples=100, seed=seed)
         above += r.lowest_percentile(after - before).low > 0
     assert above / 120 <= 0.11

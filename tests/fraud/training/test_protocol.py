@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from featherweight.apps.fraud.training import protocol
 from featherweight.apps.fraud.training.protocol import PREQUENTIAL, SINGLE, VALIDATION, Fold, evaluate, held_out_rows
 from featherweight.core.statistics.card_precision import card_precision
-from featherweight.core.task import Alerts
 from tests.datasets import local_copy
 
 Ints = npt.NDArray[np.int64]
@@ -81,8 +80,9 @@ def test_card_precision_is_that_of_a_plain_loop(found: list[tuple[int, int, int,
         hits = [card for card, (_, fraud) in ranked if fraud]
         shares.append(len(hits) / top)
         caught.update(hits)
-    alerts = Alerts(days, np.ones(len(found), bool), top)
-    assert card_precision(scores, labels, customers, alerts) == pytest.approx(np.mean(shares))
+    everywhere = np.ones(len(found), bool)
+    alone = card_precision(scores, labels, customers, days=days, eligible=everywhere, per_day=top)
+    assert alone == pytest.approx(np.mean(shares))
     if 0 < labels.sum() < len(labels):
         figures = evaluate(scores, days, customers, labels, top)
         assert figures.card_precision == pytest.approx(np.mean(shares))

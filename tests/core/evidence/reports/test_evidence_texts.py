@@ -10,7 +10,8 @@ from html import unescape
 import numpy as np
 import pytest
 
-from featherweight.core.evidence.judge import Check, Limits
+from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.metrics import AUC, LATENCY, Limits, metric_of_limit
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Evidence, compared, flipped_cases, subgroups
 from featherweight.core.evidence.reports.change_record import render_change_record
@@ -219,7 +220,7 @@ def test_no_number_that_json_does_not_have() -> None:
     part = made.evidence().validation
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode_evidence(
-            replace(made.evidence(), validation=replace(part, checks=(Check("x", "failed", float("nan"), 1.0, ""),)))
+            replace(made.evidence(), validation=replace(part, checks=(Check(AUC, "failed", float("nan"), 1.0, ""),)))
         )
 
 
@@ -251,7 +252,7 @@ def test_the_change_record_puts_before_and_after_in_their_columns(noisy: Evidenc
 def test_the_change_record_tells_every_residual_risk_and_only_those() -> None:
     clean = made.full_evidence()
     part = clean.validation
-    found = Check("memory", "not measured", None, 1.0, "Nobody looked.")
+    found = Check(LATENCY, "not measured", None, 1.0, "Nobody looked.")
     same = replace(made.PARITY, runs=made.PARITY.runs[:2])
     record = render_change_record(replace(clean, parity=same))
     for text in ("by force", "No test cases", "Not kept on", "not shown to decide the same", "was not checked"):
@@ -333,7 +334,7 @@ def test_candidates_are_folded_only_above_the_most() -> None:
 def test_the_headline_counts_the_classes_and_names_what_was_missed_or_not_measured() -> None:
     evidence = made.evidence()
     assert headline(evidence).detail.endswith("(390 pneumonia, 234 normal).")
-    unknown = Check("latency_ratio_min", "not measured", None, 2.0, "")
+    unknown = Check(LATENCY, "not measured", None, 2.0, "")
     found = headline(replace(evidence, validation=replace(evidence.validation, checks=(unknown,))))
     assert not found.good
     assert "Times as fast (validation: not measured)" in found.detail
@@ -341,7 +342,7 @@ def test_the_headline_counts_the_classes_and_names_what_was_missed_or_not_measur
 
 def test_limits_and_amounts_are_told_in_their_units() -> None:
     def told(name: str, value: float | None) -> str:
-        return limit_text(Check(name, "passed", value, 0.0, ""), value)
+        return limit_text(Check(metric_of_limit(name), "passed", value, 0.0, ""), value)
 
     assert told("latency_ratio_min", 2.5) == "2.50 times"
     assert told("flip_ratio_max", 0.05) == "5.00%"

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from featherweight.core.evidence.judge import Check, Limits, judge
+from featherweight.core.evidence.judge import Check, judge
+from featherweight.core.evidence.metrics import PARITY, Limits
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import CandidateRecord, flipped_cases
 from featherweight.core.evidence.reports import json as document
@@ -228,7 +229,7 @@ def test_page_and_json_of_tens_of_thousands_of_cases_stay_small():
         for name, noise, ms in (("all trees", 0.0, 0.005), ("fewer trees", 0.35, 0.003))
     )
     limits = Limits(average_precision_loss=0.5, flip_ratio_max=0.05)
-    part = made.Comparison("validation", before, after, judge(before, after, limits))
+    part = made.Comparison("validation", before, after, judge(before, after, limits, seed=0))
     records = tuple(replace(one, name=f"{one.name} {i}") for i in range(5) for one in made.full_evidence().candidates)
     evidence = replace(
         made.full_evidence(), limits=limits, validation=part, test=replace(part, split="test"), candidates=records,
@@ -268,7 +269,7 @@ def test_parity_is_told_run_by_run():
 
 
 def test_the_parity_is_not_said_to_be_judged_on_all_validation_cases():
-    found = Check("parity", "failed", 2.0, 0.0, "2 decisions are others.")
+    found = Check(PARITY, "failed", 2.0, 0.0, "2 decisions are others.")
     evidence = made.full_evidence()
     part = replace(evidence.validation, checks=(*evidence.validation.checks, found))
     page = render_html(replace(evidence, validation=part))

@@ -1,0 +1,193 @@
+"""The figures of yes or no: what the table's entries for binary labels compute, from `core.statistics`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featherweight.core.evidence.metric import Pair, Side
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics import reliability as r
+from featherweight.core.statistics.card_precision import card_precision as mean_card_precision
+from featherweight.core.statistics.paired import paired_share_difference
+from featherweight.core.statistics.resampling import average_precision as ranked_precision
+from featherweight.core.statistics.resampling import (
+    average_precision_difference,
+    lowest_percentile,
+    percentile_interval,
+)
+from featherweight.core.statistics.sample_size import Needed, cases_needed_of_share
+from featherweight.core.terminal import counted
+
+# ---------------------------------------------------------------------------------------------------- ranking
+
+
+def auc(of: Predictions) -> float | None:
+    return s.roc_auc(of.scores, of.labels)
+
+
+def auc_interval(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    return s.roc_auc_interval(of.scores, of.labels, of.clusters)
+
+
+def auc_difference(pair: Pair) -> s.Difference | None:
+    before = pair.baseline
+    return s.roc_auc_difference(before.scores, pair.candidate.scores, before.labels, before.clusters)
+
+
+def average_precision(of: Predictions) -> float | None:
+    return ranked_precision(of.scores, of.labels)
+
+
+def average_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
+    found = pair.rankings
+    if found is None:
+        return None
+    return (found.baseline if side == "baseline" else found.candidate).average_precision
+
+
+def average_precision_gain(pair: Pair) -> s.Difference | None:
+    before, after = pair.baseline, pair.candidate
+    return average_precision_difference(
+        before.scores, after.scores, before.labels, before.clusters, samples=pair.samples, seed=pair.seed
+    )
+
+
+def card_precision(of: Predictions) -> float | None:
+    if of.clusters is None or of.alerts is None:
+        return None
+    days, eligible, per_day = of.alerts.days, of.alerts.eligible, of.alerts.per_day
+    return mean_card_precision(of.scores, of.labels, of.clusters, days=days, eligible=eligible, per_day=per_day)
+
+
+def card_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
+    if pair.card_draws is None:
+        return None
+    drawn = pair.card_draws[side]
+    return percentile_interval(float(drawn[0]), drawn[1:])
+
+
+def card_precision_difference(pair: Pair) -> s.Difference | None:
+    """Its bound is the 5th percentile of the resamples of the cards."""
+    drawn = pair.card_draws
+    return None if drawn is None else lowest_percentile(drawn["candidate"] - drawn["baseline"])
+
+
+# ---------------------------------------------------------------------------------------------------- decisions
+
+
+def everywhere(of: Predictions) -> s.Bools:
+    return np.ones(len(of.labels), bool)
+
+
+def among_positives(of: Predictions) -> s.Bools:
+    return np.asarray(of.labels == 1)
+
+
+def among_negatives(of: Predictions) -> s.Bools:
+    return np.asarray(of.labels != 1)
+
+
+def _right(of: Predictions, inside: s.Bools) -> s.Bools:
+    return np.asarray(of.decisions == (of.labels == 1))[inside]
+
+
+def _clusters(of: Predictions, inside: s.Bools) -> s.Labels | None:
+    return None if of.clusters is None else of.clusters[inside]
+
+
+def share_right(of: Predictions, inside: s.Bools) -> float | None:
+    """Of right decisions among the cases `inside` [N]."""
+    return float(_right(of, inside).mean()) if inside.any() else None
+
+
+def share_right_interval(of: Predictions, inside: s.Bools) -> s.Interval | None:
+    return s.share_interval(_right(of, inside), _clusters(of, inside))
+
+
+def share_right_difference(pair: Pair, inside: s.Bools) -> s.Difference | None:
+    before, after = _right(pair.baseline, inside), _right(pair.candidate, inside)
+    return paired_share_difference(before, after, _clusters(pair.baseline, inside))
+
+
+def needed_of_share(pair: Pair, inside: s.Bools, margin: float) -> Needed:
+    before, after = (_right(one, inside).astype(np.float64) for one in (pair.baseline, pair.candidate))
+    return cases_needed_of_share(after - before, margin, _clusters(pair.baseline, inside))
+
+
+def balanced_accuracy(of: Predictions) -> float | None:
+    shares = share_right(of, among_positives(of)), share_right(of, among_negatives(of))
+    return None if shares[0] is None or shares[1] is None else (shares[0] + shares[1]) / 2
+
+
+def balanced_accuracy_interval(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    parts = [share_right_interval(of, inside) for inside in (among_positives(of), among_negatives(of))]
+    return r.balanced_accuracy_interval(*parts)
+
+
+# ---------------------------------------------------------------------------------------------------- probabilities
+
+
+def brier_score(of: Predictions) -> float | None:
+    return None if of.probabilities is None else r.brier_score(of.probabilities, of.labels)
+
+
+def brier_interval(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    return None if of.probabilities is None else r.brier_interval(of.probabilities, of.labels, of.clusters)
+
+
+def brier_gain(pair: Pair) -> s.Difference | None:
+    before, after = pair.baseline, pair.candidate
+    if before.probabilities is None or after.probabilities is None:
+        return None
+    return r.brier_gain(before.probabilities, after.probabilities, before.labels, before.clusters)
+
+
+def calibration_error_interval(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    if of.probabilities is None:
+        return None
+    return r.calibration_error_interval(of.probabilities, of.labels, of.clusters, samples=pair.samples, seed=pair.seed)
+
+
+# ---------------------------------------------------------------------------------------------------- methods
+
+
+def _count(of: Predictions) -> int:
+    return 0 if of.clusters is None else len(np.unique(of.clusters))
+
+
+def resampled(of: Predictions, samples: int) -> str:
+    """How a bootstrap of the cases is made."""
+    what = (
+        "of the cases, class by class"
+        if of.clusters is None
+        else f"of the {counted(_count(of), 'clusters')} (patients, cards)"
+    )
+    return f"percentiles of {samples:,} bootstrap resamples {what}"
+
+
+def auc_method(of: Predictions, samples: int) -> str:
+    if of.clusters is None:
+        return "DeLong's variance over cases"
+    return f"Obuchowski's variance over {counted(_count(of), 'clusters')}"
+
+
+def card_precision_method(of: Predictions, samples: int) -> str:
+    return f"percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
+
+
+def share_method(of: Predictions, samples: int) -> str:
+    said = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
+    if of.clusters is not None:
+        said += f", both for the effective number of cases in {counted(_count(of), 'clusters')} (Rao and Scott)"
+    return said
+
+
+def brier_method(of: Predictions, samples: int) -> str:
+    if of.clusters is None:
+        return "normal, paired over cases"
+    return f"normal, paired, variance between {counted(_count(of), 'clusters')}"

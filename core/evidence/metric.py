@@ -1,0 +1,173 @@
+"""What a metric is, and what a limit on it is. `core.evidence.metrics` is the table of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
+from featherweight.core.statistics.card_precision import card_precision_draws
+from featherweight.core.statistics.intervals import Difference, Floats, Interval
+from featherweight.core.statistics.resampling import Rankings, compare_rankings
+from featherweight.core.statistics.sample_size import Needed, cases_needed
+
+Side = Literal["baseline", "candidate"]
+LimitKind = Literal["loss", "max", "min"]
+"""loss: what may be lost at most against the baseline, shown with 95% confidence; max, min: what is found may be at
+most, must be at least, so large."""
+Unit = Literal["metric", "share", "times", "count"]
+"""Of a limit: the metric's own unit; a share, 0..1, told in percent; baseline over candidate; a whole number."""
+Counted = Literal["all", "positive", "negative"]
+"""The cases that a metric is counted on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Baseline and candidate on the same cases, with what is drawn of them: `samples` resamples, all from `seed`."""
+
+    baseline: Predictions
+    candidate: Predictions
+    samples: int
+    seed: int
+    _differences: dict[Metric, Difference | None] = field(default_factory=dict, repr=False)
+
+    def side(self, side: Side) -> Predictions:
+        return self.baseline if side == "baseline" else self.candidate
+
+    def difference(self, metric: Metric) -> Difference | None:
+        """The gain of the candidate, paired; computed once. None where the metric has none or the cases cannot give
+        it."""
+        if metric.difference is None:
+            return None
+        if metric not in self._differences:
+            self._differences[metric] = metric.difference(self)
+        return self._differences[metric]
+
+    @cached_property
+    def rankings(self) -> Rankings | None:
+        """Both rankings from one set of resamples; None where a class has no case."""
+        scores = self.baseline.scores, self.candidate.scores
+        labels, clusters = self.baseline.labels, self.baseline.clusters
+        return compare_rankings(*scores, labels, clusters, samples=self.samples, seed=self.seed)
+
+    @cached_property
+    def card_draws(self) -> dict[Side, Floats] | None:
+        """Card precision of both in the same resamples of the cards [1 + samples], that of the cases themselves first.
+        None without alerts and clusters, and where no compromised card can raise an alert: 0 against 0 would prove
+        nothing."""
+        labels, alerts, clusters = self.baseline.labels, self.baseline.alerts, self.baseline.clusters
+        if alerts is None or clusters is None or not (labels[alerts.eligible] == 1).any():
+            return None
+        before, after = card_precision_draws(
+            (self.baseline.scores, self.candidate.scores),
+            labels,
+            clusters,
+            days=alerts.days,
+            eligible=alerts.eligible,
+            per_day=alerts.per_day,
+            samples=self.samples,
+            seed=self.seed,
+        )
+        return {"baseline": before, "candidate": after}
+
+
+@lru_cache(maxsize=64)
+def pair(baseline: Predictions, candidate: Predictions, *, samples: int, seed: int) -> Pair:
+    """The same object for the same programs, so that a check and its report draw once and name one bound."""
+    return Pair(baseline, candidate, samples, seed)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """found: the worse end of the 95% interval, what is held against the limit; seen: what these cases show; both in
+    the limit's unit, None where nothing could be measured; text: the same in a sentence."""
+
+    found: float | None
+    seen: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """name: its key in a recipe's [limits]; title: of its row in the page; judge: (baseline, candidate, limit, seed) ->
+    what was found, of a limit that is no loss: a loss is judged by the metric's paired difference; in_recipes: whether
+    a recipe may set it."""
+
+    name: str
+    kind: LimitKind
+    title: str
+    unit: Unit = "metric"
+    judge: Callable[[Measured, Measured, float, int], Finding] | None = None
+    in_recipes: bool = True
+
+    def describe(self, value: float) -> str:
+        """A limit or what was found, in its unit."""
+        match self.unit:
+            case "times":
+                return f"{value:.2f} times"
+            case "share":
+                return f"{value:.2%}"
+            case "count":
+                return f"{value:.0f}"
+            case "metric":
+                return f"{value:.4f}"
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with such a limit."""
+        inside = value > 0 if self.kind == "min" else 0 <= value <= 1
+        if inside and value != float("inf"):
+            return None
+        return f"found {value}, expected a number {'above 0' if self.kind == 'min' else 'from 0 to 1'}"
+
+
+def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:
+    """As many times the cases at hand as make the error of the difference small enough."""
+    return cases_needed(difference, len(pair.baseline.ids), margin)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """One line of the table.
+
+    name: its key in evidence.json; title: at the beginning of a sentence; phrase: in the middle of one; note: for the
+    title of its row, what it is, or which way it counts. reads: what of a program it looks at. counted: the cases that
+    it is counted on, None where it is counted on none. labels: the kinds of labels that it is for.
+
+    estimate: of one program, None where the cases cannot give it; interval: the same with its two-sided 95% interval;
+    difference: the gain of the candidate (above 0 is better, whatever the direction is) with its one-sided 95% lower
+    bound, paired; needed: how many cases would show that no more than the margin is lost; method: how interval and
+    bound are made, for a reader. Each is None where there is none.
+
+    caveat: what follows a judged loss; lacks: why cases may not give it at all, for a metric that asks more of them
+    than labels: then it is left out of the page; in_groups: whether a limited loss is also compared group by group.
+    """
+
+    name: str
+    title: str
+    phrase: str
+    reads: Literal["ranking", "decisions", "probabilities", "running"]
+    labels: frozenset[LabelKind]
+    unit: str = "from 0 to 1"
+    direction: Literal["higher", "lower"] = "higher"
+    note: str = ""
+    counted: Counted | None = "all"
+    estimate: Callable[[Predictions], float | None] | None = None
+    interval: Callable[[Pair, Side], Interval | None] | None = None
+    difference: Callable[[Pair], Difference | None] | None = None
+    needed: Callable[[Pair, Difference, float], Needed] = needed_by_error
+    method: Callable[[Predictions, int], str] | None = None
+    limit: Limit | None = None
+    caveat: str = ""
+    lacks: str = ""
+    in_groups: bool = True
+
+    @property
+    def row_title(self) -> str:
+        return f"{self.title} ({self.note})" if self.note else self.title
+
+    @property
+    def cases(self) -> str:
+        """What it is counted on, in words."""
+        return f"{self.counted} cases" if self.counted in ("positive", "negative") else "cases"

@@ -1,0 +1,258 @@
+"""The one table of metrics and limits. Recipes are parsed by it; checks, evidence.json, the page, the model card, the
+change record and the console are filled from it. A new metric is one entry here, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from featherweight.core.errors import Fault
+from featherweight.core.evidence import binary as b
+from featherweight.core.evidence.metric import Limit, Metric
+from featherweight.core.evidence.predictions import LabelKind
+from featherweight.core.evidence.running import judge_flips, judge_latency, judge_size
+
+BINARY: frozenset[LabelKind] = frozenset({"binary"})
+ANY: frozenset[LabelKind] = frozenset({"binary", "multi-class", "multi-label", "regression"})
+
+_HOPEFUL = (
+    " The 95% are approximate: in simulated studies such bounds held in 91 to 95 of 100 where each class had hundreds "
+    "of cases, and in as few as 80 with under 50 cases of the rarer class or under 50 clusters."
+)
+"""From the table in docs/evidence.md, 'How far the bounds hold'."""
+
+AUC = Metric(
+    name="auc",
+    title="AUC",
+    phrase="AUC",
+    note="area under the ROC curve",
+    reads="ranking",
+    labels=BINARY,
+    estimate=b.auc,
+    interval=b.auc_interval,
+    difference=b.auc_difference,
+    method=b.auc_method,
+    limit=Limit("auc_loss", "loss", "Loss of AUC"),
+    caveat=_HOPEFUL,
+)
+AVERAGE_PRECISION = Metric(
+    name="average_precision",
+    title="Average precision",
+    phrase="average precision",
+    reads="ranking",
+    labels=BINARY,
+    estimate=b.average_precision,
+    interval=b.average_precision_interval,
+    difference=b.average_precision_gain,
+    method=b.resampled,
+    limit=Limit("average_precision_loss", "loss", "Loss of average precision"),
+    caveat=_HOPEFUL,
+)
+CARD_PRECISION = Metric(
+    name="card_precision",
+    title="Card precision",
+    phrase="card precision",
+    note="share of the day's alerts that are right",
+    reads="ranking",
+    labels=BINARY,
+    estimate=b.card_precision,
+    interval=b.card_precision_interval,
+    difference=b.card_precision_difference,
+    method=b.card_precision_method,
+    limit=Limit("card_precision_loss", "loss", "Loss of card precision"),
+    lacks="the data names no cards, none compromised, or no desk of alerts",
+    in_groups=False,  # a desk looks at the cards of all groups
+)
+ACCURACY = Metric(
+    name="accuracy",
+    title="Accuracy",
+    phrase="accuracy",
+    reads="decisions",
+    labels=BINARY,
+    estimate=lambda of: b.share_right(of, b.everywhere(of)),
+    interval=lambda pair, side: b.share_right_interval(pair.side(side), b.everywhere(pair.baseline)),
+    difference=lambda pair: b.share_right_difference(pair, b.everywhere(pair.baseline)),
+    needed=lambda pair, _, margin: b.needed_of_share(pair, b.everywhere(pair.baseline), margin),
+    method=b.share_method,
+)
+BALANCED_ACCURACY = Metric(
+    name="balanced_accuracy",
+    title="Balanced accuracy",
+    phrase="balanced accuracy",
+    reads="decisions",
+    labels=BINARY,
+    estimate=b.balanced_accuracy,
+    interval=b.balanced_accuracy_interval,
+    method=lambda of, samples: "from the intervals of sensitivity and specificity (Zou and Donner)",
+)
+SENSITIVITY = Metric(
+    name="sensitivity",
+    title="Sensitivity",
+    phrase="sensitivity",
+    reads="decisions",
+    labels=BINARY,
+    counted="positive",
+    estimate=lambda of: b.share_right(of, b.among_positives(of)),
+    interval=lambda pair, side: b.share_right_interval(pair.side(side), b.among_positives(pair.baseline)),
+    difference=lambda pair: b.share_right_difference(pair, b.among_positives(pair.baseline)),
+    needed=lambda pair, _, margin: b.needed_of_share(pair, b.among_positives(pair.baseline), margin),
+    method=b.share_method,
+    limit=Limit("sensitivity_loss", "loss", "Loss of sensitivity"),
+)
+SPECIFICITY = Metric(
+    name="specificity",
+    title="Specificity",
+    phrase="specificity",
+    reads="decisions",
+    labels=BINARY,
+    counted="negative",
+    estimate=lambda of: b.share_right(of, b.among_negatives(of)),
+    interval=lambda pair, side: b.share_right_interval(pair.side(side), b.among_negatives(pair.baseline)),
+    difference=lambda pair: b.share_right_difference(pair, b.among_negatives(pair.baseline)),
+    needed=lambda pair, _, margin: b.needed_of_share(pair, b.among_negatives(pair.baseline), margin),
+    method=b.share_method,
+    limit=Limit("specificity_loss", "loss", "Loss of specificity"),
+)
+BRIER_SCORE = Metric(
+    name="brier_score",
+    title="Brier score",
+    phrase="Brier score",
+    note="smaller is better",
+    reads="probabilities",
+    labels=BINARY,
+    direction="lower",
+    estimate=b.brier_score,
+    interval=b.brier_interval,
+    difference=b.brier_gain,
+    method=b.brier_method,
+)
+CALIBRATION_ERROR = Metric(  # without an estimate of its own: what chance adds is only known from resamples
+    name="calibration_error",
+    title="Expected calibration error",
+    phrase="expected calibration error",
+    note="smaller is better",
+    reads="probabilities",
+    labels=BINARY,
+    direction="lower",
+    interval=b.calibration_error_interval,
+    method=lambda of, samples: "ten bins, without what chance adds; tests of the bins' gaps, inverted",
+)
+CHANGED_DECISIONS = Metric(
+    name="changed_decisions",
+    title="Changed decisions",
+    phrase="changed decisions",
+    reads="decisions",
+    labels=BINARY,
+    direction="lower",
+    limit=Limit("flip_ratio_max", "max", "Changed decisions", "share", judge_flips),
+)
+LATENCY = Metric(
+    name="latency",
+    title="Latency",
+    phrase="latency",
+    unit="milliseconds",
+    reads="running",
+    labels=ANY,
+    direction="lower",
+    counted=None,
+    limit=Limit("latency_ratio_min", "min", "Times as fast", "times", judge_latency),
+)
+SIZE = Metric(
+    name="size",
+    title="Size",
+    phrase="size",
+    unit="bytes",
+    reads="running",
+    labels=ANY,
+    direction="lower",
+    counted=None,
+    limit=Limit("size_ratio_min", "min", "Times smaller", "times", judge_size),
+)
+PARITY = Metric(  # no recipe sets it: what is sealed must always agree with itself (core.parity)
+    name="parity",
+    title="Decisions that change with batch or threads",
+    phrase="decisions that change with batch or threads",
+    unit="decisions",
+    reads="decisions",
+    labels=ANY,
+    direction="lower",
+    counted=None,
+    limit=Limit("parity", "max", "Decisions that change with batch or threads", "count", in_recipes=False),
+)
+
+METRICS: tuple[Metric, ...] = (
+    AUC,
+    AVERAGE_PRECISION,
+    CARD_PRECISION,
+    ACCURACY,
+    BALANCED_ACCURACY,
+    SENSITIVITY,
+    SPECIFICITY,
+    BRIER_SCORE,
+    CALIBRATION_ERROR,
+    CHANGED_DECISIONS,
+    LATENCY,
+    SIZE,
+    PARITY,
+)
+"""In the order of a report."""
+
+
+def figures(labels: LabelKind) -> tuple[Metric, ...]:
+    """Those that are told of each program with an interval, for labels of this kind."""
+    return tuple(metric for metric in METRICS if metric.interval is not None and labels in metric.labels)
+
+
+def limits() -> dict[str, tuple[Metric, Limit]]:
+    """The key of a recipe's [limits] -> its metric and itself, of all that a recipe may set."""
+    return {one.limit.name: (one, one.limit) for one in METRICS if one.limit is not None and one.limit.in_recipes}
+
+
+def metric_named(name: str) -> Metric:
+    """Of the table, by its key in evidence.json."""
+    return next(metric for metric in METRICS if metric.name == name)
+
+
+def metric_of_limit(name: str) -> Metric:
+    """Whose limit has this key."""
+    return next(metric for metric in METRICS if metric.limit is not None and metric.limit.name == name)
+
+
+@dataclass(frozen=True, init=False)
+class Limits(Mapping[str, float]):
+    """What a candidate must keep: those of the table that a recipe sets, in the table's order. What is not set asks
+    nothing. `Limits(auc_loss=0.005)`; recipes embed it as [limits].
+
+    Losses are non-inferiority margins in the metric's own unit (0.005 of AUC): a candidate passes when the one-sided
+    95% bound of its loss against the baseline, paired on the same cases, stays inside the margin. A data set too small
+    to tell therefore fails. Ratios are baseline over candidate: 2.0 is twice as fast, or half the size.
+    """
+
+    values_set: tuple[tuple[str, float], ...]
+
+    def __init__(self, **values: float | None) -> None:
+        """None asks nothing. Raises TypeError for a limit that the table does not have."""
+        known = limits()
+        if unknown := values.keys() - known.keys():
+            raise TypeError(f"there is no limit {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        found = ((name, values.get(name)) for name in known)
+        object.__setattr__(self, "values_set", tuple((name, value) for name, value in found if value is not None))
+
+    def __getitem__(self, name: str) -> float:
+        return dict(self.values_set)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(name for name, _ in self.values_set)
+
+    def __len__(self) -> int:
+        return len(self.values_set)
+
+    def of(self, metric: Metric) -> float | None:
+        """The metric's limit, None where it is not set."""
+        return None if metric.limit is None else self.get(metric.limit.name)
+
+    def faults(self) -> tuple[Fault, ...]:
+        """Every value that makes no sense, keyed `limits.NAME`; the recipe's parser reports them with its own."""
+        known = limits()
+        found = ((name, known[name][1].fault(value)) for name, value in self.values_set)
+        return tuple(Fault(f"limits.{name}", text) for name, text in found if text is not None)
