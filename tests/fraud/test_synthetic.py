@@ -130,7 +130,7 @@ def test_the_command_writes_what_the_readers_read(tmp_path: Path, jsonl: bool) -
     assert transactions == [event for event in events if isinstance(event, Transaction)]
     assert labels == [event for event in events if isinstance(event, Label)]
     assert (
-        f"{len(transactions)} transactions, {sum(label.is_fraud for label in labels)} of them frauds" in result.output
+        f"{len(transactions):,} transactions, {sum(label.is_fraud for label in labels)} of them fraud:" in result.output
     )
 
 

@@ -101,7 +101,7 @@ def test_bad_rows_of_a_parquet_file(tmp_path: Path) -> None:
     rows[1]["amount"], rows[2]["amount"], rows[3]["customer_id"] = float("nan"), None, None
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     found = list(read_rows(tmp_path / "rows.parquet", Transaction))
-    assert [type(row).__name__ for row in found] == ["Transaction", *["Rejected"] * 3, "Transaction"]
+    assert [type(row).__name__ for row in found] == ["Transaction", *["RejectedRow"] * 3, "Transaction"]
     assert [str(row).split(": ")[0] for row in found[1:4]] == [f"{tmp_path / 'rows.parquet'}:{n}" for n in (2, 3, 4)]
 
 
