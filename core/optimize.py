@@ -53,6 +53,11 @@ class Outcome:
 
     candidates: the table of all that was tried; cases: the page of those that compression changed, None where it
     changed none. Both lie outside the artifact.
+
+    >>> import featherweight
+    >>> outcome = featherweight.optimize("recipe.toml", "models/mine", task=my_task)
+    >>> outcome.artifact.directory.name, outcome.unchanged, outcome.candidates.is_file()
+    ('mine', False, True)
     """
 
     artifact: Artifact
