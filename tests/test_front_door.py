@@ -5,10 +5,12 @@ from __future__ import annotations
 import doctest
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import featherweight
@@ -66,6 +68,17 @@ def test_every_name_has_an_example_that_runs(name: str) -> None:
         assert runner.summarize(verbose=False).failed == 0, "".join(told)
 
 
+@pytest.mark.usefixtures("_folder")
+def test_the_readmes_lines_run() -> None:
+    """Between the fences of Python, with two images."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    images = np.random.default_rng(0).integers(0, 256, (2, 300, 200), np.uint8)
+    one = doctest.DocTestParser().get_doctest(block, {"images": images}, "README", None, 0)
+    assert len(one.examples) == 4
+    told: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(one, out=told.append).failed == 0, "".join(told)
+
+
 def test_an_example_that_is_wrong_is_seen() -> None:
     (one,) = examples("DataError")
     one.examples[-1].want = "3\n"
@@ -114,6 +127,16 @@ def test_importing_it_imports_nothing() -> None:
     before = "import sys, json, importlib, typing, __future__; known = set(sys.modules); "
     loaded = run(before + "import featherweight; print(json.dumps(sorted(set(sys.modules) - known)))")
     assert loaded == ["featherweight"]
+
+
+def test_no_name_needs_what_only_training_needs() -> None:
+    """`help(featherweight)`, `import *` and whatever completes names ask for all of them, on a server too."""
+    loaded = run(
+        "import json, sys\n"
+        "from featherweight import *\n"
+        "print(json.dumps(sorted({'torch', 'torchvision', 'sklearn', 'onnx', 'numba'} & sys.modules.keys())))"
+    )
+    assert loaded == []
 
 
 def test_a_model_is_run_without_anything_to_train_with() -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongModelError,
     )
-    from featherweight.core.optimize import Outcome
+    from featherweight.core.outcome import Outcome
     from featherweight.core.task import Task
 
 _ERRORS = "featherweight.core.errors"
@@ -53,7 +53,7 @@ _MODULE_OF = {
     "MissingExtraError": _ERRORS,
     "ModelDescription": "featherweight.core.api.model",
     "OpenModel": "featherweight.core.api.model",
-    "Outcome": "featherweight.core.optimize",
+    "Outcome": "featherweight.core.outcome",
     "OutputError": _ERRORS,
     "Predictions": "featherweight.core.api.model",
     "RecipeError": _ERRORS,
