@@ -13,9 +13,11 @@ it is first used, so that `import featherweight` costs nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from featherweight.core.adapters import InputRange
     from featherweight.core.api.evidence import SealedEvidence, read_evidence
     from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
