@@ -16,8 +16,6 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
 if TYPE_CHECKING:
-    from typing import Any
-
     from featherweight.core.adapters import InputRange
     from featherweight.core.api.evidence import SealedEvidence, read_evidence
     from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
@@ -98,12 +96,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """A public name at its first use (PEP 562); later uses find it without this function."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-    return found
+if not TYPE_CHECKING:  # a type checker would take any misspelt name for one that this function knows
+
+    def __getattr__(name: str) -> object:
+        """A public name at its first use (PEP 562); later uses find it without this function."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return found
 
 
 def __dir__() -> list[str]:
