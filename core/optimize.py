@@ -8,11 +8,10 @@ the test cases run, once, for the chosen one alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
-from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import BackendError, FeatherweightError, LimitError, OutputError, TensorError
 from featherweight.core.evidence.judge import Check, all_passed
@@ -20,6 +19,7 @@ from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
 from featherweight.core.files import writing_alone
+from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.passes.steps import (
     PruneChannelsStep,
@@ -47,37 +47,6 @@ _WORTH_A_THREAD = 1.1
 """So much faster is what more threads must make a program; a tree on two threads is as fast as on one."""
 _TOLD = 10
 """Candidates that a refusal names."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A sealed artifact, what was compared, on which backend the chosen program was fastest, and what to know.
-
-    candidates: the table of all that was tried; cases: the page of those that compression changed, None where it
-    changed none. Both lie outside the artifact.
-    """
-
-    artifact: Artifact
-    evidence: Evidence
-    backend: str
-    warnings: tuple[str, ...]
-    candidates: Path
-    cases: Path | None
-
-    @property
-    def unchanged(self) -> bool:
-        """What was sealed is the baseline itself: nothing was optimized."""
-        return self.evidence.unchanged
-
-    @property
-    def refused(self) -> tuple[CandidateRecord, ...]:
-        """Candidates that could not be made or run; each says why."""
-        return tuple(one for one in self.evidence.candidates if one.latency is None)
-
-    @property
-    def forced(self) -> bool:
-        """Sealed though limits were missed; the manifest lists them."""
-        return self.artifact.manifest.forced
 
 
 def optimize(

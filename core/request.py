@@ -22,6 +22,7 @@ def run_recipe(
     recipe_path: Path,
     out: Path,
     *,
+    task: Task | None = None,
     force: bool = False,
     threads: int | None = None,
     budget_s: float | None = None,
@@ -29,18 +30,21 @@ def run_recipe(
 ) -> Outcome:
     """Optimize by the recipe and seal the artifact as folder `out`.
 
-    threads overrides the recipe's. Without a budget all candidates of the recipe are tried. With one, the most
-    promising first, and the numbers that it lists are the ends of ranges; no candidate is begun that would take longer
-    than what is left. What is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes
-    on and a second one makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the
-    manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate
-    keeps the limits (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out`
-    cannot be written.
+    task: in place of the one that the recipe names in [source], whose keys then say nothing. threads overrides the
+    recipe's. Without a budget all candidates of the recipe are tried. With one, the most promising first, and the
+    numbers that it lists are the ends of ranges; no candidate is begun that would take longer than what is left. What
+    is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes on and a second one
+    makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the manifest says so.
+    Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate keeps the limits
+    (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out` cannot be written.
     """
-    recipe = read_recipe(recipe_path, tasks=_registered())
+    recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
     check_out(out)
     check_backends(recipe.measure)
-    task = open_task(recipe.source)
+    if task is None:
+        task = open_task(recipe.source)
+    else:
+        check_packages("optimizing")
     from featherweight.core.optimize import optimize, silent
 
     return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from featherweight.core.adapters import describe_ranges, open_adapter
 from featherweight.core.artifact.manifest import Preference
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
-from featherweight.core.errors import OutputError
+from featherweight.core.errors import FeatherweightError, OutputError
 from featherweight.core.evidence.judge import warnings
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.change_record import render_change_record
@@ -52,6 +53,7 @@ def make_evidence(
     facts = {
         "weights": best.sealed.weights_source,
         "recipe": bench.recipe.name,
+        "input range": _input_range(best),
         "baseline timed on": baseline.latency.conditions.backend if baseline.latency else "nothing",
         **{f"not tried: {name}": reason for name, reason in runtimes.missing.items()},
     }
@@ -72,6 +74,16 @@ def make_evidence(
         search=tried.search,
         parity=None if parity is None else parity.parity,
     )
+
+
+def _input_range(best: Trial) -> str:
+    """The values that the program's inputs may have, as the app states them by what it seals."""
+    sealed = best.sealed
+    try:
+        adapter = open_adapter(sealed.app, sealed.labels, sealed.files, best.run.program.inputs)
+    except FeatherweightError as error:  # hours of work are not thrown away for a line of the page
+        return f"not stated: {error}"
+    return "not stated by the app" if adapter is None else describe_ranges(adapter.ranges)
 
 
 def _title(best: Trial) -> str:

@@ -124,6 +124,16 @@ class CaseView:
 
 
 class Task(Protocol):
+    """A model and the labelled cases that it is judged on: all that the optimizer knows of them. Write a class with
+    these attributes and methods; `optimize` takes an object of it. The apps' own are in `apps/*/training/task.py`.
+
+    >>> import featherweight
+    >>> task: featherweight.Task = my_task
+    >>> cases = task.validation_cases()
+    >>> {name: array.shape for name, array in cases.tensors.items()}, cases.labels.shape
+    ({'features': (2000, 6)}, (2000,))
+    """
+
     baseline: Model
     positive_threshold: float
     """The baseline's decision threshold on the score of `scores`."""

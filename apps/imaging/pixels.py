@@ -30,6 +30,9 @@ WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 TOLERANCE = 1e-3
 """Largest difference of any pixel of `render` from `render_reference`; grey levels are in 0..1."""
 
+DARK_NOTE = "no value is above 4095 of 65535: read as dark; an image of 12 bits?"
+"""Of an image of 16 bits without the tag that would say how many of them are used."""
+
 _BAND_BYTES = 512 << 10
 """Rows that are worked on at once, as float32: they stay in a core's cache."""
 
@@ -129,6 +132,14 @@ def render_reference(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDA
     """The same image by the standard's order, every step at full size and in float64; the measure of `render`."""
     levels = _levels(stored, greyscale, np.dtype(np.float64), _modality_range(stored, greyscale, np.dtype(np.float64)))
     return finish(resize(levels, side), greyscale.inverted)
+
+
+def render_unsigned(stored: Rows, white: int, side: int) -> npt.NDArray[np.float32]:
+    """float32 [side, side] in 0..1 of whole numbers [H, W] of which 0 is black and `white` is white: pictures that are
+    not DICOM, and arrays."""
+    if white == 255:
+        return finish(resize(stored, side) / 255, False)
+    return render(stored, Greyscale(voi=Window(white / 2, white, "LINEAR_EXACT")), side)
 
 
 def finish(levels: Floats, inverted: bool) -> npt.NDArray[np.float32]:

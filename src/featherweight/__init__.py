@@ -1,1 +1,110 @@
-"""Makes trained models small and fast, proves that their decisions did not get worse, and runs them."""
+"""Makes trained models small and fast, proves that their decisions did not get worse, and runs them.
+
+Three lines open an artifact, run it on arrays and show what was proved of it:
+
+    model = featherweight.open_model("data/models/chest-xray")
+    model.predict(images)       # uint8 [N, H, W]: a decision and a calibrated probability each
+    model.evidence              # in a notebook a table; `model.evidence.page` is the whole page
+
+Everything that programs need is here; what the folders below hold may change with any version. A name is imported when
+it is first used, so that `import featherweight` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
+if TYPE_CHECKING:
+    from featherweight.core.adapters import InputRange
+    from featherweight.core.api.evidence import SealedEvidence, read_evidence
+    from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
+    from featherweight.core.api.optimizing import optimize
+    from featherweight.core.errors import (
+        ArtifactError,
+        BackendError,
+        BackendUnavailableError,
+        DataError,
+        DigestError,
+        FeatherweightError,
+        JournalError,
+        LimitError,
+        MissingExtraError,
+        OutputError,
+        RecipeError,
+        TensorError,
+        UsageError,
+        WrongModelError,
+    )
+    from featherweight.core.outcome import Outcome
+    from featherweight.core.task import Task
+
+_ERRORS = "featherweight.core.errors"
+_MODULE_OF = {
+    "ArtifactError": _ERRORS,
+    "BackendError": _ERRORS,
+    "BackendUnavailableError": _ERRORS,
+    "DataError": _ERRORS,
+    "DigestError": _ERRORS,
+    "FeatherweightError": _ERRORS,
+    "InputRange": "featherweight.core.adapters",
+    "JournalError": _ERRORS,
+    "LimitError": _ERRORS,
+    "MissingExtraError": _ERRORS,
+    "ModelDescription": "featherweight.core.api.model",
+    "OpenModel": "featherweight.core.api.model",
+    "Outcome": "featherweight.core.outcome",
+    "OutputError": _ERRORS,
+    "Predictions": "featherweight.core.api.model",
+    "RecipeError": _ERRORS,
+    "SealedEvidence": "featherweight.core.api.evidence",
+    "Task": "featherweight.core.task",
+    "TensorError": _ERRORS,
+    "UsageError": _ERRORS,
+    "WrongModelError": _ERRORS,
+    "open_model": "featherweight.core.api.model",
+    "optimize": "featherweight.core.api.optimizing",
+    "read_evidence": "featherweight.core.api.evidence",
+}
+"""Public names -> the modules that have them."""
+
+__all__ = [
+    "ArtifactError",
+    "BackendError",
+    "BackendUnavailableError",
+    "DataError",
+    "DigestError",
+    "FeatherweightError",
+    "InputRange",
+    "JournalError",
+    "LimitError",
+    "MissingExtraError",
+    "ModelDescription",
+    "OpenModel",
+    "Outcome",
+    "OutputError",
+    "Predictions",
+    "RecipeError",
+    "SealedEvidence",
+    "Task",
+    "TensorError",
+    "UsageError",
+    "WrongModelError",
+    "open_model",
+    "optimize",
+    "read_evidence",
+]
+
+
+if not TYPE_CHECKING:  # a type checker would take any misspelt name for one that this function knows
+
+    def __getattr__(name: str) -> object:
+        """A public name at its first use (PEP 562); later uses find it without this function."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

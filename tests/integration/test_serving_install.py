@@ -88,6 +88,13 @@ def test_help_names_every_group(server: Server) -> None:
         assert "Usage" in server.featherweight(group, "--help").stdout
 
 
+def test_all_names_are_there_and_told(server: Server) -> None:
+    program = "import pydoc, featherweight; from featherweight import *; print(pydoc.render_doc(featherweight))"
+    told = server.run("python", "-I", "-c", program).stdout
+    for name in ("open_model", "read_evidence", "optimize", "OpenModel", "Outcome", "TensorError"):
+        assert name in told
+
+
 def test_hardware_says_why_a_backend_cannot_run(server: Server) -> None:
     backends = json.loads(server.featherweight("hardware", "--json").stdout)["backends"]
     assert backends["onnxruntime"]["available"] is True

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from featherweight.apps.imaging.frames import FrameId, RejectedFrame
-from featherweight.apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
+from featherweight.apps.imaging.pixels import DARK_NOTE, Greyscale, Stored, render, render_unsigned
 from featherweight.apps.imaging.readers.base import (
     Limits,
     Pixels,
@@ -135,7 +135,7 @@ def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]
     pictures = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
     notes = [f"the file holds {pictures} pictures: the first is read"] if pictures > 1 else []
     if image.mode.startswith("I;16") and 0 < grey.max() <= _DARK:
-        notes.append("no value is above 4095 of 65535: read as dark; an image of 12 bits?")
+        notes.append(DARK_NOTE)
     return tuple(notes)
 
 
@@ -162,15 +162,14 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
     image.load()
     if image.mode.startswith("I;16"):
         white = (1 << min(16, tags.get(_BITS_TAG, (16,))[0])) - 1
-        voi = Window(white / 2, white, "LINEAR_EXACT")
-        grey = render(_ImageRows(image, np.dtype(np.uint16)), Greyscale(voi=voi), side)
+        grey = render_unsigned(_ImageRows(image, np.dtype(np.uint16)), white, side)
     elif image.mode in ("I", "F"):
         whole = np.uint32 if tags.get(_BITS_TAG) == (32,) and sample_format == 1 else np.int32
         grey = render(_ImageRows(image, np.dtype(whole if image.mode == "I" else np.float32)), Greyscale(), side)
     elif image.mode == "L" and sample_format == 2:
         grey = render(_ImageRows(image, np.dtype(np.int8)), Greyscale(), side)
     else:
-        grey = finish(resize(_ImageRows(image, np.dtype(np.uint8)), side) / 255, False)
+        grey = render_unsigned(_ImageRows(image, np.dtype(np.uint8)), 255, side)
     grey = _turned(grey, image)  # after loading: Pillow has turned a TIFF by then
     return 1 - grey if inverted else grey
 
