@@ -11,8 +11,9 @@ import pytest
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision
 from featherweight.apps.imaging.training.cases import Cases, Split
+from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.apps.imaging.training.network import build
-from featherweight.apps.imaging.training.task import ImagingTask, open_task, read_split
+from featherweight.apps.imaging.training.task import ImagingTask, open_task
 from featherweight.apps.imaging.training.trained import Description, Trained
 from featherweight.core.errors import DataError, UsageError
 
