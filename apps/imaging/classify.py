@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
+from featherweight.apps.imaging.frames import Classified, Frame, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.artifact.manifest import Manifest
 from featherweight.core.artifact.store import Artifact, read_artifact
@@ -50,17 +50,17 @@ class Classifier:
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
         self._rows = np.zeros((batch, 1, preprocess.side, preprocess.side), dtype=np.float32)
 
-    def classify(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
+    def classify(self, frames: Sequence[Frame]) -> list[Classified]:
         """One result a frame, in order; inference_ms is the frame's equal part of its batch's time.
 
         A frame for which the model gives no number is rejected. Raises BackendError when the runtime fails.
         """
-        results: list[Prediction | RejectedFrame] = []
+        results: list[Classified] = []
         for start in range(0, len(frames), self.batch):
             results += self._classify_batch(frames[start : start + self.batch])
         return results
 
-    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
+    def _classify_batch(self, frames: Sequence[Frame]) -> list[Classified]:
         for row, frame in enumerate(frames):
             self._rows[row, 0] = frame.pixels
         start = time.perf_counter()
@@ -71,7 +71,7 @@ class Classifier:
             for frame, logit in zip(frames, logits[: len(frames), 0], strict=True)
         ]
 
-    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction | RejectedFrame:
+    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Classified:
         if not math.isfinite(logit):
             return RejectedFrame(
                 frame.id, "no-number", f"the model gave {logit} for this image; is it blank or damaged?"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from featherweight.apps.imaging.batch.decode import DecodePool
 from featherweight.apps.imaging.classify import Classifier, SealedModel
-from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
+from featherweight.apps.imaging.frames import Classified, Decoded, Frame, RejectedFrame
 from featherweight.apps.imaging.journal import ABSENT, Dropped, Fingerprint, Finished, Journal, Spent, open_journal
 from featherweight.apps.imaging.journal_file import FILES as JOURNAL_FILES
 from featherweight.apps.imaging.sources.files import Item, find_items, printable
@@ -126,7 +126,7 @@ class _Run:
     total: int
     on_progress: Callable[[JobProgress], None]
     stopping: Callable[[], bool]
-    waiting: list[Sequence[Frame | RejectedFrame]] = field(default_factory=list)
+    waiting: list[Sequence[Decoded]] = field(default_factory=list)
     in_flight: dict[str, Fingerprint] = field(default_factory=dict)
     never_there: set[str] = field(default_factory=set)
     waiting_s: float = 0.0
@@ -202,7 +202,7 @@ class _Run:
         done = self.earlier + self.items
         self.on_progress(JobProgress(self.total, done, self.earlier, self.images, self.rejected, wall_s))
 
-    def _finish(self, pairs: Sequence[tuple[Frame | RejectedFrame, Prediction | RejectedFrame]]) -> Finished:
+    def _finish(self, pairs: Sequence[tuple[Decoded, Classified]]) -> Finished:
         predictions, rejected, thumbnails = [], [], {}
         for decoded, outcome in pairs:
             if isinstance(outcome, RejectedFrame):
