@@ -70,9 +70,25 @@ def open_fastest(
     batches: Sequence[int] = BATCHES,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Session:
+    """The session alone of `open_fastest_named`, which says the rest."""
+    _, _, session = open_fastest_named(
+        artifact, threads=threads, backend=backend, device=device, batches=batches, stopping=stopping
+    )
+    return session
+
+
+def open_fastest_named(
+    artifact: Artifact,
+    *,
+    threads: int = 1,
+    backend: str | None = None,
+    device: str = "cpu",
+    batches: Sequence[int] = BATCHES,
+    stopping: Callable[[], bool] = lambda: False,
+) -> tuple[str, Program, Session]:
     """Open the program that `choose_program` chooses, among all backends or for the one named; where that backend
     says that it is not for this program, the next one. On the CPU it is tried first (core.backends.tried) with these
-    batches; stopping: ends that.
+    batches; stopping: ends that. Returns the backend's name, the program and its session.
 
     Raises UsageError for an unknown backend, BackendUnavailableError when nothing fits, ArtifactError for a program
     that fails when it is tried, BackendError when it does not open.
@@ -83,7 +99,7 @@ def open_fastest(
         try:
             if device == "cpu":
                 check_tried(artifact, name, program, batches=batches, stopping=stopping)
-            return find_backend(name).open(program, device=device, threads=threads)
+            return name, program, find_backend(name).open(program, device=device, threads=threads)
         except BackendUnavailableError as error:
             refused = refused or error
     raise refused or _nothing_runs(artifact, available, device)

@@ -156,7 +156,7 @@ def _train_into(
 def _check_start(folder: Path, network: str) -> None:
     description, *_ = read_description(folder)
     if description.network != network:
-        raise UsageError(f"--start {folder} holds a {description.network}, not a {network}; name the same network")
+        raise UsageError(f"--init-from {folder} holds a {description.network}, not a {network}; name the same network")
 
 
 def _train_with_progress(
