@@ -189,8 +189,11 @@ def optimize(
     "Exit codes: 0 all is compiled; 6 the cache folder cannot be written."
 )
 def warm_up() -> None:
-    """Compile now what is otherwise compiled at the first use, which takes up to a minute: the fraud app and the
-    backend `native`, for this processor, into this user's cache folder."""
+    """Compile now what is otherwise compiled at its first use.
+
+    That is the fraud app and the backend `native`, for this processor, into this user's cache folder. It takes up to a
+    minute.
+    """
     from featherweight.core.warming import warm_up_all
 
     warm_up_all()
@@ -232,9 +235,12 @@ def verify(
     ] = 25.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an artifact against its digest, that its programs hold nothing but what programs need, and
-    that the backends of this host reproduce its reference decisions, in batches of 1, 8 and 64, on one and two threads.
-    Each backend runs in a process of its own, with limits of time and memory."""
+    """Check an artifact's files, and that this host reproduces its reference decisions.
+
+    Every file must have its digest, and the programs must hold nothing but what programs need. The backends of this
+    host run the reference inputs in batches of 1, 8 and 64, on one and two threads, each backend in a process of its
+    own with limits of time and memory.
+    """
     from dataclasses import asdict
 
     from featherweight.core.artifact import read_artifact, verify_artifact

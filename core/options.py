@@ -33,7 +33,7 @@ MaxRejectedShare = Annotated[
         "--max-rejected-share",
         min=0,
         max=1,
-        help="End with code 4 if a larger share of the input is rejected; 1 allows all.",
+        help="End with code 4 if a larger share of the files, transactions or labels is rejected; 1 allows all.",
     ),
 ]
 AllowEmpty = Annotated[

@@ -258,7 +258,10 @@ def serve(
     backend: Backend = None,
     verify_decisions: VerifyDecisions = False,
 ) -> None:
-    """Serve over REST: POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json."""
+    """Serve decisions over REST.
+
+    POST /v1/score, /v1/score/batch, /v1/labels; GET /healthz, /readyz, /metrics, /openapi.json.
+    """
     if state_dir is not None:
         check_folder(state_dir)
     if api_keys is not None:
