@@ -108,7 +108,7 @@ def write_folders(folder: Path) -> None:
     metadata = {"description": msgspec.json.encode(about).decode()}
     safetensors.numpy.save_file({"w": np.zeros(1)}, folder / "network" / "weights.safetensors", metadata)
     (folder / "network" / "preprocess.json").write_bytes(images.encode(images.Preprocess(side=32)))
-    decision = images.Decision(slope=1.0, intercept=0.0, threshold=0.5)
+    decision = images.DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
     (folder / "network" / "decision.json").write_bytes(images.encode(decision))
     (folder / "images" / "labels.csv").write_text("path,label,patient,split\na.png,7,p,train\nb.png,1,q,nowhere\n")
     schema = cards.FeatureSchema(names=COLUMNS, typical=(1.0,) * len(COLUMNS))
