@@ -218,7 +218,7 @@ def test_another_model_is_refused_until_restart(model: SealedModel, images: Path
         classify(other, images, out)
     assert {row["model_sha256"] for row in rows(out)} == {model.chosen.artifact.sha256}
     classify(other, images, out, restart=True)
-    assert {row["model_sha256"] for row in rows(out)} == {other.sha256}
+    assert {row["model_sha256"] for row in rows(out)} == {other.chosen.artifact.sha256}
 
 
 def test_a_model_that_fails_its_trial_leaves_the_folder_as_it_was(
