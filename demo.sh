@@ -10,7 +10,7 @@ run() { printf '\n\033[1m%s\033[0m\n\033[2m$ %s\033[0m\n' "$1" "${*:2}"; "${@:2}
 run "1. Synthetic chest radiographs with a known truth, to train on" \
     featherweight imaging synthesize runs/demo/images --count 1500
 run "2. Train a small network on them" \
-    featherweight imaging train --data runs/demo/images --network compact --side 96 --epochs 12 \
+    featherweight imaging train --data runs/demo/images --network compact --image-size 96 --epochs 12 \
     --learning-rate 0.003 --positive opacity --out runs/demo/network
 run "3. Prune, recover, quantize; judge every candidate; seal the fastest that keeps the limits" \
     featherweight optimize apps/imaging/recipes/demo.toml --out runs/demo/artifact
@@ -27,7 +27,7 @@ run "5. The nightly job; exit code 3 says that some files were rejected" \
 run "6. Two months of card payments, after the Fraud Detection Handbook's description, and their labels" \
     featherweight fraud synthesize runs/demo/cards --customers 1200 --terminals 2400 --days 75
 run "7. Replay the histories, train trees, calibrate for 20 alerts a day" \
-    featherweight fraud train --data runs/demo/cards --train-days 14 --alerts-a-day 20 --out runs/demo/fraud
+    featherweight fraud train --data runs/demo/cards --train-days 14 --alerts-per-day 20 --out runs/demo/fraud
 run "8. Drop what the trees do not need, quantize their leaves; judge every candidate; seal the fastest" \
     featherweight optimize apps/fraud/recipes/demo.toml --out runs/demo/fraud-artifact
 run "9. Score the stream with the embedded default: decisions, latency, alerts with their reasons" \

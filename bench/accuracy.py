@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.timing import show
 from featherweight.apps.imaging.training.command import metrics
 from featherweight.apps.imaging.training.fit import predict
-from featherweight.apps.imaging.training.task import read_split
+from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.apps.imaging.training.trained import read_trained
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from bench.timing import median, record, show
-from featherweight.apps.imaging.training.task import read_split
+from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.apps.imaging.training.trained import read_trained
 from featherweight.core.artifact.packed import pack
 from featherweight.core.artifact.store import read_artifact

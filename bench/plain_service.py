@@ -20,6 +20,7 @@ from featherweight.apps.fraud.decision.pipeline import Pipeline
 from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.features.engine import warm_up
 from featherweight.apps.fraud.transactions import Decision, Transaction
+from featherweight.core.serving import ModelSource
 
 
 class TransactionIn(BaseModel):
@@ -91,7 +92,7 @@ def describe(decision: Decision) -> DecisionOut:
 
 
 def main() -> None:
-    scorer = open_scorer(Path(sys.argv[1]), backend=sys.argv[2])
+    scorer = open_scorer(ModelSource(Path(sys.argv[1]), sys.argv[2]))
     warm_up(scorer.schema.delay_days)
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"serves at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)

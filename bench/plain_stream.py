@@ -17,6 +17,7 @@ from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import DUPLICATE
 from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.serving import ModelSource
 
 
 def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
@@ -27,7 +28,7 @@ def run_loop(bootstrap: str, model: Path, prefix: str) -> None:
 
     import featherweight.apps.fraud.kafka.clients  # noqa: F401  # the same checksum: kafka-python's own takes a second a megabyte
 
-    scorer = open_scorer(model)
+    scorer = open_scorer(ModelSource(model))
     engine = FeatureEngine(scorer.schema.delay_days)
     consumer = KafkaConsumer(
         f"{prefix}transactions",
@@ -63,7 +64,7 @@ def run_quix(bootstrap: str, model: Path, prefix: str) -> None:
     """Quix Streams: a streaming data frame with one function, its exactly-once guarantee, a commit every 4000."""
     from quixstreams import Application
 
-    pipeline = Pipeline(open_scorer(model))
+    pipeline = Pipeline(open_scorer(ModelSource(model)))
     decode, encode = msgspec.json.Decoder(Transaction).decode, msgspec.json.Encoder().encode
     app = Application(
         broker_address=bootstrap,

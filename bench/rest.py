@@ -144,7 +144,7 @@ def main() -> None:
         started = {
             PLAIN: start(["-m", "bench.plain_service", str(options.model), options.backend]),
             "featherweight, in memory": start(ours),
-            "featherweight, state kept on disk": start([*ours, "--state", folder]),
+            "featherweight, state kept on disk": start([*ours, "--state-dir", folder]),
         }
         try:
             urls = {name: url for name, (_, url) in started.items()}

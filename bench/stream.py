@@ -62,7 +62,17 @@ def words_of(kind: str, address: str, model: Path, prefix: str) -> list[str]:
         return [sys.executable, "-m", "bench.plain_stream", kind, "--bootstrap", address, "--model", str(model),
                 "--prefix", prefix]  # fmt: skip
     command = [sys.executable, "-c", "from featherweight.core.cli import main; main()", "fraud", "stream"]
-    return [*command, "--bootstrap", address, "--model", str(model), "--topics-prefix", prefix, "--group", prefix]
+    return [
+        *command,
+        "--bootstrap-servers",
+        address,
+        "--model",
+        str(model),
+        "--topic-prefix",
+        prefix,
+        "--group",
+        prefix,
+    ]
 
 
 class Reader:

@@ -26,6 +26,7 @@ from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.synthetic import START_MS, synthesize
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.bundled import data_directory
+from featherweight.core.serving import ModelSource
 
 TIMED_DAYS = 3
 PARTS = ("decode", "features", "score and decision", "encode")
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=2000)
     parser.add_argument("--terminals", type=int, default=4000)
     options = parser.parse_args()
-    scorer = open_scorer(options.model, backend=options.backend)
+    scorer = open_scorer(ModelSource(options.model, options.backend))
     engine = FeatureEngine(scorer.schema.delay_days)
     events = label_later(synthesize(options.customers, options.terminals, options.days), scorer.schema.delay_days)
     begin_ms = START_MS + (options.days - TIMED_DAYS) * DAY_MS

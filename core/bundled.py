@@ -15,3 +15,8 @@ def data_directory() -> Path:
     """The folder with `catalogue.toml` and `models/`: `data/` of a checkout, `core/data/` of an installed wheel."""
     root = checkout_directory()
     return Path(__file__).resolve().parent / "data" if root is None else root / "data"
+
+
+def bundled_model(name: str) -> Path:
+    """The folder of the reference artifact of this name."""
+    return data_directory() / "models" / name

@@ -23,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
 from featherweight.core.files import cache_directory
+from featherweight.core.options import AsJson, Command
 from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
@@ -37,8 +38,15 @@ featherweight artifact verify models/chest
 rejected; 4 a limit was missed; 5 the artifact cannot be trusted; 6 the output could not be \
 written; 7 what a job keeps to go on is damaged; 130 interrupted (start again to go on)."""
 
-_MAY_BE_EMPTY = ("--topics-prefix", "--until")
+_MAY_BE_EMPTY = ("--topic-prefix", "--topics-prefix", "--until")
 """Options for which an empty text means something."""
+
+_HELP_OF = {
+    "data": "List and fetch public data sets.",
+    "fraud": "Score card transactions: files, REST, Kafka. Train a model.",
+    "imaging": "Classify medical images in batches. Train a network.",
+}
+"""Groups that are not imported to list them -> what their own help begins with, in short."""
 
 _DATA = EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands")
 
@@ -55,8 +63,7 @@ class LazyGroups(TyperGroup):
             if entry.name not in self.commands:
                 self._lazy.setdefault(entry.name, entry)
         for name in self._lazy:
-            text = "The public data sets: list, fetch." if name == "data" else f"The {name} app."
-            self.add_command(TyperCommand(name, help=text))
+            self.add_command(TyperCommand(name, help=_HELP_OF.get(name, f"Commands that the package {name} adds.")))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         if args and args[0] in self._lazy:
@@ -88,10 +95,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-artifact_app = typer.Typer(no_args_is_help=True, help="Look at and check artifacts: sealed models with their evidence.")
+artifact_app = typer.Typer(
+    no_args_is_help=True, help="Show, verify and export artifacts: sealed models with their evidence."
+)
 app.add_typer(artifact_app, name="artifact")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,7 +118,7 @@ def featherweight(
 
 @app.command(epilog="Example: featherweight hardware --json")
 def hardware(as_json: AsJson = False) -> None:
-    """What this host has, which backends can run on it, which energy counters can be read, and why others cannot."""
+    """Show what this host has, which backends run on it, which energy counters can be read, and why others cannot."""
     from featherweight.core.backends.registry import find_backend, probe_all
     from featherweight.core.console import print_json, show_hardware
     from featherweight.core.hardware import read_hardware
@@ -141,24 +148,25 @@ def _parse_budget(text: str) -> float:
     "130 interrupted: the same command goes on where it was."
 )
 def optimize(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a TOML file: source, steps, backends, limits.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file with source, steps, backends and limits.")],
     out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
     budget: Annotated[
         float | None,
         typer.Option(
             parser=_parse_budget,
             metavar="TIME",
-            help="Search for so long (90s, 30m, 2h), the most promising first, with new values between those that the "
-            "recipe lists. Without it all that the recipe lists are tried.",
+            help="Time to search for (90s, 30m, 2h). The most promising candidates come first, with new values between "
+            "those that the recipe lists. Without it every value that the recipe lists is tried.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Seal the best candidate though it misses limits.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of a session; the recipe's unless given.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Threads that run a candidate; the recipe's are used if not given."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try what a recipe says and seal the fastest candidate that keeps all its limits."""
+    """Try the candidates that a recipe describes and seal the fastest one that keeps all its limits."""
     if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
     from featherweight.core.console import outcome_row, print_json, progress, show_outcome
@@ -181,8 +189,11 @@ def optimize(
     "Exit codes: 0 all is compiled; 6 the cache folder cannot be written."
 )
 def warm_up() -> None:
-    """Compile now what is otherwise compiled at the first use, which takes up to a minute: the fraud app and the
-    backend `native`, for this processor, into this user's cache folder."""
+    """Compile now what is otherwise compiled at its first use.
+
+    That is the fraud app and the backend `native`, for this processor, into this user's cache folder. It takes up to a
+    minute.
+    """
     from featherweight.core.warming import warm_up_all
 
     warm_up_all()
@@ -206,24 +217,30 @@ def show(
 
 
 @artifact_app.command(
+    cls=Command,
     epilog="Example: featherweight artifact verify models/chest && echo whole   "
-    "Exit codes: 0 every byte is as it was sealed, and this host gives the sealed decisions; 5 it is not so; 2 there "
-    "is no artifact, or no backend here runs it."
+    "Exit codes: 0 every byte is as it was sealed, and this host reproduces the reference decisions; 5 it is not so; "
+    "2 there is no artifact, or no backend here runs it.",
 )
 def verify(
     directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
     sha256: Annotated[
-        str | None, typer.Option(help="The artifact's digest as `show` prints it, kept elsewhere.")
+        str | None, typer.Option(help="Digest that the artifact must have: as `show` printed it, kept elsewhere.")
     ] = None,
-    no_run: Annotated[bool, typer.Option("--no-run", help="Check the files alone; run nothing.")] = False,
+    digests_only: Annotated[
+        bool, typer.Option("--digests-only", help="Check the files alone, and run nothing.")
+    ] = False,
     time_limit: Annotated[
-        float, typer.Option(min=1, max=3600, help="Seconds for running the sealed inputs, all backends together.")
+        float, typer.Option(min=1, max=3600, help="Seconds for running the reference inputs, on all backends together.")
     ] = 25.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an artifact against its digest, that its programs hold nothing but what programs need, and
-    that the backends of this host give the sealed decisions on the sealed inputs, in batches of 1, 8 and 64, on one and
-    two threads. Each backend runs in a process of its own, with limits of time and memory."""
+    """Check an artifact's files, and that this host reproduces its reference decisions.
+
+    Every file must have its digest, and the programs must hold nothing but what programs need. The backends of this
+    host run the reference inputs in batches of 1, 8 and 64, on one and two threads, each backend in a process of its
+    own with limits of time and memory.
+    """
     from dataclasses import asdict
 
     from featherweight.core.artifact import read_artifact, verify_artifact
@@ -234,7 +251,7 @@ def verify(
     passed = all(check.passed for check in checks)
     if not as_json:
         show_checks(directory, checks)
-    if passed and not no_run:
+    if passed and not digests_only:
         artifact = read_artifact(directory, expected_sha256=sha256)
         runs = check_parity(artifact, time_limit_s=time_limit) if artifact.parity is not None else None
         passed = not any(run.fault for run in runs or () if run.judged)
@@ -255,11 +272,13 @@ def verify(
 )
 def export(
     directory: Annotated[Path, typer.Argument(help="The artifact's folder.")],
-    target: Annotated[str, typer.Option(help="executorch, ort-mobile or litert.")],
-    out: Annotated[Path, typer.Option(help="A new folder: the file, export.json and the app's sealed files.")],
+    target: Annotated[str, typer.Option(help="Edge runtime: executorch, ort-mobile or litert.")],
+    out: Annotated[
+        Path, typer.Option(help="A new folder for the program's file, export.json and the app's sealed files.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Write an artifact's program in the format of an edge runtime, run it there and compare."""
+    """Write an artifact's program in the format of an edge runtime, run it there, and compare the outputs."""
     from featherweight.core.console import print_json, show_export
     from featherweight.core.edge.export import export_artifact
 

@@ -12,17 +12,11 @@ from typing import Self
 
 import numpy as np
 
-from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
+from featherweight.apps.imaging.frames import Classified, Frame, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
-from featherweight.core.artifact.manifest import Manifest
-from featherweight.core.artifact.store import Artifact, read_artifact
 from featherweight.core.backends.base import Session
-from featherweight.core.backends.fastest import choose_program
-from featherweight.core.backends.registry import find_backend, probe_all
-from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import ArtifactError
-from featherweight.core.parity.probing import BATCHES, check_session
-from featherweight.core.program import Program
+from featherweight.core.serving import ChosenProgram, ModelSource
 from featherweight.core.tensors import TensorSpec
 
 
@@ -50,17 +44,17 @@ class Classifier:
         self._input, self._output = session.inputs[0].name, session.outputs[0].name
         self._rows = np.zeros((batch, 1, preprocess.side, preprocess.side), dtype=np.float32)
 
-    def classify(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
+    def classify(self, frames: Sequence[Frame]) -> list[Classified]:
         """One result a frame, in order; inference_ms is the frame's equal part of its batch's time.
 
         A frame for which the model gives no number is rejected. Raises BackendError when the runtime fails.
         """
-        results: list[Prediction | RejectedFrame] = []
+        results: list[Classified] = []
         for start in range(0, len(frames), self.batch):
             results += self._classify_batch(frames[start : start + self.batch])
         return results
 
-    def _classify_batch(self, frames: Sequence[Frame]) -> list[Prediction | RejectedFrame]:
+    def _classify_batch(self, frames: Sequence[Frame]) -> list[Classified]:
         for row, frame in enumerate(frames):
             self._rows[row, 0] = frame.pixels
         start = time.perf_counter()
@@ -71,7 +65,7 @@ class Classifier:
             for frame, logit in zip(frames, logits[: len(frames), 0], strict=True)
         ]
 
-    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Prediction | RejectedFrame:
+    def _predict(self, frame: Frame, logit: float, inference_ms: float) -> Classified:
         if not math.isfinite(logit):
             return RejectedFrame(
                 frame.id, "no-number", f"the model gave {logit} for this image; is it blank or damaged?"
@@ -97,34 +91,28 @@ class Classifier:
 class SealedModel:
     """An imaging artifact, read and checked, with the program that is to run; not yet opened."""
 
-    manifest: Manifest
-    sha256: str
+    chosen: ChosenProgram
     preprocess: Preprocess
     decision: DecisionRule
     labels: Labels
-    backend: str
-    program: Program
-    artifact: Artifact
 
     def check_tried(self, *, batch: int) -> None:
         """Before it is opened, and before anything is written. Raises ArtifactError for a program that fails."""
-        check_tried(self.artifact, self.backend, self.program, batches=(batch,))
+        self.chosen.check_tried(batches=(batch,))
 
-    def open(self, *, threads: int, batch: int) -> Classifier:
+    def open(self, *, batch: int) -> Classifier:
         """What `check_tried` has seen. Raises BackendError."""
-        session = find_backend(self.backend).open(self.program, threads=threads)
-        return Classifier(session, self.preprocess, self.decision, self.labels, batch=batch)
+        return Classifier(self.chosen.open().session, self.preprocess, self.decision, self.labels, batch=batch)
 
 
-def read_model(directory: Path, *, backend: str | None = None, verify_parity: bool = False) -> SealedModel:
-    """Read an artifact and choose its fastest program here, or that for the backend named.
+def read_model(source: ModelSource) -> SealedModel:
+    """Read an imaging artifact, and choose the program that is to run.
 
-    verify_parity: run the sealed probes on it. Raises ArtifactError for what cannot be trusted or decides otherwise
-    here, WrongModelError where no artifact is or another app's, UsageError for an unknown backend,
-    BackendUnavailableError when nothing here runs it.
+    Raises ArtifactError for what cannot be trusted or does not fit the app, and what `ModelSource.read` and `choose`
+    raise.
     """
-    artifact = read_artifact(directory, app="imaging")
-    manifest = artifact.manifest
+    artifact = source.read("imaging")
+    manifest, directory = artifact.manifest, source.folder
     missing = {"preprocess.json", "decision.json"} - artifact.sealed.keys()
     if missing:
         raise ArtifactError(f"{directory}: lacks {', '.join(sorted(missing))}; make the artifact again")
@@ -135,21 +123,11 @@ def read_model(directory: Path, *, backend: str | None = None, verify_parity: bo
     inputs = tuple(entry.spec() for entry in manifest.inputs)
     outputs = tuple(entry.spec() for entry in manifest.outputs)
     _check_specs(directory, inputs, outputs, preprocess.side)
-    available = probe_all() if backend is None else {backend: find_backend(backend).probe()}
-    name, program = choose_program(artifact, available)
-    if verify_parity:
-        check_tried(artifact, name, program, batches=BATCHES)
-        with find_backend(name).open(program) as session:
-            check_session(artifact, session)
     return SealedModel(
-        manifest=manifest,
-        sha256=artifact.sha256,
+        chosen=source.choose(artifact),
         preprocess=preprocess,
         decision=decode_decision(artifact.sealed["decision.json"]),
         labels=Labels(*manifest.labels),
-        backend=name,
-        program=program,
-        artifact=artifact,
     )
 
 

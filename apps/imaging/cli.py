@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featherweight.core.errors import LimitError
+from featherweight.core.options import (
+    AllowEmpty,
+    AsJson,
+    Backend,
+    Command,
+    Data,
+    MaxRejectedShare,
+    Model,
+    ReportTest,
+    VerifyDecisions,
+)
 from featherweight.core.signals import stopping_on_signals, telling_how_to_go_on
 from featherweight.core.terminal import counted, open_console, printable, say
 
@@ -27,46 +38,50 @@ def imaging() -> None:
 
 
 @app.command(
+    cls=Command,
     epilog="Example: featherweight imaging classify scans/ --out results/\n\n"
     "**Exit codes**: 0 all classified; 2 nothing to do as asked (no files: see --allow-empty); 3 done, but some files "
     "were rejected (rejected.csv says why); 4 done, but more than --max-rejected-share of the files were rejected; "
-    "5 the model cannot be trusted, or decides otherwise here (--verify-parity); 6 the results could not be written; "
-    "7 the journal in --out is damaged (--restart begins again); 130 interrupted (the same command goes on)."
+    "5 the model cannot be trusted, or its decisions differ on this host (--verify-decisions); 6 the results could not "
+    "be written; 7 the journal in --out is damaged (--restart begins again); "
+    "130 interrupted (the same command goes on).",
 )
 def classify(
     source: Annotated[
-        Path, typer.Argument(help="Folder (searched recursively), file, or .csv/.parquet list with a column `path`.")
+        Path,
+        typer.Argument(
+            help="A folder, which is searched recursively, a file, or a .csv or .parquet list with a column `path`."
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for results, page and journal; made if absent. Not the folder of the images.")
+        Path,
+        typer.Option(
+            help="Folder for the results, the page and the journal; made if absent. It must not be the images' folder."
+        ),
     ],
-    model: Annotated[
-        Path | None, typer.Option(help="Artifact folder; the bundled chest x-ray model if not given.")
-    ] = None,
+    model: Model = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding processes; one per usable core if not given.")
+        int | None, typer.Option(min=1, help="Number of decoding processes; one for each usable core if not given.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the model; decoding needs the cores more.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Images a run of the model.")] = 16,
-    backend: Annotated[str | None, typer.Option(help="Runtime; the artifact's fastest here if not given.")] = None,
-    verify_parity: Annotated[
-        bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
-    ] = False,
-    decode_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a file is rejected.")] = 60.0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads that run the model. One is best where decoding needs the other cores.")
+    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, max=256, help="Images that the model classifies in one run.")] = 16,
+    backend: Backend = None,
+    verify_decisions: VerifyDecisions = False,
+    decode_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a file that is not decoded is rejected.")
+    ] = 60.0,
     thumbnails: Annotated[
-        bool, typer.Option(help="Whether the page shows small pictures; without, no pixel is stored anywhere.")
+        bool, typer.Option(help="Show small pictures on the page. Without them no pixel is stored anywhere.")
     ] = True,
     retry_rejected: Annotated[
-        bool, typer.Option("--retry-rejected", help="Try files again that an earlier run rejected.")
+        bool, typer.Option("--retry-rejected", help="Try files that an earlier run rejected once more.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")] = False,
-    allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="A source without files is a night without images: code 0, no rows.")
-    ] = False,
-    max_rejected_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Code 4 where a larger share of the files is rejected; 1 allows all.")
-    ] = 1.0,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what an earlier run left in --out.")] = False,
+    allow_empty: AllowEmpty = False,
+    max_rejected_share: MaxRejectedShare = 1.0,
+    json: AsJson = False,
 ) -> None:
     """Classify images; started again after any interruption, it goes on where it was.
 
@@ -78,16 +93,16 @@ def classify(
     from featherweight.apps.imaging.batch.job import Job, run_job
     from featherweight.apps.imaging.batch.progress import showing_progress
     from featherweight.apps.imaging.classify import read_model
-    from featherweight.core.bundled import data_directory
+    from featherweight.core.bundled import bundled_model
     from featherweight.core.hardware import count_usable_cores
+    from featherweight.core.serving import ModelSource
 
     console = open_console(stderr=True)
     job = Job(
         source=source,
         out=out,
         workers=workers or count_usable_cores(),
-        threads=threads,
-        batch=batch,
+        batch=batch_size,
         thumbnails=thumbnails,
         restart=restart,
         retry_rejected=retry_rejected,
@@ -95,9 +110,7 @@ def classify(
         decode_timeout_s=decode_timeout,
     )
     with telling_how_to_go_on(GOES_ON):
-        sealed = read_model(
-            model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
-        )
+        sealed = read_model(ModelSource(model or bundled_model(REFERENCE_MODEL), backend, threads, verify_decisions))
         with stopping_on_signals() as stopping, showing_progress(console) as show:
             summary = run_job(job, sealed, on_progress=show, stopping=stopping)
     if summary is None:
@@ -139,36 +152,45 @@ def _report(summary: Summary, *, json: bool) -> None:
 
 
 @app.command(
-    epilog="Example: featherweight imaging train --data chest_xray_224 --reader kermany --out runs/chest\n\n"
-    "Then: featherweight optimize, with a recipe that names the folder."
+    cls=Command,
+    epilog="Example: featherweight imaging train --data chest_xray_224 --format kermany --out runs/chest\n\n"
+    "Then: featherweight optimize, with a recipe that names the folder.",
 )
 def train(
-    data: Annotated[str, typer.Option(help="Path of a data set, or the catalogue's name of a fetched one.")],
-    out: Annotated[Path, typer.Option(help="Folder for the network, checkpoint and metrics, there when all is whole.")],
-    reader: Annotated[str, typer.Option(help="Layout of the data: kermany, medmnist or folder.")] = "folder",
-    network: Annotated[str, typer.Option(help="Architecture, for example resnet18.")] = "resnet18",
-    side: Annotated[int, typer.Option(min=8, max=4096, help="Side of the network's input in pixels.")] = 224,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
+    data: Data,
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the network, checkpoint and metrics. It appears when all of them are whole."),
+    ],
+    data_format: Annotated[
+        str, typer.Option("--format", help="Layout of the data: kermany, medmnist or folder.")
+    ] = "folder",
+    network: Annotated[str, typer.Option(help="Architecture of the network, for example resnet18.")] = "resnet18",
+    image_size: Annotated[
+        int, typer.Option(min=8, max=4096, help="Width and height of the network's input in pixels.")
+    ] = 224,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images in one training step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Largest learning rate of the schedule.")] = 1e-3,
     negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the order and the augmentation.")
+        int, typer.Option(min=0, max=2**63 - 1, help="Random seed for weights, shuffling and augmentation.")
     ] = 0,
     augmentation: Annotated[
-        float, typer.Option(min=0, max=2, help="Strength of the random views; 0 only mirrors.")
+        float, typer.Option(min=0, max=2, help="Strength of the random augmentation. At 0 images are only mirrored.")
     ] = 1.0,
-    start: Annotated[
-        Path | None, typer.Option(help="Folder of an earlier `train` whose weights to start from, not from scratch.")
+    init_from: Annotated[
+        Path | None, typer.Option(help="Folder that `imaging train` wrote earlier. Training starts from its weights.")
     ] = None,
-    split_seed: Annotated[int, typer.Option(min=0, help="Of the split by patient into training and validation.")] = 0,
-    report_test: Annotated[
-        bool, typer.Option("--report-test", help="Also measure on the test set: once, for the last figure.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON on standard output.")] = False,
+    split_seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of the split by patient into training and validation.")
+    ] = 0,
+    report_test: ReportTest = False,
+    json: AsJson = False,
 ) -> None:
-    """Train a network, choose calibration and threshold on validation data, write the folder that `optimize` takes."""
+    """Train a network, choose its calibration and threshold on validation data, and write the folder that `optimize`
+    takes."""
     import json as encoding
 
     from featherweight.apps.imaging.training.command import run_training
@@ -176,19 +198,19 @@ def train(
     with telling_how_to_go_on("interrupted; the same command goes on after the last whole epoch"):
         summary = run_training(
             data=data,
-            reader=reader,
+            reader=data_format,
             out=out,
             network=network,
-            side=side,
+            side=image_size,
             epochs=epochs,
-            batch=batch,
+            batch=batch_size,
             learning_rate=learning_rate,
             labels=(negative, positive),
             seed=seed,
             split_seed=split_seed,
             report_test=report_test,
             augmentation=augmentation,
-            start=start,
+            start=init_from,
         )
     if json:
         say(encoding.dumps(summary, indent=2))
@@ -201,14 +223,15 @@ def train(
 
 
 @app.command(
+    cls=Command,
     epilog="Example: featherweight imaging synthesize runs/images --count 500   "
-    "Then: featherweight imaging train --data runs/images --network compact --side 96 --out runs/network"
+    "Then: featherweight imaging train --data runs/images --network compact --image-size 96 --out runs/network",
 )
 def synthesize(
     out: Annotated[Path, typer.Argument(help="Folder for the images; made if absent.")],
-    count: Annotated[int, typer.Option(min=1, help="Images, one patient each or a few.")] = 500,
-    side: Annotated[int, typer.Option(min=64, max=4096, help="Side of the images in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of images. A patient has one or a few of them.")] = 500,
+    image_size: Annotated[int, typer.Option(min=64, max=4096, help="Width and height of the images in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed. The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Draw chest radiographs with a known truth and write them as DICOM files with a labels.csv.
 
@@ -221,6 +244,6 @@ def synthesize(
     with Progress(console=open_console(stderr=True), transient=True) as progress:
         task = progress.add_task("drawing", total=count)
         labels = write_synthetic(
-            out, count, seed, side=side, on_case=lambda done, _: progress.update(task, completed=done)
+            out, count, seed, side=image_size, on_case=lambda done, _: progress.update(task, completed=done)
         )
     say(f"{counted(count, 'images')}: {labels}")

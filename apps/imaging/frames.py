@@ -23,11 +23,12 @@ class FrameId:
 @dataclass(frozen=True)
 class Frame:
     """One image, ready for a network. pixels: float32 [side, side], grey levels in 0..1, light is dense tissue
-    (MONOCHROME2). notes: how the file was understood where it deviates from its format's rules; no patient data."""
+    (MONOCHROME2). decode_ms: filled in by `readers.read_frames`, which alone sees the file opened. notes: how the file
+    was understood where it deviates from its format's rules, and what of it is not applied; no patient data."""
 
     id: FrameId
     pixels: npt.NDArray[np.float32]
-    decode_ms: float
+    decode_ms: float = 0.0
     notes: str = ""
 
 
@@ -52,3 +53,10 @@ class Prediction:
     decode_ms: float
     inference_ms: float
     notes: str = ""
+
+
+Decoded = Frame | RejectedFrame
+"""What reading gives for one frame of a file."""
+
+Classified = Prediction | RejectedFrame
+"""What becomes of one frame."""

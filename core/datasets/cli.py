@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featherweight.core.options import AsJson
 from featherweight.core.terminal import open_console, say
 
 app = typer.Typer(no_args_is_help=True, help="List and fetch the public data sets that Featherweight knows.")
@@ -41,9 +42,9 @@ def _rows() -> list[dict[str, Any]]:
 
 @app.command("list")
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything the catalogue says, for scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the sets: size, licence, whether a copy is here, and where it comes from.
+    """List the data sets: size, licence, where they come from, and whether a copy is here.
 
     Example: featherweight data list --json
     """
@@ -67,11 +68,11 @@ def fetch_command(
     name: Annotated[str, typer.Argument(help="A name that `featherweight data list` shows.")],
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A folder with local copies, or the file; nothing is downloaded."),
+        typer.Option("--from", help="Folder with local copies, or the file itself. Nothing is downloaded."),
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Where the file goes (default: the cache folder).")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Folder for the file; the cache folder if not given.")] = None,
 ) -> None:
-    """Fetch a set from its publisher, or from a folder of local copies, and check its digest.
+    """Fetch a data set from its publisher, or from a folder of local copies, and check its digest.
 
     An interrupted download goes on when the same command runs again.
 

@@ -8,7 +8,7 @@ PATH="$PWD/.venv/bin:$PATH"
 
 featherweight data fetch fraud_handbook "$@"
 if [ ! -f runs/handbook/trees.safetensors ]; then
-    featherweight fraud train --data fraud_handbook --reader handbook --until 2018-08-14 --out runs/handbook
+    featherweight fraud train --data fraud_handbook --format handbook --until 2018-08-14 --out runs/handbook
 fi
 featherweight optimize apps/fraud/recipes/handbook.toml --budget "${BUDGET:-10m}" --out runs/handbook-artifact
 featherweight artifact verify runs/handbook-artifact

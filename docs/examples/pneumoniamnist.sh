@@ -9,8 +9,8 @@ PATH="$PWD/.venv/bin:$PATH"
 
 featherweight data fetch pneumoniamnist "$@"
 if [ ! -f runs/pneumoniamnist-0/weights.safetensors ]; then
-    featherweight imaging train --data pneumoniamnist --reader medmnist --network resnet18-small-images --side 28 \
-        --epochs 8 --batch 64 --augmentation 0.3 --seed 0 --out runs/pneumoniamnist-0
+    featherweight imaging train --data pneumoniamnist --format medmnist --network resnet18-small-images --image-size 28 \
+        --epochs 8 --batch-size 64 --augmentation 0.3 --seed 0 --out runs/pneumoniamnist-0
 fi
 featherweight optimize apps/imaging/recipes/pneumoniamnist.toml --budget "${BUDGET:-15m}" --out runs/pneumoniamnist-artifact
 featherweight artifact verify runs/pneumoniamnist-artifact

@@ -66,7 +66,7 @@ def test_other_commands_are_interrupted_without_a_traceback(words: list[str], tm
 def test_in_its_first_half_second_a_service_ends_well(number: signal.Signals, delay_s: float, tmp_path: Path) -> None:
     pause = f"import os, threading; threading.Timer({delay_s}, os.kill, (os.getpid(), {int(number)})).start()"
     process = subprocess.Popen(
-        [sys.executable, "-c", EARLY.format(pause=pause), "fraud", "serve", "--port", "0", "--state", "histories"],
+        [sys.executable, "-c", EARLY.format(pause=pause), "fraud", "serve", "--port", "0", "--state-dir", "histories"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

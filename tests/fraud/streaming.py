@@ -21,6 +21,7 @@ from featherweight.apps.fraud.decision.pipeline import Pipeline
 from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.kafka.member import Member, Topics, create_topics
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.core.serving import ModelSource
 
 COMMAND = (sys.executable, "-c", "from featherweight.core.cli import main; main()", "fraud", "stream")
 START_MS = 1_700_000_000_000
@@ -50,7 +51,7 @@ def partition_of(customer: str, partitions: int) -> int:
 
 def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[str, Decision]:
     """What one process without any broker decides of the events in their order."""
-    pipeline = Pipeline(open_scorer(model))
+    pipeline = Pipeline(open_scorer(ModelSource(model)))
     decisions = {}
     for event in events:
         if isinstance(event, Label):
@@ -100,8 +101,8 @@ class Bench:
 
     def start(self, model: Path, *options: str, instance: str | None = "one") -> subprocess.Popen[str]:
         """Without an instance id it is a member that leaves when it is asked to end."""
-        words = [*COMMAND, "--bootstrap", self.address, "--model", str(model), "--group", self.group]
-        words += ["--topics-prefix", self.prefix, *(["--instance-id", instance] if instance else []), *options]
+        words = [*COMMAND, "--bootstrap-servers", self.address, "--model", str(model), "--group", self.group]
+        words += ["--topic-prefix", self.prefix, *(["--group-instance-id", instance] if instance else []), *options]
         return subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

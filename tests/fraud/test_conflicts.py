@@ -27,6 +27,7 @@ from featherweight.apps.fraud.http.service import Service
 from featherweight.apps.fraud.kafka.stages import Arrived, Forwarded, Outgoing, Shard, Stream
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Decision, Transaction
+from featherweight.core.serving import ModelSource
 from tests.fraud.serving import BACKEND
 from tests.fraud.streams import DAY, START, transaction
 
@@ -88,7 +89,7 @@ def test_labels_in_conflict_in_a_file(model: Path, tmp_path: Path) -> None:
     source, labels = tmp_path / "in.jsonl", tmp_path / "labels.jsonl"
     source.write_bytes(encode([FIRST, transaction("later", START + 30 * DAY)]))
     labels.write_bytes(encode([*LABELS.values(), LABEL, NOBODYS]))
-    scorer = open_scorer(model, backend=BACKEND)
+    scorer = open_scorer(ModelSource(model, BACKEND))
     summary = score_file(Job(source, tmp_path / "out.jsonl", labels), scorer)
     scorer.close()
     assert (summary.labels, summary.labels_unknown, summary.labels_in_conflict) == (5, 1, 3)
@@ -106,7 +107,7 @@ def test_labels_in_conflict_over_rest(app: Api) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_labels_in_conflict_in_a_stream(processes: int, model: Path) -> None:
     """With two of them, what the customer's process answers to a label goes with it to the terminal's."""
-    scorer, partitions = open_scorer(model, backend=BACKEND), 2
+    scorer, partitions = open_scorer(ModelSource(model, BACKEND)), 2
     source = 1 - identify(FIRST.terminal_id) % partitions
     streams = [Stream(partitions) for _ in range(processes)]
     for partition in range(partitions):
@@ -141,7 +142,7 @@ def test_what_is_in_conflict_is_not_counted() -> None:
 def test_in_a_file(model: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(msgspec.json.Encoder().encode_lines(STREAM))
-    scorer = open_scorer(model, backend=BACKEND)
+    scorer = open_scorer(ModelSource(model, BACKEND))
     summary: Summary = score_file(Job(source, output), scorer)
     scorer.close()
     assert marks([msgspec.json.decode(line, type=Decision) for line in output.read_bytes().splitlines()]) == MARKS
@@ -151,7 +152,7 @@ def test_in_a_file(model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def app(model: Path) -> Iterator[Api]:
-    service = Service(LiveModel(model, BACKEND), None, keys_file=None, deadline_ms=None)
+    service = Service(LiveModel(ModelSource(model, BACKEND)), None, keys_file=None, deadline_ms=None)
     yield Api(service)
     service.close()
 
@@ -200,7 +201,7 @@ def arrive(rows: list[Transaction], partition: int = 0) -> list[Arrived]:
 
 
 def test_in_a_stream(model: Path) -> None:
-    scorer, stream = open_scorer(model, backend=BACKEND), Stream(1)
+    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(1)
     stream.shards[0] = Shard(7.0)
     out = stream.process(arrive(STREAM), scorer)
     scorer.close()
@@ -211,7 +212,7 @@ def test_in_a_stream(model: Path) -> None:
 
 def test_in_a_stream_of_two_processes(model: Path) -> None:
     """What the customer's process knows of a conflict goes with the transaction to the terminal's."""
-    scorer = open_scorer(model, backend=BACKEND)
+    scorer = open_scorer(ModelSource(model, BACKEND))
     first, second, partitions = Stream(2), Stream(2), 2
     target = identify(FIRST.terminal_id) % partitions
     first.shards[1 - target], second.shards[target] = Shard(7.0), Shard(7.0)
@@ -230,7 +231,7 @@ def test_records_of_earlier_versions_are_read() -> None:
 
 
 def test_unknown_fields_in_a_stream_are_counted(model: Path) -> None:
-    scorer, stream = open_scorer(model, backend=BACKEND), Stream(1)
+    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(1)
     stream.shards[0] = Shard(7.0)
     misspelt = {key.replace("amount", "amuont"): value for key, value in asdict(FIRST).items()}
     rows = [asdict(FIRST) | {"currency": "EUR"}, misspelt]

@@ -12,6 +12,7 @@ from featherweight.apps.imaging.classify import Classifier, read_model
 from featherweight.apps.imaging.frames import Frame, FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import Preprocess, encode
 from featherweight.core.errors import ArtifactError, DigestError, UsageError, WrongModelError
+from featherweight.core.serving import ModelSource
 from tests.imaging.tiny import LABELS, SIDE, onnx_program, pixels, write_model
 
 
@@ -36,10 +37,10 @@ def test_the_probability_is_the_sealed_calibration_of_the_logit(model: Path) -> 
     from featherweight.core.backends.registry import find_backend
 
     some = frames(9)
-    sealed = read_model(model)
-    with sealed.open(threads=1, batch=4) as classifier:
+    sealed = read_model(ModelSource(model))
+    with sealed.open(batch=4) as classifier:
         results = classifier.classify(some)
-    with find_backend("onnxruntime").open(sealed.program) as session:
+    with find_backend("onnxruntime").open(sealed.chosen.program) as session:
         logits = session.run({"image": np.stack([frame.pixels for frame in some])[:, None]})["logit"][:, 0]
     expected = 1 / (1 + np.exp(-(2.0 * logits.astype(np.float64) - 26.0)))
     for frame, result, probability in zip(some, results, expected, strict=True):
@@ -74,14 +75,14 @@ def _shared() -> Classifier:
 
         with tempfile.TemporaryDirectory() as name:
             write_model(Path(name, "m"))
-            _opened.append(read_model(Path(name, "m")).open(threads=1, batch=8))
+            _opened.append(read_model(ModelSource(Path(name, "m"))).open(batch=8))
     return _opened[0]
 
 
 def test_no_number_is_a_rejected_frame_and_spares_its_neighbours(model: Path) -> None:
     some = frames(3)
     some[1].pixels[:] = np.nan
-    with read_model(model).open(threads=1, batch=4) as classifier:
+    with read_model(ModelSource(model)).open(batch=4) as classifier:
         first, second, third = classifier.classify(some)
         clean = classifier.classify([some[0], some[2]])
     assert isinstance(second, RejectedFrame)
@@ -101,14 +102,14 @@ def test_an_artifact_with_a_changed_byte_is_not_trusted(model: Path, tmp_path: P
     content[len(content) // 2] ^= 1
     program.write_bytes(content)
     with pytest.raises(DigestError) as caught:
-        read_model(copy)
+        read_model(ModelSource(copy))
     assert caught.value.exit_code == 5
 
 
 def test_another_apps_model_is_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "m", app="fraud")
     with pytest.raises(WrongModelError, match="'fraud'"):
-        read_model(tmp_path / "m")
+        read_model(ModelSource(tmp_path / "m"))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_another_apps_model_is_refused(tmp_path: Path) -> None:
 def test_a_program_that_does_not_fit_its_preprocessing_is_refused(tmp_path: Path, program: object, side: int) -> None:
     write_model(tmp_path / "m", program=program, side=side)  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match=rf"image: float32 \[N.*one float32 input \[N, 1, {side}, {side}\]"):
-        read_model(tmp_path / "m")
+        read_model(ModelSource(tmp_path / "m"))
 
 
 @pytest.mark.parametrize(
@@ -131,26 +132,26 @@ def test_a_program_that_does_not_fit_its_preprocessing_is_refused(tmp_path: Path
 def test_sealed_files_that_lack_or_lie_are_refused(tmp_path: Path, sealed: Mapping[str, bytes], message: str) -> None:
     write_model(tmp_path / "m", sealed=sealed)
     with pytest.raises(ArtifactError, match=message):
-        read_model(tmp_path / "m")
+        read_model(ModelSource(tmp_path / "m"))
 
 
 def test_labels_must_be_two(tmp_path: Path) -> None:
     write_model(tmp_path / "m", labels=("one",))
     with pytest.raises(ArtifactError, match="two"):
-        read_model(tmp_path / "m")
+        read_model(ModelSource(tmp_path / "m"))
 
 
 def test_an_unknown_backend_is_named(model: Path) -> None:
     with pytest.raises(UsageError, match="'abacus'"):
-        read_model(model, backend="abacus")
+        read_model(ModelSource(model, backend="abacus"))
 
 
 def test_a_model_that_does_not_exist_is_a_wrong_path_and_not_a_broken_artifact(tmp_path: Path) -> None:
     with pytest.raises(WrongModelError, match="no such folder"):
-        read_model(tmp_path / "typo")
+        read_model(ModelSource(tmp_path / "typo"))
 
 
 def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "model", labels=("same", "same"))
     with pytest.raises(ArtifactError, match="two that differ"):
-        read_model(tmp_path / "model")
+        read_model(ModelSource(tmp_path / "model"))

@@ -60,7 +60,7 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(
     chance = random.Random(7)
     kills, progress = 0, [0]
     while kills < kills_wanted:
-        process = start(images, out, model, "--batch", "2")
+        process = start(images, out, model, "--batch-size", "2")
         assert process.stderr is not None
         if kills % 4:
             process.stderr.readline()
@@ -75,7 +75,7 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(
         kills += 1
         progress.append(finished_items(out, tmp_path / "copy"))
     assert len(set(progress) - {0, COUNT + 1}) >= 3, f"the kills must have come while it worked: {progress}"
-    ended = run(images, out, model, "--batch", "2", "--json")
+    ended = run(images, out, model, "--batch-size", "2", "--json")
     assert ended.returncode == 3, ended.stderr
     assert json.loads(ended.stdout)["runs"] > 1
     assert read_rows(out) == read_rows(undisturbed)
@@ -100,7 +100,7 @@ def test_asked_to_stop_it_says_how_to_go_on(
     images: Path, model: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
-    process = start(images, out, model, "--batch", "4")
+    process = start(images, out, model, "--batch-size", "4")
     assert process.stderr is not None
     first = process.stderr.readline()
     process.send_signal(number)
@@ -111,13 +111,13 @@ def test_asked_to_stop_it_says_how_to_go_on(
     assert "Traceback" not in rest
     assert 0 < finished_items(out, tmp_path / "copy") < COUNT
     assert not (out / "summary.json").exists()
-    assert run(images, out, model, "--batch", "4").returncode == 3
+    assert run(images, out, model, "--batch-size", "4").returncode == 3
     assert read_rows(out) == read_rows(undisturbed)
 
 
 def test_workers_may_die_while_it_runs(images: Path, model: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = start(images, out, model, "--batch", "2")
+    process = start(images, out, model, "--batch-size", "2")
     assert process.stderr is not None
     process.stderr.readline()
     main = psutil.Process(process.pid)

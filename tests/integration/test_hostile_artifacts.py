@@ -56,7 +56,7 @@ def test_a_service_decides_on_while_an_endless_artifact_is_tried(tmp_path: Path)
         (("imaging", "classify", "{image}", "--out", "{out}", "--model", "{model}"), "imaging"),
         (("fraud", "score", "--input", "{empty}", "--output", "{out}", "--model", "{model}"), "fraud"),
         (("fraud", "serve", "--port", "0", "--model", "{model}"), "fraud"),
-        (("fraud", "stream", "--bootstrap", "localhost:1", "--model", "{model}"), "fraud"),
+        (("fraud", "stream", "--bootstrap-servers", "localhost:1", "--model", "{model}"), "fraud"),
         (("artifact", "export", "{model}", "--target", "ort-mobile", "--out", "{out}"), "fraud"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",

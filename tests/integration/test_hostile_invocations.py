@@ -202,7 +202,7 @@ def test_classify_a_damaged_parquet_list(damage: str, invoke: Invoke, place: Pat
         ("imaging train --data file --out out", 2, "file"),
         ("imaging train --data empty --out out", 2, "empty"),
         (f"imaging train --data {LONG} --out out", 2, LONG[:9]),
-        ("imaging train --data empty --out out --reader none", 2, "none"),
+        ("imaging train --data empty --out out --format none", 2, "none"),
         ("imaging train --data empty --out out --network none", 2, "none"),
         ("imaging train --data empty --out out --split-seed -1", 2, "split-seed"),
         ("fraud synthesize file --days 2", 6, "cannot be written"),
@@ -212,9 +212,9 @@ def test_classify_a_damaged_parquet_list(damage: str, invoke: Invoke, place: Pat
         ("fraud train --data file --out out", 2, "file"),
         ("fraud train --data empty --out out", 2, "empty"),
         (f"fraud train --data {LONG} --out out", 2, LONG[:9]),
-        ("fraud train --data file --out out --reader handbook", 2, "file"),
-        ("fraud train --data file --out out --reader ulb", 2, "file"),
-        ("fraud train --data file --out out --reader none", 2, "none"),
+        ("fraud train --data file --out out --format handbook", 2, "file"),
+        ("fraud train --data file --out out --format ulb", 2, "file"),
+        ("fraud train --data file --out out --format none", 2, "none"),
         ("fraud train --data file --out out --model none", 2, "none"),
         ("fraud train --data empty --out file", 6, "cannot be written"),
         (f"fraud train --data empty --out {LONG}", 6, "cannot be written"),
@@ -237,7 +237,7 @@ def test_a_data_folder_that_is_none(folder: str, invoke: Invoke, monkeypatch: py
     monkeypatch.setenv("FEATHERWEIGHT_DATA", folder)
     assert invoke("data list")[0] == 0
     assert invoke("data list --json")[0] == 0
-    code, text = invoke("imaging train --data pneumoniamnist --reader medmnist --out out")
+    code, text = invoke("imaging train --data pneumoniamnist --format medmnist --out out")
     assert (code, "error: " in text) == (2, True), text
 
 
@@ -272,7 +272,7 @@ def test_transactions_that_do_not_fit_are_not_there(size: str, form: str, invoke
 @pytest.mark.parametrize("size", ["4k", "12k"])
 def test_a_model_that_does_not_fit(size: str, cards: Path, invoke: Invoke, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", f"size={size}") as disk:
-        code, text = invoke(f"fraud train --data {cards} --model logistic --alerts-a-day 10 --out {disk}/out")
+        code, text = invoke(f"fraud train --data {cards} --model logistic --alerts-per-day 10 --out {disk}/out")
         assert (code, "No space left on device" in text) == (6, True), text
         assert list(disk.iterdir()) == []
 
@@ -291,7 +291,7 @@ def test_decisions_that_do_not_fit(name: str, cards: Path, invoke: Invoke, tmp_p
         ("--until 0001-01-01", "the year 1"),
         ("--until 9999-12-31", "the data ends on"),
         ("--train-days 1000000000", "the year 1"),
-        ("--alerts-a-day nan", "--alerts-a-day"),
+        ("--alerts-per-day nan", "--alerts-per-day"),
     ],
 )
 def test_days_that_are_not_in_the_data(options: str, message: str, cards: Path, invoke: Invoke) -> None:

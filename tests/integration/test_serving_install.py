@@ -155,7 +155,7 @@ def test_scoring_names_the_missing_extra(server: Server, transactions: Path) -> 
     for words in (
         FRAUD,
         ("fraud", "serve", "--model", "fraud-model"),
-        ("fraud", "stream", "--bootstrap", "localhost:1"),
+        ("fraud", "stream", "--bootstrap-servers", "localhost:1"),
     ):
         assert "its extra 'fraud'" in server.featherweight(*words, code=2).stderr
     assert "score" in server.featherweight("fraud", "--help").stdout

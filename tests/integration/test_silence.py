@@ -90,12 +90,12 @@ LOOKING = [
     Case("artifact export", f"{MODELS}/chest-xray --target executorch --out {{work}}/pte", ("pte",), (0, 2)),
 ]
 IMAGING = [
-    Case("imaging synthesize", "{work}/images --count 60 --side 64", ("images",)),
+    Case("imaging synthesize", "{work}/images --count 60 --image-size 64", ("images",)),
     Case("imaging classify", "{work}/images --out {work}/a --backend onnxruntime --workers 1", ("a",), (3,)),
-    Case("imaging classify", "{work}/images --out {work}/b --backend openvino --verify-parity", ("b",), (3,)),
+    Case("imaging classify", "{work}/images --out {work}/b --backend openvino --verify-decisions", ("b",), (3,)),
     Case(
         "imaging train",
-        "--data {work}/images --out {work}/network --network compact --side 32 --epochs 1 --batch 16",
+        "--data {work}/images --out {work}/network --network compact --image-size 32 --epochs 1 --batch-size 16",
         ("network",),
     ),
     Case("optimize", "{work}/recipe.toml --out {work}/model --force", ("model", "model-cases.html", "./runs")),
@@ -105,19 +105,19 @@ FRAUD = [
     Case(
         "fraud score",
         "--input {work}/cards/transactions.jsonl --labels {work}/cards/labels.jsonl --output {work}/decisions.parquet "
-        "--state {work}/score",
+        "--state-dir {work}/score",
         ("decisions.parquet", "score"),
     ),
     Case(
         "fraud train",
         "--data {work}/cards --out {work}/fraud --train-days 5 --delay-days 3 --validation-days 5 --test-days 5 "
-        "--alerts-a-day 3",
+        "--alerts-per-day 3",
         ("fraud",),
     ),
-    Case("fraud serve", "--port 0 --state {work}/serve", ("serve",), until="serves at", meanwhile=ask),
+    Case("fraud serve", "--port 0 --state-dir {work}/serve", ("serve",), until="serves at", meanwhile=ask),
     Case(
         "fraud stream",
-        "--bootstrap {broker} --create-topics --partitions 1 --topics-prefix silence. --group silence",
+        "--bootstrap-servers {broker} --create-topics --partitions 1 --topic-prefix silence. --group silence",
         until="restored",
     ),
 ]

@@ -32,6 +32,7 @@ from featherweight.apps.fraud.kafka.topics import Member, Topics, create_topics,
 from featherweight.apps.fraud.kafka.waiting import Waiting
 from featherweight.apps.fraud.labels import label_of
 from featherweight.core.errors import OutputError
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import (
     START_MS,
@@ -297,7 +298,7 @@ def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
 
 
 def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, fraud_model: Path) -> None:
-    options = ("--topics-prefix", f"{bench.prefix}other.")
+    options = ("--topic-prefix", f"{bench.prefix}other.")
     process = bench.start(fraud_model, *options)
     _, messages = process.communicate(timeout=60)
     assert (process.returncode, "--create-topics" in messages) == (2, True), messages
@@ -341,7 +342,7 @@ def test_what_fails_behind_the_first_client_is_not_told_as_a_wrong_address(
         raise fault
 
     monkeypatch.setattr("featherweight.apps.fraud.kafka.member.Runner._ready_producer", fail)
-    live = LiveModel(fraud_model)
+    live = LiveModel(ModelSource(fraud_model))
     try:
         with pytest.raises(told, match=text):
             run_stream(

@@ -61,7 +61,7 @@ def as_file(model: Path, folder: Path) -> list[Decision]:
     folder.mkdir()
     for number, rows in enumerate([HISTORY, *([one] for one in LATER)]):
         source = write_lines(folder / "in.jsonl", rows)
-        result = score(model, source, folder / f"{number}.jsonl", "--state", str(folder / "state"))
+        result = score(model, source, folder / f"{number}.jsonl", "--state-dir", str(folder / "state"))
         assert result.exit_code == 0, result.stderr
         assert (": more than a day after younger ones" in result.stderr) == (number in (2, 3, 5, 6))
     return [read_decisions(folder / f"{number}.jsonl")[0] for number in range(1, len(LATER) + 1)]
@@ -72,7 +72,9 @@ def as_pipes(model: Path, folder: Path) -> list[Decision]:
     found = []
     for rows in [HISTORY, LATER[:1], LATER[1:4], *([one] for one in LATER[4:])]:
         lines = "".join(json.dumps(one) + "\n" for one in rows).encode()
-        found.append(score(model, "-", "-", "--state", str(folder / "state"), given=lines).stdout_bytes.splitlines())
+        found.append(
+            score(model, "-", "-", "--state-dir", str(folder / "state"), given=lines).stdout_bytes.splitlines()
+        )
     return [msgspec.json.decode(line, type=Decision) for lines in found[1:] for line in lines]
 
 

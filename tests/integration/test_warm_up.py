@@ -67,7 +67,7 @@ def test_what_is_warmed_up_is_never_compiled_again(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout.startswith("all was compiled already: ")
     write_lines(tmp_path / "in.jsonl", make_transactions(50))
-    score = ["fraud", "score", "--input", "in.jsonl", "--output", "out.jsonl", "--state", "histories"]
+    score = ["fraud", "score", "--input", "in.jsonl", "--output", "out.jsonl", "--state-dir", "histories"]
     for _ in range(2):
         scored = featherweight(*score, "--max-histories", "5", cache=cache, cwd=tmp_path)
         assert scored.returncode == 0, scored.stderr
@@ -81,13 +81,13 @@ SLIPS = {
     "output": ["score", "--input", "in.jsonl", "--output", "nowhere/out"],
     "output is a folder": ["score", "--input", "in.jsonl", "--output", "folder"],
     "output is the input": ["score", "--input", "in.jsonl", "--output", "in.jsonl"],
-    "state": ["score", "--input", "in.jsonl", "--output", "out", "--state", "in.jsonl/histories"],
+    "state": ["score", "--input", "in.jsonl", "--output", "out", "--state-dir", "in.jsonl/histories"],
     "model": ["score", "--input", "in.jsonl", "--output", "out", "--model", "nowhere"],
-    "state of a service": ["serve", "--state", "in.jsonl"],
+    "state of a service": ["serve", "--state-dir", "in.jsonl"],
     "model of a service": ["serve", "--model", "nowhere", "--port", "0"],
     "keys": ["serve", "--api-keys", "nowhere"],
-    "security": ["stream", "--bootstrap", "127.0.0.1:9", "--security", "nowhere"],
-    "model of a stream": ["stream", "--bootstrap", "127.0.0.1:9", "--model", "nowhere"],
+    "security": ["stream", "--bootstrap-servers", "127.0.0.1:9", "--client-config", "nowhere"],
+    "model of a stream": ["stream", "--bootstrap-servers", "127.0.0.1:9", "--model", "nowhere"],
     "data": ["train", "--data", "nowhere", "--out", "model"],
     "out": ["train", "--data", ".", "--out", "in.jsonl/model"],
 }

@@ -15,7 +15,7 @@ COMMANDS = {
     "classify": (["imaging", "classify", "source", "--out", "out"], FRAUD),
     "score": (["fraud", "score", "--input", "source", "--output", "out"], IMAGING),
     "serve": (["fraud", "serve", "--port", "0"], IMAGING),
-    "stream": (["fraud", "stream", "--bootstrap", "localhost:1"], IMAGING),
+    "stream": (["fraud", "stream", "--bootstrap-servers", "localhost:1"], IMAGING),
 }
 
 

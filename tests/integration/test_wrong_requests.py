@@ -48,7 +48,7 @@ RECIPES = {
     "no card": ('card = "none.md"\n' + RECIPE, "none.md"),
     "unknown source key": (RECIPE + 'datum = "x"\n', "unknown field `datum`"),
     "no network": (RECIPE.replace('"network"', '"nowhere"'), "no weights.safetensors"),
-    "unknown reader": (RECIPE.replace('"folder"', '"papyrus"'), "reader 'papyrus'"),
+    "unknown reader": (RECIPE.replace('"folder"', '"papyrus"'), "data format 'papyrus'"),
     "no images": (RECIPE.replace('"images"', '"nowhere"'), "no data set named 'nowhere'"),
     "wrong images": (RECIPE, "2 faults"),
     "unknown card key": (CARDS + 'datum = "x"\n', "unknown field `datum`"),
@@ -64,18 +64,18 @@ WRONG = {
         [*IMAGING, "--data", "no/where"],
         "no/where: there is no such file or folder, and no data set",
     ),
-    "imaging train: reader": ([*IMAGING, "--reader", "papyrus"], "reader 'papyrus'"),
+    "imaging train: reader": ([*IMAGING, "--format", "papyrus"], "data format 'papyrus'"),
     "imaging train: network": ([*IMAGING, "--network", "net"], "network 'net'"),
-    "imaging train: start": ([*IMAGING, "--start", "nowhere"], "no weights.safetensors"),
-    "imaging train: start of another": ([*IMAGING, "--start", "network"], "holds a compact"),
+    "imaging train: start": ([*IMAGING, "--init-from", "nowhere"], "no weights.safetensors"),
+    "imaging train: start of another": ([*IMAGING, "--init-from", "network"], "holds a compact"),
     "imaging train: list": (IMAGING, "2 faults"),
     "imaging train: out": ([*IMAGING, "--out", "file/new"], "cannot be written"),
     "fraud train: no data": ([*FRAUD, "--data", "nowhere"], "there is no such file or folder, and no data set"),
-    "fraud train: reader": ([*FRAUD, "--reader", "papyrus"], "reader 'papyrus'"),
+    "fraud train: reader": ([*FRAUD, "--format", "papyrus"], "data format 'papyrus'"),
     "fraud train: model": ([*FRAUD, "--model", "net"], "model 'net'"),
     "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is no day"),
     "fraud train: files": (FRAUD, "no labels.jsonl"),
-    "fraud train: out": ([*FRAUD, "--data", "images", "--reader", "ulb", "--out", "file/new"], "cannot be written"),
+    "fraud train: out": ([*FRAUD, "--data", "images", "--format", "ulb", "--out", "file/new"], "cannot be written"),
     "export: target": ([*EXPORT, "papyrus", "network"], "no export target"),
     "export: artifact": ([*EXPORT, "litert", "network"], "manifest.json"),
     "export: kind": ([*EXPORT, "litert", str(data_directory() / "models" / "card-fraud")], "trees"),
@@ -108,7 +108,7 @@ def write_folders(folder: Path) -> None:
     metadata = {"description": msgspec.json.encode(about).decode()}
     safetensors.numpy.save_file({"w": np.zeros(1)}, folder / "network" / "weights.safetensors", metadata)
     (folder / "network" / "preprocess.json").write_bytes(images.encode(images.Preprocess(side=32)))
-    decision = images.Decision(slope=1.0, intercept=0.0, threshold=0.5)
+    decision = images.DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
     (folder / "network" / "decision.json").write_bytes(images.encode(decision))
     (folder / "images" / "labels.csv").write_text("path,label,patient,split\na.png,7,p,train\nb.png,1,q,nowhere\n")
     schema = cards.FeatureSchema(names=COLUMNS, typical=(1.0,) * len(COLUMNS))

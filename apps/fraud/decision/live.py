@@ -16,6 +16,7 @@ import numpy as np
 from featherweight.apps.fraud.decision.scorer import Scorer, open_scorer
 from featherweight.apps.fraud.transactions import Transaction
 from featherweight.core.errors import ArtifactError, BackendError, FeatherweightError
+from featherweight.core.serving import ModelSource
 
 LOOK_EVERY_S = 1.0
 log = logging.getLogger("featherweight.fraud")
@@ -35,21 +36,17 @@ class LiveModel:
 
     def __init__(
         self,
-        directory: Path,
-        backend: str | None = None,
+        source: ModelSource,
         *,
-        verify_parity: bool = False,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """Raises what `open_scorer` raises: there is no old artifact yet that could serve."""
         self.swaps = 0
         self.refused = 0
         self._closing = self._outdated = False
-        self._open = partial(
-            open_checked, directory, backend, verify_parity, stopping=lambda: self._closing or self._outdated
-        )
-        self._directory, self._every_s = directory, look_every_s
-        self._seen = self._settled = read_folder_state(directory)
+        self._open = partial(open_checked, source, stopping=lambda: self._closing or self._outdated)
+        self._directory, self._every_s = source.folder, look_every_s
+        self._seen = self._settled = read_folder_state(source.folder)
         self.scorer: Scorer = self._open()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="artifact")
         self._opening: Future[Scorer] | None = None
@@ -138,14 +135,12 @@ def read_folder_state(directory: Path) -> FolderState:
 
 
 def open_checked(
-    directory: Path,
-    backend: str | None,
-    verify_parity: bool = False,
+    source: ModelSource,
     serving: Scorer | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Scorer:
     """Open an artifact, see that it can take over from `serving`, and run it once. Raises what `open_scorer` raises."""
-    scorer = open_scorer(directory, backend=backend, verify_parity=verify_parity, stopping=stopping)
+    scorer = open_scorer(source, stopping=stopping)
     try:
         if serving is not None:
             check_histories(scorer, serving)

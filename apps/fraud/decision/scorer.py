@@ -15,11 +15,9 @@ from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, decode_features, decode_rule
 from featherweight.apps.fraud.transactions import Decision, Reason, Transaction
 from featherweight.core.artifact import Artifact
-from featherweight.core.artifact.store import read_artifact
 from featherweight.core.backends.base import Session, row_function
-from featherweight.core.backends.fastest import open_fastest
 from featherweight.core.errors import ArtifactError, BackendError
-from featherweight.core.parity.probing import check_session
+from featherweight.core.serving import ModelSource
 from featherweight.core.terminal import counted
 
 Row = npt.NDArray[np.float32]
@@ -98,28 +96,20 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 4)
 
 
-def open_scorer(
-    directory: Path,
-    *,
-    backend: str | None = None,
-    threads: int = 1,
-    verify_parity: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Scorer:
-    """Open an artifact's fastest program here; verify_parity: run the sealed probes on it; stopping: ends the try of a
-    program that is new here. Raises WrongModelError where no artifact is or another app's, ArtifactError for one that
-    cannot be trusted, asks for features that this version does not compute, fails when it is tried or decides otherwise
-    here, BackendUnavailableError when nothing here runs it."""
-    artifact = read_artifact(directory, app="fraud")
+def open_scorer(source: ModelSource, *, stopping: Callable[[], bool] = lambda: False) -> Scorer:
+    """Open a fraud artifact; stopping: ends the try of a program that is new here.
+
+    Raises ArtifactError for one that asks for features that this version does not compute or whose program does not
+    fit them, and what `ModelSource.read` and `open` raise.
+    """
+    artifact = source.read("fraud")
     schema = decode_features(sealed_file(artifact, "features.json"))
-    session = open_fastest(artifact, threads=threads, backend=backend, stopping=stopping)
+    model = source.open(artifact, stopping=stopping)
     try:
-        check_shape(directory, session, schema)
-        if verify_parity:
-            check_session(artifact, session)
-        return Scorer(artifact, session)
+        check_shape(source.folder, model.session, schema)
+        return Scorer(artifact, model.session)
     except (ArtifactError, BackendError):
-        session.close()
+        model.close()
         raise
 
 

@@ -24,6 +24,7 @@ from featherweight.apps.fraud.http.connection import Connection, clock
 from featherweight.apps.fraud.http.door import Door
 from featherweight.apps.fraud.http.service import Service
 from featherweight.core.errors import FeatherweightError, UsageError
+from featherweight.core.serving import ModelSource
 from featherweight.core.signals import came_early
 from featherweight.core.web.access import check_exposure, read_keys
 
@@ -37,10 +38,10 @@ log = logging.getLogger("featherweight.fraud")
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """model, state: folders; state None keeps histories in memory only. keys: a file for `read_keys`, None asks for no
-    key. connections: more are answered 503. deadline_ms: of requests that name none themselves."""
+    """state: a folder; None keeps histories in memory only. keys: a file for `read_keys`, None asks for no key.
+    connections: more are answered 503. deadline_ms: of requests that name none themselves."""
 
-    model: Path
+    model: ModelSource
     host: str = "127.0.0.1"
     port: int = 8000
     state: Path | None = None
@@ -50,9 +51,6 @@ class ServerSettings:
     deadline_ms: float | None = None
     max_histories: int = LIMIT
     """Of customers, and of terminals."""
-    backend: str | None = None
-    verify_parity: bool = False
-    """Whether an artifact must give the sealed decisions on the sealed probes before it decides."""
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) -> None:
@@ -83,7 +81,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) 
 
 
 def open_service(settings: ServerSettings) -> Service:
-    live = LiveModel(settings.model, settings.backend, verify_parity=settings.verify_parity)
+    live = LiveModel(settings.model)
     try:
         warm_up(live.scorer.schema.delay_days)
         delay_days, limit = live.scorer.schema.delay_days, settings.max_histories
@@ -183,7 +181,9 @@ def allow_files(wanted: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and wanted > hard:
         log.warning(
-            "only %d open files are allowed, %d may be wanted: lower --connections, or raise the limit", hard, wanted
+            "only %d open files are allowed, %d may be wanted: lower --max-connections, or raise the limit",
+            hard,
+            wanted,
         )
         wanted = hard
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -45,7 +45,7 @@ def fit_rule(
     if not 1 <= room < len(scores):
         raise UsageError(
             f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of "
-            f"{counted(len(scores), 'transactions')}; give --alerts-a-day a number "
+            f"{counted(len(scores), 'transactions')}; give --alerts-per-day a number "
             f"from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
         )
     slope, intercept = fit_platt(scores, labels)
@@ -60,7 +60,7 @@ def fit_rule(
     if abs(slope * threshold + intercept) >= LARGEST_LOGIT:
         raise DataError(
             f"{alerts_a_day:g} alerts a day end at the score {threshold:g}, whose probability is 0 or 1 to the last "
-            "digit, so that no threshold tells it from its neighbours; give another --alerts-a-day, or train on more "
+            "digit, so that no threshold tells it from its neighbours; give another --alerts-per-day, or train on more "
             "days"
         )
     review = PlattScaling(slope=slope, intercept=intercept).probability(threshold)

@@ -54,7 +54,7 @@ def read_training(
     """data, reader: what such a model would be trained on, for the advice where there is none. Raises DataError when
     the folder does not hold a model that `fraud train` wrote."""
     if not is_file(directory / TRAINING):
-        asked = shlex.join(["--data", data, "--reader", reader, "--out", str(directory)])
+        asked = shlex.join(["--data", data, "--format", reader, "--out", str(directory)])
         raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train {asked}")
     try:
         check_digests(directory, SETTINGS)

@@ -82,7 +82,7 @@ class Split:
 def find_data(data: str, reader: str) -> Path:
     """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
     if reader not in READERS:
-        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
+        raise UsageError(f"data format {reader!r} is not one of {', '.join(READERS)}")
     path = Path(data) if is_there(Path(data)) else local_copy(data)
     if path is None:
         raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")

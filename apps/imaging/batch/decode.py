@@ -33,13 +33,11 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from featherweight.apps.imaging.frames import Frame, FrameId, RejectedFrame
+from featherweight.apps.imaging.frames import Decoded, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers import DEFAULT_LIMITS, Item, Limits, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.core.errors import FeatherweightError
 from featherweight.core.processes import safe_path
-
-Decoded = list[Frame | RejectedFrame]
 
 _PRELOAD = [
     "__main__",
@@ -102,11 +100,11 @@ class DecodePool:
             if worker := self._workers.get():
                 worker.kill()
 
-    def decode(self, items: Iterable[Item]) -> Iterator[Decoded]:
+    def decode(self, items: Iterable[Item]) -> Iterator[list[Decoded]]:
         """What each item gave, in the order of `items`; `items` is taken from as room becomes free, never all at
         once."""
         source = iter(items)
-        running: deque[Future[Decoded]] = deque()
+        running: deque[Future[list[Decoded]]] = deque()
         try:
             while True:
                 room = self._count * _LOOK_AHEAD - len(running)
@@ -135,7 +133,7 @@ class DecodePool:
                 self._closing.wait(0.1 * (attempt + 1))
         raise FeatherweightError(f"cannot start a decoding process ({cause}); is the machine short of memory?")
 
-    def _decode_item(self, item: Item) -> Decoded:
+    def _decode_item(self, item: Item) -> list[Decoded]:
         worker = self._workers.get()
         try:
             for _ in range(_ATTEMPTS):
@@ -185,7 +183,7 @@ class _Worker:
             theirs.close()  # else the end of the worker would not end the pipe
         self.alive = True
 
-    def ask(self, item: Item, timeout_s: float, closing: threading.Event) -> Decoded:
+    def ask(self, item: Item, timeout_s: float, closing: threading.Event) -> list[Decoded]:
         """Raises TimeoutError, or EOFError or OSError when the worker has ended."""
         self._pipe.send(item)
         waited, step = 0.0, min(timeout_s, 0.5)
@@ -193,7 +191,7 @@ class _Worker:
             waited += step
             if waited >= timeout_s or closing.is_set():
                 raise TimeoutError
-        decoded: Decoded = self._pipe.recv()
+        decoded: list[Decoded] = self._pipe.recv()
         return decoded
 
     def kill(self) -> int | None:
@@ -214,7 +212,7 @@ def _ending(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _serve(pipe: Connection[Decoded, Item], preprocess: Preprocess, limits: Limits, memory_bytes: int) -> None:
+def _serve(pipe: Connection[list[Decoded], Item], preprocess: Preprocess, limits: Limits, memory_bytes: int) -> None:
     """A worker's life: items in, frames out, until the pipe closes (the main process has ended or let it go)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what an interrupt means
     # Codecs complain to standard error on their own, between the lines of a progress bar; the results say what matters.

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from featherweight.apps.imaging.batch.decode import DecodePool
 from featherweight.apps.imaging.classify import Classifier, SealedModel
-from featherweight.apps.imaging.frames import Frame, Prediction, RejectedFrame
+from featherweight.apps.imaging.frames import Classified, Decoded, Frame, RejectedFrame
 from featherweight.apps.imaging.journal import ABSENT, Dropped, Fingerprint, Finished, Journal, Spent, open_journal
 from featherweight.apps.imaging.journal_file import FILES as JOURNAL_FILES
 from featherweight.apps.imaging.sources.files import Item, find_items, printable
@@ -45,7 +45,6 @@ class Job:
     source: Path
     out: Path
     workers: int
-    threads: int = 1
     batch: int = 16
     thumbnails: bool = True
     restart: bool = False
@@ -91,9 +90,9 @@ def run_job(
         raise UsageError(f"{job.source}: holds no files to classify; --allow-empty makes that a result without rows")
     model.check_tried(batch=job.batch)
     binding = {
-        "model": model.sha256,
+        "model": model.chosen.artifact.sha256,
         "source": printable(str(_resolve(job.source))),
-        "backend": f"{model.backend} {model.program.precision}",
+        "backend": f"{model.chosen.backend} {model.chosen.program.precision}",
     }
     labels = (model.labels.negative, model.labels.positive)
     outputs = find_outputs(job.out)
@@ -102,7 +101,7 @@ def run_job(
             journal.forget_rejected()
         with (
             DecodePool(model.preprocess, workers=job.workers, timeout_s=job.decode_timeout_s) as pool,
-            model.open(threads=job.threads, batch=job.batch) as classifier,
+            model.open(batch=job.batch) as classifier,
         ):
             run = _Run(job, journal, classifier, items, on_progress, stopping)
             finished = run.classify_all(pool)
@@ -126,7 +125,7 @@ class _Run:
     total: int
     on_progress: Callable[[JobProgress], None]
     stopping: Callable[[], bool]
-    waiting: list[Sequence[Frame | RejectedFrame]] = field(default_factory=list)
+    waiting: list[Sequence[Decoded]] = field(default_factory=list)
     in_flight: dict[str, Fingerprint] = field(default_factory=dict)
     never_there: set[str] = field(default_factory=set)
     waiting_s: float = 0.0
@@ -202,7 +201,7 @@ class _Run:
         done = self.earlier + self.items
         self.on_progress(JobProgress(self.total, done, self.earlier, self.images, self.rejected, wall_s))
 
-    def _finish(self, pairs: Sequence[tuple[Frame | RejectedFrame, Prediction | RejectedFrame]]) -> Finished:
+    def _finish(self, pairs: Sequence[tuple[Decoded, Classified]]) -> Finished:
         predictions, rejected, thumbnails = [], [], {}
         for decoded, outcome in pairs:
             if isinstance(outcome, RejectedFrame):
@@ -323,10 +322,10 @@ def _describe(
         inference_share=round(totals.inference_s / totals.wall_s, 4) if totals.wall_s > 0 else 0.0,
         model=_describe_model(model),
         settings=JobSettings(
-            backend=model.backend,
-            precision=model.program.precision,
+            backend=model.chosen.backend,
+            precision=model.chosen.program.precision,
             workers=job.workers,
-            threads=job.threads,
+            threads=model.chosen.threads,
             batch=job.batch,
         ),
         versions={name: _version(name) for name in ("featherweight", "numpy", "pydicom", "onnxruntime", "openvino")}
@@ -335,10 +334,11 @@ def _describe(
 
 
 def _describe_model(model: SealedModel) -> ModelFacts:
-    manifest = model.manifest
+    artifact = model.chosen.artifact
+    manifest = artifact.manifest
     return ModelFacts(
         name=manifest.name,
-        sha256=model.sha256,
+        sha256=artifact.sha256,
         labels=(model.labels.negative, model.labels.positive),
         threshold=model.decision.threshold,
         prevalence=model.decision.prevalence,

@@ -34,14 +34,14 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.apps.imaging.frames import Frame, FrameId, RejectedFrame
+from featherweight.apps.imaging.frames import Decoded, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import Item, find_items
@@ -92,7 +92,7 @@ FORMATS = (
 )
 
 
-def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Frame | RejectedFrame]:
+def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIMITS) -> Iterator[Decoded]:
     """One file's frames in order, at least one row; in this process (`apps.imaging.batch.decode` gives it to others).
 
     A frame's decode_ms is its share of reading, decoding and resizing; opening the file counts for the first.
@@ -106,8 +106,8 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
             if isinstance(found, RejectedFrame):
                 yield found
             else:
-                notes = "; ".join((*found.notes, BLANK) if _is_blank(found.pixels) else found.notes)
-                yield Frame(found.id, found.pixels, (time.perf_counter() - start) * 1e3, notes)
+                notes = "; ".join(filter(None, (found.notes, BLANK))) if _is_blank(found.pixels) else found.notes
+                yield replace(found, decode_ms=(time.perf_counter() - start) * 1e3, notes=notes)
             start, frame = time.perf_counter(), found.id.frame + 1
     except RefusedError as error:  # perhaps after some frames, whose rows stand
         yield RejectedFrame(FrameId(item.source, frame), error.reason, str(error))

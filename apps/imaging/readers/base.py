@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-from featherweight.apps.imaging.frames import FrameId, RejectedFrame
+from featherweight.apps.imaging.frames import Decoded
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.core.errors import DataError
 from featherweight.core.terminal import counted
@@ -47,23 +44,11 @@ class RefusedError(DataError):
         super().__init__(message)
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """A frame before it is timed: float32 [side, side] in 0..1. notes: how it was understood where the file deviates
-    from its format's rules, and what of the file is not applied; no patient data."""
-
-    id: FrameId
-    pixels: npt.NDArray[np.float32]
-    notes: tuple[str, ...] = ()
-
-
 class Reader(Protocol):
     """Decodes the bytes of one file to its frames, in order. Raises RefusedError when nothing in it can be
     classified."""
 
-    def __call__(
-        self, content: bytes, source: str, preprocess: Preprocess, limits: Limits
-    ) -> Iterator[Pixels | RejectedFrame]: ...
+    def __call__(self, content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Decoded]: ...
 
 
 def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limits) -> None:

@@ -32,7 +32,7 @@ from pydicom.uid import (
     JPEGTransferSyntaxes,
 )
 
-from featherweight.apps.imaging.frames import FrameId, RejectedFrame
+from featherweight.apps.imaging.frames import Decoded, Frame, FrameId, RejectedFrame
 from featherweight.apps.imaging.pixels import (
     Floats,
     Greyscale,
@@ -47,7 +47,6 @@ from featherweight.apps.imaging.pixels import (
 from featherweight.apps.imaging.readers.base import (
     DEFAULT_LIMITS,
     Limits,
-    Pixels,
     RefusedError,
     check_memory,
     check_results,
@@ -92,9 +91,7 @@ class _Image:
         return self._read[0]
 
 
-def decode_file(
-    content: bytes, source: str, preprocess: Preprocess, limits: Limits
-) -> Iterator[Pixels | RejectedFrame]:
+def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Decoded]:
     """A row for each declared frame of a DICOM file, or one Rejected for a file that cannot be understood."""
     names = FrameId(source, 0)
     with warnings.catch_warnings():
@@ -117,7 +114,7 @@ def decode_file(
             yield _decode_frame(image, frame, names, preprocess.side, limits)
 
 
-def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: Limits) -> Pixels | RejectedFrame:
+def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: Limits) -> Decoded:
     """One row, whatever is wrong with the frame: the next one is tried after it."""
     numbered = FrameId(names.source, frame, names.study_instance_uid, names.series_instance_uid, names.sop_instance_uid)
     notes = list(image.notes)
@@ -133,7 +130,7 @@ def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: 
         return RejectedFrame(
             numbered, "corrupt", f"frame {frame} cannot be decoded ({type(error).__name__}); is it damaged?"
         )
-    return Pixels(numbered, grey, tuple(dict.fromkeys(notes)))
+    return Frame(numbered, grey, notes="; ".join(dict.fromkeys(notes)))
 
 
 def read_pixel_array(path: Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:

@@ -24,11 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from featherweight.apps.imaging.frames import FrameId, RejectedFrame
+from featherweight.apps.imaging.frames import Decoded, Frame, FrameId, RejectedFrame
 from featherweight.apps.imaging.pixels import DARK_NOTE, Greyscale, Stored, render, render_unsigned
 from featherweight.apps.imaging.readers.base import (
     Limits,
-    Pixels,
     RefusedError,
     check_memory,
     check_results,
@@ -67,9 +66,7 @@ _PILLOW_ERRORS = (
 )
 
 
-def decode_file(
-    content: bytes, source: str, preprocess: Preprocess, limits: Limits
-) -> Iterator[Pixels | RejectedFrame]:
+def decode_file(content: bytes, source: str, preprocess: Preprocess, limits: Limits) -> Iterator[Decoded]:
     """The frame of a JPEG or PNG, or a row for each page of a TIFF: those after a damaged one are tried."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels decide
@@ -91,9 +88,7 @@ def decode_file(
                 yield replace(found, id=FrameId(source, page))
 
 
-def _decode_page(
-    image: Image.Image, page: int, samples: int, content: bytes, side: int, limits: Limits
-) -> Pixels | RejectedFrame:
+def _decode_page(image: Image.Image, page: int, samples: int, content: bytes, side: int, limits: Limits) -> Decoded:
     """samples: of the pages before: pages differ in size, so their sum is bounded as well."""
     here = FrameId("", page)
     try:
@@ -108,7 +103,7 @@ def _decode_page(
             check_tiff_page(image, content)
         grey = _decode_jpeg(image, content, side)
         grey = decode_image(image, side) if grey is None else grey
-        return Pixels(here, grey, _notes(image, grey))
+        return Frame(here, grey, notes="; ".join(_notes(image, grey)))
     except RefusedError as error:
         return RejectedFrame(here, error.reason, str(error))
     except Image.DecompressionBombError:
@@ -144,7 +139,7 @@ def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> npt.NDArray[n
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         stored = decode_grey(content, 2 * side)
         if stored is not None:
-            return _turned(finish(resize(stored, side) / 255, False), image)
+            return _turned(render_unsigned(stored, 255, side), image)
     elif image.format in ("JPEG", "MPO"):
         check_jpeg(content)
     return None

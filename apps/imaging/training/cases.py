@@ -1,4 +1,4 @@
-"""Labelled images to train and judge on: readers of the public sets and the split by patient."""
+"""Labelled images to train and judge on, and their split: the types that the readers of every layout fill."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from featherweight.apps.imaging.sealed import DecisionRule, Preprocess
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
-from featherweight.apps.imaging.training.task import find_data, read_split
+from featherweight.apps.imaging.training.layouts import find_data, read_split
 from featherweight.core.digests import appearing_folder, file_digest
 from featherweight.core.errors import OutputError, UsageError
 from featherweight.core.files import atomic_write, check_folder, is_file, writing_alone
@@ -156,7 +156,7 @@ def _train_into(
 def _check_start(folder: Path, network: str) -> None:
     description, *_ = read_description(folder)
     if description.network != network:
-        raise UsageError(f"--start {folder} holds a {description.network}, not a {network}; name the same network")
+        raise UsageError(f"--init-from {folder} holds a {description.network}, not a {network}; name the same network")
 
 
 def _train_with_progress(

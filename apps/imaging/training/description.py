@@ -43,7 +43,7 @@ def read_description(
     the folder does not hold a network that `imaging train` wrote, whole."""
     weights = directory / WEIGHTS
     if not is_file(weights):
-        asked = shlex.join(["--data", data, "--reader", reader, "--out", str(directory)])
+        asked = shlex.join(["--data", data, "--format", reader, "--out", str(directory)])
         raise DataError(f"{directory}: no {WEIGHTS}; make it with: featherweight imaging train {asked}")
     try:
         check_digests(directory, FILES)

@@ -185,7 +185,8 @@ def train(
     steps = len(cases) // settings.batch
     if steps == 0:
         raise DataError(
-            f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch or add images"
+            f"{len(cases)} training images are fewer than one batch of {settings.batch}; lower --batch-size, or add "
+            "images"
         )
     schedule = Schedule(
         len(sides),

@@ -50,13 +50,15 @@ class _Fault:
     found: str = ""
 
 
-def read_labelled(path: Path, side: int) -> Split:
+def read_labelled(path: Path, *, seed: int = 0, side: int = 224) -> Split:
     """The images that `labels.csv` in the folder `path` lists, each frame a case with the label of its file.
 
     Columns: path (relative to the folder), label (0 or 1), patient, split (train, validation or test); further ones
-    become the cases' groups. Raises DataError, with every kind of fault of the list at once: a missing column, a label
-    or split of another name, a file listed twice, a patient in two splits, a split without both labels, a file that
-    cannot be read as an image.
+    become the cases' groups (site, device, sex ...), by which results are told apart. seed: not used, since the list
+    says who is in which split.
+
+    Raises DataError, with every kind of fault of the list at once: a missing column, a label or split of another name,
+    a file listed twice, a patient in two splits, a split without both labels, a file that cannot be read as an image.
     """
     rows, columns = _read_rows(path / LABELS)
     faults: list[_Fault] = []

@@ -1,11 +1,10 @@
-"""Readers of the public sets, and of a folder of one's own."""
+"""Readers of the public sets: files of a publisher's layout -> `Split`."""
 
 from __future__ import annotations
 
 import io
 import re
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -105,23 +104,3 @@ def read_medmnist(path: Path, *, seed: int = 0, side: int = 28) -> Split:
             ids = tuple(f"{name}-{i:05d}" for i in range(len(labels)))
             parts.append(Cases(images.astype(np.uint8), labels, ids, ids))
     return Split(*parts)
-
-
-def read_labelled_folder(path: Path, *, seed: int = 0, side: int = 224) -> Split:
-    """A folder of one's own images with a labels.csv: path, label (0 or 1), patient, split (train, validation, test),
-    and any further columns (site, device, sex ...), by which results are told apart.
-
-    Every format that `imaging classify` reads is read here by the same code.
-    """
-    from featherweight.apps.imaging.training.folder import (
-        read_labelled,  # the readers are heavy; the public sets need none of them
-    )
-
-    return read_labelled(path, side=side)
-
-
-READERS: dict[str, Callable[..., Split]] = {
-    "kermany": read_kermany,
-    "medmnist": read_medmnist,
-    "folder": read_labelled_folder,
-}

@@ -4,8 +4,6 @@ Importing this loads no framework: what a recipe's [source] says wrongly is told
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,10 +17,8 @@ from featherweight.apps.imaging.synthetic.radiographs import LEVELS, synthetic_c
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import read_description
-from featherweight.apps.imaging.training.public_sets import READERS
-from featherweight.core.datasets.catalogue import local_copy
-from featherweight.core.errors import DataError, UsageError
-from featherweight.core.files import is_there
+from featherweight.apps.imaging.training.layouts import read_split
+from featherweight.core.errors import UsageError
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles
 from featherweight.core.tensors import Tensors
 
@@ -36,9 +32,6 @@ PROBE_BLOCKS = 16
 """Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
 
 Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
-
-_DAMAGED = (OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What zipfile, numpy and Pillow raise for a data set that is not what it should be."""
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -139,30 +132,6 @@ def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:
 def _held_out(cases: Cases) -> HeldOut:
     _, patients = np.unique(cases.patients, return_inverse=True)
     return HeldOut(cases.ids, _inputs(cases.images), cases.labels, cases.groups, patients.astype(np.int64))
-
-
-def find_data(data: str, reader: str) -> Path:
-    """Where they are. Raises UsageError for an unknown reader, DataError when there is no such data."""
-    if reader not in READERS:
-        raise UsageError(f"reader {reader!r} is not one of {', '.join(READERS)}")
-    path = Path(data) if is_there(Path(data)) else local_copy(data)
-    if path is None:
-        raise DataError(f"{data}: neither a path nor a fetched data set; see: featherweight data list")
-    return path
-
-
-def read_split(data: str, reader: str, *, side: int, seed: int) -> Split:
-    """The split of a data set: `data` is a path or the catalogue's name of a fetched set.
-
-    Raises UsageError for an unknown reader, DataError when there is no such data or it is not what it should be.
-    """
-    path = find_data(data, reader)
-    try:
-        return READERS[reader](path, seed=seed, side=side)
-    except _DAMAGED as error:
-        raise DataError(
-            f"{path}: cannot be read as {reader} ({type(error).__name__}: {error}); is it damaged, or another layout?"
-        ) from error
 
 
 def open_task(settings: Mapping[str, Any]) -> ImagingTask:

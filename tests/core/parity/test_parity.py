@@ -46,6 +46,7 @@ from featherweight.core.parity.held import has_more_than_avx2
 from featherweight.core.parity.measured import MeasuredParity, measure_parity
 from featherweight.core.parity.probing import check_fresh, check_parity, check_session, run_batches
 from featherweight.core.program import Program
+from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors
 from tests.fakes import SquaresTask, TreesTask
 from tests.fraud.artifacts import write_fraud_model
@@ -417,7 +418,7 @@ def test_artifact_verify_runs_the_probes(
     assert code == 0
     assert "on its 32 sealed inputs this host decides as it was sealed" in text
     assert "not judged" in text
-    code, text = verify(capsys, monkeypatch, folder, "--no-run")
+    code, text = verify(capsys, monkeypatch, folder, "--digests-only")
     assert code == 0
     assert "every byte" in text
     assert "decides" not in text
@@ -456,22 +457,22 @@ def test_the_apps_start_only_where_the_sealed_decisions_are_kept(tmp_path: Path)
     write_fraud_model(fraud)
     write_model(imaging)
     openers: tuple[tuple[Path, Callable[..., Any]], ...] = (
-        (fraud, lambda **asked: open_scorer(fraud, **asked).close()),
-        (fraud, lambda **asked: LiveModel(fraud, **asked).close()),
-        (imaging, lambda **asked: read_model(imaging, **asked)),
+        (fraud, lambda **asked: open_scorer(ModelSource(fraud, **asked)).close()),
+        (fraud, lambda **asked: LiveModel(ModelSource(fraud, **asked)).close()),
+        (imaging, lambda **asked: read_model(ModelSource(imaging, **asked))),
     )
     for _, start in openers:
         start()
         with pytest.raises(ArtifactError, match="no parity inputs sealed"):
-            start(verify_parity=True)
+            start(verify_decisions=True)
     for folder, start in openers:
         seal_probes(folder)
-        start(verify_parity=True)
+        start(verify_decisions=True)
     for folder, start in openers:
         seal_probes(folder, shift=5.0)
         start()
         with pytest.raises(ArtifactError, match="does not decide as it was sealed"):
-            start(verify_parity=True)
+            start(verify_decisions=True)
 
 
 def test_a_backend_of_the_host_may_fail(sealed: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from featherweight.core.artifact.store import read_artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.backends import tried
 from featherweight.core.errors import ArtifactError, FeatherweightError
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import endless_program, trees_program, write_fraud_model
 
 
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def live(folder: Path) -> Iterator[LiveModel]:
-    model = LiveModel(folder, "onnxruntime", look_every_s=0.0)
+    model = LiveModel(ModelSource(folder, "onnxruntime"), look_every_s=0.0)
     yield model
     model.close()
 
@@ -100,7 +101,7 @@ def test_the_old_one_decides_until_poll_returns(folder: Path, live: LiveModel) -
 
 
 def test_copied_file_by_file_it_waits_for_the_last(folder: Path, tmp_path: Path) -> None:
-    live = LiveModel(folder, "onnxruntime", look_every_s=0.2)
+    live = LiveModel(ModelSource(folder, "onnxruntime"), look_every_s=0.2)
     write_fraud_model(tmp_path / "new", seed=1)
     for path in sorted(tmp_path.glob("new/**/*")):
         if path.is_file():
@@ -144,10 +145,10 @@ def test_a_broken_one_is_refused_in_one_line(
 
 def test_without_any_artifact_there_is_nothing_to_serve(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="there is no such folder"):
-        LiveModel(tmp_path / "none")
+        LiveModel(ModelSource(tmp_path / "none"))
     next(folder.rglob("*.onnx*")).write_bytes(b"x")
     with pytest.raises(ArtifactError, match="found 1 bytes"):
-        LiveModel(folder)
+        LiveModel(ModelSource(folder))
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     )
     write_artifact(tmp_path / "nan", contents)
     with pytest.raises(FeatherweightError, match="finite"):
-        open_checked(tmp_path / "nan", "onnxruntime")
+        open_checked(ModelSource(tmp_path / "nan", "onnxruntime"))
 
 
 def test_one_that_never_ends_is_refused_and_the_next_takes_over(
@@ -230,7 +231,7 @@ def test_the_folder_is_left_alone_while_what_is_outdated_ends(
 
 
 def test_closing_does_not_wait_for_what_never_ends(folder: Path) -> None:
-    live = LiveModel(folder, "onnxruntime", look_every_s=0.0)
+    live = LiveModel(ModelSource(folder, "onnxruntime"), look_every_s=0.0)
     write_fraud_model(folder, program=endless_program())
     poll_until(live, lambda: live._opening is not None)
     began = time.monotonic()

@@ -8,6 +8,7 @@ import pytest
 
 from featherweight.apps.fraud.decision.scorer import REASONS, Scorer, open_scorer
 from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 
 BOUGHT = Transaction(transaction_id="t", customer_id="c", terminal_id="p", time_ms=1_533_686_400_000, amount=70.0)
@@ -17,7 +18,7 @@ BOUGHT = Transaction(transaction_id="t", customer_id="c", terminal_id="p", time_
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scorer]:
     folder = tmp_path_factory.mktemp("model") / "model"
     write_fraud_model(folder)
-    found = open_scorer(folder)
+    found = open_scorer(ModelSource(folder))
     yield found
     found.close()
 

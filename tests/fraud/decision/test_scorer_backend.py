@@ -10,21 +10,22 @@ import pytest
 from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.transactions import Transaction
 from featherweight.core.errors import BackendUnavailableError, UsageError
+from featherweight.core.serving import ModelSource
 from tests.fraud.serving import BACKEND
 
 BOUGHT = Transaction(transaction_id="t", customer_id="c", terminal_id="p", time_ms=1_533_686_400_000, amount=70.0)
 
 
 def test_no_other_backend_is_opened_than_the_one_named(model: Path) -> None:
-    open_scorer(model).close()
+    open_scorer(ModelSource(model)).close()
     with pytest.raises(UsageError, match="no backend is called 'nobodys'"):
-        open_scorer(model, backend="nobodys")
+        open_scorer(ModelSource(model, "nobodys"))
     with pytest.raises(BackendUnavailableError, match="torch: "):  # runs no trees, installed or not
-        open_scorer(model, backend="torch")
+        open_scorer(ModelSource(model, "torch"))
 
 
 def test_every_decision_says_whether_its_transaction_was_seen_before(model: Path) -> None:
-    scorer = open_scorer(model, backend=BACKEND)
+    scorer = open_scorer(ModelSource(model, BACKEND))
     rows = np.random.default_rng(5).lognormal(1.5, 2.5, (40, len(scorer.schema.names))).astype(np.float32)
     seen = [index % 3 == 0 for index in range(len(rows))]
     many = scorer.decide_batch([BOUGHT] * len(rows), rows, seen)

@@ -21,6 +21,7 @@ from featherweight.apps.fraud.files.summary import render_summary
 from featherweight.apps.fraud.http.server import ServerSettings, open_service
 from featherweight.apps.fraud.kafka.stages import Arrived, Shard, Stream
 from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, make_transactions, serving
 from tests.fraud.streams import DAY, START
@@ -136,7 +137,7 @@ def test_a_store_forgets_the_same_as_a_process_that_never_stopped(tmp_path: Path
 def test_the_stream_forgets_with_tombstones(tmp_path: Path) -> None:
     """What a member restores from the changelogs is what the one before had."""
     write_fraud_model(tmp_path / "model")
-    scorer, stream = open_scorer(tmp_path / "model", backend=BACKEND), Stream(1)
+    scorer, stream = open_scorer(ModelSource(tmp_path / "model", BACKEND)), Stream(1)
     shard = stream.shards[0] = Shard(7.0, 10)
     logs: tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]] = {}, {}
     rows = [json.dumps(row).encode() for row in make_transactions(400, seed=6, customers=40)]
@@ -159,7 +160,7 @@ def test_the_stream_forgets_with_tombstones(tmp_path: Path) -> None:
 
 def test_a_file_says_what_was_forgotten(tmp_path: Path) -> None:
     write_fraud_model(tmp_path / "model")
-    scorer = open_scorer(tmp_path / "model", backend=BACKEND)
+    scorer = open_scorer(ModelSource(tmp_path / "model", BACKEND))
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in make_transactions(100, seed=7)))
     summary = score_file(Job(source, tmp_path / "out.jsonl", max_histories=10), scorer)
@@ -170,7 +171,7 @@ def test_a_file_says_what_was_forgotten(tmp_path: Path) -> None:
 
 def test_the_service_counts_and_says_it(tmp_path: Path) -> None:
     write_fraud_model(tmp_path / "model")
-    options = ["--max-histories", "10", "--state", str(tmp_path / "state")]
+    options = ["--max-histories", "10", "--state-dir", str(tmp_path / "state")]
     with serving(tmp_path, tmp_path / "model", *options) as served, served.client() as client:
         rows = make_transactions(60, seed=8)
         client.post("/v1/score/batch", json={"transactions": rows}).raise_for_status()
@@ -181,7 +182,7 @@ def test_the_service_counts_and_says_it(tmp_path: Path) -> None:
         assert served.stop() == 0
         assert "more customers or terminals than --max-histories" in served.said
     service = open_service(
-        ServerSettings(tmp_path / "model", state=tmp_path / "state", backend=BACKEND, max_histories=4)
+        ServerSettings(ModelSource(tmp_path / "model", BACKEND), state=tmp_path / "state", max_histories=4)
     )
     assert len(service.pipeline.engine.customers) == 4
     service.close()

@@ -26,6 +26,7 @@ from featherweight.apps.fraud.files.summary import Latencies
 from featherweight.apps.fraud.labels import DAY_MS
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import DataError, LimitError, OutputError, UsageError
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, COMMAND, label_of, make_transactions
 
@@ -54,7 +55,7 @@ def read_decisions(path: Path) -> list[Decision]:
 
 def expected(model: Path, rows: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]] = ()) -> list[Decision]:
     """Labels count from seven days after their transaction."""
-    pipeline, waiting = Pipeline(open_scorer(model, backend=BACKEND)), list(labels)
+    pipeline, waiting = Pipeline(open_scorer(ModelSource(model, BACKEND))), list(labels)
     decisions = []
     for row in rows:
         while waiting and waiting[0]["time_ms"] + 7 * DAY_MS <= row["time_ms"]:
@@ -142,10 +143,10 @@ def test_an_input_without_rows_is_told_from_a_day_without_transactions(
     (tmp_path / "out").write_bytes(b"yesterday's")
     for given, out in ((source, tmp_path / "out"), ("-", tmp_path / "out"), ("-", "-")):
         with pytest.raises(UsageError, match="holds no transactions to score; --allow-empty makes"):
-            score(model, given, out, "--state", str(state), given=content)
+            score(model, given, out, "--state-dir", str(state), given=content)
         assert (tmp_path / "out").read_bytes() == b"yesterday's"
     for given, out in (("-", "-"), (source, tmp_path / "out"), (source, tmp_path / "out.parquet")):
-        assert score(model, given, out, "--allow-empty", "--state", str(state), given=content).exit_code == 0
+        assert score(model, given, out, "--allow-empty", "--state-dir", str(state), given=content).exit_code == 0
     assert read_decisions(tmp_path / "out") == read_decisions(tmp_path / "out.parquet") == []
 
 
@@ -173,28 +174,28 @@ def test_day_after_day_it_goes_on_with_the_histories(model: Path, tmp_path: Path
     found = []
     for number, part in enumerate([ROWS[:200], ROWS[200:201], ROWS[201:]]):
         source = write_lines(tmp_path / "in.jsonl", part)
-        score(model, source, tmp_path / f"{number}.parquet", "--state", str(tmp_path / "state"))
+        score(model, source, tmp_path / f"{number}.parquet", "--state-dir", str(tmp_path / "state"))
         found += read_decisions(tmp_path / f"{number}.parquet")
     assert found == expected(model, ROWS)
-    again = score(model, write_lines(tmp_path / "in.jsonl", ROWS[-3:]), "-", "--state", str(tmp_path / "state"))
+    again = score(model, write_lines(tmp_path / "in.jsonl", ROWS[-3:]), "-", "--state-dir", str(tmp_path / "state"))
     assert again.stdout.count('"duplicate":true') == 3
 
 
 def test_what_fails_leaves_everything_as_it_was(model: Path, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", ROWS[:50])
     state, out = str(tmp_path / "state"), tmp_path / "out.parquet"
-    score(model, source, out, "--state", state)
+    score(model, source, out, "--state-dir", state)
     before = out.read_bytes()
     damaged = tmp_path / "damaged.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS), damaged)
     damaged.write_bytes(damaged.read_bytes()[:200] + b"\0" * 900 + damaged.read_bytes()[1100:])
     with pytest.raises(DataError):
-        score(model, damaged, out, "--state", state)
+        score(model, damaged, out, "--state-dir", state)
     with pytest.raises(OutputError):
-        score(model, write_lines(source, ROWS[50:60]), tmp_path / "no" / "out", "--state", state)
+        score(model, write_lines(source, ROWS[50:60]), tmp_path / "no" / "out", "--state-dir", state)
     assert out.read_bytes() == before
     assert not list(tmp_path.glob(".*partial"))
-    assert "duplicate" not in score(model, source, "-", "--state", state).stdout
+    assert "duplicate" not in score(model, source, "-", "--state-dir", state).stdout
 
 
 def test_what_is_read_is_not_written_over(model: Path, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_interrupted_it_writes_nothing(model: Path, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     words = ["fraud", "score", "--input", "-", "--output", str(tmp_path / "out"), "--model", str(model)]
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *words, "--backend", BACKEND, "--state", str(tmp_path / "state")],
+        [sys.executable, "-c", COMMAND, *words, "--backend", BACKEND, "--state-dir", str(tmp_path / "state")],
         stdin=reader,
         stderr=subprocess.PIPE,
     )

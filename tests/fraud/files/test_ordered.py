@@ -144,10 +144,10 @@ def test_rows_dated_in_the_future_change_no_other_decision(model: Path, tmp_path
     rows = customer(60)
     last = rows[-1] | {"transaction_id": "big", "time_ms": rows[-1]["time_ms"] + DAY // 3, "amount": 400}
     future = [rows[0] | {"transaction_id": f"f{number}", "time_ms": FAR + number} for number in range(3)]
-    state = ["--state", str(tmp_path / "state")]
+    state = ["--state-dir", str(tmp_path / "state")]
     for name, between in (("base", []), ("future", future)):
         source = write_lines(tmp_path / f"{name}.jsonl", [*rows, *between, last])
-        result = score(model, source, tmp_path / f"{name}.out", "--state", str(tmp_path / name))
+        result = score(model, source, tmp_path / f"{name}.out", "--state-dir", str(tmp_path / name))
         assert result.exit_code == (3 if between else 0)
     base, found = (read_decisions(tmp_path / f"{name}.out") for name in ("base", "future"))
     assert found == base
@@ -156,19 +156,19 @@ def test_rows_dated_in_the_future_change_no_other_decision(model: Path, tmp_path
     assert json.loads(piped.stdout_bytes.splitlines()[-1])["probability"] == base[-1].probability
     assert "time_ms lies more than a day ahead of the clock" in piped.stderr
     later = write_lines(tmp_path / "later.jsonl", [last | {"transaction_id": "l", "time_ms": last["time_ms"] + DAY}])
-    score(model, later, tmp_path / "base.later", "--state", str(tmp_path / "base"))
-    score(model, later, tmp_path / "future.later", "--state", str(tmp_path / "future"))
+    score(model, later, tmp_path / "base.later", "--state-dir", str(tmp_path / "base"))
+    score(model, later, tmp_path / "future.later", "--state-dir", str(tmp_path / "future"))
     assert read_decisions(tmp_path / "future.later") == read_decisions(tmp_path / "base.later")
 
 
 def test_rows_months_ahead_of_their_file_take_nothing_from_the_next_one(model: Path, tmp_path: Path) -> None:
-    """Of old data, so that the clock says nothing: a file by itself may have them, one with --state may not."""
+    """Of old data, so that the clock says nothing: a file by itself may have them, one with --state-dir may not."""
     rows = customer(60)
     ahead = [rows[0] | {"transaction_id": f"a{n}", "time_ms": rows[-1]["time_ms"] + 300 * DAY + n} for n in range(3)]
     late = rows[-1] | {"transaction_id": "l", "time_ms": rows[-1]["time_ms"] + DAY, "amount": 400}
     later = write_lines(tmp_path / "later.jsonl", [late])
     for name, more in (("base", []), ("ahead", ahead)):
-        source, state = write_lines(tmp_path / f"{name}.jsonl", [*rows, *more]), ["--state", str(tmp_path / name)]
+        source, state = write_lines(tmp_path / f"{name}.jsonl", [*rows, *more]), ["--state-dir", str(tmp_path / name)]
         assert score(model, source, tmp_path / "out", *state).exit_code == (3 if more else 0)
         assert score(model, later, tmp_path / f"{name}.later", *state).exit_code == 0
     (base,), (found,) = (read_decisions(tmp_path / f"{name}.later") for name in ("base", "ahead"))
@@ -204,7 +204,7 @@ def test_labels_with_times_that_are_not_believed_are_rejected(model: Path, tmp_p
 def test_a_pipe_that_runs_backwards_is_refused_with_its_place(model: Path, tmp_path: Path) -> None:
     rows = customer(30)
     lines = "".join(json.dumps(row) + "\n" for row in [*rows[:20], rows[14], *rows[20:25], rows[19]]).encode()
-    state = ["--state", str(tmp_path / "state")]
+    state = ["--state-dir", str(tmp_path / "state")]
     with pytest.raises(
         DataError, match=r"standard input:21: runs backwards: .*1\.7 days before that of line 20; .*file"
     ):

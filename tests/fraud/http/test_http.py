@@ -25,6 +25,7 @@ from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.plausible import AHEAD_MS, END_MS
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.core.serving import ModelSource
 from tests.fraud.serving import BACKEND, Served, label_of, make_transactions, serving
 
 ONE = make_transactions(1, seed=99)[0]
@@ -48,7 +49,7 @@ def pointers(response: httpx.Response) -> list[str]:
 def test_it_decides_as_the_embedded_pipeline(client: httpx.Client, model: Path) -> None:
     """One by one, in batches of every size and with labels in between."""
     stream = make_transactions(700, seed=1)
-    pipeline = Pipeline(open_scorer(model, backend=BACKEND))
+    pipeline = Pipeline(open_scorer(ModelSource(model, BACKEND)))
     expected, found = [], []
     for start, size in [(0, 1), (1, 1), (2, 64), (66, 65), (131, 300), (431, 1), (432, 268)]:
         rows = stream[start : start + size]
@@ -90,7 +91,7 @@ def test_with_features_given_nothing_is_kept(client: httpx.Client, model: Path) 
     mixed = client.post(
         "/v1/score/batch", json={"transactions": [row | {"features": features}, row, row | {"features": others}]}
     )
-    scorer = open_scorer(model, backend=BACKEND)
+    scorer = open_scorer(ModelSource(model, BACKEND))
     columns = np.array([np.nan if value is None else value for value in features.values()], np.float32)
     assert msgspec.convert(given, Decision) == scorer.decide(msgspec.convert(row, Transaction), columns)
     first, stateful, other = mixed.raise_for_status().json()["decisions"]

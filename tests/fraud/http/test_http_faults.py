@@ -29,6 +29,7 @@ from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.http.server import ServerSettings, serve
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import FeatherweightError
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.http.test_http import problem
 from tests.fraud.serving import BACKEND, COMMAND, Served, label_of, make_transactions, serving, start
@@ -46,7 +47,7 @@ def test_killed_again_and_again_it_decides_as_if_undisturbed(model: Path, tmp_pa
     """Each kill comes while requests are under way; what was not answered is sent again."""
     stream = make_transactions(500, seed=11)
     labels = [label_of(row) for row in stream[:300:7]]
-    pipeline = Pipeline(open_scorer(model, backend=BACKEND))
+    pipeline = Pipeline(open_scorer(ModelSource(model, BACKEND)))
     expected = []
     for number, row in enumerate(stream):
         if number == 300:
@@ -58,7 +59,7 @@ def test_killed_again_and_again_it_decides_as_if_undisturbed(model: Path, tmp_pa
         answer: dict[str, Any] = client.post("/v1/score", json=row).raise_for_status().json()
         return answer
 
-    served = start(tmp_path, model, "--state", str(tmp_path / "state"))
+    served = start(tmp_path, model, "--state-dir", str(tmp_path / "state"))
     answers: dict[str, dict[str, Any]] = {}
     kills = 0
     for kill_at in (100, 200, 400, 10_000):
@@ -76,7 +77,7 @@ def test_killed_again_and_again_it_decides_as_if_undisturbed(model: Path, tmp_pa
                 kills += 1
         if killer is not None:
             killer.join()
-            served = start(tmp_path, model, "--state", str(tmp_path / "state"))
+            served = start(tmp_path, model, "--state-dir", str(tmp_path / "state"))
     assert kills == 3
     found = [answers[row["transaction_id"]] for row in stream]
     # What was counted but not answered when the kill came was answered the second time as seen before.
@@ -93,7 +94,7 @@ def kill_soon(served: Served) -> None:
 
 def test_asked_to_end_it_answers_writes_and_ends_well(model: Path, tmp_path: Path) -> None:
     stream = make_transactions(1, seed=12)
-    served = start(tmp_path, model, "--state", str(tmp_path / "state"))
+    served = start(tmp_path, model, "--state-dir", str(tmp_path / "state"))
     body = json.dumps(stream[0]).encode()
     with socket.create_connection(("127.0.0.1", urlsplit(served.url).port or 0), timeout=20) as connection:
         head = f"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -104,10 +105,10 @@ def test_asked_to_end_it_answers_writes_and_ends_well(model: Path, tmp_path: Pat
         connection.sendall(body[20:])  # under way when it was asked: answered
         assert b"200 OK" in connection.recv(65536)
     assert served.process.wait(30) == 0
-    with serving(tmp_path, model, "--state", str(tmp_path / "state")) as again, again.client() as client:
+    with serving(tmp_path, model, "--state-dir", str(tmp_path / "state")) as again, again.client() as client:
         assert client.post("/v1/score", json=stream[0]).json()["duplicate"] is True
         # Meanwhile nobody else may have the folder.
-        ended = run_serve("--model", str(model), "--state", str(tmp_path / "state"), "--port", "0")
+        ended = run_serve("--model", str(model), "--state-dir", str(tmp_path / "state"), "--port", "0")
     assert ended.returncode == 2
     assert "another process" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -159,11 +160,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
         ({"host": "a..b", "allow_anonymous": True}, "cannot be served"),
         ({"host": "a" * 70, "allow_anonymous": True}, "cannot be served"),
         ({"keys": Path("/nowhere")}, "the API keys cannot be read"),
-        ({"model": Path("/nowhere")}, "there is no such folder"),
+        ({"model": ModelSource(Path("/nowhere"))}, "there is no such folder"),
     ],
 )
 def test_what_cannot_be_served_is_said(changed: dict[str, Any], says: str, model: Path) -> None:
-    settings = replace(ServerSettings(model=model, port=0, backend=BACKEND), **changed)
+    settings = replace(ServerSettings(model=ModelSource(model, BACKEND), port=0), **changed)
     with pytest.raises(FeatherweightError, match=says):
         serve(settings, lambda *_: pytest.fail("it serves"))
 
@@ -210,7 +211,7 @@ def keep_asking(served: Served, number: int, ended: threading.Event, answers: di
 
 
 def test_more_connections_than_it_takes_are_turned_away(model: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, model, "--connections", "20") as served:
+    with serving(tmp_path, model, "--max-connections", "20") as served:
         body = json.dumps({"transactions": make_transactions(200, seed=14)}).encode()
         head = (
             b"POST /v1/score/batch HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -412,7 +413,7 @@ def test_what_came_whole_is_answered_before_what_does_not_end(model: Path, tmp_p
 def test_a_disk_that_is_full_stops_counting_and_says_so(model: Path, tmp_path: Path) -> None:
     stream = make_transactions(30, seed=16)
     state = tmp_path / "state"
-    with serving(tmp_path, model, "--state", str(state)) as served, served.client() as client:
+    with serving(tmp_path, model, "--state-dir", str(state)) as served, served.client() as client:
         for row in stream[:10]:
             client.post("/v1/score", json=row).raise_for_status()
         journal = next(state.glob("journal-*"))

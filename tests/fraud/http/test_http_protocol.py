@@ -336,7 +336,7 @@ def processor_seconds(served: Served) -> float:
 def hasty(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service with few places and little patience with those who do not read; much with those who do not speak."""
     prologue = "import featherweight.apps.fraud.http.connection as c; c.SEND_S, c.RECEIVE_S = 1.0, 60.0\n"
-    with serving(tmp_path_factory.mktemp("hasty"), model, "--connections", "20", prologue=prologue) as running:
+    with serving(tmp_path_factory.mktemp("hasty"), model, "--max-connections", "20", prologue=prologue) as running:
         yield running
         assert "Traceback" not in running.said
 

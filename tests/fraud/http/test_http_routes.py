@@ -28,6 +28,7 @@ from featherweight.apps.fraud.http.asgi import check_fields
 from featherweight.apps.fraud.http.forms import encode
 from featherweight.apps.fraud.http.service import Service
 from featherweight.apps.fraud.plausible import AHEAD_MS, END_MS
+from featherweight.core.serving import ModelSource
 from tests.fraud import added_routes
 from tests.fraud.http.test_http import problem
 from tests.fraud.http.test_http_faults import KEY, wait_for
@@ -50,7 +51,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 @pytest.fixture
 def app(model: Path) -> Iterator[Api]:
     """Its clock is one at which the document's latest time is believed: no schema knows what time it is."""
-    live = LiveModel(model, BACKEND)
+    live = LiveModel(ModelSource(model, BACKEND))
     service = Service(live, None, keys_file=None, deadline_ms=None, now_ms=lambda: END_MS - AHEAD_MS)
     yield Api(service)
     service.close()

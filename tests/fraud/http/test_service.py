@@ -13,6 +13,7 @@ from featherweight.apps.fraud.decision.scorer import open_scorer
 from featherweight.apps.fraud.http.forms import ScoreRequest
 from featherweight.apps.fraud.http.service import CHUNK_ROWS, Service
 from featherweight.apps.fraud.transactions import Decision
+from featherweight.core.serving import ModelSource
 from featherweight.core.web.problems import ProblemError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, make_transactions
@@ -29,15 +30,15 @@ def test_features_given_are_taken_by_name_also_when_another_artifact_takes_over_
     write_fraud_model(tmp_path / "old", names=NAMES)
     write_fraud_model(tmp_path / "new", names=NAMES[::-1], seed=2)
     write_fraud_model(tmp_path / "other", names=("amount", "is_night"), seed=2)
-    live = LiveModel(tmp_path / "old", BACKEND)
+    live = LiveModel(ModelSource(tmp_path / "old", BACKEND))
     service = Service(live, None, keys_file=None, deadline_ms=None)
     requests = given(CHUNK_ROWS + 1, NAMES)
 
     async def swap_amid(folder: Path) -> list[Decision]:
-        service.pipeline.scorer = open_scorer(tmp_path / "old", backend=BACKEND)
+        service.pipeline.scorer = open_scorer(ModelSource(tmp_path / "old", BACKEND))
         scoring = asyncio.create_task(service.score_batch(requests, math.inf))
         await asyncio.sleep(0)
-        service.pipeline.scorer = open_scorer(folder, backend=BACKEND)
+        service.pipeline.scorer = open_scorer(ModelSource(folder, BACKEND))
         return await scoring
 
     first, *_, last = asyncio.run(swap_amid(tmp_path / "new"))

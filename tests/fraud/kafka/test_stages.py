@@ -17,6 +17,7 @@ from featherweight.apps.fraud.kafka.stages import Arrived, Outgoing, Shard, Stre
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import WrongModelError
+from featherweight.core.serving import ModelSource
 from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
 
 PARTITIONS = 3
@@ -24,7 +25,7 @@ PARTITIONS = 3
 
 @pytest.fixture
 def scorer(model: Path) -> Iterator[Scorer]:
-    scorer = open_scorer(model)
+    scorer = open_scorer(ModelSource(model))
     yield scorer
     scorer.close()
 

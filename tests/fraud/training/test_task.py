@@ -71,7 +71,7 @@ def test_mistakes_in_source_name_the_key(change: dict[str, object], told: str) -
         open_task({**SOURCE, **change})
     with pytest.raises(UsageError, match="missing required field `data`; its keys are model, data, reader, batch"):
         open_task({"model": "nowhere", "reader": "records"})
-    with pytest.raises(DataError, match=r"no training\.json; .* fraud train --data \S+ --reader \S+ --out \S+$"):
+    with pytest.raises(DataError, match=r"no training\.json; .* fraud train --data \S+ --format \S+ --out \S+$"):
         open_task(SOURCE)
 
 

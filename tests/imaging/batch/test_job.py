@@ -19,6 +19,7 @@ from featherweight.apps.imaging.journal import Journal
 from featherweight.apps.imaging.writers.summary import Summary
 from featherweight.core.errors import ArtifactError, OutputError, UsageError
 from featherweight.core.program import Program
+from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import TensorSpec
 from tests.imaging.running import run
 from tests.imaging.tiny import SIDE, write_dicom, write_images, write_model
@@ -31,7 +32,7 @@ COUNT, FRAMES = 36, 38
 def model(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
     directory = tmp_path_factory.mktemp("model") / "tiny"
     write_model(directory)
-    return read_model(directory)
+    return read_model(ModelSource(directory))
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_every_frame_is_a_row_in_every_output(model: SealedModel, images: Path, 
     assert len(found) == FRAMES
     assert [(row["source"], row["frame"]) for row in found] == sorted((row["source"], row["frame"]) for row in found)
     assert {row["source"] for row in found} == {str(p.relative_to(images)) for p in images.rglob("*.*")}
-    assert {row["model_sha256"] for row in found} == {model.sha256}
+    assert {row["model_sha256"] for row in found} == {model.chosen.artifact.sha256}
     assert all(bool(row["sop_instance_uid"]) == str(row["source"]).endswith(".dcm") for row in found)
     assert len({row["decision"] for row in found}) == 2
     with (out / "results.csv").open(newline="") as file:
@@ -212,12 +213,12 @@ def test_another_model_is_refused_until_restart(model: SealedModel, images: Path
     out = tmp_path / "out"
     classify(model, images, out)
     write_model(tmp_path / "other", seed=1)
-    other = read_model(tmp_path / "other")
+    other = read_model(ModelSource(tmp_path / "other"))
     with pytest.raises(UsageError, match="model was"):
         classify(other, images, out)
-    assert {row["model_sha256"] for row in rows(out)} == {model.sha256}
+    assert {row["model_sha256"] for row in rows(out)} == {model.chosen.artifact.sha256}
     classify(other, images, out, restart=True)
-    assert {row["model_sha256"] for row in rows(out)} == {other.sha256}
+    assert {row["model_sha256"] for row in rows(out)} == {other.chosen.artifact.sha256}
 
 
 def test_a_model_that_fails_its_trial_leaves_the_folder_as_it_was(
@@ -227,7 +228,7 @@ def test_a_model_that_fails_its_trial_leaves_the_folder_as_it_was(
     specs = (TensorSpec("image", "float32", (None, 1, SIDE, SIDE)),), (TensorSpec("logit", "float32", (None, 1)),)
     content = file_that_does_not_open("image", "logit", 1, SIDE, SIDE)
     write_model(tmp_path / "failing", program=Program(content, "fp32", *specs))
-    failing = read_model(tmp_path / "failing")
+    failing = read_model(ModelSource(tmp_path / "failing"))
     with pytest.raises(ArtifactError, match="do not use this artifact"):
         classify(failing, images, out)
     assert not out.exists()

@@ -18,6 +18,7 @@ from featherweight.apps.imaging.classify import SealedModel, read_model
 from featherweight.apps.imaging.journal import Journal
 from featherweight.apps.imaging.writers.summary import Summary
 from featherweight.core.errors import UsageError
+from featherweight.core.serving import ModelSource
 from tests.imaging.running import run
 from tests.imaging.tiny import write_dicom, write_images, write_model
 
@@ -33,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> SealedModel:
-    return read_model(folder)
+    return read_model(ModelSource(folder))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from featherweight.apps.imaging.frames import RejectedFrame
 from featherweight.apps.imaging.readers import Item, find_items, read_frames
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.training.folder import read_labelled
-from featherweight.apps.imaging.training.public_sets import READERS
+from featherweight.apps.imaging.training.layouts import LAYOUTS
 from featherweight.core.errors import DataError, UsageError
 
 
@@ -209,7 +209,7 @@ def _labelled(folder: Path, rows: list[tuple[str, str, str, str]]) -> Path:
 
 
 def test_labelled_folder(tmp_path: Path) -> None:
-    split = READERS["folder"](_labelled(tmp_path, LABELS), side=16)
+    split = LAYOUTS["folder"].load()(_labelled(tmp_path, LABELS), seed=0, side=16)
     assert split.train.ids == ("a.png", "b.png")
     assert split.train.images.shape == (2, 16, 16)
     assert split.train.images.dtype == np.uint8
@@ -223,16 +223,16 @@ def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
     folder = _labelled(tmp_path, LABELS)
     lists = {name: [row[at] for row in LABELS] for at, name in enumerate(("path", "label", "patient", "split"))}
     _write(folder / "labels.csv", {**lists, "site": ["north", "north", "south", "", "north", "south"]})
-    split = read_labelled(folder, 16)
+    split = read_labelled(folder, side=16)
     assert split.validation.groups["site"].tolist() == ["south", "(unknown)"]
     assert split.test.groups["site"].tolist() == ["north", "south", "south"]  # both pages of f.tif
     assert split.test.take(np.array([False, False, True])).groups["site"].tolist() == ["south"]
     (folder / "labels.csv").write_text("path,label,patient,split,site,site\na.png,0,p,train,x,y\n")
     with pytest.raises(DataError, match="two columns have one name: site, site"):
-        read_labelled(folder, 16)
+        read_labelled(folder, side=16)
     _write(folder / "labels.csv", {**lists, "report": ["none", "no finding " * 20, "", "", "", ""]})
     with pytest.raises(DataError, match="line 3: report has 219 characters"):
-        read_labelled(folder, 16)
+        read_labelled(folder, side=16)
 
 
 @pytest.mark.parametrize(
@@ -252,25 +252,25 @@ def test_further_columns_of_the_list_become_groups(tmp_path: Path) -> None:
 )
 def test_labelled_folder_with_faults(tmp_path: Path, line: int, row: tuple[str, str, str, str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_labelled(_labelled(tmp_path, [*LABELS[:line], row, *LABELS[line + 1 :]]), 16)
+        read_labelled(_labelled(tmp_path, [*LABELS[:line], row, *LABELS[line + 1 :]]), side=16)
 
 
 def test_labelled_folder_without_its_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv"):
-        read_labelled(tmp_path, 16)
+        read_labelled(tmp_path, side=16)
     _write(tmp_path / "labels.csv", {"path": ["a"], "label": ["1"]})
     with pytest.raises(DataError, match="columns missing: patient, split"):
-        read_labelled(tmp_path, 16)
+        read_labelled(tmp_path, side=16)
 
 
 def test_a_missing_list_of_labels_is_told_as_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv: there is no such file; it lists .* path, label, patient, split"):
-        read_labelled(tmp_path, 16)
+        read_labelled(tmp_path, side=16)
     (tmp_path / "labels.csv").mkdir()
     with pytest.raises(DataError, match=r"labels\.csv: cannot be read \(Is a directory\)"):
-        read_labelled(tmp_path, 16)
+        read_labelled(tmp_path, side=16)
     with pytest.raises(DataError, match=r"none: is no folder"):
-        read_labelled(tmp_path / "none", 16)
+        read_labelled(tmp_path / "none", side=16)
 
 
 def test_a_kind_of_fault_is_one_line_with_its_count_and_first_places(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_kind_of_fault_is_one_line_with_its_count_and_first_places(tmp_path: P
     lists = dict(zip(("path", "label", "patient", "split"), map(list, zip(*rows, strict=True)), strict=True))
     _write(tmp_path / "labels.csv", lists)  # type: ignore[arg-type]
     with pytest.raises(DataError) as told:
-        read_labelled(tmp_path, 16)
+        read_labelled(tmp_path, side=16)
     assert str(told.value).splitlines() == [
         f"{tmp_path}/labels.csv: 10,000 faults",
         "  lines 2, 3, 4, 5, 6 and 4,995 more: label is 'no'; 'yes', expected 0 or 1",
@@ -293,7 +293,7 @@ def test_images_that_are_missing_are_one_line_too(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"6 faults\n  a.png, b.png, c.png, d.png, e.png and 1 more: missing: no such"
     ) as told:
-        read_labelled(folder, 16)
+        read_labelled(folder, side=16)
     assert len(str(told.value).splitlines()) == 2
 
 
@@ -303,10 +303,10 @@ def test_labels_that_a_program_on_windows_wrote(tmp_path: Path) -> None:
     (folder / "a.png").rename(folder / "sub" / "a.png")
     text = (folder / "labels.csv").read_text(encoding="utf-8-sig")
     (folder / "labels.csv").write_text(text.replace("a.png", "sub\\a.png"), encoding="utf-8-sig")
-    assert len(read_labelled(folder, 16).train) == 2
+    assert len(read_labelled(folder, side=16).train) == 2
     (folder / "labels.csv").write_text(text.replace("a.png", "C:\\sub\\a.png"), encoding="utf-8-sig")
     with pytest.raises(DataError, match="is on a drive or share of Windows"):
-        read_labelled(folder, 16)
+        read_labelled(folder, side=16)
 
 
 def test_a_list_that_is_a_pipe_or_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:

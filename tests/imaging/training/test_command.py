@@ -15,7 +15,7 @@ from PIL import Image
 from featherweight.apps.imaging.training.trained import read_trained
 
 COMMAND = (sys.executable, "-c", "from featherweight.core.cli import main; main()", "imaging", "train")
-SMALL = ("--network", "compact", "--side", "32", "--batch", "8")
+SMALL = ("--network", "compact", "--image-size", "32", "--batch-size", "8")
 EPOCHS = 20
 """So many that they are not over when the interruption comes."""
 

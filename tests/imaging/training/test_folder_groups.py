@@ -22,7 +22,7 @@ def test_of_two_columns_every_case_has_its_own_values(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(LIST)
     for line in LIST.splitlines()[1:]:
         Image.new("L", (8, 8)).save(tmp_path / line.partition(",")[0])
-    split = read_labelled(tmp_path, 8)
+    split = read_labelled(tmp_path, side=8)
     parts = (split.train, split.validation, split.test)
     assert [{name: values.tolist() for name, values in part.groups.items()} for part in parts] == [
         {"site": ["north", "south"], "view": ["front", "side"]},

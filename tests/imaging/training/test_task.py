@@ -11,8 +11,9 @@ import pytest
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision
 from featherweight.apps.imaging.training.cases import Cases, Split
+from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.apps.imaging.training.network import build
-from featherweight.apps.imaging.training.task import ImagingTask, open_task, read_split
+from featherweight.apps.imaging.training.task import ImagingTask, open_task
 from featherweight.apps.imaging.training.trained import Description, Trained
 from featherweight.core.errors import DataError, UsageError
 
@@ -44,7 +45,7 @@ def test_the_advice_where_nothing_is_trained_yet_is_a_whole_command(tmp_path: Pa
         open_task({"network": out, "data": "chest_xray_224", "reader": "kermany"})
     command = shlex.split(str(caught.value).partition("make it with: ")[2])
     assert command[:3] == ["featherweight", "imaging", "train"]
-    assert command[3:] == ["--data", "chest_xray_224", "--reader", "kermany", "--out", out]
+    assert command[3:] == ["--data", "chest_xray_224", "--format", "kermany", "--out", out]
 
 
 def test_a_damaged_data_set_is_told_in_words(tmp_path: Path) -> None:

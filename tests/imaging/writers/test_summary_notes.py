@@ -15,6 +15,7 @@ from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, encode
 from featherweight.apps.imaging.writers.summary import Summary
 from featherweight.core.artifact import Contents, write_artifact
 from featherweight.core.errors import UsageError
+from featherweight.core.serving import ModelSource
 from tests.imaging.tiny import LABELS, SIDE, onnx_program
 
 MISSED, NOTES = ("auc_loss: 0.02, more than 0.01",), ("made without a reference set", "for tests alone")
@@ -37,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SealedModel:
         notes=NOTES,
     )
     folder = write_artifact(tmp_path_factory.mktemp("model") / "tiny", contents).directory
-    return read_model(folder, backend="onnxruntime")
+    return read_model(ModelSource(folder, backend="onnxruntime"))
 
 
 def classify(model: SealedModel, folder: Path) -> Summary | None:
@@ -60,8 +61,9 @@ def test_missed_limits_and_notes_of_the_artifact_are_in_every_summary(model: Sea
 
 def test_a_job_does_not_go_on_with_another_backend_or_precision(model: SealedModel, tmp_path: Path) -> None:
     """Its table would mix decisions of two programs."""
+    chosen = model.chosen
     classify(model, tmp_path)
     with pytest.raises(UsageError, match="backend was onnxruntime fp32, is now openvino fp32"):
-        classify(replace(model, backend="openvino"), tmp_path)
+        classify(replace(model, chosen=replace(chosen, backend="openvino")), tmp_path)
     with pytest.raises(UsageError, match="backend was onnxruntime fp32, is now onnxruntime int8"):
-        classify(replace(model, program=replace(model.program, precision="int8")), tmp_path)
+        classify(replace(model, chosen=replace(chosen, program=replace(chosen.program, precision="int8"))), tmp_path)
