@@ -213,7 +213,7 @@ def test_the_folder_is_left_alone_while_what_is_outdated_ends(
         may_end.wait(60)
         raise ArtifactError("given up")
 
-    monkeypatch.setattr("featherweight.apps.fraud.decision.live.look_at", count)
+    monkeypatch.setattr("featherweight.apps.fraud.decision.live.read_folder_state", count)
     opening, live._open = live._open, endless  # type: ignore[assignment]
     live.ask()
     poll_until(live, lambda: live._opening is not None)
