@@ -18,6 +18,7 @@ from featherweight.apps.fraud.sealed import FeatureSchema, decode_features, deco
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
+from featherweight.core.terminal import counted
 
 Rows = npt.NDArray[np.float32]
 _SHARE = (0.0, 1.0)
@@ -46,8 +47,8 @@ class FraudAdapter:
         if [(spec.dtype, spec.shape) for spec in inputs] != [("float32", (None, len(schema.names)))]:
             found = "; ".join(str(spec) for spec in inputs)
             raise ArtifactError(
-                f"the program takes {found}; its features.json names {len(schema.names)} columns: make the artifact "
-                "again"
+                f"the program takes {found}; its features.json names {counted(len(schema.names), 'columns')}: make "
+                "the artifact again"
             )
         self._input = inputs[0].name
         self._positive = labels[-1] if labels else "fraud"
@@ -92,7 +93,9 @@ class FraudAdapter:
         if missing or unknown:
             parts = [f"missing {_some(missing)}"] if missing else []
             parts += [f"unknown {_some(unknown)}"] if unknown else []
-            raise TensorError(f"rows: {'; '.join(parts)}; expected the {len(self._names)} columns of features.json")
+            raise TensorError(
+                f"rows: {'; '.join(parts)}; expected the {counted(len(self._names), 'columns')} of features.json"
+            )
         found = {name: np.atleast_1d(np.asarray(columns[name])) for name in self._names}
         shapes = {array.shape for array in found.values()}
         if len(shapes) > 1 or any(array.ndim != 1 for array in found.values()):

@@ -17,6 +17,7 @@ from featherweight.apps.imaging.sealed import decode_decision, decode_preprocess
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
+from featherweight.core.terminal import counted
 
 _MAX_SIDE = 1 << 15
 """Of an image, in pixels: what is larger was not meant as one."""
@@ -37,8 +38,8 @@ class ImagingAdapter:
         if shapes != [("float32", (None, 1, self._side, self._side))] or len(labels) != 2:
             found = "; ".join(str(spec) for spec in inputs)
             raise ArtifactError(
-                f"the program takes {found} and has {len(labels)} labels; its preprocess.json asks for float32 "
-                f"[N, 1, {self._side}, {self._side}] and two labels; make the artifact again"
+                f"the program takes {found} and has {counted(len(labels), 'labels')}; its preprocess.json asks for "
+                f"float32 [N, 1, {self._side}, {self._side}] and two labels; make the artifact again"
             )
         self._input, self._labels = inputs[0].name, tuple(labels)
         # What version 1 of preprocess.json means: the grey level of white is 1.

@@ -14,6 +14,7 @@ import msgspec
 from featherweight.core.api.notebook import render_evidence
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.errors import ArtifactError
+from featherweight.core.terminal import counted
 
 SCHEMA = "featherweight-evidence/2"
 
@@ -107,7 +108,8 @@ class SealedEvidence:
         kept = sum(limit.status == "passed" for limit in self.limits)
         word = "passed" if self.passed else "not passed"
         forced = ", sealed by force" if self.forced else ""
-        return f"{word}{forced}, {kept} of {len(self.limits)} limits kept on {self.cases:,} {self.decided_on} cases"
+        cases = counted(self.cases, f"{self.decided_on} cases")
+        return f"{word}{forced}, {kept} of {len(self.limits)} limits kept on {cases}"
 
     def __repr__(self) -> str:
         return f"<SealedEvidence {self.name}: {self.verdict}>"

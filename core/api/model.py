@@ -29,6 +29,7 @@ from featherweight.core.backends.fastest import BATCHES, open_fastest_named
 from featherweight.core.errors import ArtifactError, BackendError, FeatherweightError, UsageError
 from featherweight.core.parity.probing import check_session
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
+from featherweight.core.terminal import counted
 
 _BATCH_BYTES = 64 << 20
 """Of the inputs of one run: a batch of large images is smaller than one of rows."""
@@ -66,7 +67,7 @@ class Predictions:
     def __repr__(self) -> str:
         found, counts = np.unique(self.decisions, return_counts=True)
         told = ", ".join(f"{count} {name}" for name, count in zip(found.tolist(), counts.tolist(), strict=True))
-        return f"<Predictions of {len(self)} cases: {told}>"
+        return f"<Predictions of {counted(len(self), 'cases')}: {told}>"
 
     def _repr_html_(self) -> str:
         return render_predictions(self)
@@ -185,7 +186,8 @@ class OpenModel:
         if len(wrong):
             named = ", ".join(map(str, wrong[:_NAMED].tolist())) + (", ..." if len(wrong) > _NAMED else "")
             raise BackendError(
-                f"the model gives no finite number for {len(wrong)} of {len(cases)} cases ({named}); leave them out"
+                f"the model gives no finite number for {len(wrong)} of {counted(len(cases), 'cases')} ({named}); "
+                "leave them out"
             )
         return found
 

@@ -169,12 +169,13 @@ def _cases(metric: Metric, before: Predictions) -> str:
     """Those that a loss is judged on: for a reader who doubts that they are enough."""
     positive, counts = before.labels == 1, before.confusion
     if metric.counted == "positive":
-        numbers, inside = f"{counts.positives} positive", positive
+        numbers, inside = counted(counts.positives, "positive cases"), positive
     elif metric.counted == "negative":
-        numbers, inside = f"{counts.negatives} negative", ~positive
+        numbers, inside = counted(counts.negatives, "negative cases"), ~positive
     else:
-        numbers, inside = f"{counts.positives} positive and {counts.negatives} negative", np.ones(len(positive), bool)
-    return f"{numbers} cases{_clusters(before, inside)}"
+        numbers = f"{counts.positives} positive and {counted(counts.negatives, 'negative cases')}"
+        inside = np.ones(len(positive), bool)
+    return numbers + _clusters(before, inside)
 
 
 def _clusters(predictions: Predictions, inside: Bools) -> str:

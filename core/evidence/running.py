@@ -8,6 +8,7 @@ from featherweight.core.evidence.metric import Finding
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.statistics.intervals import flipped_decisions
 from featherweight.core.statistics.resampling import median_ratio
+from featherweight.core.terminal import counted
 
 
 def judge_flips(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:
@@ -17,7 +18,7 @@ def judge_flips(baseline: Measured, candidate: Measured, limit: float, seed: int
     return Finding(
         found,
         found,
-        f"{flips.count} of {cases} decisions changed ({found:.2%}): {len(flips.to_positive)} to positive, "
+        f"{flips.count} of {counted(cases, 'decisions')} changed ({found:.2%}): {len(flips.to_positive)} to positive, "
         f"{len(flips.to_negative)} to negative; the limit is {limit:.2%}.",
     )
 
@@ -34,8 +35,8 @@ def judge_latency(baseline: Measured, candidate: Measured, limit: float, seed: i
         ratio.low,
         ratio.estimate,
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
-        f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "
-        f"{ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}.",
+        f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {counted(len(after.samples_ms), 'runs')}); 95% "
+        f"interval {ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}.",
     )
 
 

@@ -19,11 +19,14 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from featherweight.apps.fraud.decision.pipeline import Pipeline
 from featherweight.apps.fraud.decision.scorer import open_scorer
+from featherweight.apps.fraud.kafka.batches import Messages
 from featherweight.apps.fraud.kafka.member import Member, Topics, create_topics
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.serving import ModelSource
 
 COMMAND = (sys.executable, "-c", "from featherweight.core.cli import main; main()", "fraud", "stream")
+TOPICS = Topics("")
+"""Of streams without a broker."""
 START_MS = 1_700_000_000_000
 
 
@@ -47,6 +50,12 @@ def draw_transactions(count: int, partitions: int, *, seed: int = 0, start: int 
 
 def partition_of(customer: str, partitions: int) -> int:
     return int(customer[1:]) % partitions
+
+
+def arrive_as(topic: str, partition: int, values: Sequence[bytes | None], first_offset: int = 0) -> Messages:
+    """As a batch of one partition would be unpacked, without keys."""
+    offsets = range(first_offset, first_offset + len(values))
+    return Messages(topic, partition, offsets, [None] * len(values), values)
 
 
 def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[str, Decision]:

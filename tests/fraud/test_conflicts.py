@@ -24,11 +24,14 @@ from featherweight.apps.fraud.files.job import Job, score_file
 from featherweight.apps.fraud.files.summary import Summary, render_summary
 from featherweight.apps.fraud.http.app import Api
 from featherweight.apps.fraud.http.service import Service
-from featherweight.apps.fraud.kafka.stages import Arrived, Forwarded, Outgoing, Shard, Stream
+from featherweight.apps.fraud.kafka.batches import Messages
+from featherweight.apps.fraud.kafka.forwarding import Forwarded
+from featherweight.apps.fraud.kafka.stages import Outgoing, Shard, Stream
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Decision, Transaction
 from featherweight.core.serving import ModelSource
 from tests.fraud.serving import BACKEND
+from tests.fraud.streaming import TOPICS, arrive_as
 from tests.fraud.streams import DAY, START, transaction
 
 FIRST = transaction("t1", START)
@@ -109,18 +112,18 @@ def test_labels_in_conflict_in_a_stream(processes: int, model: Path) -> None:
     """With two of them, what the customer's process answers to a label goes with it to the terminal's."""
     scorer, partitions = open_scorer(ModelSource(model, BACKEND)), 2
     source = 1 - identify(FIRST.terminal_id) % partitions
-    streams = [Stream(partitions) for _ in range(processes)]
+    streams = [Stream(TOPICS, partitions) for _ in range(processes)]
     for partition in range(partitions):
         streams[partition % processes].shards[partition] = Shard(7.0)
     labels = [*LABELS.values(), LABEL, NOBODYS]
     outs = []
     for rows, kind in (([FIRST], "transactions"), (labels, "labels")):
         values = [msgspec.json.encode(row) for row in rows]
-        arrived = Arrived(kind, source, range(len(values)), values)
+        arrived = arrive_as(kind, source, values)
         sent = streams[source % processes].process([arrived], scorer)
         outs.append(sent)
         for target, records in sent.repartition.items():
-            forwarded = Arrived("repartition", target, range(len(records)), [value for _, value in records])
+            forwarded = arrive_as(TOPICS.repartition, target, [value for _, value in records])
             outs.append(streams[target % processes].process([forwarded], scorer))
     scorer.close()
     assert sum(out.label_conflicts for out in outs) == 3
@@ -196,12 +199,12 @@ def test_unknown_fields_over_rest_are_counted(app: Api) -> None:
     assert refused.json()["errors"][0]["pointer"] == "#/transactions/1/amount"
 
 
-def arrive(rows: list[Transaction], partition: int = 0) -> list[Arrived]:
-    return [Arrived("transactions", partition, range(len(rows)), [msgspec.json.encode(row) for row in rows])]
+def arrive(rows: list[Transaction], partition: int = 0) -> list[Messages]:
+    return [arrive_as(TOPICS.transactions, partition, [msgspec.json.encode(row) for row in rows])]
 
 
 def test_in_a_stream(model: Path) -> None:
-    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(1)
+    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(TOPICS, 1)
     stream.shards[0] = Shard(7.0)
     out = stream.process(arrive(STREAM), scorer)
     scorer.close()
@@ -213,13 +216,13 @@ def test_in_a_stream(model: Path) -> None:
 def test_in_a_stream_of_two_processes(model: Path) -> None:
     """What the customer's process knows of a conflict goes with the transaction to the terminal's."""
     scorer = open_scorer(ModelSource(model, BACKEND))
-    first, second, partitions = Stream(2), Stream(2), 2
+    first, second, partitions = Stream(TOPICS, 2), Stream(TOPICS, 2), 2
     target = identify(FIRST.terminal_id) % partitions
     first.shards[1 - target], second.shards[target] = Shard(7.0), Shard(7.0)
     rows = [FIRST, OTHERS["amount"], FIRST]
     sent = first.process(arrive(rows, 1 - target), scorer)
     values = [value for _, value in sent.repartition[target]]
-    out: Outgoing = second.process([Arrived("repartition", target, range(len(values)), values)], scorer)
+    out: Outgoing = second.process([arrive_as(TOPICS.repartition, target, values)], scorer)
     scorer.close()
     found = [msgspec.json.decode(value or b"", type=Decision) for _, value in out.decisions[1 - target]]
     assert marks(found) == [(False, False), (False, True), (True, False)]
@@ -231,13 +234,13 @@ def test_records_of_earlier_versions_are_read() -> None:
 
 
 def test_unknown_fields_in_a_stream_are_counted(model: Path) -> None:
-    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(1)
+    scorer, stream = open_scorer(ModelSource(model, BACKEND)), Stream(TOPICS, 1)
     stream.shards[0] = Shard(7.0)
     misspelt = {key.replace("amount", "amuont"): value for key, value in asdict(FIRST).items()}
     rows = [asdict(FIRST) | {"currency": "EUR"}, misspelt]
     values = [json.dumps(row).encode() for row in rows]
     values.append(json.dumps(asdict(FIRST)).encode()[:-1] + b', "amount": 1}')
-    out = stream.process([Arrived("transactions", 0, range(3), values)], scorer)
+    out = stream.process([arrive_as(TOPICS.transactions, 0, values)], scorer)
     scorer.close()
     assert (out.unread.rows, out.unread.names) == (1, ["currency"])
     assert [rejected.reason for rejected in out.rejected] == [

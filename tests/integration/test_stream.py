@@ -341,7 +341,7 @@ def test_what_fails_behind_the_first_client_is_not_told_as_a_wrong_address(
     def fail(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("featherweight.apps.fraud.kafka.member.Runner._ready_producer", fail)
+    monkeypatch.setattr("featherweight.apps.fraud.kafka.commits.Committer.ready", fail)
     live = LiveModel(ModelSource(fraud_model))
     try:
         with pytest.raises(told, match=text):

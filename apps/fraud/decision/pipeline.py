@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
+from featherweight.apps.fraud.decision.policy import mark
 from featherweight.apps.fraud.decision.scorer import Scorer
 from featherweight.apps.fraud.features.engine import FeatureEngine
-from featherweight.apps.fraud.features.histories import (
-    CONFLICT,
-    DUPLICATE,
-)
+from featherweight.apps.fraud.features.histories import DUPLICATE
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 
 
@@ -23,9 +19,7 @@ class Pipeline:
     def process(self, transaction: Transaction) -> Decision:
         known = self.engine.advance(transaction)
         decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=known == DUPLICATE)
-        if known != CONFLICT and not self.engine.late:
-            return decision
-        return replace(decision, conflict=known == CONFLICT, late=self.engine.late)
+        return mark(decision, known, late=self.engine.late)
 
     def learn(self, label: Label) -> int:
         return self.engine.learn(label)

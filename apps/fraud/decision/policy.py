@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, NEW
 from featherweight.apps.fraud.sealed import DecisionRule
 from featherweight.apps.fraud.transactions import Decision, Outcome, Transaction
 
@@ -25,3 +28,10 @@ def fall_back(transaction: Transaction, rule: DecisionRule, model: str) -> Decis
         model=model,
         fallback=True,
     )
+
+
+def mark(decision: Decision, known: int, *, late: bool) -> Decision:
+    """Say what the histories knew of the transaction. known: as of FeatureEngine.advance."""
+    if known == NEW and not late:
+        return decision
+    return replace(decision, conflict=known == CONFLICT, duplicate=known == DUPLICATE, late=late)

@@ -1,4 +1,9 @@
-"""From a transaction to its features, by the histories of its customer and its terminal."""
+"""From a transaction to its features, by the histories of its customer and its terminal.
+
+Two stages, each keyed by one of the two: the customer's history first, the terminal's second. In one process they
+follow each other (`FeatureEngine`); on Kafka a topic may lie between them (`apps.fraud.kafka.stages`). What either
+stage does with one transaction and with one label is written once, in `KeyedHistories`.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +24,70 @@ from featherweight.apps.fraud.transactions import Label, Transaction
 Row = npt.NDArray[np.float32]
 
 
-class FeatureEngine:
-    """A transaction in, all CATALOGUE features out; labels go in as they become known. limit: of customers, and of
-    terminals, whose histories are kept."""
+Unpacked = tuple[int, int, int, int]
+"""What both stages ask of a transaction, worked out once: its amount in hundredths, and `identify` of its own id, its
+customer and its terminal. A plain tuple: anything with names costs more than what is saved by unpacking once."""
+
+
+def unpack(transaction: Transaction) -> Unpacked:
+    return (
+        transaction.cents,
+        identify(transaction.transaction_id),
+        identify(transaction.customer_id),
+        identify(transaction.terminal_id),
+    )
+
+
+class KeyedHistories:
+    """The histories of customers and of terminals, of a whole process or of one partition of a stream, and what stage 1
+    (the customer's) and stage 2 (the terminal's) do with them. limit: of customers, and of terminals, that are kept."""
 
     def __init__(self, delay_days: float = 7.0, limit: int = LIMIT) -> None:
         self.customers = CustomerHistories(delay_days, limit)
         self.terminals = TerminalHistories(delay_days, limit)
+        # Looked up once: this is done for every transaction.
+        self._advance_customer, self._advance_terminal = self.customers.advance, self.terminals.advance
+
+    def advance_customer(self, transaction: Transaction, unpacked: Unpacked, out: Row) -> int:
+        """Stage 1. out: float32 [CUSTOMER_FEATURES], written. NEW, or what the customer's history knows of the
+        transaction's id: DUPLICATE or CONFLICT."""
+        cents, identity, _, terminal = unpacked
+        return self._advance_customer(transaction.customer_id, identity, transaction.time_ms, cents, terminal, out)
+
+    def advance_terminal(self, transaction: Transaction, unpacked: Unpacked, out: Row) -> int:
+        """Stage 2. out: float32 [TERMINAL_FEATURES], written. As `advance_customer`, of the terminal's history."""
+        cents, identity, customer, _ = unpacked
+        return self._advance_terminal(transaction.terminal_id, identity, transaction.time_ms, cents, customer, out)
+
+    def learn_customer(self, label: Label, identity: int) -> int:
+        """Stage 1. identity: of the transaction. NEW when the customer's history does not have it, CONFLICT when it has
+        another time there than the label says."""
+        return self.customers.learn(label.customer_id, identity, label.time_ms, label.is_fraud)
+
+    def learn_terminal(self, label: Label, identity: int) -> int:
+        """Stage 2. As `learn_customer`, of the terminal's history; `agree` says what both mean together."""
+        return self.terminals.learn(label.terminal_id, identity, label.time_ms, label.is_fraud)
+
+    def expire(self) -> None:
+        """Forget customers and terminals that no window reaches any more."""
+        self.customers.expire()
+        self.terminals.expire()
+
+    @property
+    def evicted(self) -> int:
+        """Histories forgotten because there were too many."""
+        return self.customers.evicted + self.terminals.evicted
+
+    @property
+    def used_bytes(self) -> int:
+        return self.customers.used_bytes + self.terminals.used_bytes
+
+
+class FeatureEngine(KeyedHistories):
+    """Both stages in one process: a transaction in, all CATALOGUE features out; labels go in as they become known."""
+
+    def __init__(self, delay_days: float = 7.0, limit: int = LIMIT) -> None:
+        super().__init__(delay_days, limit)
         self.row: Row = np.zeros(len(CATALOGUE), np.float32)
         """The features of the last transaction; the next call writes over them."""
         self.late = False
@@ -35,25 +97,17 @@ class FeatureEngine:
     def advance(self, transaction: Transaction) -> int:
         """Fill `row`; NEW, or what the histories know of the transaction's id: DUPLICATE or CONFLICT. The terminal's
         sees the same id of another customer."""
-        identity, cents = identify(transaction.transaction_id), transaction.cents
-        customer, terminal = transaction.customer_id, transaction.terminal_id
-        known = self.customers.advance(customer, identity, transaction.time_ms, cents, identify(terminal), self._first)
-        also = self.terminals.advance(terminal, identity, transaction.time_ms, cents, identify(customer), self._second)
+        unpacked = unpack(transaction)
+        known = self.advance_customer(transaction, unpacked, self._first)
+        also = self.advance_terminal(transaction, unpacked, self._second)
         self.late = self.customers.late or self.terminals.late
         return CONFLICT if also == CONFLICT else known
-
-    @property
-    def evicted(self) -> int:
-        """Histories forgotten because there were too many."""
-        return self.customers.evicted + self.terminals.evicted
 
     def learn(self, label: Label) -> int:
         """NEW when the transaction is not in the histories; CONFLICT when it is in one of the two only (the label has
         another customer or terminal than it, or it is forgotten there), or has another time than the label says."""
-        identity, time_ms = identify(label.transaction_id), label.time_ms
-        known = self.customers.learn(label.customer_id, identity, time_ms, label.is_fraud)
-        also = self.terminals.learn(label.terminal_id, identity, time_ms, label.is_fraud)
-        return agree(known, also)
+        identity = identify(label.transaction_id)
+        return agree(self.learn_customer(label, identity), self.learn_terminal(label, identity))
 
 
 def warm_up(delay_days: float) -> None:

@@ -46,6 +46,7 @@ _GROW_PAGES = 1 << 18
 
 NEW, DUPLICATE, CONFLICT = 0, kernels.SEEN, kernels.SEEN | kernels.OTHER
 """What a history knows of a transaction that comes: nothing; the same one; another one with its id."""
+_LATE, _ATTEND = kernels.LATE, kernels.QUEUE | kernels.FULL
 
 LIMIT = 1_000_000
 """Keys of a kind that are held, if not told otherwise."""
@@ -109,8 +110,8 @@ class Histories:
             if len(self._slots) > self._limit:
                 self._evict()
         answer = self._advance(self._pages, self._table, slot, identity, time_ms, cents, other, self._delay_ms, out)
-        self.late = answer & kernels.LATE != 0
-        if answer & (kernels.QUEUE | kernels.FULL):
+        self.late = answer & _LATE != 0
+        if answer & _ATTEND:
             self._attend(slot, answer)
         return answer & CONFLICT
 

@@ -101,8 +101,7 @@ class Store:
 
     def snapshot(self) -> None:
         """Write all histories and begin a new journal. Raises OutputError; the old snapshot and journals then stay."""
-        self.engine.customers.expire()
-        self.engine.terminals.expire()
+        self.engine.expire()
         before, old = self._generation, self._journal
         self._generation += 1
         try:

@@ -30,6 +30,7 @@ from featherweight.apps.fraud.http.forms import encode
 from featherweight.apps.fraud.http.heads import (
     BODY_BYTES,
     JSON,
+    RETRY,
     body_too_large,
     check_body_kind,
     check_body_length,
@@ -39,7 +40,7 @@ from featherweight.apps.fraud.http.heads import (
 )
 from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
 from featherweight.apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
-from featherweight.apps.fraud.http.service import RETRY, Service
+from featherweight.apps.fraud.http.service import Service
 from featherweight.core.web.access import check_key
 from featherweight.core.web.problems import CONTENT_TYPE, ProblemError
 

@@ -26,6 +26,7 @@ from featherweight.apps.fraud.http.asgi import Exchange
 from featherweight.apps.fraud.http.door import Door
 from featherweight.apps.fraud.http.heads import (
     HEAD_BYTES,
+    RETRY,
     check_framing,
     check_head_size,
     check_repeated,
@@ -33,7 +34,6 @@ from featherweight.apps.fraud.http.heads import (
     wants_permission,
 )
 from featherweight.apps.fraud.http.messages import Answer, Request, render_answer
-from featherweight.apps.fraud.http.service import RETRY
 from featherweight.core.web.problems import ProblemError
 
 SLICE_BYTES: Final = 8 << 10

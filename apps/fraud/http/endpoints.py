@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from featherweight.apps.fraud.http.explaining import explain_refusal
 from featherweight.apps.fraud.http.forms import BatchAnswer, Health, decode_batch, decode_labels, decode_score, encode
 from featherweight.apps.fraud.http.heads import JSON
 from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
-from featherweight.apps.fraud.http.service import Service
+from featherweight.apps.fraud.http.service import RequestRefusedError, Service
 from featherweight.apps.fraud.monitoring.metrics import CONTENT_TYPE as METRICS_TYPE
 from featherweight.apps.fraud.monitoring.metrics import render_metrics
 from featherweight.core.web.problems import explain_decoding
@@ -41,14 +42,21 @@ class Endpoints:
             wanted = decode_score(request.body, self._service.metrics.unread)
         except _undecodable as error:
             raise explain_decoding(error) from error
-        return Answer(200, JSON, encode(self._service.score(wanted, request.due)))
+        try:
+            decision = self._service.score(wanted, request.due)
+        except RequestRefusedError as error:
+            raise explain_refusal(error) from error
+        return Answer(200, JSON, encode(decision))
 
     async def _score_batch(self, request: Request) -> Answer:
         try:
             wanted = decode_batch(request.body, self._service.metrics.unread).transactions
         except _undecodable as error:
             raise explain_decoding(error) from error
-        decisions = await self._service.score_batch(wanted, request.due)
+        try:
+            decisions = await self._service.score_batch(wanted, request.due)
+        except RequestRefusedError as error:
+            raise explain_refusal(error, "transactions") from error
         return Answer(200, JSON, encode(BatchAnswer(decisions=decisions)))
 
     def _learn(self, request: Request) -> Answer:
@@ -56,7 +64,11 @@ class Endpoints:
             labels = decode_labels(request.body, self._service.metrics.unread).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
-        return Answer(200, JSON, encode(self._service.learn(labels)))
+        try:
+            answer = self._service.learn(labels)
+        except RequestRefusedError as error:
+            raise explain_refusal(error, "labels") from error
+        return Answer(200, JSON, encode(answer))
 
     def _tell_health(self, _: Request) -> Answer:
         return Answer(200, JSON, encode(Health(status="ok", model=self._service.pipeline.scorer.model)))

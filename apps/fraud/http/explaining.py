@@ -10,6 +10,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from featherweight.apps.fraud.http.heads import RETRY
+from featherweight.apps.fraud.http.service import (
+    InvalidEventError,
+    OverloadedError,
+    RequestRefusedError,
+    StateUnavailableError,
+)
 from featherweight.core.errors import FeatherweightError
 from featherweight.core.web.problems import CONTENT_TYPE, ProblemError, encode_status, explain_validation
 
@@ -23,6 +30,7 @@ def explain_errors(app: FastAPI) -> None:
         ProblemError: _explain_problem,
         RequestValidationError: _explain_validation,
         HTTPException: _explain_status,
+        RequestRefusedError: _explain_refusal,
         FeatherweightError: _explain_failure,
         Exception: _explain_bug,
     }
@@ -35,6 +43,21 @@ def respond(problem: ProblemError, request_id: str) -> Response:
     return Response(problem.encode(request_id), problem.status, headers, media_type=CONTENT_TYPE.decode())
 
 
+def explain_refusal(error: RequestRefusedError, rows: str = "") -> ProblemError:
+    """rows: the name of the list in the body that the service was given, where it was one."""
+    match error:
+        case InvalidEventError(field=field, index=index):
+            steps = [rows, "" if index is None else str(index), field]
+            pointer = "#" + "".join(f"/{step}" for step in steps if step)
+            return ProblemError("invalid-field", str(error), pointer=pointer)
+        case OverloadedError():
+            return ProblemError("overloaded", str(error), headers=RETRY)
+        case StateUnavailableError():
+            return ProblemError("state-unavailable", str(error), headers=RETRY)
+        case _:
+            raise TypeError(f"{type(error).__name__} has no problem of its own") from error
+
+
 def report_failure(request_id: str, error: BaseException | None) -> ProblemError:
     """What the caller is told; the log is told why."""
     log.error("request %s failed", request_id, exc_info=error)
@@ -43,6 +66,11 @@ def report_failure(request_id: str, error: BaseException | None) -> ProblemError
 
 async def _explain_problem(request: Request, problem: ProblemError) -> Response:
     return respond(problem, request.state.request_id)
+
+
+async def _explain_refusal(request: Request, error: RequestRefusedError) -> Response:
+    """Of a route that was added and asks the service itself."""
+    return respond(explain_refusal(error), request.state.request_id)
 
 
 async def _explain_validation(request: Request, error: RequestValidationError) -> Response:

@@ -16,6 +16,8 @@ HEAD_BYTES: Final = 64 << 10
 BODY_BYTES: Final = 1 << 20
 DEADLINES_MS: Final = 0.001, 60_000.0
 JSON: Final = b"application/json"
+RETRY: Final = ((b"retry-after", b"1"),)
+"""Headers of an answer that may be another one soon."""
 ONCE: Final = frozenset(
     {
         b"host",

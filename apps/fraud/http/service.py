@@ -15,23 +15,21 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
 
 from featherweight.apps.fraud.decision.live import LiveModel
 from featherweight.apps.fraud.decision.pipeline import Pipeline
-from featherweight.apps.fraud.decision.policy import fall_back
+from featherweight.apps.fraud.decision.policy import fall_back, mark
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.features.engine import FeatureEngine
-from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, LIMIT, NEW
+from featherweight.apps.fraud.features.histories import CONFLICT, LIMIT, NEW
 from featherweight.apps.fraud.features.store import Store
 from featherweight.apps.fraud.http.forms import LabelRequest, LabelsAnswer, ScoreRequest
 from featherweight.apps.fraud.monitoring.metrics import ScoringMetrics
 from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
-from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.errors import FeatherweightError, OutputError, UsageError
 from featherweight.core.terminal import counted
 from featherweight.core.web.access import read_keys
-from featherweight.core.web.problems import ProblemError
 
 CHUNK_ROWS: Final = 64
 """So many rows of a batch are decided before others have their turn."""
@@ -42,8 +40,28 @@ SYNC_S: Final = 0.2
 EXPIRE_S: Final = 300.0
 JOURNAL_BYTES: Final = 64 << 20
 """From here on a snapshot is written, which takes a moment: some 400,000 transactions, read again in seconds."""
-RETRY: Final = ((b"retry-after", b"1"),)
 log = logging.getLogger("featherweight.fraud")
+
+
+class RequestRefusedError(FeatherweightError):
+    """The service does not do what it was asked, and has counted nothing of it."""
+
+
+class InvalidEventError(RequestRefusedError):
+    """A transaction or label is not what it should be. index: its place among those that were given together, None
+    where it came alone or all of them are meant; field: of it, empty where it is meant itself."""
+
+    def __init__(self, reason: str, field: str = "", index: int | None = None) -> None:
+        super().__init__(reason)
+        self.field, self.index = field, index
+
+
+class OverloadedError(RequestRefusedError):
+    """Too much waits already: the same may be asked again later."""
+
+
+class StateUnavailableError(RequestRefusedError):
+    """The state cannot be written just now: the same may be asked again later."""
 
 
 class Service:
@@ -79,30 +97,29 @@ class Service:
 
     def score(self, request: ScoreRequest, due: float) -> Decision:
         """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
-        when no score can be had decides. Raises ProblemError."""
+        when no score can be had decides. Raises RequestRefusedError."""
         pipeline = self.pipeline
-        if refuse_time(
-            request.time_ms, self._now_ms() + AHEAD_MS
-        ):  # asked here first: the other way costs a microsecond
-            self._check_times((request,), "#/time_ms")
+        reason = refuse_time(request.time_ms, self._now_ms() + AHEAD_MS)
+        if reason is not None:
+            raise InvalidEventError(reason, "time_ms")
         if isinstance(request.features, dict):
-            row = self._given(request.features, "#/features")
+            row = self._given(request.features)
             decision = pipeline.scorer.decide(request, row) if time.perf_counter() <= due else self._fall_back(request)
         else:
-            self._check_stateful("#/features")
+            self._check_stateful("features")
             if self.store is not None:
                 self._keep(self.store, [request])
             if time.perf_counter() <= due:
                 decision = pipeline.process(request)
             else:
                 known = pipeline.engine.advance(request)
-                decision = _mark(self._fall_back(request), known, late=pipeline.engine.late)
+                decision = mark(self._fall_back(request), known, late=pipeline.engine.late)
         self.metrics.decided(decision)
         return decision
 
     async def score_batch(self, requests: Sequence[ScoreRequest], due: float) -> list[Decision]:
-        """In order; every CHUNK_ROWS other requests have their turn. Raises ProblemError before anything is counted,
-        unless meanwhile a disk fills up, or an artifact takes over whose columns are not those given."""
+        """In order; every CHUNK_ROWS other requests have their turn. Raises RequestRefusedError before anything is
+        counted, unless meanwhile a disk fills up, or an artifact takes over whose columns are not those given."""
         given, names = self._check_batch(requests), self.pipeline.scorer.schema.names
         self._admit(len(requests))
         decisions: list[Decision] = []
@@ -120,9 +137,9 @@ class Service:
         return decisions
 
     def learn(self, labels: Sequence[LabelRequest]) -> LabelsAnswer:
-        """Raises ProblemError."""
-        self._check_stateful("#/labels")
-        self._check_times(labels, "#/labels/{}/time_ms")
+        """Raises RequestRefusedError."""
+        self._check_stateful()
+        self._check_times(labels)
         if self.store is not None:
             self._keep(self.store, labels)
         known = Counter(self.pipeline.learn(label) for label in labels)
@@ -154,8 +171,7 @@ class Service:
                 await self._attempt_sync(self.store)
             if now - expired >= EXPIRE_S:
                 expired = now
-                self.pipeline.engine.customers.expire()
-                self.pipeline.engine.terminals.expire()
+                self.pipeline.engine.expire()
             self._tell_evictions()
             if self.store is not None and (self.store.journal_bytes > JOURNAL_BYTES or self.store.removed):
                 self._attempt_snapshot(self.store)
@@ -172,7 +188,7 @@ class Service:
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
             "customers": ("Customers with a history.", lambda: len(engine.customers)),
             "terminals": ("Terminals with a history.", lambda: len(engine.terminals)),
-            "histories_bytes": ("Memory of all histories.", lambda: histories_bytes(engine)),
+            "histories_bytes": ("Memory of all histories.", lambda: engine.used_bytes),
             "histories_evicted": (
                 "Histories forgotten, least recently used, beyond --max-histories.",
                 lambda: engine.evicted,
@@ -205,7 +221,7 @@ class Service:
             decisions = scorer.decide_batch(list(requests), rows, [False] * len(requests))
         if any(known) or any(late):
             decisions = [
-                _mark(decision, what, late=was_late)
+                mark(decision, what, late=was_late)
                 for decision, what, was_late in zip(decisions, known, late, strict=True)
             ]
         for decision in decisions:
@@ -222,49 +238,41 @@ class Service:
         return np.stack([catalogue[i, scorer.columns] if row is None else row for i, row in enumerate(given)])
 
     def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[npt.NDArray[np.float32] | None]:
-        self._check_times(requests, "#/transactions/{}/time_ms")
+        self._check_times(requests)
         given: list[npt.NDArray[np.float32] | None] = []
         for index, request in enumerate(requests):
-            pointer = f"#/transactions/{index}/features"
             if isinstance(request.features, dict):
-                given.append(self._given(request.features, pointer))
+                given.append(self._given(request.features, index))
             else:
-                self._check_stateful(pointer)
+                self._check_stateful("features", index)
                 given.append(None)
         return given
 
-    def _given(self, features: dict[str, float | None], pointer: str) -> npt.NDArray[np.float32]:
+    def _given(self, features: dict[str, float | None], index: int | None = None) -> npt.NDArray[np.float32]:
         names = self.pipeline.scorer.schema.names
         if len(features) != len(names) or any(name not in features for name in names):
             absent = [name for name in names if name not in features]
             what = f"lacks {', '.join(absent[:5])}" if absent else f"has {counted(len(features), 'values')}"
-            raise ProblemError(
-                "invalid-field", f"features: {what}; the model takes {', '.join(names)}", pointer=pointer
-            )
+            raise InvalidEventError(f"features: {what}; the model takes {', '.join(names)}", "features", index)
         return np.array([np.nan if features[name] is None else features[name] for name in names], np.float32)
 
-    def _check_times(self, events: Sequence[Transaction | Label], pointer: str) -> None:
-        """pointer: with the event's number in it."""
+    def _check_times(self, events: Sequence[Transaction | Label]) -> None:
         latest_ms = self._now_ms() + AHEAD_MS
         for index, event in enumerate(events):
             reason = refuse_time(event.time_ms, latest_ms)
             if reason is not None:
-                raise ProblemError("invalid-field", reason, pointer=pointer.format(index))
+                raise InvalidEventError(reason, "time_ms", index)
 
-    def _check_stateful(self, pointer: str) -> None:
+    def _check_stateful(self, field: str = "", index: int | None = None) -> None:
         schema = self.pipeline.scorer.schema
         if schema.source == "given":
-            raise ProblemError(
-                "invalid-field",
-                f"features: the model keeps no histories; give its columns {', '.join(schema.names)}",
-                pointer=pointer,
+            raise InvalidEventError(
+                f"features: the model keeps no histories; give its columns {', '.join(schema.names)}", field, index
             )
 
     def _admit(self, rows: int) -> None:
         if self.pending_rows + rows > PENDING_ROWS and self.pending_rows:
-            raise ProblemError(
-                "overloaded", f"{counted(self.pending_rows, 'rows')} waiting; try again later", headers=RETRY
-            )
+            raise OverloadedError(f"{counted(self.pending_rows, 'rows')} waiting; try again later")
         self.pending_rows += rows
 
     def _fall_back(self, request: ScoreRequest) -> Decision:
@@ -276,9 +284,7 @@ class Service:
             self.fault = ""
         except OutputError as error:
             self._complain(error)
-            raise ProblemError(
-                "state-unavailable", "the state cannot be written; nothing was counted", headers=RETRY
-            ) from error
+            raise StateUnavailableError("the state cannot be written; nothing was counted") from error
 
     async def _attempt_sync(self, store: Store) -> None:
         try:
@@ -305,14 +311,3 @@ class Service:
         if self.fault != str(error):
             log.error("%s", error)
         self.fault = str(error)
-
-
-def _mark(decision: Decision, known: int, *, late: bool) -> Decision:
-    """known: what the histories knew of the transaction, as of FeatureEngine.advance."""
-    if known == NEW and not late:
-        return decision
-    return replace(decision, conflict=known == CONFLICT, duplicate=known == DUPLICATE, late=late)
-
-
-def histories_bytes(engine: FeatureEngine) -> int:
-    return engine.customers.used_bytes + engine.terminals.used_bytes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kafka.structs import TopicPartition
 
-from featherweight.apps.fraud.kafka.batches import Messages, Unreadable
+from featherweight.apps.fraud.kafka.batches import Unreadable
+from featherweight.apps.fraud.kafka.events import RejectedMessage
 
 VALUE_BYTES = 450_000
 """What is kept of a message. The headers come on top: one as large as the broker takes would not fit again."""
@@ -24,22 +24,14 @@ class DeadLetter:
     headers: list[tuple[str, bytes]]
 
 
-def describe_message(
-    dead_letters: str, topic: str, partition: int, offset: int, reason: str, messages: Sequence[Messages]
-) -> DeadLetter:
-    """The message at `offset`, which is one of `messages`."""
-    found = next(
-        one
-        for one in messages
-        if (one.topic, one.partition) == (topic, partition) and one.offsets[0] <= offset <= one.last_offset
-    )
-    place = bisect_left(found.offsets, offset)
-    key, content = found.keys[place], found.values[place] or b""
-    numbers = {"offset": offset, "bytes": len(content)}
+def describe_message(dead_letters: str, rejected: RejectedMessage) -> DeadLetter:
+    """dead_letters: the topic that it goes to."""
+    key, content = rejected.key, rejected.value or b""
+    numbers = {"offset": rejected.offset, "bytes": len(content)}
     if key is not None and len(key) > KEY_BYTES:
         numbers["key_bytes"] = len(key)
         key = key[:KEY_BYTES]
-    return _write(dead_letters, topic, partition, reason, key, content, numbers)
+    return _write(dead_letters, rejected.topic, rejected.partition, rejected.reason, key, content, numbers)
 
 
 def describe_batch(dead_letters: str, batch: Unreadable) -> DeadLetter:

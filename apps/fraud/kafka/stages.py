@@ -12,68 +12,38 @@ of `process` gives back belongs into one transaction, together with the offsets 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
-from typing import Literal, TypeVar, assert_never
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
-from msgspec.structs import replace
 
+from featherweight.apps.fraud.decision.policy import mark
 from featherweight.apps.fraud.decision.scorer import Scorer
-from featherweight.apps.fraud.decoding import Decoder, Unread
-from featherweight.apps.fraud.features.catalogue import CATALOGUE, CUSTOMER_FEATURES
-from featherweight.apps.fraud.features.histories import (
-    CONFLICT,
-    DUPLICATE,
-    LIMIT,
-    NEW,
-    CustomerHistories,
-    TerminalHistories,
-    agree,
-    identify,
+from featherweight.apps.fraud.decoding import Unread
+from featherweight.apps.fraud.features.catalogue import CATALOGUE
+from featherweight.apps.fraud.features.engine import KeyedHistories, unpack
+from featherweight.apps.fraud.features.histories import CONFLICT, LIMIT, NEW, agree, identify
+from featherweight.apps.fraud.kafka import forwarding
+from featherweight.apps.fraud.kafka.batches import Messages
+from featherweight.apps.fraud.kafka.events import (
+    RejectedMessage,
+    believing,
+    decode_label,
+    decode_messages,
+    decode_transaction,
 )
+from featherweight.apps.fraud.kafka.forwarding import SPLIT, Handover, Rows, decode_handover, encode_handover
 from featherweight.apps.fraud.kafka.records import Record
-from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
-from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.apps.fraud.kafka.topic_names import Topics
+from featherweight.apps.fraud.plausible import read_clock_ms
+from featherweight.apps.fraud.transactions import Transaction
 from featherweight.core.errors import WrongModelError
-from featherweight.core.terminal import counted
 
-Rows = npt.NDArray[np.float32]
-Value = TypeVar("Value")
-Source = Literal["transactions", "labels", "repartition"]
-
-MESSAGE_BYTES = 16_384
-"""The longest transaction or label that is read."""
-FORWARDED_AT_ONCE = 500
-"""Transactions in one repartition record: even with the longest identifiers it stays below a broker's usual 1 MB."""
 EXPIRE_EVERY = 200_000
 """Transactions between two searches for histories that no window reaches any more."""
-SPLIT = len(CUSTOMER_FEATURES)
-"""A row is the customer's features up to here, then the terminal's."""
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """What one partition of a topic has brought."""
-
-    source: Source
-    partition: int
-    offsets: Sequence[int]
-    values: Sequence[bytes | None]
-
-
-@dataclass(frozen=True)
-class RejectedMessage:
-    """A message that is none, for the dead-letter topic. reason never quotes the message."""
-
-    source: Source
-    partition: int
-    offset: int
-    reason: str
 
 
 @dataclass
@@ -100,56 +70,44 @@ class Outgoing:
     """Fields of transactions and labels that are not known."""
 
 
-class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
-    """A repartition record: what stage 1 has for one partition of terminals. source: the transactions' partition;
-    rows: float32 [N, SPLIT], little-endian; seen: whether the customer's history had the transaction already;
-    conflicts: places of those whose id is another one's there; late: of those that came late for it; learned: what it
-    answered to the labels. Earlier versions tell none of the three."""
-
-    version: Literal[1] = 1
-    source: int
-    labels: list[Label]
-    transactions: list[Transaction]
-    rows: bytes
-    seen: list[bool]
-    conflicts: list[int] = []
-    late: list[int] = []
-    learned: list[int] = []
-
-
-class Shard:
-    """The histories of one partition: its customers' and its terminals'."""
+class Shard(KeyedHistories):
+    """The histories of one partition: its customers' and its terminals'. One that is forgotten beyond the limit leaves
+    the changelog too."""
 
     def __init__(self, delay_days: float, limit: int = LIMIT) -> None:
-        """limit: of customers, and of terminals. One that is forgotten beyond it leaves the changelog too."""
-        self.customers = CustomerHistories(delay_days, limit)
-        self.terminals = TerminalHistories(delay_days, limit)
+        super().__init__(delay_days, limit)
         self.newest_ms = 0
         """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories
         that it was restored from."""
 
 
 class Stream:
-    """Used by one thread. partitions: how many every keyed topic has; shards: those that this process has now; now_ms:
-    the clock that says which times are believed."""
+    """Used by one thread. topics: the names by which messages are told apart; partitions: how many every keyed topic
+    has; shards: those that this process has now; now_ms: the clock that says which times are believed."""
 
-    def __init__(self, partitions: int, now_ms: Callable[[], int] = read_clock_ms) -> None:
+    def __init__(self, topics: Topics, partitions: int, now_ms: Callable[[], int] = read_clock_ms) -> None:
         self.shards: dict[int, Shard] = {}
+        self._topics = topics
         self._partitions = partitions
         self._now_ms = now_ms
         self._until_expiry = EXPIRE_EVERY
 
-    def process(self, arrived: Sequence[Arrived], scorer: Scorer) -> Outgoing:
+    def process(self, arrived: Sequence[Messages], scorer: Scorer) -> Outgoing:
         """What was forwarded first, because it is older; labels last, because a label of a transaction that is not in
         the history is of no use, and both may come together.
 
         After an exception the histories are no longer those of the last batch: throw the shards away and restore."""
         out = Outgoing()
         ready = _Ready()
-        for source in ("repartition", "transactions", "labels"):
-            for batch in arrived:
-                if batch.source == source:
-                    self._advance(batch, out, ready)
+        ways = {
+            self._topics.repartition: self._take_over,
+            self._topics.transactions: self._transact,
+            self._topics.labels: self._learn,
+        }
+        for topic, way in ways.items():
+            for found in arrived:
+                if found.topic == topic:
+                    way(found, out, ready)
         ready.decide(scorer, out)
         self._drain(out)
         return out
@@ -157,136 +115,112 @@ class Stream:
     @property
     def evicted(self) -> int:
         """Histories that the shards have forgotten because there were too many."""
-        return sum(shard.customers.evicted + shard.terminals.evicted for shard in self.shards.values())
+        return sum(shard.evicted for shard in self.shards.values())
 
-    def find_early(self, partition: int, labels: Sequence[bytes | None], now_ms: int) -> tuple[int, int] | None:
-        """(place, time) of the first label whose transaction is younger than all that came in this partition: those are
-        still to be read. None without one; times after `now_ms` are wrong and wait for nothing."""
-        newest = self.shards[partition].newest_ms
-        for place, content in enumerate(labels):
-            try:
-                label = _decode_label(content or b"", Unread())  # counted in its turn
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue  # a dead letter, in its turn
-            if newest < label.time_ms <= now_ms:
-                return place, label.time_ms
-        return None
+    def newest_ms(self, partition: int) -> int:
+        """The time of the newest transaction of the partition's customers."""
+        return self.shards[partition].newest_ms
 
-    def _advance(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
-        match batch.source:
-            case "transactions":
-                self._transact(batch, out, ready)
-            case "labels":
-                self._learn(batch, out, ready)
-            case "repartition":
-                for forwarded in decode_messages(batch, _decode_forwarded, out.rejected, limit=None):
-                    self._finish(batch.partition, forwarded, ready)
-            case _:
-                assert_never(batch.source)
+    def _take_over(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+        for handed in decode_messages(found, decode_handover, out.rejected, limit=None):
+            self._finish(found.partition, handed, ready)
 
-    def _transact(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
+    def _transact(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+        """Stage 1 of transactions."""
         now_ms = self._now_ms()
-        decode = partial(_decode_transaction, unread=out.unread)
-        transactions = decode_messages(batch, decode, out.rejected, judge=_believing(now_ms))
+        decode = partial(decode_transaction, unread=out.unread)
+        transactions = decode_messages(found, decode, out.rejected, judge=believing(now_ms))
+        unpacked = [unpack(transaction) for transaction in transactions]
         rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
-        known: list[int] = []
-        late: set[int] = set()
-        routes: dict[int, list[int]] = defaultdict(list)
-        shard = self.shards[batch.partition]
+        shard = self.shards[found.partition]
         times = [transaction.time_ms for transaction in transactions]
         shard.newest_ms = max([shard.newest_ms, *(time_ms for time_ms in times if time_ms <= now_ms)])
-        advance = shard.customers.advance
-        for index, transaction in enumerate(transactions):
-            terminal = identify(transaction.terminal_id)
-            identity = identify(transaction.transaction_id)
-            routes[terminal % self._partitions].append(index)
-            known.append(
-                advance(
-                    transaction.customer_id,
-                    identity,
-                    transaction.time_ms,
-                    transaction.cents,
-                    terminal,
-                    rows[index],
-                )
+        known: list[int] = []
+        late: list[bool] = []
+        routes: dict[int, list[int]] = defaultdict(list)
+        for index, (transaction, keys, row) in enumerate(zip(transactions, unpacked, rows, strict=True)):
+            known.append(shard.advance_customer(transaction, keys, row))
+            late.append(shard.customers.late)
+            routes[keys[-1] % self._partitions].append(index)
+        for target, part in _split_routes(routes):
+            handed = Handover(
+                found.partition,
+                [transactions[index] for index in part],
+                [unpacked[index] for index in part],
+                rows[part],
+                [known[index] for index in part],
+                [late[index] for index in part],
             )
-            if shard.customers.late:
-                late.add(index)
-        for target, chosen in routes.items():
-            for start in range(0, len(chosen), FORWARDED_AT_ONCE):
-                part = chosen[start : start + FORWARDED_AT_ONCE]
-                forwarded = Forwarded(
-                    source=batch.partition,
-                    labels=[],
-                    transactions=[transactions[index] for index in part],
-                    rows=rows[part].astype("<f4").tobytes(),
-                    seen=[known[index] == DUPLICATE for index in part],
-                    conflicts=[place for place, index in enumerate(part) if known[index] == CONFLICT],
-                    late=[place for place, index in enumerate(part) if index in late] if late else [],
-                )
-                self._pass_on(target, forwarded, out, ready)
+            self._pass_on(target, handed, out, ready)
 
-    def _learn(self, batch: Arrived, out: Outgoing, ready: _Ready) -> None:
-        routes: dict[int, list[tuple[Label, int]]] = defaultdict(list)
-        shard = self.shards[batch.partition]
-        learn = shard.customers.learn
-        decode = partial(_decode_label, unread=out.unread)
-        for label in decode_messages(batch, decode, out.rejected, judge=_believing(self._now_ms())):
-            known = learn(label.customer_id, identify(label.transaction_id), label.time_ms, label.is_fraud)
-            if known == NEW:
+    def _learn(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+        """Stage 1 of labels."""
+        shard = self.shards[found.partition]
+        decode = partial(decode_label, unread=out.unread)
+        labels = decode_messages(found, decode, out.rejected, judge=believing(self._now_ms()))
+        identities = [identify(label.transaction_id) for label in labels]
+        learned: list[int] = []
+        routes: dict[int, list[int]] = defaultdict(list)
+        for index, (label, identity) in enumerate(zip(labels, identities, strict=True)):
+            learned.append(shard.learn_customer(label, identity))
+            routes[identify(label.terminal_id) % self._partitions].append(index)
+            if learned[-1] == NEW:
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
                 else:
                     out.unknown_labels += 1
-            routes[identify(label.terminal_id) % self._partitions].append((label, known))
-        for target, labels in routes.items():
-            for start in range(0, len(labels), FORWARDED_AT_ONCE):
-                part, learned = zip(*labels[start : start + FORWARDED_AT_ONCE], strict=True)
-                forwarded = Forwarded(
-                    source=batch.partition, labels=list(part), transactions=[], rows=b"", seen=[], learned=list(learned)
-                )
-                self._pass_on(target, forwarded, out, ready)
-
-    def _pass_on(self, target: int, forwarded: Forwarded, out: Outgoing, ready: _Ready) -> None:
-        if target in self.shards:
-            self._finish(target, forwarded, ready)
-        else:
-            out.repartition[target].append((None, msgspec.msgpack.encode(forwarded)))
-
-    def _finish(self, partition: int, forwarded: Forwarded, ready: _Ready) -> None:
-        """Stage 2, up to the score."""
-        terminals = self.shards[partition].terminals
-        for label, known in zip_longest(forwarded.labels, forwarded.learned):
-            also = terminals.learn(label.terminal_id, identify(label.transaction_id), label.time_ms, label.is_fraud)
-            ready.label_conflicts += known is not None and agree(known, also) == CONFLICT
-        rows: Rows = np.zeros((len(forwarded.transactions), len(CATALOGUE)), np.float32)
-        rows[:, :SPLIT] = np.frombuffer(forwarded.rows, "<f4").reshape(-1, SPLIT)
-        conflicts, late = set(forwarded.conflicts), set(forwarded.late)
-        for place, (transaction, row) in enumerate(zip(forwarded.transactions, rows[:, SPLIT:], strict=True)):
-            known = terminals.advance(
-                transaction.terminal_id,
-                identify(transaction.transaction_id),
-                transaction.time_ms,
-                transaction.cents,
-                identify(transaction.customer_id),
-                row,
+        for target, part in _split_routes(routes):
+            handed = Handover(
+                found.partition,
+                labels=[labels[index] for index in part],
+                identities=[identities[index] for index in part],
+                learned=[learned[index] for index in part],
             )
-            if known == CONFLICT:
-                conflicts.add(place)
-            if terminals.late:
-                late.add(place)
-        ready.add(forwarded, rows, conflicts, late)
+            self._pass_on(target, handed, out, ready)
+
+    def _pass_on(self, target: int, handed: Handover, out: Outgoing, ready: _Ready) -> None:
+        if target in self.shards:
+            self._finish(target, handed, ready)
+        else:
+            out.repartition[target].append((None, encode_handover(handed)))
+
+    def _finish(self, partition: int, handed: Handover, ready: _Ready) -> None:
+        """Stage 2, up to the score."""
+        shard = self.shards[partition]
+        for label, identity, learned in zip_longest(handed.labels, handed.identities, handed.learned):
+            also = shard.learn_terminal(label, identity)
+            ready.label_conflicts += learned is not None and agree(learned, also) == CONFLICT
+        rows: Rows = np.zeros((len(handed.transactions), len(CATALOGUE)), np.float32)
+        rows[:, :SPLIT] = handed.rows
+        known, late = list(handed.known), list(handed.late)
+        for place, (transaction, keys, row) in enumerate(
+            zip(handed.transactions, handed.unpacked, rows[:, SPLIT:], strict=True)
+        ):
+            if shard.advance_terminal(transaction, keys, row) == CONFLICT:
+                known[place] = CONFLICT
+            if shard.terminals.late:
+                late[place] = True
+        ready.add(handed, rows, known, late)
         self._until_expiry -= len(rows)
 
     def _drain(self, out: Outgoing) -> None:
         if self._until_expiry <= 0:
             self._until_expiry = EXPIRE_EVERY
             for shard in self.shards.values():
-                shard.customers.expire()
-                shard.terminals.expire()
+                shard.expire()
         for partition, shard in self.shards.items():
             out.customers[partition] = shard.customers.drain()
             out.terminals[partition] = shard.terminals.drain()
+
+
+def _split_routes(routes: dict[int, list[int]]) -> list[tuple[int, list[int]]]:
+    """(partition of terminals, places of what goes there), so many places at a time as one record takes."""
+    size = forwarding.FORWARDED_AT_ONCE
+    return [
+        (target, places[start : start + size])
+        for target, places in routes.items()
+        for start in range(0, len(places), size)
+    ]
 
 
 class _Ready:
@@ -294,19 +228,18 @@ class _Ready:
 
     def __init__(self) -> None:
         self._transactions: list[Transaction] = []
-        self._seen: list[bool] = []
-        self._late: set[int] = set()
+        self._known: list[int] = []
+        self._late: list[bool] = []
         self._sources: list[int] = []
         self._rows: list[Rows] = []
-        self._conflicts = set[int]()
         self.label_conflicts = 0
 
-    def add(self, forwarded: Forwarded, rows: Rows, conflicts: Iterable[int], late: Iterable[int]) -> None:
-        self._conflicts.update(len(self._transactions) + place for place in conflicts)
-        self._late.update(len(self._transactions) + place for place in late)
-        self._transactions += forwarded.transactions
-        self._seen += forwarded.seen
-        self._sources += [forwarded.source] * len(rows)
+    def add(self, handed: Handover, rows: Rows, known: Sequence[int], late: Sequence[bool]) -> None:
+        """rows: float32 [N, CATALOGUE]; known, late: of both stages together."""
+        self._transactions += handed.transactions
+        self._known += known
+        self._late += late
+        self._sources += [handed.source] * len(rows)
         self._rows.append(rows)
 
     def decide(self, scorer: Scorer, out: Outgoing) -> None:
@@ -315,67 +248,15 @@ class _Ready:
             return
         rows = np.concatenate(self._rows)[:, scorer.columns]
         encode = msgspec.json.Encoder().encode
-        decisions = scorer.decide_batch(self._transactions, rows, self._seen)
-        out.conflicts += len(self._conflicts)
-        out.late += len(self._late)
-        for place in self._conflicts:
-            decisions[place] = replace(decisions[place], duplicate=False, conflict=True)
-        for place in self._late:
-            decisions[place] = replace(decisions[place], late=True)
-        for source, decision in zip(self._sources, decisions, strict=True):
+        decisions = scorer.decide_batch(self._transactions, rows, [False] * len(rows))
+        out.conflicts += self._known.count(CONFLICT)
+        out.late += sum(self._late)
+        for source, known, late, decided in zip(self._sources, self._known, self._late, decisions, strict=True):
+            decision = mark(decided, known, late=late)
             record = (decision.customer_id.encode(), encode(decision))
             out.decisions[source].append(record)
             if decision.outcome != "approve":
                 out.alerts[source].append(record)
-
-
-_decode_transaction = Decoder(Transaction).decode
-_decode_label = Decoder(Label).decode
-_forwarded = msgspec.msgpack.Decoder(Forwarded)
-
-
-def _decode_forwarded(content: bytes) -> Forwarded:
-    forwarded = _forwarded.decode(content)
-    count = len(forwarded.transactions)
-    sound = len(forwarded.seen) == count and len(forwarded.rows) == 4 * SPLIT * count and forwarded.source >= 0
-    sound = sound and len(forwarded.learned) in (0, len(forwarded.labels))
-    if not sound or not all(0 <= place < count for place in (*forwarded.conflicts, *forwarded.late)):
-        raise msgspec.ValidationError(f"{counted(count, 'transactions')}, {len(forwarded.rows)} bytes of features")
-    return forwarded
-
-
-def decode_messages(
-    batch: Arrived,
-    decode: Callable[[bytes], Value],
-    rejected: list[RejectedMessage],
-    *,
-    limit: int | None = MESSAGE_BYTES,
-    judge: Callable[[Value], str | None] = lambda value: None,
-) -> list[Value]:
-    """What can be decoded and is believed, in order; the rest goes to `rejected`. judge: why a value is refused."""
-    values: list[Value] = []
-    for offset, content in zip(batch.offsets, batch.values, strict=True):
-        try:
-            if content is None:
-                reason = "the message has no value"
-            elif limit is not None and len(content) > limit:
-                reason = f"{len(content)} bytes; at most {limit} are read"
-            else:
-                value = decode(content)
-                doubt = judge(value)
-                if doubt is None:
-                    values.append(value)
-                    continue
-                reason = doubt
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        rejected.append(RejectedMessage(batch.source, batch.partition, offset, reason))
-    return values
-
-
-def _believing(now_ms: int) -> Callable[[Transaction | Label], str | None]:
-    latest_ms = now_ms + AHEAD_MS
-    return lambda event: refuse_time(event.time_ms, latest_ms)
 
 
 def check_source(scorer: Scorer) -> None:

@@ -17,7 +17,7 @@ from kafka.errors import (
 
 from featherweight.apps.fraud.features.histories import LIMIT
 from featherweight.apps.fraud.kafka.clients import BatchConsumer, KafkaError
-from featherweight.apps.fraud.kafka.stages import Source
+from featherweight.apps.fraud.kafka.topic_names import Topics
 from featherweight.apps.fraud.kafka.waiting import Say, Waiting
 from featherweight.core.errors import UsageError
 
@@ -48,25 +48,6 @@ class Member:
     def connection(self) -> dict[str, Any]:
         """What every client is opened with."""
         return {"bootstrap_servers": self.bootstrap, "bootstrap_timeout_ms": CONNECT_MS, **self.security}
-
-
-class Topics:
-    """keyed: those that must have the same number of partitions; the decisions' and others' may have any."""
-
-    def __init__(self, prefix: str) -> None:
-        self.transactions, self.labels = f"{prefix}transactions", f"{prefix}labels"
-        self.repartition = f"{prefix}transactions.repartition"
-        self.customers, self.terminals = f"{prefix}customers.changelog", f"{prefix}terminals.changelog"
-        self.decisions, self.alerts = f"{prefix}decisions", f"{prefix}alerts"
-        self.dead_letter = f"{prefix}transactions.dead-letter"
-        self.sources: dict[str, Source] = {
-            self.transactions: "transactions",
-            self.labels: "labels",
-            self.repartition: "repartition",
-        }
-        self.changelogs = (self.customers, self.terminals)
-        self.keyed = (*self.sources, *self.changelogs)
-        self.all = (*self.keyed, self.decisions, self.alerts, self.dead_letter)
 
 
 def create_topics(member: Member, partitions: int, say: Say = lambda _: None) -> list[str]:

@@ -19,11 +19,12 @@ from featherweight.apps.fraud.features.store import open_store
 from featherweight.apps.fraud.files.job import Job, score_file
 from featherweight.apps.fraud.files.summary import render_summary
 from featherweight.apps.fraud.http.server import ServerSettings, open_service
-from featherweight.apps.fraud.kafka.stages import Arrived, Shard, Stream
+from featherweight.apps.fraud.kafka.stages import Shard, Stream
 from featherweight.apps.fraud.transactions import Transaction
 from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, make_transactions, serving
+from tests.fraud.streaming import TOPICS, arrive_as
 from tests.fraud.streams import DAY, START
 
 LIMIT = 5
@@ -137,12 +138,12 @@ def test_a_store_forgets_the_same_as_a_process_that_never_stopped(tmp_path: Path
 def test_the_stream_forgets_with_tombstones(tmp_path: Path) -> None:
     """What a member restores from the changelogs is what the one before had."""
     write_fraud_model(tmp_path / "model")
-    scorer, stream = open_scorer(ModelSource(tmp_path / "model", BACKEND)), Stream(1)
+    scorer, stream = open_scorer(ModelSource(tmp_path / "model", BACKEND)), Stream(TOPICS, 1)
     shard = stream.shards[0] = Shard(7.0, 10)
     logs: tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]] = {}, {}
     rows = [json.dumps(row).encode() for row in make_transactions(400, seed=6, customers=40)]
     for start in range(0, 400, 50):
-        out = stream.process([Arrived("transactions", 0, range(start, start + 50), rows[start : start + 50])], scorer)
+        out = stream.process([arrive_as(TOPICS.transactions, 0, rows[start : start + 50], start)], scorer)
         for log, records in zip(logs, (out.customers[0], out.terminals[0]), strict=True):
             log |= dict(records)
     again = Shard(7.0, 10)

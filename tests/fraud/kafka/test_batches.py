@@ -21,6 +21,7 @@ from featherweight.apps.fraud.kafka.batches import Fetched, Messages, Unreadable
 from featherweight.apps.fraud.kafka.clients import _WholeBatches
 from featherweight.apps.fraud.kafka.compression import GZIP, LZ4, SNAPPY, ZSTD, unpack
 from featherweight.apps.fraud.kafka.dead_letters import KEY_BYTES, VALUE_BYTES, describe_batch, describe_message
+from featherweight.apps.fraud.kafka.events import RejectedMessage, decode_messages
 from featherweight.apps.fraud.kafka.records import RECORDS, encode_records
 from featherweight.core.errors import DataError
 
@@ -170,14 +171,15 @@ def test_a_fetcher_still_makes_its_records_as_ours_are_made() -> None:
 
 
 def test_dead_letters_keep_key_and_place_and_fit_into_what_a_broker_takes() -> None:
-    other = Messages("labels", 3, [7], [b"other"], [b"other"])
     messages = Messages(*WHERE, [5, 7, 9], [b"a", b"k" * 500_000, None], [b"x", b"y" * 900_000, None])
-    letter = describe_message("dead", WHERE.topic, 3, 7, "why", [other, messages])
+    rejected: list[RejectedMessage] = []
+    assert decode_messages(messages, bytes, rejected, limit=None, judge=lambda _: "why") == []
+    letter, first, last = (describe_message("dead", one) for one in (rejected[1], rejected[0], rejected[2]))
     headers = dict(letter.headers)
     assert (letter.key, letter.value) == (b"k" * KEY_BYTES, b"y" * VALUE_BYTES)
     assert (headers["key_bytes"], headers["bytes"], headers["offset"]) == (b"500000", b"900000", b"7")
-    assert describe_message("dead", WHERE.topic, 3, 5, "why", [other, messages]).key == b"a"
-    assert describe_message("dead", WHERE.topic, 3, 9, "why", [other, messages]).key is None
+    assert (first.key, first.value, dict(first.headers)["offset"]) == (b"a", b"x", b"5")
+    assert (last.key, last.value, dict(last.headers)["reason"]) == (None, b"", b"the message has no value")
     batch = describe_batch("dead", Unreadable(*WHERE, 5, 9, "a bomb", b"z" * 900_000, 5, 5, 0))
     headers = dict(batch.headers)
     assert (headers["offset"], headers["last_offset"], headers["reason"]) == (b"5", b"9", b"record batch: a bomb")

@@ -10,15 +10,15 @@ import pytest
 
 from featherweight.apps.fraud.decision.scorer import Scorer, open_scorer
 from featherweight.apps.fraud.kafka import batches as packed
-from featherweight.apps.fraud.kafka import stages as module
+from featherweight.apps.fraud.kafka import forwarding
 from featherweight.apps.fraud.kafka.batches import Fetched, Messages, Unreadable
 from featherweight.apps.fraud.kafka.records import encode_records
-from featherweight.apps.fraud.kafka.stages import Arrived, Outgoing, Shard, Stream, check_source
+from featherweight.apps.fraud.kafka.stages import Outgoing, Shard, Stream, check_source
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import WrongModelError
 from featherweight.core.serving import ModelSource
-from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
+from tests.fraud.streaming import TOPICS, arrive_as, decide_embedded, draw_transactions, partition_of
 
 PARTITIONS = 3
 
@@ -30,14 +30,14 @@ def scorer(model: Path) -> Iterator[Scorer]:
     scorer.close()
 
 
-def arrive(events: list[Transaction] | list[Label], *, first_offset: int = 0) -> list[Arrived]:
+def arrive(events: list[Transaction] | list[Label], *, first_offset: int = 0) -> list[Messages]:
     found = []
     for partition in range(PARTITIONS):
         values = [
             msgspec.json.encode(event) for event in events if partition_of(event.customer_id, PARTITIONS) == partition
         ]
-        source = "labels" if isinstance(events[0], Label) else "transactions"
-        found.append(Arrived(source, partition, range(first_offset, first_offset + len(values)), values))  # type: ignore[arg-type]
+        topic = TOPICS.labels if isinstance(events[0], Label) else TOPICS.transactions
+        found.append(arrive_as(topic, partition, values, first_offset))
     return found
 
 
@@ -45,19 +45,19 @@ class Group:
     """Several Streams that share the partitions; what one forwards, the owner of the partition gets next."""
 
     def __init__(self, *shares: set[int]) -> None:
-        self.members = [Stream(PARTITIONS) for _ in shares]
+        self.members = [Stream(TOPICS, PARTITIONS) for _ in shares]
         for member, share in zip(self.members, shares, strict=True):
             member.shards = {partition: Shard(7.0) for partition in share}
         self.decisions: list[Decision] = []
         self.forwarded = 0
 
-    def process(self, arrived: list[Arrived], scorer: Scorer) -> None:
+    def process(self, arrived: list[Messages], scorer: Scorer) -> None:
         for member in self.members:
             mine = [batch for batch in arrived if batch.partition in member.shards]
             out = member.process(mine, scorer)
             self.collect(out)
             forwarded = [
-                Arrived("repartition", partition, range(len(records)), [value for _, value in records])
+                arrive_as(TOPICS.repartition, partition, [value for _, value in records])
                 for partition, records in out.repartition.items()
             ]
             if forwarded:
@@ -82,7 +82,7 @@ class Group:
 def test_however_the_partitions_are_shared_the_decisions_are_those_of_the_pipeline(
     scorer: Scorer, model: Path, shares: list[set[int]], through_the_topic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "FORWARDED_AT_ONCE", 7)
+    monkeypatch.setattr(forwarding, "FORWARDED_AT_ONCE", 7)
     group = Group(*shares)
     early, late = draw_transactions(300, PARTITIONS), draw_transactions(300, PARTITIONS, seed=1, start=30_000)
     labels = [label_of(transaction, index % 2 == 0) for index, transaction in enumerate(early)]
@@ -112,26 +112,13 @@ def test_a_label_that_arrives_with_its_transaction_is_learned(
     assert expected != decide_embedded(model, [*early, *late]), "the labels must matter"
 
 
-def test_labels_ahead_of_the_transactions_are_found(scorer: Scorer) -> None:
-    stream = Stream(PARTITIONS)
-    stream.shards = {partition: Shard(7.0) for partition in range(PARTITIONS)}
-    early, late = draw_transactions(30, 1), draw_transactions(1, 1, seed=1, start=30_000)
-    stream.process([Arrived("transactions", 0, range(30), [msgspec.json.encode(one) for one in early])], scorer)
-    labels = [msgspec.json.encode(label_of(one, True)) for one in early]
-    ahead = msgspec.json.encode(label_of(late[0], True))
-    now = late[0].time_ms
-    assert stream.find_early(0, labels, now) is None
-    assert stream.find_early(0, [*labels, b"no label", None, ahead], now) == (32, now)
-    assert stream.find_early(0, [ahead], now - 1) is None, "a time that has not come is wrong and waits for nothing"
-
-
 def test_histories_come_back_from_the_changelog_with_the_same_decisions(scorer: Scorer, model: Path) -> None:
     """After every batch the process is another one, which has nothing but the records."""
     transactions = draw_transactions(400, PARTITIONS, seed=2)
     changelogs: dict[tuple[str, int], dict[bytes | None, bytes | None]] = {}
     decisions = []
     for start in range(0, 400, 80):
-        stream = Stream(PARTITIONS)
+        stream = Stream(TOPICS, PARTITIONS)
         stream.shards = {partition: Shard(7.0) for partition in range(PARTITIONS)}
         for (kind, partition), records in changelogs.items():
             for key, value in records.items():
@@ -145,13 +132,14 @@ def test_histories_come_back_from_the_changelog_with_the_same_decisions(scorer: 
 
 
 def test_a_repartition_record_that_does_not_fit_itself_is_rejected(scorer: Scorer) -> None:
-    stream = Stream(1)
+    stream = Stream(TOPICS, 1)
     stream.shards = {0: Shard(7.0)}
     transaction = draw_transactions(1, 1)[0]
-    broken = module.Forwarded(source=0, labels=[], transactions=[transaction], rows=b"\0" * 12, seen=[False])
+    broken = forwarding.Forwarded(source=0, labels=[], transactions=[transaction], rows=b"\0" * 12, seen=[False])
     values = [msgspec.msgpack.encode(broken), b"\x00", None]
-    out = stream.process([Arrived("repartition", 0, [4, 5, 9], values)], scorer)
-    assert [(found.source, found.offset) for found in out.rejected] == [("repartition", n) for n in (4, 5, 9)]
+    out = stream.process([Messages(TOPICS.repartition, 0, [4, 5, 9], [b"k"] * 3, values)], scorer)
+    where = [(found.topic, found.offset, found.key, found.value) for found in out.rejected]
+    assert where == [(TOPICS.repartition, n, b"k", value) for n, value in zip((4, 5, 9), values, strict=True)]
     assert not out.decisions
 
 
@@ -163,9 +151,9 @@ def test_the_longest_forwarded_record_fits_into_a_brokers_message() -> None:
         time_ms=1,
         amount=1,
     )
-    count = module.FORWARDED_AT_ONCE
-    rows = b"\0" * (4 * module.SPLIT * count)
-    full = module.Forwarded(source=0, labels=[], transactions=[longest] * count, rows=rows, seen=[True] * count)
+    count = forwarding.FORWARDED_AT_ONCE
+    rows = b"\0" * (4 * forwarding.SPLIT * count)
+    full = forwarding.Forwarded(source=0, labels=[], transactions=[longest] * count, rows=rows, seen=[True] * count)
     assert len(msgspec.msgpack.encode(full)) < 900_000
 
 
