@@ -11,9 +11,9 @@ import msgspec
 
 from featherweight.core.bundled import checkout_directory, data_directory
 from featherweight.core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
-from featherweight.core.errors import DataError, OutputError, UsageError
+from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import cache_directory as user_cache
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, read_errors, write_errors
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
@@ -54,10 +54,10 @@ class Fetched:
 def read_catalogue(path: Path | None = None) -> dict[str, Dataset]:
     """The catalogue that comes with Featherweight, or another file of the same form. Raises DataError."""
     path = data_directory() / "catalogue.toml" if path is None else path
+    with read_errors(path, remedy="reinstall featherweight"):
+        content = path.read_bytes()
     try:
-        return parse_catalogue(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); reinstall featherweight") from error
+        return parse_catalogue(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -119,10 +119,8 @@ def fetch(
     target = directory / entry.file
     if is_file(target) and _is_good(target, entry.expected):
         return Fetched(target, "here")
-    try:
+    with write_errors(directory, "cannot be made", "choose another folder with --to"):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot be made ({error.strerror}); choose another folder with --to") from error
     if source is not None:
         inside = source / entry.file
         found = inside if is_file(inside) else source

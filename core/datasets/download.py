@@ -21,8 +21,8 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from featherweight.core.errors import DataError, OutputError, UsageError
-from featherweight.core.files import is_file
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import is_file, read_errors, write_errors
 
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 4
@@ -49,16 +49,11 @@ def _silent(done: int, total: int) -> None:
 def read_digests(path: Path) -> tuple[int, str, str]:
     """(size in bytes, sha256, md5) of a file. Raises DataError when it cannot be read."""
     sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                sha.update(chunk)
-                md5.update(chunk)
-                size += len(chunk)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check that the file is there and readable"
-        ) from error
+    with read_errors(path, remedy="check that the file is there and readable"), path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            sha.update(chunk)
+            md5.update(chunk)
+            size += len(chunk)
     return size, sha.hexdigest(), md5.hexdigest()
 
 
@@ -288,17 +283,6 @@ def _rename(part: Path, target: Path) -> None:
     _validator_path(part).unlink(missing_ok=True)
 
 
-class _write_errors:  # noqa: N801  a context manager reads as a verb
-    """Turns an OSError into an OutputError that names the file. urllib3's errors are no OSErrors and pass."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror or error}); free space or choose --to"
-            ) from error
+def _write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
+    """urllib3's errors are no OSErrors and pass."""
+    return write_errors(path, remedy="free space or choose --to")

@@ -21,8 +21,9 @@ import torch_pruning
 from torch import nn
 
 from featherweight.core.causes import describe_cause
-from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.errors import UsageError
 from featherweight.core.export import export
+from featherweight.core.files import write_errors
 from featherweight.core.losses import TaskLoss
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.networks import example_inputs
@@ -300,15 +301,15 @@ def _write_recovered(path: Path, model: Model, record: StepRecord) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.module("recover").state_dict().items()
     }
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    facts = json.dumps(dict(record.facts))
+    digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+    with write_errors(path, "the recovered network cannot be kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = json.dumps(dict(record.facts))
-        digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-        safetensors.torch.save_file(tensors, partial, metadata={"facts": facts, "sha256": digest})
-        partial.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the recovered network cannot be kept: {error}") from error
+        try:
+            partial.write_bytes(safetensors.torch.save(tensors, metadata={"facts": facts, "sha256": digest}))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _read_recovered(path: Path, pruned: Model, step: RecoverStep) -> tuple[Model, StepRecord] | None:

@@ -22,7 +22,7 @@ from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
 from featherweight.core.digests import appearing_folder
-from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, writing_alone
 from featherweight.core.hardware import count_usable_cores
 from featherweight.core.task import check_packages
@@ -99,11 +99,8 @@ def _train_into(
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
     with appearing_folder(out) as folder:
         write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
-        try:
-            with atomic_write(folder / "metrics.json") as partial:
-                partial.write_text(json.dumps(summary, indent=2) + "\n")
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        with atomic_write(folder / "metrics.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -8,8 +8,6 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +21,8 @@ from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.task import find_data, read_split
 from featherweight.core.digests import appearing_folder, file_digest
-from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import atomic_write, check_folder, is_file, writing_alone
+from featherweight.core.errors import UsageError
+from featherweight.core.files import atomic_write, check_folder, is_file, write_errors, writing_alone
 from featherweight.core.task import check_packages
 from featherweight.core.terminal import open_console
 
@@ -109,7 +107,7 @@ def run_training(
         f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}"
     )
     with writing_alone(out), appearing_folder(out, keep=CHECKPOINT) as folder:
-        with _writing(folder):
+        with write_errors(folder):
             if is_file(out / LOG) and not is_file(folder / LOG):
                 shutil.copy(out / LOG, folder / LOG)
         return _train_into(folder, out, split, settings, start, labels, source, report_test=report_test)
@@ -148,7 +146,7 @@ def _train_into(
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    with _writing(folder), atomic_write(folder / "metrics.json") as partial:
+    with atomic_write(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -169,7 +167,7 @@ def _train_with_progress(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On standard error: standard output is for what the command gives, with --json nothing else.
     bars = Progress(*columns, console=open_console(stderr=True))
-    with _writing(folder), bars as progress, (folder / LOG).open("a", newline="") as log:
+    with write_errors(folder), bars as progress, (folder / LOG).open("a", newline="") as log:
         task = progress.add_task("training", total=None)
         writer = csv.writer(log)
 
@@ -191,16 +189,6 @@ def _train_with_progress(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written ({error.strerror or error}); make room or choose another"
-        ) from error
 
 
 def _digest(cases: Cases) -> str:
