@@ -11,7 +11,7 @@ import typer
 from featherweight.core.errors import LimitError
 from featherweight.core.files import check_creatable, check_folder, check_readable
 from featherweight.core.signals import asking_on_hangup, stopping_on_signals
-from featherweight.core.terminal import counted, log_to_stderr, open_console, printable, say
+from featherweight.core.terminal import counted, log_to_stderr, printable, say
 
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
@@ -162,23 +162,19 @@ def score(
         check_creatable(Path(output))
     if state is not None:
         check_folder(state)
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from featherweight.apps.fraud.decision.scorer import open_scorer
     from featherweight.apps.fraud.files.job import Job, check_output, score_file
     from featherweight.apps.fraud.files.summary import render_summary
     from featherweight.core.bundled import data_directory
+    from featherweight.core.progress import progress_bar
 
     job = Job(_path(source), _path(output), labels, state, max_histories, allow_empty)
     check_output(job)
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
-    columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
-    console = open_console(stderr=True)
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("score", total=None)
-            summary = score_file(job, scorer, on_progress=lambda done: bar.update(task, completed=done))
+        with progress_bar("transactions") as bar:
+            summary = score_file(job, scorer, on_progress=lambda done: bar("scoring", done))
     finally:
         scorer.close()
     say(render_summary(summary), err=True)
@@ -279,15 +275,13 @@ def synthesize(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of Parquet.")] = False,
 ) -> None:
     """Draw transactions and their labels as the Fraud Detection Handbook describes its simulator."""
-    from rich.progress import Progress
-
     from featherweight.apps.fraud.synthetic import write_synthetic
+    from featherweight.core.progress import progress_bar
 
     form: Literal["jsonl", "parquet"] = "jsonl" if jsonl else "parquet"
-    with Progress(console=open_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing days", total=days)
+    with progress_bar("days") as bar:
         written = write_synthetic(
-            out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
+            out, customers, terminals, days, seed, form=form, on_day=lambda done: bar("drawing days", done, days)
         )
     say(
         f"{counted(written.transactions, 'transactions')}, {written.frauds:,} of them fraud: "

@@ -9,7 +9,7 @@ import typer
 
 from featherweight.core.errors import LimitError
 from featherweight.core.signals import stopping_on_signals, telling_how_to_go_on
-from featherweight.core.terminal import counted, open_console, printable, say
+from featherweight.core.terminal import counted, printable, say
 
 if TYPE_CHECKING:
     from featherweight.apps.imaging.writers.summary import Summary
@@ -76,12 +76,12 @@ def classify(
     """
 
     from featherweight.apps.imaging.batch.job import Job, run_job
-    from featherweight.apps.imaging.batch.progress import showing_progress
+    from featherweight.apps.imaging.batch.progress import LINE_EVERY_S, show_job
     from featherweight.apps.imaging.classify import read_model
     from featherweight.core.bundled import data_directory
     from featherweight.core.hardware import count_usable_cores
+    from featherweight.core.progress import progress_bar
 
-    console = open_console(stderr=True)
     job = Job(
         source=source,
         out=out,
@@ -98,8 +98,11 @@ def classify(
         sealed = read_model(
             model or data_directory() / "models" / REFERENCE_MODEL, backend=backend, verify_parity=verify_parity
         )
-        with stopping_on_signals() as stopping, showing_progress(console) as show:
-            summary = run_job(job, sealed, on_progress=show, stopping=stopping)
+        with (
+            stopping_on_signals() as stopping,
+            progress_bar("files", times=False, lines_every_s=LINE_EVERY_S) as bar,
+        ):
+            summary = run_job(job, sealed, on_progress=show_job(bar), stopping=stopping)
     if summary is None:
         say(GOES_ON, err=True)
         raise typer.Exit(INTERRUPTED)
@@ -214,13 +217,9 @@ def synthesize(
 
     They show nobody and teach nothing about patients: they are for trying things out where no data set is at hand.
     """
-    from rich.progress import Progress
-
     from featherweight.apps.imaging.synthetic.dicom import write_synthetic
+    from featherweight.core.progress import progress_bar
 
-    with Progress(console=open_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing", total=count)
-        labels = write_synthetic(
-            out, count, seed, side=side, on_case=lambda done, _: progress.update(task, completed=done)
-        )
+    with progress_bar("images") as bar:
+        labels = write_synthetic(out, count, seed, side=side, on_case=lambda done, of: bar("drawing", done, of))
     say(f"{counted(count, 'images')}: {labels}")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -42,19 +41,13 @@ from featherweight.core.passes.steps import (
     Step,
 )
 from featherweight.core.program import Program
+from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe, describe
 from featherweight.core.search.deciding import deciding_code, digest_modules
 from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
 from featherweight.core.search.strategy import Cost
 from featherweight.core.task import DigestsData, StatesLoss, Task
 from featherweight.core.trees.onnx_file import encode_trees
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """The Progress that shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from featherweight.core.evidence.report import Search
 from featherweight.core.files import write_errors
 from featherweight.core.passes.steps import QuantizeStep, RecoverStep
 from featherweight.core.program import Precision
+from featherweight.core.progress import Progress
 from featherweight.core.recipe import Candidate, Recipe, candidates
-from featherweight.core.search.candidates import BuildResult, CandidateBuilder, Progress
+from featherweight.core.search.candidates import BuildResult, CandidateBuilder
 from featherweight.core.search.ledger import Entry
 from featherweight.core.search.records import SearchResult, make_records, write_candidates
 from featherweight.core.search.strategy import Cost, next_listed, next_promising

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
@@ -23,8 +22,8 @@ from featherweight.apps.imaging.training.task import find_data, read_split
 from featherweight.core.digests import appearing_folder, file_digest
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, is_file, write_errors, writing_alone
+from featherweight.core.progress import progress_bar
 from featherweight.core.task import check_packages
-from featherweight.core.terminal import open_console
 
 if TYPE_CHECKING:
     from torch import nn
@@ -164,21 +163,17 @@ def _train_with_progress(
 
     from featherweight.apps.imaging.training.fit import predict, train
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # On standard error: standard output is for what the command gives, with --json nothing else.
-    bars = Progress(*columns, console=open_console(stderr=True))
-    with write_errors(folder), bars as progress, (folder / LOG).open("a", newline="") as log:
-        task = progress.add_task("training", total=None)
+    with write_errors(folder), progress_bar(transient=False) as bar, (folder / LOG).open("a", newline="") as log:
         writer = csv.writer(log)
 
         def on_step(done: int, total: int, loss: float) -> None:
-            progress.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+            bar("training", done, total, f"loss {loss:.3f}")
 
         def on_epoch(epoch: int, loss: float, network: nn.Module) -> None:
             auc = roc_auc_score(split.validation.labels, predict(network, split.validation.images))
             writer.writerow([epoch, f"{loss:.5f}", f"{auc:.5f}"])
             log.flush()
-            progress.console.print(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
+            bar.say(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
 
         return train(
             split.train,
