@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from featherweight.core.bundled import checkout_directory, data_directory
-from featherweight.core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
+from featherweight.core.datasets.download import Expected, check_file, copy_file, fetch_file
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import cache_directory as user_cache
 from featherweight.core.files import is_file, read_errors, write_errors
+from featherweight.core.progress import Progress, silent
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
@@ -108,9 +109,7 @@ def local_copy(name: str) -> Path | None:
     return path
 
 
-def fetch(
-    entry: Dataset, directory: Path, *, source: Path | None = None, on_progress: Progress = lambda done, total: None
-) -> Fetched:
+def fetch(entry: Dataset, directory: Path, *, source: Path | None = None, progress: Progress = silent) -> Fetched:
     """Bring a set into `directory`: from the folder (or file) `source` of local copies, or else from its publisher.
 
     A good copy that is already there is left alone; a damaged one is replaced once the new one has been checked.
@@ -126,14 +125,14 @@ def fetch(
         found = inside if is_file(inside) else source
         if not is_file(found):
             raise DataError(f"{source}: no such file; it should be or hold {entry.file} (sha256 {entry.sha256})")
-        copy_file(found, target, entry.expected, on_progress)
+        copy_file(found, target, entry.expected, progress)
         return Fetched(target, "local")
     if not entry.url:
         raise UsageError(
             f"{entry.file} has no direct address at its publisher ({entry.page}); "
             "give a folder that holds a copy: --from DIR"
         )
-    fetch_file(entry.url, target, entry.expected, on_progress)
+    fetch_file(entry.url, target, entry.expected, progress)
     return Fetched(target, "publisher")
 
 

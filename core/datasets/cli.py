@@ -86,11 +86,7 @@ def fetch_command(
     entry = dataset(name)
     goes_on = "interrupted; the same command goes on where it was"
     with telling_how_to_go_on(goes_on), progress_bar("bytes", transient=False) as bar:
-
-        def on_progress(done: int, total: int) -> None:
-            bar(entry.file, done, total)
-
-        fetched = fetch(entry, cache_directory() if to is None else to, source=source, on_progress=on_progress)
+        fetched = fetch(entry, cache_directory() if to is None else to, source=source, progress=bar)
         bar(entry.file, entry.bytes, entry.bytes)
     words = {"here": "was already here", "local": "copied", "publisher": "downloaded"}[fetched.source]
     say(f"{fetched.path}  {words}, sha256 checked; licence {entry.licence}", err=True)
