@@ -341,7 +341,7 @@ def _bind(folder: Path, delay_days: float) -> Binding:
     path = folder / BINDING
     wanted = Binding(delay_days=delay_days)
     unreadable = (msgspec.DecodeError, UnicodeDecodeError)
-    with read_errors(path, "not of a folder of histories", "choose another folder", also=unreadable):
+    with read_errors(path, "it is not a folder of histories", "choose another folder", also=unreadable):
         try:
             with open_regular(path) as file:
                 found = decode_unambiguous(file.read(_LINE_BYTES), Binding)
