@@ -169,13 +169,14 @@ def optimize(
     """Try the candidates that a recipe describes and seal the fastest one that keeps all its limits."""
     if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
         raise UsageError(f"{recipe}: no such recipe file")
-    from featherweight.core.console import outcome_row, print_json, progress, show_outcome
+    from featherweight.core.console import outcome_row, print_json, show_outcome
+    from featherweight.core.progress import progress_bar
     from featherweight.core.request import run_recipe
     from featherweight.core.signals import telling_how_to_go_on
 
     with (
         telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
-        progress() as report,
+        progress_bar(transient=False) as report,
     ):
         outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)
     if as_json:

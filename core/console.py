@@ -1,14 +1,12 @@
-"""What the commands of `core.cli` show: tables, bars and JSON. Imported by the command that shows something."""
+"""What the commands of `core.cli` show: tables and JSON. Imported by the command that shows something."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,23 +19,6 @@ if TYPE_CHECKING:
     from featherweight.core.hardware import Hardware
     from featherweight.core.optimize import Outcome
     from featherweight.core.parity.probing import HostRun
-
-
-@contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """One bar a stage, on stderr, so that --json keeps stdout for itself."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, TimeRemainingColumn(), console=open_console(stderr=True)) as bars:
-
-        def report(stage: str, done: int, total: int) -> None:
-            """What stands before a colon is the stage, and what after it tells how far it is."""
-            name, shown = stage.partition(": ")[0], stage.replace("[", r"\[")
-            if name not in tasks:
-                tasks[name] = bars.add_task(shown, total=total)
-            bars.update(tasks[name], completed=done, total=total, description=shown)
-
-        yield report
 
 
 def print_json(value: Any) -> None:

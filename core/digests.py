@@ -16,8 +16,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import atomic_write, is_file, is_there
+from featherweight.core.errors import DataError
+from featherweight.core.files import atomic_write, is_file, is_there, read_errors, write_errors
 
 DIGESTS = "digests.sha256"
 _MAX_BYTES = 64 * 1024
@@ -26,13 +26,10 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([\w.-]+)", re.ASCII)
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a regular file, in hex. Raises DataError when it cannot be read."""
-    try:
-        if not is_file(path):  # a pipe would be waited for, a device read without end
-            raise DataError(f"{path}: found no regular file of that name")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not is_file(path):  # a pipe would be waited for, a device read without end
+        raise DataError(f"{path}: found no regular file of that name")
+    with read_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -48,7 +45,7 @@ def appearing_folder(out: Path, keep: str = "") -> Iterator[Path]:
     if absolute.is_dir() and not (keep and is_file(partial / keep)):
         # In it: it may be a mounted disk, or the only place where one may write.
         partial = absolute / ".new.partial"
-    with _telling(out):
+    with write_errors(out):
         if partial.is_symlink() or not partial.is_dir():
             partial.unlink(missing_ok=True)  # it would be written through
         elif not (keep and is_file(partial / keep)):
@@ -56,7 +53,7 @@ def appearing_folder(out: Path, keep: str = "") -> Iterator[Path]:
         partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        with _telling(out):
+        with write_errors(out):
             _put(partial, absolute)
     finally:
         if not (keep and is_file(partial / keep)):
@@ -81,18 +78,8 @@ def _put(partial: Path, out: Path) -> None:
     partial.rmdir()
 
 
-@contextlib.contextmanager
-def _telling(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written: {error.strerror or error}; make room or choose another"
-        ) from error
-
-
 def write_digests(directory: Path, names: Iterable[str]) -> None:
-    """In the form of `sha256sum`. Raises OSError, or DataError for a file that cannot be read."""
+    """In the form of `sha256sum`. Raises OutputError, or DataError for a file that cannot be read."""
     lines = [f"{file_digest(directory / name)}  {name}\n" for name in names]
     with atomic_write(directory / DIGESTS) as partial:
         partial.write_text("".join(lines))
@@ -111,10 +98,8 @@ def check_digests(directory: Path, names: Iterable[str]) -> None:
 def _read_digests(directory: Path) -> dict[str, str] | None:
     """File -> digest; None without any. Raises DataError."""
     path = directory / DIGESTS
-    try:
+    with read_errors(path):
         content = path.read_bytes() if is_file(path) and path.stat().st_size <= _MAX_BYTES else None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if content is None and is_there(path):
         raise DataError(f"{path}: holds no digests")
     if content is None:

@@ -28,9 +28,10 @@ from featherweight.core.passes.steps import (
     QuantizeStep,
     RecoverStep,
 )
+from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Recipe, read_card
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
-from featherweight.core.search.candidates import CandidateBuilder, Progress, silent
+from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.explore import explore
 from featherweight.core.search.measurements import Measurements
 from featherweight.core.search.records import SearchResult, write_candidates

@@ -14,7 +14,8 @@ from featherweight.core.search.runtimes import check_backends
 from featherweight.core.task import check_packages
 
 if TYPE_CHECKING:
-    from featherweight.core.optimize import Outcome, Progress
+    from featherweight.core.optimize import Outcome
+    from featherweight.core.progress import Progress
     from featherweight.core.task import Task, TaskFactory
 
 
@@ -45,7 +46,8 @@ def run_recipe(
         task = open_task(recipe.source)
     else:
         check_packages("optimizing")
-    from featherweight.core.optimize import optimize, silent
+    from featherweight.core.optimize import optimize
+    from featherweight.core.progress import silent
 
     return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
 

@@ -13,13 +13,14 @@ from featherweight.core.adapters import describe_ranges, open_adapter
 from featherweight.core.artifact.manifest import Preference
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
-from featherweight.core.errors import FeatherweightError, OutputError
+from featherweight.core.errors import FeatherweightError
 from featherweight.core.evidence.judge import warnings
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.change_record import render_change_record
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import encode_evidence
 from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.probing import check_fresh
 from featherweight.core.recipe import render_recipe
@@ -151,25 +152,23 @@ def seal(out: Path, contents: Contents, backend: str) -> Artifact:
     when the folder cannot be written.
     """
     created = datetime.now(UTC)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as name:
-            trial = Path(name) / "artifact"
-            write_artifact(trial, contents, created=created)
-            check_fresh(trial, backend)
-    except OSError as error:
-        raise OutputError(f"{out}: the artifact cannot be written: {error.strerror or error}") from error
+    with (
+        write_errors(out, "the artifact cannot be written"),
+        tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as name,
+    ):
+        trial = Path(name) / "artifact"
+        write_artifact(trial, contents, created=created)
+        check_fresh(trial, backend)
     return write_artifact(out, contents, created=created)
 
 
 def write_evidence(folder: Path, evidence: Evidence) -> Path:
     """Evidence of candidates of which none was sealed; returns the page. Raises OutputError."""
     page = folder / "evidence.html"
-    try:
+    with write_errors(page, "the evidence cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "evidence.json").write_bytes(encode_evidence(evidence))
         page.write_bytes(render_html(evidence).encode())
-    except OSError as error:
-        raise OutputError(f"{page}: the evidence cannot be written: {error.strerror or error}") from error
     return page
 
 

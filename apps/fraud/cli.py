@@ -22,7 +22,7 @@ from featherweight.core.options import (
     VerifyDecisions,
 )
 from featherweight.core.signals import asking_on_hangup, stopping_on_signals
-from featherweight.core.terminal import counted, log_to_stderr, open_console, printable, say
+from featherweight.core.terminal import counted, log_to_stderr, printable, say
 
 if TYPE_CHECKING:
     from featherweight.core.serving import ModelSource
@@ -175,21 +175,17 @@ def score(
         check_creatable(Path(output))
     if state_dir is not None:
         check_folder(state_dir)
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from featherweight.apps.fraud.decision.scorer import open_scorer
     from featherweight.apps.fraud.files.job import Job, check_output, score_file
     from featherweight.apps.fraud.files.summary import render_summary
+    from featherweight.core.progress import progress_bar
 
     job = Job(_path(source), _path(output), labels, state_dir, max_histories, allow_empty)
     check_output(job)
     scorer = open_scorer(_source(model, backend, verify_decisions))
-    columns = SpinnerColumn(), TextColumn("scoring"), TextColumn("{task.completed:,} transactions"), TimeElapsedColumn()
-    console = open_console(stderr=True)
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("score", total=None)
-            summary = score_file(job, scorer, on_progress=lambda done: bar.update(task, completed=done))
+        with progress_bar("transactions") as bar:
+            summary = score_file(job, scorer, on_progress=lambda done: bar("scoring", done))
     finally:
         scorer.close()
     say(render_summary(summary), err=True)
@@ -305,15 +301,13 @@ def synthesize(
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Write JSON lines instead of Parquet.")] = False,
 ) -> None:
     """Draw transactions and their labels as the Fraud Detection Handbook describes its simulator."""
-    from rich.progress import Progress
-
     from featherweight.apps.fraud.synthetic import write_synthetic
+    from featherweight.core.progress import progress_bar
 
     form: Literal["jsonl", "parquet"] = "jsonl" if jsonl else "parquet"
-    with Progress(console=open_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing days", total=days)
+    with progress_bar("days") as bar:
         written = write_synthetic(
-            out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
+            out, customers, terminals, days, seed, form=form, on_day=lambda done: bar("drawing days", done, days)
         )
     say(
         f"{counted(written.transactions, 'transactions')}, {written.frauds:,} of them fraud: "

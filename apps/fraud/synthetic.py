@@ -26,8 +26,7 @@ import pyarrow.parquet as pq
 
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.transactions import Label, Transaction
-from featherweight.core.errors import OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.files import atomic_write, write_errors
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -151,27 +150,22 @@ def write_synthetic(
     done. Raises OutputError."""
     paths = directory / f"transactions.{form}", directory / f"labels.{form}"
     counts = [0, 0]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_write(paths[0]) as first,
-            atomic_write(paths[1]) as second,
-            _Writer(first, form, Transaction) as transactions,
-            _Writer(second, form, Label) as labels,
-        ):
-            for event in label_later(synthesize(customers, terminals, days, seed), delay_days):
-                if isinstance(event, Label):
-                    counts[1] += event.is_fraud
-                    labels.write(event)
-                    continue
-                counts[0] += 1
-                transactions.write(event)
-                if counts[0] % _ROWS == 0:
-                    on_day((event.time_ms - START_MS) // DAY_MS)
-    except OSError as error:
-        raise OutputError(
-            f"{directory}: cannot be written ({error.strerror or error}); free space or choose another"
-        ) from error
+    with (
+        atomic_write(paths[0], make_folder=True) as first,
+        atomic_write(paths[1]) as second,
+        write_errors(directory),  # it may be either file that takes no more
+        _Writer(first, form, Transaction) as transactions,
+        _Writer(second, form, Label) as labels,
+    ):
+        for event in label_later(synthesize(customers, terminals, days, seed), delay_days):
+            if isinstance(event, Label):
+                counts[1] += event.is_fraud
+                labels.write(event)
+                continue
+            counts[0] += 1
+            transactions.write(event)
+            if counts[0] % _ROWS == 0:
+                on_day((event.time_ms - START_MS) // DAY_MS)
     return Written(*paths, transactions=counts[0], frauds=counts[1])
 
 

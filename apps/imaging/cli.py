@@ -20,7 +20,7 @@ from featherweight.core.options import (
     VerifyDecisions,
 )
 from featherweight.core.signals import stopping_on_signals, telling_how_to_go_on
-from featherweight.core.terminal import counted, open_console, printable, say
+from featherweight.core.terminal import counted, printable, say
 
 if TYPE_CHECKING:
     from featherweight.apps.imaging.writers.summary import Summary
@@ -91,13 +91,13 @@ def classify(
     """
 
     from featherweight.apps.imaging.batch.job import Job, run_job
-    from featherweight.apps.imaging.batch.progress import showing_progress
+    from featherweight.apps.imaging.batch.progress import LINE_EVERY_S, show_job
     from featherweight.apps.imaging.classify import read_model
     from featherweight.core.bundled import bundled_model
     from featherweight.core.hardware import count_usable_cores
+    from featherweight.core.progress import progress_bar
     from featherweight.core.serving import ModelSource
 
-    console = open_console(stderr=True)
     job = Job(
         source=source,
         out=out,
@@ -111,8 +111,11 @@ def classify(
     )
     with telling_how_to_go_on(GOES_ON):
         sealed = read_model(ModelSource(model or bundled_model(REFERENCE_MODEL), backend, threads, verify_decisions))
-        with stopping_on_signals() as stopping, showing_progress(console) as show:
-            summary = run_job(job, sealed, on_progress=show, stopping=stopping)
+        with (
+            stopping_on_signals() as stopping,
+            progress_bar("files", times=False, lines_every_s=LINE_EVERY_S) as bar,
+        ):
+            summary = run_job(job, sealed, on_progress=show_job(bar), stopping=stopping)
     if summary is None:
         say(GOES_ON, err=True)
         raise typer.Exit(INTERRUPTED)
@@ -237,13 +240,9 @@ def synthesize(
 
     They show nobody and teach nothing about patients: they are for trying things out where no data set is at hand.
     """
-    from rich.progress import Progress
-
     from featherweight.apps.imaging.synthetic.dicom import write_synthetic
+    from featherweight.core.progress import progress_bar
 
-    with Progress(console=open_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing", total=count)
-        labels = write_synthetic(
-            out, count, seed, side=image_size, on_case=lambda done, _: progress.update(task, completed=done)
-        )
+    with progress_bar("images") as bar:
+        labels = write_synthetic(out, count, seed, side=image_size, on_case=lambda done, of: bar("drawing", done, of))
     say(f"{counted(count, 'images')}: {labels}")

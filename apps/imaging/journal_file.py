@@ -7,7 +7,6 @@ trigger), and SQLite checks its pages before a row is read.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import stat
@@ -16,8 +15,15 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from featherweight.core.errors import JournalError, OutputError, UsageError
-from featherweight.core.files import atomic_write, open_to_lock
+from featherweight.core.errors import FeatherweightError, JournalError, OutputError, UsageError
+from featherweight.core.files import (
+    atomic_write,
+    describe_kind,
+    lock_errors,
+    open_to_lock,
+    take_record_lock,
+    write_errors,
+)
 
 VERSION = "4"
 NAME = "journal.sqlite"
@@ -27,6 +33,7 @@ FILES = (NAME, *(NAME + suffix for suffix in _BESIDE), _LOCK)
 _LONGEST_VALUE_BYTES = 16 << 20
 """No value that the job writes comes near it; a longer one is refused before it takes memory."""
 
+_IN_USE = "{}: another process is classifying into this folder; wait for it or choose another --out"
 RESTART = "add --restart to throw it away and begin again"
 
 # checksum: SQLite has none of its own; a flipped bit inside a page may leave a sound database with another probability.
@@ -64,25 +71,16 @@ def acquire_lock(directory: Path) -> IO[bytes]:
     """A POSIX record lock: it ends with the process however that ends, and a forked worker does not inherit it. Makes
     the folder. Raises OutputError, or UsageError when another process has the lock."""
     path = directory / _LOCK
-    try:
+    with write_errors(directory, remedy="choose another --out"):
         directory.mkdir(parents=True, exist_ok=True)
         lock = open(open_to_lock(path, 0o666), "r+b", buffering=0)  # noqa: SIM115, PTH123  (closed with the journal)
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot write there ({error.strerror}); choose another --out") from error
     try:
         _check_regular(path, os.fstat(lock.fileno()).st_mode)
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OutputError:
+        with lock_errors(directory, _IN_USE.format(directory)):
+            take_record_lock(lock.fileno())
+    except FeatherweightError:
         lock.close()
         raise
-    except (BlockingIOError, PermissionError) as error:
-        lock.close()
-        raise _in_use(directory) from error
-    except OSError as error:
-        lock.close()
-        raise OutputError(
-            f"{directory}: cannot be locked ({error.strerror}); choose an --out on a local disk"
-        ) from error
     return lock
 
 
@@ -105,18 +103,15 @@ def create(directory: Path, binding: Mapping[str, str]) -> None:
     """Make an empty journal that is there with its whole schema or not at all: an empty file is then always a damaged
     one, never the start of a job. Raises OutputError."""
     path = directory / NAME
-    try:
-        with (
-            atomic_write(path) as partial,
-            journal_errors(path),
-            closing(sqlite3.connect(partial, isolation_level=None)) as connection,
-        ):
-            connection.execute("PRAGMA journal_mode = MEMORY")
-            connection.executescript(f"BEGIN;{_SCHEMA}")
-            connection.executemany("INSERT INTO binding VALUES (?, ?)", {"version": VERSION, **binding}.items())
-            connection.execute("COMMIT")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be made ({error.strerror}); make room or mend the disk") from error
+    with (
+        atomic_write(path, "cannot be made", "make room or mend the disk") as partial,
+        journal_errors(path),
+        closing(sqlite3.connect(partial, isolation_level=None)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.executescript(f"BEGIN;{_SCHEMA}")
+        connection.executemany("INSERT INTO binding VALUES (?, ?)", {"version": VERSION, **binding}.items())
+        connection.execute("COMMIT")
 
 
 def connect(directory: Path, binding: Mapping[str, str]) -> sqlite3.Connection:
@@ -159,9 +154,9 @@ def remove(directory: Path, outputs: Collection[str]) -> None:
                 connection.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-                raise _in_use(directory) from error
+                raise UsageError(_IN_USE.format(directory)) from error
     for name in (*outputs, *(NAME + suffix for suffix in (*_BESIDE, ""))):
-        with _removing(directory / name):
+        with write_errors(directory / name, "cannot be removed", "choose another --out"):
             (directory / name).unlink(missing_ok=True)
 
 
@@ -198,9 +193,9 @@ def journal_errors(path: Path) -> Iterator[None]:
 
 def _check_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"))
-        kind = next((name for matches, name in kinds if matches(mode)), "a device or socket")
-        raise JournalError(f"{path}: found {kind}, expected a regular file; remove it or choose another --out")
+        raise JournalError(
+            f"{path}: found {describe_kind(mode)}, expected a regular file; remove it or choose another --out"
+        )
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
@@ -253,17 +248,3 @@ def _shown(value: object) -> str:
     """What stands in a message, of a value that anybody may have written."""
     text = str(value)[:200]
     return text if text.isprintable() else ascii(text)
-
-
-def _in_use(directory: Path) -> UsageError:
-    return UsageError(
-        f"{directory}: another process is classifying into this folder; wait for it or choose another --out"
-    )
-
-
-@contextmanager
-def _removing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be removed ({error.strerror}); choose another --out") from error

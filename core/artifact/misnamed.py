@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featherweight.core.artifact.manifest import MANIFEST
 from featherweight.core.digests import DIGESTS
+from featherweight.core.files import describe_error
 
 _KINDS: Mapping[str, str] = {
     DIGESTS: "a trained model; `featherweight optimize RECIPE --out DIR` makes an artifact of it",
@@ -37,7 +38,7 @@ def why_no_artifact(path: Path) -> str:
     try:
         empty = next(path.iterdir(), None) is None
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror or error}"
+        return f"{path} cannot be read: {describe_error(error)}"
     return f"{path} is {'empty' if empty else f'no artifact: it holds no {MANIFEST}'}; {wanted}"
 
 

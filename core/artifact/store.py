@@ -30,7 +30,7 @@ from featherweight.core.artifact.misnamed import why_no_artifact
 from featherweight.core.artifact.packed import unpack
 from featherweight.core.artifact.probes import Probes, decode_probes
 from featherweight.core.errors import ArtifactError, BackendError, DigestError, WrongModelError
-from featherweight.core.files import open_regular
+from featherweight.core.files import open_regular, read_errors
 from featherweight.core.inspection import check_content
 from featherweight.core.program import Precision, Program
 
@@ -234,18 +234,18 @@ def _read_entry(folder: Path, entry: FileEntry) -> bytes:
 def _read_file(folder: Path, name: str, limit: int, *, exact: bool = False) -> bytes:
     """At most `limit` bytes of a regular file that no link leads to; with `exact`, precisely so many."""
     path = folder / name
-    try:
-        _check_kinds(folder, name)
-        with open_regular(path) as file:
+    with read_errors(path, raises=ArtifactError):
+        try:
+            _check_kinds(folder, name)
+            file = open_regular(path)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing; {_REMEDY}") from error
+        with file:
             size = os.fstat(file.fileno()).st_size
             if size > limit or (exact and size != limit):
                 wanted = f"{limit} were sealed" if exact else f"at most {limit} are read"
                 raise ArtifactError(f"{path}: found {size} bytes, {wanted}; {_REMEDY}")
             return file.read(size)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing; {_REMEDY}") from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _check_kinds(folder: Path, name: str) -> None:
@@ -266,7 +266,7 @@ def _check_extra(folder: Path, manifest: Manifest) -> None:
     known = {MANIFEST, MANIFEST_DIGEST, *(entry.file for entry in manifest.files())}
     folders = {name.rsplit("/", count)[0] for name in known for count in range(1, name.count("/") + 1)}
     seen = 0
-    try:
+    with read_errors(folder, "cannot be listed", raises=ArtifactError):
         for path, entries in _scan(folder):
             for entry in entries:
                 seen += 1
@@ -274,8 +274,6 @@ def _check_extra(folder: Path, manifest: Manifest) -> None:
                 inner = entry.is_dir(follow_symlinks=False)
                 if name not in (folders if inner else known) or seen > 4 * FILE_COUNT:
                     raise ArtifactError(f"{folder / name} is not in {MANIFEST}; move it out of the artifact")
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be listed: {error.strerror or error}") from error
 
 
 def _scan(folder: Path) -> list[tuple[str, list[os.DirEntry[str]]]]:

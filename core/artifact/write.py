@@ -35,6 +35,7 @@ from featherweight.core.artifact.store import (
     render_manifest_digest,
 )
 from featherweight.core.errors import ArtifactError, OutputError
+from featherweight.core.files import write_errors
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
 
@@ -70,11 +71,9 @@ class Contents:
 
 def check_out(out: Path) -> None:
     """Raise OutputError now for a folder that could not be written hours later."""
-    try:
+    with write_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     if occupied:
         raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
     if not os.access(out.absolute().parent, os.W_OK):
@@ -89,7 +88,7 @@ def write_artifact(directory: Path | str, contents: Contents, *, created: dateti
     """
     target = Path(os.path.abspath(directory))  # noqa: PTH100  (resolve() would follow a link that stands there)
     files, manifest = _laid_out(contents, created or datetime.now(UTC))
-    try:
+    with write_errors(target, "the artifact cannot be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
         _settle(target)
         _check_replaceable(target)
@@ -100,8 +99,6 @@ def write_artifact(directory: Path | str, contents: Contents, *, created: dateti
             _put(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{target}: the artifact cannot be written: {error.strerror or error}") from error
     return read_artifact(target)
 
 

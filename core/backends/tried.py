@@ -6,6 +6,7 @@ Runtimes are large programs in C++: what they are given may end the process or n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -22,7 +23,13 @@ from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import RowSession, Session
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.bundled import data_directory
-from featherweight.core.errors import ArtifactError, BackendError, BackendUnavailableError, FeatherweightError
+from featherweight.core.errors import (
+    ArtifactError,
+    BackendError,
+    BackendUnavailableError,
+    FeatherweightError,
+    OutputError,
+)
 from featherweight.core.files import atomic_write, cache_directory
 from featherweight.core.processes import Limits, answer_stream, run_module
 from featherweight.core.program import Program, described_program
@@ -136,12 +143,9 @@ class _Verdict:
             return False
 
     def keep(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self._path) as partial:
-                partial.write_bytes(self._content)
-        except OSError:
-            return
+        # Where nothing can be kept it is tried again the next time.
+        with contextlib.suppress(OutputError), atomic_write(self._path, make_folder=True) as partial:
+            partial.write_bytes(self._content)
 
 
 def _try(stdin: BinaryIO) -> None:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from featherweight.core.bundled import checkout_directory, data_directory
-from featherweight.core.datasets.download import Expected, Progress, check_file, copy_file, fetch_file
-from featherweight.core.errors import DataError, OutputError, UsageError
+from featherweight.core.datasets.download import Expected, check_file, copy_file, fetch_file
+from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import cache_directory as user_cache
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, read_errors, write_errors
+from featherweight.core.progress import Progress, silent
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
@@ -54,10 +55,10 @@ class Fetched:
 def read_catalogue(path: Path | None = None) -> dict[str, Dataset]:
     """The catalogue that comes with Featherweight, or another file of the same form. Raises DataError."""
     path = data_directory() / "catalogue.toml" if path is None else path
+    with read_errors(path, remedy="reinstall featherweight"):
+        content = path.read_bytes()
     try:
-        return parse_catalogue(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); reinstall featherweight") from error
+        return parse_catalogue(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -108,9 +109,7 @@ def local_copy(name: str) -> Path | None:
     return path
 
 
-def fetch(
-    entry: Dataset, directory: Path, *, source: Path | None = None, on_progress: Progress = lambda done, total: None
-) -> Fetched:
+def fetch(entry: Dataset, directory: Path, *, source: Path | None = None, progress: Progress = silent) -> Fetched:
     """Bring a set into `directory`: from the folder (or file) `source` of local copies, or else from its publisher.
 
     A good copy that is already there is left alone; a damaged one is replaced once the new one has been checked.
@@ -119,23 +118,21 @@ def fetch(
     target = directory / entry.file
     if is_file(target) and _is_good(target, entry.expected):
         return Fetched(target, "here")
-    try:
+    with write_errors(directory, "cannot be made", "choose another folder with --to"):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot be made ({error.strerror}); choose another folder with --to") from error
     if source is not None:
         inside = source / entry.file
         found = inside if is_file(inside) else source
         if not is_file(found):
             raise DataError(f"{source}: no such file; it should be or hold {entry.file} (sha256 {entry.sha256})")
-        copy_file(found, target, entry.expected, on_progress)
+        copy_file(found, target, entry.expected, progress)
         return Fetched(target, "local")
     if not entry.url:
         raise UsageError(
             f"{entry.file} has no direct address at its publisher ({entry.page}); "
             "give a folder that holds a copy: --from DIR"
         )
-    fetch_file(entry.url, target, entry.expected, on_progress)
+    fetch_file(entry.url, target, entry.expected, progress)
     return Fetched(target, "publisher")
 
 

@@ -80,28 +80,15 @@ def fetch_command(
 
     Example: featherweight data fetch chest_xray_224 --from /mnt/datasets
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     from featherweight.core.datasets.catalogue import cache_directory, dataset, fetch
+    from featherweight.core.progress import progress_bar
     from featherweight.core.signals import telling_how_to_go_on
 
     entry = dataset(name)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     goes_on = "interrupted; the same command goes on where it was"
-    with telling_how_to_go_on(goes_on), Progress(*columns, console=open_console(stderr=True)) as progress:
-        task = progress.add_task(entry.file, total=entry.bytes)
-
-        def on_progress(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        fetched = fetch(entry, cache_directory() if to is None else to, source=source, on_progress=on_progress)
-        progress.update(task, completed=entry.bytes)
+    with telling_how_to_go_on(goes_on), progress_bar("bytes", transient=False) as bar:
+        fetched = fetch(entry, cache_directory() if to is None else to, source=source, progress=bar)
+        bar(entry.file, entry.bytes, entry.bytes)
     words = {"here": "was already here", "local": "copied", "publisher": "downloaded"}[fetched.source]
     say(f"{fetched.path}  {words}, sha256 checked; licence {entry.licence}", err=True)
     typer.echo(fetched.path)

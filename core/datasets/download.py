@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -21,16 +21,14 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from featherweight.core.errors import DataError, OutputError, UsageError
-from featherweight.core.files import is_file
+from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import is_file, read_errors, write_errors
+from featherweight.core.progress import Progress, silent
 
 CHUNK_BYTES = 1 << 18
 ATTEMPTS = 4
 REDIRECTS = 5
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-Progress = Callable[[int, int], None]
-"""Hears (bytes so far, bytes in all)."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +40,14 @@ class Expected:
     md5: str = ""
 
 
-def _silent(done: int, total: int) -> None:
-    """The default progress."""
-
-
 def read_digests(path: Path) -> tuple[int, str, str]:
     """(size in bytes, sha256, md5) of a file. Raises DataError when it cannot be read."""
     sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                sha.update(chunk)
-                md5.update(chunk)
-                size += len(chunk)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); check that the file is there and readable"
-        ) from error
+    with read_errors(path, remedy="check that the file is there and readable"), path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            sha.update(chunk)
+            md5.update(chunk)
+            size += len(chunk)
     return size, sha.hexdigest(), md5.hexdigest()
 
 
@@ -78,7 +67,7 @@ def check_file(path: Path, expected: Expected) -> None:
 
 
 def fetch_file(
-    url: str, target: Path, expected: Expected, on_progress: Progress = _silent, *, pause_s: float = 0.5
+    url: str, target: Path, expected: Expected, progress: Progress = silent, *, pause_s: float = 0.5
 ) -> None:
     """Download `url` to `target`, going on from an earlier interrupted try.
 
@@ -90,7 +79,7 @@ def fetch_file(
     check_address(url)
     part = target.with_name(target.name + ".part")
     with urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=15, read=60)) as pool:
-        resumed = _receive(pool, url, part, expected, on_progress, pause_s)
+        resumed = _receive(pool, url, part, expected, progress, pause_s)
         try:
             check_file(part, expected)
         except DataError:
@@ -98,12 +87,12 @@ def fetch_file(
             if not resumed:
                 raise
             # The file may have changed between the parts without a word from the server: one whole try tells.
-            _receive(pool, url, part, expected, on_progress, pause_s)
+            _receive(pool, url, part, expected, progress, pause_s)
             _check_or_discard(part, expected)
     _rename(part, target)
 
 
-def copy_file(source: Path, target: Path, expected: Expected, on_progress: Progress = _silent) -> None:
+def copy_file(source: Path, target: Path, expected: Expected, progress: Progress = silent) -> None:
     """Copy a local file to `target` by way of `NAME.part`, checked as a download is. Raises DataError, OutputError."""
     check_file(source, expected)
     part = target.with_name(target.name + ".part")
@@ -111,7 +100,7 @@ def copy_file(source: Path, target: Path, expected: Expected, on_progress: Progr
     with _write_errors(part), source.open("rb") as read, part.open("wb") as write:
         while chunk := read.read(CHUNK_BYTES):
             write.write(chunk)
-            on_progress(write.tell(), expected.size_bytes)
+            progress(target.name, write.tell(), expected.size_bytes)
     _check_or_discard(part, expected)  # the copy is checked too: the source may have changed under our hands
     _rename(part, target)
 
@@ -127,7 +116,7 @@ def check_address(url: str) -> None:
 
 
 def _receive(
-    pool: urllib3.PoolManager, url: str, part: Path, expected: Expected, on_progress: Progress, pause_s: float
+    pool: urllib3.PoolManager, url: str, part: Path, expected: Expected, progress: Progress, pause_s: float
 ) -> bool:
     """Fill `part`; returns whether its bytes come from more than one response."""
     failures, resumed = 0, False
@@ -137,7 +126,7 @@ def _receive(
             return True  # an earlier run stopped between the last byte and the check
         problem = ""
         try:
-            resumed = _receive_once(pool, url, part, expected, on_progress) or resumed
+            resumed = _receive_once(pool, url, part, expected, progress) or resumed
         except HTTPError as error:
             problem = str(error)
         have = _size(part)
@@ -153,7 +142,7 @@ def _receive(
         time.sleep(pause_s * 2**failures)
 
 
-def _receive_once(pool: urllib3.PoolManager, url: str, part: Path, expected: Expected, on_progress: Progress) -> bool:
+def _receive_once(pool: urllib3.PoolManager, url: str, part: Path, expected: Expected, progress: Progress) -> bool:
     """One request. Returns whether the server went on from the part that was there."""
     have = _size(part)
     validator = _read_validator(part, url)
@@ -174,7 +163,7 @@ def _receive_once(pool: urllib3.PoolManager, url: str, part: Path, expected: Exp
         with _write_errors(part), part.open("ab") as stream:
             for chunk in _chunks(response):
                 stream.write(chunk)
-                on_progress(stream.tell(), expected.size_bytes)
+                progress(part.stem, stream.tell(), expected.size_bytes)
                 if stream.tell() > expected.size_bytes:
                     break
     finally:
@@ -288,17 +277,6 @@ def _rename(part: Path, target: Path) -> None:
     _validator_path(part).unlink(missing_ok=True)
 
 
-class _write_errors:  # noqa: N801  a context manager reads as a verb
-    """Turns an OSError into an OutputError that names the file. urllib3's errors are no OSErrors and pass."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror or error}); free space or choose --to"
-            ) from error
+def _write_errors(path: Path) -> contextlib.AbstractContextManager[None]:
+    """urllib3's errors are no OSErrors and pass."""
+    return write_errors(path, remedy="free space or choose --to")

@@ -26,8 +26,8 @@ from featherweight.core.backends.tried import check_tried
 from featherweight.core.edge.base import Target
 from featherweight.core.edge.run import run_file
 from featherweight.core.edge.targets import find_target
-from featherweight.core.errors import LimitError, OutputError, UsageError
-from featherweight.core.files import check_folder
+from featherweight.core.errors import LimitError, UsageError
+from featherweight.core.files import check_folder, write_errors
 from featherweight.core.program import Precision, Program
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -90,7 +90,7 @@ def export_artifact(directory: Path | str, target: str, out: Path | str) -> Expo
     check_tried(artifact, OnnxRuntime.name, program, batches=(1,))
     expected = _expected(program, inputs)
     content = chosen.encode(program)
-    try:
+    with write_errors(to, "the export cannot be written"):
         to.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".partial", dir=to.parent))
         try:
@@ -103,8 +103,6 @@ def export_artifact(directory: Path | str, target: str, out: Path | str) -> Expo
             partial.rename(to)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{to}: the export cannot be written: {error.strerror or error}") from error
     return Exported(to, chosen.file, len(content), agreement, facts)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.core.errors import BackendError, UsageError
+from featherweight.core.files import read_errors
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors, check_tensors
 
@@ -163,10 +164,8 @@ def _measure(
 
 
 def _read_profile(path: Path) -> list[tuple[str, str, float]]:
-    try:
+    with read_errors(path, "ONNX Runtime's profile cannot be read", raises=BackendError):
         return parse_profile(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise BackendError(f"{path}: ONNX Runtime's profile cannot be read: {error.strerror}") from error
 
 
 def _summed(kernels: Sequence[tuple[str, str, float]]) -> tuple[OperatorTime, ...]:

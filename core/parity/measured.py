@@ -8,7 +8,7 @@ may not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from featherweight.core.evidence.predictions import Parity, ParityRun
 from featherweight.core.parity.held import SECONDS, has_avx2_alone, run_held
 from featherweight.core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
 from featherweight.core.program import Program
+from featherweight.core.progress import Progress, silent
 from featherweight.core.task import HeldOut, Task
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
@@ -44,7 +45,6 @@ _SPARE = 1.5
 """A tolerance is so many times the largest difference among the runs that gave the same but for rounding."""
 
 Floats = npt.NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def measure_parity(
     threshold: float,
     backends: Mapping[str, Backend],
     seed: int,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> MeasuredParity:
     """Run the program that is to be sealed on every one of `backends` at all of BATCHES and THREADS, and on each held
     to AVX2 where that can be done, on up to CASES held-out cases (half of them those nearest to the threshold) and on

@@ -15,6 +15,7 @@ from featherweight.core.backends import registry
 from featherweight.core.errors import Fault, RecipeError, UsageError
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metrics import Limits
+from featherweight.core.files import read_errors
 from featherweight.core.passes.steps import (
     STEPS,
     Bound,
@@ -41,11 +42,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     """tasks: the names that [source] may give, where they are known. Raises UsageError for a file that cannot be read,
     RecipeError for its faults, a card that cannot be read among them."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: the recipe cannot be read ({error.strerror}); check the path") from error
+    with read_errors(path, "the recipe cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
     if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
         raise UsageError(
             f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
@@ -68,11 +66,9 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
 def read_card(path: str) -> str:
     """The words of the model card that a recipe names; read before the work begins, since a name mistyped should not be
     found hours later. Raises UsageError."""
-    try:
+    # A ValueError: it is no text, or the name is none that a file can have.
+    with read_errors(f"card: {path!r}", raises=UsageError, also=(ValueError,)):
         return Path(path).read_text(encoding="utf-8") if path else ""
-    except (OSError, ValueError) as error:  # no text, or no name that a file can have
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UsageError(f"card: {path!r} cannot be read: {reason}") from error
 
 
 def parse_recipe(text: str, source: str = "recipe") -> Recipe:

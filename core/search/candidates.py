@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -21,8 +20,9 @@ import torch_pruning
 from torch import nn
 
 from featherweight.core.causes import describe_cause
-from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.errors import UsageError
 from featherweight.core.export import export
+from featherweight.core.files import write_errors
 from featherweight.core.losses import TaskLoss
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.networks import example_inputs
@@ -41,19 +41,13 @@ from featherweight.core.passes.steps import (
     Step,
 )
 from featherweight.core.program import Program
+from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe, describe
 from featherweight.core.search.deciding import deciding_code, digest_modules
 from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
 from featherweight.core.search.strategy import Cost
 from featherweight.core.task import DigestsData, StatesLoss, Task
 from featherweight.core.trees.onnx_file import encode_trees
-
-Progress = Callable[[str, int, int], None]
-"""(what is being done, steps done, steps in all)."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """The Progress that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -300,15 +294,15 @@ def _write_recovered(path: Path, model: Model, record: StepRecord) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.module("recover").state_dict().items()
     }
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    facts = json.dumps(dict(record.facts))
+    digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+    with write_errors(path, "the recovered network cannot be kept"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = json.dumps(dict(record.facts))
-        digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-        safetensors.torch.save_file(tensors, partial, metadata={"facts": facts, "sha256": digest})
-        partial.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the recovered network cannot be kept: {error}") from error
+        try:
+            partial.write_bytes(safetensors.torch.save(tensors, metadata={"facts": facts, "sha256": digest}))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _read_recovered(path: Path, pruned: Model, step: RecoverStep) -> tuple[Model, StepRecord] | None:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.evidence.report import Search
+from featherweight.core.files import write_errors
 from featherweight.core.passes.steps import QuantizeStep, RecoverStep
 from featherweight.core.program import Precision
+from featherweight.core.progress import Progress
 from featherweight.core.recipe import Candidate, Recipe, candidates
-from featherweight.core.search.candidates import BuildResult, CandidateBuilder, Progress
+from featherweight.core.search.candidates import BuildResult, CandidateBuilder
 from featherweight.core.search.ledger import Entry
 from featherweight.core.search.records import SearchResult, make_records, write_candidates
 from featherweight.core.search.strategy import Cost, next_listed, next_promising
@@ -151,12 +153,10 @@ class _Exploration:
             case MemoryError():
                 return BackendError(f"{candidate.name} needs more memory than this host has free: {error}")
         path = self.workshop.work / UNFORESEEN
-        try:
+        with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"{candidate.name}\n{''.join(traceback.format_exception(error))}\n")
-        except OSError as failed:
-            raise OutputError(f"{path}: cannot be written: {failed.strerror or failed}") from error
         return FeatherweightError(
             f"an error that nobody foresaw: {describe_cause(error)}; its traceback is in {path.name}"
         )

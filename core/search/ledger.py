@@ -67,13 +67,12 @@ class Ledger:
         digests = {"sha256": _digest(arrays), "facts sha256": _digest_text(facts)}
         metadata = {"key": stated, "facts": facts, **digests}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as partial:
+            with atomic_write(path, "a finished step cannot be kept", make_folder=True) as partial:
                 partial.write_bytes(safetensors.numpy.save(arrays, metadata=metadata))
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and self.find(kind, key) is not None:
+        except OutputError as error:
+            if isinstance(error.__cause__, FileNotFoundError) and self.find(kind, key) is not None:
                 return  # another process that searches here kept the same just now, and took the partial file with it
-            raise OutputError(f"{path}: a finished step cannot be kept: {error.strerror or error}") from error
+            raise
         self.written += 1
 
     def _place(self, kind: str, key: Mapping[str, Any]) -> tuple[Path, str]:

@@ -13,8 +13,8 @@ from featherweight.core.backends.base import Session
 from featherweight.core.errors import BackendError, TensorError
 from featherweight.core.measure.operators import explain_slower_int8
 from featherweight.core.measure.performance import Latency, measure_interleaved
+from featherweight.core.progress import Progress
 from featherweight.core.recipe import Recipe
-from featherweight.core.search.candidates import Progress
 from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
 from featherweight.core.search.runtimes import Run, Runtimes
 from featherweight.core.task import HeldOut, Task, check_held_out

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from featherweight.core.errors import OutputError
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import all_passed
 from featherweight.core.evidence.metric import Metric
@@ -62,12 +61,8 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
         said = [one.outcome, one.advice, one.slower_int8]
         nested = [json.dumps(dict(one.settings)), json.dumps(one.steps, default=str)]
         writer.writerow([one.name, one.threads, int(one.on_front), int(one.chosen), *times, *figures, *said, *nested])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial:
-            partial.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: the table of candidates cannot be written: {error.strerror or error}") from error
+    with atomic_write(path, "the table of candidates cannot be written", make_folder=True) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")
     return path
 
 

@@ -19,8 +19,9 @@ from featherweight.core.model import StepRecord
 from featherweight.core.parity.measured import MeasuredParity, measure_parity
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
+from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
-from featherweight.core.search.candidates import BuildResult, Progress, silent
+from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, Scores, run_scores
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio

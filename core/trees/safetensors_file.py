@@ -10,8 +10,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.errors import DataError
+from featherweight.core.files import atomic_write, read_errors
 from featherweight.core.trees.canonical import MAX_NODES, Nodes, canonicalize
 from featherweight.core.trees.ensemble import Ensemble
 
@@ -31,11 +31,8 @@ _MAX_BYTES = 30 * MAX_NODES
 
 def write_trees(path: Path, ensemble: Ensemble) -> None:
     """Raises OutputError."""
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(encode_stored(ensemble))
-    except OSError as error:
-        raise OutputError(f"{path}: the trees cannot be written: {error.strerror or error}") from error
+    with atomic_write(path, "the trees cannot be written") as partial:
+        partial.write_bytes(encode_stored(ensemble))
 
 
 def encode_stored(ensemble: Ensemble) -> bytes:
@@ -51,12 +48,10 @@ def encode_stored(ensemble: Ensemble) -> bytes:
 
 def read_trees(path: Path) -> Ensemble:
     """Raises DataError for a file that is not there, or is not one that `write_trees` wrote."""
-    try:
+    with read_errors(path, "the trees cannot be read"):
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: too large for trees")
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the trees cannot be read: {error.strerror or error}") from error
     try:
         return decode_stored(content)
     except DataError as error:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from featherweight.core.errors import UsageError
+from featherweight.core.files import read_errors
 from featherweight.core.web.problems import ProblemError
 
 _LINE = re.compile(r"(?P<digest>[0-9a-fA-F]{64})(\s.*)?")
@@ -29,10 +30,8 @@ def read_keys(path: Path) -> tuple[bytes, ...]:
 
     Raises UsageError, which names the line and never repeats it: it may hold a key by mistake.
     """
-    try:
+    with read_errors(path, "the API keys cannot be read", raises=UsageError, also=(UnicodeDecodeError,)):
         lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: the API keys cannot be read: {error}") from error
     digests = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

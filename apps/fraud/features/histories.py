@@ -27,8 +27,8 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from featherweight.apps.fraud.features import kernels
-from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import atomic_write, open_regular
+from featherweight.core.errors import DataError
+from featherweight.core.files import atomic_write, open_regular, read_errors
 
 Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
@@ -258,29 +258,23 @@ class Histories:
             events.astype("<i8", copy=False).data,
         )
         digest = hashlib.sha256()
-        try:
-            with atomic_write(path) as partial, partial.open("wb") as file:
-                for part in parts:
-                    digest.update(part)
-                    file.write(part)
-                file.write(digest.digest())
-        except OSError as error:
-            raise OutputError(
-                f"{path}: the snapshot could not be written ({error.strerror or error}); free space or choose another "
-                "place; an earlier snapshot there is as it was"
-            ) from error
+        remedy = "free space or choose another place; an earlier snapshot there is as it was"
+        with (
+            atomic_write(path, "the snapshot could not be written", remedy) as partial,
+            partial.open("wb") as file,
+        ):
+            for part in parts:
+                digest.update(part)
+                file.write(part)
+            file.write(digest.digest())
 
     def read_snapshot(self, path: Path) -> None:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""
         try:
-            with open_regular(path) as file:
+            with read_errors(path, remedy="use an earlier one or start without"), open_regular(path) as file:
                 content = file.read(len(_MAGIC))
                 if content == _MAGIC:
                     content += file.read()
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror or error}); use an earlier one or start without"
-            ) from error
         except MemoryError as error:
             raise DataError(f"{path}: larger than this host's memory") from error
         names, counts, events = _parse_snapshot(content, self.kind, path)

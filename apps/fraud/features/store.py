@@ -21,7 +21,7 @@ import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -31,7 +31,7 @@ from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import LIMIT
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.errors import DataError, FeatherweightError, OutputError, UsageError
-from featherweight.core.files import atomic_write, open_regular, open_to_lock
+from featherweight.core.files import atomic_write, lock_errors, open_regular, open_to_lock, read_errors, write_errors
 from featherweight.core.keys import decode_unambiguous
 
 log = logging.getLogger("featherweight.fraud")
@@ -95,7 +95,7 @@ class Store:
         """Bring to the disk what is in the journal. Safe in another thread than that which records."""
         if self._dirty:
             self._dirty = False  # before: what is recorded meanwhile wants the next one
-            with _writing(self.folder):
+            with write_errors(self.folder):
                 self.removed = os.fstat(self._journal).st_nlink == 0
                 os.fsync(self._journal)
 
@@ -112,7 +112,7 @@ class Store:
         self.journal_bytes, self._crc, self.removed = len(head), zlib.crc32(head), False
         os.close(old)
         write_snapshot(self.folder, self._generation, self.engine)
-        with _writing(self.folder):
+        with write_errors(self.folder):
             remove_older(self.folder, self._generation)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class Store:
         """(its handle, its head)."""
         path = journal_path(self.folder, self._generation)
         head = _HEAD + _encode(Head(number=self._generation)) + b"\n"
-        with _writing(self.folder):
+        with write_errors(self.folder):
             journal = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 if os.write(journal, head) < len(head):
@@ -135,7 +135,7 @@ class Store:
                 # First the journal, then what says that it must be there: else a power failure would look like a loss.
                 _sync_folder(self.folder)
                 _write_binding(self.folder, msgspec.structs.replace(self._binding, generation=self._generation))
-            except OSError:
+            except (OSError, OutputError):
                 os.close(journal)
                 with suppress(OSError):  # what failed before matters more
                     path.unlink()
@@ -143,7 +143,7 @@ class Store:
         return journal, head
 
     def _append(self, lines: bytes) -> None:
-        with _writing(self.folder):
+        with write_errors(self.folder):
             if self.removed:
                 raise OSError("somebody has removed the journal")
             try:
@@ -165,17 +165,12 @@ class Lock:
         """Raises UsageError when another process has it, OutputError."""
         self._handles: list[int] = []
         try:
-            self._take(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            self._take(open_to_lock(folder / "lock", 0o600))
-        except BlockingIOError as error:
+            with lock_errors(folder, f"{folder}: another process keeps its histories here; choose another folder"):
+                self._take(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                self._take(open_to_lock(folder / "lock", 0o600))
+        except FeatherweightError:
             self.close()
-            raise UsageError(f"{folder}: another process keeps its histories here; choose another folder") from error
-        except OSError as error:
-            self.close()
-            raise OutputError(
-                f"{folder}: cannot be locked ({error.strerror or error}); choose a folder on a local disk that may be "
-                "written to"
-            ) from error
+            raise
 
     def _take(self, handle: int) -> None:
         self._handles.append(handle)
@@ -190,7 +185,7 @@ def open_store(folder: Path, delay_days: float, limit: int = LIMIT) -> Store:
     """Lock the folder, made if absent, and restore what it keeps; limit: as of FeatureEngine. Raises UsageError when
     another process has it or its histories are for another delay, DataError when it is not whole, OutputError when it
     cannot be written."""
-    with _writing(folder):
+    with write_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = Lock(folder)
     try:
@@ -215,14 +210,12 @@ def restore(folder: Path, engine: FeatureEngine, last: int) -> int:
     numbers = sorted(number for number in journals if number >= newest)
     check_numbers(folder, newest, numbers, last)
     for number in numbers:
-        try:
+        with read_errors(journals[number], remedy=_REPAIR):
             for event in read_journal(journals[number], number):
                 if isinstance(event, Label):
                     engine.learn(event)
                 else:
                     engine.advance(event)
-        except OSError as error:
-            raise DataError(f"{journals[number]}: cannot be read ({error.strerror or error}); {_REPAIR}") from error
     return max(newest, *numbers, 0) + 1
 
 
@@ -298,7 +291,7 @@ def write_snapshot(folder: Path, generation: int, engine: FeatureEngine) -> None
     """Both kinds of histories appear together, by one rename. Raises OutputError."""
     whole = snapshot_path(folder, generation)
     partial = whole.with_suffix(".partial")
-    with _writing(folder):
+    with write_errors(folder):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(mode=0o700)
         engine.customers.write_snapshot(partial / "customers")
@@ -346,18 +339,18 @@ def find_parts(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
 def _bind(folder: Path, delay_days: float) -> Binding:
     path = folder / BINDING
     wanted = Binding(delay_days=delay_days)
-    try:
-        with open_regular(path) as file:
-            found = decode_unambiguous(file.read(_LINE_BYTES), Binding)
-    except FileNotFoundError as error:
-        if any(find_parts(folder)):
-            raise DataError(f"{path}: is missing, but histories are there; {_REPAIR}") from error
-        with _writing(folder):
-            _write_binding(folder, wanted)
-            _sync_folder(folder)
-        return wanted
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}; it is not a folder of histories, choose another one") from error
+    unreadable = (msgspec.DecodeError, UnicodeDecodeError)
+    with read_errors(path, "it is not a folder of histories", "choose another folder", also=unreadable):
+        try:
+            with open_regular(path) as file:
+                found = decode_unambiguous(file.read(_LINE_BYTES), Binding)
+        except FileNotFoundError as error:
+            if any(find_parts(folder)):
+                raise DataError(f"{path}: is missing, but histories are there; {_REPAIR}") from error
+            with write_errors(folder):
+                _write_binding(folder, wanted)
+                _sync_folder(folder)
+            return wanted
     if found.delay_days != delay_days:
         raise UsageError(
             f"{folder}: its histories are kept with delay_days {found.delay_days:g}, the model needs {delay_days:g}; "
@@ -367,7 +360,7 @@ def _bind(folder: Path, delay_days: float) -> Binding:
 
 
 def _write_binding(folder: Path, binding: Binding) -> None:
-    """Raises OSError; what was there is then as it was."""
+    """Raises OutputError; what was there is then as it was."""
     with atomic_write(folder / BINDING) as partial:
         partial.write_bytes(_encode(binding))
 
@@ -378,11 +371,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error

@@ -22,7 +22,6 @@ from featherweight.apps.fraud.files.ordered import Clock, InTime, open_labels, o
 from featherweight.apps.fraud.files.outputs import (
     _encode,
     _rejected_path,
-    _writing,
     writing_decisions,
     writing_rejected,
 )
@@ -33,7 +32,7 @@ from featherweight.apps.fraud.labels import DAY_MS
 from featherweight.apps.fraud.plausible import CONTINUED, ONCE, read_clock_ms
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, write_errors
 
 PROGRESS_EVERY = 2000
 _decode = msgspec.json.Decoder(Decision).decode
@@ -135,7 +134,7 @@ def check_output(job: Job) -> None:
     if not job.output.name:
         raise OutputError(f"{job.output}: cannot be written (it is a folder)")
     for path in (job.output, _rejected_path(job.output)):
-        with _writing(str(path)):
+        with write_errors(path):
             if not path.exists():
                 continue
             if not is_file(path):

@@ -31,6 +31,7 @@ from featherweight.apps.fraud.files.sorting import sort_items
 from featherweight.apps.fraud.plausible import ONCE, Bound, Margin, Times, judge_ordered, judge_pipe, refuse_live
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.errors import DataError
+from featherweight.core.files import read_errors
 
 Pair = tuple[Transaction, bool]
 Clock = Callable[[], int]
@@ -75,13 +76,10 @@ def look_at_file(path: Path, kind: type[Row], now_ms: int, margin: Margin = ONCE
 
 def _read_times(path: Path, kind: type[Row]) -> Iterator[list[int]]:
     """The times of a file's rows, many at once; rows without one are left out."""
-    try:
-        with path.open("rb") as file:
-            if file.peek(1)[:1] == b"{":
-                yield from _read_json_times(file)
-                return
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with read_errors(path), path.open("rb") as file:
+        if file.peek(1)[:1] == b"{":
+            yield from _read_json_times(file)
+            return
     with closing(read_rows(path, kind)) as first:
         next(first, None)  # where columns are missing, it is said of all of them
     rows = read_rows(path, Timed)
@@ -198,10 +196,8 @@ def _is_pipe(path: Path) -> bool:
 def _read_standard_input(judge: Judge, unread: Unread) -> Iterator[Transaction | RejectedRow]:
     if sys.stdin is None:
         raise DataError("standard input: cannot be read (it is closed)")
-    try:
+    with read_errors("standard input"):
         yield from read_lines(sys.stdin.buffer, "standard input", Transaction, judge=judge, unread=unread)
-    except OSError as error:
-        raise DataError(f"standard input: cannot be read ({error.strerror or error})") from error
 
 
 def sort_labelled(pairs: Iterable[Pair]) -> Iterator[Pair]:

@@ -17,7 +17,7 @@ from featherweight.apps.fraud.files.readers import RejectedRow
 from featherweight.apps.fraud.files.summary import TOP, Summary, Tally
 from featherweight.apps.fraud.transactions import Decision
 from featherweight.core.errors import OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.files import atomic_write, write_errors
 
 _ROWS = 4096
 
@@ -77,24 +77,13 @@ def _columns(decision: Decision) -> dict[str, Any]:
 def _print(decision: Decision) -> None:
     if sys.stdout is None:
         raise OutputError("standard output: cannot be written (it is closed)")
-    with _writing("standard output"):
+    with write_errors("standard output", remedy=""):
         sys.stdout.buffer.write(_encode(decision) + b"\n")
         sys.stdout.buffer.flush()  # somebody may be waiting for this one
 
 
 def _rejected_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.rejected.jsonl")
-
-
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
-    """Raises OutputError; but that the reader of our output has left is no error of anybody's."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{name}: cannot be written ({error.strerror or error})") from error
 
 
 @contextlib.contextmanager
@@ -116,12 +105,12 @@ def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable
 
         yield reject
         if path is not None and not files:
-            with _writing(str(path)):
+            with write_errors(path):
                 path.unlink(missing_ok=True)  # an earlier run's
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole and on the disk. Raises OutputError."""
-    with _writing(str(path)), atomic_write(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         yield file

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from featherweight.apps.fraud.decoding import COMMA, Decoder, Unread, check_columns
 from featherweight.apps.fraud.transactions import Label, TimeMs, Transaction
 from featherweight.core.errors import DataError
+from featherweight.core.files import read_errors
 from featherweight.core.terminal import counted
 
 
@@ -80,16 +81,13 @@ def read_rows(
     judge: which times are believed; unread: counts the rows that have fields which are not known. Raises DataError when
     the file cannot be read."""
     unread = unread or Unread()
-    try:
-        with path.open("rb") as file:
-            head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
-            if head == b"PAR1":
-                yield from _read_parquet(path, kind, judge, unread)
-            else:
-                is_csv = path.suffix.lower() == ".csv"
-                yield from read_lines(file, str(path), kind, judge=judge, unread=unread, is_csv=is_csv)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    with read_errors(path), path.open("rb") as file:
+        head = file.peek(4)[:4]  # a pipe could not be read from its beginning again
+        if head == b"PAR1":
+            yield from _read_parquet(path, kind, judge, unread)
+        else:
+            is_csv = path.suffix.lower() == ".csv"
+            yield from read_lines(file, str(path), kind, judge=judge, unread=unread, is_csv=is_csv)
 
 
 def read_lines(
@@ -378,14 +376,12 @@ def read_cards(path: Path) -> Cards:
 def _batches(path: Path, columns: tuple[str, ...], unread: Unread | None = None) -> Iterator[pa.RecordBatch]:
     """Raises DataError for what is not Parquet or lacks a column."""
     try:
-        with pq.ParquetFile(path) as file:
+        with read_errors(path), pq.ParquetFile(path) as file:
             unknown = check_columns(str(path), file.schema_arrow.names, columns)
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
                 if unknown and unread is not None:
                     unread.add(unknown, len(batch))
                 yield batch
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a sound Parquet file ({str(error).splitlines()[0]})") from error
 

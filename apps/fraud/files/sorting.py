@@ -14,7 +14,7 @@ from pathlib import Path
 from struct import Struct
 from typing import IO, Final
 
-from featherweight.core.errors import OutputError
+from featherweight.core.files import write_errors
 
 Item = tuple[int, bytes]
 """What to sort by, and what is sorted."""
@@ -27,6 +27,7 @@ _ITEM_BYTES: Final = 160
 """What Python takes for an item beside its content."""
 _BUFFER_BYTES: Final = 1 << 16
 _HEAD: Final = Struct("<qI")
+_REMEDY: Final = "it needs as much space as the rows take, twice; or sort them by time_ms before"
 _key = itemgetter(0)
 
 
@@ -57,18 +58,13 @@ def _merge(runs: list[IO[bytes]]) -> Iterator[Item]:
 
 
 def _write_run(items: Iterable[Item], folder: Path, opened: contextlib.ExitStack) -> IO[bytes]:
-    try:
+    with write_errors(folder, "rows cannot be put in the order of time here", _REMEDY):
         run: IO[bytes] = tempfile.TemporaryFile(buffering=_BUFFER_BYTES, dir=folder)  # noqa: SIM115  (see the next line)
         opened.callback(_close, run)
         for key, content in items:
             run.write(_HEAD.pack(key, len(content)))
             run.write(content)
         run.seek(0)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: rows cannot be put in the order of time here ({error.strerror or error}); it needs as much "
-            "space as the rows take, twice; or sort them by time_ms before"
-        ) from error
     return run
 
 

@@ -30,6 +30,7 @@ from featherweight.apps.fraud.kafka.batches import Fetched, Messages, Unreadable
 from featherweight.apps.fraud.kafka.dead_letters import DeadLetter
 from featherweight.apps.fraud.kafka.records import RECORDS, Record, encode_records, split_records
 from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import read_errors
 
 BATCH_BYTES = 900_000
 """Brokers refuse batches above message.max.bytes, 1 MiB unless set otherwise."""
@@ -70,9 +71,8 @@ class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 def read_security(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises UsageError, which never quotes a value."""
     try:
-        found: dict[str, Any] = msgspec.to_builtins(msgspec.toml.decode(path.read_bytes(), type=Security))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+        with read_errors(path, raises=UsageError, also=(UnicodeDecodeError,)):
+            found: dict[str, Any] = msgspec.to_builtins(msgspec.toml.decode(path.read_bytes(), type=Security))
     except msgspec.ValidationError as error:
         known = ", ".join(Security.__struct_fields__)
         where = str(error).rpartition("`")[0].rpartition("`")[2] if "`" in str(error) else ""

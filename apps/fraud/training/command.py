@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
@@ -22,9 +20,10 @@ from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
 from featherweight.core.digests import appearing_folder
-from featherweight.core.errors import OutputError, UsageError
+from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, writing_alone
 from featherweight.core.hardware import count_usable_cores
+from featherweight.core.progress import progress_bar
 from featherweight.core.task import check_packages
 from featherweight.core.trees.ensemble import Ensemble
 
@@ -69,23 +68,19 @@ def _train_into(
     *,
     report_test: bool,
 ) -> dict[str, Any]:
-    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
-        replaying = progress.add_task("replaying transactions", total=None)
-        parts = read_parts(
-            str(path), reader, layout, COLUMNS, lambda done: progress.update(replaying, completed=done, refresh=True)
-        )
+    with progress_bar() as bar:
+        parts = read_parts(str(path), reader, layout, COLUMNS, lambda done: bar("replaying transactions", done))
         from featherweight.apps.fraud.training.fit import fit, margins
         from featherweight.apps.fraud.training.trained import Trained, write_trained
 
         settings = (HISTORIES if parts.source == "histories" else CARDS)[model]
-        fitting = progress.add_task(f"fitting {model}", total=None)
         fitted = fit(
             settings,
             parts.train.features,
             parts.train.labels,
             seed=seed,
             threads=count_usable_cores(),
-            on_step=lambda done, total: progress.update(fitting, completed=done, total=total),
+            on_step=lambda done, total: bar(f"fitting {model}", done, total),
         )
     scores = margins(fitted, parts.validation.features)
     rule = fit_rule(scores, parts.validation.labels, days=parts.validation.span_days, alerts_a_day=alerts_a_day)
@@ -99,15 +94,9 @@ def _train_into(
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
     with appearing_folder(out) as folder:
         write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
-        try:
-            with atomic_write(folder / "metrics.json") as partial:
-                partial.write_text(json.dumps(summary, indent=2) + "\n")
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        with atomic_write(folder / "metrics.json") as partial:
+            partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
 def _schema(parts: Split, layout: SplitDays) -> FeatureSchema:

@@ -12,7 +12,7 @@ from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, decode_
 from featherweight.apps.fraud.training.models import Logistic, ModelSettings, Network
 from featherweight.core.digests import check_digests
 from featherweight.core.errors import ArtifactError, DataError, UsageError
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, read_errors
 from featherweight.core.keys import decode_unambiguous
 
 TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
@@ -56,13 +56,12 @@ def read_training(
     if not is_file(directory / TRAINING):
         asked = shlex.join(["--data", data, "--format", reader, "--out", str(directory)])
         raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train {asked}")
-    try:
+    unreadable = (msgspec.DecodeError, ValueError, ArtifactError, DataError)
+    with read_errors(directory, "not a trained model", "train it again", also=unreadable):
         check_digests(directory, SETTINGS)
         training = decode_unambiguous((directory / TRAINING).read_bytes(), Training)
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
-    except (msgspec.DecodeError, OSError, ValueError, ArtifactError, DataError) as error:
-        raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     model = NETWORK if isinstance(training.settings, Network | Logistic) else TREES
     if not is_file(directory / model):
         raise DataError(f"{directory}: not a trained model (no {model}); train it again")

@@ -48,8 +48,6 @@ CARD_COLUMNS = tuple(name for name in CARD_FEATURES if name != "Time")
 """Without the seconds since the data began, which no other data has."""
 
 Row = TypeVar("Row", Transaction, Label)
-Progress = Callable[[int], None]
-"""Hears how many transactions are done."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,14 @@ def find_data(data: str, reader: str) -> Path:
 
 
 def read_parts(
-    data: str, reader: str, layout: SplitDays, names: tuple[str, ...], on_progress: Progress = lambda done: None
+    data: str,
+    reader: str,
+    layout: SplitDays,
+    names: tuple[str, ...],
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Split:
-    """data: a path or the catalogue's name of a fetched set; names: which features of histories to take.
+    """data: a path or the catalogue's name of a fetched set; names: which features of histories to take; on_progress
+    hears how many transactions are done.
 
     Raises UsageError for an unknown reader, DataError when there is no such data, it is not what it should be, or it is
     shorter than the layout.

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, encode
@@ -17,8 +17,8 @@ from featherweight.apps.fraud.training import network
 from featherweight.apps.fraud.training.description import NETWORK, SETTINGS, TREES, Training, read_training
 from featherweight.apps.fraud.training.models import Logistic, ModelSettings, Network
 from featherweight.core.digests import check_digests, write_digests
-from featherweight.core.errors import ArtifactError, DataError, OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.errors import ArtifactError, DataError
+from featherweight.core.files import atomic_write, read_errors, write_errors
 from featherweight.core.model import Model, trees_model
 from featherweight.core.terminal import counted
 from featherweight.core.trees.ensemble import Ensemble, tensor_specs
@@ -41,34 +41,30 @@ class Trained:
 
 def write_trained(directory: Path, trained: Trained) -> None:
     """Raises OutputError."""
-    try:
+    with write_errors(directory, "the model cannot be written"):
         directory.mkdir(parents=True, exist_ok=True)
-        if isinstance(trained.model, Ensemble):
-            model, other = TREES, NETWORK
-            write_trees(directory / TREES, trained.model)
-        else:
-            model, other = NETWORK, TREES
-            with atomic_write(directory / NETWORK) as partial:
-                save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, partial)
-        text = msgspec.json.format(msgspec.json.encode(trained.training), indent=2)
-        contents = (encode(trained.schema), encode(trained.rule), text + b"\n")
-        for name, content in zip(SETTINGS, contents, strict=True):
-            with atomic_write(directory / name) as partial:
-                partial.write_bytes(content)
-        write_digests(directory, (model, *SETTINGS))
+    text = msgspec.json.format(msgspec.json.encode(trained.training), indent=2)
+    contents = dict(zip(SETTINGS, (encode(trained.schema), encode(trained.rule), text + b"\n"), strict=True))
+    if isinstance(trained.model, Ensemble):
+        model, other = TREES, NETWORK
+        write_trees(directory / TREES, trained.model)
+    else:
+        model, other = NETWORK, TREES
+        contents[NETWORK] = save({name: value.contiguous() for name, value in trained.model.state_dict().items()})
+    for name, content in contents.items():
+        with atomic_write(directory / name, "the model cannot be written") as partial:
+            partial.write_bytes(content)
+    write_digests(directory, (model, *SETTINGS))
+    with write_errors(directory / other, "the model of an earlier training cannot be removed"):
         (directory / other).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OutputError(f"{directory}: the model cannot be written: {reason}") from error
 
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a model that `fraud train` wrote."""
     training, schema, rule = read_training(directory)
-    try:
+    unreadable = (SafetensorError, ValueError, RuntimeError, ArtifactError, DataError)
+    with read_errors(directory, "not a trained model", "train it again", also=unreadable):
         model = _read_model(directory, training.settings, len(schema.names))
-    except (SafetensorError, ValueError, RuntimeError, OSError, ArtifactError, DataError) as error:
-        raise DataError(f"{directory}: not a trained model ({error}); train it again") from error
     return Trained(model, schema, rule, training)
 
 

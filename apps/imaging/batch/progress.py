@@ -1,41 +1,19 @@
-"""What a person sees while the batch job runs, on standard error: a bar on a terminal, else a line now and then."""
+"""What a person sees while the batch job runs: the rate, the time left and how many images were rejected."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
+from collections.abc import Callable
 
 from featherweight.apps.imaging.batch.job import JobProgress
-from featherweight.core.terminal import counted
+from featherweight.core.progress import ProgressBar
 
 LINE_EVERY_S = 10.0
 SETTLED_S = 3.0
 
 
-@contextmanager
-def showing_progress(console: Console) -> Iterator[Callable[[JobProgress], None]]:
-    """Give the function that shows a Progress."""
-    if not console.is_terminal:
-        yield _Lines(console).show
-        return
-    columns = (
-        TextColumn("classifying"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("classify", total=None, text="starting")
-
-        def show(progress: JobProgress) -> None:
-            bar.update(task, total=progress.items, completed=progress.done, text=describe(progress))
-
-        yield show
+def show_job(bar: ProgressBar) -> Callable[[JobProgress], None]:
+    """The function that shows a JobProgress on the bar."""
+    return lambda progress: bar("classifying", progress.done, progress.items, describe(progress))
 
 
 def describe(progress: JobProgress) -> str:
@@ -53,16 +31,3 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class _Lines:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._next = 0.0
-
-    def show(self, progress: JobProgress) -> None:
-        """The first one at once (it tells that the job is under way), then every ten seconds."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + LINE_EVERY_S
-            text = f"{progress.done:,} of {counted(progress.items, 'files')}"
-            self._console.print(", ".join(filter(None, (text, describe(progress)))), highlight=False)

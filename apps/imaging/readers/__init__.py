@@ -45,6 +45,7 @@ from featherweight.apps.imaging.frames import Decoded, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import Item, find_items
+from featherweight.core.files import describe_kind
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
 
@@ -157,7 +158,7 @@ def _check_regular(mode: int, path: Path) -> None:
         raise RefusedError(
             "not-a-file", "found a folder that cannot be listed or is listed as a file; expected a regular file"
         )
-    raise RefusedError("not-a-file", "found a pipe, socket or device; expected a regular file")
+    raise RefusedError("not-a-file", f"found {describe_kind(mode)}; expected a regular file")
 
 
 def _reader(content: bytes) -> Reader:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featherweight.core.errors import DataError, UsageError
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, read_errors
 from featherweight.core.terminal import UNSAFE
 
 _LISTS = (".csv", ".parquet")
@@ -39,13 +39,12 @@ class Item:
 def find_items(source: Path) -> Iterator[Item]:
     """The items of a folder, of a list (`.csv` or `.parquet` with a column `path`, relative to the list's own folder),
     or of a single file. Raises UsageError when there is nothing of that name, DataError when a list cannot be used."""
-    try:
+    # A name that is too long, or in a folder that may not be looked into.
+    remedy = "name a folder, a list or a file"
+    with read_errors(source, "cannot be looked at", remedy, raises=UsageError, also=(ValueError,)):
         if source.is_dir():
             return _walk(source)
         there = source.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, or in a folder that may not be looked into
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{source}: cannot be looked at ({reason}); name a folder, a list or a file") from error
     if not there:
         raise UsageError(
             f"{source}: no such file or folder; name a folder of images, a .csv or .parquet list, or one file"
@@ -139,30 +138,30 @@ def find_listed(folder: Path, name: str) -> str:
 
 
 def _read_csv(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-            _check_columns(path, rows.fieldnames)
-            for number, row in enumerate(rows, start=1):
-                if any(cell.strip() for cell in row.get(None, ())):  # where csv puts cells without a column
-                    raise DataError(
-                        f"{path}: row {number} has more cells than the header has columns; put a path that holds a "
-                        "comma into quotation marks"
-                    )
-                yield row["path"] or ""
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: cannot be read as CSV in UTF-8 ({error}); expected a header with a column `path`"
-        ) from error
+    remedy = "expected a header with a column `path`"
+    with (
+        read_errors(path, "cannot be read as CSV in UTF-8", remedy, also=(UnicodeDecodeError, csv.Error)),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        rows = csv.DictReader(file, strict=True)
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        _check_columns(path, rows.fieldnames)
+        for number, row in enumerate(rows, start=1):
+            if any(cell.strip() for cell in row.get(None, ())):  # where csv puts cells without a column
+                raise DataError(
+                    f"{path}: row {number} has more cells than the header has columns; put a path that holds a "
+                    "comma into quotation marks"
+                )
+            yield row["path"] or ""
 
 
 def _read_parquet(path: Path) -> Iterator[str]:
     import pyarrow as pa  # half a second to import, and needed for this kind of list only
     import pyarrow.parquet as pq
 
+    what, remedy = "cannot be read as Parquet", "is it damaged?"
     try:
-        with pq.ParquetFile(path) as file:
+        with read_errors(path, what, remedy, also=(UnicodeDecodeError,)), pq.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow.names)
             kind = file.schema_arrow.field("path").type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -171,8 +170,8 @@ def _read_parquet(path: Path) -> Iterator[str]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["path"]):
                 for value in batch.column(0).to_pylist():
                     yield value or ""
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({type(error).__name__}); is it damaged?") from error
+    except pa.ArrowException as error:  # whose text may quote what the file holds
+        raise DataError(f"{path}: {what} ({type(error).__name__}); {remedy}") from error
 
 
 def _check_columns(path: Path, columns: object) -> None:

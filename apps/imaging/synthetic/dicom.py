@@ -28,8 +28,7 @@ from pydicom.uid import (
 )
 
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, SyntheticCase, synthetic_cases
-from featherweight.core.errors import OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.files import atomic_write, write_errors
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
 
@@ -64,23 +63,25 @@ def write_synthetic(
     Raises OutputError when the files cannot be written.
     """
     labels = directory / "labels.csv"
-    try:
+    with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them are.
         labels.unlink(missing_ok=True)
-        with atomic_write(labels) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(COLUMNS)
-            for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
-                relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
-                path = directory / relative
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = render_dicom(case, seed)
-                file.save_as(path, enforce_file_format=True)
-                rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
-                on_case(case.index + 1, count)
-    except OSError as error:
-        raise OutputError(f"{directory}: cannot be written ({error.strerror}); free space or choose another") from error
+    with (
+        atomic_write(labels) as partial,
+        write_errors(directory),  # of the images
+        partial.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
+            relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
+            path = directory / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = render_dicom(case, seed)
+            file.save_as(path, enforce_file_format=True)
+            rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
+            on_case(case.index + 1, count)
     return labels
 
 

@@ -8,14 +8,11 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
@@ -23,10 +20,10 @@ from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.layouts import find_data, read_split
 from featherweight.core.digests import appearing_folder, file_digest
-from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import atomic_write, check_folder, is_file, writing_alone
+from featherweight.core.errors import UsageError
+from featherweight.core.files import atomic_write, check_folder, is_file, write_errors, writing_alone
+from featherweight.core.progress import progress_bar
 from featherweight.core.task import check_packages
-from featherweight.core.terminal import open_console
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +106,7 @@ def run_training(
         f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}"
     )
     with writing_alone(out), appearing_folder(out, keep=CHECKPOINT) as folder:
-        with _writing(folder):
+        with write_errors(folder):
             if is_file(out / LOG) and not is_file(folder / LOG):
                 shutil.copy(out / LOG, folder / LOG)
         return _train_into(folder, out, split, settings, start, labels, source, report_test=report_test)
@@ -148,7 +145,7 @@ def _train_into(
     summary["validation"] = metrics(scores[: len(split.validation)], split.validation.labels, decision)
     if report_test:
         summary["test"] = metrics(predict(trained_network, split.test.images), split.test.labels, decision)
-    with _writing(folder), atomic_write(folder / "metrics.json") as partial:
+    with atomic_write(folder / "metrics.json") as partial:
         partial.write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -166,21 +163,17 @@ def _train_with_progress(
 
     from featherweight.apps.imaging.training.fit import predict, train
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # On standard error: standard output is for what the command gives, with --json nothing else.
-    bars = Progress(*columns, console=open_console(stderr=True))
-    with _writing(folder), bars as progress, (folder / LOG).open("a", newline="") as log:
-        task = progress.add_task("training", total=None)
+    with write_errors(folder), progress_bar(transient=False) as bar, (folder / LOG).open("a", newline="") as log:
         writer = csv.writer(log)
 
         def on_step(done: int, total: int, loss: float) -> None:
-            progress.update(task, completed=done, total=total, description=f"training, loss {loss:.3f}")
+            bar("training", done, total, f"loss {loss:.3f}")
 
         def on_epoch(epoch: int, loss: float, network: nn.Module) -> None:
             auc = roc_auc_score(split.validation.labels, predict(network, split.validation.images))
             writer.writerow([epoch, f"{loss:.5f}", f"{auc:.5f}"])
             log.flush()
-            progress.console.print(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
+            bar.say(f"epoch {epoch}: loss {loss:.4f}, validation AUC {auc:.4f}")
 
         return train(
             split.train,
@@ -191,16 +184,6 @@ def _train_with_progress(
             on_step=on_step,
             on_epoch=on_epoch,
         )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written ({error.strerror or error}); make room or choose another"
-        ) from error
 
 
 def _digest(cases: Cases) -> str:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.digests import check_digests
 from featherweight.core.errors import ArtifactError, DataError
-from featherweight.core.files import is_file
+from featherweight.core.files import is_file, read_errors
 from featherweight.core.keys import decode_unambiguous
 
 WEIGHTS = "weights.safetensors"
@@ -21,7 +21,7 @@ NETWORKS = ("resnet18", "resnet18-small-images", "compact")
 SMALL_SIDE = 96
 """Images of fewer pixels a side have no detail to spare: not for blur, not for training at a smaller side first."""
 
-_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, OSError, ValueError, ArtifactError, DataError)
+_UNREADABLE = (SafetensorError, msgspec.DecodeError, RuntimeError, ValueError, ArtifactError, DataError)
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -45,7 +45,7 @@ def read_description(
     if not is_file(weights):
         asked = shlex.join(["--data", data, "--format", reader, "--out", str(directory)])
         raise DataError(f"{directory}: no {WEIGHTS}; make it with: featherweight imaging train {asked}")
-    try:
+    with read_errors(directory, "not a trained network", "train it again", also=_UNREADABLE):
         check_digests(directory, FILES)
         with safe_open(weights, framework="np") as archive:
             description = decode_unambiguous((archive.metadata() or {}).get("description", ""), Description)
@@ -55,11 +55,4 @@ def read_description(
             raise DataError(f"network {description.network!r} is not one of {', '.join(NETWORKS)}")
         if preprocess.side != description.side:
             raise DataError(f"the network takes {description.side} pixels a side, preprocess.json {preprocess.side}")
-    except _UNREADABLE as error:
-        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return description, preprocess, decision
-
-
-def describe(error: Exception) -> str:
-    """In words, without the number and the path that the system puts into an OSError's own."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from featherweight.apps.imaging.training.cases import Cases
 from featherweight.apps.imaging.training.description import SMALL_SIDE
 from featherweight.apps.imaging.training.network import build
-from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import atomic_write, is_there
+from featherweight.core.errors import DataError
+from featherweight.core.files import atomic_write, is_there, read_errors
 from featherweight.core.search.ledger import digest_tensors
 from featherweight.core.training import Fit, Schedule, fast_bfloat16
 
@@ -216,19 +216,14 @@ def _describe(settings: TrainSettings) -> str:
 def _write_checkpoint(run: Fit, settings: TrainSettings, path: Path) -> None:
     tensors = run.tensors()
     metadata = {"epoch": str(run.epoch), "settings": _describe(settings), "sha256": _digest(tensors)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial:
-            save_file(tensors, partial, metadata)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"{path}: the checkpoint cannot be written ({error}); make room, and the same command goes on from the "
-            "epoch before"
-        ) from error
+    remedy = "make room, and the same command goes on from the epoch before"
+    with atomic_write(path, "the checkpoint cannot be written", remedy, make_folder=True) as partial:
+        partial.write_bytes(save(tensors, metadata))
 
 
 def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
-    try:
+    unreadable = (SafetensorError, LookupError, ValueError, DataError)
+    with read_errors(path, "not a readable checkpoint", "delete it to start over", also=unreadable):
         if not path.exists() and not path.is_symlink():
             return
         if not path.is_file():
@@ -241,8 +236,6 @@ def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
         epoch = int(metadata["epoch"])
         if not 0 < epoch <= run.schedule.epochs and metadata.get("settings") == _describe(settings):
             raise DataError(f"it is of epoch {epoch}, of {run.schedule.epochs}")
-    except (SafetensorError, OSError, LookupError, ValueError, DataError) as error:
-        raise DataError(f"{path}: not a readable checkpoint ({error}); delete it to start over") from error
     if metadata.get("settings") != _describe(settings):
         raise DataError(f"{path}: the checkpoint of a run with other settings; delete it or train into another folder")
     try:

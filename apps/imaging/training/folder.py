@@ -16,6 +16,7 @@ from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import find_listed
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.core.errors import DataError
+from featherweight.core.files import is_there, read_errors
 from featherweight.core.terminal import counted
 
 LABELS = "labels.csv"
@@ -73,24 +74,22 @@ def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
     """The rows and the names of the further columns."""
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: is no folder; the reader `folder` takes a folder of images with a {LABELS}")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            found = reader.fieldnames or ()
-            if missing := [name for name in _COLUMNS if name not in found]:
-                raise DataError(f"{path}: columns missing: {', '.join(missing)}; expected {', '.join(_COLUMNS)}")
-            further = tuple(name for name in found if name and name not in _COLUMNS)
-            if len(set(further)) < len(further):
-                raise DataError(f"{path}: two columns have one name: {', '.join(further)}")
-            records = [{name: (record[name] or "").strip() for name in (*_COLUMNS, *further)} for record in reader]
-    except FileNotFoundError as error:
+    if not is_there(path):
         raise DataError(
             f"{path}: there is no such file; it lists the folder's images in the columns {', '.join(_COLUMNS)}"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from error
+        )
+    with (
+        read_errors(path, also=(UnicodeDecodeError, csv.Error)),
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        reader = csv.DictReader(file, strict=True)
+        found = reader.fieldnames or ()
+        if missing := [name for name in _COLUMNS if name not in found]:
+            raise DataError(f"{path}: columns missing: {', '.join(missing)}; expected {', '.join(_COLUMNS)}")
+        further = tuple(name for name in found if name and name not in _COLUMNS)
+        if len(set(further)) < len(further):
+            raise DataError(f"{path}: two columns have one name: {', '.join(further)}")
+        records = [{name: (record[name] or "").strip() for name in (*_COLUMNS, *further)} for record in reader]
     faults = [
         fault for number, record in enumerate(records, start=2) for fault in _check_record(path.parent, number, record)
     ]

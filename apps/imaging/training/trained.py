@@ -7,15 +7,14 @@ from pathlib import Path
 
 import msgspec
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, encode
-from featherweight.apps.imaging.training.description import FILES, WEIGHTS, Description, describe, read_description
+from featherweight.apps.imaging.training.description import FILES, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.network import build
 from featherweight.core.digests import write_digests
-from featherweight.core.errors import DataError, OutputError
-from featherweight.core.files import atomic_write
+from featherweight.core.files import atomic_write, read_errors
 from featherweight.core.model import Model
 from featherweight.core.tensors import TensorSpec
 
@@ -41,24 +40,18 @@ def write_trained(directory: Path, trained: Trained) -> None:
     """Raises OutputError."""
     description = msgspec.json.encode(trained.description).decode()
     tensors = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with atomic_write(directory / WEIGHTS) as partial:
-            save_file(tensors, partial, {"description": description})
-        for name, settings in (("preprocess.json", trained.preprocess), ("decision.json", trained.decision)):
-            with atomic_write(directory / name) as partial:
-                partial.write_bytes(encode(settings))
-        write_digests(directory, FILES)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{directory}: the network cannot be written ({describe(error)})") from error
+    contents = (save(tensors, {"description": description}), encode(trained.preprocess), encode(trained.decision))
+    for name, content in zip(FILES, contents, strict=True):
+        with atomic_write(directory / name, "the network cannot be written", make_folder=True) as partial:
+            partial.write_bytes(content)
+    write_digests(directory, FILES)
 
 
 def read_trained(directory: Path) -> Trained:
     """Raises DataError when the folder does not hold a network that `imaging train` wrote."""
     description, preprocess, decision = read_description(directory)
-    try:
+    unreadable = (SafetensorError, ValueError, RuntimeError)
+    with read_errors(directory, "not a trained network", "train it again", also=unreadable):
         network = build(description.network, mean=description.mean, std=description.std)
         network.load_state_dict(load_file(directory / WEIGHTS))
-    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"{directory}: not a trained network ({describe(error)}); train it again") from error
     return Trained(network.eval(), description, preprocess, decision)

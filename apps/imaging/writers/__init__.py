@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featherweight.apps.imaging.journal import Journal
-from featherweight.apps.imaging.writers.atomic import replacing_errors
+from featherweight.apps.imaging.writers.atomic import result_errors
 from featherweight.apps.imaging.writers.csv import write_csv
 from featherweight.apps.imaging.writers.listings import find_pages
 from featherweight.apps.imaging.writers.page import write_page
@@ -24,7 +24,7 @@ def find_outputs(directory: Path) -> tuple[str, ...]:
 
 def write_outputs(directory: Path, journal: Journal, summary: Summary) -> None:
     """Write results and rejected tables, the page, then summary.json. Raises OutputError."""
-    with replacing_errors(directory / "summary.json"):
+    with result_errors(directory / "summary.json"):
         (directory / "summary.json").unlink(missing_ok=True)
     note_of = noting_repeated(journal.repeated() if summary.repeated_instances else {})
     results, rejected = result_columns(summary.model.sha256, note_of), rejected_columns()

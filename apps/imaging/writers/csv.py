@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.atomic import replace_result
 from featherweight.apps.imaging.writers.rows import Columns, Row
 
 
@@ -15,7 +15,7 @@ def write_csv(path: Path, columns: Columns[Row], rows: Iterable[Row]) -> None:
 
     Raises OutputError when the file cannot be written; it is then as it was.
     """
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replace_result(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([column.value(row) for column in columns.values()] for row in rows)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from featherweight.apps.imaging.frames import Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Journal
-from featherweight.apps.imaging.writers.atomic import replacing, replacing_errors
+from featherweight.apps.imaging.writers.atomic import replace_result, result_errors
 from featherweight.apps.imaging.writers.summary import Summary
 from featherweight.apps.imaging.writers.templates import format_percent, read_template
 from featherweight.core.errors import OutputError
@@ -86,12 +86,12 @@ def write_listings(
     for listing in listings:
         places = []
         for number, rows in enumerate(_batches(_rows(listing, journal, summary)), start=1):
-            with replacing(folder / listing.file(number)) as partial:
+            with replace_result(folder / listing.file(number)) as partial:
                 partial.write_text(_render(summary, listings, listing, number, rows, note_of), encoding="utf-8")
             places.append(_describe(listing, rows))
         contents.append((listing, places))
     written = {f"{FOLDER}/{listing.file(index + 1)}" for listing, places in contents for index in range(len(places))}
-    with replacing_errors(folder):
+    with result_errors(folder):
         for name in find_pages(directory):
             if name not in written:
                 (directory / name).unlink(missing_ok=True)
@@ -101,7 +101,7 @@ def write_listings(
 def _make(folder: Path) -> None:
     if folder.is_symlink():
         raise OutputError(f"{folder}: found a link, expected a folder; remove it or choose another --out")
-    with replacing_errors(folder):
+    with result_errors(folder):
         folder.mkdir(exist_ok=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featherweight.apps.imaging.frames import Prediction
 from featherweight.apps.imaging.journal import Journal
-from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.atomic import replace_result
 from featherweight.apps.imaging.writers.listings import Contents, plan_listings, write_listings
 from featherweight.apps.imaging.writers.rows import own_notes
 from featherweight.apps.imaging.writers.summary import Summary
@@ -64,7 +64,7 @@ def write_page(
         contents,
         note_of,
     )
-    with replacing(path) as partial:
+    with replace_result(path) as partial:
         partial.write_text(content, encoding="utf-8")
 
 

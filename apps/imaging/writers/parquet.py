@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.atomic import replace_result
 from featherweight.apps.imaging.writers.rows import Columns, Row
 
 GROUP_ROWS = 20_000
@@ -27,7 +27,7 @@ def write_parquet(path: Path, columns: Columns[Row], rows: Iterable[Row]) -> Non
     schema = pa.schema([pa.field(name, types[column.kind], nullable=False) for name, column in columns.items()])
     remaining = iter(rows)
     with (
-        replacing(path) as partial,
+        replace_result(path) as partial,
         partial.open("wb") as file,  # pyarrow itself opens no path that is not UTF-8
         parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.atomic import replace_result
 from featherweight.core.terminal import printable
 
 
@@ -77,5 +77,5 @@ def encode_summary(summary: Summary) -> bytes:
 
 def write_summary(path: Path, summary: Summary) -> None:
     """Raises OutputError when the file cannot be written; it is then as it was."""
-    with replacing(path) as partial:
+    with replace_result(path) as partial:
         partial.write_bytes(encode_summary(summary))

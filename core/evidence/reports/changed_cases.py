@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from featherweight.core.errors import OutputError
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
-from featherweight.core.files import atomic_write
+from featherweight.core.files import atomic_write, write_errors
 from featherweight.core.task import CaseView, Task
 
 MAX_CHANGED = 24
@@ -82,19 +81,16 @@ def write_cases(out: Path, evidence: Evidence, task: Task) -> Path | None:
     out = Path(os.path.abspath(out))  # noqa: PTH100  ("." has no name, and a link keeps its own)
     path = out.with_name(f"{out.name}-cases.html")
     groups = _groups(evidence, task)
-    try:
-        if not groups:
+    if not groups:
+        with write_errors(path, "the page of cases of an earlier run cannot be removed"):
             path.unlink(missing_ok=True)
-            return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as partial:
-            # What waits there may be open to others, or a link: the page is written into a file of its own.
-            partial.unlink(missing_ok=True)
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(_render(evidence, groups))
-    except OSError as error:
-        raise OutputError(f"{path}: the page of cases cannot be written: {error.strerror or error}") from error
+        return None
+    with atomic_write(path, "the page of cases cannot be written", make_folder=True) as partial:
+        # What waits there may be open to others, or a link: the page is written into a file of its own.
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(_render(evidence, groups))
     return path
 
 

@@ -110,7 +110,7 @@ def site() -> Iterator[Site]:
 
 def download(site: Site, target: Path, content: bytes = CONTENT) -> list[int]:
     heard: list[int] = []
-    fetch_file(site.url, target, expected_of(content), lambda done, total: heard.append(done), pause_s=0)
+    fetch_file(site.url, target, expected_of(content), lambda stage, done, total: heard.append(done), pause_s=0)
     return heard
 
 
@@ -194,7 +194,11 @@ def test_an_endless_answer_is_cut_off(site: Site, tmp_path: Path) -> None:
     heard: list[int] = []
     with pytest.raises(DataError, match="more than the expected 1048576 bytes"):
         fetch_file(
-            site.url, tmp_path / "set.bin", expected_of(CONTENT), lambda done, total: heard.append(done), pause_s=0
+            site.url,
+            tmp_path / "set.bin",
+            expected_of(CONTENT),
+            lambda stage, done, total: heard.append(done),
+            pause_s=0,
         )
     assert heard[-1] < 2 * len(CONTENT)
     assert list(tmp_path.iterdir()) == []

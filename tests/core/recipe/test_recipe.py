@@ -231,7 +231,7 @@ def test_nothing_hides_another_fault(tmp_path: Path) -> None:
     assert told.keys() == keys
     assert "None" not in str(caught.value)
     assert told["source.task"] == "no app is called 'imagin'; installed: fraud, imaging; did you mean \"imaging\"?"
-    assert told["card"] == "'nowhere.md' cannot be read: No such file or directory"
+    assert told["card"] == "'nowhere.md': cannot be read (No such file or directory)"
 
 
 def test_lists_are_tried_in_all_combinations_in_the_files_order() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
         open_store(tmp_path / "file" / "state", 7.0)
+
+
+def test_a_journal_that_nothing_points_to_is_taken_back(tmp_path: Path) -> None:
+    """Where store.json cannot say that there is a new journal, there is none, and the next snapshot goes well."""
+    with closing(open_store(tmp_path, 7.0)) as store:
+        feed(store, ROWS[:2])
+        (tmp_path / ".store.json.partial").mkdir()  # in the way of the new one
+        with pytest.raises(OutputError, match=r"store\.json: cannot be written"):
+            store.snapshot()
+        assert not journal_path(tmp_path, 2).exists()
+        (tmp_path / ".store.json.partial").rmdir()
+        store.snapshot()
+        assert journal_path(tmp_path, 2).exists()
 
 
 def test_a_journal_that_is_no_file(tmp_path: Path) -> None:

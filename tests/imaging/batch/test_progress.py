@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from featherweight.apps.imaging.batch.job import JobProgress
-from featherweight.apps.imaging.batch.progress import describe, format_duration, showing_progress
+from featherweight.apps.imaging.batch.progress import LINE_EVERY_S, describe, format_duration, show_job
+from featherweight.core.progress import progress_bar
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ def test_no_rate_before_it_means_something() -> None:
 
 
 def show(console: Console) -> None:
-    with showing_progress(console) as shown:
+    with progress_bar("files", times=False, lines_every_s=LINE_EVERY_S, console=console) as bar:
+        shown = show_job(bar)
         for done in range(1, 6):
             shown(JobProgress(items=5, done=done, earlier=0, images=done, rejected=0, elapsed_s=float(done)))
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal import Fingerprint, Finished, Spent, open_journal
-from featherweight.apps.imaging.writers.atomic import replacing
+from featherweight.apps.imaging.writers.atomic import replace_result
 from featherweight.apps.imaging.writers.csv import write_csv
 from featherweight.apps.imaging.writers.page import PAGE_ROWS, format_percent, render_page, write_page
 from featherweight.apps.imaging.writers.parquet import write_parquet
@@ -74,7 +74,7 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     path.write_text("old")
 
     def fail() -> None:
-        with replacing(path) as partial:
+        with replace_result(path) as partial:
             partial.write_text("new")
             raise OSError(5, "disk on fire")
 
