@@ -61,7 +61,7 @@ class Compilations(event.Listener):
             say(f"compiling for this processor, which takes up to a minute {kept}", err=True)
 
     def on_end(self, event: Any) -> None:
-        pass
+        """Nothing is noted of it; numba asks for the method."""
 
 
 def find_kept(function: Any) -> str | None:

@@ -32,6 +32,8 @@ class FeatherweightError(Exception):
 
 
 class UsageError(FeatherweightError):
+    """The command, a recipe or a setting asks for what cannot be done."""
+
     exit_code = 2
 
 
@@ -91,25 +93,31 @@ def how_to_install(extra: str) -> str:
 
 
 class MissingExtraError(UsageError):
+    """A package is not installed; the message names the extra that brings it."""
+
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.extra = extra
         super().__init__(f"{purpose} needs {package}, which is not installed; {how_to_install(extra)}")
 
 
 class DataError(FeatherweightError):
+    """An input's content is not what it must be."""
+
     exit_code = 2
 
 
 class TensorError(FeatherweightError):
-    pass
+    """Tensors do not fit what a program takes: names, types, shapes."""
 
 
 class ArtifactError(FeatherweightError):
+    """An artifact is damaged, incomplete or not one."""
+
     exit_code = 5
 
 
 class DigestError(ArtifactError):
-    pass
+    """A file differs from the digest that was written down for it."""
 
 
 class WrongModelError(ArtifactError):
@@ -119,20 +127,28 @@ class WrongModelError(ArtifactError):
 
 
 class BackendError(FeatherweightError):
-    pass
+    """A runtime failed while it opened or ran a program."""
 
 
 class BackendUnavailableError(BackendError):
+    """A backend is not installed, or does not run this program here."""
+
     exit_code = 2
 
 
 class OutputError(FeatherweightError):
+    """A result cannot be written."""
+
     exit_code = 6
 
 
 class JournalError(OutputError):
+    """A job's journal cannot be written, or not be trusted."""
+
     exit_code = 7
 
 
 class LimitError(FeatherweightError):
+    """A limit of a recipe is missed."""
+
     exit_code = 4

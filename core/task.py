@@ -53,6 +53,7 @@ class HeldOut:
     alerts: Alerts | None = None
 
     def batches(self, size: int) -> Iterator[Tensors]:
+        """The inputs in batches of up to `size` cases, in order."""
         for start in range(0, len(self.labels), size):
             yield {name: array[start : start + size] for name, array in self.tensors.items()}
 
@@ -124,6 +125,8 @@ class CaseView:
 
 
 class Task(Protocol):
+    """What an app provides for the optimizer: a baseline, its data, and what is sealed beside the programs."""
+
     baseline: Model
     positive_threshold: float
     """The baseline's decision threshold on the score of `scores`."""
@@ -197,6 +200,8 @@ class DigestsData(Protocol):
 
 
 class TaskFactory(Protocol):
+    """An app's entry point: settings of a recipe in, the task out."""
+
     def __call__(self, settings: Mapping[str, Any]) -> Task:
         """`settings` is the recipe's [source] table. Raises UsageError or DataError."""
         ...

@@ -65,6 +65,8 @@ class Profiles:
 
 @dataclass(frozen=True)
 class Written:
+    """What was written, and where."""
+
     transactions_path: Path
     labels_path: Path
     transactions: int
@@ -72,6 +74,7 @@ class Written:
 
 
 def draw_profiles(customers: int, terminals: int, seed: int) -> Profiles:
+    """Customers and terminals on a map, with how often and how much each customer spends."""
     generator = np.random.default_rng([seed, 0])
     homes = generator.uniform(0, SIDE, (customers, 2))
     mean_amount = generator.uniform(5, 100, customers)

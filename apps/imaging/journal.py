@@ -56,6 +56,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Fingerprint:
+        """Of the file as it is now; ABSENT where there is none."""
         try:
             found = path.stat()
         except OSError:
@@ -294,6 +295,8 @@ class Journal:
         return counts
 
     def totals(self) -> Totals:
+        """Sums over all runs of the job."""
+
         def one(query: str) -> tuple[Any, ...]:
             return next(self._rows(query))
 

@@ -54,6 +54,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Rescale:
+    """Rescale Slope and Rescale Intercept (PS3.3 C.11.1)."""
+
     slope: float = 1.0
     intercept: float = 0.0
 
@@ -78,6 +80,7 @@ class Window:
 
     @property
     def is_usable(self) -> bool:
+        """Whether the standard gives this center and width a meaning."""
         allowed = self.width >= 1 if self.function == "LINEAR" else self.width > 1e-30
         return math.isfinite(self.center) and math.isfinite(self.width) and allowed
 

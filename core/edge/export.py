@@ -58,6 +58,7 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
+        """Whether every output is within its tolerance and no decision changed."""
         within = all(self.difference[name] <= self.tolerance[name] for name in self.tolerance)
         return within and not self.decision_flips
 

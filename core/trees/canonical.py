@@ -98,6 +98,7 @@ def canonicalize(nodes: Nodes, features: int, base: float = 0.0, output: Output 
 
 
 def nodes_of(ensemble: Ensemble) -> Nodes:
+    """The ensemble's arrays as nodes, none of them copied."""
     e = ensemble
     return Nodes(e.roots, e.feature, e.threshold, e.left, e.right, e.missing_left, e.value)
 

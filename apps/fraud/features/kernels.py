@@ -160,6 +160,7 @@ def begin(events: Words, limit: int) -> int:
 
 @kernel
 def ratio(above: int, below: int) -> float:
+    """A quotient; NaN where the divisor is 0."""
     return above / below if below else np.nan
 
 
@@ -431,6 +432,7 @@ def add_page(pages: Words, slots: Words, slot: int) -> int:
 
 @kernel
 def take_page(pages: Words, previous: int) -> int:
+    """An empty page, which follows `previous`; 0 as `previous` begins a chain."""
     page = pages[0, 0]
     if page:
         pages[0, 0] = pages[page, 0] >> 1
@@ -443,17 +445,20 @@ def take_page(pages: Words, previous: int) -> int:
 
 @kernel
 def give_page(pages: Words, page: int) -> None:
+    """Put a page among the free ones."""
     pages[page, 0] = pages[0, 0] << 1
     pages[0, 0] = page
 
 
 @kernel
 def has_free_page(pages: Words) -> bool:
+    """Whether a page can be taken before memory has to grow."""
     return bool(pages[0, 0] != 0 or pages[0, 1] < len(pages))
 
 
 @kernel
 def queue(slots: Words, slot: int) -> int:
+    """QUEUE where the slot was not yet queued for the changelog, else 0."""
     if slots[slot, CHANGED]:
         return 0
     slots[slot, CHANGED] = 1

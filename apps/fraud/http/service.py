@@ -315,4 +315,5 @@ def _mark(decision: Decision, known: int, *, late: bool) -> Decision:
 
 
 def histories_bytes(engine: FeatureEngine) -> int:
+    """What both kinds of histories take."""
     return engine.customers.used_bytes + engine.terminals.used_bytes

@@ -34,6 +34,7 @@ class Fold:
 
     @property
     def test_from(self) -> int:
+        """The first day of the test."""
         return self.train_from + self.train_days + self.delay_days
 
 
@@ -48,6 +49,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def day_number(year: int, month: int, day: int) -> int:
+    """Days since 1970-01-01."""
     return (date(year, month, day) - date(1970, 1, 1)).days
 
 

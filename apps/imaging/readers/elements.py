@@ -131,6 +131,7 @@ def read_bytes(dataset: Dataset, keyword: str) -> bytes | None:
 
 
 def is_little_endian(dataset: Dataset, element: DataElement | RawDataElement) -> bool:
+    """The byte order in which the element was read."""
     if isinstance(element, RawDataElement):
         return bool(element.is_little_endian)
     return dataset.original_encoding[1] is not False
