@@ -170,7 +170,7 @@ class Task(Protocol):
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         """Calibrate on a candidate's scores of `calibration_cases`; returns the app's files and a threshold on raw
-        scores."""
+        scores. scores: float64 [N]; labels: int64 [N]."""
         ...
 
     def seal_unchanged(self) -> SealedFiles:

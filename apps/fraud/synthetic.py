@@ -123,7 +123,8 @@ def synthesize(customers: int, terminals: int, days: int, seed: int = 0) -> Iter
 
 
 def draw_day(profiles: Profiles, generator: np.random.Generator) -> tuple[Whole, Whole, Whole, Floats]:
-    """(customers, terminals, milliseconds of the day, amounts) of a day's legitimate transactions, by time."""
+    """(customers, terminals, milliseconds of the day, amounts) of a day's legitimate transactions, by time. Each is
+    [N]."""
     has_terminal = np.diff(profiles.first) > 0
     counts = generator.poisson(profiles.mean_count) * has_terminal
     who = np.repeat(np.arange(len(counts)), counts)

@@ -162,7 +162,7 @@ def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Ten
 
 
 def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Infinite where the shapes are others or what was found is no number."""
+    """Infinite where the shapes are others or what was found is no number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected).max())

@@ -43,7 +43,7 @@ class Constant:
 
     @property
     def floats(self) -> Array:
-        """The numbers that the constant stands for, float32 of the array's shape."""
+        """The numbers that the constant stands for, float32 of the array's shape. It may have any shape."""
         if self.quantization is None:
             return self.array
         shape = [1] * self.array.ndim
@@ -103,7 +103,7 @@ class Graph:
         return replace(value, tensor=made)
 
     def array(self, name: str) -> Array | None:
-        """The values of a constant as floats, or None for what is computed."""
+        """The values of a constant as floats, or None for what is computed. It may have any shape."""
         constant = self.constants.get(name)
         return None if constant is None else constant.floats
 

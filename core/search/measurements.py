@@ -22,6 +22,7 @@ from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
 
 Scores = npt.NDArray[np.float64]
+"""float64 [N]"""
 BATCH = 16
 _TIMED_INPUTS = 8
 

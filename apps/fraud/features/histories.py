@@ -91,8 +91,8 @@ class Histories:
         """(slot, its last use) of those to forget next, unless they have been used since."""
 
     def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> int:
-        """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
-        features in their order). identity, other: `identify` of the transaction and of the counterpart (the
+        """Put the transaction into the key's history and write the features of it into `out`, float32 [F]: this kind's
+        features in the catalogue's order. identity, other: `identify` of the transaction and of the counterpart (the
         terminal for a customer, the customer for a terminal). Returns NEW, or what else was there already: then it is
         answered, not counted."""
         if self._staged:

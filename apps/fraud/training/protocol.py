@@ -79,7 +79,8 @@ def held_out_rows(
 
 
 def test_rows(days: Ints, customers: Ints, labels: Ints, fold: Fold) -> Ints:
-    """The fold's test, as the handbook's `get_train_test_set` has it."""
+    """The fold's test, as the handbook's `get_train_test_set` has it. days, customers, labels: int64 [N]; gives places,
+    int64 [M]."""
     return held_out_rows(
         days,
         customers,
