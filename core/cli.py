@@ -66,6 +66,7 @@ class LazyGroups(TyperGroup):
             self.add_command(TyperCommand(name, help=_HELP_OF.get(name, f"Commands that the package {name} adds.")))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """An app's commands are imported when one of them is asked for."""
         if args and args[0] in self._lazy:
             return args[0], _load_group(self._lazy[args[0]]), args[1:]
         return super().resolve_command(ctx, args)

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
+    """To stdout, for programs that read it."""
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[str, str]) -> None:
+    """A table of this host, the backends and the sources of energy."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     devices = [f"{device.name} ({device.memory_bytes >> 30} GiB)" for device in host.accelerators]
     for label, text in {**host.facts(), "accelerators": ", ".join(devices) or "none"}.items():
@@ -46,6 +48,7 @@ def show_hardware(host: Hardware, found: dict[str, Availability], energy: dict[s
 
 
 def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
+    """A table of what an artifact holds."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
 
     def row(label: str, text: str, style: str = "") -> None:
@@ -86,6 +89,7 @@ def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
 
 
 def show_checks(directory: Path, checks: list[FileCheck]) -> None:
+    """One line a file, with its fault."""
     console = open_console()
     for check in checks:
         mark = Text("ok      ", "green") if check.passed else Text("FAULT   ", "bold red")
@@ -130,6 +134,7 @@ def show_runs(artifact: Artifact, runs: Sequence[HostRun] | None) -> None:
 
 
 def show_export(exported: Exported) -> None:
+    """Where the exported file is, and how far it agrees with the artifact."""
     console, agreement = open_console(), exported.agreement
     path = exported.directory / exported.file
     console.print(Text.assemble(("exported  ", "green"), f"{path}, {exported.bytes:,} bytes"), soft_wrap=True)
@@ -144,6 +149,7 @@ def show_export(exported: Exported) -> None:
 
 
 def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """What `optimize --json` prints of a sealed artifact."""
     artifact = outcome.artifact
     return {
         "directory": str(artifact.directory),
@@ -162,6 +168,7 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def show_outcome(outcome: Outcome) -> None:
+    """What `optimize` prints in the end: the artifact, what was refused and why."""
     console, artifact = open_console(), outcome.artifact
     _show_front(outcome)
     for one in outcome.refused:

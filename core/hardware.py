@@ -178,6 +178,7 @@ def _read_accelerators() -> tuple[Accelerator, ...]:
 
 
 def has_cuda_driver() -> bool:
+    """Whether this host has NVIDIA's device file and driver library."""
     # The device first: where there is no such library, looking for it starts a compiler, if the host has one.
     return Path("/dev/nvidiactl").exists() and ctypes.util.find_library("cuda") is not None
 

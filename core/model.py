@@ -26,6 +26,7 @@ class Model:
 
     @property
     def kind(self) -> Kind:
+        """Whether it is a network or trees."""
         return "trees" if isinstance(self.network, Ensemble) else "network"
 
     def module(self, purpose: str) -> nn.Module:
@@ -42,6 +43,7 @@ class Model:
 
 
 def trees_model(ensemble: Ensemble) -> Model:
+    """An ensemble with the input and the output that every ensemble has."""
     return Model(ensemble, *tensor_specs(ensemble.features))
 
 

@@ -30,6 +30,7 @@ class Program:
 
     @property
     def sha256(self) -> str:
+        """The digest of the content, in hexadecimal."""
         return hashlib.sha256(self.content).hexdigest()
 
     def describe(self) -> dict[str, Any]:

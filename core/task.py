@@ -53,6 +53,7 @@ class HeldOut:
     alerts: Alerts | None = None
 
     def batches(self, size: int) -> Iterator[Tensors]:
+        """The inputs in batches of up to `size` cases, in order."""
         for start in range(0, len(self.labels), size):
             yield {name: array[start : start + size] for name, array in self.tensors.items()}
 
@@ -177,7 +178,7 @@ class Task(Protocol):
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         """Calibrate on a candidate's scores of `calibration_cases`; returns the app's files and a threshold on raw
-        scores."""
+        scores. scores: float64 [N]; labels: int64 [N]."""
         ...
 
     def seal_unchanged(self) -> SealedFiles:
@@ -207,6 +208,8 @@ class DigestsData(Protocol):
 
 
 class TaskFactory(Protocol):
+    """An app's entry point: settings of a recipe in, the task out."""
+
     def __call__(self, settings: Mapping[str, Any]) -> Task:
         """`settings` is the recipe's [source] table. Raises UsageError or DataError."""
         ...

@@ -28,7 +28,8 @@ class TensorSpec:
 
 
 def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> int:
-    """Raise TensorError unless `tensors` are exactly those of `specs`, all of one batch size; return that size."""
+    """Raise TensorError unless `tensors` are exactly those of `specs`, all of one batch size; return that size.
+    tensors: arrays [N, ...] by name."""
     expected = {spec.name for spec in specs}
     if tensors.keys() != expected:
         raise TensorError(f"found tensors {sorted(tensors)}, expected {sorted(expected)}")

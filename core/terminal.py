@@ -79,14 +79,17 @@ class PlainFormatter(logging.Formatter):
     no bug, and what comes of it is told by us."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """A record in lines that a terminal may show; what Kafka's client logs comes without tracebacks."""
         if f"{record.name}.".startswith("kafka."):
             record.exc_info = record.exc_text = None
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """The message without control characters."""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback without control characters but its line ends."""
         return printable(super().formatException(ei), lines=True)
 
 

@@ -40,6 +40,8 @@ class Schedule:
     mixed_precision: bool = True
 
     def factor(self, step: int) -> float:
+        """What the learning rate is multiplied by at a step: it rises in the first tenth of the steps, then falls to 0
+        along a cosine."""
         total = max(1, self.epochs * self.steps_per_epoch)
         warm = max(1, total // 10)
         if step < warm:

@@ -34,6 +34,7 @@ class Unread:
     names: list[str] = field(default_factory=list)
 
     def add(self, names: Sequence[str], rows: int = 1) -> None:
+        """Names of fields that nobody read, in so many rows; the first ones are kept to be shown."""
         self.rows += rows
         for name in names:
             if len(self.names) > NAMES_SHOWN:
@@ -170,6 +171,7 @@ def check_columns(source: str, found: Sequence[str], known: Sequence[str]) -> li
 
 @functools.lru_cache(16)
 def required_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of a type's fields without a default."""
     return frozenset(field.name for field in msgspec.structs.fields(kind) if field.required)
 
 

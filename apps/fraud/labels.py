@@ -25,6 +25,7 @@ def label_later(labelled: Iterable[tuple[Transaction, bool]], delay_days: float 
 
 
 def label_of(transaction: Transaction, is_fraud: bool) -> Label:
+    """The label that says of this transaction whether it was a fraud."""
     return Label(
         transaction_id=transaction.transaction_id,
         customer_id=transaction.customer_id,

@@ -96,6 +96,7 @@ class Bound:
     beyond: str
 
     def refuse(self, time_ms: int) -> str | None:
+        """What is wrong with a time; None where it is believed."""
         return refuse_time(time_ms, self.latest_ms, self.beyond)
 
 

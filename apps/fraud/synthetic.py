@@ -64,6 +64,8 @@ class Profiles:
 
 @dataclass(frozen=True)
 class Written:
+    """What was written, and where."""
+
     transactions_path: Path
     labels_path: Path
     transactions: int
@@ -71,6 +73,7 @@ class Written:
 
 
 def draw_profiles(customers: int, terminals: int, seed: int) -> Profiles:
+    """Customers and terminals on a map, with how often and how much each customer spends."""
     generator = np.random.default_rng([seed, 0])
     homes = generator.uniform(0, SIDE, (customers, 2))
     mean_amount = generator.uniform(5, 100, customers)
@@ -119,7 +122,8 @@ def synthesize(customers: int, terminals: int, days: int, seed: int = 0) -> Iter
 
 
 def draw_day(profiles: Profiles, generator: np.random.Generator) -> tuple[Whole, Whole, Whole, Floats]:
-    """(customers, terminals, milliseconds of the day, amounts) of a day's legitimate transactions, by time."""
+    """(customers, terminals, milliseconds of the day, amounts) of a day's legitimate transactions, by time. Each is
+    [N]."""
     has_terminal = np.diff(profiles.first) > 0
     counts = generator.poisson(profiles.mean_count) * has_terminal
     who = np.repeat(np.arange(len(counts)), counts)

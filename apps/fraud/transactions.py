@@ -36,6 +36,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_un
 
     @property
     def cents(self) -> int:
+        """The amount in hundredths, a whole number."""
         return round(self.amount * 100)
 
 

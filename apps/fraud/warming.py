@@ -14,6 +14,7 @@ from featherweight.apps.fraud.kafka.records import decode_records, encode_record
 
 
 def compile_all() -> None:
+    """Use every compiled function once."""
     warm_up(7.0)
     decode_records(encode_records([(b"key", b"value")]), 1)
     with TemporaryDirectory() as folder:

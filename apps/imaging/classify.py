@@ -22,6 +22,8 @@ from featherweight.core.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Labels:
+    """What the two decisions are called."""
+
     negative: str
     positive: str
 
@@ -76,6 +78,7 @@ class Classifier:
         return Prediction(frame.id, probability, label, frame.decode_ms, inference_ms, frame.notes)
 
     def close(self) -> None:
+        """Give the runtime's memory back."""
         self._session.close()
 
     def __enter__(self) -> Self:

@@ -16,21 +16,24 @@ folder can forge a journal as well as the results.
 
 from __future__ import annotations
 
-import math
 import sqlite3
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import msgspec
-
 from featherweight.apps.imaging import journal_file
 from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
 from featherweight.apps.imaging.journal_file import damaged, journal_errors
+from featherweight.apps.imaging.journal_rows import (
+    checksum,
+    decode_prediction,
+    encode_prediction,
+    frame_key,
+    is_amount,
+    is_time,
+)
 from featherweight.core.errors import UsageError
 from featherweight.core.terminal import counted
 
@@ -38,7 +41,6 @@ _COLUMNS = {"predictions": 11, "rejected": 8, "thumbnails": 4}
 """Of the tables of rows; the last column is the row's checksum."""
 _LONGEST_THUMBNAIL_BYTES = 1 << 20
 _WRAP = (1 << 63) - 1
-_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Fingerprint:
+        """Of the file as it is now; ABSENT where there is none."""
         try:
             found = path.stat()
         except OSError:
@@ -179,14 +182,14 @@ class Journal:
             "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)",
             (item.source, stamp.size_bytes, stamp.modified_ns, stamp.changed_ns, frames),
         )
-        self._insert("predictions", map(_prediction_row, item.predictions))
-        self._insert("rejected", ((*_key(r.id), r.reason, r.message) for r in item.rejected))
+        self._insert("predictions", map(encode_prediction, item.predictions))
+        self._insert("rejected", ((*frame_key(r.id), r.reason, r.message) for r in item.rejected))
         self._insert("thumbnails", ((item.source, frame, jpeg) for frame, jpeg in item.thumbnails.items()))
 
     def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         marks = ", ".join("?" * _COLUMNS[table])
         query = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608 (our own names)
-        self._connection.executemany(query, ((*row, _checksum(row)) for row in rows))
+        self._connection.executemany(query, ((*row, checksum(row)) for row in rows))
 
     def forget_rejected(self) -> int:
         """Items with a rejected frame become unfinished again; returns how many."""
@@ -217,18 +220,18 @@ class Journal:
         for row in self._rows(query, (count,)):
             prediction, thumbnail = row[: _COLUMNS["predictions"]], row[_COLUMNS["predictions"] :]
             jpeg = None if thumbnail[0] is None else self._checked(thumbnail)[2]
-            yield _prediction(self._checked(prediction)), jpeg
+            yield decode_prediction(self._checked(prediction)), jpeg
 
     def predictions(self) -> Iterator[Prediction]:
         """Every prediction by source and frame, streamed. Raises OutputError for one that is not as it was written."""
         for row in self._rows("SELECT * FROM predictions ORDER BY source, frame"):
-            yield _prediction(self._checked(row))
+            yield decode_prediction(self._checked(row))
 
     def ranked(self, decision: str) -> Iterator[Prediction]:
         """Every prediction of this decision, highest probability first, streamed. Raises OutputError likewise."""
         query = "SELECT * FROM predictions WHERE decision = ? ORDER BY probability DESC, source, frame"
         for row in self._rows(query, (decision,)):
-            yield _prediction(self._checked(row))
+            yield decode_prediction(self._checked(row))
 
     def repeated(self) -> dict[str, Repeated]:
         """The SOP Instance UIDs that predictions of more than one file have."""
@@ -259,7 +262,7 @@ class Journal:
             if not isinstance(self._checked(row)[2], bytes) or len(row[2]) > _LONGEST_THUMBNAIL_BYTES:
                 raise damaged(self._path, f"a thumbnail of {row[0]} is not a picture")
         for started, *numbers in self._rows("SELECT started, wall_s, waiting_s, inference_s, items FROM runs"):
-            if not (_is_time(started) and all(_is_amount(number) for number in numbers)):
+            if not (is_time(started) and all(is_amount(number) for number in numbers)):
                 raise damaged(self._path, "a run's start or times are not valid")
 
     def _check_counts(self) -> None:
@@ -281,7 +284,7 @@ class Journal:
 
     def _checked(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
         """The row without its checksum. Raises OutputError when it is not as it was written."""
-        if _checksum(row[:-1]) != row[-1]:
+        if checksum(row[:-1]) != row[-1]:
             raise damaged(self._path, f"a row of {row[0]} is not as it was written")
         return row[:-1]
 
@@ -294,6 +297,8 @@ class Journal:
         return counts
 
     def totals(self) -> Totals:
+        """Sums over all runs of the job."""
+
         def one(query: str) -> tuple[Any, ...]:
             return next(self._rows(query))
 
@@ -377,40 +382,3 @@ def _refuse_outputs(directory: Path, outputs: Collection[str]) -> None:
             f"{directory}: holds {found}, but not the {journal_file.NAME} that this job writes it from; choose another "
             "--out, or add --restart to replace it"
         )
-
-
-def _checksum(row: tuple[Any, ...]) -> int:
-    return zlib.crc32(_encode(row))
-
-
-def _is_time(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(datetime.fromisoformat(value))
-    except ValueError:
-        return False
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, float | int) and math.isfinite(value) and value >= 0
-
-
-def _key(frame: FrameId) -> tuple[str, int, str, str, str]:
-    return (
-        frame.source,
-        frame.frame,
-        frame.study_instance_uid,
-        frame.series_instance_uid,
-        frame.sop_instance_uid,
-    )
-
-
-def _prediction_row(prediction: Prediction) -> tuple[Any, ...]:
-    # Plain floats, and no -0.0: they must have the same checksum when SQLite gives them back.
-    probability, *times_ms = (
-        float(value) + 0.0 for value in (prediction.probability, prediction.decode_ms, prediction.inference_ms)
-    )
-    return (*_key(prediction.id), probability, prediction.decision, *times_ms, prediction.notes)
-
-
-def _prediction(row: tuple[Any, ...]) -> Prediction:
-    return Prediction(FrameId(*row[:5]), *row[5:])

@@ -161,6 +161,7 @@ def remove(directory: Path, outputs: Collection[str]) -> None:
 
 
 def damaged(path: Path, found: str) -> JournalError:
+    """The error for a journal that is not as it was written."""
     return JournalError(
         f"{path}: {_shown(found)}; the journal is damaged or was changed: put a copy back, or {RESTART}"
     )
@@ -168,6 +169,7 @@ def damaged(path: Path, found: str) -> JournalError:
 
 @contextmanager
 def journal_errors(path: Path) -> Iterator[None]:
+    """What sqlite raises within the block becomes a JournalError."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):

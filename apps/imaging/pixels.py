@@ -57,6 +57,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Rescale:
+    """Rescale Slope and Rescale Intercept (PS3.3 C.11.1)."""
+
     slope: float = 1.0
     intercept: float = 0.0
 
@@ -81,6 +83,7 @@ class Window:
 
     @property
     def is_usable(self) -> bool:
+        """Whether the standard gives this center and width a meaning."""
         allowed = self.width >= 1 if self.function == "LINEAR" else self.width > 1e-30
         return math.isfinite(self.center) and math.isfinite(self.width) and allowed
 
@@ -129,7 +132,8 @@ def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.floa
 
 
 def render_reference(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
-    """The same image by the standard's order, every step at full size and in float64; the measure of `render`."""
+    """The same image by the standard's order, every step at full size and in float64; the measure of `render`. float32
+    [side, side]."""
     levels = _levels(stored, greyscale, np.dtype(np.float64), _modality_range(stored, greyscale, np.dtype(np.float64)))
     return finish(resize(levels, side), greyscale.inverted)
 
@@ -143,7 +147,7 @@ def render_unsigned(stored: Rows, white: int, side: int) -> npt.NDArray[np.float
 
 
 def finish(levels: Floats, inverted: bool) -> npt.NDArray[np.float32]:
-    """Invert, and cut off what rounding left outside 0..1."""
+    """Invert, and cut off what rounding left outside 0..1. levels: float [H, W]."""
     grey: npt.NDArray[np.float32] = np.clip(1 - levels if inverted else levels, 0, 1).astype(np.float32)
     return grey
 
@@ -210,7 +214,7 @@ def _resampling(length: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDA
 
 
 def apply_modality(stored: Stored, modality: Rescale | Lut, dtype: np.dtype[Any]) -> Floats:
-    """Modality values of `stored`, in `dtype`."""
+    """Modality values of `stored`, in `dtype`. stored: [H, W] of any number type."""
     if isinstance(modality, Lut):
         return _look_up(stored, modality).astype(dtype)
     rescaled: Floats = stored.astype(dtype) * dtype.type(modality.slope) + dtype.type(modality.intercept)
@@ -218,7 +222,7 @@ def apply_modality(stored: Stored, modality: Rescale | Lut, dtype: np.dtype[Any]
 
 
 def apply_window(values: Floats, window: Window) -> Floats:
-    """Modality values to 0..1 by the functions of PS3.3 C.11.2.1.2.1 and C.11.2.1.3."""
+    """Modality values to 0..1 by the functions of PS3.3 C.11.2.1.2.1 and C.11.2.1.3. values: float [H, W]."""
     if window.function == "SIGMOID":
         exponent = np.clip(-4 * (values - window.center) / window.width, -80, 80)
         return 1 / (1 + np.exp(exponent))

@@ -58,6 +58,7 @@ class TensorEntry(_Struct, frozen=True, kw_only=True):
     shape: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] | None, ...], msgspec.Meta(max_length=8)]
 
     def spec(self) -> TensorSpec:
+        """The same as the type that the backends take."""
         return TensorSpec(self.name, self.dtype, self.shape)
 
 
@@ -107,6 +108,8 @@ class ParityEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Manifest(_Struct, frozen=True, kw_only=True):
+    """What an artifact holds, file by file with its digest; `manifest.json`."""
+
     format_version: Literal[1, 2] = 2
     name: Text
     app: Text
@@ -142,6 +145,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
+    """The content of `manifest.json`, which `parse_manifest` reads."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 

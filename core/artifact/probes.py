@@ -54,6 +54,7 @@ class Probes:
 
     @property
     def count(self) -> int:
+        """How many cases they are."""
         return len(next(iter(self.inputs.values())))
 
 

@@ -90,6 +90,7 @@ class FileCheck:
 
     @property
     def passed(self) -> bool:
+        """Whether the file is as the manifest says."""
         return not self.fault
 
 
@@ -221,6 +222,7 @@ def _read_manifest(folder: Path, expected_sha256: str | None) -> tuple[Manifest,
 
 
 def render_manifest_digest(sha256: str) -> bytes:
+    """The content of the file beside the manifest that names its digest, as `sha256sum --check` reads it."""
     return f"{sha256}  {MANIFEST}\n".encode()
 
 

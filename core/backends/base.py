@@ -56,6 +56,8 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
+    """A runtime for programs. One that is not installed can be asked, and says why it is not there."""
+
     name: str
     extra: str
     """The extra that installs the runtime; empty when the base install has it."""

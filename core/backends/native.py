@@ -25,10 +25,13 @@ Rows = npt.NDArray[np.float32]
 
 
 class Native:
+    """Our own code for trees and small dense networks, compiled by numba."""
+
     name = "native"
     extra = "fraud"
 
     def probe(self) -> Availability:
+        """See Backend."""
         absent = opening.missing("numba", self.extra) or opening.missing("onnx", self.extra)
         if absent:
             return absent
@@ -42,6 +45,7 @@ class Native:
         )
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
+        """See Backend."""
         opening.check_request(self.name, self.probe(), program, device, threads)
         packed, score_row, score_rows = _compiled_trees(program) if program.kind == "trees" else _network(program)
         session = NativeRowSession if program.outputs[0].shape[1:] == (1,) else NativeSession
@@ -49,6 +53,8 @@ class Native:
 
 
 class NativeSession(opening.OpenSession):
+    """A packed program and the compiled functions that score it."""
+
     def __init__(
         self,
         program: Program,
@@ -83,6 +89,8 @@ class NativeSession(opening.OpenSession):
 
 
 class NativeRowSession(NativeSession):
+    """A session of a program with one output column, which scores one row without any dictionary."""
+
     def run_row(self, row: Rows) -> float:
         """row: float32 [F], contiguous. Raises TypeError for another type, BackendError after close(); a row of another
         length is the caller's mistake and is not found."""

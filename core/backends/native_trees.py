@@ -19,7 +19,7 @@ _DEPTH = 6
 
 def pack(parts: list[Array], *, columns: int, scratch: int) -> npt.NDArray[np.uint8]:
     """The parts behind one another, each at an address that is a multiple of ALIGNMENT, their table in front and
-    scratch memory behind, in bytes. columns: values of a row."""
+    scratch memory behind, in bytes. columns: values of a row. Gives uint8 [bytes]."""
     sizes = [kernels.PARTS * 8, *(part.nbytes for part in parts), kernels.ALIGNMENT + scratch]
     starts = np.cumsum([-(-size // kernels.ALIGNMENT) * kernels.ALIGNMENT for size in sizes])
     packed = aligned(int(starts[-1]))
@@ -37,7 +37,8 @@ def aligned(size: int) -> npt.NDArray[np.uint8]:
 
 
 def pack_blocks(ensemble: Ensemble) -> npt.NDArray[np.uint8] | None:
-    """For `kernels.blocks_row`; None for trees that are too deep or ask for too many features and thresholds."""
+    """For `kernels.blocks_row`; None for trees that are too deep or ask for too many features and thresholds. Gives
+    uint8 [bytes], as `pack`."""
     position, depth = _positions(ensemble)
     if depth.max() > _DEPTH:
         return None
@@ -94,7 +95,8 @@ def _table(limits: Array) -> Array:
 
 
 def pack_walk(ensemble: Ensemble) -> npt.NDArray[np.uint8]:
-    """For `kernels.walk_row`. Raises BackendUnavailableError for trees of a million nodes or two thousand features."""
+    """For `kernels.walk_row`. Raises BackendUnavailableError for trees of a million nodes or two thousand features.
+    Gives uint8 [bytes], as `pack`."""
     _, depth = _positions(ensemble)
     nodes = len(ensemble.feature)
     tree = np.searchsorted(ensemble.roots, np.arange(nodes), side="right") - 1
@@ -131,7 +133,7 @@ def pack_walk(ensemble: Ensemble) -> npt.NDArray[np.uint8]:
 
 
 def ordered(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Integers in the order of the float32 numbers; -0.0 and 0.0 are one."""
+    """Integers in the order of the float32 numbers; -0.0 and 0.0 are one. x: of any shape, which the result has too."""
     bits = (x + np.float32(0)).view(np.uint32)
     return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
 

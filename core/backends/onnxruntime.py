@@ -26,10 +26,13 @@ _DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)"
 
 
 class OnnxRuntime:
+    """ONNX Runtime on the processor or a GPU; what the base install has."""
+
     name = "onnxruntime"
     extra = ""
 
     def probe(self) -> Availability:
+        """See Backend."""
         absent = opening.missing("onnxruntime", self.extra)
         if absent:
             return absent
@@ -39,6 +42,7 @@ class OnnxRuntime:
         )
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
+        """See Backend."""
         opening.check_request(self.name, self.probe(), program, device, threads)
         return self._open(program, device, threads)
 

@@ -88,6 +88,7 @@ class OpenSession(ABC):
         return self._run(tensors, check_tensors(tensors, self.inputs))
 
     def close(self) -> None:
+        """Give the runtime's memory back; a second call does nothing."""
         if self._open:
             self._open = False
             self._free()

@@ -22,10 +22,13 @@ _ERRORS = (RuntimeError, ValueError, TypeError)
 
 
 class OpenVino:
+    """OpenVINO on the processor."""
+
     name = "openvino"
     extra = "openvino"
 
     def probe(self) -> Availability:
+        """See Backend."""
         absent = opening.missing("openvino", self.extra)
         if absent:
             return absent
@@ -36,6 +39,7 @@ class OpenVino:
         )
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
+        """See Backend."""
         opening.check_request(self.name, self.probe(), program, device, threads)
         import openvino
 

@@ -14,10 +14,13 @@ from featherweight.core.program import Precision, Program
 
 
 class Torch:
+    """PyTorch, which runs fp32 programs node by node: the reference for the others."""
+
     name = "torch"
     extra = "torch"
 
     def probe(self) -> Availability:
+        """See Backend."""
         absent = opening.missing("torch", self.extra) or opening.missing("onnx", self.extra)
         if absent:
             return absent
@@ -26,6 +29,7 @@ class Torch:
         return Availability(True, version=version, devices=devices, precisions=precisions)
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
+        """See Backend."""
         available = self.probe()
         if program.precision == "int8":
             raise BackendUnavailableError(

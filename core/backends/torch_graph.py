@@ -45,6 +45,8 @@ def open_graph(program: Program, device: str, threads: int) -> TorchSession:
 
 
 class TorchSession(opening.OpenSession):
+    """A program's nodes as calls of torch."""
+
     def __init__(
         self, program: Program, constants: Mapping[str, Tensor], calls: tuple[_Call, ...], device: str, threads: int
     ) -> None:

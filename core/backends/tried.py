@@ -48,6 +48,7 @@ ONE_CORE: Mapping[str, str] = MappingProxyType({"OMP_NUM_THREADS": "1", "OPENBLA
 
 
 def limits_for(program_bytes: int, input_bytes: int, time_s: float) -> Limits:
+    """What the process that tries a program of that size may use, of memory, stack and time."""
     memory_bytes = MEMORY_BYTES + COPIES * (program_bytes + input_bytes)
     return Limits(memory_bytes, STACK_BYTES, cpu_s=math.ceil(2 * time_s) + 5)
 

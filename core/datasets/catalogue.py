@@ -41,6 +41,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def expected(self) -> Expected:
+        """What a downloaded file must be."""
         return Expected(self.bytes, self.sha256, self.md5)
 
 

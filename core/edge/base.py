@@ -16,6 +16,8 @@ Run = Callable[[Tensors], Tensors]
 
 
 class Target(Protocol):
+    """A format that artifacts are exported to, and the runtime that tries the file here."""
+
     name: str
     file: str
     """What the exported file is called."""

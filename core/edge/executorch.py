@@ -12,6 +12,8 @@ from featherweight.core.tensors import Tensors, TensorSpec
 
 
 class ExecuTorch:
+    """ExecuTorch programs, for networks."""
+
     name = "executorch"
     file = "model.pte"
     packages = ("executorch", "torch", "torchao")
@@ -21,10 +23,12 @@ class ExecuTorch:
     )
 
     def check(self, program: Program) -> None:
+        """See Target."""
         check_network(self.name, program)
         check_installed(self.name, ("executorch", "torch", "onnx"), "executorch")
 
     def encode(self, program: Program) -> bytes:
+        """See Target."""
         from featherweight.core.export import quiet
 
         with quiet():
@@ -33,6 +37,7 @@ class ExecuTorch:
             return encode_network(program)
 
     def open(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Run:
+        """See Target."""
         import torch
         from executorch.runtime import Runtime, Verification
 

@@ -58,6 +58,7 @@ class Agreement:
 
     @property
     def passed(self) -> bool:
+        """Whether every output is within its tolerance and no decision changed."""
         within = all(self.difference[name] <= self.tolerance[name] for name in self.tolerance)
         return within and not self.decision_flips
 
@@ -159,7 +160,7 @@ def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Ten
 
 
 def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Infinite where the shapes are others or what was found is no number."""
+    """Infinite where the shapes are others or what was found is no number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected).max())

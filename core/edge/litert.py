@@ -12,21 +12,26 @@ from featherweight.core.tensors import Tensors, TensorSpec
 
 
 class LiteRt:
+    """LiteRT (formerly TensorFlow Lite) models, for networks."""
+
     name = "litert"
     file = "model.tflite"
     packages = ("ai-edge-litert",)
     notes = ("one case at a time; tensors as the artifact names them, in the signature serving_default",)
 
     def check(self, program: Program) -> None:
+        """See Target."""
         check_network(self.name, program)
         check_installed(self.name, ("ai_edge_litert", "flatbuffers", "onnx"), "edge")
 
     def encode(self, program: Program) -> bytes:
+        """See Target."""
         from featherweight.core.edge.litert_operators import encode_network
 
         return encode_network(program)
 
     def open(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Run:
+        """See Target."""
         from ai_edge_litert.interpreter import Interpreter
 
         try:

@@ -47,6 +47,7 @@ class FileWriter:
     def tensor(
         self, name: str, shape: Sequence[int], dtype: npt.DTypeLike, quantization: Quantization | None = None
     ) -> int:
+        """The number of a new tensor without content."""
         self._tensors.append(
             schema.TensorT(
                 shape=list(shape),
@@ -59,15 +60,18 @@ class FileWriter:
         return len(self._tensors) - 1
 
     def constant(self, array: npt.NDArray[Any], *, name: str = "", quantization: Quantization | None = None) -> int:
+        """The number of a new tensor with this content, an array of any shape."""
         number = self.tensor(name or f"constant_{len(self._tensors)}", array.shape, array.dtype, quantization)
         self._buffers.append(schema.BufferT(data=np.frombuffer(array.tobytes(), np.uint8)))
         self._tensors[number].buffer = len(self._buffers) - 1
         return number
 
     def rename(self, tensor: int, name: str) -> None:
+        """Give a tensor the name by which callers find it."""
         self._tensors[tensor].name = name
 
     def operator(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
+        """Append an operator by LiteRT's name for it; inputs, outputs: numbers of tensors."""
         number = getattr(schema.BuiltinOperator, code)
         int8 = any(self._tensors[tensor].type == schema.TensorType.INT8 for tensor in (*inputs[:1], *outputs))
         version = _INT8_VERSIONS.get(code, 2) if int8 else 1

@@ -43,6 +43,7 @@ class Constant:
 
     @property
     def floats(self) -> Array:
+        """The numbers that the constant stands for, float32 of the array's shape. It may have any shape."""
         if self.quantization is None:
             return self.array
         shape = [1] * self.array.ndim
@@ -78,6 +79,7 @@ class Graph:
         return name, given
 
     def output(self, name: str) -> tuple[str, int]:
+        """(name, tensor) of an output, in floats and in the layout of ONNX."""
         value = self.floats(name)
         if len(value.shape) == 4:
             value = self.planar(value)
@@ -94,13 +96,14 @@ class Graph:
         return replace(value, tensor=made)
 
     def reshaped(self, value: Value, laid: Sequence[int]) -> Value:
+        """The value in another shape, its elements in the same order."""
         made = self.writer.tensor("reshaped", laid, tensor_type(value.quantization), value.quantization)
         shape = self.writer.constant(np.array(laid, np.int32))
         self.writer.operator("RESHAPE", [value.tensor, shape], [made], schema.ReshapeOptionsT(newShape=list(laid)))
         return replace(value, tensor=made)
 
     def array(self, name: str) -> Array | None:
-        """The values of a constant as floats, or None for what is computed."""
+        """The values of a constant as floats, or None for what is computed. It may have any shape."""
         constant = self.constants.get(name)
         return None if constant is None else constant.floats
 
@@ -113,6 +116,7 @@ class Graph:
         return Value(self.writer.constant(np.ascontiguousarray(laid), name=name), array.shape)
 
     def floats(self, name: str) -> Value:
+        """The value in float32, dequantized once where it is int8."""
         value = self.value(name)
         if value.quantization is None:
             return value
@@ -149,6 +153,8 @@ class Graph:
         quantization: Quantization | None = None,
         dtype: type = np.float32,
     ) -> None:
+        """Append the operator of a node; its first output is known by its ONNX name from then on. shape: as ONNX has
+        it."""
         made = self.writer.tensor(node.output[0], laid_out(shape), np.int8 if quantization else dtype, quantization)
         self.writer.operator(code, inputs, [made], options)
         self.values[node.output[0]] = Value(made, shape, quantization)
@@ -172,10 +178,12 @@ class Graph:
 
 
 def refused(what: str) -> UsageError:
+    """The error for what LiteRT cannot express here, with what to use in its place."""
     return UsageError(f"litert: {what} cannot be exported; use ort-mobile")
 
 
 def tensor_type(quantization: Quantization | None) -> type:
+    """int8 where there is a quantization, else float32."""
     return np.int8 if quantization else np.float32
 
 

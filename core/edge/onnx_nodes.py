@@ -10,6 +10,7 @@ from featherweight.core.errors import BackendError
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as Python values."""
     return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
 
 

@@ -14,6 +14,8 @@ from featherweight.core.tensors import TensorSpec
 
 
 class OrtMobile:
+    """ONNX Runtime's own format, for its mobile builds."""
+
     name = "ort-mobile"
     file = "model.ort"
     packages = ("onnxruntime",)
@@ -27,6 +29,7 @@ class OrtMobile:
         """Every kind of program, in the base install."""
 
     def encode(self, program: Program) -> bytes:
+        """See Target."""
         import onnxruntime
 
         with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
@@ -42,4 +45,5 @@ class OrtMobile:
             return path.read_bytes()
 
     def open(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Run:
+        """See Target."""
         return OnnxRuntime().open_converted(Program(path.read_bytes(), "fp32", tuple(inputs), tuple(outputs))).run

@@ -80,10 +80,12 @@ class Predictions:
 
     @cached_property
     def decisions(self) -> s.Bools:
+        """bool [N]: whether a score reaches the threshold."""
         return np.asarray(self.scores >= self.threshold)
 
     @cached_property
     def confusion(self) -> s.Confusion:
+        """The decisions against the labels."""
         return s.confusion(self.decisions, self.labels)
 
 

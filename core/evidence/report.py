@@ -36,6 +36,7 @@ class LatencySummary:
 
 
 def summarize_latency(latency: Latency) -> LatencySummary:
+    """Quantiles of the raw samples."""
     found = s.quantiles(latency.samples_ms)
     return LatencySummary(found.p50, found.p95, found.p99, len(latency.samples_ms), latency.batch)
 
@@ -129,10 +130,12 @@ class Evidence:
 
     @property
     def passed(self) -> bool:
+        """Whether every check passed, on the validation and the test cases."""
         return all(all_passed(part.checks) for part in (self.validation, self.test) if part is not None)
 
     @property
     def chosen(self) -> CandidateRecord | None:
+        """The candidate that was sealed; None where none was."""
         return next((candidate for candidate in self.candidates if candidate.chosen), None)
 
     @property
@@ -149,6 +152,7 @@ def compared(evidence: Evidence, part: Comparison) -> Compared:
 
 
 def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:
+    """The comparison's cases by their columns, with what is lost in each."""
     before, after = part.baseline.predictions, part.candidate.predictions
     return compare_subgroups(before, after, evidence.limits, seed=evidence.seed)
 
@@ -165,6 +169,7 @@ class FlippedCase:
 
     @property
     def now_right(self) -> bool:
+        """Whether the candidate decides as the label says."""
         return self.to_positive == (self.label == 1)
 
 

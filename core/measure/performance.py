@@ -65,6 +65,7 @@ class Throughput:
 
     @property
     def cases_per_s(self) -> float:
+        """Cases over the time that all of them took."""
         return self.cases / self.elapsed_s
 
 
@@ -94,6 +95,7 @@ class Size:
 
 
 def measure_size(program: Program) -> Size:
+    """A program's bytes, and those of it as the artifact stores it."""
     return Size(len(program.content), len(pack(program.content)))
 
 

@@ -46,6 +46,7 @@ class Group:
 
     @property
     def channels(self) -> int:
+        """How many channels the group has."""
         return len(self.scores)
 
 

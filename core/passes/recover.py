@@ -111,6 +111,7 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
 
 
 def check_targets(loss: TaskLoss, outputs: Tensor, targets: Tensor) -> None:
+    """Raise DataError where the targets are not what the loss takes. outputs, targets: tensors [N, ...] of a batch."""
     fault = loss.fault(outputs, targets)
     if fault:
         raise DataError(f"recover: the task's targets do not fit its loss {loss.name!r}: {fault}")
@@ -151,6 +152,7 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, Tens
 
 
 def count_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+    """How many batches an epoch has; those without a length are gone through."""
     return len(batches) if isinstance(batches, Sized) else sum(1 for _ in batches)
 
 

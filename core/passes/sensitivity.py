@@ -30,6 +30,7 @@ class Curve:
     damage: tuple[float, ...]
 
     def at(self, kept: int) -> float:
+        """The damage with so many channels kept, linear between what was measured."""
         rising = np.maximum.accumulate(self.damage)  # fewer channels are never better, whatever a small sample says
         return float(np.interp(-kept, [-count for count in self.kept], rising))
 
@@ -45,6 +46,8 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Sensitivity:
+    """What each group of channels costs and what its removal would damage."""
+
     groups: tuple[Group, ...]
     curves: tuple[Curve, ...]
     layers: tuple[LayerCost, ...]

@@ -24,6 +24,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
+    """A setting that has one of these values."""
+
     options: tuple[str, ...]
 
     def __str__(self) -> str:

@@ -32,7 +32,7 @@ def leaf_sums(ensemble: Ensemble, leaves: npt.NDArray[np.int32]) -> Floats:
 
 def row_weights(ensemble: Ensemble, sums: Floats) -> Floats:
     """What a squared move of each sum costs by a second-order view of the log loss: p(1-p) for log-odds, so 1/p(1-p)
-    for probabilities. The mean is 1."""
+    for probabilities. The mean is 1. sums: float64 [N], and so is the result."""
     if ensemble.output == "margin":
         chance = 1 / (1 + np.exp(-np.clip(sums, -30, 30)))
         found = np.maximum(chance * (1 - chance), SMALLEST_WEIGHT)

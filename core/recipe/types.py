@@ -36,6 +36,7 @@ class Choices:
     lists: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
     def steps(self) -> tuple[Step, ...]:
+        """Every combination of the listed values, as steps."""
         names = [name for name, _ in self.lists]
         rows = itertools.product(*(values for _, values in self.lists))
         given = {item.name: getattr(self.step, item.name) for item in fields(self.step)}
@@ -44,6 +45,8 @@ class Choices:
 
 @dataclass(frozen=True)
 class Source:
+    """The app and its settings, from which the baseline comes."""
+
     task: str
     settings: tuple[tuple[str, Setting], ...] = ()
     """The app's own keys, sorted by name; core does not understand them."""
@@ -76,6 +79,8 @@ class Recalibration:
 
 @dataclass(frozen=True)
 class Recipe:
+    """All that a recipe's file says, checked."""
+
     name: str
     source: Source
     steps: tuple[Choices, ...]
@@ -89,6 +94,7 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
+        """The digest of the recipe as it is rendered, so of what it says and not of how it is laid out."""
         return hashlib.sha256(render_recipe(self).encode()).hexdigest()
 
 
@@ -100,6 +106,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
+        """Its steps in a line."""
         return " > ".join(describe(step) for step in self.steps) or "as it is"
 
 

@@ -49,11 +49,13 @@ def _core_digest() -> str:
 
 
 def deciding_files(core: Path) -> list[Path]:
+    """The files of core whose code has a say in what a trial finds."""
     found = core.rglob("*.py")
     return [path for path in found if path.relative_to(core).parts[0].removesuffix(".py") not in NOT_DECIDING]
 
 
 def digest_core(core: Path) -> str:
+    """The digest of all deciding files."""
     return _digest(core, deciding_files(core))
 
 

@@ -81,7 +81,7 @@ class Ledger:
 
 
 def digest_tensors(tensors: Arrays) -> str:
-    """The same for the same names, types, shapes and values."""
+    """The same for the same names, types, shapes and values. tensors: arrays of any shape by name."""
     return _digest({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
 

@@ -22,6 +22,7 @@ from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
 
 Scores = npt.NDArray[np.float64]
+"""float64 [N]"""
 BATCH = 16
 _TIMED_INPUTS = 8
 
@@ -46,6 +47,7 @@ class Measurements:
         return self._scored(run, self.validation_cases, self._validation_digest, "scoring the validation cases")
 
     def calibration_scores(self, run: Run) -> Scores:
+        """float64 [N] of the calibration cases, kept from an earlier run where there is one."""
         return self._scored(run, self.calibration_cases, self._calibration_digest, f"calibrating on {run.backend}")
 
     def latencies(self, runs: Sequence[Run]) -> list[Latency]:

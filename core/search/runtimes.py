@@ -37,6 +37,7 @@ class Runtimes:
     _opening: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def conditions(self, run: Run) -> Conditions:
+        """Under which a run is measured."""
         return Conditions(run.backend, run.program.precision, run.threads, host=self.host)
 
     def identify(self, run: Run) -> dict[str, str | int]:
@@ -73,6 +74,7 @@ class Runtimes:
         return self._opening[key]
 
     def open(self, run: Run) -> Session:
+        """A session of the run's program on its backend, with its threads."""
         return self.backends[run.backend].open(run.program, threads=run.threads)
 
 

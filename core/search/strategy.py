@@ -31,6 +31,7 @@ class Cost:
 
     @property
     def rank(self) -> tuple[float, float, float]:
+        """What sorts costs: less work first, then fewer bytes, then more effort spent."""
         return self.work, self.bytes, -self.effort
 
     def less_in_every_way(self, other: Cost) -> bool:

@@ -63,6 +63,7 @@ class Trial:
 
     @property
     def p50_ms(self) -> float:
+        """The median latency."""
         return _p50_ms(self.measured.latency)
 
     @property

@@ -157,6 +157,8 @@ def _newcombe_auc_low(auc: float, positives: int, negatives: int, z: float) -> f
 
 @dataclass(frozen=True)
 class Confusion:
+    """Counts of right and wrong decisions of either kind."""
+
     true_positives: int
     false_negatives: int
     true_negatives: int
@@ -164,23 +166,29 @@ class Confusion:
 
     @property
     def positives(self) -> int:
+        """Cases whose label is 1."""
         return self.true_positives + self.false_negatives
 
     @property
     def negatives(self) -> int:
+        """Cases whose label is 0."""
         return self.true_negatives + self.false_positives
 
     def sensitivity(self) -> Interval | None:
+        """Share of the positives that are found, with Wilson's 95% interval; None without positives."""
         return wilson_interval(self.true_positives, self.positives)
 
     def specificity(self) -> Interval | None:
+        """Share of the negatives that are left alone, with Wilson's 95% interval; None without negatives."""
         return wilson_interval(self.true_negatives, self.negatives)
 
     def accuracy(self) -> Interval | None:
+        """Share of right decisions, with Wilson's 95% interval; None without cases."""
         return wilson_interval(self.true_positives + self.true_negatives, self.positives + self.negatives)
 
 
 def confusion(decisions: Bools, labels: Labels) -> Confusion:
+    """Counts of the decisions, bool [N], by the labels, int64 [N] of 0 and 1."""
     positive = labels == 1
     return Confusion(
         true_positives=int((decisions & positive).sum()),
@@ -256,10 +264,12 @@ class Flips:
 
     @property
     def count(self) -> int:
+        """How many decisions changed."""
         return len(self.to_positive) + len(self.to_negative)
 
 
 def flipped_decisions(baseline: Bools, candidate: Bools) -> Flips:
+    """Which cases are decided otherwise. baseline, candidate: bool [N]."""
     return Flips(np.flatnonzero(~baseline & candidate), np.flatnonzero(baseline & ~candidate))
 
 
@@ -281,6 +291,8 @@ def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Quantiles:
+    """In the unit of the samples."""
+
     p50: float
     p95: float
     p99: float

@@ -125,6 +125,8 @@ def reliability(probabilities: Floats, labels: Labels, clusters: Labels | None =
 def reliability_bins(
     probabilities: Floats, labels: Labels, clusters: Labels | None = None
 ) -> tuple[ReliabilityBin, ...]:
+    """The cases by their probability, with the share of positives in each bin. probabilities: float64 [N]; labels,
+    clusters: int64 [N]."""
     which = _bin_of(probabilities)
     found = []
     for index in np.unique(which):

@@ -322,5 +322,6 @@ def median_ratio(baseline: Floats, candidate: Floats, *, samples: int = 2000, se
 
 
 def percentile_interval(estimate: float, drawn: Floats) -> Interval:
+    """The middle 95% of what was drawn, float64 [B], widened to hold the estimate."""
     low, high = (float(value) for value in np.percentile(drawn, [2.5, 97.5]))
     return Interval(estimate, min(low, estimate), max(high, estimate))

@@ -98,12 +98,13 @@ def canonicalize(nodes: Nodes, features: int, base: float = 0.0, output: Output 
 
 
 def nodes_of(ensemble: Ensemble) -> Nodes:
+    """The ensemble's arrays as nodes, none of them copied."""
     e = ensemble
     return Nodes(e.roots, e.feature, e.threshold, e.left, e.right, e.missing_left, e.value)
 
 
 def strict_thresholds(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x."""
+    """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x. Both are [K]."""
     limit = np.float32(np.inf)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         rounded = threshold.astype(np.float32)
@@ -113,7 +114,7 @@ def strict_thresholds(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
     """Splits that send every number left, infinity too, as x <= inf does and no x < threshold: the sides change places,
-    and no number is below -inf."""
+    and no number is below -inf. which: bool [nodes]."""
     return replace(
         nodes,
         threshold=np.where(which, np.float32(-np.inf), nodes.threshold),
@@ -124,7 +125,8 @@ def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
 
 
 def round_to_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Trees' parts of a mean probability as multiples of PROBABILITY_STEP."""
+    """Trees' parts of a mean probability as multiples of PROBABILITY_STEP. shares: of any shape, which the result has
+    too."""
     return np.asarray(np.round(shares / PROBABILITY_STEP) * PROBABILITY_STEP)
 
 
@@ -150,7 +152,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
 
 
 def levels_of(nodes: Nodes) -> list[npt.NDArray[np.int64]]:
-    """Node numbers by depth. Ends, because no node has two parents and no root has one."""
+    """Node numbers by depth. Ends, because no node has two parents and no root has one. Each is int64 [K]."""
     level = nodes.roots.astype(np.int64)
     levels = []
     while len(level):

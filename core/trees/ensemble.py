@@ -46,6 +46,7 @@ class Ensemble:
 
     @property
     def splits(self) -> int:
+        """How many nodes are no leaves."""
         return int((self.feature != LEAF).sum())
 
 

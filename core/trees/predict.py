@@ -46,7 +46,8 @@ def predict(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.float32]:
 
 
 def as_margin(ensemble: Ensemble, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Sums of leaves and base as log-odds, in float32 throughout as the exported program does it."""
+    """Sums of leaves and base as log-odds, in float32 throughout as the exported program does it. sums: float32 [N],
+    and so is the result."""
     if ensemble.output == "margin":
         return sums
     clipped = np.clip(sums, SMALLEST_PROBABILITY, np.float32(1) - SMALLEST_PROBABILITY)

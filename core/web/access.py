@@ -58,6 +58,7 @@ def check_exposure(host: str, keys: tuple[bytes, ...], *, allow_anonymous: bool)
 
 
 def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this host alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

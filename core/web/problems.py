@@ -69,6 +69,7 @@ class ProblemError(Exception):
         self.headers = headers
 
     def encode(self, request_id: str) -> bytes:
+        """The answer's body: problem details (RFC 9457) in JSON."""
         return msgspec.json.encode(
             ProblemDetails(
                 type=f"urn:featherweight:problem:{self.kind}",

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
-from featherweight.apps.imaging.journal import Fingerprint, Finished, Journal, Spent, _checksum, open_journal
+from featherweight.apps.imaging.journal import Fingerprint, Finished, Journal, Spent, open_journal
+from featherweight.apps.imaging.journal_rows import checksum
 from featherweight.core.errors import OutputError, UsageError
 
 BINDING = {"model": "m1", "source": "/scans"}
@@ -240,7 +241,7 @@ def test_a_forged_row_with_its_checksum_must_still_mean_something(tmp_path: Path
         row = ("b", 0, "1.2", "1.3", "1.4", probability, decision, 1.5, 2.5, notes)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("DELETE FROM predictions WHERE source = 'b'")
-            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 11)})", (*row, _checksum(row)))  # noqa: S608
+            connection.execute(f"INSERT INTO predictions VALUES ({', '.join('?' * 11)})", (*row, checksum(row)))  # noqa: S608
         with pytest.raises(OutputError, match="a prediction for b is not one of this model"):
             open_journal(tmp_path, BINDING, "2026-01-02", decisions=("normal", "pneumonia"))
 

@@ -17,9 +17,11 @@ class Pipeline:
         self.engine = engine or FeatureEngine(scorer.schema.delay_days)
 
     def process(self, transaction: Transaction) -> Decision:
+        """The decision of a transaction, which goes into the histories."""
         known = self.engine.advance(transaction)
         decision = self.scorer.decide(transaction, self.engine.row[self.scorer.columns], duplicate=known == DUPLICATE)
         return mark(decision, known, late=self.engine.late)
 
     def learn(self, label: Label) -> int:
+        """A label has come; see FeatureEngine."""
         return self.engine.learn(label)

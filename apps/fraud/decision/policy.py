@@ -10,6 +10,7 @@ from featherweight.apps.fraud.transactions import Decision, Outcome, Transaction
 
 
 def choose_outcome(probability: float, rule: DecisionRule) -> Outcome:
+    """What the probability leads to by the rule's two thresholds."""
     if probability >= rule.decline_threshold:
         return "decline"
     return "review" if probability >= rule.review_threshold else "approve"

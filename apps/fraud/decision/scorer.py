@@ -70,6 +70,7 @@ class Scorer:
         )
 
     def close(self) -> None:
+        """Give the runtime's memory back."""
         self._session.close()
 
     def _decision(self, transaction: Transaction, row: Row, score: float, duplicate: bool) -> Decision:
@@ -125,6 +126,8 @@ def check_shape(directory: Path, session: Session, schema: FeatureSchema) -> Non
 
 
 def find_columns(schema: FeatureSchema) -> npt.NDArray[np.int64]:
+    """int64 [F]: where the schema's features stand in a row of the whole catalogue; [0] where the caller brings
+    them."""
     if schema.source == "given":
         return np.empty(0, np.int64)
     known = {name: index for index, name in enumerate(CATALOGUE)}

@@ -1,6 +1,6 @@
 """What the model sees of a transaction. Two halves, because two keys are needed: the customer's history gives the
-first, the terminal's the second; in a stream they are computed in different places. `kernels.py` computes them, in this
-order.
+first, the terminal's the second; in a stream they are computed in different places. `kernels.py` computes them and
+writes each by its name. The order here is the only place that says where a feature stands.
 
 All windows end at the transaction's own time t and are (t - window, t], the transaction itself included, unless the
 name says `delayed`: those end delay_days before t, (t - delay - window, t - delay], because the share of frauds is only
@@ -11,7 +11,9 @@ feature is missing (NaN) where there is nothing to compute it from, or the divis
 
 from __future__ import annotations
 
-from typing import Final
+from collections import namedtuple
+from collections.abc import Iterable
+from typing import Any, Final
 
 CUSTOMER_MEANINGS: Final[dict[str, str]] = {
     "amount": "The amount.",
@@ -64,6 +66,18 @@ TERMINAL_MEANINGS: Final[dict[str, str]] = {
     "to be a fraud.",
 }
 """Those of the terminal's history, with what they mean: stage two."""
+
+
+def number(kind: str, names: Iterable[str]) -> Any:
+    """A named tuple of the places, which numba takes as constants: `number("T", ("a", "b")).b` is 1."""
+    places = namedtuple(kind, names)  # type: ignore[misc]  # mypy wants the names spelled out
+    return places(*range(len(places._fields)))
+
+
+CUSTOMER: Final = number("Customer", CUSTOMER_MEANINGS)
+"""`CUSTOMER.amount` is the place of the amount among the customer's features, and so on."""
+TERMINAL: Final = number("Terminal", TERMINAL_MEANINGS)
+"""The same of the terminal's features."""
 
 CUSTOMER_FEATURES: Final[tuple[str, ...]] = tuple(CUSTOMER_MEANINGS)
 TERMINAL_FEATURES: Final[tuple[str, ...]] = tuple(TERMINAL_MEANINGS)

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from struct import Struct
 from typing import ClassVar
 
 import msgspec
@@ -27,6 +25,7 @@ import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from featherweight.apps.fraud.features import kernels
+from featherweight.apps.fraud.features.encoding import MAGIC, check_block, encode_block, join_blocks, parse_snapshot
 from featherweight.core.errors import DataError
 from featherweight.core.files import atomic_write, open_regular, read_errors
 
@@ -34,12 +33,7 @@ Row = npt.NDArray[np.float32]
 Words = npt.NDArray[np.int64]
 Record = tuple[bytes, bytes | None]
 
-_HEAD = Struct("<BBHI")
-"""Of a record's value: version; place of the first event in its block << 4 | events; how far that event is from the
-key's oldest; CRC-32 of the events, begun with the two before. Forgetting rewrites no block: the distance tells it."""
-_VERSION = 1
-_BLOCK_BYTES, _LAST_BLOCK, _EVENT_BYTES = 8, 1 << 48, 24
-_MAGIC = b"featherweight histories 1\n"
+_BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
 _GROW_PAGES = 1 << 18
 """Memory grows by a quarter, but not by more than this at once (52 MB): a longer pause would be felt."""
 
@@ -98,8 +92,8 @@ class Histories:
         """(slot, its last use) of those to forget next, unless they have been used since."""
 
     def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> int:
-        """Put the transaction into the key's history and write the features of it into `out` (float32, this kind's
-        features in their order). identity, other: `identify` of the transaction and of the counterpart (the
+        """Put the transaction into the key's history and write the features of it into `out`, float32 [F]: this kind's
+        features in the catalogue's order. identity, other: `identify` of the transaction and of the counterpart (the
         terminal for a customer, the customer for a terminal). Returns NEW, or what else was there already: then it is
         answered, not counted."""
         if self._staged:
@@ -139,7 +133,7 @@ class Histories:
         if queued:
             heads, words = kernels.collect(self._pages, self._table, np.array(queued, np.int64), False)
             for (slot, block, start, count, past), row in zip(heads.tolist(), words, strict=True):
-                value = _encode_block(start, past, row[: 3 * count]) if count else None
+                value = encode_block(start, past, row[: 3 * count]) if count else None
                 records.append((self._record_key(self._keys[slot], block), value))
         return records
 
@@ -150,7 +144,7 @@ class Histories:
             self._staged[name] = self._take_out(name)
         blocks = self._staged.pop(name, {})
         if value is not None:
-            _check_block(value)
+            check_block(value)
             blocks[block] = value
         else:
             blocks.pop(block, None)
@@ -164,7 +158,7 @@ class Histories:
         slots, counts, parts = [], [], []
         for name, blocks in staged.items():
             order = sorted(blocks)
-            first, count, events = _join_blocks(order, [blocks[block] for block in order])
+            first, count, events = join_blocks(order, [blocks[block] for block in order])
             slot = self._open(name)
             self._table[slot, [kernels.FIRST, kernels.SENT_FROM, kernels.SENT_TO]] = first, order[0], order[-1] + 1
             slots.append(slot)
@@ -251,7 +245,7 @@ class Histories:
         counts, events = kernels.dump(self._pages, self._table, slots)
         head = msgspec.msgpack.encode((self.kind, [self._keys[slot] for slot in slots.tolist()], len(events)))
         parts = (
-            _MAGIC,
+            MAGIC,
             len(head).to_bytes(8, "little"),
             head,
             counts.astype("<i8").data,
@@ -272,12 +266,12 @@ class Histories:
         """Replace everything by the snapshot. Raises DataError for a file that is not one or is damaged."""
         try:
             with read_errors(path, remedy="use an earlier one or start without"), open_regular(path) as file:
-                content = file.read(len(_MAGIC))
-                if content == _MAGIC:
+                content = file.read(len(MAGIC))
+                if content == MAGIC:
                     content += file.read()
         except MemoryError as error:
             raise DataError(f"{path}: larger than this host's memory") from error
-        names, counts, events = _parse_snapshot(content, self.kind, path)
+        names, counts, events = parse_snapshot(content, self.kind, path)
         for slot in self._slots.values():
             self._bury(slot)
         self._clear()
@@ -342,7 +336,7 @@ class Histories:
         heads, words = kernels.collect(self._pages, self._table, np.array([slot], np.int64), True)
         self._close(slot)
         return {
-            block: _encode_block(start, past, row[: 3 * count])
+            block: encode_block(start, past, row[: 3 * count])
             for (_, block, start, count, past), row in zip(heads.tolist(), words, strict=True)
             if count
         }
@@ -362,7 +356,7 @@ class Histories:
 
 
 class CustomerHistories(Histories):
-    """`out` is features.CUSTOMER_FEATURES."""
+    """`out` is float32 [len(CUSTOMER)], the catalogue's features of a customer."""
 
     kind = b"c"
     delayed = False
@@ -370,66 +364,8 @@ class CustomerHistories(Histories):
 
 
 class TerminalHistories(Histories):
-    """`out` is features.TERMINAL_FEATURES."""
+    """`out` is float32 [len(TERMINAL)], the catalogue's features of a terminal."""
 
     kind = b"t"
     delayed = True
     _advance = staticmethod(kernels.advance_terminal)
-
-
-def _encode_block(start: int, past: int, words: Words) -> bytes:
-    """words: int64 [3 * events]."""
-    content, place = words.astype("<i8", copy=False).tobytes(), start << 4 | len(words) // 3
-    return _HEAD.pack(_VERSION, place, past, zlib.crc32(content, past << 8 | place)) + content
-
-
-def _check_block(value: bytes) -> None:
-    """Raise DataError for what `_encode_block` did not make."""
-    if len(value) < _HEAD.size:
-        raise DataError(f"a changelog record of {len(value)} bytes is too short; the changelog is damaged")
-    version, place, past, crc = _HEAD.unpack_from(value)
-    if version != _VERSION:
-        raise DataError(f"a changelog record of version {version}, expected {_VERSION}; update featherweight")
-    start, count = place >> 4, place & 15
-    sound = 1 <= count <= kernels.EVENTS - start and len(value) == _HEAD.size + _EVENT_BYTES * count
-    if not sound or zlib.crc32(value[_HEAD.size :], past << 8 | place) != crc:
-        raise DataError(f"a changelog record of {len(value)} bytes does not match its header; the changelog is damaged")
-
-
-def _join_blocks(order: list[int], values: list[bytes]) -> tuple[int, int, bytes]:
-    """(ordinal of the oldest event, events, the events) of a history's blocks. Raises DataError when one is missing."""
-    heads = [_HEAD.unpack_from(value) for value in values]
-    starts, sizes = [head[1] >> 4 for head in heads], [head[1] & 15 for head in heads]
-    ordinals = [kernels.EVENTS * block + start for block, start in zip(order, starts, strict=True)]
-    first = max(ordinal - head[2] for ordinal, head in zip(ordinals, heads, strict=True))
-    forgotten, count = first - ordinals[0], sum(sizes) - (first - ordinals[0])
-    full = all(start + size == kernels.EVENTS for start, size in zip(starts[:-1], sizes[:-1], strict=True))
-    if order[-1] - order[0] + 1 != len(order) or not full or any(starts[1:]) or forgotten < 0 or count < 1:
-        raise DataError(
-            f"the changelog's records of a history do not fit together (blocks {order[0]} to {order[-1]}, {len(order)} "
-            "records); it is damaged, or its topic is not compacted as one"
-        )
-    return first, count, b"".join(value[_HEAD.size :] for value in values)[_EVENT_BYTES * forgotten :]
-
-
-def _parse_snapshot(content: bytes, kind: bytes, path: Path) -> tuple[list[str], list[int], Words]:
-    """(keys, events of each, events int64 [T, 3])."""
-    body, digest = content[:-32], content[-32:]
-    if not content.startswith(_MAGIC):
-        raise DataError(f"{path}: not a snapshot of histories, or one of another version")
-    if hashlib.sha256(body).digest() != digest:
-        raise DataError(f"{path}: damaged (its bytes differ from its digest); use an earlier one or start without")
-    start = len(_MAGIC) + 8
-    size = int.from_bytes(body[len(_MAGIC) : start], "little")
-    try:
-        found, names, total = msgspec.msgpack.decode(body[start : start + size], type=tuple[bytes, list[str], int])
-        counts = np.frombuffer(body, "<i8", len(names), start + size)
-        events = np.frombuffer(body, "<i8", 3 * total, start + size + counts.nbytes).reshape(-1, 3)
-    except (msgspec.DecodeError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a snapshot of histories ({error})") from error
-    if found != kind:
-        raise DataError(f"{path}: a snapshot of histories of the kind {str(found)[1:]}, expected {str(kind)[1:]}")
-    fits = sum(counts.tolist()) == total and min(counts.tolist(), default=1) > 0  # sums of int64 wrap around
-    if len(set(names)) != len(names) or not fits:
-        raise DataError(f"{path}: the snapshot's keys and events do not fit together")
-    return names, counts.tolist(), events

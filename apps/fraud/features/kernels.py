@@ -11,7 +11,7 @@ the last is full.
     slots  int64 [S, COLUMNS]: one row a key
 
 All of it stands in one file, because numba's cache looks only at the file of the function called: compiled code would
-outlive a change of another file.
+outlive a change of another file. Only the features' places come from another one, and `compiled` is told of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from featherweight.apps.fraud.features.catalogue import CUSTOMER, TERMINAL
 from featherweight.core.compiled import compiled
+
+kernel = compiled(constants=(CUSTOMER, TERMINAL))
+"""What every function here is compiled by: anew when a feature is added, taken away or moved."""
 
 Words = npt.NDArray[np.int64]
 Row = npt.NDArray[np.float32]
@@ -66,10 +70,10 @@ window (and the delay, and LATENESS). One or two events with a wrong clock in th
 them only what came before: the past goes on beside them."""
 
 
-@compiled()
+@kernel
 def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
-    """features.CUSTOMER_FEATURES of a transaction. events: of `gather`, the customer's others up to `time`; out:
-    float32 [F]."""
+    """The features of a transaction by its customer. events: of `gather`, the customer's others up to `time`; out:
+    float32 [len(CUSTOMER)]."""
     start = begin(events, time - LONGEST)
     count_10m = count_1h = count_1d = count_7d = 1
     sum_1d = sum_7d = cents
@@ -92,29 +96,29 @@ def customer_features(events: Words, time: int, cents: int, other: int, out: Row
     others = len(events) - start
     days = time // DAY
     of_day = time - days * DAY
-    out[0] = cents / 100
-    out[1] = (days + 3) % 7 >= 5  # 1970-01-01 was a Thursday
-    out[2] = of_day < 7 * HOUR
-    out[3] = of_day / HOUR
-    out[4] = count_10m
-    out[5] = count_1h
-    out[6] = count_1d
-    out[7] = count_7d
-    out[8] = others + 1
-    out[9] = sum_1d / count_1d / 100
-    out[10] = sum_7d / count_7d / 100
-    out[11] = (sum_30d + cents) / (others + 1) / 100
-    out[12] = sum_1d / 100
-    out[13] = (time - (events[-1, 0] >> 1)) / 1000 if others else np.nan
-    out[14] = count_different(events[start:], other)
-    out[15] = frauds
-    out[16] = ratio(cents * others, sum_30d)
-    out[17] = deviation(events[start:], cents)
-    out[18] = ratio(cents, largest)
-    usual_amounts(events, start, sum_30d, time, cents, out[19:24])
+    out[CUSTOMER.amount] = cents / 100
+    out[CUSTOMER.is_weekend] = (days + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+    out[CUSTOMER.is_night] = of_day < 7 * HOUR
+    out[CUSTOMER.hour] = of_day / HOUR
+    out[CUSTOMER.customer_count_10m] = count_10m
+    out[CUSTOMER.customer_count_1h] = count_1h
+    out[CUSTOMER.customer_count_1d] = count_1d
+    out[CUSTOMER.customer_count_7d] = count_7d
+    out[CUSTOMER.customer_count_30d] = others + 1
+    out[CUSTOMER.customer_mean_amount_1d] = sum_1d / count_1d / 100
+    out[CUSTOMER.customer_mean_amount_7d] = sum_7d / count_7d / 100
+    out[CUSTOMER.customer_mean_amount_30d] = (sum_30d + cents) / (others + 1) / 100
+    out[CUSTOMER.customer_sum_amount_1d] = sum_1d / 100
+    out[CUSTOMER.customer_seconds_since_last] = (time - (events[-1, 0] >> 1)) / 1000 if others else np.nan
+    out[CUSTOMER.customer_terminal_count_30d] = count_different(events[start:], other)
+    out[CUSTOMER.customer_frauds_30d_known] = frauds
+    out[CUSTOMER.customer_amount_ratio_30d] = ratio(cents * others, sum_30d)
+    out[CUSTOMER.customer_amount_z_30d] = deviation(events[start:], cents)
+    out[CUSTOMER.customer_max_ratio_30d] = ratio(cents, largest)
+    usual_amounts(events, start, sum_30d, time, cents, out)
 
 
-@compiled()
+@kernel
 def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, out: Row) -> None:
     """A customer whose card is abused has a few huge amounts that spoil the plain mean: the usual amount leaves out
     what is above 2.5 times that mean. total: of events[start:], those of 30 days. Exact integers are compared."""
@@ -125,8 +129,8 @@ def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, 
         if 2 * paid * others <= HIGH_TWICE * total:
             count += 1
             usual += paid
-    out[0] = usual / count / 100 if count else np.nan
-    out[1] = ratio(cents * count, usual)
+    out[CUSTOMER.customer_usual_amount_30d] = usual / count / 100 if count else np.nan
+    out[CUSTOMER.customer_usual_ratio_30d] = ratio(cents * count, usual)
     high = largest = 0
     oldest = -1
     for i in range(begin(events, time - 14 * DAY), len(events)):
@@ -136,12 +140,12 @@ def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, 
             high += 1
             if oldest < 0:
                 oldest = events[i, 0] >> 1
-    out[2] = high if count else np.nan
-    out[3] = ratio(largest * count, usual)
-    out[4] = (time - oldest) / DAY if high else np.nan
+    out[CUSTOMER.customer_high_count_14d] = high if count else np.nan
+    out[CUSTOMER.customer_high_ratio_14d] = ratio(largest * count, usual)
+    out[CUSTOMER.customer_days_since_first_high_14d] = (time - oldest) / DAY if high else np.nan
 
 
-@compiled()
+@kernel
 def begin(events: Words, limit: int) -> int:
     """The place of the first event after `limit`."""
     low, high = 0, len(events)
@@ -154,12 +158,13 @@ def begin(events: Words, limit: int) -> int:
     return low
 
 
-@compiled()
+@kernel
 def ratio(above: int, below: int) -> float:
+    """A quotient; NaN where the divisor is 0."""
     return above / below if below else np.nan
 
 
-@compiled()
+@kernel
 def count_different(events: Words, other: int) -> int:
     """Different counterparts, `other` included."""
     size = 8
@@ -181,7 +186,7 @@ def count_different(events: Words, other: int) -> int:
     return count
 
 
-@compiled()
+@kernel
 def deviation(events: Words, cents: int) -> float:
     """Standard deviations (of the population, 100 cents at least) from the mean of the events up to `cents`."""
     count = len(events)
@@ -199,10 +204,10 @@ def deviation(events: Words, cents: int) -> float:
     return result
 
 
-@compiled()
+@kernel
 def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
-    """features.TERMINAL_FEATURES of a transaction. events: of `gather`, the terminal's others up to `time`; delay in
-    ms; out: float32 [F]."""
+    """The features of a transaction by its terminal. events: of `gather`, the terminal's others up to `time`; delay in
+    ms; out: float32 [len(TERMINAL)]."""
     count_1d = count_7d = 1
     sum_7d = cents
     frauds = 0
@@ -237,25 +242,25 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
                     streak_age = age
                 else:
                     legitimate_age = age
-    out[0] = delayed_1d
-    out[1] = frauds_1d / max(delayed_1d, 1)
-    out[2] = delayed_7d
-    out[3] = frauds_7d / max(delayed_7d, 1)
-    out[4] = delayed_30d
-    out[5] = frauds_30d / max(delayed_30d, 1)
-    out[6] = count_1d
-    out[7] = count_7d
-    out[8] = sum_7d / count_7d / 100
-    out[9] = ratio(cents * count_7d, sum_7d)
-    out[10] = frauds
-    out[11] = fraud_age / DAY if fraud_age >= 0 else np.nan
-    out[12] = streak
-    out[13] = streak_age / DAY if streak else np.nan
-    out[14] = streak_sum / streak / 100 if streak else np.nan
-    out[15] = legitimate_age / DAY if legitimate_age >= 0 else np.nan
+    out[TERMINAL.terminal_count_1d_delayed] = delayed_1d
+    out[TERMINAL.terminal_risk_1d_delayed] = frauds_1d / max(delayed_1d, 1)
+    out[TERMINAL.terminal_count_7d_delayed] = delayed_7d
+    out[TERMINAL.terminal_risk_7d_delayed] = frauds_7d / max(delayed_7d, 1)
+    out[TERMINAL.terminal_count_30d_delayed] = delayed_30d
+    out[TERMINAL.terminal_risk_30d_delayed] = frauds_30d / max(delayed_30d, 1)
+    out[TERMINAL.terminal_count_1d] = count_1d
+    out[TERMINAL.terminal_count_7d] = count_7d
+    out[TERMINAL.terminal_mean_amount_7d] = sum_7d / count_7d / 100
+    out[TERMINAL.terminal_amount_ratio_7d] = ratio(cents * count_7d, sum_7d)
+    out[TERMINAL.terminal_frauds_30d_known] = frauds
+    out[TERMINAL.terminal_days_since_known_fraud] = fraud_age / DAY if fraud_age >= 0 else np.nan
+    out[TERMINAL.terminal_fraud_streak] = streak
+    out[TERMINAL.terminal_fraud_streak_days] = streak_age / DAY if streak else np.nan
+    out[TERMINAL.terminal_fraud_streak_mean_amount] = streak_sum / streak / 100 if streak else np.nan
+    out[TERMINAL.terminal_days_since_known_legitimate] = legitimate_age / DAY if legitimate_age >= 0 else np.nan
 
 
-@compiled()
+@kernel
 def advance_customer(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
@@ -268,7 +273,7 @@ def advance_customer(
     return late + (answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST))
 
 
-@compiled()
+@kernel
 def advance_terminal(
     pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
 ) -> int:
@@ -281,14 +286,14 @@ def advance_terminal(
     return late + (answer if answer else insert(pages, slots, slot, when, what, identity, LONGEST + delay))
 
 
-@compiled()
+@kernel
 def use(pages: Words, slots: Words, slot: int) -> None:
     """Of all keys it is now the one that was used last."""
     pages[0, USES] += 1
     slots[slot, USED] = pages[0, USES]
 
 
-@compiled()
+@kernel
 def pack(time: int, cents: int, other: int) -> tuple[int, int]:
     """The first two words of an event that is not known to be a fraud. A time beyond what there is room for, which
     nobody believes, becomes the last one."""
@@ -297,13 +302,13 @@ def pack(time: int, cents: int, other: int) -> tuple[int, int]:
     return cents >> LOW_BITS << TIME_BITS + 1 | time << 1, low << 32 | other & 0xFFFFFFFF
 
 
-@compiled()
+@kernel
 def time_of(when: int) -> int:
     """Of an event's first word."""
     return (when & WHEN) >> 1
 
 
-@compiled()
+@kernel
 def gather(pages: Words, slots: Words, slot: int, identity: int, when: int, what: int) -> tuple[Words, int]:
     """(events up to the time of `when` but that of `identity`, in order; whether that one is in the history, and what
     else it was: see SEEN). when, what: the words of the one that comes. Of an event, int64 [N, 3]: time << 1 | known
@@ -326,7 +331,7 @@ def gather(pages: Words, slots: Words, slot: int, identity: int, when: int, what
     return events[place:], answer
 
 
-@compiled()
+@kernel
 def touch(pages: Words, slots: Words, slot: int) -> None:
     """Load the newest pages into the cache all at once: along the chain every one would be waited for in turn."""
     read = 0
@@ -337,7 +342,7 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
     pages[0, 2] = read  # page 0 is none; what is not used would not be read
 
 
-@compiled()
+@kernel
 def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity: int, horizon: int) -> int:
     """Put an event where it belongs, and forget those that are out of the horizon (ms, LATENESS not included)."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -366,7 +371,7 @@ def insert(pages: Words, slots: Words, slot: int, when: int, what: int, identity
     return answer + queue(slots, slot)
 
 
-@compiled()
+@kernel
 def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
     """The time of the third newest (see WITNESSES) of the events up to `time`; 0 without."""
     page, left = slots[slot, TAIL], WITNESSES
@@ -380,7 +385,7 @@ def witness_time(pages: Words, slots: Words, slot: int, time: int) -> int:
     return 0
 
 
-@compiled()
+@kernel
 def is_late(pages: Words, slots: Words, slot: int, time: int) -> bool:
     """Whether what the windows of an event of this time held may be forgotten: where WITNESSES of its key are newer by
     more than LATENESS, or where the BOUND leaves no room before the oldest."""
@@ -392,7 +397,7 @@ def is_late(pages: Words, slots: Words, slot: int, time: int) -> bool:
     return bool(count == BOUND and time_of(nth_newest(pages, slots, slot, BOUND)) > time)
 
 
-@compiled()
+@kernel
 def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
     """The first word of a key's n-th newest event."""
     ordinal = slots[slot, FIRST] + slots[slot, COUNT] - 1
@@ -402,7 +407,7 @@ def nth_newest(pages: Words, slots: Words, slot: int, n: int) -> int:
     return int(pages[page, 1 + 3 * ((ordinal - n + 1) % EVENTS)])
 
 
-@compiled()
+@kernel
 def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
     """Forget what is beyond the bound, or not after `limit`."""
     while slots[slot, COUNT] > BOUND or time_of(nth_newest(pages, slots, slot, slots[slot, COUNT])) <= limit:
@@ -415,7 +420,7 @@ def trim(pages: Words, slots: Words, slot: int, limit: int) -> None:
             give_page(pages, pages[page, 0] >> 1)
 
 
-@compiled()
+@kernel
 def add_page(pages: Words, slots: Words, slot: int) -> int:
     """A new page at the end of a key's."""
     page = slots[slot, TAIL] = take_page(pages, slots[slot, TAIL])
@@ -425,8 +430,9 @@ def add_page(pages: Words, slots: Words, slot: int) -> int:
     return int(page)
 
 
-@compiled()
+@kernel
 def take_page(pages: Words, previous: int) -> int:
+    """An empty page, which follows `previous`; 0 as `previous` begins a chain."""
     page = pages[0, 0]
     if page:
         pages[0, 0] = pages[page, 0] >> 1
@@ -437,26 +443,29 @@ def take_page(pages: Words, previous: int) -> int:
     return int(page)
 
 
-@compiled()
+@kernel
 def give_page(pages: Words, page: int) -> None:
+    """Put a page among the free ones."""
     pages[page, 0] = pages[0, 0] << 1
     pages[0, 0] = page
 
 
-@compiled()
+@kernel
 def has_free_page(pages: Words) -> bool:
+    """Whether a page can be taken before memory has to grow."""
     return bool(pages[0, 0] != 0 or pages[0, 1] < len(pages))
 
 
-@compiled()
+@kernel
 def queue(slots: Words, slot: int) -> int:
+    """QUEUE where the slot was not yet queued for the changelog, else 0."""
     if slots[slot, CHANGED]:
         return 0
     slots[slot, CHANGED] = 1
     return QUEUE
 
 
-@compiled()
+@kernel
 def learn(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
     """Mark the event of that identity as a fraud or not, whatever its time; see SEEN."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
@@ -474,7 +483,7 @@ def learn(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fr
     return 0
 
 
-@compiled()
+@kernel
 def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tuple[Words, Words]:
     """What the queued keys have changed since the last time (or everything of them): heads int64 [R, 5] of (slot,
     block, place of the first event, events (0: the block is gone), its distance from the key's oldest), and words int64
@@ -508,7 +517,7 @@ def collect(pages: Words, slots: Words, queued: Words, everything: bool) -> tupl
     return heads[:rows], words[:rows]
 
 
-@compiled()
+@kernel
 def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words) -> int:
     """Put the events [T, 3] of several keys, counts[i] of them in order for the empty slot filled[i], into histories.
     There must be pages enough; the first slot was used the longest ago. Returns the place of the first event that
@@ -534,7 +543,7 @@ def fill(pages: Words, slots: Words, filled: Words, counts: Words, events: Words
     return -1
 
 
-@compiled()
+@kernel
 def mark_sent(pages: Words, slots: Words, sent: Words) -> None:
     """The changelog has these slots as they are."""
     for slot in sent:
@@ -545,7 +554,7 @@ def mark_sent(pages: Words, slots: Words, sent: Words) -> None:
         slots[slot, CHANGED] = 0
 
 
-@compiled()
+@kernel
 def dump(pages: Words, slots: Words, dumped: Words) -> tuple[Words, Words]:
     """(counts [N], events [T, 3]) of the slots, as `fill` takes them."""
     counts = np.empty(len(dumped), np.int64)
@@ -566,7 +575,7 @@ def dump(pages: Words, slots: Words, dumped: Words) -> tuple[Words, Words]:
     return counts, events
 
 
-@compiled()
+@kernel
 def release(pages: Words, slots: Words, slot: int) -> None:
     """Empty a slot."""
     if slots[slot, COUNT]:
@@ -579,7 +588,7 @@ def release(pages: Words, slots: Words, slot: int) -> None:
     slots[slot, :] = 0
 
 
-@compiled()
+@kernel
 def newest_times(pages: Words, slots: Words, used: Words) -> Words:
     """The time of each slot's newest event."""
     times = np.empty(len(used), np.int64)

@@ -177,6 +177,7 @@ class Lock:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
+        """Let others have the folder; a second call does nothing."""
         while self._handles:
             os.close(self._handles.pop())
 
@@ -315,10 +316,12 @@ def remove_older(folder: Path, generation: int) -> None:
 
 
 def journal_path(folder: Path, generation: int) -> Path:
+    """Where the events after a generation's snapshot are written."""
     return folder / f"journal-{generation:08}.jsonl"
 
 
 def snapshot_path(folder: Path, generation: int) -> Path:
+    """Where a generation's snapshots are."""
     return folder / f"snapshot-{generation:08}"
 
 

@@ -152,6 +152,7 @@ class DueLabels:
         self._next = next(self._rows, None)
 
     def until(self, time_ms: int) -> Iterator[Label]:
+        """The labels that have become known by then, in their order."""
         due_ms = min(time_ms - self._delay_ms, time_ms - 1)  # without delay, the transaction itself comes first
         while self._next is not None and self._next[1].time_ms <= due_ms:
             yield self._next[1]
@@ -164,6 +165,7 @@ class DueLabels:
 
 @contextlib.contextmanager
 def opening_state(folder: Path | None, delay_days: float, limit: int) -> Iterator[Store | None]:
+    """The histories of `--state`, closed at the end; None without a folder."""
     if folder is None:
         yield None
         return

@@ -28,6 +28,7 @@ class Latencies:
         self._counts = [0] * (_BINS + 1)
 
     def add(self, ns: int) -> None:
+        """Count one, in nanoseconds."""
         self._counts[min(ns // _BIN_NS, _BINS)] += 1
 
     def percentile_us(self, percent: float) -> float:
@@ -74,6 +75,7 @@ class Summary:
     highest: list[tuple[float, int, Decision]] = field(default_factory=list)
 
     def decided(self, number: int, decision: Decision) -> None:
+        """Count a decision; number: its row in the output."""
         self.transactions += 1
         self.outcomes[decision.outcome] += 1
         self.duplicates += decision.duplicate
@@ -86,6 +88,7 @@ class Summary:
 
     @property
     def rejected(self) -> int:
+        """Rows of transactions and of labels that were not read."""
         return self.transaction_rows.rejected + self.label_rows.rejected
 
     def learned(self, known: int) -> None:

@@ -58,6 +58,7 @@ class Exchange:
         }
 
     async def run(self, app: ASGIApp) -> None:
+        """Let the application answer. What it raises is logged; `answer` is None where no whole answer came."""
         try:
             await app(self._scope, self._receive, self._send)
             if not self._over.is_set():

@@ -40,6 +40,7 @@ class Door:
         """Of the head of every answer: the date; kept up by whoever owns the loop."""
 
     def enter(self, visitor: Visitor) -> None:
+        """A connection has come, a stranger; beyond the limit the first of the strangers is turned away."""
         self._strangers[visitor] = None
         if len(self._strangers) > self._limit:
             first = next(iter(self._strangers))

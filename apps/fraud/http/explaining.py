@@ -39,6 +39,7 @@ def explain_errors(app: FastAPI) -> None:
 
 
 def respond(problem: ProblemError, request_id: str) -> Response:
+    """The problem as an answer of the application."""
     headers = {name.decode(): value.decode() for name, value in problem.headers}
     return Response(problem.encode(request_id), problem.status, headers, media_type=CONTENT_TYPE.decode())
 

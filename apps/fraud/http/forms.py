@@ -55,6 +55,8 @@ class LabelsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/healthz` and `/readyz` answer."""
+
     status: Literal["ok", "ready", "unready"]
     model: str
     reason: str = ""

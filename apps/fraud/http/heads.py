@@ -133,8 +133,10 @@ def find_due(headers: Headers, arrived: float, default_ms: float | None) -> floa
 
 
 def head_too_large() -> ProblemError:
+    """The problem of a request whose head is beyond HEAD_BYTES."""
     return ProblemError("head-too-large", f"at most {HEAD_BYTES} bytes are read")
 
 
 def body_too_large() -> ProblemError:
+    """The problem of a request whose body is beyond BODY_BYTES."""
     return ProblemError("too-large", f"at most {BODY_BYTES} bytes are read; send fewer transactions at once")

@@ -81,6 +81,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) 
 
 
 def open_service(settings: ServerSettings) -> Service:
+    """The model and the histories of the settings, compiled and ready to answer."""
     live = LiveModel(settings.model)
     try:
         warm_up(live.scorer.schema.delay_days)
@@ -142,10 +143,12 @@ class Server(uvicorn.Server):
         self._service, self._door = service, door
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; from then on SIGHUP loads the model anew."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
+        """What uvicorn asks ten times a second: whether to end. Once a second the waiting connections are looked at."""
         ending = await super().on_tick(counter)
         if counter % 10 == 0:  # once a second, as uvicorn renews its headers
             headers = self.server_state.default_headers
@@ -154,6 +157,7 @@ class Server(uvicorn.Server):
         return ending
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what has come, then close."""
         sweeping = asyncio.get_running_loop().create_task(self._keep_sweeping())
         await super().shutdown(sockets)
         sweeping.cancel()

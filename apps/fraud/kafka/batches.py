@@ -26,6 +26,7 @@ class Messages:
 
     @property
     def last_offset(self) -> int:
+        """The offset of the last message."""
         return self.offsets[-1]
 
 
@@ -65,6 +66,7 @@ class Fetched:
         return len(self.content)
 
     def unpack(self) -> Messages | Unreadable:
+        """The messages of the batch, or what is known of one that cannot be read."""
         try:
             return self._unpack()
         except DataError as error:

@@ -95,6 +95,7 @@ class BatchConsumer(KafkaConsumer):  # type: ignore[misc]
 
     @property
     def cluster_id(self) -> str | None:
+        """The cluster's id; None before the first answer."""
         found: str | None = self._cluster.cluster_id
         return found
 

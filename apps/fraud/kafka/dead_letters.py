@@ -18,6 +18,8 @@ KEY_BYTES = 100_000
 
 @dataclass(frozen=True)
 class DeadLetter:
+    """A message that cannot be processed, on its way to the dead-letter topic."""
+
     partition: TopicPartition
     key: bytes | None
     value: bytes

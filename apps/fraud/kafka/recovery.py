@@ -205,6 +205,7 @@ class Restorer:
             raise
 
     def close(self) -> None:
+        """Leave the broker."""
         for client in (self.reader, self._ends):
             client.close(timeout_ms=2000)
 

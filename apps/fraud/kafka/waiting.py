@@ -30,6 +30,7 @@ class Waiting:
         self.stopping, self.say = stopping, say
 
     def begin(self, limit_s: float = LIMIT_S, grace_s: float = 0.0) -> Wait:
+        """A wait that is told after `grace_s` and given up after `limit_s`."""
         return Wait(self, limit_s, grace_s)
 
     def patiently(self, what: str, attempt: Callable[[], Found], limit_s: float = LIMIT_S) -> Found:

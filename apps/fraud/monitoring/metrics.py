@@ -35,6 +35,7 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
+        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
@@ -64,6 +65,7 @@ class ScoringMetrics(Collector):
         self._gauges, self._model = gauges, model
 
     def decided(self, decision: Decision) -> None:
+        """Count a decision by its outcome and by what was odd about it."""
         self.outcomes[decision.outcome] += 1
         if decision.fallback:
             self.fallbacks += 1
@@ -75,6 +77,7 @@ class ScoringMetrics(Collector):
             self.late += 1
 
     def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer by its route and status, with how long it took."""
         self.requests[route, status] += 1
         histogram = self.seconds.get(route)
         if histogram is None:
@@ -82,6 +85,7 @@ class ScoringMetrics(Collector):
         histogram.observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks a collector for."""
         yield _counter("decisions", "Decisions by outcome.", ["outcome"], {(k,): v for k, v in self.outcomes.items()})
         yield _counter("fallback_decisions", "Decisions that no model made.", [], {(): self.fallbacks})
         yield _counter(

@@ -40,6 +40,7 @@ class Standardize(nn.Module):
         self.scale.copy_(torch.from_numpy(1 / np.where(deviation > 0, deviation, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, F] to the same shape: missing values filled in, then scaled, then cut off."""
         filled = torch.where(torch.isnan(x), self.typical, x)
         scaled = (filled - self.mean) * self.scale
         return torch.clamp(scaled, -BOUND, BOUND) if self.bounded else scaled
@@ -55,10 +56,12 @@ def build(columns: int, width: int, layers: int) -> nn.Sequential:
 
 
 def standardize_of(network: nn.Module) -> Standardize:
+    """The network's first layer."""
     return next(module for module in network.modules() if isinstance(module, Standardize))
 
 
 def last_of(network: nn.Module) -> nn.Linear:
+    """The network's last linear layer."""
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 

@@ -61,38 +61,46 @@ class FraudTask:
         self.baseline_probability: Probability | None = trained.rule.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """See Task."""
         from featherweight.apps.fraud.training.fit import Batches
 
         train = self.parts.train
         return Batches(train.features, train.labels, epoch, self.batch, seed)
 
     def training_loss(self) -> TaskLoss:
+        """See Task."""
         from featherweight.core.losses import BINARY
 
         return BINARY
 
     def training_digest(self) -> str:
+        """See Task."""
         from featherweight.core.search.ledger import digest_tensors
 
         train = self.parts.train
         return digest_tensors({"features": train.features, "labels": train.labels})
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        """See Task."""
         features = self.parts.train.features
         order = np.sort(np.random.default_rng(seed).permutation(len(features))[:samples])
         for start in range(0, len(order), CALIBRATION_BATCH):
             yield {INPUT: features[order[start : start + CALIBRATION_BATCH]]}
 
     def validation_cases(self) -> HeldOut:
+        """See Task."""
         return self._held_out(self.parts.validation)
 
     def calibration_cases(self) -> HeldOut:
+        """See Task: the validation cases."""
         return self.validation_cases()
 
     def test_cases(self) -> HeldOut:
+        """See Task."""
         return self._held_out(self.parts.test)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        """float64 [N]: the program's output as it is, a log-odds."""
         return outputs[OUTPUT][:, 0].astype(np.float64)
 
     def probes(self, count: int, seed: int) -> Tensors:
@@ -108,6 +116,7 @@ class FraudTask:
         return {INPUT: np.ascontiguousarray(np.stack(columns, axis=1))}
 
     def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
+        """See Task: the features of each case."""
         shown = self.parts.validation if part == "validation" else self.parts.test
         names = self.trained.schema.names
         return [
@@ -131,11 +140,13 @@ class FraudTask:
         return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+        """See Task. scores: float64 [N]; labels: int64 [N]."""
         training = self.trained.training
         rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
         return self._sealed(rule)
 
     def seal_unchanged(self) -> SealedFiles:
+        """See Task: the baseline's own rule."""
         return self._sealed(self.trained.rule)[0]
 
     def _sealed(self, rule: DecisionRule) -> tuple[SealedFiles, float]:

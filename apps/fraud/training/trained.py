@@ -27,6 +27,8 @@ from featherweight.core.trees.safetensors_file import read_trees, write_trees
 
 @dataclass(frozen=True)
 class Trained:
+    """A fitted model with all that is needed to score with it and to optimize it."""
+
     model: Ensemble | nn.Module
     schema: FeatureSchema
     rule: DecisionRule

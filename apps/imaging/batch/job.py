@@ -66,10 +66,12 @@ class JobProgress:
 
     @property
     def items_per_s(self) -> float:
+        """The speed since this run began; 0 at its start."""
         return (self.done - self.earlier) / self.elapsed_s if self.elapsed_s > 0 else 0.0
 
     @property
     def left_s(self) -> float | None:
+        """How long the rest takes at that speed; None while nothing is done."""
         return (self.items - self.done) / self.items_per_s if self.items_per_s > 0 else None
 
 

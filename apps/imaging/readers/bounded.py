@@ -34,6 +34,7 @@ class BoundedReader(io.BytesIO):
         self._limits, self._left = limits, 3 * limits.elements
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """As BytesIO's, so many times; then EOFError, which ends a decoder that reads for ever."""
         self._left -= 1
         if self._left < 0:
             raise EOFError

@@ -105,7 +105,7 @@ def read_whole(dataset: Dataset, keyword: str, *, default: int | None = None, le
 
 
 def read_words(dataset: Dataset, keyword: str) -> npt.NDArray[np.uint16]:
-    """16-bit words as they are, whether the element calls them signed or not. Raises RefusedError."""
+    """16-bit words as they are, whether the element calls them signed or not. Raises RefusedError. uint16 [K]."""
     element: Any = dataset.get_item(_tag(keyword))
     value = None if element is None else element.value
     if value is None or (isinstance(value, bytes) and len(value) == 0):
@@ -131,6 +131,7 @@ def read_bytes(dataset: Dataset, keyword: str) -> bytes | None:
 
 
 def is_little_endian(dataset: Dataset, element: DataElement | RawDataElement) -> bool:
+    """The byte order in which the element was read."""
     if isinstance(element, RawDataElement):
         return bool(element.is_little_endian)
     return dataset.original_encoding[1] is not False

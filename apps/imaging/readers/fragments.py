@@ -29,6 +29,7 @@ class Encapsulated:
     more: bool
 
     def codestream(self, frame: int) -> bytes:
+        """A frame's fragments as one."""
         return b"".join(self.content[begin:end] for _, begin, end in self.frames[frame])
 
 

@@ -57,10 +57,12 @@ class Header:
 
     @property
     def is_encapsulated(self) -> bool:
+        """Whether the pixels are compressed."""
         return self.syntax not in _NATIVE
 
     @property
     def is_float(self) -> bool:
+        """Whether the pixels are Float or Double Float Pixel Data."""
         return self.keyword != "PixelData"
 
     @property

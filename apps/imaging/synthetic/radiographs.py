@@ -105,6 +105,7 @@ class Layers:
 
 
 def anatomy_layers(side: int, random: Random) -> Layers:
+    """What a drawn chest consists of, each layer float [side, side]."""
     anatomy = _anatomy(random)
     right, left = _lung(anatomy, -1, side, random), _lung(anatomy, 1, side, random)
     lungs = np.maximum(right, left)

@@ -27,6 +27,7 @@ class Cases:
         return len(self.labels)
 
     def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Cases:
+        """Some of the cases. index: bool [N], or int64 [M] of places."""
         where = np.flatnonzero(index) if index.dtype == np.bool_ else index
         return Cases(
             self.images[where],

@@ -45,7 +45,8 @@ def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
 
 
 def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: DecisionRule) -> dict[str, float]:
-    """AUC, accuracy and balanced accuracy at the decision's threshold; counts."""
+    """AUC, accuracy and balanced accuracy at the decision's threshold; counts. logits: float64 [N]; labels: int64
+    [N]."""
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
     positive = logits >= raw_threshold(decision)

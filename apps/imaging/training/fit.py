@@ -132,7 +132,8 @@ def calibration_views(cases: Cases, seed: int = 0) -> Cases:
 
 
 def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Cross-entropy in which both classes weigh the same however many there are of each."""
+    """Cross-entropy in which both classes weigh the same however many there are of each. labels: int64 [N], of the
+    training set."""
     positive = float(labels.mean())
 
     def loss(outputs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:

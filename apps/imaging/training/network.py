@@ -23,6 +23,7 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32 [N, C, H, W] to the same shape."""
         return (x - self.mean) / self.std
 
 

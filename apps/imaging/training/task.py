@@ -58,39 +58,47 @@ class ImagingTask:
         self.baseline_probability = trained.decision.probabilities
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """See Task."""
         from featherweight.apps.imaging.training.fit import Epoch
 
         side = self._sides[epoch] if epoch < len(self._sides) else self.trained.description.side
         return Epoch(self.split.train, epoch, batch=self.batch, side=side, seed=seed)
 
     def training_loss(self) -> TaskLoss:
+        """See Task."""
         from featherweight.core.losses import BINARY
 
         return BINARY
 
     def training_digest(self) -> str:
+        """See Task."""
         from featherweight.core.search.ledger import digest_tensors
 
         train = self.split.train
         return digest_tensors({"images": train.images, "labels": train.labels})
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+        """See Task."""
         order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]
         for start in range(0, len(order), 8):
             yield _inputs(self.split.train.images[np.sort(order[start : start + 8])])
 
     def validation_cases(self) -> HeldOut:
+        """See Task."""
         return _held_out(self.split.validation)
 
     def calibration_cases(self) -> HeldOut:
+        """See Task: the validation cases in several views."""
         from featherweight.apps.imaging.training.fit import calibration_views
 
         return _held_out(calibration_views(self.split.validation))
 
     def test_cases(self) -> HeldOut:
+        """See Task."""
         return _held_out(self.split.test)
 
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+        """float64 [N]: the program's logits."""
         return outputs["logit"][:, 0].astype(np.float64)
 
     def probes(self, count: int, seed: int) -> Tensors:
@@ -106,6 +114,7 @@ class ImagingTask:
         return _inputs((images[:, place][:, :, place] * 255 // (LEVELS - 1)).astype(np.uint8))
 
     def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
+        """See Task: the columns and the picture of each case."""
         cases = self.split.validation if part == "validation" else self.split.test
         return [
             CaseView({column: str(values[index]) for column, values in cases.groups.items()}, cases.images[index])
@@ -113,9 +122,11 @@ class ImagingTask:
         ]
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+        """See Task. scores: float64 [N]; labels: int64 [N]."""
         return self._sealed(fit_decision(scores, labels, self.trained.decision.prevalence))
 
     def seal_unchanged(self) -> SealedFiles:
+        """See Task: the baseline's own decision."""
         return self._sealed(self.trained.decision)[0]
 
     def _sealed(self, decision: DecisionRule) -> tuple[SealedFiles, float]:

@@ -21,6 +21,8 @@ from featherweight.core.tensors import TensorSpec
 
 @dataclass(frozen=True)
 class Trained:
+    """A trained network with all that is needed to classify with it and to optimize it."""
+
     network: nn.Module
     description: Description
     preprocess: Preprocess

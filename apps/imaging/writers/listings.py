@@ -35,6 +35,7 @@ class Listing:
 
     @property
     def pages(self) -> int:
+        """How many pages the list takes."""
         return -(-self.count // ROWS)
 
     def file(self, number: int) -> str:

@@ -16,6 +16,8 @@ Cell = str | int | float
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
+    """How a row's cell is made, and what kind it is."""
+
     kind: Literal["text", "word", "integer", "real"]
     """`word` is a text of few values."""
     value: Callable[[Row], Cell]
@@ -64,6 +66,7 @@ def result_columns(model_sha256: str, note_of: Callable[[Prediction], str] = own
 
 
 def rejected_columns() -> Columns[RejectedFrame]:
+    """The columns of `rejected.csv`."""
     return {
         "source": Column("text", lambda r: r.id.source),
         "frame": Column("integer", lambda r: r.id.frame),

@@ -11,6 +11,8 @@ from featherweight.core.terminal import printable
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model decided."""
+
     name: str
     sha256: str
     labels: tuple[str, str]
@@ -24,6 +26,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """With what the job ran."""
+
     backend: str
     precision: str
     workers: int
@@ -72,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_summary(summary: Summary) -> bytes:
+    """The content of `summary.json`."""
     return printable(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode(), lines=True).encode() + b"\n"
 
 

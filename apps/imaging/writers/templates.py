@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @cache
 def read_template(name: str) -> jinja2.Template:
+    """A page's template, which escapes all that is put into it."""
     # Loaded here: the job needs it only when all is classified.
     import jinja2
 

@@ -43,6 +43,7 @@ class ShownCase:
 
     @property
     def now_right(self) -> bool:
+        """Whether the candidate decides as the label says."""
         return self.decided[1] == self.label
 
 
@@ -54,6 +55,7 @@ class Scale:
     high: float
 
     def share(self, value: float) -> float:
+        """Where a value lies from the low end (0) to the high one (1)."""
         return float(np.clip((value - self.low) / (self.high - self.low), 0, 1))
 
 
@@ -68,6 +70,7 @@ class Group:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The names of all columns that a case of the group has."""
         return tuple(dict.fromkeys(name for case in self.cases for name in case.columns))
 
 

@@ -32,24 +32,29 @@ class Axes:
     log_x: bool = False
 
     def x(self, value: float) -> float:
+        """The horizontal place of a value, in the picture's units."""
         low, high = self.x_range
         if self.log_x:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self.left + self.width * (value - low) / (high - low)
 
     def y(self, value: float) -> float:
+        """The vertical place of a value, in the picture's units."""
         low, high = self.y_range
         return self.top + self.height * (1 - (value - low) / (high - low))
 
     @property
     def bottom(self) -> float:
+        """The vertical place of the x axis."""
         return self.top + self.height
 
     @property
     def right(self) -> float:
+        """The horizontal place of the right edge."""
         return self.left + self.width
 
     def draw(self, x_label: str, y_label: str, *, ticks: int = 5) -> str:
+        """The axes with their marks and labels."""
         marks = _ticks(*self.y_range, ticks)
         lines = "".join(f"M{short(self.left)} {short(self.y(tick))}H{short(self.right)}" for tick in marks)
         texts = "".join(text(self.left - 6, self.y(tick) + 4, number(tick)) for tick in marks)
@@ -72,12 +77,15 @@ class Axes:
         return f'<path class="grid" d="{lines}"/><g class="middle">{texts}</g>{frame}{label}'
 
     def diagonal(self) -> str:
+        """A line from the lower left to the upper right corner."""
         return line("diagonal", self.left, self.bottom, self.right, self.top)
 
     def path(self, kind: str, xs: Iterable[float], ys: Iterable[float]) -> str:
+        """A curve through the points; `kind` is its class in the style sheet."""
         return f'<polyline class="curve {kind}" points="{self._points(xs, ys)}"/>'
 
     def band(self, kind: str, xs: Floats, low: Floats, high: Floats) -> str:
+        """The area between two curves. xs, low, high: float64 [N]."""
         outline = self._points(np.concatenate([xs, xs[::-1]]), np.concatenate([low, high[::-1]]))
         return f'<polygon class="band {kind}" points="{outline}"/>'
 
@@ -107,6 +115,7 @@ def simplified(points: Floats) -> Floats:
 
 
 def picture(title: str, parts: Sequence[str], height: float = HEIGHT) -> Markup:
+    """A whole `<svg>` element of these parts."""
     head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img"><title>{escape(title)}</title>'
     # Every text in `parts` went through escape() in text() or at its place; the rest are numbers and literals.
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704
@@ -129,6 +138,7 @@ def dots(kind: str, xs: Iterable[float], ys: Iterable[float]) -> str:
 
 
 def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    """A straight line in the picture's units."""
     return f'<line class="{kind}" x1="{short(x1)}" y1="{short(y1)}" x2="{short(x2)}" y2="{short(y2)}"/>'
 
 
@@ -139,10 +149,12 @@ def text(x: float, y: float, words: str, kind: str = "") -> str:
 
 
 def short(value: float) -> str:
+    """A coordinate with one decimal at most."""
     return f"{value:.1f}".removesuffix(".0")
 
 
 def number(value: float) -> str:
+    """A number as a label, with a true minus."""
     return f"{value:.10g}".replace("-", MINUS)
 
 

@@ -25,6 +25,7 @@ def open_templates() -> Environment:
 
 
 def bytes_text(count: float) -> str:
+    """A size in B, kB, MB or GB."""
     for unit in ("B", "kB", "MB"):
         if abs(count) < 1000:
             return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
@@ -33,12 +34,14 @@ def bytes_text(count: float) -> str:
 
 
 def ms_text(value: float) -> str:
+    """A duration in microseconds, milliseconds or seconds."""
     if value < 0.1:
         return f"{value * 1000:.3g} µs"
     return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
 
 
 def joules_text(value: float) -> str:
+    """An energy in joules or the unit below that suits it."""
     for unit, size in (("J", 1.0), ("mJ", 1e-3), ("µJ", 1e-6)):
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"

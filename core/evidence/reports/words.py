@@ -23,12 +23,15 @@ PROVENANCES: dict[Provenance, str] = {
 
 @dataclass(frozen=True)
 class Headline:
+    """The verdict at the top of the page: whether all limits were kept, and what was missed."""
+
     good: bool
     text: str
     detail: str
 
 
 def headline(evidence: Evidence) -> Headline:
+    """The verdict on the candidate that was sealed."""
     parts = [part for part in (evidence.test, evidence.validation) if part is not None]
     missed = [(part.split, check) for part in parts for check in part.checks if check.status != "passed"]
     splits = " and on ".join(f"the {part.split} cases" for part in parts)
@@ -180,6 +183,7 @@ def _is_quicker(one: CandidateRecord, chosen: CandidateRecord) -> bool:
 
 
 def duration(seconds: float) -> str:
+    """A duration in seconds, minutes or hours."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
