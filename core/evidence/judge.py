@@ -23,7 +23,7 @@ Status = Literal["passed", "failed", "not measured"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a candidate must keep; None asks nothing. Recipes embed this table as [limits].
+    """What a candidate must keep; a limit that is absent (None) asks nothing.
 
     Losses are non-inferiority margins in the metric's own unit (0.005 of AUC): a candidate passes when the one-sided
     95% bound of its loss against the baseline, paired on the same cases, stays inside the margin. A data set too small
@@ -31,15 +31,22 @@ class Limits:
     """
 
     auc_loss: float | None = None
+    """Largest loss of the area under the ROC curve."""
     average_precision_loss: float | None = None
+    """Largest loss of average precision."""
     card_precision_loss: float | None = None
-    """Of the mean share of compromised cards among each day's alerts; only where the data has cards and alerts."""
+    """Largest loss of card precision: the mean share of compromised cards among each day's alerts; only where the data
+    has cards and alerts."""
     sensitivity_loss: float | None = None
+    """Largest loss of sensitivity: the share of positive cases that are decided positive."""
     specificity_loss: float | None = None
+    """Largest loss of specificity: the share of negative cases that are decided negative."""
     flip_ratio_max: float | None = None
     """Largest share of cases, 0..1, whose decision differs from the baseline's."""
     latency_ratio_min: float | None = None
+    """Smallest speed-up: the baseline's median latency over the candidate's. 2.0 is twice as fast."""
     size_ratio_min: float | None = None
+    """Smallest reduction: the baseline's size as shipped over the candidate's. 2.0 is half the size."""
 
     def faults(self) -> tuple[Fault, ...]:
         """Every value that makes no sense, keyed `limits.NAME`; the recipe's parser reports them with its own."""
@@ -50,9 +57,13 @@ class Limits:
                 continue
             ratio = field.name.endswith("_ratio_min")
             if not math.isfinite(value) or value < 0 or (ratio and value == 0) or (not ratio and value > 1):
-                wanted = "above 0" if ratio else "from 0 to 1"
-                found.append(Fault(f"limits.{field.name}", f"found {value}, expected a number {wanted}"))
+                found.append(Fault(f"limits.{field.name}", f"found {value}, expected {self.expected(field.name)}"))
         return tuple(found)
+
+    @staticmethod
+    def expected(name: str) -> str:
+        """What the limit of this name may be, in words."""
+        return "a number above 0" if name.endswith("_ratio_min") else "a number from 0 to 1"
 
 
 @dataclass(frozen=True)

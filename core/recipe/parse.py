@@ -26,7 +26,17 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
-from featherweight.core.recipe.types import VERSION, Choices, Measure, Recalibration, Recipe, Setting, Source, Value
+from featherweight.core.recipe.types import (
+    SEED,
+    VERSION,
+    Choices,
+    Measure,
+    Recalibration,
+    Recipe,
+    Setting,
+    Source,
+    Value,
+)
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
@@ -137,7 +147,7 @@ class _Reader:
             self.fault(
                 "name", f"found {name!r}, expected letters, digits, '.', '_' and '-': it becomes a folder's name"
             )
-        seed = self.value(table.get("seed", 0), "seed", Number(0, 2**63 - 1, whole=True))
+        seed = self.value(table.get("seed", 0), "seed", SEED)
         card = self.text(table, "card", "") if "card" in table else ""
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))
