@@ -51,6 +51,17 @@ def run_recipe(
 def new_recipe(task: str) -> str:
     """A commented recipe for the models of an installed app. Raises UsageError for a name that none has, and for an app
     that gives no example."""
+    example = recipe_example(task)
+    return render_commented(read_recipe(example.path), example.settings)
+
+
+def registered_tasks() -> tuple[str, ...]:
+    """The names that [source] of a recipe may give."""
+    return tuple(sorted(_registered()))
+
+
+def recipe_example(task: str) -> RecipeExample:
+    """What an installed app gives for `recipe new`. Raises UsageError as `new_recipe` does."""
     registered = _registered()
     if task not in registered:
         raise UsageError(f"no app is called {task!r}; installed: {', '.join(sorted(registered))}")
@@ -58,7 +69,7 @@ def new_recipe(task: str) -> str:
     example = getattr(importlib.import_module(registered[task].module), "RECIPE", None)
     if not isinstance(example, RecipeExample):
         raise UsageError(f"the app {task!r} gives no example of a recipe; ask whoever made it")
-    return render_commented(read_recipe(example.path), example.settings)
+    return example
 
 
 def open_task(source: Source) -> Task:

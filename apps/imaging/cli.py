@@ -142,9 +142,9 @@ def train(
     reader: Annotated[str, typer.Option(help="Layout of the data: kermany, medmnist or folder.")] = "folder",
     network: Annotated[str, typer.Option(help="Architecture, for example resnet18.")] = "resnet18",
     side: Annotated[int, typer.Option(min=8, max=4096, help="Side of the network's input in pixels.")] = 224,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-3,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one training step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Largest learning rate of the schedule.")] = 1e-3,
     negative: Annotated[str, typer.Option(help="Name of the negative class.")] = "normal",
     positive: Annotated[str, typer.Option(help="Name of the positive class.")] = "pneumonia",
     seed: Annotated[
