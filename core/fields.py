@@ -9,10 +9,8 @@ import ast
 import inspect
 import itertools
 import textwrap
-from functools import lru_cache
 
 
-@lru_cache(64)
 def field_meanings(kind: type) -> dict[str, str]:
     """Field -> what it means, on one line: the string that follows the field in the class's body.
 

@@ -30,6 +30,7 @@ project_copyright = "The Featherweight authors; Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "adr/000-template.md"]
 nitpicky = True
+smartquotes = False  # they make an option's two hyphens a dash
 nitpick_ignore_regex = [("py:.*", r"(?!featherweight).*")]  # other projects' names, whose indexes would be fetched
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -72,9 +72,8 @@ def step_keys(kind: str) -> tuple[Key, ...]:
 def measure_keys() -> tuple[Key, ...]:
     """The keys of [measure]."""
     backends = f"a list of {Choice(registry.NAMES).__str__().removeprefix('one of ')}"
-    default = next(item.default for item in fields(Measure) if item.name == "backends")
     meaning = field_meanings(Measure)["backends"]
-    return (Key("backends", backends, meaning, default=default), *_bounded_keys(Measure))
+    return (Key("backends", backends, meaning, default=Measure().backends), *_bounded_keys(Measure))
 
 
 def limit_keys() -> tuple[Key, ...]:
@@ -87,7 +86,8 @@ def decision_keys() -> tuple[Key, ...]:
     """The keys of [decision]."""
     meanings = field_meanings(Recalibration)
     return tuple(
-        Key(item.name, "true or false", meanings[item.name], default=item.default) for item in fields(Recalibration)
+        Key(item.name, "true or false", meanings[item.name], default=getattr(Recalibration(), item.name))
+        for item in fields(Recalibration)
     )
 
 
@@ -100,7 +100,7 @@ def _bounded_keys(kind: type[Step] | type[Measure]) -> Iterator[Key]:
         if item.name == "watts_per_core_range":
             text = f"two of {text.replace('a number', 'the numbers')}"
         required = item.default is MISSING
-        default = None if required else item.default
+        default: Any = None if required else item.default
         if isinstance(default, tuple) and len(default) == 1:
             [default] = default  # threads = 1 is threads = [1]
         several = is_step or (listed and item.name != "watts_per_core_range")

@@ -57,8 +57,7 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
         raise UsageError(
             f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
-            "steps and, in [source], the folder of a trained model; begin with a copy of one from apps/imaging/recipes "
-            "or apps/fraud/recipes"
+            "steps and, in [source], the folder of a trained model; begin with: featherweight recipe new"
         )
     if len(content) > _MAX_BYTES:
         raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")

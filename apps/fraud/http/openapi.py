@@ -90,9 +90,9 @@ def describe(
     _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
     for kind in (ScoreRequest, BatchRequest, LabelsRequest, LabelRequest):
         del schemas[kind.__name__]["additionalProperties"]  # what is not known is ignored, see `decoding`
-    for kind in (*types, Reason, LabelRequest, FieldError, Health, ProblemDetails):
-        for name, meaning in field_meanings(kind).items():
-            schemas[kind.__name__]["properties"][name].setdefault("description", meaning)
+    for explained in (*types, Reason, LabelRequest, FieldError, Health, ProblemDetails):
+        for name, meaning in field_meanings(explained).items():
+            schemas[explained.__name__]["properties"][name].setdefault("description", meaning)
     _name_features(schemas[ScoreRequest.__name__], model)
     _bound_times(schemas)
     paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {
