@@ -126,6 +126,7 @@ def build(docs: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
     built = build(DOCS, tmp_path / "site")
     assert built.returncode == 0, built.stderr
@@ -139,6 +140,7 @@ def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_broken_link_a_missing_anchor_and_an_unknown_name_fail(tmp_path: Path) -> None:
     for name in ("docs", "core", "apps", "data", "bench", "tests", "src"):
         if name == "docs":
