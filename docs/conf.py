@@ -31,7 +31,10 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "adr/000-template.md"]
 nitpicky = True
 smartquotes = False  # they make an option's two hyphens a dash
-nitpick_ignore_regex = [("py:.*", r"(?!featherweight).*")]  # other projects' names, whose indexes would be fetched
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!featherweight\.).*"),  # other projects' names, whose indexes would be fetched
+    ("py:.*", r"featherweight\.(core|apps)\..*"),  # types in signatures that are not part of the API
+]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
