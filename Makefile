@@ -1,10 +1,10 @@
-# make demo | test | check | clean | help. Each makes its own virtual environment in .venv from constraints.txt.
+# make demo | docs | test | check | clean | help. Each makes its own virtual environment in .venv from constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-slow test-tools check format clean
+.PHONY: help demo docs test test-slow test-tools check format clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## both apps: synthetic data, a model trained, optimized and sealed, files scored (a few minutes)
 	@./demo.sh
+
+docs: $(STAMP) ## the documentation as a site, in docs/_build; a broken link or a missing reference fails
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b dirhtml docs docs/_build
+	@echo "open docs/_build/index.html"
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
@@ -45,5 +49,5 @@ format: $(STAMP) ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .
 
 clean: ## remove the environment, caches and what runs left (data/cache and .tools stay)
-	@rm -rf $(VENV) runs dist build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) runs dist build docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
+from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.files import cache_directory
 from featherweight.core.options import AsJson, Command
 from featherweight.core.silence import redirect_caches
@@ -64,11 +64,15 @@ class LazyGroups(TyperGroup):
                 self._lazy.setdefault(entry.name, entry)
         for name in self._lazy:
             self.add_command(TyperCommand(name, help=_HELP_OF.get(name, f"Commands that the package {name} adds.")))
+        self._version = next(param for param in self.params if "--version" in param.opts)
+        _add_version(self._version, *self.commands.values())
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """An app's commands are imported when one of them is asked for."""
         if args and args[0] in self._lazy:
-            return args[0], _load_group(self._lazy[args[0]]), args[1:]
+            group = _load_group(self._lazy[args[0]])
+            _add_version(self._version, group)
+            return args[0], group, args[1:]
         return super().resolve_command(ctx, args)
 
 
@@ -84,6 +88,14 @@ def _load_group(entry: EntryPoint) -> Any:
     return typer.main.get_group(group)
 
 
+def _add_version(option: Any, *commands: Any) -> None:
+    """`--version` on every level, as on the first."""
+    for command in commands:
+        if not any("--version" in param.opts for param in command.params):
+            command.params.append(option)
+        _add_version(option, *getattr(command, "commands", {}).values())
+
+
 def _broken(entry: EntryPoint, why: str) -> str:
     package = f" of {entry.dist.name}" if entry.dist else ""
     return f"the commands {entry.name!r}{package} ({entry.value}) do not load: {why}; reinstall or remove that package"
@@ -92,14 +104,16 @@ def _broken(entry: EntryPoint, why: str) -> str:
 app = typer.Typer(
     cls=LazyGroups,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},  # the levels below inherit it
 )
 artifact_app = typer.Typer(
     no_args_is_help=True, help="Show, verify and export artifacts: sealed models with their evidence."
 )
 app.add_typer(artifact_app, name="artifact")
+recipe_app = typer.Typer(no_args_is_help=True, help="Write a recipe for `optimize`.")
+app.add_typer(recipe_app, name="recipe")
 
 
 def _print_version(wanted: bool) -> None:
@@ -111,7 +125,14 @@ def _print_version(wanted: bool) -> None:
 @app.callback(epilog=EPILOG)
 def featherweight(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            expose_value=False,  # the levels below have this option too, and their functions do not know it
+            help="Print the version.",
+        ),
     ] = False,
 ) -> None:
     """Make trained models small and fast, prove that their decisions did not get worse, and run them."""
@@ -199,6 +220,37 @@ def warm_up() -> None:
     from featherweight.core.warming import warm_up_all
 
     warm_up_all()
+
+
+@recipe_app.command(
+    epilog="Example: featherweight recipe new imaging recipe.toml   "
+    "Exit codes: 0 written; 2 no such app, or the file is there already; 6 the file cannot be written."
+)
+def new(
+    task: Annotated[str, typer.Argument(help="The app whose model it is for: imaging or fraud.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, or - for standard output.")] = Path("recipe.toml"),
+) -> None:
+    """Write a recipe with every key that it may have, each with its meaning, to be edited and given to `optimize`."""
+    from featherweight.core.request import new_recipe
+    from featherweight.core.terminal import say
+
+    text = new_recipe(task)
+    if str(out) == "-":
+        say(text.rstrip("\n"))
+        return
+    _write_new(out, text.encode())
+    say(f"{out}: name your model and data in [source], then: featherweight optimize {out} --out models/NAME", err=True)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Raises UsageError where there is something already: it may be somebody's work. OutputError."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise UsageError(f"{path}: is there already; name another file, or remove it") from error
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
 
 
 @artifact_app.command(epilog="Example: featherweight artifact show models/chest")

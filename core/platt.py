@@ -26,8 +26,11 @@ class PlattScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     follows from a probability. The bounds are checked where a file is decoded."""
 
     version: Literal[1] = 1
+    """Version of the file's form."""
     slope: Annotated[float, msgspec.Meta(ge=1 / LARGEST, le=LARGEST)]
+    """Slope of the calibration."""
     intercept: Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+    """Intercept of the calibration."""
 
     def probability(self, score: float) -> float:
         """Strictly between 0 and 1; not a number for a score that is none."""

@@ -3,6 +3,7 @@ half a gigabyte, which nobody should wait for to read that a key is mistyped."""
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import EXTRA_OF, MissingExtraError, UsageError
 from featherweight.core.recipe import Source, read_recipe
+from featherweight.core.recipe.commented import RecipeExample, render_commented
 from featherweight.core.search.runtimes import check_backends
 from featherweight.core.task import check_packages
 
@@ -50,6 +52,30 @@ def run_recipe(
     from featherweight.core.progress import silent
 
     return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
+
+
+def new_recipe(task: str) -> str:
+    """A commented recipe for the models of an installed app. Raises UsageError for a name that none has, and for an app
+    that gives no example."""
+    example = recipe_example(task)
+    return render_commented(read_recipe(example.path), example.settings)
+
+
+def registered_tasks() -> tuple[str, ...]:
+    """The names that [source] of a recipe may give."""
+    return tuple(sorted(_registered()))
+
+
+def recipe_example(task: str) -> RecipeExample:
+    """What an installed app gives for `recipe new`. Raises UsageError as `new_recipe` does."""
+    registered = _registered()
+    if task not in registered:
+        raise UsageError(f"no app is called {task!r}; installed: {', '.join(sorted(registered))}")
+    _load(registered[task])
+    example = getattr(importlib.import_module(registered[task].module), "RECIPE", None)
+    if not isinstance(example, RecipeExample):
+        raise UsageError(f"the app {task!r} gives no example of a recipe; ask whoever made it")
+    return example
 
 
 def open_task(source: Source) -> Task:

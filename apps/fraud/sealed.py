@@ -17,29 +17,35 @@ _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 class FeatureSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """names: the program's columns, in order. source: `histories` when this app computes them from a stream of
-    transactions (then every name stands in `features.CATALOGUE`), `given` when the caller brings them. typical: the
-    median of each among legitimate training transactions, None where most have none: what a reason compares with.
-    delay_days: a transaction counts for the shares of frauds only when it is this old, because its label comes so
-    late."""
+    """The columns that the program takes."""
 
     version: Literal[1] = 1
+    """Version of the file's form."""
     source: Literal["histories", "given"] = "histories"
+    """`histories` when this app computes the columns from a stream of transactions (then every name stands in
+    `features.CATALOGUE`), `given` when the caller brings them."""
     names: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...], msgspec.Meta(min_length=1)]
+    """The program's columns, in order."""
     typical: tuple[Annotated[float, msgspec.Meta(ge=-_LARGEST_FLOAT32, le=_LARGEST_FLOAT32)] | None, ...]
+    """Reference value of each column, with which a reason compares: the median among legitimate training transactions,
+    null where most have none."""
     delay_days: Annotated[float, msgspec.Meta(ge=0, le=60)] = 7.0
+    """A transaction counts for the shares of frauds only when it is this old, because its label comes so late."""
 
 
 class DecisionRule(PlattScaling, frozen=True, kw_only=True):
-    """From `review_threshold` on a transaction is an alert; from `decline_threshold` on it is declined. chosen_for: in
-    words, the capacity or cost behind the thresholds. fallback: the outcome when no score can be had in time, for
-    amounts up to `fallback_amount`; above it: review."""
+    """From score to outcome."""
 
     review_threshold: Probability
+    """Probability from which on a transaction is an alert."""
     decline_threshold: Probability
+    """Probability from which on it is declined."""
     chosen_for: str
+    """In words, the capacity or cost behind the thresholds."""
     fallback: Outcome = "approve"
+    """The outcome when no score can be had in time, for amounts up to `fallback_amount`; above it: review."""
     fallback_amount: Annotated[float, msgspec.Meta(ge=0)] = 100.0
+    """The amount up to which `fallback` holds."""
 
 
 def decode_features(content: bytes) -> FeatureSchema:

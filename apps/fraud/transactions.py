@@ -25,14 +25,19 @@ Outcome = Literal["approve", "review", "decline"]
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """An authorization request. amount: in the currency's major unit; histories keep it in hundredths. Whoever reads
-    one from outside ignores and counts unknown fields, by `decoding.Decoder`."""
+    """An authorization request. Whoever reads one from outside ignores and counts unknown fields, by
+    `decoding.Decoder`."""
 
     transaction_id: Identifier
+    """Name of the transaction. One that comes again is answered again and not counted again."""
     customer_id: Identifier
+    """Who pays: the card or the account, under any name that is always the same."""
     terminal_id: Identifier
+    """Where it is paid."""
     time_ms: TimeMs
+    """Time of the transaction in milliseconds since 1970-01-01 UTC."""
     amount: Amount
+    """The amount in the currency's major unit, such as 57.16; histories keep it in hundredths."""
 
     @property
     def cents(self) -> int:
@@ -41,43 +46,59 @@ class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_un
 
 
 class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """What became known of a transaction: a chargeback, or the review's result. time_ms: the transaction's own time. Of
-    several labels of one transaction the last counts, so that one can be taken back: the last in the file, in the
-    partition or of the requests."""
+    """What became known of a transaction: a chargeback, or the review's result. Of several labels of one transaction
+    the last counts, so that one can be taken back: the last in the file, in the partition or of the requests."""
 
     transaction_id: Identifier
+    """Name of the transaction that it tells of."""
     customer_id: Identifier
+    """The transaction's customer."""
     terminal_id: Identifier
+    """The transaction's terminal."""
     time_ms: TimeMs
+    """The transaction's own time, not that of the label, in milliseconds since 1970-01-01 UTC."""
     is_fraud: bool
+    """Whether the transaction was a fraud; false takes an earlier true back."""
 
 
 class Reason(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A feature that moved the score: its value (None: not known), and by how much the log-odds would fall were it
-    typical."""
+    """A feature that moved the score."""
 
     feature: str
+    """Name of the feature."""
     value: float | None
+    """Its value; null where it is not known."""
     effect: float
+    """By how much the log-odds would fall if the feature had its reference value, the median of legitimate ones."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """probability: calibrated, of fraud; model: name and digest of the artifact that decided; reasons: only where the
-    outcome is not `approve`, the strongest first; duplicate: the transaction had been seen and was not counted again;
-    conflict: another one has its id, with another amount, customer, terminal or time, and stays what is counted;
-    fallback: no model decided, but the policy for when none can (probability is then None); late: it came more than a
-    day after younger ones of its customer or terminal, so that a part of what its windows held may be forgotten."""
+    """What was decided of a transaction."""
 
     transaction_id: str
+    """The transaction's own, as the next four fields are."""
     customer_id: str
+    """Who paid."""
     terminal_id: str
+    """Where it was paid."""
     time_ms: int
+    """When, in milliseconds since 1970-01-01 UTC."""
     amount: float
+    """How much, in the currency's major unit."""
     outcome: Outcome
+    """The decision. `review` and `decline` are alerts."""
     probability: float | None
+    """Calibrated probability of fraud, 0 to 1; null where no model decided."""
     model: str
+    """Name and digest of the artifact that decided."""
     reasons: tuple[Reason, ...] = ()
+    """The features that moved the score most, the strongest first; only where the outcome is not `approve`."""
     duplicate: bool = False
+    """The transaction had been seen and was not counted again."""
     conflict: bool = False
+    """Another transaction has its id, with another amount, customer, terminal or time, and stays what is counted."""
     fallback: bool = False
+    """No model decided, but the policy for when none can."""
     late: bool = False
+    """It came more than a day after younger ones of its customer or terminal, so that a part of what its windows held
+    may be forgotten."""

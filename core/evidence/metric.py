@@ -93,7 +93,7 @@ class Finding:
 class Limit:
     """name: its key in a recipe's [limits]; title: of its row in the page; judge: (baseline, candidate, limit, seed) ->
     what was found, of a limit that is no loss: a loss is judged by the metric's paired difference; in_recipes: whether
-    a recipe may set it."""
+    a recipe may set it; meaning: a sentence for those who write recipes."""
 
     name: str
     kind: LimitKind
@@ -101,6 +101,7 @@ class Limit:
     unit: Unit = "metric"
     judge: Callable[[Measured, Measured, float, int], Finding] | None = None
     in_recipes: bool = True
+    meaning: str = ""
 
     def describe(self, value: float) -> str:
         """A limit or what was found, in its unit."""
@@ -117,9 +118,12 @@ class Limit:
     def fault(self, value: float) -> str | None:
         """What is wrong with such a limit."""
         inside = value > 0 if self.kind == "min" else 0 <= value <= 1
-        if inside and value != float("inf"):
-            return None
-        return f"found {value}, expected a number {'above 0' if self.kind == 'min' else 'from 0 to 1'}"
+        return None if inside and value != float("inf") else f"found {value}, expected {self.expected}"
+
+    @property
+    def expected(self) -> str:
+        """What such a limit may be, in words."""
+        return "a number above 0" if self.kind == "min" else "a number from 0 to 1"
 
 
 def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:

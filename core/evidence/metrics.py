@@ -32,7 +32,12 @@ AUC = Metric(
     interval=b.auc_interval,
     difference=b.auc_difference,
     method=b.auc_method,
-    limit=Limit("auc_loss", "loss", "Loss of AUC"),
+    limit=Limit(
+        "auc_loss",
+        "loss",
+        "Loss of AUC",
+        meaning="Largest loss of the area under the ROC curve.",
+    ),
     caveat=_HOPEFUL,
 )
 AVERAGE_PRECISION = Metric(
@@ -45,7 +50,12 @@ AVERAGE_PRECISION = Metric(
     interval=b.average_precision_interval,
     difference=b.average_precision_gain,
     method=b.resampled,
-    limit=Limit("average_precision_loss", "loss", "Loss of average precision"),
+    limit=Limit(
+        "average_precision_loss",
+        "loss",
+        "Loss of average precision",
+        meaning="Largest loss of average precision.",
+    ),
     caveat=_HOPEFUL,
 )
 CARD_PRECISION = Metric(
@@ -59,7 +69,15 @@ CARD_PRECISION = Metric(
     interval=b.card_precision_interval,
     difference=b.card_precision_difference,
     method=b.card_precision_method,
-    limit=Limit("card_precision_loss", "loss", "Loss of card precision"),
+    limit=Limit(
+        "card_precision_loss",
+        "loss",
+        "Loss of card precision",
+        meaning=(
+            "Largest loss of card precision: the mean share of compromised cards among each day's alerts; "
+            "only where the data has cards and alerts."
+        ),
+    ),
     lacks="the data names no cards, none compromised, or no desk of alerts",
     in_groups=False,  # a desk looks at the cards of all groups
 )
@@ -97,7 +115,12 @@ SENSITIVITY = Metric(
     difference=lambda pair: b.share_right_difference(pair, b.among_positives(pair.baseline)),
     needed=lambda pair, _, margin: b.needed_of_share(pair, b.among_positives(pair.baseline), margin),
     method=b.share_method,
-    limit=Limit("sensitivity_loss", "loss", "Loss of sensitivity"),
+    limit=Limit(
+        "sensitivity_loss",
+        "loss",
+        "Loss of sensitivity",
+        meaning="Largest loss of sensitivity: the share of positive cases that are decided positive.",
+    ),
 )
 SPECIFICITY = Metric(
     name="specificity",
@@ -111,7 +134,12 @@ SPECIFICITY = Metric(
     difference=lambda pair: b.share_right_difference(pair, b.among_negatives(pair.baseline)),
     needed=lambda pair, _, margin: b.needed_of_share(pair, b.among_negatives(pair.baseline), margin),
     method=b.share_method,
-    limit=Limit("specificity_loss", "loss", "Loss of specificity"),
+    limit=Limit(
+        "specificity_loss",
+        "loss",
+        "Loss of specificity",
+        meaning="Largest loss of specificity: the share of negative cases that are decided negative.",
+    ),
 )
 BRIER_SCORE = Metric(
     name="brier_score",
@@ -144,7 +172,14 @@ CHANGED_DECISIONS = Metric(
     reads="decisions",
     labels=BINARY,
     direction="lower",
-    limit=Limit("flip_ratio_max", "max", "Changed decisions", "share", judge_flips),
+    limit=Limit(
+        "flip_ratio_max",
+        "max",
+        "Changed decisions",
+        "share",
+        judge_flips,
+        meaning="Largest share of cases, 0..1, whose decision differs from the baseline's.",
+    ),
 )
 LATENCY = Metric(
     name="latency",
@@ -155,7 +190,14 @@ LATENCY = Metric(
     labels=ANY,
     direction="lower",
     counted=None,
-    limit=Limit("latency_ratio_min", "min", "Times as fast", "times", judge_latency),
+    limit=Limit(
+        "latency_ratio_min",
+        "min",
+        "Times as fast",
+        "times",
+        judge_latency,
+        meaning="Smallest speed-up: the baseline's median latency over the candidate's. 2.0 is twice as fast.",
+    ),
 )
 SIZE = Metric(
     name="size",
@@ -166,7 +208,14 @@ SIZE = Metric(
     labels=ANY,
     direction="lower",
     counted=None,
-    limit=Limit("size_ratio_min", "min", "Times smaller", "times", judge_size),
+    limit=Limit(
+        "size_ratio_min",
+        "min",
+        "Times smaller",
+        "times",
+        judge_size,
+        meaning="Smallest reduction: the baseline's size as shipped over the candidate's. 2.0 is half the size.",
+    ),
 )
 PARITY = Metric(  # no recipe sets it: what is sealed must always agree with itself (core.parity)
     name="parity",

@@ -46,7 +46,9 @@ class PruneChannelsStep:
 
     kind: ClassVar[str] = "prune-channels"
     ratio: float = bounded(Number(0.01, 0.95))
+    """Share of the channels to remove."""
     round_to: int = bounded(Number(1, 64, whole=True), default=16)
+    """Widths that stay are multiples of this: processors work on so many channels at once."""
     scope: Literal["layer", "network", "sensitivity"] = bounded(
         Choice(("layer", "network", "sensitivity")), default="layer"
     )
@@ -60,6 +62,7 @@ class PruneWeightsStep:
 
     kind: ClassVar[str] = "prune-weights"
     sparsity: float = bounded(Number(0.01, 0.99))
+    """Share of the weights to set to zero."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class PruneTreesStep:
 
     kind: ClassVar[str] = "prune-trees"
     ratio: float = bounded(Number(0.001, 0.99))
+    """Share of all splits to remove."""
     calibration_samples: int = bounded(Number(1, 1_000_000, whole=True), default=20_000)
+    """Training rows on which the scores are compared and the leaves fitted."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,17 @@ class RecoverStep:
 
     kind: ClassVar[str] = "recover"
     epochs: int = bounded(Number(1, 1000, whole=True))
+    """Passes over the training data."""
     learning_rate: float = bounded(Number(1e-7, 1.0), default=1e-3)
+    """Largest learning rate of the schedule."""
     weight_decay: float = bounded(Number(0.0, 1.0), default=0.02)
+    """Decoupled weight decay of the optimizer."""
     teacher_weight: float = bounded(Number(0.0, 1.0), default=0.7)
     """Share of the teacher in the loss; the rest is the true label."""
     temperature: float = bounded(Number(0.5, 20.0), default=2.0)
+    """Temperature that softens the logits of teacher and student before they are compared."""
     ema_decay: float = bounded(Number(0.0, 0.9999), default=0.99)
+    """Decay of the moving average of the weights, which is what is kept; 0 keeps the last weights."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,13 @@ class QuantizeStep:
 
     kind: ClassVar[str] = "quantize"
     precision: Literal["int8", "bf16"] = bounded(Choice(("int8", "bf16")), default="int8")
+    """Number format of the program's arithmetic."""
     calibration_samples: int = bounded(Number(1, 100_000, whole=True), default=256)
+    """Training inputs from which the ranges of int8 are taken."""
     method: Literal["minmax", "percentile", "entropy"] = bounded(
         Choice(("minmax", "percentile", "entropy")), default="minmax"
     )
+    """How the range of each tensor is chosen from the calibration inputs."""
     percentile: float = bounded(Number(90.0, 100.0), default=99.99)
     """Used by the method "percentile": the share of values that the range keeps, in percent."""
     float_operators: int = bounded(Number(0, 1000, whole=True), default=0)

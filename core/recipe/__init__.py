@@ -51,6 +51,7 @@ from featherweight.core.recipe.types import (
     candidates,
     describe,
     render_recipe,
+    render_value,
 )
 
 __all__ = [
@@ -69,4 +70,5 @@ __all__ = [
     "read_card",
     "read_recipe",
     "render_recipe",
+    "render_value",
 ]

@@ -28,7 +28,17 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
-from featherweight.core.recipe.types import VERSION, Choices, Measure, Recalibration, Recipe, Setting, Source, Value
+from featherweight.core.recipe.types import (
+    SEED,
+    VERSION,
+    Choices,
+    Measure,
+    Recalibration,
+    Recipe,
+    Setting,
+    Source,
+    Value,
+)
 from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
@@ -47,8 +57,7 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
         raise UsageError(
             f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
-            "steps and, in [source], the folder of a trained model; begin with a copy of one from apps/imaging/recipes "
-            "or apps/fraud/recipes"
+            "steps and, in [source], the folder of a trained model; begin with: featherweight recipe new"
         )
     if len(content) > _MAX_BYTES:
         raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
@@ -135,7 +144,7 @@ class _Reader:
             self.fault(
                 "name", f"found {name!r}, expected letters, digits, '.', '_' and '-': it becomes a folder's name"
             )
-        seed = self.value(table.get("seed", 0), "seed", Number(0, 2**63 - 1, whole=True))
+        seed = self.value(table.get("seed", 0), "seed", SEED)
         card = self.text(table, "card", "") if "card" in table else ""
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))

@@ -23,6 +23,7 @@ from featherweight.core.passes.steps import (
 from featherweight.core.terminal import counted
 
 VERSION = 1
+SEED = Number(0, 2**63 - 1, whole=True)
 
 Setting = str | int | float | bool | tuple["Setting", ...]
 Value = float | str
@@ -48,6 +49,7 @@ class Source:
     """The app and its settings, from which the baseline comes."""
 
     task: str
+    """The app whose model this is: a name of the entry point group featherweight.tasks, such as imaging or fraud."""
     settings: tuple[tuple[str, Setting], ...] = ()
     """The app's own keys, sorted by name; core does not understand them."""
 
@@ -57,24 +59,28 @@ class Measure:
     """Candidates run interleaved with the baseline on every backend named here that the host has."""
 
     backends: tuple[str, ...] = ("onnxruntime",)
+    """The runtimes to measure on; those that this host does not have are left out."""
     threads: tuple[int, ...] = bounded(Number(1, 1024, whole=True), default=(1,))
-    """Each is tried; a candidate is compared with the baseline on as many."""
+    """Threads of a session. Each number is tried; a candidate is compared with the baseline on as many threads."""
     batch: int = bounded(Number(1, 4096, whole=True), default=1)
+    """Cases in one run of the model."""
     repetitions: int = bounded(Number(3, 1_000_000, whole=True), default=100)
+    """Timed runs of each program, interleaved with the baseline's."""
     watts_per_core: float | None = bounded(Number(0.01, 1000), default=None)
-    """Of one busy core: where no counter of energy can be read, an estimate is made from it."""
+    """Power of one busy core in watts. Where no energy counter can be read, energy is estimated from it."""
     watts_per_core_range: tuple[float, float] | None = bounded(Number(0.01, 1000), default=None)
-    """The lowest and the highest that it may be."""
+    """The lowest and the highest value that watts_per_core may have, as [low, high]."""
     price_per_hour: float | None = bounded(Number(0, 1e6), default=None)
-    """Of the host, in any currency: for the cost of a million decisions."""
+    """Price of the host for one hour, in any currency: the cost of a million decisions is computed from it."""
 
 
 @dataclass(frozen=True)
 class Recalibration:
-    """recalibrate: calibration and threshold are fitted anew on each candidate's scores; otherwise the baseline's stay
-    as they are."""
+    """How a candidate's scores become decisions."""
 
     recalibrate: bool = True
+    """Whether calibration and threshold are fitted anew on each candidate's scores. With false, the baseline's stay as
+    they are."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +88,13 @@ class Recipe:
     """All that a recipe's file says, checked."""
 
     name: str
+    """Name of the artifact and of the working folder runs/NAME/work: letters, digits, '.', '_' and '-'."""
     source: Source
     steps: tuple[Choices, ...]
     measure: Measure = field(default_factory=Measure)
     limits: Limits = field(default_factory=Limits)
-    seed: int = 0
+    seed: int = bounded(SEED, default=0)
+    """Random seed of the whole run: training, calibration samples and resampling."""
     card: str = ""
     """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
     measured figures. Empty: the artifact gets no model card."""
@@ -137,27 +145,28 @@ def describe(step: Step) -> str:
 
 def render_recipe(recipe: Recipe) -> str:
     """TOML that parses to the same recipe; every value is written, defaults too."""
-    lines = [f"version = {VERSION}", f"name = {_toml(recipe.name)}", f"seed = {recipe.seed}"]
-    lines += [f"card = {_toml(recipe.card)}"] if recipe.card else []
+    lines = [f"version = {VERSION}", f"name = {render_value(recipe.name)}", f"seed = {recipe.seed}"]
+    lines += [f"card = {render_value(recipe.card)}"] if recipe.card else []
     lines += ["", "[source]"]
-    lines.append(f"task = {_toml(recipe.source.task)}")
-    lines += [f"{_key(name)} = {_toml(value)}" for name, value in recipe.source.settings]
+    lines.append(f"task = {render_value(recipe.source.task)}")
+    lines += [f"{_key(name)} = {render_value(value)}" for name, value in recipe.source.settings]
     for choices in recipe.steps:
         lists = dict(choices.lists)
-        lines += ["", "[[step]]", f"kind = {_toml(choices.step.kind)}"]
-        lines += [f"{name} = {_toml(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
+        lines += ["", "[[step]]", f"kind = {render_value(choices.step.kind)}"]
+        lines += [f"{name} = {render_value(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
     tables = {"measure": asdict(recipe.measure), "limits": recipe.limits, "decision": asdict(recipe.decision)}
     for name, table in tables.items():
         lines += ["", f"[{name}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+        lines += [f"{key} = {render_value(value)}" for key, value in table.items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else render_value(name)
 
 
-def _toml(value: Setting | list[Setting]) -> str:
+def render_value(value: Setting | list[Setting]) -> str:
+    """A value in TOML."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -169,6 +178,6 @@ def _toml(value: Setting | list[Setting]) -> str:
             # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case tuple() | list():
-            return "[" + ", ".join(_toml(item) for item in value) + "]"
+            return "[" + ", ".join(render_value(item) for item in value) + "]"
         case _:
             assert_never(value)

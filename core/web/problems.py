@@ -30,22 +30,31 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
 
 
 class FieldError(msgspec.Struct, frozen=True, kw_only=True):
-    """pointer: the field in the body, as an RFC 6901 JSON Pointer in a URI fragment."""
+    """What is wrong with one field."""
 
     pointer: str
+    """The field in the body, as an RFC 6901 JSON Pointer in a URI fragment."""
     detail: str
+    """What was found and what was expected."""
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body. errors: for a body that is JSON but not what the schema says; header: the header at fault."""
+    """The body of every answer that is an error (RFC 9457)."""
 
     type: str
+    """The kind of problem; its last part is one of a fixed list."""
     title: str
+    """The kind of problem in words."""
     status: int
+    """The HTTP status."""
     detail: str
+    """What is wrong with this request."""
     request_id: str
+    """The same as the header X-Request-ID of the answer."""
     errors: tuple[FieldError, ...] = ()
+    """The fields at fault, where the body is JSON but not what the schema says."""
     header: str = ""
+    """The header at fault."""
 
 
 class ProblemError(Exception):

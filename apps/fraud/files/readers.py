@@ -53,11 +53,14 @@ CARD_FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amo
 
 @dataclass(frozen=True)
 class RejectedRow:
-    """A row that is none. line: 1-based (of Parquet: the row); reason: without the row's content."""
+    """A row that is not a valid transaction or label."""
 
     source: str
+    """The file that it stands in."""
     line: int
+    """Its line, from 1 on; of Parquet the row."""
     reason: str
+    """Why it was rejected, without the row's content."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}: {self.reason}"

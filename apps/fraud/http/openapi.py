@@ -18,8 +18,9 @@ from featherweight.apps.fraud.http.forms import (
 )
 from featherweight.apps.fraud.plausible import EARLIEST_MS, END_MS
 from featherweight.apps.fraud.sealed import FeatureSchema
-from featherweight.apps.fraud.transactions import Decision
-from featherweight.core.web.problems import KINDS, ProblemDetails
+from featherweight.apps.fraud.transactions import Decision, Reason
+from featherweight.core.fields import field_meanings
+from featherweight.core.web.problems import KINDS, FieldError, ProblemDetails
 
 TITLE: Final = "Featherweight fraud scorer"
 DESCRIPTION: Final = """\
@@ -89,6 +90,9 @@ def describe(
     _, schemas = msgspec.json.schema_components([*types, Health, ProblemDetails], ref_template=_REF)
     for kind in (ScoreRequest, BatchRequest, LabelsRequest, LabelRequest):
         del schemas[kind.__name__]["additionalProperties"]  # what is not known is ignored, see `decoding`
+    for explained in (*types, Reason, LabelRequest, FieldError, Health, ProblemDetails):
+        for name, meaning in field_meanings(explained).items():
+            schemas[explained.__name__]["properties"][name].setdefault("description", meaning)
     _name_features(schemas[ScoreRequest.__name__], model)
     _bound_times(schemas)
     paths = {path: _operation(*route) for path, route in _ROUTES.items()} | {

@@ -18,6 +18,7 @@ from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshol
 from featherweight.apps.fraud.training.description import read_training
 from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
 from featherweight.core.errors import UsageError
+from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import INPUT, OUTPUT
@@ -42,13 +43,20 @@ BANDS: Mapping[str, tuple[str, tuple[float, ...]]] = {
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """model: folder of `fraud train`; data: path or catalogue name; reader: handbook, records or ulb; batch: of the
-    recovery of networks."""
+    """The keys of [source] in a recipe for fraud."""
 
     model: str
+    """Folder that `featherweight fraud train` wrote."""
     data: str
+    """Path of the transactions that the model was trained on, or the catalogue's name of a fetched data set."""
     reader: str
+    """Form of the data: records (a folder with transactions and labels), handbook or ulb."""
     batch: Annotated[int, msgspec.Meta(ge=1)] = 256
+    """Rows in one training step of `recover`; networks only."""
+
+
+RECIPE = RecipeExample(Path(__file__).parents[1] / "recipes" / "new.toml", SourceSettings)
+"""For `featherweight recipe new fraud`."""
 
 
 class FraudTask:

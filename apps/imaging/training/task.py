@@ -19,6 +19,7 @@ from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import read_description
 from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.core.errors import UsageError
+from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles
 from featherweight.core.tensors import Tensors
 
@@ -35,16 +36,25 @@ Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int,
 
 
 class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """network: folder of `imaging train`; data: path or catalogue name; reader: kermany, medmnist or folder; seed: of
-    the split; batch: of the recovery; stages: of the recovery as [[side, epochs], ...], where epochs that it does not
-    name are at full size."""
+    """The keys of [source] in a recipe for imaging."""
 
     network: str
+    """Folder that `featherweight imaging train` wrote."""
     data: str
+    """Path of the labelled images that the network was trained on, or the catalogue's name of a fetched data set."""
     reader: str
+    """Layout of the data: folder (a folder with a labels.csv), kermany or medmnist."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Random seed of the split by patient into training and validation, as `--split-seed` of the training."""
     batch: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Images in one training step of `recover`."""
     stages: Stages = ()
+    """Progressive resizing of `recover` as [[side, epochs], ...]: so many epochs on images of this side in pixels.
+    Epochs that it does not name are at the network's full size."""
+
+
+RECIPE = RecipeExample(Path(__file__).parents[1] / "recipes" / "new.toml", SourceSettings)
+"""For `featherweight recipe new imaging`."""
 
 
 class ImagingTask:
