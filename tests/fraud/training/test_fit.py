@@ -99,7 +99,7 @@ def test_an_average_gives_the_mean_margin() -> None:
 def test_one_class_is_no_training_set() -> None:
     features, _ = draw(50)
     for labels in (np.zeros(50, np.int64), np.ones(50, np.int64)):
-        with pytest.raises(DataError, match=r"50 transactions, (0|50) of them frauds"):
+        with pytest.raises(DataError, match=r"50 transactions, (0|50) of them fraud"):
             fit(Logistic(), features, labels)
 
 
