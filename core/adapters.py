@@ -82,7 +82,7 @@ class ModelAdapter(Protocol):
     """What the program's inputs may be."""
 
     def cases(self, arrays: Any) -> Cases:
-        """What a programmer gave, as one element a case. Raises TensorError for what it is not."""
+        """What a programmer gave ([N, ...] or a sequence) as one element a case. Raises TensorError."""
         ...
 
     def prepare(self, cases: Cases, first: int) -> tuple[Tensors, tuple[str, ...]]:

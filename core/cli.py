@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
-from featherweight.core.files import cache_directory
+from featherweight.core.files import cache_directory, write_errors
 from featherweight.core.options import AsJson, Command
 from featherweight.core.silence import redirect_caches
 
@@ -245,12 +245,12 @@ def new(
 def _write_new(path: Path, content: bytes) -> None:
     """Raises UsageError where there is something already: it may be somebody's work. OutputError."""
     try:
-        with path.open("xb") as file:
+        with write_errors(path), path.open("xb") as file:
             file.write(content)
-    except FileExistsError as error:
-        raise UsageError(f"{path}: is there already; name another file, or remove it") from error
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    except OutputError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            raise UsageError(f"{path}: is there already; name another file, or remove it") from error
+        raise
 
 
 @artifact_app.command(epilog="Example: featherweight artifact show models/chest")

@@ -311,8 +311,7 @@ def synthesize(
         )
     say(
         f"{counted(written.transactions, 'transactions')}, {written.frauds:,} of them fraud: "
-        f"{written.transactions_path}; "
-        f"labels: {written.labels_path}"
+        f"{written.transactions_path}; labels: {written.labels_path}"
     )
 
 
@@ -371,15 +370,11 @@ def train(
     """
     import json as encoding
 
-    from featherweight.apps.fraud.training.command import run_training
+    from featherweight.apps.fraud.training.command import render_metrics, run_training
     from featherweight.apps.fraud.training.description import SplitDays
 
     layout = SplitDays(
-        train_days=train_days,
-        delay_days=delay_days,
-        validation_days=validation_days,
-        test_days=test_days,
-        until=until,
+        train_days=train_days, delay_days=delay_days, validation_days=validation_days, test_days=test_days, until=until
     )
     summary = run_training(
         data=data,
@@ -394,13 +389,7 @@ def train(
     if json:
         say(encoding.dumps(summary, indent=2))
         return
-    for name in ("model", "train", "validation", "test"):
-        if name in summary:
-            figures = (
-                f"{key} {value if isinstance(value, str) else f'{value:.5g}'}" for key, value in summary[name].items()
-            )
-            say(f"{name}: {', '.join(figures)}")
-    say(f"written: {out}")
+    say("\n".join([*render_metrics(summary), f"written: {out}"]))
 
 
 def warm_up() -> None:
