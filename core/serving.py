@@ -72,9 +72,9 @@ class ModelSource:
     verify_decisions: bool = False
     """Whether this host must first reproduce the artifact's reference decisions."""
 
-    def read(self, app: str) -> Artifact:
+    def read(self, app: str | None = None) -> Artifact:
         """Read and verify the folder. Raises ArtifactError for what cannot be trusted, WrongModelError where there is
-        no artifact or one of another app."""
+        no artifact or, where an app is named, one of another app."""
         return read_artifact(self.folder, app=app)
 
     def choose(self, artifact: Artifact) -> ChosenProgram:

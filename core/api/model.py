@@ -23,11 +23,11 @@ from featherweight.core.adapters import (
 )
 from featherweight.core.api.evidence import SealedEvidence, parse_evidence
 from featherweight.core.api.notebook import render_description, render_predictions
-from featherweight.core.artifact import Artifact, read_artifact
+from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
-from featherweight.core.backends.fastest import BATCHES, open_fastest_named
-from featherweight.core.errors import ArtifactError, BackendError, FeatherweightError, UsageError
-from featherweight.core.parity.probing import check_session
+from featherweight.core.backends.fastest import BATCHES
+from featherweight.core.errors import ArtifactError, BackendError, UsageError
+from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
 
@@ -290,20 +290,15 @@ def open_model(
     """
     if threads < 1:
         raise UsageError(f"threads = {threads}; expected at least 1")
-    artifact = read_artifact(Path(folder))
+    source = ModelSource(Path(folder), backend, threads, verify)
+    artifact = source.read()
     manifest = artifact.manifest
     inputs = tuple(entry.spec() for entry in manifest.inputs)
     try:
         adapter = open_adapter(manifest.app, manifest.labels, artifact.sealed, inputs)
     except ArtifactError as error:
         raise ArtifactError(f"{folder}: {error}") from error
-    name, program, session = open_fastest_named(artifact, threads=threads, backend=backend)
-    if verify:
-        try:
-            check_session(artifact, session)
-        except FeatherweightError:
-            session.close()
-            raise
+    opened = source.open(artifact)
     description = ModelDescription(
         folder=Path(folder),
         name=manifest.name,
@@ -313,11 +308,11 @@ def open_model(
         inputs=inputs,
         outputs=tuple(entry.spec() for entry in manifest.outputs),
         ranges=() if adapter is None else adapter.ranges,
-        backend=name,
-        precision=program.precision,
+        backend=opened.backend,
+        precision=opened.program.precision,
         threads=threads,
     )
-    return OpenModel(artifact, session, adapter, description)
+    return OpenModel(artifact, opened.session, adapter, description)
 
 
 def _case_bytes(spec: TensorSpec) -> int:
