@@ -17,6 +17,7 @@ from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, encode
 from featherweight.apps.fraud.transactions import Label, Transaction
 from featherweight.core.adapters import check_ranges, describe_ranges
 from featherweight.core.errors import ArtifactError
+from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import TensorSpec
 from tests.fraud.artifacts import write_fraud_model
 
@@ -83,7 +84,7 @@ def test_the_decisions_are_those_of_the_app(tmp_path: Path) -> None:
         Transaction(transaction_id=f"X{i}", customer_id="C", terminal_id="T", time_ms=1_600_000_000_000, amount=1.0)
         for i in range(len(rows))
     ]
-    scorer = open_scorer(folder)
+    scorer = open_scorer(ModelSource(folder))
     decided = scorer.decide_batch(transactions, rows, [False] * len(rows))
     scorer.close()
     with featherweight.open_model(folder) as model:

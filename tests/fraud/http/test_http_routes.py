@@ -271,7 +271,9 @@ def test_asked_to_end_before_it_has_begun_it_ends_well(model: Path, tmp_path: Pa
 import os, signal
 from pathlib import Path
 from featherweight.apps.fraud.http.server import ServerSettings, serve
-settings = ServerSettings(Path({str(model)!r}), port=0, backend={BACKEND!r}, state=Path({str(tmp_path / "state")!r}))
+from featherweight.core.serving import ModelSource
+source = ModelSource(Path({str(model)!r}), {BACKEND!r})
+settings = ServerSettings(source, port=0, state=Path({str(tmp_path / "state")!r}))
 serve(settings, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 print("ended")
 """

@@ -82,7 +82,7 @@ def test_what_may_be_asked_again_says_when(error: OverloadedError | StateUnavail
 
 def test_the_service_says_which_row_it_refuses(tmp_path: Path) -> None:
     write_fraud_model(tmp_path / "model", names=NAMES)
-    service = Service(LiveModel(tmp_path / "model", BACKEND), None, keys_file=None, deadline_ms=None)
+    service = Service(LiveModel(ModelSource(tmp_path / "model", BACKEND)), None, keys_file=None, deadline_ms=None)
     good, wrong = given(2, NAMES[:2])[0], given(2, NAMES)[1]
     with pytest.raises(InvalidEventError, match="lacks customer_count_1d") as refused:
         asyncio.run(service.score_batch([wrong, good], math.inf))

@@ -14,6 +14,7 @@ from featherweight.apps.fraud.kafka.label_gate import QUIET_S, LabelGate
 from featherweight.apps.fraud.kafka.stages import Shard, Stream
 from featherweight.apps.fraud.labels import label_of
 from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import START_MS, TOPICS, arrive_as, draw_transactions
 
@@ -106,7 +107,7 @@ def test_what_is_no_label_or_of_a_time_that_has_not_come_holds_nobody_up(setting
 @pytest.fixture
 def scorer(tmp_path: Path) -> Iterator[Scorer]:
     write_fraud_model(tmp_path / "model")
-    scorer = open_scorer(tmp_path / "model")
+    scorer = open_scorer(ModelSource(tmp_path / "model"))
     yield scorer
     scorer.close()
 
