@@ -102,5 +102,5 @@ def test_files_that_do_not_fit_are_refused() -> None:
         with pytest.raises(ArtifactError):
             FraudAdapter(("a", "b"), files, inputs)
     schema = encode(FeatureSchema(names=("amount",), typical=(1.0,)))
-    with pytest.raises(ArtifactError, match="names 1 columns"):
+    with pytest.raises(ArtifactError, match="names 1 column:"):
         FraudAdapter(("a", "b"), {"features.json": schema, "decision.json": RULE}, inputs)

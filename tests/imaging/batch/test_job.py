@@ -257,7 +257,7 @@ def test_nothing_written_knows_the_patient_and_no_pixels_when_told(
 def test_the_thumbnails_are_those_of_the_most_suspicious(
     model: SealedModel, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("batch", "writers.page"):
+    for module in ("batch.job", "writers.page"):
         monkeypatch.setattr(f"featherweight.apps.imaging.{module}.PAGE_ROWS", 5)
     classify(model, images, tmp_path / "out", batch=4)
     page = (tmp_path / "out" / "index.html").read_text()
