@@ -79,8 +79,11 @@ class SealedEvidence:
     >>> evidence = featherweight.read_evidence("data/models/card-fraud")
     >>> evidence.passed, evidence.decided_on, evidence.cases
     (True, 'test', 40440)
-    >>> [(limit.name, limit.status) for limit in evidence.limits]
-    [('average_precision_loss', 'passed'), ('card_precision_loss', 'passed'), ('flip_ratio_max', 'passed')]
+    >>> for limit in evidence.limits:
+    ...     print(limit.name, limit.status)
+    average_precision_loss passed
+    card_precision_loss passed
+    flip_ratio_max passed
     >>> f"{evidence.candidate['average_precision'].estimate:.3f}"
     '0.744'
     """
