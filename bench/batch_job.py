@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     if not get_decoder(JPEGLosslessSV1).is_available:
-        raise SystemExit("the plain script decodes lossless JPEG with pylibjpeg-libjpeg; run: pip install -e '.[bench]'")
+        raise SystemExit("the plain script decodes lossless JPEG with pylibjpeg-libjpeg: pip install -e '.[bench]'")
     rows = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
