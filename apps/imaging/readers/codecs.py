@@ -16,7 +16,7 @@ from pydicom import uid
 
 from apps.imaging.pixels import Stored
 from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.codestreams import ends_in_zeros, parse_jpeg, parse_jpeg2000
+from apps.imaging.readers.codestreams import ends_in_zeros, has_hole, parse_jpeg, parse_jpeg2000
 from apps.imaging.readers.strict_jpeg import check_jpeg, decode_grey
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
@@ -65,6 +65,8 @@ def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
         return _decode_jpeg_frame(codestream, syntax, shape)
     if ends_in_zeros(codestream):
         raise RefusedError("corrupt", "the codestream has zeros in place of its end; was the file copied in full?")
+    if has_hole(codestream):
+        raise RefusedError("corrupt", "the codestream has a block of zeros within; was the file copied in full?")
     samples = _decode_samples(codestream, syntax, shape)
     header = parse_jpeg2000(codestream)
     precision = header.bits if header else 8 * samples.dtype.itemsize

@@ -27,6 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
 from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_memory, check_results, check_size
+from apps.imaging.readers.checked import check_png, check_tiff_page
 from apps.imaging.readers.codestreams import parse_jpeg
 from apps.imaging.readers.strict_jpeg import check_jpeg, decode_grey
 from apps.imaging.settings import Preprocess
@@ -92,6 +93,10 @@ def _decode_page(
         check_size(image.height, image.width, bands, 1, limits)
         _check_samples(samples + image.width * image.height * bands, limits)
         check_memory(_needed_bytes(image, content), limits)
+        if image.format == "PNG":
+            check_png(content, image.width * image.height)
+        elif image.format == "TIFF":
+            check_tiff_page(image, content)
         grey = _decode_jpeg(image, content, side)
         grey = decode_image(image, side) if grey is None else grey
         return Pixels(here, grey, _notes(image, grey))

@@ -21,7 +21,7 @@ _LOSSY = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _PROGRESSIVE = (0xC2, 0xCA)
 _TABLES = (0xC4, 0xDA, 0xDB, 0xDD, 0xFE, *range(0xC0, 0xC3), *range(0xE0, 0xF0))
 _SCALES = (8, 4, 2, 1)
-_LOST = re.compile(r"premature end of data segment|bad (Huffman|arithmetic) code|instead of RST", re.IGNORECASE)
+_LOST = re.compile(r"premature end of data segment|bad (Huffman|arithmetic) code|instead of RST|Unsupported marker", re.IGNORECASE)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _CUT = "Premature end of JPEG file"
 
