@@ -35,10 +35,10 @@ def check_png(content: bytes, pixels: int) -> None:
         elif content.startswith(b"IEND", at + 4):
             break
         at = end + 4
-    if not sound and not _is_whole(
-        b"".join(content[begin:end] for begin, end in parts), pixels * _MOST_PIXEL_BYTES
-    ):
-        raise RefusedError("corrupt", "the checksums of the PNG do not agree with its data: something in it was changed")
+    if not sound and not _is_whole(b"".join(content[begin:end] for begin, end in parts), pixels * _MOST_PIXEL_BYTES):
+        raise RefusedError(
+            "corrupt", "the checksums of the PNG do not agree with its data: something in it was changed"
+        )
 
 
 def _is_whole(deflated: bytes, most: int) -> bool:
@@ -69,7 +69,8 @@ def check_tiff_page(image: Image.Image, content: bytes) -> None:
             check_jpeg(begins + part[2:] if begins else part)
         elif not _is_whole(part, image.width * image.height * _MOST_PIXEL_BYTES):
             raise RefusedError(
-                "corrupt", "the checksum of a part of the TIFF does not agree with its data: something in it was changed"
+                "corrupt",
+                "the checksum of a part of the TIFF does not agree with its data: something in it was changed",
             )
 
 

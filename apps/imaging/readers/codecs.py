@@ -17,7 +17,7 @@ from pydicom import uid
 from apps.imaging.pixels import Stored
 from apps.imaging.readers.base import RefusedError
 from apps.imaging.readers.codestreams import ends_in_zeros, has_hole, parse_jpeg, parse_jpeg2000
-from apps.imaging.readers.strict_jpeg import check_jpeg, decode_grey
+from apps.imaging.readers.strict_jpeg import check_jpeg, check_zeros, decode_grey
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
@@ -82,6 +82,8 @@ def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Deco
         # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
         lacking = "header" if jpeg is None else "end"
         raise RefusedError("corrupt", f"the codestream has no {lacking}; is the file cut off?")
+    if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
+        check_zeros(codestream)
     samples = _decode_strictly(codestream, shape) if syntax in _LOSSY_JPEG else None
     if samples is None:
         samples = _decode_samples(codestream, syntax, shape)

@@ -15,13 +15,15 @@ import simplejpeg
 
 from apps.imaging.pixels import Stored
 from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.codestreams import parse_jpeg
+from apps.imaging.readers.codestreams import HOLE_BYTES, has_zeros, parse_jpeg
 
 _LOSSY = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _PROGRESSIVE = (0xC2, 0xCA)
 _TABLES = (0xC4, 0xDA, 0xDB, 0xDD, 0xFE, *range(0xC0, 0xC3), *range(0xE0, 0xF0))
 _SCALES = (8, 4, 2, 1)
-_LOST = re.compile(r"premature end of data segment|bad (Huffman|arithmetic) code|instead of RST|Unsupported marker", re.IGNORECASE)
+_LOST = re.compile(
+    r"premature end of data segment|bad (Huffman|arithmetic) code|instead of RST|Unsupported marker", re.IGNORECASE
+)
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _CUT = "Premature end of JPEG file"
 
@@ -60,6 +62,7 @@ def _strictly(codestream: bytes, decode: Callable[[bytes], Stored]) -> Stored | 
     jpeg = parse_jpeg(codestream)
     if jpeg is None or codestream[jpeg.begins + 1] not in _LOSSY or not _is_plain(codestream, jpeg.begins):
         return None
+    check_zeros(codestream)
     try:
         try:
             return decode(codestream)
@@ -70,6 +73,72 @@ def _strictly(codestream: bytes, decode: Callable[[bytes], Stored]) -> Stored | 
     except ValueError as error:
         _judge(str(error), codestream, codestream[jpeg.begins + 1] in _PROGRESSIVE)
     return None
+
+
+def check_zeros(codestream: bytes) -> None:
+    """Raise RefusedError where a block of zeros stands in the coded data of a JPEG whose tables make no picture of it.
+
+    The first symbol of a table is what zeros mean (T.81 C.2). Of the AC coefficients it must be the end of a block:
+    otherwise each block would have all its 63 at their lowest value. Of a lossless JPEG it is a difference to the pixel
+    before: other than 0, it must not go on for longer than a row, or than there are values.
+    """
+    jpeg = parse_jpeg(codestream)
+    scan = codestream.find(b"\xff\xda", 0 if jpeg is None else jpeg.begins)
+    if jpeg is None or scan < 0 or not has_zeros(codestream, scan, codestream.rfind(b"\xff\xd9")):
+        return
+    kind, tables = codestream[jpeg.begins + 1], _first_codes(codestream[:scan])
+    if kind == 0xC2:
+        impossible = _has_hole_in_a_scan(codestream, scan)
+    elif kind in (0xC0, 0xC1):
+        impossible = any(is_ac and symbol != 0 for is_ac, symbol, _ in tables)
+    elif kind == 0xC3 and codestream[scan + 4] == 1 and codestream[scan + 7] == 1:  # one component, the pixel before
+        impossible = all(
+            symbol
+            and (
+                (pixels := 8 * HOLE_BYTES // (length + symbol)) > jpeg.columns
+                or pixels * ((1 << symbol) - 1) > 1 << jpeg.bits
+            )
+            for _, symbol, length in tables
+        )
+    else:
+        return
+    if impossible:
+        raise RefusedError("corrupt", "the JPEG data have a block of zeros within; was the file copied in full?")
+
+
+def _has_hole_in_a_scan(codestream: bytes, scan: int) -> bool:
+    """Of a progressive JPEG: each scan of AC coefficients has its table before it, and zeros must not mean that each
+    coefficient is new in it."""
+    before, end = scan, codestream.rfind(b"\xff\xd9")
+    while 0 <= scan < end:
+        after = codestream.find(b"\xff\xda", scan + 2, end)
+        is_ac = codestream[scan + 5 + 2 * codestream[scan + 4]] > 0
+        table = codestream.find(b"\xff\xc4", before, scan)
+        if is_ac and table >= 0 and has_zeros(codestream, scan, after if after >= 0 else end):
+            first = _first_codes(b"\xff\xd8" + codestream[table:scan])
+            if any(kind and symbol & 15 for kind, symbol, _ in first):
+                return True
+        before, scan = scan, after
+    return False
+
+
+def _first_codes(header: bytes) -> list[tuple[bool, int, int]]:
+    """Of each Huffman table: whether it is of AC coefficients, and the symbol and length in bits of its first code."""
+    found, at = [], 2
+    while at + 4 <= len(header):
+        if header[at] != 0xFF or header[at + 1] == 0xFF:
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(header[at + 2 : at + 4], "big")
+        table = at + 4
+        while header[at + 1] == 0xC4 and table + 18 <= min(end, len(header)):
+            counts = header[table + 1 : table + 17]
+            if any(counts):
+                length = next(bits for bits, count in enumerate(counts, start=1) if count)
+                found.append((header[table] >> 4 == 1, header[table + 17], length))
+            table += 17 + sum(counts)
+        at = end
+    return found
 
 
 def _is_plain(codestream: bytes, begins: int) -> bool:
