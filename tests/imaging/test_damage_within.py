@@ -1,4 +1,4 @@
-"""A hole, a missing middle, or a lost block of the disk within a picture whose end is there: never decoded in silence."""
+"""A missing middle, or a lost block of the disk, within a picture whose end is there: never decoded in silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JPEG by libjpeg-turbo's own interface, whose decoder goes no further where the others fill up what lacks, skip what is
+"""JPEG by libjpeg-turbo's own interface, which goes no further where other decoders fill up what lacks, skip what is
 left over, and say so where nobody hears it.
 
 A block of the disk that is lost within a JPEG leaves a picture that looks whole: shifted or grey from there on. The
@@ -29,8 +29,8 @@ _CUT = "Premature end of JPEG file"
 
 
 def decode_grey(codestream: bytes, least: int | None = None) -> Stored | None:
-    """Grey or luma [H, W] of a JPEG of 8 bits; None where another decoder has to judge: lossless ones, and what this one
-    does not read. least: both sides stay at this or more, and the picture may be an eighth, quarter or half of its
+    """Grey or luma [H, W] of a JPEG of 8 bits; None where another decoder has to judge: lossless ones, and what this
+    one does not read. least: both sides stay at this or more, and the picture may be an eighth, quarter or half of its
     size. Raises RefusedError for data that are damaged."""
     jpeg = parse_jpeg(codestream)
     if jpeg is None or jpeg.bits != 8:
