@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from core.errors import DataError, OutputError
+from core.errors import DataError, OutputError, UsageError
 
 # Not every system has these.
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -72,6 +73,58 @@ def open_to_lock(path: Path, mode: int) -> int:
     """A descriptor of a file that is there to be locked, made with this mode where there is none. Neither through a
     link nor into a pipe, which would wait for a reader. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | _NOFOLLOW | _READ_FLAGS, mode)
+
+
+@contextlib.contextmanager
+def writing_alone(out: Path) -> Iterator[None]:
+    """While the block runs, no other process that asks the same makes the folder `out`: two that write one checkpoint,
+    or one file each, leave what neither has made.
+
+    By a record lock on a hidden file beside the folder, which ends with the process however that ends; in the folder,
+    where nothing may be written beside it. Raises UsageError when another process has it, OutputError.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    target = Path(os.path.realpath(out))
+    handle, path = -1, target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
+            path = target / ".lock"
+        handle = _lock(path)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"{out}: another process writes there at this moment; wait until it has ended, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be made and locked ({error.strerror or error}); choose a folder on a local disk that may "
+            "be written to"
+        ) from error
+    try:
+        yield
+    finally:
+        # While it is still locked: nobody else's lock is taken away.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """Raises BlockingIOError when another process has the lock, OSError."""
+    import fcntl  # not on every system
+
+    while True:
+        handle = open_to_lock(path, 0o600)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.lexists(path) and os.path.samestat(path.lstat(), os.fstat(handle)):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # of one that ended just now: it took the file with it
 
 
 def check_readable(path: Path, option: str) -> None:

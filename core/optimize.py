@@ -24,6 +24,7 @@ from core.errors import (
 )
 from core.evidence.judge import Check, all_passed
 from core.evidence.report import CandidateRecord, Comparison, Evidence
+from core.files import writing_alone
 from core.parity.measured import MeasuredParity
 from core.passes.steps import PruneChannelsStep, PruneTreesStep, PruneWeightsStep, QuantizeStep, RecoverStep
 from core.recipe import Recipe, read_card
@@ -91,6 +92,20 @@ def optimize(
 ) -> Outcome:
     """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
     check_out(out)
+    with writing_alone(out):
+        return _optimize(recipe, task, out, force, threads, budget_s, progress, work)
+
+
+def _optimize(
+    recipe: Recipe,
+    task: Task,
+    out: Path,
+    force: bool,
+    threads: int | None,
+    budget_s: float | None,
+    progress: Progress,
+    work: Path | None,
+) -> Outcome:
     card = read_card(recipe.card)
     _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)

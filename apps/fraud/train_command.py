@@ -23,7 +23,7 @@ from apps.fraud.settings import DecisionRule, FeatureSchema
 from apps.fraud.training import Layout, Training
 from core.digests import appearing_folder
 from core.errors import OutputError, UsageError
-from core.files import check_folder, replacing
+from core.files import check_folder, replacing, writing_alone
 from core.hardware import count_usable_cores
 from core.task import check_packages
 from core.trees.ensemble import Ensemble
@@ -53,6 +53,22 @@ def run_training(
     layout.last_day()
     check_folder(out)
     path = find_data(data, reader)
+    with writing_alone(out):
+        return _train_into(out, data, path, reader, model, layout, alerts_a_day, seed, report_test=report_test)
+
+
+def _train_into(
+    out: Path,
+    data: str,
+    path: Path,
+    reader: str,
+    model: str,
+    layout: Layout,
+    alerts_a_day: float,
+    seed: int,
+    *,
+    report_test: bool,
+) -> dict[str, Any]:
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as progress:
         replaying = progress.add_task("replaying transactions", total=None)
         parts = read_parts(

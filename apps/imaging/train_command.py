@@ -24,7 +24,7 @@ from apps.imaging.settings import Decision, Preprocess
 from apps.imaging.task import find_data, read_split
 from core.digests import appearing_folder, file_digest
 from core.errors import OutputError, UsageError
-from core.files import check_folder, is_file, replacing
+from core.files import check_folder, is_file, replacing, writing_alone
 from core.task import check_packages
 from core.terminal import open_console
 
@@ -108,7 +108,7 @@ def run_training(
         f"trained {'from scratch' if start is None else f'from weights {settings.start[:16]}'} on "
         f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}"
     )
-    with appearing_folder(out, keep=CHECKPOINT) as folder:
+    with writing_alone(out), appearing_folder(out, keep=CHECKPOINT) as folder:
         with _writing(folder):
             if is_file(out / LOG) and not is_file(folder / LOG):
                 shutil.copy(out / LOG, folder / LOG)

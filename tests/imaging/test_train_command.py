@@ -66,3 +66,22 @@ def test_interrupted_and_gone_on_with_nothing_but_json_on_standard_output(data: 
     assert [path.name for path in out.parent.iterdir()] == ["chest"]
     assert json.loads((out / "metrics.json").read_text()) == json.loads(printed)
     assert read_trained(out).description.network == "compact"
+
+
+def test_a_second_training_into_the_same_folder_is_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "chest"
+    first = start(data, out, epochs=400)
+    assert first.stderr is not None
+    try:
+        next(line for line in first.stderr if "epoch 1:" in line)
+        second = start(data, out, epochs=1)
+        printed, told = second.communicate(timeout=120)
+        assert (second.returncode, printed) == (2, ""), told
+        assert "another process writes there" in told
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    third = start(data, out, epochs=1)  # the lock of a killed process is nobody's
+    _, told = third.communicate(timeout=120)
+    assert "another process" not in told

@@ -16,7 +16,8 @@ from pydicom import uid
 
 from apps.imaging.pixels import Stored
 from apps.imaging.readers.base import RefusedError
-from apps.imaging.readers.codestreams import ends_in_zeros, parse_jpeg, parse_jpeg2000
+from apps.imaging.readers.codestreams import ends_in_zeros, has_hole, parse_jpeg, parse_jpeg2000
+from apps.imaging.readers.strict_jpeg import check_jpeg, check_zeros, decode_grey
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
@@ -64,6 +65,8 @@ def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
         return _decode_jpeg_frame(codestream, syntax, shape)
     if ends_in_zeros(codestream):
         raise RefusedError("corrupt", "the codestream has zeros in place of its end; was the file copied in full?")
+    if has_hole(codestream):
+        raise RefusedError("corrupt", "the codestream has a block of zeros within; was the file copied in full?")
     samples = _decode_samples(codestream, syntax, shape)
     header = parse_jpeg2000(codestream)
     precision = header.bits if header else 8 * samples.dtype.itemsize
@@ -79,9 +82,22 @@ def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Deco
         # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
         lacking = "header" if jpeg is None else "end"
         raise RefusedError("corrupt", f"the codestream has no {lacking}; is the file cut off?")
-    samples = _decode_samples(codestream, syntax, shape)
+    if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
+        check_zeros(codestream)
+    samples = _decode_strictly(codestream, shape) if syntax in _LOSSY_JPEG else None
+    if samples is None:
+        samples = _decode_samples(codestream, syntax, shape)
     photometric = jpeg.photometric(shape.photometric) if shape.samples == 3 else shape.photometric
     return Decoded(samples, jpeg.bits, syntax not in (*_LOSSY_JPEG, uid.JPEGLSNearLossless), photometric)
+
+
+def _decode_strictly(codestream: bytes, shape: Shape) -> Stored | None:
+    """Samples of one component and 8 bits; None for others, of which only the data are checked. Raises RefusedError for
+    damaged data."""
+    found = decode_grey(codestream) if shape.samples == 1 else None
+    if found is None:
+        check_jpeg(codestream)
+    return found if found is None or found.shape == (shape.rows, shape.columns) else None
 
 
 def _decode_rle(codestream: bytes, shape: Shape) -> Stored:

@@ -100,6 +100,52 @@ def ends_in_zeros(codestream: bytes) -> bool:
     return codestream.rfind(b"\xff\xd9") < 0 and codestream.endswith(_CUT)
 
 
+HOLE_BYTES = 512
+"""The smallest block of a disk."""
+_STEP_BYTES = 32
+
+
+def has_hole(codestream: bytes) -> bool:
+    """Whether a block of zeros stands within the coded data of a JPEG 2000 codestream, where no coder writes one:
+    arithmetic coding never does, and an empty packet is one byte (T.800 B.9, C). Only where that is certain: with fewer
+    packets than that, and without coding that passes bits on as they are."""
+    begin, end = codestream.find(b"\xff\x90"), codestream.rfind(b"\xff\xd9")
+    return has_zeros(codestream, begin, end) and _most_empty_packets(codestream) < HOLE_BYTES
+
+
+def has_zeros(codestream: bytes, begin: int, end: int) -> bool:
+    """Whether a block of zeros stands between these places, and not only before the end, which some writers pad."""
+    # Looked for in every 32nd byte: a whole search would take longer than one hundredth of the decoding.
+    sample, seen = codestream[begin:end:_STEP_BYTES] if 0 <= begin < end else b"", -1
+    while (seen := sample.find(bytes(HOLE_BYTES // _STEP_BYTES - 1), seen + 1)) >= 0:
+        first = last = begin + seen * _STEP_BYTES
+        while codestream[first - 1] == 0:
+            first -= 1
+        while codestream[last] == 0:
+            last += 1
+        if last - first >= HOLE_BYTES and last < end:
+            return True
+        seen = (last - begin) // _STEP_BYTES
+    return False
+
+
+def _most_empty_packets(codestream: bytes) -> int:
+    """That may follow each other; more than a hole has bytes where it cannot be told."""
+    style = codestream.find(b"\xff\x52", 0, codestream.find(b"\xff\x90"))
+    header = parse_jpeg2000(codestream)
+    if style < 0 or header is None or codestream[style + 12] & 0x41:
+        return HOLE_BYTES
+    (layers,) = struct.unpack_from(">H", codestream, style + 6)
+    sizes = codestream[style + 14 : style + 15 + header.levels] if codestream[style + 4] & 1 else b""
+    precincts = 0
+    for level in range(header.levels + 1):
+        exponents = sizes[level] if level < len(sizes) else 0xFF
+        halvings = header.levels - level
+        across, down = (header.columns >> halvings) >> (exponents & 15), (header.rows >> halvings) >> (exponents >> 4)
+        precincts += (across + 2) * (down + 2)
+    return int(layers) * precincts * header.components
+
+
 def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> Stored | None:
     """Unsigned samples [H, W] of a one-component codestream, halved while both sides stay at `least` or more.
 
@@ -109,6 +155,8 @@ def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> 
     while halvings < header.levels and min(header.rows, header.columns) >> (halvings + 1) >= least:
         halvings += 1
     if header.components != 1 or header.signed or not 8 <= header.bits <= 16 or ends_in_zeros(codestream):
+        return None
+    if has_hole(codestream):
         return None
     while halvings:
         samples = _decode_halved(codestream, header, halvings)

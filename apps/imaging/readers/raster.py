@@ -27,7 +27,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.pixels import Greyscale, Stored, Window, finish, render, resize
 from apps.imaging.readers.base import Limits, Pixels, RefusedError, check_memory, check_results, check_size
+from apps.imaging.readers.checked import check_png, check_tiff_page
 from apps.imaging.readers.codestreams import parse_jpeg
+from apps.imaging.readers.strict_jpeg import check_jpeg, decode_grey
 from apps.imaging.settings import Preprocess
 
 REDUCED_MEAN_TOLERANCE = 0.004
@@ -91,7 +93,12 @@ def _decode_page(
         check_size(image.height, image.width, bands, 1, limits)
         _check_samples(samples + image.width * image.height * bands, limits)
         check_memory(_needed_bytes(image, content), limits)
-        grey = decode_image(image, side)
+        if image.format == "PNG":
+            check_png(content, image.width * image.height)
+        elif image.format == "TIFF":
+            check_tiff_page(image, content)
+        grey = _decode_jpeg(image, content, side)
+        grey = decode_image(image, side) if grey is None else grey
         return Pixels(here, grey, _notes(image, grey))
     except RefusedError as error:
         return Rejected(here, error.reason, str(error))
@@ -123,6 +130,17 @@ def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]
     return tuple(notes)
 
 
+def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> npt.NDArray[np.float32] | None:
+    """Of a JPEG what `decode_image` would give, by a decoder that refuses damaged data; None for any other image."""
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        stored = decode_grey(content, 2 * side)
+        if stored is not None:
+            return _turned(finish(resize(stored, side) / 255, False), image)
+    elif image.format in ("JPEG", "MPO"):
+        check_jpeg(content)
+    return None
+
+
 def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.NDArray[np.float32]:
     """float32 [side, side] in 0..1. reduced: a JPEG may be decoded at a fraction of its size."""
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
@@ -133,7 +151,6 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
     # TIFF's WhiteIsZero, which Pillow undoes for 8 bits and not for more.
     inverted = tags.get(_PHOTOMETRIC_TAG) == 0 and (image.mode.startswith("I") or image.mode == "F")
     image.load()
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)  # after loading: Pillow has turned a TIFF by then
     if image.mode.startswith("I;16"):
         white = (1 << min(16, tags.get(_BITS_TAG, (16,))[0])) - 1
         voi = Window(white / 2, white, "LINEAR_EXACT")
@@ -145,8 +162,7 @@ def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.
         grey = render(_ImageRows(image, np.dtype(np.int8)), Greyscale(), side)
     else:
         grey = finish(resize(_ImageRows(image, np.dtype(np.uint8)), side) / 255, False)
-    if orientation in range(2, 9):
-        grey = _orient(grey, orientation)
+    grey = _turned(grey, image)  # after loading: Pillow has turned a TIFF by then
     return 1 - grey if inverted else grey
 
 
@@ -218,8 +234,11 @@ def count_tiff_pages(content: bytes, limits: Limits) -> int:
     return max(1, len(seen))
 
 
-def _orient(grey: npt.NDArray[np.float32], orientation: int) -> npt.NDArray[np.float32]:
+def _turned(grey: npt.NDArray[np.float32], image: Image.Image) -> npt.NDArray[np.float32]:
     """EXIF 2.32, 4.6.4: the image is square by now, so turning it after the resize is the same and cheaper."""
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    if orientation not in range(2, 9):
+        return grey
     turned = Image.fromarray(grey)
     turned.getexif()[_ORIENTATION_TAG] = orientation
     return np.array(ImageOps.exif_transpose(turned), dtype=np.float32)
