@@ -244,7 +244,11 @@ def test_unknown_fields_in_a_stream_are_counted(model: Path) -> None:
     misspelt = {key.replace("amount", "amuont"): value for key, value in asdict(FIRST).items()}
     rows = [asdict(FIRST) | {"currency": "EUR"}, misspelt]
     values = [json.dumps(row).encode() for row in rows]
-    out = stream.process([Arrived("transactions", 0, range(2), values)], scorer)
+    values.append(json.dumps(asdict(FIRST)).encode()[:-1] + b', "amount": 1}')
+    out = stream.process([Arrived("transactions", 0, range(3), values)], scorer)
     scorer.close()
     assert (out.unread.rows, out.unread.names) == (1, ["currency"])
-    assert [rejected.reason for rejected in out.rejected] == ["ValidationError: has no field amount; found amuont"]
+    assert [rejected.reason for rejected in out.rejected] == [
+        "ValidationError: has no field amount; found amuont",
+        "ValidationError: has a field amount, and that more than once",
+    ]
