@@ -56,8 +56,8 @@ FAILURES = 5
 def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool], say: Say) -> int:
     """Score until `stopping()`; return how many messages were processed.
 
-    Raises ArtifactError for a model that is none for a stream, UsageError when the broker or the topics are not there,
-    OutputError when decisions cannot be committed."""
+    Raises WrongModelError for a model that is none for a stream, UsageError when the broker or the topics are not
+    there, OutputError when decisions cannot be committed."""
     check_source(live.scorer)
     warm_up(live.scorer.schema.delay_days)
     # Compiled now, and not within the first transaction, which a broker would not wait for on a new host.

@@ -168,6 +168,22 @@ def test_rows_dated_in_the_future_change_no_other_decision(model: Path, tmp_path
     assert read_decisions(tmp_path / "future.later") == read_decisions(tmp_path / "base.later")
 
 
+def test_rows_months_ahead_of_their_file_take_nothing_from_the_next_one(model: Path, tmp_path: Path) -> None:
+    """Of old data, so that the clock says nothing: a file by itself may have them, one with --state may not."""
+    rows = customer(60)
+    ahead = [rows[0] | {"transaction_id": f"a{n}", "time_ms": rows[-1]["time_ms"] + 300 * DAY + n} for n in range(3)]
+    late = rows[-1] | {"transaction_id": "l", "time_ms": rows[-1]["time_ms"] + DAY, "amount": 400}
+    later = write_lines(tmp_path / "later.jsonl", [late])
+    for name, more in (("base", []), ("ahead", ahead)):
+        source, state = write_lines(tmp_path / f"{name}.jsonl", [*rows, *more]), ["--state", str(tmp_path / name)]
+        assert score(model, source, tmp_path / "out", *state).exit_code == (3 if more else 0)
+        assert score(model, later, tmp_path / f"{name}.later", *state).exit_code == 0
+    (base,), (found,) = (read_decisions(tmp_path / f"{name}.later") for name in ("base", "ahead"))
+    assert found == base
+    assert not found.late
+    assert score(model, tmp_path / "ahead.jsonl", tmp_path / "out").exit_code == 0
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("what", ["transactions", "labels"])
 def test_a_file_in_seconds_is_refused_with_the_hint(what: str, form: str, model: Path, tmp_path: Path) -> None:

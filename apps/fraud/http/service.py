@@ -79,7 +79,9 @@ class Service:
         """One transaction. due: when the decision must be there, in time.perf_counter's seconds; later, the policy for
         when no score can be had decides. Raises ProblemError."""
         pipeline = self.pipeline
-        if refuse_time(request.time_ms, self._now_ms() + AHEAD_MS):  # asked here first: the other way costs a microsecond
+        if refuse_time(
+            request.time_ms, self._now_ms() + AHEAD_MS
+        ):  # asked here first: the other way costs a microsecond
             self._check_times((request,), "#/time_ms")
         if isinstance(request.features, dict):
             row = self._given(request.features, "#/features")
