@@ -92,7 +92,7 @@ def stream(
             say(f"topics created: {', '.join(made) or 'none'}", err=True)
         with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
             processed = kafka.run_stream(member, live, stopping=stopping, say=partial(say, err=True))
-        say(f"{processed} messages processed and committed", err=True)
+        say(f"{counted(processed, 'messages')} processed and committed", err=True)
     finally:
         live.close()
 
@@ -289,7 +289,8 @@ def synthesize(
             out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
         )
     say(
-        f"{written.transactions} transactions, {written.frauds} of them frauds: {written.transactions_path}; "
+        f"{counted(written.transactions, 'transactions')}, {written.frauds:,} of them fraud: "
+        f"{written.transactions_path}; "
         f"labels: {written.labels_path}"
     )
 

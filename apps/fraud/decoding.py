@@ -15,6 +15,7 @@ import msgspec
 
 from core.errors import DataError
 from core.keys import find_repeated
+from core.terminal import counted
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
@@ -41,7 +42,8 @@ class Unread:
                 self.names.append(name[: _NAME_LENGTH + 1])
 
     def __str__(self) -> str:
-        return f"{self.rows:,} rows have fields that are not known and not read: {_show(self.names, len(self.names))}"
+        names = _show(self.names, len(self.names))
+        return f"{counted(self.rows, 'rows')} with fields that are not known and not read: {names}"
 
 
 COMMA: Final = b","

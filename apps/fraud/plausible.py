@@ -17,6 +17,7 @@ import numpy as np
 
 from apps.fraud.labels import DAY_MS
 from core.errors import DataError
+from core.terminal import counted
 
 EARLIEST_MS: Final = 946_684_800_000
 """2000-01-01 UTC."""
@@ -129,8 +130,8 @@ class Times:
         for unit in _UNITS:
             if 2 * self._units[unit] > self._rows:
                 raise DataError(
-                    f"{source}: time_ms of {self._units[unit]:,} of {self._rows:,} rows is not in milliseconds since "
-                    f"1970; are these {unit}? convert them to milliseconds"
+                    f"{source}: time_ms of {self._units[unit]:,} of {counted(self._rows, 'rows')} is not in "
+                    f"milliseconds since 1970; are these {unit}? convert them to milliseconds"
                 )
         first, last = self._find_day(10 - _BULK_TENTHS), self._find_day(_BULK_TENTHS)
         beyond = Bound(END_MS, _BEYOND)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from apps.fraud.decoding import COMMA, Decoder, Unread, check_columns
 from apps.fraud.transactions import Label, TimeMs, Transaction
 from core.errors import DataError
+from core.terminal import counted
 
 
 class Timed(msgspec.Struct, frozen=True, gc=False):
@@ -240,7 +241,11 @@ def _read_csv(
         if isinstance(values, str):
             yield Rejected(source, number, values)
         elif len(values) != len(names):
-            yield Rejected(source, number, f"has {len(values)} values, but the first line names {len(names)} columns")
+            yield Rejected(
+                source,
+                number,
+                f"has {counted(len(values), 'values')}, but the first line names {counted(len(names), 'columns')}",
+            )
         else:
             try:
                 # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.

@@ -34,6 +34,7 @@ from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
 from core.files import is_file, replacing
+from core.terminal import counted
 
 TOP = 5
 PROGRESS_EVERY = 2000
@@ -356,7 +357,8 @@ def render_summary(summary: Summary) -> str:
     """For a person. Names decisions by their number in the output only."""
     rate = summary.transactions / summary.seconds if summary.seconds else 0.0
     lines = [
-        f"{summary.transactions:,} transactions in {summary.seconds:.1f} s ({rate:,.0f}/s) by {summary.model}",
+        f"{counted(summary.transactions, 'transactions')} in {summary.seconds:.1f} s ({rate:,.0f}/s) by "
+        f"{summary.model}",
         "  " + ", ".join(f"{name} {summary.outcomes[name]:,}" for name in ("approve", "review", "decline")),
         f"  features, score and decision of one: p50 {summary.latencies.percentile_us(50):.1f}, "
         f"p99 {summary.latencies.percentile_us(99):.1f} microseconds",
@@ -378,15 +380,18 @@ def render_summary(summary: Summary) -> str:
     if summary.unread.rows:
         lines.append(f"  {summary.unread}")
     if summary.evicted:
-        lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
-    if summary.labelled:
-        waiting = f"; {summary.labels_waiting:,} are not due yet" if summary.labels_waiting else ""
         lines.append(
-            f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions{waiting}"
+            f"  {counted(summary.evicted, 'histories')} forgotten, the least recent: more than --max-histories"
+        )
+    if summary.labelled:
+        waiting = f"; {summary.labels_waiting:,} not due yet" if summary.labels_waiting else ""
+        lines.append(
+            f"  {counted(summary.labels, 'labels')} became known, {summary.labels_unknown:,} of unknown "
+            f"transactions{waiting}"
         )
     if summary.labels_in_conflict:
         lines.append(
-            f"  {summary.labels_in_conflict:,} labels are not as their transaction: they have another customer, "
+            f"  {counted(summary.labels_in_conflict, 'labels')} not as their transaction: with another customer, "
             "terminal or time (time_ms is the transaction's own, and says when the label counts), or only one of the "
             "customer's and the terminal's history still has it"
         )
@@ -397,7 +402,8 @@ def render_summary(summary: Summary) -> str:
     lines += [_render_alert(-number, decision) for _, number, decision in sorted(summary.highest, reverse=True)]
     if summary.rejected:
         lines.append(
-            f"  {summary.rejected:,} rows rejected" + (f": {summary.rejected_file}" if summary.rejected_file else "")
+            f"  {counted(summary.rejected, 'rows')} rejected"
+            + (f": {summary.rejected_file}" if summary.rejected_file else "")
         )
         lines += [f"    {row}" for row in summary.first_rejected]
     return "\n".join(lines)

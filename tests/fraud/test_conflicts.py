@@ -99,9 +99,7 @@ def test_labels_in_conflict_in_a_file(model: Path, tmp_path: Path) -> None:
     summary = score_file(Job(source, tmp_path / "out.jsonl", labels), scorer)
     scorer.close()
     assert (summary.labels, summary.labels_unknown, summary.labels_in_conflict) == (5, 1, 3)
-    assert "  3 labels are not as their transaction: they have another customer, terminal or time" in render_summary(
-        summary
-    )
+    assert "  3 labels not as their transaction: with another customer, terminal or time" in render_summary(summary)
 
 
 def test_labels_in_conflict_over_rest(app: Api) -> None:

@@ -132,7 +132,7 @@ def test_labels_that_are_not_due_are_told(model: Path, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", ROWS)
     labels = write_lines(tmp_path / "labels.jsonl", [label_of(row) for row in ROWS[-9:]])
     result = score(model, source, tmp_path / "out", "--labels", str(labels))
-    assert "0 labels became known, 0 of unknown transactions; 9 are not due yet" in result.stderr
+    assert "0 labels became known, 0 of unknown transactions; 9 not due yet" in result.stderr
     (tmp_path / "labels.jsonl").write_text("")
     result = score(model, source, tmp_path / "out", "--labels", str(labels))
     assert "0 labels became known, 0 of unknown transactions\n" in result.stderr
@@ -317,7 +317,7 @@ def test_a_transaction_with_the_id_of_another_one_is_not_trained_on_and_told(
             rows.append(rows[7] | {"amount": rows[7]["amount"] + 1})
         write_lines(tmp_path / f"{each}.jsonl", rows)
     found = read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
-    assert "1 transactions have the id of another one" in caplog.text
+    assert "1 transaction with the id of another one" in caplog.text
     assert_same(found, read_parts(str(cards), "records", LAYOUT, models.COLUMNS))
 
 
