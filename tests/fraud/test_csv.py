@@ -102,6 +102,13 @@ def test_a_bad_row_is_rejected_where_it_stands_and_the_rest_goes_on(row: bytes, 
     assert "anna" not in bad.reason
 
 
+@pytest.mark.parametrize("head", [HEAD.upper(), HEAD.replace(b",", b" , "), b" " + HEAD.title().replace(b",", b";")])
+def test_a_head_that_only_capitals_or_blanks_hide_is_told_in_a_pipe_too(head: bytes) -> None:
+    """And not every row as bad JSON: a pipe has no name that says what it is."""
+    with pytest.raises(DataError, match="input: has no column .*; found .*; expected transaction_id, "):
+        read(head + ROW)
+
+
 def test_columns_that_are_not_known_are_ignored_and_their_rows_counted() -> None:
     unread = Unread()
     more = b"\n".join(line + b",EUR" for line in (HEAD + ROW + ROW).splitlines()).replace(b"EUR", b"currency", 1)
