@@ -105,7 +105,7 @@ def test_a_bad_row_is_rejected_where_it_stands_and_the_rest_goes_on(row: bytes, 
 @pytest.mark.parametrize("head", [HEAD.upper(), HEAD.replace(b",", b" , "), b" " + HEAD.title().replace(b",", b";")])
 def test_a_head_that_only_capitals_or_blanks_hide_is_told_in_a_pipe_too(head: bytes) -> None:
     """And not every row as bad JSON: a pipe has no name that says what it is."""
-    with pytest.raises(DataError, match="input: has no column .*; found .*; expected transaction_id, "):
+    with pytest.raises(DataError, match=r"input: has no column .*; found .*; expected transaction_id, "):
         read(head + ROW)
 
 
