@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from core.terminal import open_console, printable, say
+from core.terminal import counted, open_console, printable, say
 
 if TYPE_CHECKING:
     from core.artifact import Artifact, FileCheck, Manifest
@@ -219,6 +219,6 @@ def _show_front(outcome: Outcome) -> None:
     found = outcome.evidence.search
     if found is not None:
         lines = [f"candidates tried: {found.tried}", *([f"kept from earlier runs: {found.kept}"] if found.kept else [])]
-        lines += [f"on the front: {len(front)} of {len(records)} trials", *filter(None, [found.stopped])]
+        lines += [f"on the front: {len(front)} of {counted(len(records), 'trials')}", *filter(None, [found.stopped])]
         console.print(Text("; ".join(lines)), soft_wrap=True)
     console.print()

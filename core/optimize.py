@@ -114,7 +114,8 @@ def _optimize(
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
     bench = Bench(recipe, task, measurements, workshop.baseline(), progress)
     tried = explore(recipe, workshop, bench, budget_s, progress)
-    tried, best, parity = _choose(bench, replace(tried, trials=bench.finals(tried.trials)), force)
+    tried, told = _time_finalists(bench, tried)
+    tried, best, parity = _choose(bench, tried, force)
     test = None
     if parity is not None:
         tried, best, test = _report(bench, tried, best)
@@ -126,6 +127,7 @@ def _optimize(
         pages = write_evidence(work, evidence), write_cases(work / "refused", evidence, task)
         raise LimitError(_refusal(evidence, *pages, forced=force))
     contents = make_contents(bench, evidence, tried.trials, best, parity, missed, card)
+    contents = replace(contents, notes=[*contents.notes, *told])
     artifact = seal(out, contents, best.run.backend)
     page = _write_cases_beside(out, evidence, task)
     return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
@@ -143,6 +145,16 @@ def _check_steps(recipe: Recipe, task: Task) -> None:
                 pass
             case _:
                 assert_never(choices.step)
+
+
+def _time_finalists(bench: Bench, tried: Tried) -> tuple[Tried, list[str]]:
+    """Where they cannot be run once more together (all of them in memory at once, say), the times of their own trials
+    decide, and a note says so. Each has run before; the one that is chosen is run again in any case."""
+    try:
+        return replace(tried, trials=bench.finals(tried.trials)), []
+    except _FAILURES as error:
+        why = str(error) or type(error).__name__
+        return tried, [f"the fastest candidates were not timed again together, so times of several runs decide: {why}"]
 
 
 def _choose(bench: Bench, tried: Tried, force: bool) -> tuple[Tried, Trial, MeasuredParity | None]:
@@ -194,11 +206,16 @@ def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | Non
 
 
 def _best(trials: Sequence[Trial], seed: int = 0) -> int:
-    """Where it stands. Of the same program on the same backend, more threads must be worth it: where they are not, the
-    fastest with no more threads than that one needs. Of those that are not shown to be slower than it, the smallest:
-    inside the noise a smaller file is worth more than a shorter time."""
-    fastest = min(trials, key=lambda trial: (*_missed(trial), trial.p50_ms))
-    equal = [place for place, trial in enumerate(trials) if _missed(trial) == _missed(fastest)]
+    """Where it stands. Those that were timed together come first: times of two runs do not compare, because the host
+    may have been slower in one of them. Of the same program on the same backend, more threads must be worth it: where
+    they are not, the fastest with no more threads than that one needs. Of those that are not shown to be slower than
+    it, the smallest: inside the noise a smaller file is worth more than a shorter time."""
+
+    def rank(trial: Trial) -> tuple[bool, int, bool]:
+        return *_missed(trial), not trial.final
+
+    fastest = min(trials, key=lambda trial: (*rank(trial), trial.p50_ms))
+    equal = [place for place, trial in enumerate(trials) if rank(trial) == rank(fastest)]
     threads = min(
         trial.run.threads
         for trial in (trials[place] for place in equal)

@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from core.errors import ArtifactError, DataError
+from core.keys import decode_unambiguous
 
 Sealed = TypeVar("Sealed", bound=msgspec.Struct)
 
@@ -24,7 +25,7 @@ def encode(settings: msgspec.Struct) -> bytes:
 def decode_sealed(content: bytes, kind: type[Sealed], name: str) -> Sealed:
     """name: of the file. Raises ArtifactError."""
     try:
-        return msgspec.json.decode(content, type=kind)
+        return decode_unambiguous(content, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(
             f"{name}: {error}; this artifact was not made by a compatible version of featherweight"

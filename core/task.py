@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from core.errors import DataError, MissingExtraError, TensorError
 from core.tensors import Tensors, TensorSpec, check_tensors
+from core.terminal import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,13 +79,17 @@ def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> N
     per_case |= {} if cases.clusters is None else {"clusters": len(cases.clusters)}
     wrong = [f"{found} {name}" for name, found in per_case.items() if found != count]
     if wrong:
-        raise DataError(f"the {part} cases have {count} labels but {', '.join(wrong)}; expected one for each case")
+        raise DataError(
+            f"the {part} cases have {counted(count, 'labels')} but {', '.join(wrong)}; expected one for each case"
+        )
     try:
         size = check_tensors(cases.tensors, inputs)
     except TensorError as error:
         raise DataError(f"the {part} cases do not fit the model's inputs: {error}") from error
     if size != count:
-        raise DataError(f"the {part} cases have {count} labels but inputs for {size}; expected one for each case")
+        raise DataError(
+            f"the {part} cases have {counted(count, 'labels')} but inputs for {size}; expected one for each case"
+        )
 
 
 Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]

@@ -36,6 +36,16 @@ def printable(text: str, *, lines: bool = False) -> str:
     return UNSAFE.sub(escaped, text)
 
 
+def counted(count: int, things: str) -> str:
+    """1, "rows" -> "1 row"; 2000, "rows" -> "2,000 rows". things: a plural, whose last word is regular."""
+    if count == 1:
+        things = f"{things[:-3]}y" if things.endswith("ies") else things[:-2] if things.endswith(_ES) else things[:-1]
+    return f"{count:,} {things}"
+
+
+_ES = ("sses", "shes", "ches", "xes")
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Print lines on standard output, or standard error."""
     import typer  # not for the many that only want to know what is printable

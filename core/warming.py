@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from core.errors import OutputError
 from core.files import cache_directory, check_folder
-from core.terminal import say
+from core.terminal import counted, say
 
 
 def warm_up_all() -> None:
@@ -38,5 +38,9 @@ def warm_up_all() -> None:
             "can write"
         )
     count = compilations.count
-    what = f"{count} functions compiled in {time.monotonic() - started:.0f} s" if count else "all was compiled already"
+    what = (
+        f"{counted(count, 'functions')} compiled in {time.monotonic() - started:.0f} s"
+        if count
+        else "all was compiled already"
+    )
     say(f"{what}: {folder}")

@@ -11,6 +11,7 @@ from apps.fraud.settings import DecisionRule
 from core.calibration import fit_platt
 from core.errors import DataError, UsageError
 from core.platt import LARGEST_LOGIT, PlattScaling
+from core.terminal import counted
 
 Scores = npt.NDArray[np.float64]
 
@@ -37,13 +38,15 @@ def fit_rule(
     positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
     if min(positives, negatives) == 0:
         raise DataError(
-            f"calibration needs both kinds; the validation days have {positives} frauds and {negatives} others"
+            f"calibration needs both kinds; the validation days have {counted(positives, 'frauds')} and "
+            f"{counted(negatives, 'others')}"
         )
     room = round(alerts_a_day * days) if math.isfinite(alerts_a_day) else len(scores)
     if not 1 <= room < len(scores):
         raise UsageError(
-            f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of {len(scores)} transactions; "
-            f"give --alerts-a-day a number from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
+            f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of "
+            f"{counted(len(scores), 'transactions')}; give --alerts-a-day a number "
+            f"from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
         )
     slope, intercept = fit_platt(scores, labels)
     if slope <= 0 or scores.min() == scores.max():

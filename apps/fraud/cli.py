@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from core.errors import LimitError
 from core.files import check_creatable, check_folder, check_readable
 from core.signals import asking_on_hangup, stopping_on_signals
-from core.terminal import log_to_stderr, open_console, printable, say
+from core.terminal import counted, log_to_stderr, open_console, printable, say
 
 SOME_REJECTED = 3
 REFERENCE_MODEL = "card-fraud"
@@ -21,8 +22,9 @@ Serve over REST: featherweight fraud serve --state histories
 
 Score a stream: featherweight fraud stream --bootstrap localhost:9092 --create-topics
 
-**Exit codes**: 0 done, or asked to end; 2 wrong usage or missing input; 3 done, but some rows were rejected; \
-5 the model cannot be trusted; 6 the output could not be written; 130 interrupted."""
+**Exit codes**: 0 done, or asked to end; 2 wrong usage or missing input; 3 done, but some rows were rejected; 4 done, \
+but more than `--max-rejected-share` of them; 5 the model cannot be trusted; 6 the output could not be written; \
+130 interrupted."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,8 +43,8 @@ def fraud() -> None:
     epilog="Example: featherweight fraud stream --bootstrap localhost:9092 --create-topics --partitions 8\n\n"
     "SIGHUP, or another artifact in the folder of --model: it takes over between two batches. SIGTERM: the batch is "
     "finished and committed, then the process ends.\n\n"
-    "**Exit codes**: 0 asked to end; 2 no broker or topics; 5 the model cannot be trusted, or is none for a stream; "
-    "6 decisions could not be committed (start again: nothing is lost)."
+    "**Exit codes**: 0 asked to end; 2 no broker or topics, or the model is none for a stream; 5 the model cannot be "
+    "trusted; 6 decisions could not be committed (start again: nothing is lost)."
 )
 def stream(
     bootstrap: Annotated[str, typer.Option(help="HOST:PORT of a Kafka broker; several, separated by commas.")],
@@ -90,7 +92,7 @@ def stream(
             say(f"topics created: {', '.join(made) or 'none'}", err=True)
         with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
             processed = kafka.run_stream(member, live, stopping=stopping, say=partial(say, err=True))
-        say(f"{processed} messages processed and committed", err=True)
+        say(f"{counted(processed, 'messages')} processed and committed", err=True)
     finally:
         live.close()
 
@@ -103,8 +105,9 @@ def stream(
     'A line in: {"transaction_id": "1", "customer_id": "c", "terminal_id": "t", "time_ms": 1522540831000, '
     '"amount": 57.16}. A label: the same without amount and with "is_fraud". CSV: the first line names the columns. '
     "Fields and columns that are not known are ignored and counted.\n\n"
-    "**Exit codes**: 0 all scored; 2 the input is missing; 3 done, but some rows were rejected "
-    "(OUTPUT.rejected.jsonl says why); 5 the model cannot be trusted; 6 the output could not be written; "
+    "**Exit codes**: 0 all scored; 2 the input is missing, or holds no transactions (see --allow-empty); 3 done, but "
+    "some rows were rejected (OUTPUT.rejected.jsonl says why); 4 done, but more than --max-rejected-share of the rows "
+    "were rejected; 5 the model cannot be trusted; 6 the output could not be written; "
     "130 interrupted (nothing was written).\n\n"
     "**Times.** A file may be in any order: it is put in the order of time first, and the decisions are in the file's. "
     "A pipe is decided as it comes and may run backwards by a day at most. Rows dated before the year 2000, "
@@ -137,6 +140,18 @@ def score(
     verify_parity: Annotated[
         bool, typer.Option("--verify-parity", help="Start only if the sealed inputs give the sealed decisions here.")
     ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty", help="An input without rows is a day without transactions: code 0, no decisions."
+        ),
+    ] = False,
+    max_rejected_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Code 4 where a larger share of transactions, or of labels, is rejected; 1 allows all."
+        ),
+    ] = 1.0,
 ) -> None:
     """Score the transactions of a file in the order of time; no server is needed."""
     # Before anything is imported that may first have to be compiled.
@@ -153,7 +168,7 @@ def score(
     from apps.fraud.scoring import open_scorer
     from core.bundled import data_directory
 
-    job = Job(_path(source), _path(output), labels, state, max_histories)
+    job = Job(_path(source), _path(output), labels, state, max_histories, allow_empty)
     check_output(job)
     folder = model or data_directory() / "models" / REFERENCE_MODEL
     scorer = open_scorer(folder, backend=backend, verify_parity=verify_parity)
@@ -166,6 +181,12 @@ def score(
     finally:
         scorer.close()
     say(render_summary(summary), err=True)
+    for name, tally in (("transactions", summary.transaction_rows), ("labels", summary.label_rows)):
+        if tally.rejected > max_rejected_share * tally.rows:
+            raise LimitError(
+                f"{tally.rejected:,} of {counted(tally.rows, name)} rejected, more than --max-rejected-share "
+                f"{max_rejected_share:g}; all decisions are written"
+            )
     if summary.rejected:
         raise typer.Exit(SOME_REJECTED)
 
@@ -268,7 +289,8 @@ def synthesize(
             out, customers, terminals, days, seed, form=form, on_day=lambda done: progress.update(task, completed=done)
         )
     say(
-        f"{written.transactions} transactions, {written.frauds} of them frauds: {written.transactions_path}; "
+        f"{counted(written.transactions, 'transactions')}, {written.frauds:,} of them fraud: "
+        f"{written.transactions_path}; "
         f"labels: {written.labels_path}"
     )
 

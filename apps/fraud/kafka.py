@@ -32,6 +32,7 @@ from apps.fraud.restoring import Restorer
 from apps.fraud.stream import Arrived, Outgoing, Rejected, Shard, Stream, check_source
 from apps.fraud.waiting import Say, StoppedError, Waiting
 from core.errors import OutputError
+from core.terminal import counted
 
 POLL_MS = 200
 """How long a poll waits for messages, and so a signal for an answer. Messages end the wait at once."""
@@ -56,8 +57,8 @@ FAILURES = 5
 def run_stream(member: Member, live: LiveModel, *, stopping: Callable[[], bool], say: Say) -> int:
     """Score until `stopping()`; return how many messages were processed.
 
-    Raises ArtifactError for a model that is none for a stream, UsageError when the broker or the topics are not there,
-    OutputError when decisions cannot be committed."""
+    Raises WrongModelError for a model that is none for a stream, UsageError when the broker or the topics are not
+    there, OutputError when decisions cannot be committed."""
     check_source(live.scorer)
     warm_up(live.scorer.schema.delay_days)
     # Compiled now, and not within the first transaction, which a broker would not wait for on a new host.
@@ -338,7 +339,8 @@ class Runner:
         if not self._restorer.restore(shard, self._topics.changelogs, partition, is_mine):
             return None
         self._waiting.say(
-            f"partition {partition}: {len(shard.customers)} customers and {len(shard.terminals)} terminals restored "
+            f"partition {partition}: {counted(len(shard.customers), 'customers')} and "
+            f"{counted(len(shard.terminals), 'terminals')} restored "
             f"in {time.monotonic() - started:.1f} s"
         )
         return shard

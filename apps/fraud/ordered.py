@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Generic
 import msgspec
 
 from apps.fraud.decoding import Unread
-from apps.fraud.plausible import Bound, Times, judge_ordered, judge_pipe, refuse_live
+from apps.fraud.plausible import ONCE, Bound, Margin, Times, judge_ordered, judge_pipe, refuse_live
 from apps.fraud.readers import BATCH_ROWS, LONGEST_LINE, Judge, Rejected, Row, Timed, read_lines, read_rows
 from apps.fraud.sorting import sort_items
 from apps.fraud.transactions import Label, Transaction
@@ -52,16 +52,16 @@ def look_at(times: Iterator[int], source: str, now_ms: int) -> Look:
     return _look_at(iter(lambda: list(islice(times, BATCH_ROWS)), []), source, now_ms)
 
 
-def _look_at(batches: Iterable[Sequence[int]], source: str, now_ms: int) -> Look:
+def _look_at(batches: Iterable[Sequence[int]], source: str, now_ms: int, margin: Margin = ONCE) -> Look:
     found = Times()
     for times in batches:
         found.add(times)
-    return Look(source, found.ordered, found.find_bound(source, now_ms))
+    return Look(source, found.ordered, found.find_bound(source, now_ms, margin))
 
 
-def look_at_file(path: Path, kind: type[Row], now_ms: int) -> Look:
+def look_at_file(path: Path, kind: type[Row], now_ms: int, margin: Margin = ONCE) -> Look:
     """Nothing but the times is decoded. Raises DataError, also when the file cannot be read, or is not of that kind."""
-    return _look_at(_read_times(path, kind), str(path), now_ms)
+    return _look_at(_read_times(path, kind), str(path), now_ms, margin)
 
 
 def _read_times(path: Path, kind: type[Row]) -> Iterator[list[int]]:
@@ -144,15 +144,17 @@ class InTime(Generic[Row]):
                 yield number, row
 
 
-def open_transactions(path: Path | None, sorting_in: Path, now_ms: Clock, unread: Unread) -> InTime[Transaction]:
+def open_transactions(
+    path: Path | None, sorting_in: Path, now_ms: Clock, unread: Unread, margin: Margin = ONCE
+) -> InTime[Transaction]:
     """path: None for standard input, which like any pipe is taken in its own order; unread: counts rows with fields
-    that are not known. Raises DataError."""
+    that are not known; margin: of a file. Raises DataError."""
     if path is None:
         read = partial(_read_standard_input, unread=unread)
         return InTime(read, Transaction, judge_pipe("standard input", now_ms), None)
     if _is_pipe(path):
         return _take(path, Transaction, judge_pipe(str(path), now_ms), None, unread)
-    return _open_file(path, Transaction, sorting_in, now_ms, unread)
+    return _open_file(path, Transaction, sorting_in, now_ms, unread, margin)
 
 
 def open_labels(path: Path, sorting_in: Path, now_ms: Clock, unread: Unread) -> InTime[Label]:
@@ -162,8 +164,10 @@ def open_labels(path: Path, sorting_in: Path, now_ms: Clock, unread: Unread) -> 
     return _open_file(path, Label, sorting_in, now_ms, unread)
 
 
-def _open_file(path: Path, kind: type[Row], sorting_in: Path, now_ms: Clock, unread: Unread) -> InTime[Row]:
-    look = look_at_file(path, kind, now_ms())
+def _open_file(
+    path: Path, kind: type[Row], sorting_in: Path, now_ms: Clock, unread: Unread, margin: Margin = ONCE
+) -> InTime[Row]:
+    look = look_at_file(path, kind, now_ms(), margin)
     if look.ordered:
         return _take(path, kind, look.judge_in_order(), None, unread)
     return _take(path, kind, look.judge, sorting_in, unread)

@@ -26,6 +26,7 @@ from apps.fraud.transactions import Label, Transaction
 from core.datasets.catalogue import local_copy
 from core.errors import DataError, UsageError
 from core.files import is_file, is_there
+from core.terminal import counted
 
 if TYPE_CHECKING:
     from apps.fraud.replay import Rows
@@ -101,10 +102,9 @@ def read_parts(
     rows = replay(label_later(labelled, layout.delay_days), layout.delay_days, on_progress=on_progress)
     if rows.conflicts:
         log.warning(
-            "%s: %s transactions have the id of another one, with another amount, customer, terminal or time, and are "
-            "left out",
+            "%s: %s with the id of another one, and another amount, customer, terminal or time: left out",
             path,
-            f"{rows.conflicts:,}",
+            counted(rows.conflicts, "transactions"),
         )
     return split_days(rows, layout, names)
 
@@ -214,10 +214,10 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
         yield transaction, key in frauds
     if unmet:
         log.warning(
-            "%s: %s transactions that it calls frauds are not there with that transaction_id and customer_id: they "
-            "teach nothing",
+            "%s: %s that it calls fraud cannot be found by transaction_id and customer_id, and nothing is "
+            "learned of that",
             labels,
-            f"{len(unmet):,}",
+            counted(len(unmet), "transactions"),
         )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from apps.fraud.labels import DAY_MS
 from core.errors import DataError
+from core.terminal import counted
 
 EARLIEST_MS: Final = 946_684_800_000
 """2000-01-01 UTC."""
@@ -36,7 +37,7 @@ _FEW_ROWS: Final = 10
 """Fewer say nothing of each other."""
 _BULK_TENTHS: Final = 9
 """So much of a file says what is plausible for the rest."""
-_MARGIN_MS: Final = 366 * DAY_MS
+
 _FIRST_DAY: Final = EARLIEST_MS // DAY_MS
 _DAYS: Final = END_MS // DAY_MS - _FIRST_DAY + 1
 
@@ -69,6 +70,22 @@ def guess_unit(time_ms: int) -> str | None:
     if EARLIEST_MS <= time_ms <= END_MS:
         return None
     return next((unit for unit, factor in _UNITS.items() if EARLIEST_MS <= time_ms * factor <= END_MS), None)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far behind nine tenths of a file a row may lie: `least_ms`, or, where it is more, `spans` times the time that
+    these nine tenths span, without their first ninth."""
+
+    least_ms: int
+    spans: int
+
+
+ONCE: Final = Margin(366 * DAY_MS, 2)
+"""Of a file by itself: its rows are in the order of time, and what comes last moves no other's windows."""
+CONTINUED: Final = Margin(31 * DAY_MS, 1)
+"""Of a file whose histories the next one continues: three rows of a customer far beyond the others would make all that
+comes up to then late, so that its windows are lost."""
 
 
 @dataclass(frozen=True)
@@ -105,24 +122,23 @@ class Times:
             self._newest_ms = int(found[-1])
             self._days += np.bincount(found // DAY_MS - _FIRST_DAY, minlength=_DAYS)
 
-    def find_bound(self, source: str, now_ms: int) -> Bound:
-        """What is plausible by the bulk of the rows: up to a year after nine tenths of them, or, where it is more,
-        twice the time that they span; and not ahead of the clock, unless most rows are. Of a few rows the clock alone
-        decides.
+    def find_bound(self, source: str, now_ms: int, margin: Margin = ONCE) -> Bound:
+        """What is plausible by the bulk of the rows: what lies within the margin; and not ahead of the clock, unless
+        most rows are. Of a few rows the clock alone decides.
 
         Raises DataError when most rows are in another unit: then all of the file is."""
         for unit in _UNITS:
             if 2 * self._units[unit] > self._rows:
                 raise DataError(
-                    f"{source}: time_ms of {self._units[unit]:,} of {self._rows:,} rows is not in milliseconds since "
-                    f"1970; are these {unit}? convert them to milliseconds"
+                    f"{source}: time_ms of {self._units[unit]:,} of {counted(self._rows, 'rows')} is not in "
+                    f"milliseconds since 1970; are these {unit}? convert them to milliseconds"
                 )
         first, last = self._find_day(10 - _BULK_TENTHS), self._find_day(_BULK_TENTHS)
         beyond = Bound(END_MS, _BEYOND)
         are_few = self._days.sum() < _FEW_ROWS
         if not are_few:
             end_ms = (_FIRST_DAY + last + 1) * DAY_MS
-            beyond = Bound(min(end_ms + max(_MARGIN_MS, 2 * (last - first) * DAY_MS), END_MS), _BEYOND)
+            beyond = Bound(min(end_ms + max(margin.least_ms, margin.spans * (last - first) * DAY_MS), END_MS), _BEYOND)
         ahead = Bound(now_ms + AHEAD_MS, _AHEAD)
         # By the middle row: a tenth and more may be wrong together, and would speak for each other.
         is_ahead = not are_few and (_FIRST_DAY + self._find_day(5)) * DAY_MS > ahead.latest_ms

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from apps.fraud.decoding import Decoder, Unread, check_columns
+from apps.fraud.decoding import COMMA, Decoder, Unread, check_columns
 from apps.fraud.transactions import Label, TimeMs, Transaction
 from core.errors import DataError
+from core.terminal import counted
 
 
 class Timed(msgspec.Struct, frozen=True, gc=False):
@@ -162,13 +163,15 @@ def _read_json(
 ) -> Iterator[Row | Rejected]:
     """From this line on, whose rest has been skipped if it is too long."""
     decoder = Decoder(kind)
-    decode = decoder.decode_known
+    decode, commas = decoder.decode_known, decoder.commas
     while line:
         if len(line) > LONGEST_LINE:
             yield Rejected(source, number, _TOO_LONG)
         else:
             try:
                 row: Row | Rejected | None = decode(line)
+                if line.count(COMMA) != commas:
+                    row = _look_again(decoder, line, unread, source, number)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 row = _look_again(decoder, line, unread, source, number)
             if row is not None:
@@ -197,20 +200,28 @@ def _look_again(decoder: Decoder[Row], line: bytes, unread: Unread, source: str,
 
 
 def _find_head(source: str, line: bytes, kind: type[Row], *, is_csv: bool) -> tuple[list[str], str] | None:
-    """(names of the columns, delimiter) of the head of a CSV, which has a name that is known; None for another line.
-    Raises DataError for another line of what must be CSV."""
-    found: tuple[list[str], str] | None = None
-    if not line.lstrip().startswith((b"{", b"[")):
-        for delimiter in DELIMITERS:
-            names = _split(line, delimiter)
-            if isinstance(names, list) and set(names) & set(kind.__struct_fields__):
-                found = max(found or (names, delimiter), (names, delimiter), key=lambda each: len(each[0]))
-    if is_csv and found is None:
-        names = _split(line, DELIMITERS[0])
-        if isinstance(names, list):
-            check_columns(source, names, kind.__struct_fields__)
-        raise DataError(f"{source}: the first line must name the columns: {', '.join(kind.__struct_fields__)}")
-    return found
+    """(names of the columns, delimiter) of the head of a CSV, which has a name that is known, or one that only its
+    capitals, blanks or quotes tell from it: that is not read, but told. None for another line. Raises DataError for
+    another line of what must be CSV."""
+    if line.lstrip().startswith((b"{", b"[")) and not is_csv:
+        return None
+    text = line[:LONGEST_LINE].decode(errors="replace").lower()
+    known = set(kind.__struct_fields__)
+
+    def count_known(delimiter: str) -> int:
+        return len(known & {name.strip(" \"'\r\n") for name in text.split(delimiter)})
+
+    delimiter = max(DELIMITERS, key=count_known)  # the first of equals
+    likely = count_known(delimiter) > 0
+    names = _split(line, delimiter) if likely or is_csv else None
+    if isinstance(names, list) and likely:
+        return names, delimiter
+    if isinstance(names, list):
+        check_columns(source, names, kind.__struct_fields__)
+    if is_csv or likely:
+        why = f" (found: {names})" if isinstance(names, str) else ""
+        raise DataError(f"{source}: the first line must name the columns: {', '.join(kind.__struct_fields__)}{why}")
+    return None
 
 
 def _read_csv(
@@ -230,7 +241,11 @@ def _read_csv(
         if isinstance(values, str):
             yield Rejected(source, number, values)
         elif len(values) != len(names):
-            yield Rejected(source, number, f"has {len(values)} values, but the first line names {len(names)} columns")
+            yield Rejected(
+                source,
+                number,
+                f"has {counted(len(values), 'values')}, but the first line names {counted(len(names), 'columns')}",
+            )
         else:
             try:
                 # Text is all that a CSV has: not strict, so that 57.16 is a number, and true a truth.

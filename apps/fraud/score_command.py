@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from apps.fraud.decoding import Unread
 from apps.fraud.labels import DAY_MS
 from apps.fraud.ordered import Clock, InTime, open_labels, open_transactions
 from apps.fraud.pipeline import FeatureEngine, Pipeline, warm_up
-from apps.fraud.plausible import read_clock_ms
+from apps.fraud.plausible import CONTINUED, ONCE, read_clock_ms
 from apps.fraud.readers import Rejected
 from apps.fraud.scoring import Scorer
 from apps.fraud.sorting import sort_items
@@ -33,6 +34,7 @@ from apps.fraud.store import Store, open_store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
 from core.files import is_file, replacing
+from core.terminal import counted
 
 TOP = 5
 PROGRESS_EVERY = 2000
@@ -63,13 +65,15 @@ SCHEMA = pa.schema(
 class Job:
     """input, output: None is standard input and output, in JSON lines; else a file. An output that ends in .parquet is
     Parquet, any other JSON lines. labels: each takes effect `delay_days` after its transaction. state: a folder with
-    the histories of earlier runs, which this one continues. max_histories: of customers, and of terminals."""
+    the histories of earlier runs, which this one continues. max_histories: of customers, and of terminals. allow_empty:
+    an input without a row gives an output without one."""
 
     input: Path | None
     output: Path | None
     labels: Path | None = None
     state: Path | None = None
     max_histories: int = LIMIT
+    allow_empty: bool = False
 
 
 class Latencies:
@@ -85,6 +89,14 @@ class Latencies:
         """Microseconds; 0 without any, 2000 for all above."""
         total = np.cumsum(self._counts)
         return int(np.searchsorted(total, total[-1] * percent / 100)) * _BIN_NS / 1000
+
+
+@dataclass
+class Tally:
+    """Of what one source held: all its rows, and those that were rejected."""
+
+    rows: int = 0
+    rejected: int = 0
 
 
 @dataclass
@@ -108,7 +120,8 @@ class Summary:
     labels_in_conflict: int = 0
     labels_waiting: int = 0
     evicted: int = 0
-    rejected: int = 0
+    transaction_rows: Tally = field(default_factory=Tally)
+    label_rows: Tally = field(default_factory=Tally)
     first_rejected: list[Rejected] = field(default_factory=list)
     rejected_file: Path | None = None
     latencies: Latencies = field(default_factory=Latencies)
@@ -126,6 +139,10 @@ class Summary:
             put = heapq.heappush if len(self.highest) < TOP else heapq.heappushpop
             put(self.highest, (decision.probability or 0.0, -number, decision))
 
+    @property
+    def rejected(self) -> int:
+        return self.transaction_rows.rejected + self.label_rows.rejected
+
     def learned(self, known: int) -> None:
         """known: what the histories answer to a label."""
         self.labels += 1
@@ -140,8 +157,8 @@ def score_file(
     when it is whole, then the state is kept; a run that does not get there leaves both as they were.
 
     Raises UsageError (the model's features are given, not computed; another process uses the state; a file is both
-    read and written), DataError for files that cannot be read, a pipe that runs backwards or times in another unit,
-    OutputError.
+    read and written; there is no row, which is not allowed), DataError for files that cannot be read, a pipe that runs
+    backwards or times in another unit, OutputError.
     """
     schema, summary = scorer.schema, Summary(scorer.model, labelled=job.labels is not None)
     if schema.source == "given":
@@ -149,7 +166,9 @@ def score_file(
     check_output(job)
     folder = job.output.parent if job.output else Path(tempfile.gettempdir())
     start = time.monotonic()
-    transactions = open_transactions(job.input, folder, now_ms, summary.unread)
+    transactions = open_transactions(
+        job.input, folder, now_ms, summary.unread, CONTINUED if job.state is not None else ONCE
+    )
     labels = open_labels(job.labels, folder, now_ms, summary.unread) if job.labels else None
     summary.in_order = transactions.in_order
     looked_s = time.monotonic() - start
@@ -158,11 +177,19 @@ def score_file(
     with opening_state(job.state, schema.delay_days, job.max_histories) as store:
         engine = store.engine if store else FeatureEngine(schema.delay_days, job.max_histories)
         with writing_rejected(job.output, summary) as reject, writing_decisions(job.output) as write:
-            due = DueLabels(labels, schema.delay_days, reject)
-            decided = decide_in_time(transactions.read(reject), due, Pipeline(scorer, engine), summary, on_progress)
+            due = DueLabels(labels, schema.delay_days, partial(reject, summary.label_rows))
+            read = transactions.read(partial(reject, summary.transaction_rows))
+            decided = decide_in_time(read, due, Pipeline(scorer, engine), summary, on_progress)
             for decision in put_back(decided, folder) if not summary.in_order else map(itemgetter(1), decided):
                 write(decision)
             summary.labels_waiting = due.count_rest()
+            summary.transaction_rows.rows = summary.transactions + summary.transaction_rows.rejected
+            summary.label_rows.rows = summary.labels + summary.labels_waiting + summary.label_rows.rejected
+            if summary.transaction_rows.rows == 0 and not job.allow_empty:
+                raise UsageError(
+                    f"{job.input or 'standard input'}: holds no transactions to score; --allow-empty makes that a "
+                    "result without rows"
+                )
         if store is not None:
             store.snapshot()
         summary.evicted = engine.evicted
@@ -297,14 +324,14 @@ def _writing(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[Rejected], None]]:
+def writing_rejected(output: Path | None, summary: Summary) -> Iterator[Callable[[Tally, Rejected], None]]:
     """Rows that are no transactions go to OUTPUT.rejected.jsonl, if there are any; the summary has the first few."""
     path = _rejected_path(output) if output else None
     with contextlib.ExitStack() as stack:
         files: list[BinaryIO] = []
 
-        def reject(row: Rejected) -> None:
-            summary.rejected += 1
+        def reject(tally: Tally, row: Rejected) -> None:
+            tally.rejected += 1
             if len(summary.first_rejected) < TOP:
                 summary.first_rejected.append(row)
             if path is not None:
@@ -330,7 +357,8 @@ def render_summary(summary: Summary) -> str:
     """For a person. Names decisions by their number in the output only."""
     rate = summary.transactions / summary.seconds if summary.seconds else 0.0
     lines = [
-        f"{summary.transactions:,} transactions in {summary.seconds:.1f} s ({rate:,.0f}/s) by {summary.model}",
+        f"{counted(summary.transactions, 'transactions')} in {summary.seconds:.1f} s ({rate:,.0f}/s) by "
+        f"{summary.model}",
         "  " + ", ".join(f"{name} {summary.outcomes[name]:,}" for name in ("approve", "review", "decline")),
         f"  features, score and decision of one: p50 {summary.latencies.percentile_us(50):.1f}, "
         f"p99 {summary.latencies.percentile_us(99):.1f} microseconds",
@@ -352,15 +380,18 @@ def render_summary(summary: Summary) -> str:
     if summary.unread.rows:
         lines.append(f"  {summary.unread}")
     if summary.evicted:
-        lines.append(f"  {summary.evicted:,} histories forgotten, the least recent: more than --max-histories")
-    if summary.labelled:
-        waiting = f"; {summary.labels_waiting:,} are not due yet" if summary.labels_waiting else ""
         lines.append(
-            f"  {summary.labels:,} labels became known, {summary.labels_unknown:,} of unknown transactions{waiting}"
+            f"  {counted(summary.evicted, 'histories')} forgotten, the least recent: more than --max-histories"
+        )
+    if summary.labelled:
+        waiting = f"; {summary.labels_waiting:,} not due yet" if summary.labels_waiting else ""
+        lines.append(
+            f"  {counted(summary.labels, 'labels')} became known, {summary.labels_unknown:,} of unknown "
+            f"transactions{waiting}"
         )
     if summary.labels_in_conflict:
         lines.append(
-            f"  {summary.labels_in_conflict:,} labels are not as their transaction: they have another customer, "
+            f"  {counted(summary.labels_in_conflict, 'labels')} not as their transaction: with another customer, "
             "terminal or time (time_ms is the transaction's own, and says when the label counts), or only one of the "
             "customer's and the terminal's history still has it"
         )
@@ -371,7 +402,8 @@ def render_summary(summary: Summary) -> str:
     lines += [_render_alert(-number, decision) for _, number, decision in sorted(summary.highest, reverse=True)]
     if summary.rejected:
         lines.append(
-            f"  {summary.rejected:,} rows rejected" + (f": {summary.rejected_file}" if summary.rejected_file else "")
+            f"  {counted(summary.rejected, 'rows')} rejected"
+            + (f": {summary.rejected_file}" if summary.rejected_file else "")
         )
         lines += [f"    {row}" for row in summary.first_rejected]
     return "\n".join(lines)

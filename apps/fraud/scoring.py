@@ -20,6 +20,7 @@ from core.backends.base import Session, row_function
 from core.backends.fastest import open_fastest
 from core.errors import ArtifactError, BackendError
 from core.parity.probing import check_session
+from core.terminal import counted
 
 Row = npt.NDArray[np.float32]
 INPUT, OUTPUT = "features", "score"
@@ -128,8 +129,8 @@ def check_shape(directory: Path, session: Session, schema: FeatureSchema) -> Non
     outputs = [(spec.name, spec.shape) for spec in session.outputs]
     if inputs != [(INPUT, (None, len(schema.names)))] or outputs != [(OUTPUT, (None, 1))]:
         raise ArtifactError(
-            f"{directory}: the program takes {inputs} and gives {outputs}; features.json names {len(schema.names)} "
-            f"columns, which wants {INPUT} [N, {len(schema.names)}] and {OUTPUT} [N, 1]"
+            f"{directory}: the program takes {inputs} and gives {outputs}; features.json names "
+            f"{counted(len(schema.names), 'columns')}, which wants {INPUT} [N, {len(schema.names)}] and {OUTPUT} [N, 1]"
         )
 
 

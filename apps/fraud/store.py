@@ -32,6 +32,7 @@ from apps.fraud.state import LIMIT
 from apps.fraud.transactions import Label, Transaction
 from core.errors import DataError, FeatherweightError, OutputError, UsageError
 from core.files import open_regular, open_to_lock, replacing
+from core.keys import decode_unambiguous
 
 log = logging.getLogger("featherweight.fraud")
 
@@ -348,7 +349,7 @@ def _bind(folder: Path, delay_days: float) -> Binding:
     wanted = Binding(delay_days=delay_days)
     try:
         with open_regular(path) as file:
-            found = msgspec.json.decode(file.read(_LINE_BYTES), type=Binding)
+            found = decode_unambiguous(file.read(_LINE_BYTES), Binding)
     except FileNotFoundError as error:
         if any(find_parts(folder)):
             raise DataError(f"{path}: is missing, but histories are there; {_REPAIR}") from error

@@ -30,7 +30,8 @@ from apps.fraud.records import Record
 from apps.fraud.scoring import Scorer
 from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, NEW, CustomerHistories, TerminalHistories, agree, identify
 from apps.fraud.transactions import Label, Transaction
-from core.errors import ArtifactError
+from core.errors import WrongModelError
+from core.terminal import counted
 
 Rows = npt.NDArray[np.float32]
 Value = TypeVar("Value")
@@ -330,7 +331,7 @@ def _decode_forwarded(content: bytes) -> Forwarded:
     sound = len(forwarded.seen) == count and len(forwarded.rows) == 4 * SPLIT * count and forwarded.source >= 0
     sound = sound and len(forwarded.learned) in (0, len(forwarded.labels))
     if not sound or not all(0 <= place < count for place in (*forwarded.conflicts, *forwarded.late)):
-        raise msgspec.ValidationError(f"{count} transactions, {len(forwarded.rows)} bytes of features")
+        raise msgspec.ValidationError(f"{counted(count, 'transactions')}, {len(forwarded.rows)} bytes of features")
     return forwarded
 
 
@@ -369,9 +370,9 @@ def _believing(now_ms: int) -> Callable[[Transaction | Label], str | None]:
 
 
 def check_source(scorer: Scorer) -> None:
-    """Raise ArtifactError for a model whose features this app does not compute: a stream brings transactions only."""
+    """Raise WrongModelError for one whose features this app does not compute: a stream brings transactions only."""
     if scorer.schema.source != "histories":
-        raise ArtifactError(
+        raise WrongModelError(
             f"{scorer.model}: features.json says that the caller brings the features (source "
             f"{scorer.schema.source!r}); a stream needs a model whose features are computed from histories"
         )

@@ -15,6 +15,7 @@ from torch.nn import functional
 from apps.fraud import network
 from apps.fraud.model import Forest, HistGradientBoosting, LightGBM, Logistic, Network, Settings, XGBoost
 from core.errors import DataError, MissingExtraError
+from core.terminal import counted
 from core.training import Fit, Schedule
 from core.trees.arrange import arrange, join, nodes_of
 from core.trees.ensemble import Ensemble
@@ -43,8 +44,8 @@ def fit(
     frauds = int(labels.sum())
     if not 0 < frauds < len(labels):
         raise DataError(
-            f"the training days hold {len(labels)} transactions, {frauds} of them frauds; a model needs both kinds: "
-            "train on more days, or check that labels are there"
+            f"the training days hold {counted(len(labels), 'transactions')}, {frauds} of them fraud; a model "
+            "needs both kinds: train on more days, or check that labels are there"
         )
     match settings:
         case XGBoost():

@@ -20,6 +20,7 @@ from core.digests import check_digests, write_digests
 from core.errors import ArtifactError, DataError, OutputError
 from core.files import replacing
 from core.model import Model, trees_model
+from core.terminal import counted
 from core.trees.ensemble import Ensemble, tensor_specs
 from core.trees.stored import read_trees, write_trees
 
@@ -81,7 +82,9 @@ def _read_model(directory: Path, settings: Settings, columns: int) -> Ensemble |
             check_digests(directory, (TREES,))
             trees = read_trees(directory / TREES)
             if trees.features != columns:
-                raise DataError(f"{TREES} takes {trees.features} columns, but features.json names {columns}")
+                raise DataError(
+                    f"{TREES} takes {counted(trees.features, 'columns')}, but features.json names {columns}"
+                )
             return trees
     built = network.build(columns, width, layers)
     check_digests(directory, (NETWORK,))

@@ -13,6 +13,7 @@ from apps.fraud.settings import DecisionRule, FeatureSchema, decode_features, de
 from core.digests import check_digests
 from core.errors import ArtifactError, DataError, UsageError
 from core.files import is_file
+from core.keys import decode_unambiguous
 
 TREES, NETWORK, TRAINING = "trees.safetensors", "network.safetensors", "training.json"
 SETTINGS = ("features.json", "decision.json", TRAINING)
@@ -57,7 +58,7 @@ def read_training(
         raise DataError(f"{directory}: no {TRAINING}; make it with: featherweight fraud train {asked}")
     try:
         check_digests(directory, SETTINGS)
-        training = msgspec.json.decode((directory / TRAINING).read_bytes(), type=Training)
+        training = decode_unambiguous((directory / TRAINING).read_bytes(), Training)
         schema = decode_features((directory / "features.json").read_bytes())
         rule = decode_rule((directory / "decision.json").read_bytes())
     except (msgspec.DecodeError, OSError, ValueError, ArtifactError, DataError) as error:

@@ -29,6 +29,7 @@ from apps.imaging.writers.summary import ModelFacts, Seconds, Settings, Summary
 from apps.imaging.writers.thumbnails import render_thumbnail
 from core.errors import OutputError, UsageError
 from core.files import check_folder, is_there
+from core.terminal import counted
 
 FLUSH_S = 1.0
 """A batch that is not full waits at most so long: what is decoded slowly still shows progress and is kept early."""
@@ -159,7 +160,7 @@ class _Run:
     def _check_returned(self) -> None:
         for source in self.in_flight:
             raise OutputError(
-                f"{self.job.out}: {len(self.in_flight)} files were taken up and gave no result, {source} for one; "
+                f"{self.job.out}: {counted(len(self.in_flight), 'files')} taken up without a result, {source} for one; "
                 "nothing was written, and the same command tries them again"
             )
 

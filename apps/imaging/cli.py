@@ -9,7 +9,7 @@ import typer
 
 from core.errors import LimitError
 from core.signals import stopping_on_signals, telling_how_to_go_on
-from core.terminal import open_console, printable, say
+from core.terminal import counted, open_console, printable, say
 
 if TYPE_CHECKING:
     from apps.imaging.writers.summary import Summary
@@ -106,7 +106,7 @@ def classify(
     _report(summary, json=json)
     if summary.rejected_items > max_rejected_share * summary.items:
         raise LimitError(
-            f"{summary.rejected_items} of {summary.items} files were rejected, more than --max-rejected-share "
+            f"{summary.rejected_items} of {counted(summary.items, 'files')} rejected, more than --max-rejected-share "
             f"{max_rejected_share:g}; {Path(summary.out, 'rejected.csv')} says why, all results are written"
         )
     if summary.rejected:
@@ -120,15 +120,21 @@ def _report(summary: Summary, *, json: bool) -> None:
         say(encode_summary(summary).decode().rstrip("\n"))
         return
     decisions = ", ".join(f"{count} {printable(label)}" for label, count in summary.decisions.items())
-    say(f"{summary.images} images from {summary.items} files: {decisions}; {summary.rejected} rejected")
+    say(
+        f"{counted(summary.images, 'images')} from {counted(summary.items, 'files')}: {decisions}; "
+        f"{summary.rejected} rejected"
+    )
     for reason, count in summary.reasons.items():
         say(f"  {count} {reason}")
     if summary.dropped_items:
         more = ", ..." if summary.dropped_items > len(summary.dropped) else ""
         names = ", ".join(map(printable, summary.dropped)) + more
-        say(f"dropped: {summary.dropped_items} files of earlier runs are no longer in the source ({names})")
+        say(f"dropped: {counted(summary.dropped_items, 'files')} of earlier runs, no longer in the source ({names})")
     if summary.repeated_instances:
-        say(f"marked: {summary.repeated_instances} SOP Instance UIDs that more than one file has (column notes)")
+        say(
+            f"marked: {counted(summary.repeated_instances, 'SOP Instance UIDs')} that more than one file has (column "
+            "notes)"
+        )
     say(printable(f"page: {Path(summary.out, 'index.html')}"))
 
 
@@ -217,4 +223,4 @@ def synthesize(
         labels = write_synthetic(
             out, count, seed, side=side, on_case=lambda done, _: progress.update(task, completed=done)
         )
-    say(f"{count} images: {labels}")
+    say(f"{counted(count, 'images')}: {labels}")

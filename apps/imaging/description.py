@@ -12,6 +12,7 @@ from apps.imaging.settings import Decision, Preprocess, decode_decision, decode_
 from core.digests import check_digests
 from core.errors import ArtifactError, DataError
 from core.files import is_file
+from core.keys import decode_unambiguous
 
 WEIGHTS = "weights.safetensors"
 FILES = (WEIGHTS, "preprocess.json", "decision.json")
@@ -47,7 +48,7 @@ def read_description(
     try:
         check_digests(directory, FILES)
         with safe_open(weights, framework="np") as archive:
-            description = msgspec.json.decode((archive.metadata() or {}).get("description", ""), type=Description)
+            description = decode_unambiguous((archive.metadata() or {}).get("description", ""), Description)
         preprocess = decode_preprocess((directory / "preprocess.json").read_bytes())
         decision = decode_decision((directory / "decision.json").read_bytes())
         if description.network not in NETWORKS:

@@ -32,6 +32,7 @@ from apps.imaging import journal_file
 from apps.imaging.frames import FrameId, Prediction, Rejected
 from apps.imaging.journal_file import damaged, journal_errors
 from core.errors import UsageError
+from core.terminal import counted
 
 _COLUMNS = {"predictions": 11, "rejected": 8, "thumbnails": 4}
 """Of the tables of rows; the last column is the row's checksum."""
@@ -268,7 +269,7 @@ class Journal:
             "WHERE found IS NOT frames LIMIT 1"
         )
         for source, frames, found in self._rows(lacking):
-            raise damaged(self._path, f"{found} rows of {source}, expected {frames}")
+            raise damaged(self._path, f"{counted(found, 'rows')} of {source}, expected {frames}")
         strays = (
             "SELECT (SELECT COUNT(*) FROM predictions) + (SELECT COUNT(*) FROM rejected) "
             "- (SELECT TOTAL(frames) FROM items), "

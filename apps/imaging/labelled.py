@@ -16,6 +16,7 @@ from apps.imaging.readers import Item, read_frames
 from apps.imaging.readers.sources import find_listed
 from apps.imaging.settings import Preprocess
 from core.errors import DataError
+from core.terminal import counted
 
 LABELS = "labels.csv"
 _COLUMNS = ("path", "label", "patient", "split")
@@ -176,8 +177,8 @@ def _fail(path: Path, faults: list[_Fault]) -> None:
     for fault in faults:
         kinds.setdefault(fault.kind, []).append(fault)
     lines = [_describe(same) for same in kinds.values()]
-    more = f"\n  and {len(lines) - _SHOWN} more kinds" if len(lines) > _SHOWN else ""
-    count = f"{len(faults):,} fault{'s' if len(faults) > 1 else ''}"
+    more = f"\n  and {counted(len(lines) - _SHOWN, 'more kinds')}" if len(lines) > _SHOWN else ""
+    count = counted(len(faults), "faults")
     raise DataError(f"{path}: {count}" + "".join(f"\n  {line}" for line in lines[:_SHOWN]) + more)
 
 

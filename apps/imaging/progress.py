@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from apps.imaging.batch import Progress
+from core.terminal import counted
 
 LINE_EVERY_S = 10.0
 SETTLED_S = 3.0
@@ -63,5 +64,5 @@ class _Lines:
         """The first one at once (it tells that the job is under way), then every ten seconds."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            text = f"{progress.done} of {progress.items} files"
+            text = f"{progress.done:,} of {counted(progress.items, 'files')}"
             self._console.print(", ".join(filter(None, (text, describe(progress)))), highlight=False)

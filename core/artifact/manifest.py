@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from core.errors import ArtifactError
+from core.keys import decode_unambiguous
 from core.program import Kind, Precision
 from core.tensors import DType, TensorSpec
 
@@ -153,7 +154,7 @@ def decode_manifest(content: bytes) -> Manifest:
                 f"manifest.json: format version {version}; this featherweight reads versions 1 and {FORMAT_VERSION}: "
                 "install the featherweight that made the artifact, or make it again"
             )
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = decode_unambiguous(content, Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"manifest.json: not a manifest: {error}") from error
     check_manifest(manifest)

@@ -30,6 +30,7 @@ from core.errors import LimitError, OutputError, UsageError
 from core.files import check_folder
 from core.program import Precision, Program
 from core.tensors import Tensors, TensorSpec
+from core.terminal import counted
 
 FACTS = "export.json"
 CASES = 32
@@ -188,7 +189,7 @@ def _check_agrees(target: Target, agreement: Agreement) -> None:
         return
     found = agreement.difference
     worst = ", ".join(f"{name} {found[name]:.3g} (allowed {most:.3g})" for name, most in agreement.tolerance.items())
-    flips = f"; {agreement.decision_flips} decisions are others" if agreement.decision_flips else ""
+    flips = f"; {counted(agreement.decision_flips, 'decisions')} otherwise" if agreement.decision_flips else ""
     raise LimitError(
         f"{target.name}: the exported file does not agree with the artifact's program on {agreement.inputs}: largest "
         f"difference of {worst}{flips}; nothing was written"

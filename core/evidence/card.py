@@ -7,6 +7,7 @@ from core.evidence.measured import Measured
 from core.evidence.pages import joules_text
 from core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
 from core.evidence.words import PROVENANCES, parity_sentence
+from core.terminal import counted
 
 
 def render_figures(evidence: Evidence) -> str:
@@ -79,7 +80,7 @@ def _cost(measured: Measured) -> str:
     parts = []
     if measured.latency is not None:
         summary, conditions = summarize_latency(measured.latency), measured.latency.conditions
-        threads = "1 thread" if conditions.threads == 1 else f"{conditions.threads} threads"
+        threads = counted(conditions.threads, "threads")
         parts.append(
             f"{summary.p50_ms:.3g} ms for a batch of {summary.batch} on {conditions.backend}, {threads} (median)"
         )

@@ -26,6 +26,7 @@ from core.evidence.words import (
     parity_sentence,
 )
 from core.measure.energy import Energy
+from core.terminal import counted
 
 _MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
 
@@ -128,7 +129,7 @@ def _protocol(evidence: Evidence) -> list[str]:
             if part.split == "test":
                 use = "run once in this run, after the choice was made, for the chosen candidate alone"
             lines.append(
-                f"- {counts.positives + counts.negatives:,} {part.split} cases ({counts.positives:,} "
+                f"- {counted(counts.positives + counts.negatives, f'{part.split} cases')} ({counts.positives:,} "
                 f"{_plain(evidence.labels[1])}, {counts.negatives:,} {_plain(evidence.labels[0])}): {use}."
             )
     lines += ["", "**Acceptance criteria**, set by the recipe before the run", ""]
@@ -205,8 +206,8 @@ def _risks(evidence: Evidence) -> list[str]:
     lines = [
         "### Risks, and what was found",
         "",
-        f"Of {len(before.ids):,} {part.split} decisions {len(flips):,} changed. Newly missed cases of {positive}: "
-        f"{missed}; new false alarms on {negative}: {alarms}; earlier errors that are now right: "
+        f"Of {counted(len(before.ids), f'{part.split} decisions')} {len(flips):,} changed. Newly missed "
+        f"cases of {positive}: {missed}; new false alarms on {negative}: {alarms}; earlier errors that are now right: "
         f"{len(flips) - len(wrong)}.",
         "",
         "| figure | before | after |",
@@ -227,7 +228,10 @@ def _groups(evidence: Evidence) -> list[str]:
     worse = [row for row in groups.rows if row.status == "shown worse"]
     doubted = [row for row in groups.rows if row.status == "worse, not shown"]
     few = [row for row in groups.rows if row.status == "too few cases"]
-    lines.append(f"{len(groups.rows)} groups were compared. {_plain(groups.method)}")
+    lines.append(
+        f"{counted(len(groups.rows), 'groups')} {'was' if len(groups.rows) == 1 else 'were'} compared. "
+        f"{_plain(groups.method)}"
+    )
     lines.append("")
     lines.append(f"- Shown to be worse: {_names(worse)}.")
     lines.append(f"- Worse in these cases, which chance may explain: {_names(doubted)}.")
@@ -237,7 +241,9 @@ def _groups(evidence: Evidence) -> list[str]:
 
 
 def _names(rows: Iterable[Subgroup]) -> str:
-    return ", ".join(f"{_plain(row.column)} {_plain(row.value)} ({row.cases:,} cases)" for row in rows) or "none"
+    return (
+        ", ".join(f"{_plain(row.column)} {_plain(row.value)} ({counted(row.cases, 'cases')})" for row in rows) or "none"
+    )
 
 
 def _residual(evidence: Evidence) -> list[str]:

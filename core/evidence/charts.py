@@ -15,6 +15,7 @@ from core.evidence.judge import Check
 from core.evidence.measured import Predictions
 from core.evidence.report import shown_threshold, shown_values
 from core.evidence.subgroups import Subgroup
+from core.terminal import counted
 
 MOST_DOTS = 600
 """Dots of each class in the scatter, beyond the flipped ones: a page of 50,000 dots would not open."""
@@ -113,7 +114,7 @@ def reliability_chart(baseline: Reliability | None, candidate: Reliability | Non
         for part in found.bins:
             x = axes.x(part.mean_probability) + shift
             parts.append(line(f"whisker {kind}", x, axes.y(part.positives.low), x, axes.y(part.positives.high)))
-            parts.append(point(kind, x, axes.y(part.positives.estimate), f"{part.cases} cases", 3))
+            parts.append(point(kind, x, axes.y(part.positives.estimate), counted(part.cases, "cases"), 3))
     return picture("Reliability of the probabilities of baseline and candidate", parts)
 
 

@@ -29,6 +29,7 @@ from core.evidence.resampling import (
     lowest_percentile,
     percentile_interval,
 )
+from core.terminal import counted
 
 __all__ = [
     "Band",
@@ -173,14 +174,18 @@ def methods(predictions: Predictions, samples: int = 2000) -> Mapping[str, str]:
     clusters = predictions.clusters
     count = 0 if clusters is None else len(np.unique(clusters))
     drawn = f"{samples:,} bootstrap resamples " + (
-        "of the cases, class by class" if clusters is None else f"of the {count:,} clusters (patients, cards)"
+        "of the cases, class by class" if clusters is None else f"of the {counted(count, 'clusters')} (patients, cards)"
     )
-    area = "DeLong's variance over cases" if clusters is None else f"Obuchowski's variance over {count:,} clusters"
+    area = (
+        "DeLong's variance over cases"
+        if clusters is None
+        else f"Obuchowski's variance over {counted(count, 'clusters')}"
+    )
     shares = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
     errors = "normal, paired over cases"
     if clusters is not None:
-        shares += f", both for the effective number of cases in {count:,} clusters (Rao and Scott)"
-        errors = f"normal, paired, variance between {count:,} clusters"
+        shares += f", both for the effective number of cases in {counted(count, 'clusters')} (Rao and Scott)"
+        errors = f"normal, paired, variance between {counted(count, 'clusters')}"
     ranks = f"percentiles of {drawn}"
     cards = f"percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
     return {

@@ -15,6 +15,7 @@ from core.evidence.cases_needed import Needed, cases_needed, cases_needed_of_sha
 from core.evidence.figures import card_precision_difference, ranking_difference, right_difference
 from core.evidence.measured import Measured, Predictions, check_same_cases
 from core.evidence.resampling import median_ratio
+from core.terminal import counted
 
 FEW_CASES = 30
 
@@ -123,7 +124,10 @@ def warnings(
     counts = baseline.predictions.confusion
     for kind, number in (("positive", counts.positives), ("negative", counts.negatives)):
         if number < FEW_CASES:
-            lines.append(f"Only {number} {kind} cases: the intervals are wide and what they say about them is little.")
+            lines.append(
+                f"Only {counted(number, f'{kind} cases')}: the intervals are wide and what they say about them "
+                "is little."
+            )
     return tuple(lines)
 
 
@@ -174,7 +178,7 @@ def _share_checks(before: Predictions, after: Predictions, limits: Limits) -> It
     ):
         if limit is not None:
             difference = right_difference(before, after, inside)
-            cases, needed = f"{inside.sum()} {kind} cases{_clusters(before, inside)}", None
+            cases, needed = f"{counted(int(inside.sum()), f'{kind} cases')}{_clusters(before, inside)}", None
             if difference is not None:
                 right = [(one.decisions == positive)[inside].astype(np.float64) for one in (before, after)]
                 clusters = None if before.clusters is None else before.clusters[inside]
@@ -187,7 +191,7 @@ def _clusters(predictions: Predictions, inside: s.Bools | None) -> str:
         return ""
     found = predictions.clusters if inside is None else predictions.clusters[inside]
     count = len(np.unique(found))
-    return f" in {count} clusters" if count < len(found) else ""
+    return f" in {counted(count, 'clusters')}" if count < len(found) else ""
 
 
 def _needed(difference: s.Difference | None, cases: int, limit: float) -> Needed | None:
@@ -234,7 +238,7 @@ def _flip_check(before: Predictions, after: Predictions, limit: float) -> Check:
     cases = len(before.ids)
     found = flips.count / cases
     text = (
-        f"{flips.count} of {cases} decisions changed ({found:.2%}): {len(flips.to_positive)} to positive, "
+        f"{flips.count} of {counted(cases, 'decisions')} changed ({found:.2%}): {len(flips.to_positive)} to positive, "
         f"{len(flips.to_negative)} to negative; the limit is {limit:.2%}."
     )
     return Check("flip_ratio_max", "passed" if found <= limit else "failed", found, limit, text)
@@ -250,8 +254,8 @@ def _latency_check(baseline: Measured, candidate: Measured, limit: float, seed: 
     ratio = median_ratio(before.samples_ms, after.samples_ms, seed=seed)
     text = (
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
-        f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {len(after.samples_ms)} runs); 95% interval "
-        f"{ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}."
+        f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {counted(len(after.samples_ms), 'runs')}); 95% "
+        f"interval {ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}."
     )
     return Check("latency_ratio_min", "passed" if ratio.low >= limit else "failed", ratio.low, limit, text)
 

@@ -15,6 +15,7 @@ from core.evidence import statistics as s
 from core.measure.energy import Energy
 from core.measure.performance import Latency, Memory, Size, Throughput
 from core.task import Alerts
+from core.terminal import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,7 @@ def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:
     """Raises DataError unless both were made on the same cases in the same order: all comparisons are paired."""
     if baseline.ids != candidate.ids or not np.array_equal(baseline.labels, candidate.labels):
         raise DataError(
-            f"baseline ({len(baseline.ids)} cases) and candidate ({len(candidate.ids)} cases) were not run on the same "
-            "cases in the same order, so that they cannot be compared; run both on one HeldOut"
+            f"baseline ({counted(len(baseline.ids), 'cases')}) and candidate "
+            f"({counted(len(candidate.ids), 'cases')}) were not run on the same cases in the same order, so "
+            "that they cannot be compared; run both on one HeldOut"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from core.terminal import finalize_html
+from core.terminal import counted, finalize_html
 
 
 def open_templates() -> Environment:
@@ -20,7 +20,7 @@ def open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text, long=is_long)
+    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted)
     return environment
 
 

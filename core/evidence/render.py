@@ -43,6 +43,7 @@ from core.evidence.words import (
     parity_sentence,
 )
 from core.measure.energy import Energy
+from core.terminal import counted
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MOST_FLIPS = 100
@@ -107,7 +108,7 @@ def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
         name = key.replace("_", " ").replace("auc", "AUC")
         tiles.append(_Tile(f"{now.estimate:.4f}", f"{name} on the {part.split} cases, was {was.estimate:.4f}"))
     flips = s.flipped_decisions(part.baseline.predictions.decisions, part.candidate.predictions.decisions)
-    tiles.append(_Tile(f"{flips.count:,}", f"of {len(part.baseline.predictions.ids):,} decisions changed"))
+    tiles.append(_Tile(f"{flips.count:,}", f"of {counted(len(part.baseline.predictions.ids), 'decisions')} changed"))
     return tiles
 
 
@@ -252,7 +253,9 @@ def _conditions(part: Comparison) -> list[_Row]:
         if latency is not None:
             c = latency.conditions
             found |= {"Precision": c.precision, "Runtime": c.backend, "Device": c.device, "Threads": str(c.threads)}
-            found["Timing"] = "; ".join((f"{len(latency.samples_ms)} runs at batch {latency.batch}", *latency.notes))
+            found["Timing"] = "; ".join(
+                (f"{counted(len(latency.samples_ms), 'runs')} at batch {latency.batch}", *latency.notes)
+            )
         return found
 
     before, after = words(part.baseline), words(part.candidate)

@@ -20,6 +20,7 @@ from core.evidence.judge import Limits
 from core.evidence.measured import Predictions
 from core.evidence.paired import at_effective_counts, exact_p_value, paired_share_difference
 from core.evidence.resampling import average_precision_draws
+from core.terminal import counted
 
 FEW_CASES = 20
 """Of a class that a figure needs; below, it is shown but not judged."""
@@ -109,7 +110,8 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
         shown = [place for place in order[:MOST_VALUES] if counts[place] >= FEWEST_CASES]
         if len(shown) < len(names):
             rest = len(names) - len(shown)
-            notes.append(f"{column}: {rest} of {len(names)} values, the rarest, are left out.")
+            verb = "is" if rest == 1 else "are"
+            notes.append(f"{column}: {rest:,} of {counted(len(names), 'values')}, the rarest, {verb} left out.")
         for name in names[shown]:
             inside = values == name
             groups.append((column, str(name), inside, list(_tests(baseline, candidate, inside, limits))))
@@ -123,7 +125,8 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
         positives = int((baseline.labels[inside] == 1).sum())
         rows.append(Subgroup(column, name, int(inside.sum()), positives, flips, figures))
     method = (
-        f"{len(judged)} comparisons: the bounds hold together with 95% confidence (Bonferroni, {confidence:.3%} each); "
+        f"{counted(len(judged), 'comparisons')}: the bounds hold together with 95% confidence (Bonferroni, "
+        f"{confidence:.3%} each); "
         f"a loss beyond the limit is shown where its p-value is below 5% after Holm's correction."
     )
     return Subgroups(tuple(rows), len(judged), method, tuple(notes))

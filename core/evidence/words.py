@@ -8,6 +8,7 @@ from core.evidence.judge import Check, all_passed, warnings
 from core.evidence.measured import Parity, ParityRun
 from core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
 from core.measure.energy import Provenance
+from core.terminal import counted
 
 METRIC_NAMES = {
     "auc": "AUC (area under the ROC curve)",
@@ -114,7 +115,7 @@ def parity_sentence(parity: Parity) -> str:
     differing = [run for run in ran if run.flips]
     reserved = [f"{_way(run)} ({run.reason})" for run in ran if run.reason]
     probes = f", {parity.probes} of them the sealed made-up inputs" if parity.probes else ""
-    basis = f"{'up to ' if reserved else ''}{parity.cases:,} cases{probes}"
+    basis = f"{'up to ' if reserved else ''}{counted(parity.cases, 'cases')}{probes}"
     left_out = len(parity.runs) - len(ran)
     tail = f" With a reservation: {'; '.join(reserved)}." if reserved else ""
     tail += f" {left_out} could not be run on the host that sealed it; the table says why." if left_out else ""
@@ -173,8 +174,9 @@ def search_sentence(search: Search) -> str:
     stopped = f" {search.stopped[:1].upper()}{search.stopped[1:]}" if search.stopped else ""
     if stopped and not stopped.endswith("."):
         stopped += "."
-    tried = "1 candidate" if search.tried == 1 else f"{search.tried} candidates"
-    return f"{tried} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
+    return (
+        f"{counted(search.tried, 'candidates')} tried in {duration(search.elapsed_s)}{budget}{kept}.{skipped}{stopped}"
+    )
 
 
 def choice_sentence(evidence: Evidence) -> str:

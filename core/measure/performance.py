@@ -28,6 +28,7 @@ from core.measure.pinning import describe_cores, pinned
 from core.processes import answer_stream, run_module
 from core.program import Precision, Program, described_program
 from core.tensors import Tensors, TensorSpec, check_tensors
+from core.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def measure_interleaved(
             turns += 1
             if on_step:
                 on_step(turns, total)
-    others = f"interleaved with {len(names) - 1} other sessions in random order, seed {seed}"
+    others = f"interleaved with {counted(len(names) - 1, 'other sessions')} in random order, seed {seed}"
     note = f"{warmup} untimed runs first, then 1 before each {block}; {others}"
     return {
         name: Latency(np.array(samples[name]), sizes[name], conditions[name], (note, describe_cores(cores[name])))

@@ -24,6 +24,7 @@ from core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, 
 from core.program import Program
 from core.task import HeldOut, Task
 from core.tensors import Tensors
+from core.terminal import counted
 
 CASES = 200
 PROBES = 32
@@ -131,7 +132,7 @@ class _Reference:
         difference = float(np.abs(scores - mine).max())
         same = not flips and difference <= _SAME * self.largest
         if rounded:
-            some = "1 decision" if rounded == 1 else f"{rounded} decisions"
+            some = counted(rounded, "decisions")
             run = replace(run, reason=f"{some} nearer to the threshold than rounding is not counted as changed")
         if not flips and not same:
             run = replace(run, reason=f"a score differs by more than {_SAME:.0%} of the largest")
@@ -209,7 +210,7 @@ def _hold(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
         return _Seen(replace(run, reason=str(error)), False, 0, {})
     if cases == len(reference.scores):
         return found
-    partly = f"the first {cases} cases, as many as an emulated processor does in {SECONDS:g} s"
+    partly = f"the first {counted(cases, 'cases')}, as many as an emulated processor does in {SECONDS:g} s"
     reason = "; ".join(filter(None, (partly, found.run.reason)))
     return replace(found, run=replace(found.run, reason=reason))
 
@@ -266,16 +267,18 @@ def _find_decision(reference: _Reference) -> Decision | None:
 
 def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check:
     if rejudged:
-        text = f"{rejudged} decisions are not those on which the program was judged: run again, it scores otherwise."
+        text = f"{counted(rejudged, 'decisions')} changed since the program was judged: run again, it scores otherwise."
         return Check("parity", "failed", float(rejudged), 0.0, text)
     mine = [one for one in here if one.run.backend == reference.backend]
     wrong = [one for one in mine if not one.same]
     flips = max(one.run.flips or 0 for one in mine)
-    ways = f"{len(mine)} ways of batches and threads on {reference.backend}, {len(reference.scores)} cases"
+    ways = f"{counted(len(mine), 'ways')} of batches and threads on {reference.backend}, "
+    ways += counted(len(reference.scores), "cases")
     if not wrong:
         return Check("parity", "passed", 0.0, 0.0, f"The same decisions in all of {ways}.")
     first = wrong[0].run
-    found = f"at batch {first.batch} on {first.threads} threads {first.flips} decisions are others"
+    threads, decisions = counted(first.threads, "threads"), counted(first.flips or 0, "decisions")
+    found = f"at batch {first.batch} on {threads} {decisions} otherwise"
     text = f"{len(wrong)} of {ways}, do not give the same: {found}, scores differ by up to {first.difference:.3g}."
     return Check("parity", "failed", float(flips), 0.0, text)
 
@@ -308,6 +311,6 @@ def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
 
 def _note(name: str, where: str, worst: _Seen, remedy: str) -> str:
     return (
-        f"{name} decides otherwise {where}: {worst.run.flips} of {worst.cases} cases, scores differ by up to "
-        f"{worst.run.difference:.3g}; {remedy}"
+        f"{name} decides otherwise {where}: {worst.run.flips} of {counted(worst.cases, 'cases')}, scores differ "
+        f"by up to {worst.run.difference:.3g}; {remedy}"
     )

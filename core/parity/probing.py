@@ -24,6 +24,7 @@ from core.errors import ArtifactError, BackendError, BackendUnavailableError, Fe
 from core.processes import Limits, answer_stream, run_module
 from core.program import Precision
 from core.tensors import Tensors
+from core.terminal import counted
 
 BATCHES = (1, 8, 64)
 THREADS = (1, 2)
@@ -167,7 +168,7 @@ def _decide(decision: Decision, outputs: Tensors) -> npt.NDArray[np.bool_]:
 
 def _fault(probes: Probes, differences: Mapping[str, float], flips: int | None) -> str:
     if flips:
-        return f"{flips} of {probes.count} decisions on the sealed inputs are others"
+        return f"on the sealed inputs {flips} of {counted(probes.count, 'decisions')} otherwise"
     beyond = {name: found for name, found in differences.items() if not found <= probes.tolerances[name]}
     return "; ".join(f"{n!r} differs by {d:.3g}, more than {probes.tolerances[n]:.3g}" for n, d in beyond.items())
 

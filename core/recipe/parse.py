@@ -27,6 +27,7 @@ from core.passes.steps import (
     Step,
 )
 from core.recipe.types import VERSION, Choices, Decision, Measure, Recipe, Setting, Source, Value
+from core.terminal import counted
 
 MAX_CANDIDATES = 50
 _MAX_BYTES = 16_000
@@ -212,7 +213,9 @@ class _Reader:
                     parsed.append(choices)
         count = math.prod(len(choices.steps()) for choices in parsed)
         if count > MAX_CANDIDATES:
-            self.fault("step", f"the lists make {count} candidates, more than {MAX_CANDIDATES}; list fewer values")
+            self.fault(
+                "step", f"the lists make {counted(count, 'candidates')}, more than {MAX_CANDIDATES}; list fewer values"
+            )
         return tuple(parsed)
 
     def step_kind(self, table: Mapping[str, Any], key: str) -> str | None:

@@ -20,6 +20,7 @@ from core.passes.steps import (
     Step,
     bounded,
 )
+from core.terminal import counted
 
 VERSION = 1
 
@@ -117,7 +118,7 @@ def describe(step: Step) -> str:
         case PruneTreesStep():
             said, text = {"ratio"}, f"prune trees {step.ratio!r}"
         case RecoverStep():
-            said, text = {"epochs"}, f"recover {step.epochs} epochs"
+            said, text = {"epochs"}, f"recover {counted(step.epochs, 'epochs')}"
         case QuantizeStep():
             said, text = {"precision"}, step.precision
         case _:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from core.evidence.judge import Check
 from core.evidence.report import CandidateRecord, Step
+from core.terminal import counted
 
 _CASES = {"sensitivity_loss": "positive cases", "specificity_loss": "negative cases"}
 """On which a limit is judged, where it is not all of them."""
@@ -81,7 +82,7 @@ def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | No
         if amount is not None and less is not None and less < amount:
             return f"Prune less: {less:g} kept {check.name}."
         if _epochs(nearest) > _epochs(record):
-            return f"Recover longer: {_epochs(nearest):g} epochs kept {check.name}."
+            return f"Recover longer: {counted(round(_epochs(nearest)), 'epochs')} kept {check.name}."
         return f"{nearest.name} kept {check.name}."
     ways = []
     if spent:
@@ -89,7 +90,7 @@ def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | No
     if (amount := _pruned(record)) is not None:
         ways.append(f"prune less than {amount:g}")
         if _epochs(record) and not spent:
-            ways.append(f"recover longer than {_epochs(record):g} epochs")
+            ways.append(f"recover longer than {counted(round(_epochs(record)), 'epochs')}")
         elif not _epochs(record) and not _has(record, "prune-trees"):
             ways.append("recover after pruning")
     if _has(record, "quantize"):

@@ -19,6 +19,7 @@ from core.search.ledger import Entry, Ledger, digest_tensors
 from core.search.runtimes import Run, Runtimes
 from core.task import HeldOut, Task, check_held_out
 from core.tensors import Tensors
+from core.terminal import counted
 
 Scores = npt.NDArray[np.float64]
 BATCH = 16
@@ -127,7 +128,8 @@ def _run_cases(session: Session, held_out: HeldOut, task: Task) -> Scores:
     scores = np.concatenate([task.scores(session.run(batch)) for batch in held_out.batches(BATCH)])
     if scores.shape != (len(held_out.labels),):
         raise TensorError(
-            f"the task's scores are {list(scores.shape)} for {len(held_out.labels)} cases, expected one number a case"
+            f"the task's scores are {list(scores.shape)} for "
+            f"{counted(len(held_out.labels), 'cases')}, expected one number a case"
         )
     return np.asarray(scores, np.float64)
 

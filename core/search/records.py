@@ -77,6 +77,10 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
     if chosen is not None and all_passed(trial.checks) and not is_chosen:
         if trial.p50_ms >= chosen.p50_ms:
             reason = f"slower than {chosen.measured.name}"
+        elif chosen.final and not trial.final:
+            reason = (
+                f"not among the nearly fastest and smallest, which were timed once more; {chosen.measured.name} was"
+            )
         elif trial.run.threads > chosen.run.threads:
             reason = f"with more threads hardly faster than {chosen.measured.name}"
         else:

@@ -57,6 +57,8 @@ class Trial:
     checks: tuple[Check, ...]
     sealed: Sealed
     slower_int8: str = ""
+    final: bool = False
+    """Timed once more, together with others: its time compares with theirs, and not with one of another run."""
 
     @property
     def p50_ms(self) -> float:
@@ -166,7 +168,7 @@ class Bench:
         if len(finalists) < 2:
             return list(trials)
         timed = self._time([trial.run for trial in finalists])
-        again = {trial.measured.name: self._judged(trial, timed) for trial in finalists}
+        again = {trial.measured.name: replace(self._judged(trial, timed), final=True) for trial in finalists}
         return [again.get(trial.measured.name, trial) for trial in trials]
 
     def measure_parity(self, trial: Trial) -> MeasuredParity:

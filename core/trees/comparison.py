@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import UsageError
+from core.terminal import counted
 from core.trees.arrange import PROBABILITY_STEP
 from core.trees.ensemble import LEAF, Ensemble
 from core.trees.predict import SMALLEST_PROBABILITY, Rows, as_margin, reached_leaves
@@ -57,8 +58,9 @@ def check_same_scores(ensemble: Ensemble, score: Score, library: str) -> None:
         gaps = np.where(differs, np.nan_to_num(np.abs(found - expected) / allowed, nan=np.inf), 0)
         worst = int(np.argmax(gaps))
         raise UsageError(
-            f"the trees that were read do not score as {library} does: of {len(rows)} rows at the thresholds, "
-            f"{int(differs.sum())} have another margin; row {worst} has {expected[worst]:.7g} by the library and "
+            f"the trees that were read do not score as {library} does: of "
+            f"{counted(len(rows), 'rows')} at the thresholds, {int(differs.sum())} have another margin; "
+            f"row {worst} has {expected[worst]:.7g} by the library and "
             f"{found[worst]:.7g} by the trees. {_likely_cause(rows, found, expected, differs)}"
         )
 
@@ -143,7 +145,8 @@ def _scored(rows: Rows, score: Score, library: str) -> tuple[Rows, Floats]:
             continue
         if expected.shape != (len(taken),):
             raise UsageError(
-                f"{library} gives {len(taken)} rows scores of the shape {expected.shape}; expected one a row"
+                f"{library} gives {counted(len(taken), 'rows')} scores of the shape {expected.shape}; expected "
+                "one a row"
             )
         return taken, expected
     text = str(reason).strip().splitlines() or [type(reason).__name__]

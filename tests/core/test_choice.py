@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from core.console import outcome_row, show_outcome
+from core.evidence.judge import Check
 from core.measure.performance import Latency, Size
 from core.optimize import Outcome, _best, optimize
 from core.recipe import candidates, parse_recipe
-from core.search.trial import FINALISTS, Made, Trial
+from core.search.records import Tried, make_records
+from core.search.trial import FINALISTS, Bench, Made, Trial
 from tests.core.test_optimize_search import HEAD, QUANTIZED, Planted, planted
 from tests.fakes import SquaresTask
 
@@ -63,6 +65,35 @@ def test_of_many_finalists_the_small_ones_are_timed_again(tmp_path: Path, one: T
     again = [trial for trial in bench.finals(many) if trial.p50_ms > 6]
     assert len(again) == FINALISTS
     assert {"0", "small"} <= {trial.measured.name for trial in again}
+
+
+def test_the_time_of_another_run_is_not_compared(one: Trial) -> None:
+    """The host was slower when the finalists were timed: one that was not among them seems faster now."""
+    slow, other = (
+        replace(timed(one, name, ms, 5000), final=True) for name, ms in (("finalist", 1.3), ("slower finalist", 1.6))
+    )
+    apart = timed(one, "timed before", 1.0, 5000)
+    assert _best([apart, other, slow]) == 2
+    missed = Check("average_precision_loss", "failed", 0.1, 0.0, "it lost too much")
+    assert _best([apart, replace(other, checks=(missed,)), replace(slow, checks=(missed,))]) == 0
+    recipe = parse_recipe(HEAD.format(0.5).replace("[1, 2]", "1"))
+    (record, _, _) = make_records(recipe, Tried([one.made], [apart, other, slow], None), slow)
+    assert record.outcome.startswith("not among the nearly fastest and smallest, which were timed once more")
+
+
+def test_finals_that_cannot_be_run_leave_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where all finalists together need more memory than there is."""
+
+    def refuse(*_: object) -> None:
+        raise MemoryError("eight programs at once")
+
+    monkeypatch.setattr(Bench, "finals", refuse)
+    monkeypatch.setattr("core.optimize.Measurements", functools.partial(Planted, times={"fp32": [1.0], "int8": [0.5]}))
+    found = optimize(parse_recipe(QUANTIZED), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work")
+    assert found.artifact.programs[0].precision == "int8"
+    (told,) = [warning for warning in found.warnings if "timed again" in warning]
+    assert "eight programs at once" in told
+    assert told in found.artifact.manifest.notes
 
 
 def test_int8_that_turns_out_as_fast_in_the_finals_is_not_given_up(tmp_path: Path) -> None:

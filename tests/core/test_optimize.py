@@ -138,7 +138,7 @@ def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
 def test_progress_is_told(run: Run) -> None:
     found = {stage.rsplit(" ", 1)[0] for stage in run.stages}
     assert {"measuring latency", "scoring the validation cases", "running the test cases"} <= found
-    assert any("recover 1 epochs" in stage for stage in found)
+    assert any("recover 1 epoch" in stage for stage in found)
     assert all(stage.endswith("True") for stage in run.stages)
 
 

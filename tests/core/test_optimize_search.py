@@ -100,8 +100,10 @@ def test_the_chosen_one_passes_and_is_the_fastest_that_does(run: Ended) -> None:
         and one.threads >= chosen.threads
         and chosen.latency.p50_ms > 1.1 * one.latency.p50_ms
     ]
-    # On a busy host the noise may be that large; then the smaller one is taken.
-    assert all((one.size_bytes or 0) > (chosen.size_bytes or 0) for one in quicker)
+    # On a busy host the noise may be that large; then the smaller one is taken. And of one that was not timed together
+    # with it the host may have been quieter.
+    apart = "not among the nearly fastest"
+    assert all((one.size_bytes or 0) > (chosen.size_bytes or 0) or one.outcome.startswith(apart) for one in quicker)
     assert {record.threads for record in records} == {1, 2}
     preferences = read_artifact(run.folder / "artifact").manifest.preferences
     assert [(one.backend, one.threads) for one in preferences] == [("onnxruntime", chosen.threads)]

@@ -171,5 +171,5 @@ def test_a_value_that_stands_for_single_cases_is_not_written_down() -> None:
     table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS)
     assert [(row.column, row.value) for row in table.rows] == [("family", "all others")]
     assert [note.split(":")[0] for note in table.notes] == ["patient", "family"]
-    assert "1200 of 1200" in table.notes[0]
+    assert "1,200 of 1,200" in table.notes[0]
     assert not any("name of" in note or "one family" in note for note in table.notes)

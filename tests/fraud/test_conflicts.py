@@ -99,9 +99,7 @@ def test_labels_in_conflict_in_a_file(model: Path, tmp_path: Path) -> None:
     summary = score_file(Job(source, tmp_path / "out.jsonl", labels), scorer)
     scorer.close()
     assert (summary.labels, summary.labels_unknown, summary.labels_in_conflict) == (5, 1, 3)
-    assert "  3 labels are not as their transaction: they have another customer, terminal or time" in render_summary(
-        summary
-    )
+    assert "  3 labels not as their transaction: with another customer, terminal or time" in render_summary(summary)
 
 
 def test_labels_in_conflict_over_rest(app: Api) -> None:
@@ -244,7 +242,11 @@ def test_unknown_fields_in_a_stream_are_counted(model: Path) -> None:
     misspelt = {key.replace("amount", "amuont"): value for key, value in asdict(FIRST).items()}
     rows = [asdict(FIRST) | {"currency": "EUR"}, misspelt]
     values = [json.dumps(row).encode() for row in rows]
-    out = stream.process([Arrived("transactions", 0, range(2), values)], scorer)
+    values.append(json.dumps(asdict(FIRST)).encode()[:-1] + b', "amount": 1}')
+    out = stream.process([Arrived("transactions", 0, range(3), values)], scorer)
     scorer.close()
     assert (out.unread.rows, out.unread.names) == (1, ["currency"])
-    assert [rejected.reason for rejected in out.rejected] == ["ValidationError: has no field amount; found amuont"]
+    assert [rejected.reason for rejected in out.rejected] == [
+        "ValidationError: has no field amount; found amuont",
+        "ValidationError: has a field amount, and that more than once",
+    ]

@@ -102,6 +102,13 @@ def test_a_bad_row_is_rejected_where_it_stands_and_the_rest_goes_on(row: bytes, 
     assert "anna" not in bad.reason
 
 
+@pytest.mark.parametrize("head", [HEAD.upper(), HEAD.replace(b",", b" , "), b" " + HEAD.title().replace(b",", b";")])
+def test_a_head_that_only_capitals_or_blanks_hide_is_told_in_a_pipe_too(head: bytes) -> None:
+    """And not every row as bad JSON: a pipe has no name that says what it is."""
+    with pytest.raises(DataError, match=r"input: has no column .*; found .*; expected transaction_id, "):
+        read(head + ROW)
+
+
 def test_columns_that_are_not_known_are_ignored_and_their_rows_counted() -> None:
     unread = Unread()
     more = b"\n".join(line + b",EUR" for line in (HEAD + ROW + ROW).splitlines()).replace(b"EUR", b"currency", 1)
@@ -116,6 +123,11 @@ def test_columns_that_are_not_known_are_ignored_and_their_rows_counted() -> None
         (HEAD.replace(b",", b", "), r"has no column customer_id, .*; found ' customer_id', "),
         (HEAD.replace(b"customer_id", b"amount"), "has more than one column amount"),
         (b"id,who,where,when,how much\n", "has no column transaction_id, .*; found .* and 2 more; "),
+        (HEAD.upper(), "has no column transaction_id, .*; found TRANSACTION_ID, .*; expected transaction_id, "),
+        (HEAD.upper().replace(b",", b";"), "has no column transaction_id, .*; found TRANSACTION_ID, "),
+        (HEAD.title().replace(b",", b" \t "), r"has no column transaction_id, .*; found 'Transaction_Id '"),
+        (HEAD.replace(b",", b" ,").replace(b"amount", b" amount"), "has no column transaction_id, .*; found '"),
+        (b'"transaction_id" ,"amount"\n', "the first line must name the columns: .*found: not a line of CSV"),
         (b"t1,anna,kiosk,1522540800000,12.5\n", "has no column transaction_id"),
         (b"\xff\xfet\x00", "is UTF-16"),
         (HEAD.decode().encode("utf-16-le"), "begins with NUL bytes and is no text; if it is UTF-16"),

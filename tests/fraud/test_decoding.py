@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 import msgspec
@@ -102,6 +103,62 @@ def test_what_looks_like_the_optional_field_is_not_ignored(name: str) -> None:
     """With `features` nothing is kept: to ignore it would count the transaction into the histories."""
     with pytest.raises(msgspec.ValidationError, match=f"has a field {name}, which is not known; is features"):
         Decoder(ScoreRequest).decode(msgspec.json.encode(GOOD | {name: {"hour": 1}}), Unread())
+
+
+def repeat(row: dict[str, Any], field: str, value: str, more: str = "") -> bytes:
+    """The field's first value stays, behind all comes another one."""
+    return f"{json.dumps(row)[:-1]}, {more}{json.dumps(field)}: {value}}}".encode()
+
+
+@pytest.mark.parametrize("more", ["", '"currency": "EUR", ', '"currency": "\\u0022", '])
+@pytest.mark.parametrize(
+    ("kind", "row"), [(Transaction, GOOD), (Label, LABEL), (ScoreRequest, GOOD | {"features": {"hour": 1}})]
+)
+def test_a_field_that_stands_twice_is_refused(kind: type[Transaction], row: dict[str, Any], more: str) -> None:
+    for name, value in row.items():
+        for again in {json.dumps(value), json.dumps(value).replace("1", "2"), '"\\"\\u0022"'}:
+            with pytest.raises(msgspec.ValidationError) as error:
+                Decoder(kind).decode(repeat(row, name, again, more), Unread())
+            assert again.startswith('"\\') or str(error.value) == f"has a field {name}, and that more than once"
+    escaped = repeat(row, "NAME", '"other"', more).replace(b"NAME", rb"\u0074erminal_id")
+    with pytest.raises(msgspec.ValidationError, match="has a field terminal_id, and that more than once"):
+        Decoder(kind).decode(escaped, Unread())
+
+
+def test_an_unknown_field_that_stands_twice_is_refused_without_what_looks_like_data() -> None:
+    for twice, told in [
+        (b'"x": 1, "x": 2', "^has a field x, and that more than once$"),
+        (b'"4111111111111111": 1, "4111111111111111": 1', "^names a field more than once, whose name is not shown$"),
+        (b'"x": {"y": 1, "y": 1}', "^an object inside of it names a field more than once$"),
+    ]:
+        with pytest.raises(msgspec.ValidationError, match=told):
+            Decoder(Transaction).decode(json.dumps(GOOD).encode()[:-1] + b", " + twice + b"}", Unread())
+
+
+@pytest.mark.parametrize("more", [b"", b'"source": 1, ', b'"source": "\\u0022", '])
+def test_of_a_batch_the_row_is_named_that_has_a_field_twice(more: bytes) -> None:
+    rows = [json.dumps(GOOD).encode(), repeat(GOOD, "amount", "1"), repeat(GOOD, "features", '{"a": 1, "a": 2}')]
+
+    def send(*sent: bytes) -> Any:
+        return BATCH.decode(b"{" + more + b'"transactions": [' + b",".join(sent) + b"]}", Unread())
+
+    assert len(send(rows[0], rows[0]).transactions) == 2
+    with pytest.raises(msgspec.ValidationError, match=r"^has a field amount, .* - at `\$\.transactions\[1\]`$"):
+        send(rows[0], rows[1])
+    with pytest.raises(msgspec.ValidationError, match="inside of it names a field more than once"):
+        send(rows[0], rows[2])
+    with pytest.raises(msgspec.ValidationError, match=r"^has a field transactions, and that more than once$"):
+        BATCH.decode(b"{" + more + b'"transactions": [1], "transactions": [' + rows[0] + b"]}", Unread())
+
+
+@given(
+    st.text(min_size=1, max_size=9), st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.floats(0, 1))
+)
+def test_texts_with_quotes_and_escapes_are_no_repetition(identity: str, more: dict[str, Any]) -> None:
+    row = GOOD | {"transaction_id": identity}
+    for content in (msgspec.json.encode(row), json.dumps(row).encode(), json.dumps(row | {"more": more}).encode()):
+        if "\\ud" not in content.decode():
+            assert Decoder(Transaction).decode(content, Unread()).transaction_id == identity
 
 
 @given(st.binary(max_size=200))

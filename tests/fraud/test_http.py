@@ -129,6 +129,23 @@ def test_a_fault_names_its_field(body: Any, pointer: str, client: httpx.Client) 
 
 
 @pytest.mark.parametrize(
+    ("path", "around", "pointer"),
+    [
+        ("/v1/score", "ROW", "#/amount"),
+        ("/v1/score/batch", '{"transactions": [ROW]}', "#/transactions/0/amount"),
+        ("/v1/labels", '{"labels": [ROW]}', "#/labels/0/is_fraud"),
+    ],
+)
+def test_a_field_that_stands_twice_is_refused(path: str, around: str, pointer: str, client: httpx.Client) -> None:
+    row, name = (label_of(ONE), "is_fraud") if path == "/v1/labels" else (ONE, "amount")
+    text = f'{json.dumps(row)[:-1]}, "{name}": {json.dumps(row[name])}}}'
+    response = client.post(path, content=around.replace("ROW", text), headers={"content-type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert pointers(response) == [pointer]
+    assert "more than once" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("rows", "pointer"),
     [
         ([ONE, ONE, ONE | {"amount": -1}], "#/transactions/2/amount"),

@@ -132,7 +132,7 @@ def test_labels_that_are_not_due_are_told(model: Path, tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", ROWS)
     labels = write_lines(tmp_path / "labels.jsonl", [label_of(row) for row in ROWS[-9:]])
     result = score(model, source, tmp_path / "out", "--labels", str(labels))
-    assert "0 labels became known, 0 of unknown transactions; 9 are not due yet" in result.stderr
+    assert "0 labels became known, 0 of unknown transactions; 9 not due yet" in result.stderr
     (tmp_path / "labels.jsonl").write_text("")
     result = score(model, source, tmp_path / "out", "--labels", str(labels))
     assert "0 labels became known, 0 of unknown transactions\n" in result.stderr
@@ -166,6 +166,22 @@ def test_rows_dated_in_the_future_change_no_other_decision(model: Path, tmp_path
     score(model, later, tmp_path / "base.later", "--state", str(tmp_path / "base"))
     score(model, later, tmp_path / "future.later", "--state", str(tmp_path / "future"))
     assert read_decisions(tmp_path / "future.later") == read_decisions(tmp_path / "base.later")
+
+
+def test_rows_months_ahead_of_their_file_take_nothing_from_the_next_one(model: Path, tmp_path: Path) -> None:
+    """Of old data, so that the clock says nothing: a file by itself may have them, one with --state may not."""
+    rows = customer(60)
+    ahead = [rows[0] | {"transaction_id": f"a{n}", "time_ms": rows[-1]["time_ms"] + 300 * DAY + n} for n in range(3)]
+    late = rows[-1] | {"transaction_id": "l", "time_ms": rows[-1]["time_ms"] + DAY, "amount": 400}
+    later = write_lines(tmp_path / "later.jsonl", [late])
+    for name, more in (("base", []), ("ahead", ahead)):
+        source, state = write_lines(tmp_path / f"{name}.jsonl", [*rows, *more]), ["--state", str(tmp_path / name)]
+        assert score(model, source, tmp_path / "out", *state).exit_code == (3 if more else 0)
+        assert score(model, later, tmp_path / f"{name}.later", *state).exit_code == 0
+    (base,), (found,) = (read_decisions(tmp_path / f"{name}.later") for name in ("base", "ahead"))
+    assert found == base
+    assert not found.late
+    assert score(model, tmp_path / "ahead.jsonl", tmp_path / "out").exit_code == 0
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
@@ -301,7 +317,7 @@ def test_a_transaction_with_the_id_of_another_one_is_not_trained_on_and_told(
             rows.append(rows[7] | {"amount": rows[7]["amount"] + 1})
         write_lines(tmp_path / f"{each}.jsonl", rows)
     found = read_parts(str(tmp_path), "records", LAYOUT, models.COLUMNS)
-    assert "1 transactions have the id of another one" in caplog.text
+    assert "1 transaction with the id of another one" in caplog.text
     assert_same(found, read_parts(str(cards), "records", LAYOUT, models.COLUMNS))
 
 

@@ -84,7 +84,7 @@ def test_what_training_does_not_read_is_told(tmp_path: Path, caplog: pytest.LogC
     write_lines(tmp_path / "labels.jsonl", [label_of(row, True)])
     (tmp_path / "transactions.jsonl").write_bytes(msgspec.json.encode(asdict(row) | {"currency": "EUR"}))
     assert list(read_labelled(tmp_path)) == [(row, True)]
-    assert "transactions.jsonl: 1 rows have fields that are not known and not read: currency" in caplog.text
+    assert "transactions.jsonl: 1 row with fields that are not known and not read: currency" in caplog.text
 
 
 def test_frauds_that_are_no_transactions_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -98,4 +98,4 @@ def test_frauds_that_are_no_transactions_are_told(tmp_path: Path, caplog: pytest
     assert not caplog.text
     write_lines(tmp_path / "labels.jsonl", said)
     assert [fraud for _, fraud in read_labelled(tmp_path)] == [True, False, False]
-    assert "labels.jsonl: 2 transactions that it calls frauds are not there" in caplog.text
+    assert "labels.jsonl: 2 transactions that it calls fraud cannot be found" in caplog.text

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.fraud import kernels
-from apps.fraud.plausible import AHEAD_MS, BACKWARDS_MS, EARLIEST_MS, Bound, Times, judge_pipe, refuse_live
+from apps.fraud.plausible import (
+    AHEAD_MS,
+    BACKWARDS_MS,
+    CONTINUED,
+    EARLIEST_MS,
+    ONCE,
+    Bound,
+    Times,
+    judge_pipe,
+    refuse_live,
+)
 from core.errors import DataError
 from tests.fraud.streams import DAY, START
 
@@ -86,6 +96,28 @@ def test_a_few_rows_say_nothing_of_each_other() -> None:
     assert bound_of([]).refuse(START) is None
     for ahead in ([NOW + 2 * DAY], [START, NOW + 50 * YEAR], [START + n for n in range(4)] + [NOW + 2 * DAY]):
         assert bound_of(ahead).refuse(ahead[-1]) == "time_ms lies more than a day ahead of the clock"
+
+
+def test_of_a_file_whose_histories_go_on_less_is_believed() -> None:
+    """Three rows of a customer, weeks ahead, would make all late that comes up to then."""
+    day = [START + number * DAY // 100 for number in range(100)]
+    for ahead, alone in ((20 * DAY, True), (40 * DAY, True), (300 * DAY, True), (2 * YEAR, False)):
+        wrong = [START + ahead + number for number in range(3)]
+        found = Times()
+        found.add([*day, *wrong])
+        for margin, believed in ((ONCE, alone), (CONTINUED, ahead < 31 * DAY)):
+            bound = found.find_bound("file", NOW, margin)
+            assert [bound.refuse(time_ms) is None for time_ms in wrong] == [believed] * 3
+            assert {bound.refuse(time_ms) for time_ms in day} == {None}
+
+
+@given(st.integers(EARLIEST_MS, NOW - 6 * YEAR), st.integers(0, 5 * YEAR), st.integers(1, 300))
+def test_even_old_data_pass_where_the_histories_go_on(first: int, span: int, count: int) -> None:
+    times = [first + span * number // count for number in range(count)]
+    found = Times()
+    found.add(times)
+    bound = found.find_bound("file", NOW, CONTINUED)
+    assert {bound.refuse(time_ms) for time_ms in times} == {None}
 
 
 @given(

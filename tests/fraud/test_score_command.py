@@ -25,7 +25,7 @@ from apps.fraud.pipeline import Pipeline
 from apps.fraud.score_command import Latencies
 from apps.fraud.scoring import open_scorer
 from apps.fraud.transactions import Decision, Label, Transaction
-from core.errors import DataError, OutputError, UsageError
+from core.errors import DataError, LimitError, OutputError, UsageError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, COMMAND, label_of, make_transactions
 
@@ -137,6 +137,43 @@ def test_rejected_rows_are_told_apart_and_the_others_scored(model: Path, tmp_pat
     # The next run has none, and leaves no list of an earlier run's.
     assert score(model, write_lines(source, ROWS[:5]), tmp_path / "out.jsonl").exit_code == 0
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"transaction_id,customer_id,terminal_id,time_ms,amount\n"])
+def test_an_input_without_rows_is_told_from_a_day_without_transactions(
+    content: bytes, model: Path, tmp_path: Path
+) -> None:
+    """As `imaging classify` tells them: nothing may have been mounted, or fetched."""
+    source, state = tmp_path / "in.jsonl", tmp_path / "state"
+    source.write_bytes(content)
+    (tmp_path / "out").write_bytes(b"yesterday's")
+    for given, out in ((source, tmp_path / "out"), ("-", tmp_path / "out"), ("-", "-")):
+        with pytest.raises(UsageError, match="holds no transactions to score; --allow-empty makes"):
+            score(model, given, out, "--state", str(state), given=content)
+        assert (tmp_path / "out").read_bytes() == b"yesterday's"
+    for given, out in (("-", "-"), (source, tmp_path / "out"), (source, tmp_path / "out.parquet")):
+        assert score(model, given, out, "--allow-empty", "--state", str(state), given=content).exit_code == 0
+    assert read_decisions(tmp_path / "out") == read_decisions(tmp_path / "out.parquet") == []
+
+
+@pytest.mark.parametrize("what", ["transactions", "labels"])
+def test_more_rejected_rows_than_were_said_are_a_limit_that_is_missed(what: str, model: Path, tmp_path: Path) -> None:
+    """Of transactions and labels each by itself: a day without labels would hide among its transactions."""
+    rows, labels = list(ROWS[:10]), list(LABELS[:10])
+    for number in range(4):
+        (rows if what == "transactions" else labels)[number] = {"time_ms": number}
+    words = ["--labels", str(write_lines(tmp_path / "labels.jsonl", labels))]
+    source, out = write_lines(tmp_path / "in.jsonl", rows), tmp_path / "out"
+    assert score(model, source, out, *words).exit_code == 3
+    assert score(model, source, out, *words, "--max-rejected-share", "0.4").exit_code == 3
+    out.unlink()
+    with pytest.raises(LimitError, match=f"4 of 10 {what} rejected, more than --max-rejected-share 0.3;.*are written"):
+        score(model, source, out, *words, "--max-rejected-share", "0.3")
+    assert len(read_decisions(out)) == (6 if what == "transactions" else 10)
+    none = write_lines(tmp_path / "none.jsonl", [{"amount": 1}])
+    assert score(model, none, out).exit_code == 3, "what was all rejected was there"
+    with pytest.raises(LimitError, match="1 of 1 transaction rejected"):
+        score(model, none, out, "--max-rejected-share", "0.99")
 
 
 def test_day_after_day_it_goes_on_with_the_histories(model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from apps.fraud.records import encode_records
 from apps.fraud.scoring import Scorer, open_scorer
 from apps.fraud.stream import Arrived, Outgoing, Shard, Stream, check_source
 from apps.fraud.transactions import Decision, Label, Transaction
-from core.errors import ArtifactError
+from core.errors import WrongModelError
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
 
@@ -179,8 +179,9 @@ def test_the_longest_forwarded_record_fits_into_a_brokers_message() -> None:
 def test_a_model_whose_features_are_given_is_refused(scorer: Scorer) -> None:
     check_source(scorer)
     scorer.schema = msgspec.structs.replace(scorer.schema, source="given")
-    with pytest.raises(ArtifactError, match="given"):
+    with pytest.raises(WrongModelError, match="given") as error:
         check_source(scorer)
+    assert error.value.exit_code == 2
 
 
 def fetch(topic: str, partition: int, first: int, values: list[bytes], **more: object) -> Fetched:

@@ -78,7 +78,7 @@ def test_the_command_says_what_it_dropped(images: Path, folder: Path, tmp_path: 
     shutil.rmtree(images / "a")
     done = run(images, tmp_path / "out", folder)
     assert done.returncode == 0, done.stderr
-    assert "dropped: 6 files of earlier runs are no longer in the source (a/0000.png, " in done.stdout
+    assert "dropped: 6 files of earlier runs, no longer in the source (a/0000.png, " in done.stdout
 
 
 def test_a_list_that_no_longer_names_a_file_drops_it(model: SealedModel, images: Path, tmp_path: Path) -> None:

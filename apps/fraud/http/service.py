@@ -30,6 +30,7 @@ from apps.fraud.state import CONFLICT, DUPLICATE, LIMIT, NEW
 from apps.fraud.store import Store
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import OutputError, UsageError
+from core.terminal import counted
 
 CHUNK_ROWS: Final = 64
 """So many rows of a batch are decided before others have their turn."""
@@ -235,7 +236,7 @@ class Service:
         names = self.pipeline.scorer.schema.names
         if len(features) != len(names) or any(name not in features for name in names):
             absent = [name for name in names if name not in features]
-            what = f"lacks {', '.join(absent[:5])}" if absent else f"has {len(features)} values"
+            what = f"lacks {', '.join(absent[:5])}" if absent else f"has {counted(len(features), 'values')}"
             raise ProblemError(
                 "invalid-field", f"features: {what}; the model takes {', '.join(names)}", pointer=pointer
             )
@@ -260,7 +261,9 @@ class Service:
 
     def _admit(self, rows: int) -> None:
         if self.pending_rows + rows > PENDING_ROWS and self.pending_rows:
-            raise ProblemError("overloaded", f"{self.pending_rows} rows wait; try again later", headers=RETRY)
+            raise ProblemError(
+                "overloaded", f"{counted(self.pending_rows, 'rows')} waiting; try again later", headers=RETRY
+            )
         self.pending_rows += rows
 
     def _fall_back(self, request: ScoreRequest) -> Decision:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from apps.imaging.frames import FrameId, Rejected
 from apps.imaging.settings import Preprocess
 from core.errors import DataError
+from core.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,14 @@ def check_size(rows: int, columns: int, samples: int, frames: int, limits: Limit
     if min(rows, columns, samples, frames) < 1:
         raise RefusedError(
             "bad-header",
-            f"found {rows} rows, {columns} columns, {samples} samples per pixel, {frames} frames; all must be positive",
+            f"found {counted(rows, 'rows')}, {counted(columns, 'columns')}, "
+            f"{counted(samples, 'samples')} per pixel, {counted(frames, 'frames')}; all must be positive",
         )
     if max(rows, columns) > LONGEST_SIDE:
-        raise RefusedError("too-large", f"found {rows} rows, {columns} columns; at most {LONGEST_SIDE} are read")
+        raise RefusedError(
+            "too-large",
+            f"found {counted(rows, 'rows')}, {counted(columns, 'columns')}; at most {LONGEST_SIDE} are read",
+        )
     if frames > limits.frames:
         raise RefusedError("too-large", f"found {frames} frames, at most {limits.frames} are read; split the file")
     total = rows * columns * samples * frames

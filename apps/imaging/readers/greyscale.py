@@ -26,6 +26,7 @@ from apps.imaging.readers.elements import (
 )
 from apps.imaging.readers.header import Header
 from apps.imaging.readers.stored import Cell, wrap
+from core.terminal import counted
 
 _TABLE = ("LUTDescriptor", "LUTData")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
@@ -115,7 +116,7 @@ def _table(item: Dataset, descriptor: str, data: str, signed: bool) -> Lut:
     inputs may be below zero. Raises RefusedError."""
     described = read_words(item, descriptor)
     if len(described) != 3:
-        raise RefusedError("bad-header", f"{describe(descriptor)} has {len(described)} values; expected 3")
+        raise RefusedError("bad-header", f"{describe(descriptor)} has {counted(len(described), 'values')}; expected 3")
     count, first, bits = (int(value) for value in described)
     count = count or 1 << 16
     if first > 0x7FFF and (signed or is_signed_word(item, descriptor)):

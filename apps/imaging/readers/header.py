@@ -23,6 +23,7 @@ from apps.imaging.readers.base import Limits, RefusedError, check_size
 from apps.imaging.readers.codecs import Shape
 from apps.imaging.readers.elements import describe, is_undefined_length, read_code, read_number, read_whole
 from apps.imaging.readers.stored import Cell
+from core.terminal import counted
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -135,7 +136,8 @@ def _samples(dataset: Dataset, photometric: str, notes: list[str]) -> int:
     if samples != expected:
         known = photometric if expected else "that is missing or not known"
         raise RefusedError(
-            "unsupported-photometric", f"found {samples} samples per pixel with photometric interpretation {known}"
+            "unsupported-photometric",
+            f"found {counted(samples, 'samples')} per pixel with photometric interpretation {known}",
         )
     if read_number(dataset, "SamplesPerPixel", []) is None:
         notes.append(f"SamplesPerPixel is missing: read as {samples}, by {photometric}")

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.terminal import finalize_html
+from core.terminal import counted, finalize_html
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,7 +25,7 @@ def read_template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = format_percent
+    environment.filters.update(percent=format_percent, counted=counted)
     return environment.get_template(name)
 
 
