@@ -23,19 +23,10 @@ from core.recipe import parse_recipe
 from core.task import HeldOut
 from core.tensors import Tensors, TensorSpec
 from tests.core.networks import Branches, ByValue, Named, Shuffled, Transformer, TwoHeads, TwoInputs
+from tests.core.recipes import recipe_head
 from tests.fakes import INPUTS, OUTPUTS, SIDE, SquaresTask, small_network
 
-HEAD = """
-version = 1
-name = "squares"
-[source]
-task = "squares"
-[measure]
-backends = ["onnxruntime"]
-repetitions = 3
-[limits]
-flip_ratio_max = 1.0
-"""
+HEAD = recipe_head("squares", "flip_ratio_max = 1.0")
 PRUNE = '[[step]]\nkind = "prune-channels"\nratio = 0.5\nscope = "{}"\n'
 INT8 = '[[step]]\nkind = "quantize"\ncalibration_samples = 16\n'
 WEIGHTS = '[[step]]\nkind = "prune-weights"\nsparsity = 0.5\n'

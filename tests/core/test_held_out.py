@@ -13,18 +13,10 @@ from core.optimize import optimize
 from core.recipe import parse_recipe
 from core.task import HeldOut, check_held_out
 from core.tensors import Tensors
+from tests.core.recipes import recipe_head
 from tests.fakes import INPUTS, SquaresTask
 
-RECIPE = """
-version = 1
-name = "squares"
-[source]
-task = "squares"
-[measure]
-backends = ["onnxruntime"]
-repetitions = 3
-[limits]
-auc_loss = 0.03
+STEPS = """
 [[step]]
 kind = "prune-channels"
 ratio = 0.5
@@ -32,6 +24,7 @@ ratio = 0.5
 kind = "recover"
 epochs = 1
 """
+RECIPE = recipe_head("squares", "auc_loss = 0.03") + STEPS
 CASES = SquaresTask(40).choosing()
 MANY = np.arange(40) % 9
 WRONG = [

@@ -22,19 +22,10 @@ from core.recipe import Recipe, Source, parse_recipe, render_recipe
 from core.request import open_task, run_recipe
 from core.task import HeldOut
 from core.tensors import Tensors
+from tests.core.recipes import recipe_head
 from tests.fakes import SquaresTask
 
-HEAD = """
-version = 1
-name = "squares"
-[source]
-task = "squares"
-[measure]
-backends = ["onnxruntime"]
-repetitions = 5
-[limits]
-auc_loss = 0.03
-"""
+HEAD = recipe_head("squares", "auc_loss = 0.03", repetitions=5)
 CHAIN = """
 [[step]]
 kind = "prune-channels"

@@ -32,19 +32,10 @@ from core.search.runtimes import find_runtimes
 from core.search.trial import Bench
 from core.task import CaseView, HeldOut
 from core.tensors import Tensors
+from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask
 
-HEAD = """
-version = 1
-name = "rows"
-[source]
-task = "rows"
-[measure]
-backends = ["onnxruntime"]
-repetitions = 3
-[limits]
-average_precision_loss = 0.5
-"""
+HEAD = recipe_head("rows", "average_precision_loss = 0.5")
 PRUNE = '[[step]]\nkind = "prune-trees"\nratio = [0.3, 0.6]\ncalibration_samples = 500\n'
 BF16 = '[[step]]\nkind = "quantize"\nprecision = ["bf16", "int8"]\ncalibration_samples = 500\n'
 

@@ -15,20 +15,11 @@ from core.errors import BackendUnavailableError, UsageError
 from core.optimize import Outcome, optimize
 from core.parity.probing import check_fresh
 from core.recipe import parse_recipe
+from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask
 
-HEAD = """
-version = 1
-name = "rows"
-[source]
-task = "rows"
-[measure]
-backends = ["onnxruntime", "openvino"]
-repetitions = 5
-[limits]
-average_precision_loss = 0.02
-flip_ratio_max = 0.05
-"""
+LIMITS = "average_precision_loss = 0.02\nflip_ratio_max = 0.05"
+HEAD = recipe_head("rows", LIMITS, repetitions=5, backends='["onnxruntime", "openvino"]')
 PRUNE = '[[step]]\nkind = "prune-trees"\nratio = [0.3, 0.6]\ncalibration_samples = 2000\n'
 INT8 = '[[step]]\nkind = "quantize"\ncalibration_samples = 2000\n'
 

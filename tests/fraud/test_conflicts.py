@@ -26,7 +26,6 @@ from apps.fraud.scoring import open_scorer
 from apps.fraud.state import CONFLICT, DUPLICATE, NEW, identify
 from apps.fraud.stream import Arrived, Forwarded, Outgoing, Shard, Stream
 from apps.fraud.transactions import Decision, Transaction
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND
 from tests.fraud.streams import DAY, START, transaction
 
@@ -41,13 +40,6 @@ OTHERS = {
 STREAM = [FIRST, FIRST, *OTHERS.values(), FIRST]
 MARKS = [(False, False), (True, False), *[(False, True)] * len(OTHERS), (True, False)]
 """(duplicate, conflict) of each."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
 
 
 def marks(decisions: list[Decision]) -> list[tuple[bool, bool]]:

@@ -25,7 +25,6 @@ from apps.fraud.synthetic import synthesize, write_synthetic
 from apps.fraud.training import Layout
 from apps.fraud.transactions import Transaction
 from core.errors import DataError, OutputError
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import COMMAND, label_of, make_transactions
 from tests.fraud.streams import DAY, START
 from tests.fraud.test_score_command import expected, read_decisions, score, write_lines
@@ -34,13 +33,6 @@ ROWS = make_transactions(600, seed=41)
 LABELS = [label_of(row, is_fraud=number % 2 == 0) for number, row in enumerate(ROWS[:400:3])]
 LAYOUT = Layout(train_days=8, delay_days=3, validation_days=5, test_days=5)
 FAR = 4_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
 
 
 @pytest.fixture(params=[64 << 20, 4000], ids=["in memory", "many runs"])

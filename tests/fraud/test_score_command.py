@@ -33,13 +33,6 @@ ROWS = make_transactions(600, seed=41)
 LABELS = [label_of(row, is_fraud=number % 2 == 0) for number, row in enumerate(ROWS[:400:5])]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    write_fraud_model(folder)
-    return folder
-
-
 def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -10,15 +10,9 @@ import pytest
 from apps.fraud.scoring import open_scorer
 from apps.fraud.transactions import Transaction
 from core.errors import BackendUnavailableError, UsageError
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND
 
 BOUGHT = Transaction(transaction_id="t", customer_id="c", terminal_id="p", time_ms=1_533_686_400_000, amount=70.0)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_fraud_model(tmp_path_factory.mktemp("fraud") / "model").directory
 
 
 def test_no_other_backend_is_opened_than_the_one_named(model: Path) -> None:

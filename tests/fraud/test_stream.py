@@ -17,17 +17,9 @@ from apps.fraud.scoring import Scorer, open_scorer
 from apps.fraud.stream import Arrived, Outgoing, Shard, Stream, check_source
 from apps.fraud.transactions import Decision, Label, Transaction
 from core.errors import WrongModelError
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streaming import decide_embedded, draw_transactions, partition_of
 
 PARTITIONS = 3
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from apps.imaging.trained import read_trained
 
 COMMAND = (sys.executable, "-c", "from core.cli import main; main()", "imaging", "train")
 SMALL = ("--network", "compact", "--side", "32", "--batch", "8")
+EPOCHS = 20
+"""So many that they are not over when the interruption comes."""
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,8 @@ def start(data: Path, out: Path, epochs: int) -> subprocess.Popen[str]:
 
 
 def test_interrupted_and_gone_on_with_nothing_but_json_on_standard_output(data: Path, tmp_path: Path) -> None:
-    """So many epochs that they are not over when the interruption comes."""
     out = tmp_path / "runs" / "chest"
-    first = start(data, out, epochs=60)
+    first = start(data, out, epochs=EPOCHS)
     assert first.stderr is not None
     told = next(line for line in first.stderr if "epoch 1:" in line)
     first.send_signal(signal.SIGINT)
@@ -57,11 +58,11 @@ def test_interrupted_and_gone_on_with_nothing_but_json_on_standard_output(data: 
     (work,) = out.parent.iterdir()
     assert (work / "checkpoint.safetensors").is_file()
 
-    second = start(data, out, epochs=60)
+    second = start(data, out, epochs=EPOCHS)
     printed, rest = second.communicate(timeout=120)
     assert second.returncode == 0, rest
     assert "epoch 1:" not in rest
-    assert "epoch 60:" in rest
+    assert f"epoch {EPOCHS}:" in rest
     assert json.loads(printed)["train_cases"] == 24
     assert [path.name for path in out.parent.iterdir()] == ["chest"]
     assert json.loads((out / "metrics.json").read_text()) == json.loads(printed)

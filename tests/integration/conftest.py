@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fraud.artifacts import write_fraud_model
 from tests.imaging.tiny import write_model
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "tiny"
     write_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def fraud_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For who only reads it; a test that changes a model writes its own."""
+    directory = tmp_path_factory.mktemp("fraud-model") / "tiny"
+    write_fraud_model(directory)
     return directory
 
 

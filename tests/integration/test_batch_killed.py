@@ -17,7 +17,6 @@ from tests.imaging.running import read_rows, run, start
 from tests.imaging.tiny import write_images
 
 COUNT = 800
-KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +51,15 @@ def finished_items(out: Path, scratch: Path) -> int:
     return count
 
 
-def test_killed_twenty_times_it_ends_with_the_same_rows(
-    images: Path, model: Path, undisturbed: Path, tmp_path: Path
+@pytest.mark.parametrize("kills_wanted", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_again_and_again_it_ends_with_the_same_rows(
+    kills_wanted: int, images: Path, model: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """A quarter of the kills come at any moment of the start, the others while it classifies or writes."""
     out = tmp_path / "out"
     chance = random.Random(7)
     kills, progress = 0, [0]
-    while kills < KILLS:
+    while kills < kills_wanted:
         process = start(images, out, model, "--batch", "2")
         assert process.stderr is not None
         if kills % 4:

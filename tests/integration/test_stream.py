@@ -48,16 +48,9 @@ from tests.fraud.streaming import (
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
-
-
 @pytest.fixture
-def running(bench: Bench, model: Path) -> Iterator[subprocess.Popen[str]]:
-    process = bench.start(model)
+def running(bench: Bench, fraud_model: Path) -> Iterator[subprocess.Popen[str]]:
+    process = bench.start(fraud_model)
     try:
         wait_restored(process, bench.partitions)
         yield process
@@ -66,7 +59,7 @@ def running(bench: Bench, model: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_decisions_are_those_of_the_embedded_pipeline(
-    bench: Bench, running: subprocess.Popen[str], model: Path
+    bench: Bench, running: subprocess.Popen[str], fraud_model: Path
 ) -> None:
     """Labels come between the transactions, late, and change what is decided after them."""
     early, late = draw_transactions(1500, 2, seed=1), draw_transactions(1500, 2, seed=2, start=30_000)
@@ -77,10 +70,10 @@ def test_decisions_are_those_of_the_embedded_pipeline(
     wait_until(lambda: bench.committed(bench.topics.labels) == len(labels), "labels read")
     bench.feed(late)
     decisions = bench.decisions(len(early) + len(late))
-    expected = decide_embedded(model, [*early, *labels, *late])
+    expected = decide_embedded(fraud_model, [*early, *labels, *late])
     assert {found.transaction_id: found for found in decisions} == expected
     assert len(decisions) == len(expected)
-    without = decide_embedded(model, [*early, *late])
+    without = decide_embedded(fraud_model, [*early, *late])
     assert without != expected, "the labels must matter, or this test shows nothing"
     alerts = bench.read(bench.topics.alerts, 1)
     flagged = {found.transaction_id for found in decisions if found.outcome != "approve"}
@@ -90,12 +83,12 @@ def test_decisions_are_those_of_the_embedded_pipeline(
     end(running)
 
 
-def test_labels_of_old_topics_wait_for_their_transactions(bench: Bench, model: Path) -> None:
+def test_labels_of_old_topics_wait_for_their_transactions(bench: Bench, fraud_model: Path) -> None:
     """As in a group that begins at the oldest messages: the labels can be read long before their transactions."""
     early, late = draw_transactions(3000, 2, seed=4), draw_transactions(500, 2, seed=5, start=30_000)
     labels = [label_of(transaction, True) for transaction in early[-1000:]]
     bench.feed([*labels, *early[:1000]])
-    process = bench.start(model)
+    process = bench.start(fraud_model)
     try:
         wait_restored(process, bench.partitions)
         for start in range(1000, 3000, 100):
@@ -109,7 +102,7 @@ def test_labels_of_old_topics_wait_for_their_transactions(bench: Bench, model: P
         kill([process])
     assert len(decisions) == len(early) + len(late)
     found = {one.transaction_id: one for one in decisions}
-    expected, without = (decide_embedded(model, [*early, *known, *late]) for known in (labels, []))
+    expected, without = (decide_embedded(fraud_model, [*early, *known, *late]) for known in (labels, []))
     later = [transaction.transaction_id for transaction in late]
     assert [found[name] for name in later] == [expected[name] for name in later]
     assert [expected[name] for name in later] != [without[name] for name in later], "the labels must matter"
@@ -178,7 +171,7 @@ def test_every_poison_message_goes_to_the_dead_letters(bench: Bench, running: su
 
 
 def test_duplicates_are_answered_and_not_counted_and_the_clock_may_go_backwards(
-    bench: Bench, running: subprocess.Popen[str], model: Path
+    bench: Bench, running: subprocess.Popen[str], fraud_model: Path
 ) -> None:
     once = draw_transactions(400, 2, seed=3)
     shuffled = random.Random(4).sample(once, len(once))
@@ -190,11 +183,11 @@ def test_duplicates_are_answered_and_not_counted_and_the_clock_may_go_backwards(
         transaction.transaction_id for transaction in shuffled[:150]
     )
     first = {found.transaction_id: found for found in decisions if not found.duplicate}
-    assert first == decide_embedded(model, again)
+    assert first == decide_embedded(fraud_model, again)
     end(running)
 
 
-def test_asked_to_end_it_loses_nothing(bench: Bench, running: subprocess.Popen[str], model: Path) -> None:
+def test_asked_to_end_it_loses_nothing(bench: Bench, running: subprocess.Popen[str], fraud_model: Path) -> None:
     transactions = draw_transactions(6000, 2, seed=6)
     bench.feed(transactions[:3000])
     bench.feed(transactions[3000:])
@@ -202,11 +195,11 @@ def test_asked_to_end_it_loses_nothing(bench: Bench, running: subprocess.Popen[s
     assert "processed and committed" in messages
     done = bench.committed(bench.topics.transactions)
     assert len(bench.decisions(0)) == done, "what is read is decided, and nothing else"
-    following = bench.start(model)
+    following = bench.start(fraud_model)
     try:
         wait_restored(following, bench.partitions)
         decisions = bench.decisions(len(transactions))
-        assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
+        assert {found.transaction_id: found for found in decisions} == decide_embedded(fraud_model, transactions)
         assert len(decisions) == len(transactions)
         end(following)
     finally:
@@ -282,12 +275,12 @@ def test_a_dead_letter_that_may_not_be_written_fails_its_transaction(
 
 
 def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
-    bench: Bench, running: subprocess.Popen[str], model: Path
+    bench: Bench, running: subprocess.Popen[str], fraud_model: Path
 ) -> None:
     transactions = draw_transactions(2000, 2, seed=8)
     bench.feed(transactions[:1000])
     bench.decisions(1000)
-    second = bench.start(model)
+    second = bench.start(fraud_model)
     try:
         wait_restored(second, bench.partitions)
         bench.feed(transactions[1000:])
@@ -300,18 +293,18 @@ def test_a_second_process_with_the_same_instance_id_shuts_the_first_one_out(
     finally:
         kill([second])
     assert len(decisions) == len(transactions)
-    assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
+    assert {found.transaction_id: found for found in decisions} == decide_embedded(fraud_model, transactions)
 
 
-def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, model: Path) -> None:
+def test_topics_that_do_not_fit_are_refused(broker_address: str, bench: Bench, fraud_model: Path) -> None:
     options = ("--topics-prefix", f"{bench.prefix}other.")
-    process = bench.start(model, *options)
+    process = bench.start(fraud_model, *options)
     _, messages = process.communicate(timeout=60)
     assert (process.returncode, "--create-topics" in messages) == (2, True), messages
     admin = KafkaAdminClient(bootstrap_servers=broker_address)
     admin.create_topics([NewTopic(f"{bench.prefix}other.labels", 3, 1)])
     admin.close()
-    process = bench.start(model, *options, "--create-topics", "--partitions", "2")
+    process = bench.start(fraud_model, *options, "--create-topics", "--partitions", "2")
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"{bench.prefix}other.labels 3" in messages
@@ -342,13 +335,13 @@ def test_topics_that_another_broker_has_just_created_are_waited_for(broker_addre
     ],
 )
 def test_what_fails_behind_the_first_client_is_not_told_as_a_wrong_address(
-    bench: Bench, model: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception], text: str
+    bench: Bench, fraud_model: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, told: type[Exception], text: str
 ) -> None:
     def fail(*_: object) -> None:
         raise fault
 
     monkeypatch.setattr("apps.fraud.kafka.Runner._ready_producer", fail)
-    live = LiveModel(model)
+    live = LiveModel(fraud_model)
     try:
         with pytest.raises(told, match=text):
             run_stream(

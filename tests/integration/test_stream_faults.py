@@ -25,7 +25,6 @@ from apps.fraud.restoring import Restorer
 from apps.fraud.state import identify
 from apps.fraud.stream import Shard
 from apps.fraud.waiting import Waiting
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import needs_kafka, restarts_kafka, start_broker
 from tests.fraud.streaming import START_MS, Bench, draw_transactions, kill, wait_until
 
@@ -76,16 +75,9 @@ def bench(broker_address: str) -> Iterator[Bench]:
     bench.close()
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
-
-
 @pytest.fixture
-def running(bench: Bench, model: Path) -> Iterator[Running]:
-    running = Running(bench.start(model))
+def running(bench: Bench, fraud_model: Path) -> Iterator[Running]:
+    running = Running(bench.start(fraud_model))
     try:
         running.wait("restored")
         yield running
@@ -177,17 +169,17 @@ def _peak_bytes(process: subprocess.Popen[str]) -> int:
 
 
 @needs_kafka
-def test_an_open_transaction_in_a_changelog_is_told_and_waited_for(bench: Bench, model: Path) -> None:
+def test_an_open_transaction_in_a_changelog_is_told_and_waited_for(bench: Bench, fraud_model: Path) -> None:
     stranger = KafkaProducer(bootstrap_servers=bench.address, transactional_id=f"{bench.prefix}stranger")
     stranger.init_transactions()
     stranger.begin_transaction()
     place = stranger.send(bench.topics.customers, b"never seen", key=b"k", partition=0).get(20).offset
-    running = Running(bench.start(model))
+    running = Running(bench.start(fraud_model))
     try:
         said = running.wait("waiting for a transaction that is open", 30)
         assert f"{bench.topics.customers} partition 0 from offset {place} on" in said
         assert running.ask() < 3
-        following = Running(bench.start(model))
+        following = Running(bench.start(fraud_model))
         try:
             following.wait("joining the group")
             stranger.abort_transaction()
@@ -267,9 +259,9 @@ def _one_more(end_offsets: Callable[..., dict[TopicPartition, int]]) -> Callable
     return lambda *args, **more: {where: offset + 1 for where, offset in end_offsets(*args, **more).items()}
 
 
-def test_a_changelog_that_is_damaged_is_named_with_its_place(bench: Bench, model: Path) -> None:
+def test_a_changelog_that_is_damaged_is_named_with_its_place(bench: Bench, fraud_model: Path) -> None:
     bench.send(bench.topics.terminals, b"not a block", key=b"not a key").get(20)
-    process = bench.start(model)
+    process = bench.start(fraud_model)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 2
     assert f"{bench.topics.terminals} partition 0, offset 0" in messages
@@ -277,7 +269,7 @@ def test_a_changelog_that_is_damaged_is_named_with_its_place(bench: Bench, model
 
 
 @restarts_kafka
-def test_a_batch_that_is_damaged_on_the_brokers_disk_is_a_dead_letter(model: Path) -> None:
+def test_a_batch_that_is_damaged_on_the_brokers_disk_is_a_dead_letter(fraud_model: Path) -> None:
     broker = start_broker()
     processes = []
     try:
@@ -290,7 +282,7 @@ def test_a_batch_that_is_damaged_on_the_brokers_disk_is_a_dead_letter(model: Pat
         log.write_bytes(log.read_bytes().replace(b"damaged", b"dAmaged"))
         broker.start()
         bench = Bench(bench.address, 1, bench.prefix)
-        processes.append(bench.start(model))
+        processes.append(bench.start(fraud_model))
         assert [found.transaction_id for found in bench.decisions(2)] == ["before", "after"]
         (letter,) = bench.read(bench.topics.dead_letter, 1)
         headers = dict(letter.headers)

@@ -15,7 +15,6 @@ import pytest
 
 from apps.fraud.labels import label_of
 from apps.fraud.transactions import Transaction
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.broker import needs_kafka, restarts_kafka, start_broker
 from tests.fraud.streaming import (
     Bench,
@@ -34,22 +33,15 @@ TRANSACTIONS = int(os.environ.get("FEATHERWEIGHT_STREAM_TRANSACTIONS", "20000"))
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
-
-
 @pytest.mark.timeout(1800)
 def test_killed_twenty_times_each_transaction_has_the_one_decision_of_an_undisturbed_run(
-    bench: Bench, model: Path
+    bench: Bench, fraud_model: Path
 ) -> None:
     """Half of the kills come while it starts or restores, half while it works through what has come meanwhile."""
     transactions = draw_transactions(TRANSACTIONS, bench.partitions, seed=11)
     labels = [label_of(transaction, index % 4 == 0) for index, transaction in enumerate(transactions[:1000])]
     bench.feed(transactions[:1000])
-    process = bench.start(model)
+    process = bench.start(fraud_model)
     wait_restored(process, bench.partitions)
     wait_until(lambda: bench.committed(bench.topics.transactions) == 1000, "the first thousand")
     bench.feed(labels)
@@ -70,7 +62,7 @@ def test_killed_twenty_times_each_transaction_has_the_one_decision_of_an_undistu
             time.sleep(chance.uniform(0, 1.0))
         kill([process])
         progress.append(bench.committed(bench.topics.transactions))
-        process = bench.start(model)
+        process = bench.start(fraud_model)
     try:
         feeding.join()
         wait_restored(process, bench.partitions)
@@ -80,7 +72,7 @@ def test_killed_twenty_times_each_transaction_has_the_one_decision_of_an_undistu
         kill([process])
     assert len(decisions) == len(transactions)
     assert {found.transaction_id: found for found in decisions} == decide_embedded(
-        model, [*transactions[:1000], *labels, *transactions[1000:]]
+        fraud_model, [*transactions[:1000], *labels, *transactions[1000:]]
     )
     assert len(set(progress)) > 3, f"the kills must have come while it worked: {progress}"
 
@@ -100,7 +92,7 @@ def _feed_slowly(bench: Bench, transactions: list[Transaction]) -> None:
 
 @restarts_kafka
 @pytest.mark.slow
-def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
+def test_a_broker_that_comes_and_goes_changes_no_decision(fraud_model: Path) -> None:
     """Stopped in order and killed, at random moments: while the stream commits, takes over, restores and starts."""
     chance = random.Random(6)
     transactions = draw_transactions(6000, 2, seed=12)
@@ -108,7 +100,7 @@ def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
     processes = []
     try:
         bench = Bench(broker.address)
-        processes.append(bench.start(model))
+        processes.append(bench.start(fraud_model))
         wait_restored(processes[0], bench.partitions)
         for number in range(3):
             bench.feed(transactions[2000 * number : 2000 * (number + 1)])
@@ -117,7 +109,7 @@ def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
             (broker.stop if number % 2 else broker.kill)()
             if number == 1:
                 kill(processes)
-                processes = [bench.start(model)]
+                processes = [bench.start(fraud_model)]
             time.sleep(chance.uniform(0, 2))
             broker.start()
             bench = Bench(bench.address, bench.partitions, bench.prefix)
@@ -128,18 +120,18 @@ def test_a_broker_that_comes_and_goes_changes_no_decision(model: Path) -> None:
     finally:
         kill(processes)
         broker.remove()
-    assert {found.transaction_id: found for found in decisions} == decide_embedded(model, transactions)
+    assert {found.transaction_id: found for found in decisions} == decide_embedded(fraud_model, transactions)
 
 
-def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Bench, model: Path) -> None:
+def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Bench, fraud_model: Path) -> None:
     """Two processes share the partitions; terminals' histories are where the other one is, too."""
     transactions = draw_transactions(4000, bench.partitions, seed=13)
-    first = bench.start(model, instance=None)
+    first = bench.start(fraud_model, instance=None)
     second = None
     try:
         wait_restored(first, bench.partitions)
         bench.feed(transactions[:1000])
-        second = bench.start(model, instance=None)
+        second = bench.start(fraud_model, instance=None)
         wait_restored(second, 1)
         bench.feed(transactions[1000:2000])
         bench.decisions(2000)
@@ -156,10 +148,10 @@ def test_members_join_and_leave_and_each_transaction_has_one_decision(bench: Ben
 
 @needs_kafka
 @pytest.mark.slow
-def test_a_member_that_is_killed_is_evicted_and_the_other_one_goes_on(bench: Bench, model: Path) -> None:
+def test_a_member_that_is_killed_is_evicted_and_the_other_one_goes_on(bench: Bench, fraud_model: Path) -> None:
     """Without instance ids: the group waits for the session to end, then the partitions go to who is left."""
     transactions = draw_transactions(2000, bench.partitions, seed=14)
-    processes = [bench.start(model, instance=None) for _ in range(2)]
+    processes = [bench.start(fraud_model, instance=None) for _ in range(2)]
     try:
         for process in processes:
             wait_restored(process, 1)

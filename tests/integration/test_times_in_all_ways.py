@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from apps.fraud.transactions import Decision, Label, Transaction
-from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.serving import BACKEND, serving
 from tests.fraud.streaming import Bench, end, kill, wait_restored, wait_until
 from tests.fraud.streams import DAY, START
@@ -55,13 +54,6 @@ def wrong_times() -> list[tuple[int, str]]:
         (START - 20 * YEAR, "time_ms lies before the year 2000"),
         (time.time_ns() // 1_000_000 + 3 * DAY, "time_ms lies more than a day ahead of the clock"),
     ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "first"
-    write_fraud_model(directory)
-    return directory
 
 
 def as_file(model: Path, folder: Path) -> list[Decision]:
@@ -110,13 +102,13 @@ def as_stream(model: Path, bench: Bench) -> list[Decision]:
     return found
 
 
-def test_what_is_late_is_decided_alike_in_all_ways(model: Path, bench: Bench, tmp_path: Path) -> None:
+def test_what_is_late_is_decided_alike_in_all_ways(fraud_model: Path, bench: Bench, tmp_path: Path) -> None:
     found = {
-        "file": as_file(model, tmp_path / "file"),
-        "pipes": as_pipes(model, tmp_path / "pipes"),
-        "REST": as_service(model, tmp_path / "rest", in_batches=False),
-        "REST in batches": as_service(model, tmp_path / "batches", in_batches=True),
-        "Kafka": as_stream(model, bench),
+        "file": as_file(fraud_model, tmp_path / "file"),
+        "pipes": as_pipes(fraud_model, tmp_path / "pipes"),
+        "REST": as_service(fraud_model, tmp_path / "rest", in_batches=False),
+        "REST in batches": as_service(fraud_model, tmp_path / "batches", in_batches=True),
+        "Kafka": as_stream(fraud_model, bench),
     }
     assert [one.transaction_id for one in found["file"] if one.late] == LATE
     assert [one.duplicate for one in found["file"]] == [False] * 5 + [True, False]
@@ -125,7 +117,7 @@ def test_what_is_late_is_decided_alike_in_all_ways(model: Path, bench: Bench, tm
 
 
 def test_what_is_not_believed_is_refused_with_the_same_words_in_all_ways(
-    model: Path, bench: Bench, tmp_path: Path
+    fraud_model: Path, bench: Bench, tmp_path: Path
 ) -> None:
     wrong = [row(f"w{number}", time_ms, amount=9) for number, (time_ms, _) in enumerate(wrong_times())]
     reasons = [reason for _, reason in wrong_times()]
@@ -133,10 +125,10 @@ def test_what_is_not_believed_is_refused_with_the_same_words_in_all_ways(
     since = time.time_ns() // 1_000_000 - NEWEST - DAY
     recent = [one | {"time_ms": one["time_ms"] + since} for one in HISTORY]
     told = {
-        "file": refused_by_a_file(model, tmp_path, recent, wrong, labels),
-        "pipe": refused_by_a_pipe(model, recent, wrong),
-        "REST": refused_by_the_service(model, tmp_path, wrong, labels),
-        "Kafka": refused_by_the_stream(model, bench, recent, wrong, labels),
+        "file": refused_by_a_file(fraud_model, tmp_path, recent, wrong, labels),
+        "pipe": refused_by_a_pipe(fraud_model, recent, wrong),
+        "REST": refused_by_the_service(fraud_model, tmp_path, wrong, labels),
+        "Kafka": refused_by_the_stream(fraud_model, bench, recent, wrong, labels),
     }
     for way, found in told.items():
         assert found == (reasons if way == "pipe" else reasons * 2), way
