@@ -80,6 +80,8 @@ LOOKING = [
     Case("hardware"),
     Case("data list"),
     Case("warm-up"),
+    Case("recipe new", "imaging {work}/new.toml", ("new.toml",)),
+    Case("recipe new", "fraud {work}/cards.toml", ("cards.toml",)),
     Case("data fetch", "pneumoniamnist --from {work} --to {work}/data", ("data",), (2,)),  # there is no copy
     Case("artifact show", f"{MODELS}/chest-xray"),
     Case("artifact verify", f"{MODELS}/chest-xray"),
