@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featherweight.core.backends.base import Availability
     from featherweight.core.edge.export import Exported
     from featherweight.core.hardware import Hardware
-    from featherweight.core.optimize import Outcome
+    from featherweight.core.outcome import Outcome
     from featherweight.core.parity.probing import HostRun
 
 

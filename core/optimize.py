@@ -39,7 +39,7 @@ from featherweight.core.search.runtimes import find_runtimes
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import Task
 
-__all__ = ["Outcome", "Progress", "optimize", "silent"]
+__all__ = ["Outcome", "optimize"]
 
 
 _FAILURES = (BackendError, TensorError, MemoryError)

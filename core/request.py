@@ -16,7 +16,7 @@ from featherweight.core.search.runtimes import check_backends
 from featherweight.core.task import check_packages
 
 if TYPE_CHECKING:
-    from featherweight.core.optimize import Outcome
+    from featherweight.core.outcome import Outcome
     from featherweight.core.progress import Progress
     from featherweight.core.task import Task, TaskFactory
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from featherweight.core.request import run_recipe
 
 if TYPE_CHECKING:
-    from featherweight.core.optimize import Outcome, Progress
+    from featherweight.core.outcome import Outcome
+    from featherweight.core.progress import Progress
     from featherweight.core.task import Task
 
 
