@@ -1,14 +1,18 @@
 """The telemetry of the libraries that we run, switched off: nothing is sent, and no id is kept about this host.
 
-`core/__init__.py` calls it, so that it is done before any module of ours can import a runtime, in every process that we
-start and in those of whoever uses us as a library. What the environment says reaches further processes too.
+`core/__init__.py` calls it, and `import featherweight` imports that, so that it is done before any module of ours can
+import a runtime, in every process that we start and in those of whoever uses us as a library. What the environment says
+reaches further processes too.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+
+TYPE_CHECKING = False  # as type checkers know it: `import featherweight` is to stay quick, and imports this
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _OPENVINO = "openvino_telemetry"
 

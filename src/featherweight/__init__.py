@@ -7,12 +7,15 @@ Three lines open an artifact, run it on arrays and show what was proved of it:
     model.evidence              # in a notebook a table; `model.evidence.page` is the whole page
 
 Everything that programs need is here; what the folders below hold may change with any version. A name is imported when
-it is first used, so that `import featherweight` costs nothing.
+it is first used, so that `import featherweight` takes milliseconds; what it does at once is to switch the telemetry of
+the runtimes off.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+
+import featherweight.core  # noqa: F401 - switches the telemetry off before whoever uses us imports a runtime
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
 if TYPE_CHECKING:

@@ -241,7 +241,7 @@ def test_what_it_would_see(place: Place) -> None:
 
 def test_whoever_uses_us_as_a_library(place: Place) -> None:
     program = (
-        "import core, onnxruntime, openvino, nncf\n"
+        "import featherweight, onnxruntime, openvino, nncf\n"
         "from openvino.tools.ovc import telemetry\n"
         "telemetry.send_event('ov', 'import', 'again')\n"
         "nncf.telemetry.telemetry.send_event('a', 'b', 'c')\n"
