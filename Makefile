@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that test side by side, each with 2 to 3 GB of memory at most. A file stays with one of them: its tests share
+# what is set up once for all of them.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 .PHONY: help demo docs test test-slow test-tools check format clean
 .DEFAULT_GOAL := help
@@ -29,7 +33,7 @@ docs: $(STAMP) ## the documentation as a site, in docs/_build; a broken link or 
 	@echo "open docs/_build/index.html"
 
 test: $(STAMP) ## all tests
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: $(STAMP) ## the tests that take minutes each, which `test` leaves out
 	@$(BIN)/python -m pytest -m slow
@@ -42,7 +46,7 @@ check: $(STAMP) ## what CI and a reviewer ask for: lint, format, types, layers, 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 format: $(STAMP) ## let ruff format and fix what it can
 	@$(BIN)/ruff format .
