@@ -54,6 +54,8 @@ def test_the_layers_hold() -> None:
         ("apps/fraud/features/store.py", "import sklearn", "the serving path needs no torch"),
         ("core/backends/native.py", "import torch", "the serving path needs no torch"),
         ("core/backends/fastest.py", "import onnx", "the base install has no onnx"),
+        ("apps/fraud/http/service.py", "import featherweight.apps.fraud.http.heads", "layers of the fraud app's HTTP"),
+        ("apps/fraud/plausible.py", "import featherweight.core.web.access", "the fraud service knows no HTTP"),
         ("core/evidence/figures.py", "import featherweight.core.evidence.reports.words", "no two siblings"),
     ],
 )

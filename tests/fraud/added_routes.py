@@ -18,7 +18,7 @@ import os
 import featherweight.apps.fraud.http.server as server
 from tests.fraud import added_routes
 made = server.Api
-server.Api = lambda service: added_routes.{function}(made(service))
+server.Api = lambda service, **settings: added_routes.{function}(made(service, **settings))
 os.environ.update(FASTAPI_OTEL_AUTO_CONFIGURE="true", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
 """
 LARGE_BYTES = 17 << 20

@@ -155,7 +155,7 @@ def test_in_a_file(model: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def app(model: Path) -> Iterator[Api]:
-    service = Service(LiveModel(ModelSource(model, BACKEND)), None, keys_file=None, deadline_ms=None)
+    service = Service(LiveModel(ModelSource(model, BACKEND)), None)
     yield Api(service)
     service.close()
 

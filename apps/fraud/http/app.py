@@ -17,6 +17,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import fastapi
@@ -41,7 +42,9 @@ from featherweight.apps.fraud.http.heads import (
 from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
 from featherweight.apps.fraud.http.openapi import DESCRIPTION, TITLE, describe
 from featherweight.apps.fraud.http.service import Service
-from featherweight.core.web.access import check_key
+from featherweight.apps.fraud.monitoring.metrics import RequestMetrics
+from featherweight.core.errors import UsageError
+from featherweight.core.web.access import check_key, read_keys
 from featherweight.core.web.problems import CONTENT_TYPE, ProblemError
 
 HELD_BYTES: Final = 64 << 20
@@ -57,7 +60,9 @@ log = logging.getLogger("featherweight.fraud")
 class Api(FastAPI):
     """Owned by the event loop's thread. Whoever made the service closes it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, keys_file: Path | None = None, deadline_ms: float | None = None) -> None:
+        """keys_file: for `read_keys`, None asks for no key; deadline_ms: of requests that name none themselves. Raises
+        UsageError."""
         super().__init__(
             title=TITLE,
             version="1",
@@ -72,12 +77,15 @@ class Api(FastAPI):
             telemetry=NO_TELEMETRY,
         )
         self.service = service
+        self.keys = read_keys(keys_file) if keys_file else ()
+        self.request_metrics = RequestMetrics()
         self.held_bytes = 0
         self.open_paths = {"/healthz", "/readyz", "/openapi.json"}
         """Anybody may ask for these, and asking makes nobody a guest (see `Door`)."""
+        self._keys_file, self._deadline_ms = keys_file, deadline_ms
         self._endpoints: dict[tuple[bytes, bytes], Endpoint] = {}
         document = Endpoint("/openapi.json", "GET", self._tell_interface)
-        for endpoint in (*Endpoints(service), document):
+        for endpoint in (*Endpoints(service, self.request_metrics), document):
             self._endpoints[endpoint.method.encode(), endpoint.path.encode()] = endpoint
             # `describe` has what the document says of them.
             self.add_api_route(
@@ -88,6 +96,15 @@ class Api(FastAPI):
         self._rendered = b""
         self._boot = secrets.token_hex(6)
         self._numbers = itertools.count(1)
+
+    def reload(self) -> None:
+        """Look for another artifact and read the keys: what SIGHUP asks for. What is broken is refused and logged."""
+        self.service.live.ask()
+        if self._keys_file is not None:
+            try:
+                self.keys = read_keys(self._keys_file)
+            except UsageError as error:
+                log.error("the old API keys stay: %s", error)
 
     # By ASGI.
 
@@ -107,7 +124,7 @@ class Api(FastAPI):
                 others = [field for field in message.get("headers", ()) if field[0].lower() != b"x-request-id"]
                 message = {**message, "headers": [*others, (b"x-request-id", request_id)]}
                 route = getattr(scope.get("route"), "path", OTHER)
-                self.service.metrics.answered(route, message["status"], time.perf_counter() - arrived)
+                self.request_metrics.answered(route, message["status"], time.perf_counter() - arrived)
             elif asks_for_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
@@ -127,7 +144,7 @@ class Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The document for the model that decides now, and for whatever routes were added."""
-        schema, secured = self.service.pipeline.scorer.schema, bool(self.service.keys)
+        schema, secured = self.service.pipeline.scorer.schema, bool(self.keys)
         return describe(super().openapi(), schema, secured=secured, open_paths=self.open_paths)
 
     def _as_route(self, endpoint: Endpoint) -> Callable[[fastapi.Request], Coroutine[Any, Any, Response]]:
@@ -172,7 +189,7 @@ class Api(FastAPI):
     def check_access(self, path: str, headers: dict[bytes, bytes]) -> None:
         """Raise ProblemError for a request without the key that it needs."""
         if path not in self.open_paths:
-            check_key(headers.get(b"authorization"), self.service.keys)
+            check_key(headers.get(b"authorization"), self.keys)
 
     def hold(self, request: Request, size: int) -> None:
         """So many bytes of its body have come. Raises ProblemError where they, or all bodies, are too many."""
@@ -210,7 +227,7 @@ class Api(FastAPI):
             answer = Answer(failed.status, CONTENT_TYPE, failed.encode(request_id.decode()), headers=failed.headers)
         self.release(request)
         route = OTHER if request.endpoint is None else request.endpoint.path
-        self.service.metrics.answered(route, answer.status, time.perf_counter() - request.arrived)
+        self.request_metrics.answered(route, answer.status, time.perf_counter() - request.arrived)
         # _replace would take longer than all the rest of this.
         return Answer(answer.status, answer.content_type, answer.content, request_id, answer.headers, answer.length)
 
@@ -223,7 +240,7 @@ class Api(FastAPI):
     def _prepare(self, request: Request, endpoint: Endpoint) -> None:
         """Raises ProblemError for a request that the endpoint would not even read."""
         if endpoint.method == "POST":
-            request.due = find_due(request.headers, request.arrived, self.service.deadline_ms)
+            request.due = find_due(request.headers, request.arrived, self._deadline_ms)
             check_body_kind(request.headers)
         check_body_length(request.headers)
 
@@ -235,7 +252,7 @@ class Api(FastAPI):
 
     def _tell_interface(self, _: Request) -> Answer:
         """Rendered once for each model, because anybody may ask for it."""
-        whom = self.service.pipeline.scorer.schema, bool(self.service.keys), super().openapi()
+        whom = self.service.pipeline.scorer.schema, bool(self.keys), super().openapi()
         if not all(map(operator.is_, whom, self._document)):
             self._document, self._rendered = whom, encode(self.openapi())
         return Answer(200, JSON, self._rendered)

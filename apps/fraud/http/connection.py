@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
                 self._fail(self._count_refused())
 
     def _count_refused(self) -> ProblemError:
-        self.api.service.refused_connections += 1
+        self.api.request_metrics.refused_connections += 1
         return ProblemError("overloaded", "too many connections; try again later", headers=RETRY)
 
     def _fail(self, problem: ProblemError) -> None:

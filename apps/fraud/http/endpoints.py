@@ -12,7 +12,7 @@ from featherweight.apps.fraud.http.heads import JSON
 from featherweight.apps.fraud.http.messages import Answer, Endpoint, Request
 from featherweight.apps.fraud.http.service import RequestRefusedError, Service
 from featherweight.apps.fraud.monitoring.metrics import CONTENT_TYPE as METRICS_TYPE
-from featherweight.apps.fraud.monitoring.metrics import render_metrics
+from featherweight.apps.fraud.monitoring.metrics import RequestMetrics, render_metrics
 from featherweight.core.web.problems import explain_decoding
 
 _undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -21,9 +21,9 @@ _undecodable = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class Endpoints:
     """They raise ProblemError."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, request_metrics: RequestMetrics) -> None:
         self._service = service
-        self._render_metrics = render_metrics([service.metrics])
+        self._render_metrics = render_metrics([service.metrics, request_metrics])
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(

@@ -65,7 +65,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) 
         listener.close()
         raise
     try:
-        server = make_server(service, settings.connections)
+        server = make_server(service, settings)
     except BaseException:
         service.close()
         raise
@@ -87,7 +87,7 @@ def open_service(settings: ServerSettings) -> Service:
         warm_up(live.scorer.schema.delay_days)
         delay_days, limit = live.scorer.schema.delay_days, settings.max_histories
         store = open_store(settings.state, delay_days, limit) if settings.state else None
-        return Service(live, store, keys_file=settings.keys, deadline_ms=settings.deadline_ms, max_histories=limit)
+        return Service(live, store, max_histories=limit)
     except FeatherweightError:
         live.close()
         raise
@@ -111,13 +111,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(service: Service, connections: int) -> uvicorn.Server:
-    """uvicorn's, with the application and the connections that are ours."""
-    app = Api(service)
+def make_server(service: Service, settings: ServerSettings) -> uvicorn.Server:
+    """uvicorn's, with the application and the connections that are ours. Raises UsageError (the file of keys)."""
+    app = Api(service, keys_file=settings.keys, deadline_ms=settings.deadline_ms)
 
     class Bound(Connection):
         api = app
-        door = Door(connections)
+        door = Door(settings.connections)
 
     config = uvicorn.Config(
         app,
@@ -132,19 +132,19 @@ def make_server(service: Service, connections: int) -> uvicorn.Server:
         backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    return Server(config, service, Bound.door)
+    return Server(config, app, Bound.door)
 
 
 class Server(uvicorn.Server):
     """SIGHUP reloads; SIGINT and SIGTERM are uvicorn's."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, door: Door) -> None:
+    def __init__(self, config: uvicorn.Config, api: Api, door: Door) -> None:
         super().__init__(config)
-        self._service, self._door = service, door
+        self._api, self._door = api, door
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; from then on SIGHUP loads the model anew."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._service.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._api.reload)
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:

@@ -10,7 +10,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -27,9 +26,8 @@ from featherweight.apps.fraud.http.forms import LabelRequest, LabelsAnswer, Scor
 from featherweight.apps.fraud.monitoring.metrics import ScoringMetrics
 from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
-from featherweight.core.errors import FeatherweightError, OutputError, UsageError
+from featherweight.core.errors import FeatherweightError, OutputError
 from featherweight.core.terminal import counted
-from featherweight.core.web.access import read_keys
 
 CHUNK_ROWS: Final = 64
 """So many rows of a batch are decided before others have their turn."""
@@ -72,8 +70,6 @@ class Service:
         live: LiveModel,
         store: Store | None,
         *,
-        keys_file: Path | None,
-        deadline_ms: float | None,
         max_histories: int = LIMIT,
         now_ms: Callable[[], int] = read_clock_ms,
     ) -> None:
@@ -83,14 +79,10 @@ class Service:
         self.store = store
         engine = store.engine if store else FeatureEngine(live.scorer.schema.delay_days, max_histories)
         self.pipeline = Pipeline(live.scorer, engine)
-        self.keys = read_keys(keys_file) if keys_file else ()
-        self.deadline_ms = deadline_ms
         self.pending_rows = 0
-        self.refused_connections = 0
         self.fault = ""
         """Why the state cannot be kept just now, or empty."""
         self.metrics = ScoringMetrics(self._gauges(), lambda: self.pipeline.scorer.model)
-        self._keys_file = keys_file
         self._now_ms = now_ms
         self._told_evictions = False
         self._rows = np.zeros((CHUNK_ROWS, len(CATALOGUE)), np.float32)
@@ -149,15 +141,6 @@ class Service:
         self.metrics.label_conflicts += known[CONFLICT]
         return LabelsAnswer(learned=learned, unknown=unknown, conflicts=known[CONFLICT])
 
-    def reload(self) -> None:
-        """Read the keys and look for another artifact: what SIGHUP asks for. What is broken is refused and logged."""
-        self.live.ask()
-        if self._keys_file is not None:
-            try:
-                self.keys = read_keys(self._keys_file)
-            except UsageError as error:
-                log.error("the old API keys stay: %s", error)
-
     async def keep_up(self) -> None:
         """What has its time: another artifact, bytes brought to the disk, snapshots. Runs until cancelled."""
         synced = expired = time.monotonic()
@@ -194,7 +177,6 @@ class Service:
                 lambda: engine.evicted,
             ),
             "pending_rows": ("Rows of batches that wait.", lambda: self.pending_rows),
-            "refused_connections": ("Connections turned away.", lambda: self.refused_connections),
             "artifact_swaps": ("Artifacts that took over.", lambda: self.live.swaps),
             "artifacts_refused": ("Artifacts that were refused.", lambda: self.live.refused),
             "unready": ("1 while the state cannot be written.", lambda: float(bool(self.fault))),

@@ -49,7 +49,7 @@ class Histogram:
 
 
 class ScoringMetrics(Collector):
-    """Decisions, labels and requests so far; `gauges` are read when somebody asks."""
+    """Decisions and labels so far; `gauges` are read when somebody asks."""
 
     def __init__(self, gauges: Mapping[str, tuple[str, Callable[[], float]]], model: Callable[[], str]) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -60,8 +60,6 @@ class ScoringMetrics(Collector):
         self.late = 0
         self.labels: Counter[str] = Counter()
         self.label_conflicts = 0
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.seconds: dict[str, Histogram] = {}
         self._gauges, self._model = gauges, model
 
     def decided(self, decision: Decision) -> None:
@@ -75,14 +73,6 @@ class ScoringMetrics(Collector):
             self.conflicts += 1
         if decision.late:
             self.late += 1
-
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer by its route and status, with how long it took."""
-        self.requests[route, status] += 1
-        histogram = self.seconds.get(route)
-        if histogram is None:
-            histogram = self.seconds[route] = Histogram()
-        histogram.observe(seconds)
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client asks a collector for."""
@@ -124,6 +114,31 @@ class ScoringMetrics(Collector):
             [],
             {(): self.label_conflicts},
         )
+        info = GaugeMetricFamily("featherweight_model_info", "The artifact that decides.", labels=["model"])
+        info.add_metric([self._model()], 1)
+        yield info
+        for name, (text, read) in self._gauges.items():
+            yield GaugeMetricFamily(f"featherweight_{name}", text, value=read())
+
+
+class RequestMetrics(Collector):
+    """Requests over HTTP so far."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.seconds: dict[str, Histogram] = {}
+        self.refused_connections = 0
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer by its route and status, with how long it took."""
+        self.requests[route, status] += 1
+        histogram = self.seconds.get(route)
+        if histogram is None:
+            histogram = self.seconds[route] = Histogram()
+        histogram.observe(seconds)
+
+    def collect(self) -> Iterator[Metric]:
+        """What prometheus_client asks a collector for."""
         yield _counter(
             "http_requests",
             "Requests by route and status.",
@@ -136,11 +151,9 @@ class ScoringMetrics(Collector):
         for route, histogram in self.seconds.items():
             times.add_metric([route], histogram.buckets(), histogram.sum)
         yield times
-        info = GaugeMetricFamily("featherweight_model_info", "The artifact that decides.", labels=["model"])
-        info.add_metric([self._model()], 1)
-        yield info
-        for name, (text, read) in self._gauges.items():
-            yield GaugeMetricFamily(f"featherweight_{name}", text, value=read())
+        yield GaugeMetricFamily(
+            "featherweight_refused_connections", "Connections turned away.", value=self.refused_connections
+        )
 
 
 def _counter(name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], int]) -> CounterMetricFamily:

@@ -52,7 +52,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 def app(model: Path) -> Iterator[Api]:
     """Its clock is one at which the document's latest time is believed: no schema knows what time it is."""
     live = LiveModel(ModelSource(model, BACKEND))
-    service = Service(live, None, keys_file=None, deadline_ms=None, now_ms=lambda: END_MS - AHEAD_MS)
+    service = Service(live, None, now_ms=lambda: END_MS - AHEAD_MS)
     yield Api(service)
     service.close()
 

@@ -38,7 +38,7 @@ def test_features_given_are_taken_by_name_also_when_another_artifact_takes_over_
     write_fraud_model(tmp_path / "new", names=NAMES[::-1], seed=2)
     write_fraud_model(tmp_path / "other", names=("amount", "is_night"), seed=2)
     live = LiveModel(ModelSource(tmp_path / "old", BACKEND))
-    service = Service(live, None, keys_file=None, deadline_ms=None)
+    service = Service(live, None)
     requests = given(CHUNK_ROWS + 1, NAMES)
 
     async def swap_amid(folder: Path) -> list[Decision]:
@@ -82,7 +82,7 @@ def test_what_may_be_asked_again_says_when(error: OverloadedError | StateUnavail
 
 def test_the_service_says_which_row_it_refuses(tmp_path: Path) -> None:
     write_fraud_model(tmp_path / "model", names=NAMES)
-    service = Service(LiveModel(ModelSource(tmp_path / "model", BACKEND)), None, keys_file=None, deadline_ms=None)
+    service = Service(LiveModel(ModelSource(tmp_path / "model", BACKEND)), None)
     good, wrong = given(2, NAMES[:2])[0], given(2, NAMES)[1]
     with pytest.raises(InvalidEventError, match="lacks customer_count_1d") as refused:
         asyncio.run(service.score_batch([wrong, good], math.inf))
