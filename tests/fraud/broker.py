@@ -36,7 +36,7 @@ NOIDA = "noida_db"
 MEMORY = Path("/dev/shm")  # noqa: S108  (every broker makes a folder of its own in it)
 MEMORY_BYTES = 2 << 30
 """What must be free there for a broker's data; a container often has 64 MB."""
-JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{LIBRARIES}/*")
+JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{LIBRARIES}/*")
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",

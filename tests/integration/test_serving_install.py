@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.imaging.tiny import write_images, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "data" / "models" / "chest-xray"
+INSTALL = ("install", "--only-binary=:all:", "--no-compile", "--constraint", str(ROOT / "constraints.txt"))
+"""Not compiled: most of it is never imported here, and Python compiles what is."""
 TRAINING = ("torch", "torchvision", "sklearn", "onnx", "safetensors", "torch_pruning")
 
 
@@ -50,20 +53,22 @@ class Server:
 
 
 def pip(python: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(python), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments]
+    """pip of the tests' own environment, for another interpreter: to put one there takes seconds."""
+    command = [sys.executable, "-m", "pip", "--python", str(python), "--no-input", "--disable-pip-version-check"]
+    command += arguments
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
 
 
 @pytest.fixture(scope="module")
 def server(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     home = tmp_path_factory.mktemp("server")
-    venv.create(home / "venv", with_pip=True)
+    venv.create(home / "venv", with_pip=False)
     python = home / "venv" / "bin" / "python"
     # Only an index that cannot be reached excuses this test: what is missing or in conflict must fail it.
     reached = pip(python, "download", "--no-deps", "--dest", str(home), "mdurl")
     if reached.returncode != 0:
         pytest.skip(f"needs a package index to install from: {reached.stderr.strip().splitlines()[-1:]}")
-    installed = pip(python, "install", "--only-binary=:all:", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
+    installed = pip(python, *INSTALL, str(wheel))
     assert installed.returncode == 0, installed.stdout + installed.stderr
     folder = home / "work"
     folder.mkdir()
@@ -164,13 +169,7 @@ def test_scoring_names_the_missing_extra(server: Server, transactions: Path) -> 
 # From here on the extra is there; what asks for its absence stands above.
 @pytest.fixture(scope="module")
 def scorer(server: Server, wheel: Path) -> Server:
-    words = [
-        "--only-binary=:all:",
-        "--constraint",
-        str(ROOT / "constraints.txt"),
-        f"featherweight[fraud] @ {wheel.as_uri()}",
-    ]
-    installed = pip(server.bin / "python", "install", *words)
+    installed = pip(server.bin / "python", *INSTALL, f"featherweight[fraud] @ {wheel.as_uri()}")
     assert installed.returncode == 0, installed.stdout + installed.stderr
     return server
 
