@@ -22,7 +22,7 @@ class Endpoints:
     """They raise ProblemError."""
 
     def __init__(self, service: Service, request_metrics: RequestMetrics) -> None:
-        self._service = service
+        self._service, self._unread = service, service.metrics.unread
         self._render_metrics = render_metrics([service.metrics, request_metrics])
 
     def __iter__(self) -> Iterator[Endpoint]:
@@ -39,7 +39,7 @@ class Endpoints:
 
     def _score(self, request: Request) -> Answer:
         try:
-            wanted = decode_score(request.body, self._service.metrics.unread)
+            wanted = decode_score(request.body, self._unread)
         except _undecodable as error:
             raise explain_decoding(error) from error
         try:
@@ -50,7 +50,7 @@ class Endpoints:
 
     async def _score_batch(self, request: Request) -> Answer:
         try:
-            wanted = decode_batch(request.body, self._service.metrics.unread).transactions
+            wanted = decode_batch(request.body, self._unread).transactions
         except _undecodable as error:
             raise explain_decoding(error) from error
         try:
@@ -61,7 +61,7 @@ class Endpoints:
 
     def _learn(self, request: Request) -> Answer:
         try:
-            labels = decode_labels(request.body, self._service.metrics.unread).labels
+            labels = decode_labels(request.body, self._unread).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
         try:
