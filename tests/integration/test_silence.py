@@ -157,11 +157,13 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """What numba compiled for other tests is in the new home folder's cache, since it takes a minute."""
-    made = Place(tmp_path / "home", tmp_path / "work", tmp_path / "tmp")
-    for folder in (made.home, made.work, made.tmp):
-        folder.mkdir()
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """What numba compiled for other tests is in the new cache, since it takes a minute. Its path is short:
+    sockets are made in its folder for temporary files, and their paths have 107 bytes at most."""
+    folder = tmp_path_factory.mktemp("p")
+    made = Place(folder / "home", folder / "work", folder / "tmp")
+    for one in (made.home, made.work, made.tmp):
+        one.mkdir()
     if (kept := cache_directory() / "numba").is_dir():
         shutil.copytree(kept, made.home / ".cache" / "featherweight" / "numba")
     return made
