@@ -14,8 +14,8 @@ from featherweight.core.backends.fastest import BATCHES, choose_program, open_fa
 from featherweight.core.backends.registry import find_backend, probe_all
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import FeatherweightError
-from featherweight.core.parity.probing import BATCHES as REFERENCE_BATCHES
-from featherweight.core.parity.probing import check_session
+from featherweight.core.parity.reproduction import BATCHES as REFERENCE_BATCHES
+from featherweight.core.parity.reproduction import check_session
 from featherweight.core.program import Program
 
 

@@ -242,7 +242,7 @@ def _linked(schema: dict[str, Any]) -> str:
 
 
 def rest() -> str:
-    schema = FeatureSchema(names=("amount",), typical=(None,))
+    schema = FeatureSchema(names=("amount",), reference_values=(None,))
     document = openapi.describe(
         {"paths": {}}, schema, secured=True, open_paths=("/healthz", "/readyz", "/openapi.json")
     )

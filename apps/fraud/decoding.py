@@ -77,7 +77,7 @@ class Decoder(Generic[Kind]):
         return decoded
 
     def _decode_more(self, content: bytes, unread: Unread) -> Kind:
-        """What has unknown fields, or is none."""
+        """Decode what has unknown fields, or refuse what is not an object."""
         found = Unread()
         value = msgspec.json.decode(content)
         if not isinstance(value, dict) or content.count(COMMA) != len(value) - 1:

@@ -124,7 +124,8 @@ def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.floa
         low, high = _range(stored, greyscale.padding)
     else:
         low, high = sorted((end - modality.intercept) / modality.slope for end in voi.ends)
-    # A step, not a ramp: which side the boundary itself is on changes with the slope's sign. Ends without end are none.
+    # A step, not a ramp: which side the boundary itself is on changes with the slope's sign. Infinite ends make no
+    # window.
     if not (high > low and math.isfinite(high - low)):
         return _render_in_order(stored, greyscale, side, np.dtype(np.float64))
     levels = _resize_clipped(stored, low, high, side)

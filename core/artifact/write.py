@@ -26,7 +26,7 @@ from featherweight.core.artifact.manifest import (
     encode_manifest,
 )
 from featherweight.core.artifact.packed import pack
-from featherweight.core.artifact.probes import PROBES, Probes, encode_probes
+from featherweight.core.artifact.reference_cases import REFERENCE_FILE, ReferenceCases, encode_reference_cases
 from featherweight.core.artifact.store import (
     MANIFEST_DIGEST,
     Artifact,
@@ -48,8 +48,8 @@ class Contents:
 
     sealed: the app's files by name, written below `sealed/`; evidence: `evidence.json`, `evidence.html`;
     documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), the one judged first;
-    versions: package -> version; missed_limits: what a forced artifact did not keep, in words; probes: for the parity
-    check on other hosts.
+    versions: package -> version; missed_limits: what a forced artifact did not keep, in words; reference_cases: for the
+    parity check on other hosts.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Contents:
     forced: bool = False
     missed_limits: Sequence[str] = ()
     notes: Sequence[str] = ()
-    probes: Probes | None = None
+    reference_cases: ReferenceCases | None = None
 
 
 def check_out(out: Path) -> None:
@@ -123,7 +123,7 @@ def _laid_out(contents: Contents, created: datetime) -> tuple[dict[str, bytes], 
         sealed=_place({f"sealed/{name}": content for name, content in contents.sealed.items()}, files),
         evidence=_place(contents.evidence, files),
         documents=_place(contents.documents, files),
-        parity=None if contents.probes is None else _place_probes(contents.probes, files),
+        parity=None if contents.reference_cases is None else _place_reference_cases(contents.reference_cases, files),
         recipe_sha256=contents.recipe_sha256,
         versions=dict(contents.versions),
         weights_source=contents.weights_source,
@@ -151,17 +151,17 @@ def _place_program(program: Program, files: dict[str, bytes]) -> ProgramEntry:
     )
 
 
-def _place_probes(probes: Probes, files: dict[str, bytes]) -> ParityEntry:
-    (entry,) = _place({PROBES: encode_probes(probes)}, files)
+def _place_reference_cases(reference: ReferenceCases, files: dict[str, bytes]) -> ParityEntry:
+    (entry,) = _place({REFERENCE_FILE: encode_reference_cases(reference)}, files)
     return ParityEntry(
         file=entry.file,
         sha256=entry.sha256,
         bytes=entry.bytes,
-        cases=probes.count,
-        backend=probes.backend,
-        precision=probes.precision,
-        tolerances=dict(probes.tolerances),
-        decision=probes.decision,
+        cases=reference.count,
+        backend=reference.backend,
+        precision=reference.precision,
+        tolerances=dict(reference.tolerances),
+        decision=reference.decision,
     )
 
 

@@ -115,9 +115,9 @@ def _program(artifact: Artifact) -> Program:
 
 
 def _inputs(artifact: Artifact, program: Program) -> tuple[Tensors, str]:
-    probes = artifact.probes()
-    if probes is not None:
-        return probes.inputs, f"{probes.count} sealed probes"
+    reference = artifact.reference_cases()
+    if reference is not None:
+        return reference.inputs, f"{reference.count} reference inputs"
     if (size := CASES * sum(4 * math.prod(size or 1 for size in spec.shape) for spec in program.inputs)) > INPUT_BYTES:
         raise UsageError(
             f"{artifact.directory}: {CASES} inputs of its program would take {size} bytes: too large to try"
@@ -146,15 +146,15 @@ def _expected(program: Program, inputs: Tensors) -> Tensors:
 
 
 def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Tensors, inputs: str) -> Agreement:
-    probes = artifact.probes()
+    reference = artifact.reference_cases()
     relative = TOLERANCE[program.precision]
     tolerance = {name: relative * max(1.0, float(np.abs(array).max())) for name, array in expected.items()}
     return Agreement(
         inputs=inputs,
         cases=len(next(iter(expected.values()))),
         difference={name: largest_difference(found[name], array) for name, array in expected.items()},
-        tolerance=tolerance if probes is None else dict(probes.tolerances),
-        decision_flips=None if probes is None else _decision_flips(expected, found, probes.decision),
+        tolerance=tolerance if reference is None else dict(reference.tolerances),
+        decision_flips=None if reference is None else _decision_flips(expected, found, reference.decision),
         order_flips=sum(count_order_flips(expected[name], found[name]) for name in expected),
     )
 

@@ -219,7 +219,7 @@ def _check_value(value: Message, *, smallest: int) -> list[int | None]:
     tensor: Any = value.get("type", {}).get("tensor_type", {})
     dims = tensor.get("shape", {}).get("dim", [])
     if tensor.get("elem_type", 0) not in BITS or len(dims) > RANK:
-        raise BackendError(f"the program's tensor {name!r} is none of numbers")
+        raise BackendError(f"the program's tensor {name!r} does not hold numbers")
     sizes = [dim.get("dim_value") for dim in dims]
     if any(size is not None and not smallest <= size < 1 << 31 for size in sizes):
         raise BackendError(f"the program's tensor {name!r} has the shape {sizes}")

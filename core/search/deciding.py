@@ -30,7 +30,8 @@ NOT_DECIDING = frozenset(
         "terminal",
     }
 )
-"""Of core: what comes after a trial, or shows it. All else is taken to decide, so that a new module does too."""
+"""Modules of core that come after a trial, or show it. All others are taken to decide, so that a new module does
+too."""
 LIBRARIES = (
     "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino",
     "pillow", "protobuf", "pydicom", "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning", "torchvision",
@@ -66,8 +67,8 @@ def digest_task(kind: type) -> str:
 
 
 def digest_modules(names: Iterable[str]) -> str:
-    """Of the outermost packages in which these modules lie (of ours: the app), but for Python's own and those of
-    LIBRARIES that lend layers."""
+    """Digest of the outermost packages in which these modules lie (of ours: the app), but for Python's own and those of
+    LIBRARIES that provide layers."""
     digest = hashlib.sha256()
     for name in sorted(set(names)):
         if name.partition(".")[0] in ("abc", "builtins", "torch", "torchvision", "typing"):

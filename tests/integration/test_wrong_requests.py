@@ -111,7 +111,7 @@ def write_folders(folder: Path) -> None:
     decision = images.DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
     (folder / "network" / "decision.json").write_bytes(images.encode(decision))
     (folder / "images" / "labels.csv").write_text("path,label,patient,split\na.png,7,p,train\nb.png,1,q,nowhere\n")
-    schema = cards.FeatureSchema(names=COLUMNS, typical=(1.0,) * len(COLUMNS))
+    schema = cards.FeatureSchema(names=COLUMNS, reference_values=(1.0,) * len(COLUMNS))
     rule = cards.DecisionRule(
         slope=1.0, intercept=0.0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test"
     )

@@ -167,13 +167,14 @@ def check_histories(scorer: Scorer, serving: Scorer) -> None:
 
 
 def try_out(scorer: Scorer) -> None:
-    """Score a typical row by every lane. Raises BackendError when a score is not finite or the lanes disagree."""
-    row = np.array(scorer.schema.typical, np.float32)
+    """Score the reference values in every way: a single row, a batch, with reasons. Raises BackendError when a score is
+    not finite or the ways disagree."""
+    row = np.array(scorer.schema.reference_values, np.float32)
     score = scorer.score(row)
     if not math.isfinite(score):
-        raise BackendError(f"{scorer.model}: the score of a typical row is {score}; expected a finite number")
+        raise BackendError(f"{scorer.model}: the score of the reference values is {score}; expected a finite number")
     scorer.explain(row, score)
-    probe = Transaction(transaction_id="probe", customer_id="probe", terminal_id="probe", time_ms=0, amount=0.0)
-    one, two = scorer.decide_batch([probe, probe], np.stack([row, row]), [False, False])
-    if one != two or one.outcome != scorer.decide(probe, row).outcome:
+    trial = Transaction(transaction_id="trial", customer_id="trial", terminal_id="trial", time_ms=0, amount=0.0)
+    one, two = scorer.decide_batch([trial, trial], np.stack([row, row]), [False, False])
+    if one != two or one.outcome != scorer.decide(trial, row).outcome:
         raise BackendError(f"{scorer.model}: one row scored three times gives different decisions")

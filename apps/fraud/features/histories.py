@@ -109,7 +109,7 @@ class Histories:
             self._attend(slot, answer)
         return answer & CONFLICT
 
-    def learn(self, key: str, identity: int, time_ms: int, is_fraud: bool) -> int:
+    def apply_label(self, key: str, identity: int, time_ms: int, is_fraud: bool) -> int:
         """A label has come; the last one counts. Returns NEW when the transaction is not (or no longer) in the history,
         CONFLICT when it is there with another time."""
         if self._staged:
@@ -117,7 +117,7 @@ class Histories:
         slot = self._slots.get(key)
         if slot is None:
             return NEW
-        answer = kernels.learn(self._pages, self._table, slot, identity, time_ms, int(is_fraud))
+        answer = kernels.apply_label(self._pages, self._table, slot, identity, time_ms, int(is_fraud))
         if answer & kernels.QUEUE:
             self._attend(slot, answer)
         return answer & CONFLICT
@@ -349,7 +349,7 @@ class Histories:
         try:
             block = int.from_bytes(key[len(self.kind) : head], "big")
             if key[: len(self.kind)] != self.kind or len(key) < head or block > _LAST_BLOCK:
-                raise DataError(f"a record key of {len(key)} bytes is none of the {type(self).__name__}")
+                raise DataError(f"a record key of {len(key)} bytes is not valid for {type(self).__name__}")
             return key[head:].decode(), block
         except UnicodeDecodeError as error:
             raise DataError("a record key's identifier is not UTF-8; the changelog is damaged") from error

@@ -52,9 +52,9 @@ TOUCHED: Final = 8
 COLUMNS: Final = NEAR + TOUCHED // 2
 
 SEEN, QUEUE, FULL, OTHER, LATE = 1, 2, 4, 8, 16
-"""What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
-last free page has been taken; what was there has another time, amount or counterpart; the event came so late that what
-its windows held may be forgotten in part."""
+"""What `advance_*` and `apply_label` return, added up: the event was there; the key has to be queued for the changelog;
+the last free page has been taken; what was there has another time, amount or counterpart; the event came so late that
+what its windows held may be forgotten in part."""
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -339,7 +339,7 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
         left, right = slots[slot, i] >> 32, slots[slot, i] & 0xFFFFFFFF
         for word in range(0, WORDS, 8):
             read ^= pages[left, word] ^ pages[right, word]
-    pages[0, 2] = read  # page 0 is none; what is not used would not be read
+    pages[0, 2] = read  # page 0 holds no events; without a use the reads would be optimized away
 
 
 @kernel
@@ -466,7 +466,7 @@ def queue(slots: Words, slot: int) -> int:
 
 
 @kernel
-def learn(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
+def apply_label(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
     """Mark the event of that identity as a fraud or not, whatever its time; see SEEN."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
     for ordinal in range(first + count - 1, first - 1, -1):

@@ -214,7 +214,7 @@ def restore(folder: Path, engine: FeatureEngine, last: int) -> int:
         with read_errors(journals[number], remedy=_REPAIR):
             for event in read_journal(journals[number], number):
                 if isinstance(event, Label):
-                    engine.learn(event)
+                    engine.apply_label(event)
                 else:
                     engine.advance(event)
     return max(newest, *numbers, 0) + 1

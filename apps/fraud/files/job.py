@@ -110,7 +110,7 @@ def decide_in_time(
     """Transactions in the order of time, each with its number in the input, and so their decisions."""
     for number, transaction in numbered:
         for label in labels.until(transaction.time_ms):
-            summary.learned(pipeline.learn(label))
+            summary.count_label(pipeline.apply_label(label))
         began = time.perf_counter_ns()
         decision = pipeline.process(transaction)
         summary.latencies.add(time.perf_counter_ns() - began)

@@ -302,7 +302,7 @@ def _read_parquet(path: Path, kind: type[Row], judge: Judge | None, unread: Unre
         for row in _python_rows(batch):
             number += 1
             if row is None:
-                yield RejectedRow(str(path), number, "holds text that is not UTF-8, or a time that is none")
+                yield RejectedRow(str(path), number, "holds text that is not UTF-8, or a time that is not valid")
                 continue
             try:
                 yield _judge(msgspec.convert(row, kind), number, str(path), judge)

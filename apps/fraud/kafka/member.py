@@ -144,9 +144,9 @@ class MemberLoop:
         for partition in self._gate.resume_labels():
             with suppress(KeyError):  # the group has just decided anew: then all is read again as committed
                 self._consumer.resume(TopicPartition(self._topics.labels, partition))
-        self._learn([found for found in batches if found.topic == self._topics.labels])
+        self._process_labels([found for found in batches if found.topic == self._topics.labels])
 
-    def _learn(self, batches: Sequence[Fetched]) -> None:
+    def _process_labels(self, batches: Sequence[Fetched]) -> None:
         """The labels whose transactions can have been read; the others wait where they are, unread."""
         for part in slice_batches(batches, AT_ONCE):
             due: list[Messages | Unreadable] = []

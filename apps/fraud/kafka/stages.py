@@ -61,7 +61,7 @@ class Outgoing:
     unknown_labels: int = 0
     """Labels of other transactions that the customer's history does not have."""
     label_conflicts: int = 0
-    """Labels that are not as their transaction, see FeatureEngine.learn."""
+    """Labels that are not as their transaction, see FeatureEngine.apply_label."""
     conflicts: int = 0
     """Transactions whose id is another one's."""
     late: int = 0
@@ -102,7 +102,7 @@ class Stream:
         ways = {
             self._topics.repartition: self._take_over,
             self._topics.transactions: self._transact,
-            self._topics.labels: self._learn,
+            self._topics.labels: self._apply_labels,
         }
         for topic, way in ways.items():
             for found in arrived:
@@ -153,18 +153,18 @@ class Stream:
             )
             self._pass_on(target, handed, out, ready)
 
-    def _learn(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+    def _apply_labels(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
         """Stage 1 of labels."""
         shard = self.shards[found.partition]
         decode = partial(decode_label, unread=out.unread)
         labels = decode_messages(found, decode, out.rejected, judge=believing(self._now_ms()))
         identities = [identify(label.transaction_id) for label in labels]
-        learned: list[int] = []
+        answers: list[int] = []
         routes: dict[int, list[int]] = defaultdict(list)
         for index, (label, identity) in enumerate(zip(labels, identities, strict=True)):
-            learned.append(shard.learn_customer(label, identity))
+            answers.append(shard.apply_customer_label(label, identity))
             routes[identify(label.terminal_id) % self._partitions].append(index)
-            if learned[-1] == NEW:
+            if answers[-1] == NEW:
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
                 else:
@@ -174,7 +174,7 @@ class Stream:
                 found.partition,
                 labels=[labels[index] for index in part],
                 identities=[identities[index] for index in part],
-                learned=[learned[index] for index in part],
+                learned=[answers[index] for index in part],
             )
             self._pass_on(target, handed, out, ready)
 
@@ -187,9 +187,9 @@ class Stream:
     def _finish(self, partition: int, handed: Handover, ready: _Ready) -> None:
         """Stage 2, up to the score."""
         shard = self.shards[partition]
-        for label, identity, learned in zip_longest(handed.labels, handed.identities, handed.learned):
-            also = shard.learn_terminal(label, identity)
-            ready.label_conflicts += learned is not None and agree(learned, also) == CONFLICT
+        for label, identity, answer in zip_longest(handed.labels, handed.identities, handed.learned):
+            also = shard.apply_terminal_label(label, identity)
+            ready.label_conflicts += answer is not None and agree(answer, also) == CONFLICT
         rows: Rows = np.zeros((len(handed.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = handed.rows
         known, late = list(handed.known), list(handed.late)

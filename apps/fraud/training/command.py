@@ -104,8 +104,12 @@ def _schema(parts: Split, layout: SplitDays) -> FeatureSchema:
     legitimate = parts.train.features[parts.train.labels == 0]
     mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
     medians = np.nanmedian(np.where(mostly_missing, 0, legitimate), axis=0)
-    typical = tuple(None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True))
-    return FeatureSchema(source=parts.source, names=parts.names, typical=typical, delay_days=float(layout.delay_days))
+    reference = tuple(
+        None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True)
+    )
+    return FeatureSchema(
+        source=parts.source, names=parts.names, reference_values=reference, delay_days=float(layout.delay_days)
+    )
 
 
 def _summarize(

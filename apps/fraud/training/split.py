@@ -208,10 +208,10 @@ def split_cards(path: Path) -> Split:
 
 
 def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
-    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
-    of a transaction the last in the file counts, as where it is served; one without a label is no fraud, and frauds
-    that are none of the transactions are told. judge: which times of transactions are believed. Raises DataError, with
-    the place, for a row that is none."""
+    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Where a
+    transaction has several labels, the last one in the file counts, as when serving. A transaction without a label is
+    no fraud; frauds without a transaction are reported. judge: which times of transactions are believed. Raises
+    DataError, with the place, for a row that is not valid."""
     frauds = set[tuple[str, str]]()
     labels = _find(folder, "labels")
     for label in _read_sound(labels, Label, look_at_file(labels, Label, read_clock_ms()).judge):
@@ -225,7 +225,7 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
     if unmet:
         log.warning(
             "%s: %s that it calls fraud cannot be found by transaction_id and customer_id, and nothing is "
-            "learned of that",
+            "known of that",
             labels,
             counted(len(unmet), "transactions"),
         )

@@ -1,4 +1,5 @@
-"""What the fraud app lends the optimizer: the trained model, its days, and how a candidate is calibrated and sealed.
+"""What the fraud app provides to the optimizer: the trained model, its days, and how a candidate is calibrated and
+sealed.
 
 Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
 
@@ -111,7 +112,7 @@ class FraudTask:
         """float64 [N]: the program's output as it is, a log-odds."""
         return outputs[OUTPUT][:, 0].astype(np.float64)
 
-    def probes(self, count: int, seed: int) -> Tensors:
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
         """Each column's values drawn from its own training values, half of them from those of frauds: rows that nobody
         has had."""
         train, generator = self.parts.train, np.random.default_rng(seed)

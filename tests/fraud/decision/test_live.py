@@ -51,7 +51,7 @@ def seal(directory: Path, *, app: str = "fraud", source: str = "histories", dela
     schema = FeatureSchema(
         source=source,  # type: ignore[arg-type]
         names=CATALOGUE,
-        typical=(1.0,) * len(CATALOGUE),
+        reference_values=(1.0,) * len(CATALOGUE),
         delay_days=delay_days,
     )
     rule = DecisionRule(slope=1.0, intercept=0.0, review_threshold=0.9, decline_threshold=0.97, chosen_for="tests")

@@ -62,7 +62,7 @@ def test_it_decides_as_the_embedded_pipeline(client: httpx.Client, model: Path) 
         answer = client.post("/v1/labels", json={"labels": labels}).raise_for_status().json()
         assert answer == {"learned": len(labels), "unknown": 0}
         for label in labels:
-            pipeline.learn(msgspec.convert(label, Label))
+            pipeline.apply_label(msgspec.convert(label, Label))
     assert [msgspec.convert(row, Decision) for row in found] == expected
     assert {row["outcome"] for row in found} >= {"approve", "review"}
     assert any(row.get("reasons") for row in found)

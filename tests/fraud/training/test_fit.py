@@ -82,7 +82,7 @@ def test_every_kind_learns_survives_the_disk_and_repeats(kind: str, tmp_path: Pa
 
 def trained_with(fitted: Ensemble | nn.Module, settings: ModelSettings) -> Trained:
     training = Training(settings=settings, layout=LAYOUT, alerts_a_day=10, seed=3, source="a test")
-    schema = FeatureSchema(source="given", names=tuple("abcd"), typical=(0.0, 0.0, 0.0, None))
+    schema = FeatureSchema(source="given", names=tuple("abcd"), reference_values=(0.0, 0.0, 0.0, None))
     rule = DecisionRule(slope=1, intercept=0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test")
     return Trained(fitted, schema, rule, training)
 
@@ -215,7 +215,7 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
     assert json.loads((tmp_path / "model" / "metrics.json").read_text()) == summary
     trained = read_trained(tmp_path / "model")
     assert trained.schema.names == models.COLUMNS
-    assert trained.schema.typical[models.COLUMNS.index("terminal_fraud_streak_days")] is None
+    assert trained.schema.reference_values[models.COLUMNS.index("terminal_fraud_streak_days")] is None
     assert msgspec.json.decode((tmp_path / "model" / "training.json").read_bytes())["settings"]["type"] == "lightgbm"
     parts: Split = read_parts(str(cards), "records", trained.training.layout, trained.schema.names)
     figures = margins(trained.model, parts.test.features)

@@ -120,10 +120,10 @@ def test_what_the_task_lends(cards: Path, parts: Split, tmp_path: Path, monkeypa
     rows = {row.tobytes() for row in parts.train.features}
     assert all(row.tobytes() in rows for batch in batches for row in batch)
 
-    probes = task.probes(64, seed=1)["features"]
-    assert np.array_equal(probes, task.probes(64, seed=1)["features"], equal_nan=True)
-    assert not rows & {row.tobytes() for row in probes}, "a probe is somebody's transaction"
-    for drawn, trained in zip(probes.T, parts.train.features.T, strict=True):
+    reference = task.reference_inputs(64, seed=1)["features"]
+    assert np.array_equal(reference, task.reference_inputs(64, seed=1)["features"], equal_nan=True)
+    assert not rows & {row.tobytes() for row in reference}, "a reference input is somebody's transaction"
+    for drawn, trained in zip(reference.T, parts.train.features.T, strict=True):
         assert np.isin(np.nan_to_num(drawn), np.nan_to_num(trained)).all()
 
     validation, test = task.validation_cases(), task.test_cases()
