@@ -68,7 +68,7 @@ class ModelSource:
     backend: str | None = None
     """Runtime by name; the artifact's fastest on this host if None."""
     threads: int = 1
-    """Of the session."""
+    """Threads of the session."""
     verify_decisions: bool = False
     """Whether this host must first reproduce the artifact's reference decisions."""
 
@@ -78,8 +78,8 @@ class ModelSource:
         return read_artifact(self.folder, app=app)
 
     def choose(self, artifact: Artifact) -> ChosenProgram:
-        """Choose what is to run, for whoever has other things to check before a session is open; verify its decisions
-        where that is asked.
+        """Choose what is to run, for callers that have other things to check before a session is open; verify its
+        decisions where that is asked.
 
         Raises UsageError for an unknown backend, BackendUnavailableError when nothing here runs the artifact,
         ArtifactError when this host does not reproduce its reference decisions.

@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 """Largest difference of any pixel of `render` from `render_reference`; grey levels are in 0..1."""
 
 DARK_NOTE = "no value is above 4095 of 65535: read as dark; an image of 12 bits?"
-"""Of an image of 16 bits without the tag that would say how many of them are used."""
+"""Note for an image of 16 bits without the tag that would say how many of them are used."""
 
 _BAND_BYTES = 512 << 10
 """Rows that are worked on at once, as float32: they stay in a core's cache."""

@@ -28,7 +28,7 @@ MAX_REFERENCE_BYTES = 64 << 20
 """Maximum size of all reference inputs and outputs of an artifact, unpacked: 32 colour images of 700 x 700."""
 
 ABSURD = 1000
-"""So many times the largest output is no tolerance."""
+"""A tolerance above this many times the largest output is refused."""
 
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, MemoryError, OSError, RuntimeError,

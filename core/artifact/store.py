@@ -37,7 +37,7 @@ from featherweight.core.program import Precision, Program
 MANIFEST_DIGEST = "manifest.sha256"
 _DIRECTORY_DEPTH = 5
 _REPLACED_S = 5.0
-"""So long a reader begins again when the artifact is replaced under it; nobody replaces one without end."""
+"""How long a reader begins again when the artifact is replaced under it; no artifact is replaced for ever."""
 P = ParamSpec("P")
 _REMEDY = "copy the artifact again from where it was made, or make it again"
 

@@ -75,7 +75,7 @@ def check_out(out: Path) -> None:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
     if occupied:
-        raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
+        raise OutputError(f"{out} is there and is not an artifact that could be replaced; choose another folder")
     if not os.access(out.absolute().parent, os.W_OK):
         raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
@@ -214,7 +214,9 @@ def _check_replaceable(target: Path) -> None:
             raise ArtifactError("it is a link")
         read_artifact(target)
     except ArtifactError as error:
-        raise OutputError(f"{target} is no artifact that can be replaced ({error}); choose another folder") from error
+        raise OutputError(
+            f"{target} is not an artifact that can be replaced ({error}); choose another folder"
+        ) from error
 
 
 def _put(partial: Path, target: Path) -> None:

@@ -37,8 +37,8 @@ CASES = 32
 INPUT_BYTES = 1 << 30
 """The most that random inputs may take."""
 TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "int8": 0.02}
-"""Of the largest output, where the artifact seals no tolerance of its own: reordered float32 sums; an int8 step or two
-of the last layer."""
+"""Tolerance relative to the largest output, where the artifact seals none of its own: reordered float32 sums; an int8
+step or two of the last layer."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Ten
 
 
 def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Infinite where the shapes are others or what was found is no number. found, expected: of any shape."""
+    """Infinite where the shapes differ or a value found is not a number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected).max())

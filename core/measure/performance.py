@@ -1,4 +1,4 @@
-"""Runs sessions and returns raw samples. Nothing is judged or averaged here: whoever measures chooses threads and
+"""Runs sessions and returns raw samples. Nothing is judged or averaged here: the caller chooses threads and
 device when opening a session and states them as Conditions; statistics come later (core.evidence).
 
 The method: sessions are opened and warmed by untimed runs while they see all cores. For timing, all threads of the
@@ -33,8 +33,8 @@ from featherweight.core.terminal import counted
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a session was measured, in the words of whoever opened it. host: names and values of the machine
-    (processor, memory, system), as core.hardware tells them."""
+    """Under what a session was measured, in the words of the caller that opened it. host: names and values of the
+    machine (processor, memory, system), as core.hardware reads them."""
 
     backend: str
     precision: Precision

@@ -61,7 +61,7 @@ def digest_core(core: Path) -> str:
 
 
 def digest_task(kind: type) -> str:
-    """Of all modules in the packages where the task's class and those that it derives from are written: its data
+    """Digest of all modules in the packages where the task's class and those that it derives from are written: its data
     readers and augmentations are there."""
     return f"{kind.__module__}.{kind.__qualname__} {digest_modules(base.__module__ for base in kind.__mro__)}"
 
@@ -85,7 +85,8 @@ def digest_modules(names: Iterable[str]) -> str:
 
 
 def _outermost_folder(name: str) -> Path | None:
-    """Of the package that a module is in: of a task in `scans.training.task` its readers and its pixels too."""
+    """Folder of the outermost package that a module is in: for a task in `scans.training.task` it holds its readers and
+    its pixels too."""
     parts = name.split(".")
     package = ".".join(parts[:3] if name.startswith("featherweight.apps.") else parts[:1])
     file = getattr(sys.modules.get(package), "__file__", None)

@@ -233,7 +233,7 @@ def test_what_is_asked_wrongly_is_refused_before_any_work(tmp_path: Path) -> Non
     task = SquaresTask()
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no artifact that could be replaced"):
+    with pytest.raises(OutputError, match="not an artifact that could be replaced"):
         optimize(recipe(CHAIN), task, tmp_path / "occupied", work=tmp_path / "work")
     with pytest.raises(UsageError, match="no backend is called 'abacus'"):
         optimize(recipe(CHAIN, HEAD.replace("onnxruntime", "abacus")), task, tmp_path / "a", work=tmp_path / "work")

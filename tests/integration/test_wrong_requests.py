@@ -73,7 +73,7 @@ WRONG = {
     "fraud train: no data": ([*FRAUD, "--data", "nowhere"], "there is no such file or folder, and no data set"),
     "fraud train: reader": ([*FRAUD, "--format", "papyrus"], "data format 'papyrus'"),
     "fraud train: model": ([*FRAUD, "--model", "net"], "model 'net'"),
-    "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is no day"),
+    "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is not a day"),
     "fraud train: files": (FRAUD, "no labels.jsonl"),
     "fraud train: out": ([*FRAUD, "--data", "images", "--format", "ulb", "--out", "file/new"], "cannot be written"),
     "export: target": ([*EXPORT, "papyrus", "network"], "no export target"),

@@ -22,7 +22,7 @@ LOOK_EVERY_S = 1.0
 log = logging.getLogger("featherweight.fraud")
 
 FolderState = frozenset[tuple[str, int, int, int]]
-"""Of every file: name, number, time of change, size."""
+"""The state of every file of a folder: name, number, time of change, size."""
 
 
 class LiveModel:
@@ -84,7 +84,7 @@ class LiveModel:
         self.scorer.close()
 
     def _is_due(self) -> bool:
-        """Whether somebody asked, or the folder has changed and stood still since the last look: whoever copies an
+        """Whether a reload was requested, or the folder has changed and stood still since the last look: a copy of an
         artifact file by file is given the time to end."""
         self._next_look = time.monotonic() + self._every_s
         now, before = read_folder_state(self._directory), self._seen

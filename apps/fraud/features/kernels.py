@@ -6,12 +6,13 @@ bits, wrote the same. A key's events are kept in order of (time, identity) in pa
 to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the first and
 the last is full.
 
-    pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
+    pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is not a
+    page:
                              it holds the first free page, the number of pages ever used, and a counter of uses.
     slots  int64 [S, COLUMNS]: one row a key
 
 All of it stands in one file, because numba's cache looks only at the file of the function called: compiled code would
-outlive a change of another file. Only the features' places come from another one, and `compiled` is told of them.
+outlive a change of another file. Only the features' places come from another one, and `compiled` knows them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Row = npt.NDArray[np.float32]
 EVENTS: Final = 8
 WORDS: Final = 1 + 3 * EVENTS
 TIME_BITS: Final = 42
-"""Of milliseconds since 1970: up to the year 2109."""
+"""Bits of a time in milliseconds since 1970: up to the year 2109."""
 LOW_BITS: Final = 31
 CENTS_BITS: Final = 50
 """Five times the sum of BOUND amounts is still an int64: `usual_amounts` needs that."""
@@ -288,7 +289,7 @@ def advance_terminal(
 
 @kernel
 def use(pages: Words, slots: Words, slot: int) -> None:
-    """Of all keys it is now the one that was used last."""
+    """Make this key the most recently used one."""
     pages[0, USES] += 1
     slots[slot, USED] = pages[0, USES]
 
@@ -304,7 +305,7 @@ def pack(time: int, cents: int, other: int) -> tuple[int, int]:
 
 @kernel
 def time_of(when: int) -> int:
-    """Of an event's first word."""
+    """The time in an event's first word."""
     return (when & WHEN) >> 1
 
 

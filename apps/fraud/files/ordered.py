@@ -106,7 +106,7 @@ def _decode_times(decode: Callable[[bytes], list[Timed]], lines: bytes) -> list[
 
 
 def _decode_time(line: bytes) -> Iterator[int]:
-    """None of a line that is no row, which is told when the rows are read."""
+    """None for a line that is not a row, which is reported when the rows are read."""
     if len(line) <= LONGEST_LINE:
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield _decode_row(line).time_ms

@@ -39,7 +39,7 @@ class Latencies:
 
 @dataclass
 class Tally:
-    """Of what one source held: all its rows, and those that were rejected."""
+    """Rows of one source: all of them, and those that were rejected."""
 
     rows: int = 0
     rejected: int = 0

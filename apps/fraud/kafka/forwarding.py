@@ -38,7 +38,7 @@ class Handover:
     late: Sequence[bool] = ()
     labels: Sequence[Label] = ()
     identities: Sequence[int] = ()
-    """Of the labels' transactions."""
+    """Identities of the labels' transactions."""
     learned: Sequence[int] = ()
     """The results of the labels in the customers' histories; empty from earlier versions, which did not tell."""
 

@@ -22,7 +22,7 @@ QUIET_S: Final = 5.0
 
 
 class LabelGate:
-    """Of one member. Used by one thread."""
+    """Decides which labels of one member wait. Used by one thread."""
 
     def __init__(
         self,

@@ -184,7 +184,7 @@ def _open_consumer(member: Member) -> BatchConsumer:
         group_id=member.group,
         group_instance_id=member.instance,
         session_timeout_ms=SESSION_MS,
-        # Of topics with as many partitions each, it gives a member the same partitions of all.
+        # Where topics have the same number of partitions, it assigns a member the same partitions of each.
         partition_assignment_strategy=[RangePartitionAssignor],
     )
 

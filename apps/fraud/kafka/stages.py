@@ -4,9 +4,9 @@
       -> stage 1, customer histories of p  -> repartition (partition q: some terminals)
       -> stage 2, terminal histories of q, score -> decisions, alerts
 
-Whoever has partition p of one topic has it of all (`Shard`). What stage 1 gives goes to stage 2 directly where this
-process has the terminal's partition too, and through the repartition topic where it has not. Everything that one call
-of `process` gives back belongs into one transaction, together with the offsets of what it was given.
+The member that has partition p of one topic has it of all (`Shard`). The result of stage 1 goes to stage 2 directly
+where this process has the terminal's partition too, and through the repartition topic where it has not. Everything that
+one call of `process` returns belongs in one transaction, together with the offsets of its input.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Shard(KeyedHistories):
     def __init__(self, delay_days: float, limit: int = LIMIT) -> None:
         super().__init__(delay_days, limit)
         self.newest_ms = 0
-        """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories
-        that it was restored from."""
+        """Newest time of the customers' transactions: of those that came and are not ahead of the clock, and of those
+        in the histories that it was restored from."""
 
 
 class Stream:

@@ -1,6 +1,6 @@
 """`featherweight fraud train`: from labelled transactions to a folder that `optimize` takes.
 
-Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
+Importing this loads no framework: mistakes in options and data are reported before that."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the fraud app provides to the optimizer: the trained model, its days, and how a candidate is calibrated and
 sealed.
 
-Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+Importing this loads no framework: mistakes in a recipe's [source] are reported before that."""
 
 from __future__ import annotations
 

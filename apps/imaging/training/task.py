@@ -1,6 +1,6 @@
 """What imaging provides to the optimizer: the trained network, its data, and how a candidate is calibrated and sealed.
 
-Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+Importing this loads no framework: mistakes in a recipe's [source] are reported before that."""
 
 from __future__ import annotations
 

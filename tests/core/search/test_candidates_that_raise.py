@@ -134,7 +134,7 @@ def test_what_nobody_foresaw_costs_one_candidate_and_is_told(
     assert "raise self.error" in (tmp_path / "work" / "unforeseen.log").read_text()
     assert outcome_row(outcome)["refused"] == [{"candidate": refused.name, "reason": refused.reason}]
     show_outcome(outcome)
-    assert "refused int8 (calibration_samples 7): an error that nobody foresaw" in capsys.readouterr().out
+    assert "refused int8 (calibration_samples 7): an unforeseen error" in capsys.readouterr().out
 
 
 def test_what_stops_the_process_stops_the_search(tmp_path: Path) -> None:

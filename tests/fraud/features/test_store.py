@@ -300,7 +300,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "a journal that is a device": (linked(FIRST, "/dev/zero"), "cannot be read"),
     "a journal that is a link": (linked(FIRST, SECOND), "cannot be read"),
     "a journal that is a pipe": (piped(FIRST), "cannot be read .*regular"),
-    "a snapshot that is a link": (linked(SNAPSHOT, "/"), "is no folder"),
+    "a snapshot that is a link": (linked(SNAPSHOT, "/"), "is not a folder"),
     "histories that are a device": (linked(f"{SNAPSHOT}/customers", "/dev/zero"), "cannot be read"),
     "histories that are a pipe": (piped(f"{SNAPSHOT}/customers"), "cannot be read"),
     "store.json that is a device": (linked("store.json", "/dev/zero"), "not a folder of histories"),

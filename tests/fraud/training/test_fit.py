@@ -175,7 +175,7 @@ def test_the_parts_lie_apart_by_the_delay(cards: Path) -> None:
     [
         (SplitDays(train_days=90), "records", DataError, "the data begins on 2018-04-01, but 90 training days"),
         (SplitDays(until="2019-01-01"), "records", DataError, r"the data ends on 2018-04-28, before --until"),
-        (SplitDays(until="soon"), "records", UsageError, "'soon' is no day"),
+        (SplitDays(until="soon"), "records", UsageError, "'soon' is not a day"),
         (LAYOUT, "csv", UsageError, "one of handbook, records, ulb"),
         (LAYOUT, "handbook", DataError, "cannot be read|not a sound"),
     ],
