@@ -269,7 +269,7 @@ class Flips:
 
 
 def flipped_decisions(baseline: Bools, candidate: Bools) -> Flips:
-    """Which cases are decided otherwise. baseline, candidate: bool [N]."""
+    """Which decisions changed. baseline, candidate: bool [N]."""
     return Flips(np.flatnonzero(~baseline & candidate), np.flatnonzero(baseline & ~candidate))
 
 

@@ -1,4 +1,4 @@
-"""Trees that were read, held against the library that fitted them: on rows at the thresholds, where the two would
+"""Trees that were read, compared with the library that fitted them: on rows at the thresholds, where the two would
 differ first. Part of reading a model, never of scoring with it."""
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def write_folders(folder: Path) -> None:
         slope=1.0, intercept=0.0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test"
     )
     settings = HISTORIES["lightgbm"]
-    training = Training(settings=settings, layout=SplitDays(), alerts_a_day=1.0, seed=0, source="a test")
+    training = Training(settings=settings, layout=SplitDays(), alerts_per_day=1.0, seed=0, source="a test")
     for name in ("model", "half"):
         (folder / name / "features.json").write_bytes(cards.encode(schema))
         (folder / name / "decision.json").write_bytes(cards.encode(rule))

@@ -54,7 +54,7 @@ class LiveModel:
         self._complaint = ""
         self._next_look = time.monotonic() + look_every_s
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Open the folder's artifact at the next `poll`, changed or not. Safe in a signal handler."""
         self._asked = True
 
@@ -62,7 +62,7 @@ class LiveModel:
         """True when another artifact decides from now on. Cheap: it looks at the folder once a second."""
         opening = self._opening
         if opening is not None and opening.done():
-            return self._take_over(opening)
+            return self._replace_scorer(opening)
         if opening is not None and self._outdated:
             return False  # the folder is looked at again when that has ended
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
@@ -94,7 +94,7 @@ class LiveModel:
             self._settled, self._asked = now, False
         return due
 
-    def _take_over(self, opening: Future[Scorer]) -> bool:
+    def _replace_scorer(self, opening: Future[Scorer]) -> bool:
         self._opening = None
         error = opening.exception()
         if error is not None and self._outdated:

@@ -185,7 +185,7 @@ class Histories:
         limit = np.partition(times, -ahead)[-ahead] - self._horizon_ms - kernels.LATENESS
         expired = used[times <= limit].tolist()
         for slot in expired:
-            self._bury(slot)
+            self._write_tombstones(slot)
             self._close(slot)
         self._shorten_queue()
         return len(expired)
@@ -208,7 +208,7 @@ class Histories:
                 self._oldest = self._find_oldest()
             slot, used = self._oldest.popleft()
             if self._table[slot, kernels.USED] == used:
-                self._bury(slot)
+                self._write_tombstones(slot)
                 self._close(slot)
                 self.evicted += 1
         if len(self._queued) > 2 * len(self._keys):
@@ -273,7 +273,7 @@ class Histories:
             raise DataError(f"{path}: larger than this host's memory") from error
         names, counts, events = parse_snapshot(content, self.kind, path)
         for slot in self._slots.values():
-            self._bury(slot)
+            self._write_tombstones(slot)
         self._clear()
         slots = [self._open(name) for name in names]
         self._fill(slots, counts, events, str(path))
@@ -314,7 +314,7 @@ class Histories:
         more = max(count, min(pages // 4, _GROW_PAGES))
         self._pages.resize((pages + more, kernels.WORDS), refcheck=False)
 
-    def _bury(self, slot: int) -> None:
+    def _write_tombstones(self, slot: int) -> None:
         """Tombstones of what the changelog has of a key."""
         end = int(self._table[slot, kernels.SENT_TO])
         if not end:

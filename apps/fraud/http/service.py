@@ -151,7 +151,7 @@ class Service:
 
     def reload(self) -> None:
         """Read the keys and look for another artifact: what SIGHUP asks for. What is broken is refused and logged."""
-        self.live.ask()
+        self.live.request_reload()
         if self._keys_file is not None:
             try:
                 self.keys = read_keys(self._keys_file)

@@ -100,7 +100,7 @@ class Stream:
         out = Outgoing()
         ready = _Ready()
         ways = {
-            self._topics.repartition: self._take_over,
+            self._topics.repartition: self._finish_handovers,
             self._topics.transactions: self._transact,
             self._topics.labels: self._apply_labels,
         }
@@ -121,7 +121,7 @@ class Stream:
         """The time of the newest transaction of the partition's customers."""
         return self.shards[partition].newest_ms
 
-    def _take_over(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+    def _finish_handovers(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
         for handed in decode_messages(found, decode_handover, out.rejected, limit=None):
             self._finish(found.partition, handed, ready)
 

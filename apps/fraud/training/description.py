@@ -37,13 +37,15 @@ class SplitDays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise UsageError(f"--until {self.until!r} is not a day; write it as 2018-08-14") from error
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Training(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"alerts_per_day": "alerts_a_day"}
+):
     """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
     artifact's manifest."""
 
     settings: ModelSettings
     layout: SplitDays
-    alerts_a_day: float
+    alerts_per_day: float
     seed: int
     source: str
 

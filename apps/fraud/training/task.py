@@ -145,13 +145,13 @@ class FraudTask:
         if self.parts.source == "given":  # such data names no cards
             return HeldOut(ids, inputs, part.labels, groups)
         # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
-        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_a_day)))
+        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_per_day)))
         return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""
         training = self.trained.training
-        rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
+        rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_per_day=training.alerts_per_day)
         return self._sealed(rule)
 
     def seal_unchanged(self) -> SealedFiles:

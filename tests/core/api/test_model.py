@@ -213,7 +213,7 @@ def with_reference_cases(artifact: Artifact, folder: Path, shift: float) -> Path
     return write_artifact(folder, contents).directory
 
 
-def test_a_host_that_decides_otherwise_is_refused_where_that_is_asked(tmp_path: Path) -> None:
+def test_a_host_that_disagrees_is_refused_where_that_is_asked(tmp_path: Path) -> None:
     artifact = write_model(tmp_path / "model")
     good, bad = (
         with_reference_cases(artifact, tmp_path / "good", 0.0),

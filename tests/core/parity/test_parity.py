@@ -127,7 +127,7 @@ def test_what_cannot_be_restricted_to_avx2_is_recorded_with_its_reason() -> None
         assert restricted.flips == 0
 
 
-def test_a_backend_that_decides_otherwise_is_no_preference() -> None:
+def test_a_backend_that_disagrees_is_no_preference() -> None:
     found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(1.5)})
     assert found.agreeing == ("onnxruntime",)
     assert found.check.status == "passed"

@@ -121,7 +121,7 @@ SOME = HEAD + INT8.replace("16", "[7, 16]")
 
 
 @pytest.mark.parametrize("error", [KeyError("of the task"), OSError("of the task")])
-def test_what_nobody_foresaw_costs_one_candidate_and_is_told(
+def test_an_unforeseen_error_costs_one_candidate_and_is_reported(
     error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = optimize(parse_recipe(SOME), Fickle(error), tmp_path / "a", work=tmp_path / "work")

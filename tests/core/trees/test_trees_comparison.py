@@ -1,4 +1,5 @@
-"""Every reader of trees holds what it read against the library that fitted them, and refuses what scores otherwise."""
+"""Every reader of trees compares what it read with the library that fitted them, and refuses trees whose scores
+differ."""
 
 from __future__ import annotations
 

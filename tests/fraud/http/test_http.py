@@ -293,7 +293,7 @@ def test_pipelined_requests_are_answered_in_their_order(served: Served) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "60001", ""])
-def test_a_deadline_that_is_none(value: str, client: httpx.Client) -> None:
+def test_a_deadline_that_is_not_valid(value: str, client: httpx.Client) -> None:
     response = client.post("/v1/score", json=ONE, headers={"x-deadline-ms": value})
     assert response.status_code == 400
     assert problem(response)["header"] == "X-Deadline-Ms"

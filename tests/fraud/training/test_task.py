@@ -52,7 +52,7 @@ def train(cards: Path, out: Path, kind: str, settings: ModelSettings, monkeypatc
         out=out,
         model=kind,
         layout=LAYOUT,
-        alerts_a_day=8,
+        alerts_per_day=8,
         seed=0,
         report_test=False,
     )
@@ -107,7 +107,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
     assert np.corrcoef(scores, margins(task.trained.model, parts.validation.features))[0, 1] > 0.98
 
 
-def test_what_the_task_lends(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "network", Network(width=8, layers=1, epochs=6, batch=64, learning_rate=0.02), monkeypatch)
     task = FraudTask(read_trained(tmp_path), parts, batch=100)
     first, again, other = (next(iter(task.training_batches(epoch, 0)))[0] for epoch in (0, 0, 1))
