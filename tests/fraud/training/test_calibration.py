@@ -50,7 +50,7 @@ def test_equal_scores_never_exceed_the_capacity() -> None:
     assert int((whole.probabilities(coarse) >= whole.review_threshold).sum()) == int((coarse == coarse.max()).sum())
 
 
-@pytest.mark.parametrize("alerts_a_day", [0.01, 10, 1000, math.inf, math.nan])
+@pytest.mark.parametrize("alerts_per_day", [0.01, 10, 1000, math.inf, math.nan])
 def test_a_capacity_that_says_nothing_is_refused(alerts_per_day: float) -> None:
     scores, labels = draw(100)
     with pytest.raises(UsageError, match=r"--alerts-per-day a number from 0.1 to 9.9"):
