@@ -1,5 +1,5 @@
 """How long the evidence of a comparison takes, in one process: every figure with its interval, the paired differences,
-the bands, the subgroups, and the JSON and the page. Made-up cases.
+the bands, the subgroups, and the JSON and the page. The cases are synthetic.
 
     python -m bench.evidence [--cases 10000] [--samples 2000] [--record bench/results/evidence.json]
 """

@@ -58,7 +58,7 @@ class Lists:
             del kept[:old], others[:old]  # type: ignore[attr-defined]
         return row
 
-    def learn(self, label: Label) -> None:
+    def apply_label(self, label: Label) -> None:
         if label.is_fraud:
             self.frauds.add(label.transaction_id)
 
@@ -119,8 +119,8 @@ def main() -> None:
     clock = time.perf_counter_ns
     for event in label_later(iter(pairs)):
         if isinstance(event, Label):
-            engine.learn(event)
-            lists.learn(event)
+            engine.apply_label(event)
+            lists.apply_label(event)
             continue
         timed = event.time_ms >= last_day
         start = clock()

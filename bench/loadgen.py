@@ -9,9 +9,9 @@ without these, half of what the fastest contender does one at a time, at most 5,
 1 ms: handing a case to the thread that answers takes time in Python, too. A contender that would need four times as
 long as the cases take to come is not loaded. Contenders: every backend and precision of the artifact that runs here,
 and with --network what it was made from: torch eager, and fp32 on the same backends. Inputs are the artifact's sealed
-probes, or random numbers where it has none. Threads are not held to cores, because loadgen's own would be too. What
-Python does for each case is in all figures, and is most of those of trees: 90,000 answers a second were the most seen.
-A submission to MLPerf runs for ten minutes a scenario.
+reference inputs, or random numbers where it has none. Threads are not pinned to cores, because loadgen's own would be
+too. What Python does for each case is in all figures, and is most of those of trees: 90,000 answers a second were the
+most seen. A submission to MLPerf runs for ten minutes a scenario.
 """
 
 from __future__ import annotations
@@ -202,11 +202,11 @@ def _before(artifact: Artifact, network: Path, device: str) -> tuple[dict[str, R
 
 
 def cases(artifact: Artifact, inputs: Sequence[TensorSpec]) -> Tensors:
-    """`CASES` of the sealed probes, or of random numbers."""
-    probes = artifact.probes()
-    if probes is not None:
-        rows = np.arange(CASES) % probes.count
-        return {name: array[rows] for name, array in probes.inputs.items()}
+    """`CASES` of the artifact's reference inputs, or of random numbers."""
+    reference = artifact.reference_cases()
+    if reference is not None:
+        rows = np.arange(CASES) % reference.count
+        return {name: array[rows] for name, array in reference.inputs.items()}
     generator = np.random.default_rng(0)
     return {
         spec.name: generator.uniform(size=[size or CASES for size in spec.shape]).astype(spec.dtype) for spec in inputs

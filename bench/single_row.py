@@ -124,8 +124,8 @@ def tree_contenders(folder: Path) -> tuple[dict[str, Contender], dict[str, str]]
 
 def row_lane(program: Program) -> Callable[[Any], float]:
     session: Any = find_backend("native").open(program)
-    lane: Callable[[Any], float] = session.run_row
-    return lane
+    run_row: Callable[[Any], float] = session.run_row
+    return run_row
 
 
 def onnxruntime_run(program: Program) -> Callable[[Any], Any]:

@@ -48,7 +48,7 @@ def main() -> None:
     for event in events:
         if isinstance(event, Label):
             if event.time_ms + scorer.schema.delay_days * DAY_MS <= begin_ms:
-                engine.learn(event)
+                engine.apply_label(event)
         elif event.time_ms >= begin_ms:
             lines.append(msgspec.json.encode(event))
         else:

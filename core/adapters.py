@@ -21,7 +21,7 @@ from featherweight.core.tensors import Tensors, TensorSpec
 
 GROUP = "featherweight.models"
 _ROUNDING = 1e-6
-"""Of the width of a range: float32 rounds a grey level of 1 to a little more."""
+"""Tolerance relative to the width of a range: float32 rounds a grey level of 1 to a little more."""
 _FULL_SCALES = {255: "8-bit", 4095: "12-bit", 65535: "16-bit"}
 
 
@@ -91,8 +91,8 @@ class ModelAdapter(Protocol):
         ...
 
     def decide(self, outputs: Tensors) -> Decisions:
-        """Of the program's outputs [n, ...]. Scores that are not finite numbers come back as they are,
-        with any decision: whoever asks refuses them."""
+        """Decide from the program's outputs [n, ...]. Scores that are not finite numbers are returned as they are, with
+        any decision: the caller refuses them."""
         ...
 
 

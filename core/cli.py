@@ -299,7 +299,7 @@ def verify(
 
     from featherweight.core.artifact import read_artifact, verify_artifact
     from featherweight.core.console import print_json, show_checks, show_runs
-    from featherweight.core.parity.probing import check_parity
+    from featherweight.core.parity.reproduction import check_parity
 
     checks, runs = verify_artifact(directory, expected_sha256=sha256), None
     passed = all(check.passed for check in checks)

@@ -50,7 +50,7 @@ class Compilations(event.Listener):
         self.count = 0
 
     def on_start(self, event: Any) -> None:
-        """The first one is told: who waits for a minute should know why."""
+        """Report the first one: a user who waits for a minute should know why."""
         function = event.data["dispatcher"]
         if not function.py_func.__module__.startswith("featherweight."):
             return

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from featherweight.core.edge.export import Exported
     from featherweight.core.hardware import Hardware
     from featherweight.core.outcome import Outcome
-    from featherweight.core.parity.probing import HostRun
+    from featherweight.core.parity.reproduction import HostRun
 
 
 def print_json(value: Any) -> None:
@@ -75,7 +75,10 @@ def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
         for file in files:
             row(label, f"{file.file}, {file.bytes:,} bytes")
     if (parity := manifest.parity) is not None:
-        row("probes", f"{parity.file}, {parity.cases} made-up inputs, judged on {parity.backend} {parity.precision}")
+        row(
+            "reference",
+            f"{parity.file}, {parity.cases} reference inputs, judged on {parity.backend} {parity.precision}",
+        )
     row("weights from", manifest.weights_source)
     row("recipe", manifest.recipe_sha256 or "none")
     row("made with", ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
@@ -107,9 +110,9 @@ def show_runs(artifact: Artifact, runs: Sequence[HostRun] | None) -> None:
     for note in artifact.manifest.notes:
         console.print(Text.assemble(("sealed note  ", "yellow"), printable(note)), soft_wrap=True)
     if runs is None or parity is None:
-        console.print(f"{artifact.directory}: no parity inputs sealed: nothing was run", soft_wrap=True)
+        console.print(f"{artifact.directory}: no reference inputs sealed: nothing was run", soft_wrap=True)
         return
-    table = Table("backend", "threads", "batch", "largest difference", "other decisions", "", box=None)
+    table = Table("backend", "threads", "batch", "largest difference", "changed decisions", "", box=None)
     for run in runs:
         if run.difference is not None:
             found = (
@@ -128,8 +131,9 @@ def show_runs(artifact: Artifact, runs: Sequence[HostRun] | None) -> None:
     for name, reason in dict.fromkeys((run.backend, run.reason) for run in runs if run.difference is None):
         console.print(Text(printable(f" {name} was not run: {reason}"), "yellow"), soft_wrap=True)
     same = not any(run.fault for run in runs if run.judged)
-    text = "this host decides as it was sealed" if same else "this host decides otherwise: do not use it here"
-    text = f"{artifact.directory}: on its {parity.cases} sealed inputs {text}"
+    verdict = "reproduces" if same else "does not reproduce"
+    text = f"{artifact.directory}: this host {verdict} the artifact's {parity.cases} reference decisions"
+    text += "" if same else ": do not use it here"
     console.print(Text(text, "green" if same else "bold red"), soft_wrap=True)
 
 
@@ -141,8 +145,10 @@ def show_export(exported: Exported) -> None:
     for name, difference in agreement.difference.items():
         text = f"          {name}: largest difference {difference:.3g}, allowed {agreement.tolerance[name]:.3g}"
         console.print(Text(f"{text}, on {agreement.inputs} against the artifact's program"), soft_wrap=True)
-    flips = "unknown, no probes are sealed" if agreement.decision_flips is None else str(agreement.decision_flips)
-    text = f"          decisions that are others: {flips}; pairs in another order: {agreement.order_flips}"
+    flips = (
+        "unknown, no reference inputs are sealed" if agreement.decision_flips is None else str(agreement.decision_flips)
+    )
+    text = f"          changed decisions: {flips}; pairs in another order: {agreement.order_flips}"
     console.print(Text(text), soft_wrap=True)
     for note in exported.facts["notes"]:
         console.print(Text.assemble(("note      ", "yellow"), note), soft_wrap=True)

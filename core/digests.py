@@ -33,7 +33,7 @@ def file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def appearing_folder(out: Path, keep: str = "") -> Iterator[Path]:
+def atomic_folder(out: Path, keep: str = "") -> Iterator[Path]:
     """Give a hidden folder to make the files in; when the block ends well they are in `out`, and what an earlier run
     wrote with its own digests is gone. `out` may hold other files, which stay.
 

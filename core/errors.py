@@ -8,11 +8,11 @@
     ├── TensorError             1   a tensor does not match its specification
     ├── ArtifactError           5   an artifact cannot be trusted or understood
     │   ├── DigestError         5   bytes differ from the digest that was sealed
-    │   └── WrongModelError     2   what was named is no artifact, or another app's: nothing is damaged
+    │   └── WrongModelError     2   what was named is not an artifact, or another app's: nothing is damaged
     ├── BackendError            1   a runtime cannot open or run a program
     │   └── BackendUnavailableError  2   this host does not have the runtime or device
     ├── OutputError             6   results could not be written (disk full, no permission)
-    │   └── JournalError        7   what a job keeps to go on is damaged or was changed: starting it again is no help
+    │   └── JournalError        7   what a job keeps to go on is damaged or was changed: starting it again does not help
     └── LimitError              4   no candidate kept the recipe's limits, so nothing was sealed
 
 A message says what was found, where, and what to do. The command line prints it without a traceback
@@ -183,8 +183,8 @@ copy the artifact again from where it was made, or make it again
 
 
 class WrongModelError(ArtifactError):
-    """What was named is no artifact, or another app's: nothing is damaged, and only another name is needed. An
-    ArtifactError, so that whoever serves refuses it like any other.
+    """What was named is not an artifact, or another app's: nothing is damaged, and only another name is needed. An
+    ArtifactError, so that services refuse it like any other.
 
     >>> import featherweight
     >>> featherweight.open_model("data/models/chest-ray")
@@ -234,7 +234,7 @@ class OutputError(FeatherweightError):
 
 
 class JournalError(OutputError):
-    """What a job keeps in order to go on is damaged or was changed: starting the job again is no help.
+    """What a job keeps in order to go on is damaged or was changed: starting the job again does not help.
 
     >>> import featherweight
     >>> featherweight.JournalError.exit_code

@@ -60,7 +60,7 @@ def read_errors(
 ) -> contextlib.AbstractContextManager[None]:
     """Turn whatever the system refuses in the block into a DataError: "WHERE: WHAT (WHY); REMEDY".
 
-    raises: another error, for what is no data set, such as the file of an option.
+    raises: another error, for what is not a data set, such as the file of an option.
     also: what else means that the file cannot be used, such as the errors of the library that parses it.
     """
     return _ConvertedErrors(raises, where, what, remedy, also)
@@ -112,7 +112,7 @@ def atomic_write(
     with write_errors(path, what, remedy):
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
-        # Of a killed process, or a link or pipe that somebody put there: it would be written through.
+        # The rest of a killed process, or a link or pipe that somebody put there, would be written through.
         partial.unlink(missing_ok=True)
         try:
             yield partial
@@ -130,7 +130,7 @@ def check_folder(out: Path, another: str = "another folder") -> None:
     with write_errors(out, remedy=f"choose {another}"):  # of a name that no folder can have
         there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir():
-        raise OutputError(f"{out}: cannot be written: {there} is no folder; choose {another}")
+        raise OutputError(f"{out}: cannot be written: {there} is not a folder; choose {another}")
     if os.statvfs(there).f_flag & os.ST_RDONLY:
         raise OutputError(f"{out}: cannot be written: {os.strerror(errno.EROFS)}; choose {another}")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -1,5 +1,5 @@
 """Objects of JSON that name a key more than once. Which of the values counts is not agreed among readers (RFC 8259,
-section 4): msgspec and most others take the last one in silence, so whoever wrote and whoever reads may mean different
+section 4): msgspec and most others silently take the last one, so writer and reader may mean different
 things."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Ambiguous(dict[str, Any]):
 
 def find_repeated(content: bytes | str) -> Repeated | None:
     """One that repeats a key, of all objects in the text. It takes some ten times as long as msgspec's reading. Raises
-    UnicodeDecodeError, RecursionError; what is no JSON is not judged here."""
+    UnicodeDecodeError, RecursionError; what is not JSON is not judged here."""
     found = False
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

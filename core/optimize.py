@@ -43,7 +43,7 @@ __all__ = ["Outcome", "optimize"]
 
 
 _FAILURES = (BackendError, TensorError, MemoryError)
-"""Of one program's run: the others may do better. What the data or the disk refuse, they refuse to all."""
+"""Failures of one program's run: others may succeed. Faults of the data or the disk concern all."""
 _WORTH_A_THREAD = 1.1
 """So much faster is what more threads must make a program; a tree on two threads is as fast as on one."""
 _TOLD = 10

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 LARGEST_LOGIT: Final = 36.0
-"""Log-odds are held to this: float64 tells the probability of 36 from one, and that of 37 no longer. So every
+"""Log-odds are clipped to this: float64 tells the probability of 36 from one, and that of 37 no longer. So every
 probability lies between 0 and 1, has its score, and is ordered as the scores are."""
 LARGEST: Final = 1e9
 """No calibration of scores that mean anything is steeper, flatter or further away."""
@@ -33,13 +33,13 @@ class PlattScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Intercept of the calibration."""
 
     def probability(self, score: float) -> float:
-        """Strictly between 0 and 1; not a number for a score that is none."""
+        """Strictly between 0 and 1; NaN for a score that is not a number."""
         logit = max(min(self.slope * score + self.intercept, LARGEST_LOGIT), -LARGEST_LOGIT)
         return 1 / (1 + math.exp(-logit))
 
     def probabilities(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """`probability` of every score [N], to the last bit: numpy's own exponential rounds otherwise, and evidence
-        would decide otherwise than the app."""
+        """`probability` of every score [N], to the last bit: numpy's own exponential rounds differently, and the
+        evidence would disagree with the app."""
         return np.array([self.probability(score) for score in scores.tolist()], dtype=np.float64)
 
     def score_at(self, probability: float) -> float:

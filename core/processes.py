@@ -24,7 +24,7 @@ from featherweight.core.errors import FeatherweightError
 _LOOK_S = 0.2
 """How often a process that runs is asked whether it is still wanted."""
 _STDERR_BYTES = 1 << 16
-"""Of what a process writes to its standard error, the end that is kept."""
+"""How much of the end of a process's standard error is kept."""
 _PR_SET_PDEATHSIG = 1
 _NO_MEMORY = re.compile(rb"MemoryError|bad.?alloc|[Cc]annot allocate|[Ff]ailed to allocate|[Oo]ut of memory")
 

@@ -1,7 +1,7 @@
 """How far a long command is: one way to tell it, and one bar that shows it, on standard error.
 
-Standard output is for what a command gives. Where standard error is no terminal nothing is drawn; a command whose log
-should show that it lives asks for a line now and then. Rich obeys NO_COLOR.
+Standard output is for what a command gives. Where standard error is not a terminal nothing is drawn; a command whose
+log should show that it lives asks for a line now and then. Rich obeys NO_COLOR.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _columns(unit: str, *, narrow: bool, times: bool) -> list[ProgressColumn]:
 
 
 def _count(done: int, total: int | None, unit: str) -> str:
-    """Such as "5/20", "1,234 transactions" where nobody knows how many there will be, or "1.2 MB/3.4 MB"."""
+    """Such as "5/20", "1,234 transactions" where the total is not known, or "1.2 MB/3.4 MB"."""
     if unit == "bytes":
         from rich.filesize import decimal
 

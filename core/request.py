@@ -1,5 +1,5 @@
 """What `featherweight optimize` is asked for, checked before anything heavy is imported: torch alone takes seconds and
-half a gigabyte, which nobody should wait for to read that a key is mistyped."""
+half a gigabyte, too long a wait to read that a key is mistyped."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def recipe_example(task: str) -> RecipeExample:
     _load(registered[task])
     example = getattr(importlib.import_module(registered[task].module), "RECIPE", None)
     if not isinstance(example, RecipeExample):
-        raise UsageError(f"the app {task!r} gives no example of a recipe; ask whoever made it")
+        raise UsageError(f"the app {task!r} gives no example of a recipe; ask its author")
     return example
 
 

@@ -22,7 +22,7 @@ from featherweight.core.evidence.reports.json import encode_evidence
 from featherweight.core.evidence.reports.model_card import render_figures
 from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
-from featherweight.core.parity.probing import check_fresh
+from featherweight.core.parity.reproduction import check_fresh
 from featherweight.core.recipe import render_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import Evaluator, Trial
@@ -112,8 +112,8 @@ def make_contents(
     missed: Sequence[str],
     card: str = "",
 ) -> Contents:
-    """What is sealed: the chosen program alone, the app's files for it, the evidence, the recipe, and made-up inputs
-    with which another host can ask its own runtimes."""
+    """What is sealed: the chosen program alone, the app's files for it, the evidence, the recipe, and reference
+    inputs with which another host can check its own runtimes."""
     deciding, missing = evidence.deciding, bench.measurements.runtimes.missing
     documents = {
         "recipe.toml": render_recipe(bench.recipe).encode(),
@@ -140,7 +140,7 @@ def make_contents(
         forced=bool(missed),
         missed_limits=missed,
         notes=notes,
-        probes=parity.probes,
+        reference_cases=parity.reference_cases,
     )
 
 
@@ -148,7 +148,7 @@ def seal(out: Path, contents: Contents, backend: str) -> Artifact:
     """Write the artifact, but first a copy that a fresh process runs on the backend where it was judged: what it cannot
     run never gets its name.
 
-    Raises ArtifactError when the fresh process does not give the outputs that are sealed for the probes, OutputError
+    Raises ArtifactError when the fresh process does not give the reference outputs that are sealed, OutputError
     when the folder cannot be written.
     """
     created = datetime.now(UTC)

@@ -14,8 +14,8 @@ from featherweight.core.backends.fastest import BATCHES, choose_program, open_fa
 from featherweight.core.backends.registry import find_backend, probe_all
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import FeatherweightError
-from featherweight.core.parity.probing import BATCHES as REFERENCE_BATCHES
-from featherweight.core.parity.probing import check_session
+from featherweight.core.parity.reproduction import BATCHES as REFERENCE_BATCHES
+from featherweight.core.parity.reproduction import check_session
 from featherweight.core.program import Program
 
 
@@ -68,7 +68,7 @@ class ModelSource:
     backend: str | None = None
     """Runtime by name; the artifact's fastest on this host if None."""
     threads: int = 1
-    """Of the session."""
+    """Threads of the session."""
     verify_decisions: bool = False
     """Whether this host must first reproduce the artifact's reference decisions."""
 
@@ -78,8 +78,8 @@ class ModelSource:
         return read_artifact(self.folder, app=app)
 
     def choose(self, artifact: Artifact) -> ChosenProgram:
-        """Choose what is to run, for whoever has other things to check before a session is open; verify its decisions
-        where that is asked.
+        """Choose what is to run, for callers that have other things to check before a session is open; verify its
+        decisions where that is asked.
 
         Raises UsageError for an unknown backend, BackendUnavailableError when nothing here runs the artifact,
         ArtifactError when this host does not reproduce its reference decisions.

@@ -34,7 +34,7 @@ def end_as_later(words: Sequence[str], listening: Mapping[tuple[str, ...], int])
     code = listening.get(tuple(words[:2]))
     end = _EndAtOnce(INTERRUPTED if code is None else code)
     for number in _USUAL if code is not None else (signal.SIGINT,):
-        if signal.getsignal(number) is _USUAL[number]:  # else whoever started us wants it ignored, say
+        if signal.getsignal(number) is _USUAL[number]:  # else the program that started us may want it ignored
             signal.signal(number, end)
 
 

@@ -1,4 +1,4 @@
-"""Task: what an app lends the optimizer. Core never imports an app; it loads the task that a recipe names by its
+"""Task: what an app provides to the optimizer. Core never imports an app; it loads the task that a recipe names by its
 entry point (group `featherweight.tasks`)."""
 
 from __future__ import annotations
@@ -167,9 +167,9 @@ class Task(Protocol):
         """Raw scores [N] (a logit, say) of a program's outputs; larger is more positive."""
         ...
 
-    def probes(self, count: int, seed: int) -> Tensors:
-        """Made-up inputs [count] of nobody, about as varied as real ones: those that travel in the artifact, so that
-        another host can repeat the parity check. They should compress well."""
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
+        """Reference inputs [count]: synthetic, about as varied as real ones. Some of them travel in the artifact, so
+        that another host can repeat the parity check. They should compress well."""
         ...
 
     def show(self, part: HeldOutName, indices: Sequence[int]) -> Sequence[CaseView]:
@@ -193,7 +193,7 @@ class StatesLoss(Protocol):
     taken for what its targets show beyond doubt (core.losses.infer_loss), or refused."""
 
     def training_loss(self) -> TaskLoss:
-        """Of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
+        """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
         ...
 
 

@@ -76,7 +76,7 @@ def log_to_stderr() -> None:
 
 class PlainFormatter(logging.Formatter):
     """One line a message, whatever is in it. kafka-python logs a connection that was reset with a traceback: that is
-    no bug, and what comes of it is told by us."""
+    no bug, and we report its consequences."""
 
     def format(self, record: logging.LogRecord) -> str:
         """A record in lines that a terminal may show; what Kafka's client logs comes without tracebacks."""

@@ -70,7 +70,7 @@ def fill_in(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def name_files(app: Sphinx, document: nodes.document) -> None:
-    """A link to a file or folder of the source that is no page of the site becomes its name."""
+    """A link to a file or folder of the source that is not a page of the site becomes its name."""
     folder = ROOT if app.env.docname in INCLUDED else DOCS / Path(app.env.docname).parent
     for link in [*document.findall(addnodes.pending_xref), *document.findall(addnodes.download_reference)]:
         target = unquote(str(link.get("reftarget", ""))).partition("#")[0]

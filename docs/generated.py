@@ -156,8 +156,9 @@ def fields(path: str) -> str:
     [_], schemas = msgspec.json.schema_components([kind], ref_template="{name}")
     found = schemas[kind.__name__]
     required = found.get("required", ())
+    attributes = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
     rows = (
-        (f"`{name}`{'' if name in required else ' (may be absent)'}", _json(one), meanings.get(name, ""))
+        (f"`{name}`{'' if name in required else ' (may be absent)'}", _json(one), meanings.get(attributes[name], ""))
         for name, one in found["properties"].items()
     )
     return table(("field", "is", "meaning"), rows)
@@ -242,7 +243,7 @@ def _linked(schema: dict[str, Any]) -> str:
 
 
 def rest() -> str:
-    schema = FeatureSchema(names=("amount",), typical=(None,))
+    schema = FeatureSchema(names=("amount",), reference_values=(None,))
     document = openapi.describe(
         {"paths": {}}, schema, secured=True, open_paths=("/healthz", "/readyz", "/openapi.json")
     )

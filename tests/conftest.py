@@ -21,7 +21,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def _no_emulator() -> Iterator[None]:
     """Sealing asks an emulated processor where there is one, which takes a minute; tests/core/parity asks it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("featherweight.core.parity.held.EMULATOR", "no-emulator-in-tests")
+        patch.setattr("featherweight.core.parity.avx2.EMULATOR", "no-emulator-in-tests")
         yield
 
 

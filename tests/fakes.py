@@ -126,7 +126,7 @@ class SquaresTask:
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs["logit"][:, 0].astype(np.float64)
 
-    def probes(self, count: int, seed: int) -> Tensors:
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
         return {"image": images(count, [seed, 4])[0]}
 
     def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:
@@ -199,7 +199,7 @@ class TreesTask:
     def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
         return outputs["score"][:, 0].astype(np.float64)
 
-    def probes(self, count: int, seed: int) -> Tensors:
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
         return {"features": rows(count, [seed, 4])[0]}
 
     def show(self, part: HeldOutName, indices: Sequence[int]) -> list[CaseView]:

@@ -78,7 +78,7 @@ class FraudAdapter:
         return tensors, ("",) * len(cases)
 
     def decide(self, outputs: Tensors) -> Decisions:
-        """Of the log-odds [n, 1]; decisions are `approve`, `review` or `decline`."""
+        """Decide from the log-odds [n, 1]; decisions are `approve`, `review` or `decline`."""
         (scored,) = outputs.values()
         scores = scored[:, 0].astype(np.float64)
         probabilities = self._rule.probabilities(scores)

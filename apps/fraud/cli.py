@@ -111,7 +111,7 @@ def stream(
         if create_topics:
             made = kafka.create_topics(member, partitions, partial(say, err=True))
             say(f"topics created: {', '.join(made) or 'none'}", err=True)
-        with stopping_on_signals() as stopping, asking_on_hangup(live.ask):
+        with stopping_on_signals() as stopping, asking_on_hangup(live.request_reload):
             processed = kafka.run_stream(member, live, stopping=stopping, say=partial(say, err=True))
         say(f"{counted(processed, 'messages')} processed and committed", err=True)
     finally:
@@ -382,7 +382,7 @@ def train(
         out=out,
         model=model,
         layout=layout,
-        alerts_a_day=alerts_per_day,
+        alerts_per_day=alerts_per_day,
         seed=seed,
         report_test=report_test,
     )

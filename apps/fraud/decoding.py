@@ -34,7 +34,7 @@ class Unread:
     names: list[str] = field(default_factory=list)
 
     def add(self, names: Sequence[str], rows: int = 1) -> None:
-        """Names of fields that nobody read, in so many rows; the first ones are kept to be shown."""
+        """Names of fields that were ignored, in so many rows; the first ones are kept to be shown."""
         self.rows += rows
         for name in names:
             if len(self.names) > NAMES_SHOWN:
@@ -51,8 +51,8 @@ COMMA: Final = b","
 
 
 class Decoder(Generic[Kind]):
-    """Of JSON objects. The kind forbids unknown fields, so that an object without any costs no more than decoding it.
-    rows: the field whose value is a list of objects by the same rule, and their kind.
+    """Decodes JSON objects. The kind forbids unknown fields, so that an object without any costs no more than decoding
+    it. rows: the field whose value is a list of objects by the same rule, and their kind.
 
     An object that was decoded has all required fields. If it has no other ones, has none twice, and no text with a
     comma, it has one COMMA less than fields; whatever else it has can only bring more. So one count, a seventh of the
@@ -61,7 +61,7 @@ class Decoder(Generic[Kind]):
     def __init__(self, kind: type[Kind], rows: tuple[str, type[msgspec.Struct]] | None = None) -> None:
         self._kind, self._rows = kind, rows
         self.decode_known = msgspec.json.Decoder(kind).decode
-        """Of an object without unknown fields; any other is for `decode`. So is one with more than `commas`."""
+        """Decodes an object without unknown fields; any other is for `decode`. So is one with more than `commas`."""
         self.commas = len(required_fields(kind)) - 1
         self._row_commas = len(required_fields(rows[1])) if rows else 0  # with the one behind it
 
@@ -77,7 +77,7 @@ class Decoder(Generic[Kind]):
         return decoded
 
     def _decode_more(self, content: bytes, unread: Unread) -> Kind:
-        """What has unknown fields, or is none."""
+        """Decode what has unknown fields, or refuse what is not an object."""
         found = Unread()
         value = msgspec.json.decode(content)
         if not isinstance(value, dict) or content.count(COMMA) != len(value) - 1:
@@ -207,7 +207,7 @@ def _is_shown(name: str) -> bool:
 def _show(names: Sequence[str], count: int) -> str:
     """The first few that look like names of fields, and how many more of the `count` there are."""
     shown = [
-        name if name == name.strip() else f"'{name}'"  # a space that nobody sees
+        name if name == name.strip() else f"'{name}'"  # a space that is not visible
         for name in names
         if _is_shown(name)
     ][:NAMES_SHOWN]

@@ -66,7 +66,7 @@ def refuse_live(time_ms: int, now_ms: int) -> str | None:
 
 
 def guess_unit(time_ms: int) -> str | None:
-    """The unit in which a number that is no plausible count of milliseconds is a moment of this century."""
+    """The unit in which a number that is not a plausible count of milliseconds is a moment of this century."""
     if EARLIEST_MS <= time_ms <= END_MS:
         return None
     return next((unit for unit, factor in _UNITS.items() if EARLIEST_MS <= time_ms * factor <= END_MS), None)
@@ -82,10 +82,10 @@ class Margin:
 
 
 ONCE: Final = Margin(366 * DAY_MS, 2)
-"""Of a file by itself: its rows are in the order of time, and what comes last moves no other's windows."""
+"""Margin for a file by itself: its rows are in the order of time, and what comes last moves no other's windows."""
 CONTINUED: Final = Margin(31 * DAY_MS, 1)
-"""Of a file whose histories the next one continues: three rows of a customer far beyond the others would make all that
-comes up to then late, so that its windows are lost."""
+"""Margin for a file whose histories the next one continues: three rows of a customer far beyond the others would make
+all that comes up to then late, so that its windows are lost."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ class FeatureSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     `features.CATALOGUE`), `given` when the caller brings them."""
     names: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=100)], ...], msgspec.Meta(min_length=1)]
     """The program's columns, in order."""
-    typical: tuple[Annotated[float, msgspec.Meta(ge=-_LARGEST_FLOAT32, le=_LARGEST_FLOAT32)] | None, ...]
+    reference_values: tuple[Annotated[float, msgspec.Meta(ge=-_LARGEST_FLOAT32, le=_LARGEST_FLOAT32)] | None, ...] = (
+        msgspec.field(name="typical")
+    )
     """Reference value of each column, with which a reason compares: the median among legitimate training transactions,
     null where most have none."""
     delay_days: Annotated[float, msgspec.Meta(ge=0, le=60)] = 7.0
@@ -51,10 +53,10 @@ class DecisionRule(PlattScaling, frozen=True, kw_only=True):
 def decode_features(content: bytes) -> FeatureSchema:
     """Raises ArtifactError for anything but a valid features.json."""
     schema = decode_sealed(content, FeatureSchema, "features.json")
-    if len(schema.typical) != len(schema.names) or len(set(schema.names)) != len(schema.names):
+    if len(schema.reference_values) != len(schema.names) or len(set(schema.names)) != len(schema.names):
         raise ArtifactError(
-            f"features.json: {len(schema.names)} names ({len(set(schema.names))} different) and {len(schema.typical)} "
-            "typical values; expected one value for each of different names"
+            f"features.json: {len(schema.names)} names ({len(set(schema.names))} different) and "
+            f"{len(schema.reference_values)} reference values (typical); expected one value for each of different names"
         )
     return schema
 

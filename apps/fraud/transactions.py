@@ -15,7 +15,7 @@ TimeMs = Annotated[
         description="Milliseconds since 1970-01-01 UTC; at most a day ahead of the clock.",
     ),
 ]
-"""Milliseconds since 1970-01-01 UTC. Whoever takes rows from outside asks `plausible` which are believed: from the year
+"""Milliseconds since 1970-01-01 UTC. Readers of rows from outside ask `plausible` which are believed: from the year
 2000 on. More is decoded, so that the reason can say that a number looks like seconds or nanoseconds."""
 Amount = Annotated[float, msgspec.Meta(ge=0, le=10_000_000_000_000)]
 """Up to ten trillions: so far hundredths are exact in float64, in the histories' events and in the sums over all that a
@@ -25,7 +25,7 @@ Outcome = Literal["approve", "review", "decline"]
 
 
 class Transaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
-    """An authorization request. Whoever reads one from outside ignores and counts unknown fields, by
+    """An authorization request. Readers of transactions from outside ignore and count unknown fields, by
     `decoding.Decoder`."""
 
     transaction_id: Identifier
@@ -50,7 +50,7 @@ class Label(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_
     the last counts, so that one can be taken back: the last in the file, in the partition or of the requests."""
 
     transaction_id: Identifier
-    """Name of the transaction that it tells of."""
+    """Name of the transaction that the label is for."""
     customer_id: Identifier
     """The transaction's customer."""
     terminal_id: Identifier

@@ -29,6 +29,6 @@ def _use_all(kind: type[Histories], out: np.ndarray[tuple[int], np.dtype[np.floa
         for record in histories.drain():
             restored.restore(*record)
     restored.settle()
-    restored.learn("kept", 1, 0, True)
+    restored.apply_label("kept", 1, 0, True)
     restored.write_snapshot(snapshot)
     histories.read_snapshot(snapshot)

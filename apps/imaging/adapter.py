@@ -20,7 +20,7 @@ from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
 
 _MAX_SIDE = 1 << 15
-"""Of an image, in pixels: what is larger was not meant as one."""
+"""Maximum side of an image in pixels: a larger array is not meant as an image."""
 _DARK = 4095
 _ACCEPTED = "uint8 (0 to 255), uint16 (0 to 65535) or floats (0 to 1)"
 
@@ -66,7 +66,7 @@ class ImagingAdapter:
         return {self._input: levels}, tuple(_note(image) for image in cases)
 
     def decide(self, outputs: Tensors) -> Decisions:
-        """Of the logit [n, 1]."""
+        """Decide from the logit [n, 1]."""
         (logits,) = outputs.values()
         scores = logits[:, 0].astype(np.float64)
         probabilities = self._decision.probabilities(scores)

@@ -10,7 +10,7 @@ or change than when it was classified is classified again; one that the source n
 seen the whole source.
 
 What comes back is what went in: every row has a checksum and every item the number of its rows, and where they do not
-agree the job ends with an error and writes nothing. That finds damage and careless edits; whoever may write to the
+agree the job ends with an error and writes nothing. That finds damage and careless edits; anyone who may write to the
 folder can forge a journal as well as the results.
 """
 
@@ -38,7 +38,7 @@ from featherweight.core.errors import UsageError
 from featherweight.core.terminal import counted
 
 _COLUMNS = {"predictions": 11, "rejected": 8, "thumbnails": 4}
-"""Of the tables of rows; the last column is the row's checksum."""
+"""Number of columns of each table of rows; the last column is the row's checksum."""
 _LONGEST_THUMBNAIL_BYTES = 1 << 20
 _WRAP = (1 << 63) - 1
 
@@ -49,7 +49,7 @@ class Fingerprint:
 
     changed_ns: when the system last saw its content, name or times change. Files of one device have one size, and
     programs that copy or unpack them set the time of modification, so that another image may have both; this time
-    nobody sets.
+    cannot be set.
     """
 
     size_bytes: int
@@ -58,7 +58,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Fingerprint:
-        """Of the file as it is now; ABSENT where there is none."""
+        """Fingerprint of the file as it is now; ABSENT where there is no file."""
         try:
             found = path.stat()
         except OSError:
@@ -364,7 +364,7 @@ def open_journal(
             Journal(connection, path, lock, 0).check(decisions)
             with journal_errors(path):
                 run = connection.execute("INSERT INTO runs (started) VALUES (?)", (started,)).lastrowid
-                # Of this run alone, and perhaps millions: in SQLite's temporary file, not in memory.
+                # Rows of this run alone, perhaps millions: in SQLite's temporary file, not in memory.
                 connection.execute("CREATE TEMP TABLE seen (source TEXT PRIMARY KEY) WITHOUT ROWID")
         except BaseException:
             connection.close()

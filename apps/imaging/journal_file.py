@@ -85,7 +85,7 @@ def acquire_lock(directory: Path) -> IO[bytes]:
 
 
 def exists(directory: Path) -> bool:
-    """Whether the folder has a journal. Raises JournalError when only its log is left, or it is no regular file."""
+    """Whether the folder has a journal. Raises JournalError when only its log is left, or it is not a regular file."""
     path = directory / NAME
     for suffix in ("", *_BESIDE):
         found = path.with_name(path.name + suffix)

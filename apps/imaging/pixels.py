@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 """Largest difference of any pixel of `render` from `render_reference`; grey levels are in 0..1."""
 
 DARK_NOTE = "no value is above 4095 of 65535: read as dark; an image of 12 bits?"
-"""Of an image of 16 bits without the tag that would say how many of them are used."""
+"""Note for an image of 16 bits without the tag that would say how many of them are used."""
 
 _BAND_BYTES = 512 << 10
 """Rows that are worked on at once, as float32: they stay in a core's cache."""
@@ -124,7 +124,8 @@ def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.floa
         low, high = _range(stored, greyscale.padding)
     else:
         low, high = sorted((end - modality.intercept) / modality.slope for end in voi.ends)
-    # A step, not a ramp: which side the boundary itself is on changes with the slope's sign. Ends without end are none.
+    # A step, not a ramp: which side the boundary itself is on changes with the slope's sign. Infinite ends make no
+    # window.
     if not (high > low and math.isfinite(high - low)):
         return _render_in_order(stored, greyscale, side, np.dtype(np.float64))
     levels = _resize_clipped(stored, low, high, side)

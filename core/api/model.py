@@ -32,7 +32,7 @@ from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
 
 _BATCH_BYTES = 64 << 20
-"""Of the inputs of one run: a batch of large images is smaller than one of rows."""
+"""Maximum size of the inputs of one run: a batch of large images has fewer cases than one of rows."""
 _NAMED = 10
 """Cases that a message names."""
 

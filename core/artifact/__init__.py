@@ -1,7 +1,7 @@
 """Artifacts: one folder with programs, the app's sealed files and the evidence, every byte under a digest."""
 
 from featherweight.core.artifact.manifest import DecisionPoint, Manifest, Preference, decode_manifest, encode_manifest
-from featherweight.core.artifact.probes import Probes
+from featherweight.core.artifact.reference_cases import ReferenceCases
 from featherweight.core.artifact.store import Artifact, FileCheck, read_artifact, verify_artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 
@@ -12,7 +12,7 @@ __all__ = [
     "FileCheck",
     "Manifest",
     "Preference",
-    "Probes",
+    "ReferenceCases",
     "decode_manifest",
     "encode_manifest",
     "read_artifact",

@@ -31,8 +31,8 @@ UNPACKED_BYTES, PACKING = 64 << 20, 100
 """A program that unpacks to more than so many bytes may have been packed to a hundredth at best: zeros pack to a
 thousandth, and a file of a megabyte would ask for a gigabyte."""
 FILE_COUNT = 256
-PROBE_CASES = 256
-"""The most made-up inputs that an artifact may hold for the parity check."""
+MAX_REFERENCE_CASES = 256
+"""Maximum number of reference inputs that an artifact may hold for the parity check."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,3}", re.ASCII)
 _RESERVED = frozenset({"manifest.json", "manifest.sha256"})
@@ -97,10 +97,10 @@ class DecisionPoint(_Struct, frozen=True, kw_only=True):
 
 
 class ParityEntry(FileEntry, frozen=True, kw_only=True):
-    """The sealed probes: made-up inputs, and the outputs that the program of this precision gave on this backend;
+    """The reference inputs, and the outputs that the program of this precision gave on this backend;
     tolerances: output -> largest difference that is called the same."""
 
-    cases: Annotated[int, msgspec.Meta(ge=1, le=PROBE_CASES)]
+    cases: Annotated[int, msgspec.Meta(ge=1, le=MAX_REFERENCE_CASES)]
     backend: Annotated[str, msgspec.Meta(max_length=100)]
     precision: Precision
     tolerances: dict[str, Annotated[float, msgspec.Meta(gt=0, le=_FLOAT32)]]
@@ -132,8 +132,8 @@ class Manifest(_Struct, frozen=True, kw_only=True):
 
     def entries(self) -> tuple[FileEntry, ...]:
         """Every entry that names a file; two programs may name one."""
-        probes = () if self.parity is None else (self.parity,)
-        return (*self.programs, *self.sealed, *self.evidence, *self.documents, *probes)
+        reference = () if self.parity is None else (self.parity,)
+        return (*self.programs, *self.sealed, *self.evidence, *self.documents, *reference)
 
     def files(self) -> Iterator[FileEntry]:
         """Every file once; programs that share a file give it once."""

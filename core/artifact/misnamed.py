@@ -32,9 +32,9 @@ def why_no_artifact(path: Path) -> str:
         return f"{path} is not a folder; {wanted}"
     for name, kind in _KINDS.items():
         if os.path.lexists(path / name):
-            return f"{path} is no artifact: it holds {kind}"
+            return f"{path} is not an artifact: it holds {kind}"
     if inside := _artifacts_in(path):
-        return f"{path} is no artifact, but holds some: name {' or '.join(str(path / name) for name in inside[:3])}"
+        return f"{path} is not an artifact, but holds some: name {' or '.join(str(path / name) for name in inside[:3])}"
     try:
         empty = next(path.iterdir(), None) is None
     except OSError as error:

@@ -31,7 +31,7 @@ def unpack(packed: bytes, size: int) -> bytes:
     try:
         content = stream.decompress(packed, size + 1)
     except zlib.error as error:
-        raise ArtifactError(f"is no gzip file: {error}") from error
+        raise ArtifactError(f"is not a gzip file: {error}") from error
     if len(content) != size or not stream.eof or stream.unused_data:
         raise ArtifactError(f"does not unpack to the {size} bytes that the manifest states")
     return content

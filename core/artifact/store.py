@@ -28,7 +28,7 @@ from featherweight.core.artifact.manifest import (
 )
 from featherweight.core.artifact.misnamed import why_no_artifact
 from featherweight.core.artifact.packed import unpack
-from featherweight.core.artifact.probes import Probes, decode_probes
+from featherweight.core.artifact.reference_cases import ReferenceCases, decode_reference_cases
 from featherweight.core.errors import ArtifactError, BackendError, DigestError, WrongModelError
 from featherweight.core.files import open_regular, read_errors
 from featherweight.core.inspection import check_content
@@ -37,7 +37,7 @@ from featherweight.core.program import Precision, Program
 MANIFEST_DIGEST = "manifest.sha256"
 _DIRECTORY_DEPTH = 5
 _REPLACED_S = 5.0
-"""So long a reader begins again when the artifact is replaced under it; nobody replaces one without end."""
+"""How long a reader begins again when the artifact is replaced under it; no artifact is replaced for ever."""
 P = ParamSpec("P")
 _REMEDY = "copy the artifact again from where it was made, or make it again"
 
@@ -47,7 +47,8 @@ class Artifact:
     """A verified artifact. Everything here is the bytes that were verified; the folder is not read again.
 
     sealed, evidence and documents map names ('preprocess.json', 'evidence.html', ...) to bytes; parity is the packed
-    probes, None where none were sealed; sha256 is the manifest's digest, which fixes all other bytes.
+    reference inputs and outputs, None where none were sealed; sha256 is the manifest's digest, which fixes all other
+    bytes.
     """
 
     directory: Path
@@ -65,9 +66,9 @@ class Artifact:
         held = tuple(program.precision for program in self.programs)
         return (*held, "bf16") if "fp32" in held and "bf16" not in held else held
 
-    def probes(self) -> Probes | None:
+    def reference_cases(self) -> ReferenceCases | None:
         """Raises ArtifactError when they are not what the manifest describes."""
-        return None if self.parity is None else decode_probes(self.parity, self.manifest)
+        return None if self.parity is None else decode_reference_cases(self.parity, self.manifest)
 
     def program(self, precision: Precision) -> Program:
         """Raises ArtifactError when the artifact has no such program. bf16 falls back to the fp32 file, which it is."""

@@ -26,7 +26,7 @@ from featherweight.core.artifact.manifest import (
     encode_manifest,
 )
 from featherweight.core.artifact.packed import pack
-from featherweight.core.artifact.probes import PROBES, Probes, encode_probes
+from featherweight.core.artifact.reference_cases import REFERENCE_FILE, ReferenceCases, encode_reference_cases
 from featherweight.core.artifact.store import (
     MANIFEST_DIGEST,
     Artifact,
@@ -48,8 +48,8 @@ class Contents:
 
     sealed: the app's files by name, written below `sealed/`; evidence: `evidence.json`, `evidence.html`;
     documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), the one judged first;
-    versions: package -> version; missed_limits: what a forced artifact did not keep, in words; probes: for the parity
-    check on other hosts.
+    versions: package -> version; missed_limits: what a forced artifact did not keep, in words; reference_cases: for the
+    parity check on other hosts.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Contents:
     forced: bool = False
     missed_limits: Sequence[str] = ()
     notes: Sequence[str] = ()
-    probes: Probes | None = None
+    reference_cases: ReferenceCases | None = None
 
 
 def check_out(out: Path) -> None:
@@ -75,7 +75,7 @@ def check_out(out: Path) -> None:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
     if occupied:
-        raise OutputError(f"{out} is there and is no artifact that could be replaced; choose another folder")
+        raise OutputError(f"{out} is there and is not an artifact that could be replaced; choose another folder")
     if not os.access(out.absolute().parent, os.W_OK):
         raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
@@ -123,7 +123,7 @@ def _laid_out(contents: Contents, created: datetime) -> tuple[dict[str, bytes], 
         sealed=_place({f"sealed/{name}": content for name, content in contents.sealed.items()}, files),
         evidence=_place(contents.evidence, files),
         documents=_place(contents.documents, files),
-        parity=None if contents.probes is None else _place_probes(contents.probes, files),
+        parity=None if contents.reference_cases is None else _place_reference_cases(contents.reference_cases, files),
         recipe_sha256=contents.recipe_sha256,
         versions=dict(contents.versions),
         weights_source=contents.weights_source,
@@ -151,17 +151,17 @@ def _place_program(program: Program, files: dict[str, bytes]) -> ProgramEntry:
     )
 
 
-def _place_probes(probes: Probes, files: dict[str, bytes]) -> ParityEntry:
-    (entry,) = _place({PROBES: encode_probes(probes)}, files)
+def _place_reference_cases(reference: ReferenceCases, files: dict[str, bytes]) -> ParityEntry:
+    (entry,) = _place({REFERENCE_FILE: encode_reference_cases(reference)}, files)
     return ParityEntry(
         file=entry.file,
         sha256=entry.sha256,
         bytes=entry.bytes,
-        cases=probes.count,
-        backend=probes.backend,
-        precision=probes.precision,
-        tolerances=dict(probes.tolerances),
-        decision=probes.decision,
+        cases=reference.count,
+        backend=reference.backend,
+        precision=reference.precision,
+        tolerances=dict(reference.tolerances),
+        decision=reference.decision,
     )
 
 
@@ -214,7 +214,9 @@ def _check_replaceable(target: Path) -> None:
             raise ArtifactError("it is a link")
         read_artifact(target)
     except ArtifactError as error:
-        raise OutputError(f"{target} is no artifact that can be replaced ({error}); choose another folder") from error
+        raise OutputError(
+            f"{target} is not an artifact that can be replaced ({error}); choose another folder"
+        ) from error
 
 
 def _put(partial: Path, target: Path) -> None:

@@ -74,7 +74,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class RowSession(Session, Protocol):
-    """A session with a lane of its own for single rows: one float32 input [N, F], one float32 output [N, 1]."""
+    """A session with a fast path for single rows: one float32 input [N, F], one float32 output [N, 1]."""
 
     def run_row(self, row: npt.NDArray[np.float32]) -> float:
         """The output of one contiguous row [F], without the checks of `run`: microseconds count here."""
@@ -82,8 +82,8 @@ class RowSession(Session, Protocol):
 
 
 def row_function(session: Session) -> Callable[[npt.NDArray[Any]], float]:
-    """row float32 [F] -> output, for a session with one input [N, F] and one output [N, 1]: its own lane for single
-    rows where it has one, else `run`."""
+    """row float32 [F] -> output, for a session with one input [N, F] and one output [N, 1]: its fast path for
+    single rows where it has one, else `run`."""
     if isinstance(session, RowSession):
         return session.run_row
     (given,), (wanted,) = session.inputs, session.outputs

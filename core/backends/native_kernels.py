@@ -40,7 +40,8 @@ LANES: Final = 8
 """Trees that `walk` takes at a time: one AVX-512 register of node numbers."""
 
 LEFT_BITS, SLOT_BITS = 20, 12
-"""Of a node of `walk`: the left child, counted from the tree's root, and the slot; above them the threshold's key."""
+"""Bits of a node of `walk`: the left child, counted from the tree's root, and the slot; above them the threshold's
+key."""
 
 DENSE, RELU, SIGMOID, TANH, HARD_SIGMOID, HARD_SWISH, LEAKY_RELU, CLIP = range(8)
 ADD, SUBTRACT, MULTIPLY, DIVIDE, FILL = range(8, 13)

@@ -35,7 +35,7 @@ _ARITHMETIC = {
 
 def pack_network(program: Program) -> npt.NDArray[np.uint8]:
     """The network as `kernels.network_row` takes it, uint8 [bytes]. Raises BackendUnavailableError for a network that
-    is not a small chain of dense layers, BackendError for a file that is no such program."""
+    is not a small chain of dense layers, BackendError for a file that is not such a program."""
     graph = read_graph("native", program, _NEWEST_OPSET)
     try:
         with np.errstate(all="ignore"):

@@ -14,7 +14,7 @@ from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
 Array = npt.NDArray[Any]
 _DEPTH = 6
-"""Of the trees that `blocks` runs."""
+"""Maximum depth of the trees that `blocks` runs."""
 
 
 def pack(parts: list[Array], *, columns: int, scratch: int) -> npt.NDArray[np.uint8]:

@@ -22,7 +22,7 @@ NAMES = tuple(_BACKENDS)
 
 
 def find_backend(name: str = DEFAULT) -> Backend:
-    """Raises UsageError for a name that nobody knows. What it returns need not be available: ask `probe()`."""
+    """Raises UsageError for an unknown name. What it returns need not be available: ask `probe()`."""
     if name not in _BACKENDS:
         raise UsageError(f"no backend is called {name!r}; there are {', '.join(NAMES)}")
     module, _, attribute = _BACKENDS[name].partition(":")

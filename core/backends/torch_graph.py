@@ -30,11 +30,12 @@ class _Call:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     last_uses: tuple[str, ...]
-    """Values that nobody needs after this call."""
+    """Values that are not needed after this call."""
 
 
 def open_graph(program: Program, device: str, threads: int) -> TorchSession:
-    """Raises BackendError for a file that is no ONNX model, for operators that are not known and for other specs."""
+    """Raises BackendError for a file that is not an ONNX model, for operators that are not known and for other
+    specs."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendUnavailableError("backend torch: CUDA does not start; check the driver with nvidia-smi")
     if device == "cuda" and program.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -43,7 +43,7 @@ COPIES = 32
 STACK_BYTES = 4 << 20
 """Half of what threads usually have: what goes well here has as much again where it serves."""
 INPUT_BYTES = 256 << 20
-"""Of the largest batch that is tried."""
+"""Maximum size of the largest batch that is tried."""
 ONE_CORE: Mapping[str, str] = MappingProxyType({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
 
 

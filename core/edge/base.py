@@ -24,7 +24,7 @@ class Target(Protocol):
     packages: tuple[str, ...]
     """Whose versions are written down."""
     notes: tuple[str, ...]
-    """What whoever runs the file has to know."""
+    """What a program that runs the file has to know."""
 
     def check(self, program: Program) -> None:
         """Raises UsageError for a kind of program that this target does not have, MissingExtraError without its

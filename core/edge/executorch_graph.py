@@ -31,7 +31,7 @@ Values = dict[str, Tensor]
 
 def encode_network(program: Program) -> bytes:
     """The bytes of a .pte file for one case at a time. Raises UsageError for an operator that is not known and for what
-    ExecuTorch cannot lower, BackendError for a file that is no ONNX model."""
+    ExecuTorch cannot lower, BackendError for a file that is not an ONNX model."""
     graph = read_graph("executorch", program, _MAX_OPSET)
     unknown = sorted({operator(node) for node in graph.node} - {*OPERATORS, "QuantizeLinear", "DequantizeLinear"})
     if unknown:
@@ -99,7 +99,7 @@ def _quantization(node: onnx.NodeProto, constants: Mapping[str, Tensor]) -> Call
         zeros, axis = zero.long(), attributes(node).get("axis", 1)
         return lambda values: known.dequantize_per_channel.default(weight, scale, zeros, axis, *_INT8)
     call = known.quantize_per_tensor if node.op_type == "QuantizeLinear" else known.dequantize_per_tensor
-    # Of weights without a zero point the type tells; computed values are then uint8, as ONNX has it.
+    # For weights without a zero point the type decides; computed values are then uint8, as ONNX has it.
     unsigned = zero.dtype == torch.uint8 and (weight is None or weight.dtype != torch.int8)
     shift, step = 128 * unsigned, float(scale)
     if weight is not None and weight.dtype == torch.uint8:

@@ -37,8 +37,8 @@ CASES = 32
 INPUT_BYTES = 1 << 30
 """The most that random inputs may take."""
 TOLERANCE: Mapping[Precision, float] = {"fp32": 1e-3, "int8": 0.02}
-"""Of the largest output, where the artifact seals no tolerance of its own: reordered float32 sums; an int8 step or two
-of the last layer."""
+"""Tolerance relative to the largest output, where the artifact seals none of its own: reordered float32 sums; an int8
+step or two of the last layer."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def _program(artifact: Artifact) -> Program:
 
 
 def _inputs(artifact: Artifact, program: Program) -> tuple[Tensors, str]:
-    probes = artifact.probes()
-    if probes is not None:
-        return probes.inputs, f"{probes.count} sealed probes"
+    reference = artifact.reference_cases()
+    if reference is not None:
+        return reference.inputs, f"{reference.count} reference inputs"
     if (size := CASES * sum(4 * math.prod(size or 1 for size in spec.shape) for spec in program.inputs)) > INPUT_BYTES:
         raise UsageError(
             f"{artifact.directory}: {CASES} inputs of its program would take {size} bytes: too large to try"
@@ -146,21 +146,21 @@ def _expected(program: Program, inputs: Tensors) -> Tensors:
 
 
 def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Tensors, inputs: str) -> Agreement:
-    probes = artifact.probes()
+    reference = artifact.reference_cases()
     relative = TOLERANCE[program.precision]
     tolerance = {name: relative * max(1.0, float(np.abs(array).max())) for name, array in expected.items()}
     return Agreement(
         inputs=inputs,
         cases=len(next(iter(expected.values()))),
         difference={name: largest_difference(found[name], array) for name, array in expected.items()},
-        tolerance=tolerance if probes is None else dict(probes.tolerances),
-        decision_flips=None if probes is None else _decision_flips(expected, found, probes.decision),
+        tolerance=tolerance if reference is None else dict(reference.tolerances),
+        decision_flips=None if reference is None else _decision_flips(expected, found, reference.decision),
         order_flips=sum(count_order_flips(expected[name], found[name]) for name in expected),
     )
 
 
 def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Infinite where the shapes are others or what was found is no number. found, expected: of any shape."""
+    """Infinite where the shapes differ or a value found is not a number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found.astype(np.float64) - expected).max())

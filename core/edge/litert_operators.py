@@ -22,7 +22,7 @@ _MAX_OPSET = 26
 
 def encode_network(program: Program) -> bytes:
     """The bytes of a .tflite file for one case at a time. Raises UsageError for an operator or type that it does not
-    write and BackendError for a file that is no ONNX model."""
+    write and BackendError for a file that is not an ONNX model."""
     proto = read_graph("litert", program, _MAX_OPSET)
     unknown = sorted({operator(node) for node in proto.node} - _OPERATORS.keys())
     if unknown:

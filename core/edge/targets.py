@@ -18,7 +18,7 @@ NAMES = tuple(_TARGETS)
 
 
 def find_target(name: str) -> Target:
-    """Raises UsageError for a name that nobody knows."""
+    """Raises UsageError for an unknown name."""
     if name not in _TARGETS:
         raise UsageError(f"no export target is called {name!r}; there are {', '.join(NAMES)}")
     module, _, attribute = _TARGETS[name].partition(":")

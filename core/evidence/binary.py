@@ -98,7 +98,7 @@ def _clusters(of: Predictions, inside: s.Bools) -> s.Labels | None:
 
 
 def share_right(of: Predictions, inside: s.Bools) -> float | None:
-    """Of right decisions among the cases `inside` [N]."""
+    """Share of right decisions among the cases `inside` [N]."""
     return float(_right(of, inside).mean()) if inside.any() else None
 
 

@@ -36,8 +36,8 @@ class Check:
     limit: float
     explanation: str
     cases_needed: int | None = None
-    """Of a loss: how many cases of the kind that it is counted on show with 80% power that it is inside the limit, if
-    there is none; None where that cannot be said."""
+    """How many cases, of the kind that a loss is counted on, show with 80% power that it is inside the limit if there
+    is no loss; None where that cannot be said."""
     cases_needed_as_seen: int | None = None
     """The same if the loss is as large as it was seen; None also where that is beyond the limit."""
     seen: float | None = None

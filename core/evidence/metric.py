@@ -18,7 +18,7 @@ LimitKind = Literal["loss", "max", "min"]
 """loss: what may be lost at most against the baseline, shown with 95% confidence; max, min: what is found may be at
 most, must be at least, so large."""
 Unit = Literal["metric", "share", "times", "count"]
-"""Of a limit: the metric's own unit; a share, 0..1, told in percent; baseline over candidate; a whole number."""
+"""Unit of a limit: the metric's own unit; a share, 0..1, shown in percent; baseline over candidate; a whole number."""
 Counted = Literal["all", "positive", "negative"]
 """The cases that a metric is counted on."""
 

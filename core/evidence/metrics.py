@@ -248,7 +248,7 @@ METRICS: tuple[Metric, ...] = (
 
 
 def figures(labels: LabelKind) -> tuple[Metric, ...]:
-    """Those that are told of each program with an interval, for labels of this kind."""
+    """Metrics that are reported for each program with an interval, for labels of this kind."""
     return tuple(metric for metric in METRICS if metric.interval is not None and labels in metric.labels)
 
 
@@ -258,7 +258,7 @@ def limits() -> dict[str, tuple[Metric, Limit]]:
 
 
 def metric_named(name: str) -> Metric:
-    """Of the table, by its key in evidence.json."""
+    """The metric of the table with this key in evidence.json."""
     return next(metric for metric in METRICS if metric.name == name)
 
 

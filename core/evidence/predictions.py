@@ -101,16 +101,16 @@ class Measured:
     size: Size | None = None
     energy: Energy | None = None
     cost_per_million: float | None = None
-    """Of a million decisions, in the unit of the recipe's price; None without a price."""
+    """Cost of a million decisions, in the unit of the recipe's price; None without a price."""
 
 
 @dataclass(frozen=True)
 class ParityRun:
-    """The program once more, otherwise: another backend, batch, number of threads or instruction set.
+    """The program run another way: on another backend, batch, number of threads or instruction set.
 
-    instructions: "all" or "avx2" (held to AVX2 and seen to be). difference: the largest of a raw score against the
-    reference run; flips: decisions that were others; None where it was not run. reason: why it was not, or not on all
-    cases, or why it is not the same though no decision is another.
+    instructions: "all" or "avx2" (restricted to AVX2, and checked to be). difference: the largest of a raw score
+    against the reference run; flips: decisions that changed; None where it was not run. reason: why it was not, or not
+    on all cases, or why it is not the same though no decision changed.
     """
 
     backend: str
@@ -126,7 +126,7 @@ class ParityRun:
 @dataclass(frozen=True)
 class Parity:
     """reference: the run that all are compared with; cases: how many; tolerance: largest difference of a raw score that
-    is called the same, relative to the largest score; probes: how many of the sealed inputs were among the cases."""
+    is called the same, relative to the largest score; probes: how many reference inputs were among the cases."""
 
     reference: ParityRun
     runs: tuple[ParityRun, ...]

@@ -1,7 +1,7 @@
 """Evidence: everything that was compared, in one value.
 
-Whoever optimizes fills an Evidence from raw samples and predictions; JSON, page, model card and change record ask
-here for their figures and so say the same.
+The optimizer fills an Evidence from raw samples and predictions; JSON, page, model card and change record take their
+figures from here, so they agree.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from featherweight.core.statistics.resampling import average_precision_draws
 from featherweight.core.terminal import counted
 
 SMALL_GROUP = 20
-"""Of a class that a figure needs; below, it is shown but not judged."""
+"""Minimum cases of a class that a figure needs; with fewer, it is shown but not judged."""
 MAX_VALUES = 20
 MIN_CASES = 5
-"""Of a value that is named: the evidence travels with the artifact, and a value of single cases may tell whose they
-are (a name, a date of birth)."""
+"""Minimum cases of a value that is named: the evidence travels with the artifact, and a value of single cases may tell
+whose they are (a name, a date of birth)."""
 _SAMPLES = 500
 
 SubgroupStatus = Literal["not worse", "no sign of harm", "worse, not shown", "shown worse", "too few cases"]

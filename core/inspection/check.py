@@ -203,7 +203,7 @@ def _read_attributes(operator: str, attributes: Sequence[Message]) -> dict[str, 
         _check_name(name)
         field = _VALUE_FIELDS.get(attribute.get("type", 0))
         held = [known for known in _VALUE_FIELDS.values() if known in attribute]
-        # Of an empty list, or of zero as some write it, nothing stands there.
+        # An empty list, or a zero as some write it, has no value there.
         if name in found or field is None or held not in ([field], []) or attribute.get("ref_attr_name"):
             raise BackendError(f"the program's operator {operator} has an attribute {name!r} that cannot be trusted")
         if field == "t":
@@ -213,13 +213,14 @@ def _read_attributes(operator: str, attributes: Sequence[Message]) -> dict[str, 
 
 
 def _check_value(value: Message, *, smallest: int) -> list[int | None]:
-    """The shape of an input or output, None for what is open. Raises BackendError for what is no tensor of numbers."""
+    """The shape of an input or output, None for what is open. Raises BackendError for what is not a tensor of
+    numbers."""
     name = value.get("name", "")
     _check_name(name)
     tensor: Any = value.get("type", {}).get("tensor_type", {})
     dims = tensor.get("shape", {}).get("dim", [])
     if tensor.get("elem_type", 0) not in BITS or len(dims) > RANK:
-        raise BackendError(f"the program's tensor {name!r} is none of numbers")
+        raise BackendError(f"the program's tensor {name!r} does not hold numbers")
     sizes = [dim.get("dim_value") for dim in dims]
     if any(size is not None and not smallest <= size < 1 << 31 for size in sizes):
         raise BackendError(f"the program's tensor {name!r} has the shape {sizes}")

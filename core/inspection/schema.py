@@ -34,7 +34,7 @@ _VALUE = Schema(
     Field(3, "doc_string", _TEXT),
     _many(4, "metadata_props", _NOTE),
 )
-# Of 14, where the data is, one value means "in this file": see `tensors`.
+# Field 14 says where the data is: one value means "in this file": see `tensors`.
 _TENSOR = Schema(
     "TensorProto",
     Field(1, "dims", _INTEGER, repeated=True, most=RANK),

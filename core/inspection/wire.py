@@ -31,12 +31,12 @@ INTEGERS = 1 << 25
 """The most integers that stand in runs of a file, all runs together: each takes 8 bytes of memory, and as little as one
 of the file. A forest of five million splits has fewer."""
 TEXT_BYTES = 1 << 20
-"""Of one text: exporters write whole stacks of calls into notes."""
+"""Maximum size of one text: exporters write whole stacks of calls into notes."""
 
 _SHORT_RUN = 32
 """Numbers of a run that are read one by one: for so few numpy's calls would cost more."""
 _WINDOW_BYTES = 1 << 17
-"""Of a run, decoded at a time: meanwhile numpy takes some fifty bytes for each."""
+"""Bytes of a run that are decoded at a time: numpy takes some fifty bytes for each."""
 
 
 class Kind(IntEnum):

@@ -66,7 +66,7 @@ def measure_energy(
     `watts_range` as its lowest and highest. It takes the place of a counter that stands still or cannot be read, be it
     only from some moment on: what was counted until then is not used.
 
-    Raises UsageError for nothing to run and for watts that are none, and what Session.run raises.
+    Raises UsageError for nothing to run and for watts that are not valid, and what Session.run raises.
     """
     _check_watts(watts_per_core, watts_range)
     counter = _find_counter(conditions.device, powercap)
@@ -103,7 +103,7 @@ def cost_per_million(throughput: Throughput, price_per_hour: float, *, cores: in
 
     price_per_hour: of the `cores` that this process may use: the machine's, or the share of it that is paid for. A
     session on the CPU is charged for its threads' share of them, so that the others are taken to do as much for their
-    money; one on an accelerator is charged for all. Raises UsageError for a price that is none and for no cores.
+    money; one on an accelerator is charged for all. Raises UsageError for a price that is not valid and for no cores.
     """
     if not 0 <= price_per_hour < float("inf") or cores < 1:
         raise UsageError(

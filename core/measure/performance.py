@@ -1,9 +1,9 @@
-"""Runs sessions and returns raw samples. Nothing is judged or averaged here: whoever measures chooses threads and
+"""Runs sessions and returns raw samples. Nothing is judged or averaged here: the caller chooses threads and
 device when opening a session and states them as Conditions; statistics come later (core.evidence).
 
 The method: sessions are opened and warmed by untimed runs while they see all cores. For timing, all threads of the
-process are held to as many cores as the session has threads (core.measure.pinning), and one more untimed run brings its
-weights back into their caches. Times are wall time (time.perf_counter_ns) around Session.run, so that checking the
+process are pinned to as many cores as the session has threads (core.measure.pinning), and one more untimed run brings
+its weights back into their caches. Times are wall time (time.perf_counter_ns) around Session.run, so that checking the
 input and taking the output are in them. The notes of a measurement say what was done.
 """
 
@@ -33,8 +33,8 @@ from featherweight.core.terminal import counted
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under what a session was measured, in the words of whoever opened it. host: names and values of the machine
-    (processor, memory, system), as core.hardware tells them."""
+    """Under what a session was measured, in the words of the caller that opened it. host: names and values of the
+    machine (processor, memory, system), as core.hardware reads them."""
 
     backend: str
     precision: Precision
@@ -127,9 +127,9 @@ def measure_interleaved(
 ) -> dict[str, Latency]:
     """Time several sessions in turn, so that what else the host does hits all alike.
 
-    Each round goes through the sessions in a random order drawn from `seed`. A session's turn, held to as many cores as
-    it has threads, is one untimed run, which brings its weights back into the caches that the others filled, and then
-    `block` timed ones; the last turn may be shorter, so that each session has `repetitions` samples. on_step(done,
+    Each round goes through the sessions in a random order drawn from `seed`. A session's turn, pinned to as many cores
+    as it has threads, is one untimed run, which brings its weights back into the caches that the others filled, and
+    then `block` timed ones; the last turn may be shorter, so that each session has `repetitions` samples. on_step(done,
     total) is called after each turn.
 
     Raises UsageError for nothing to run, and what Session.run raises.

@@ -1,7 +1,7 @@
-"""Threads held to as many cores as they are, so that what is timed does not move about.
+"""Threads pinned to as many cores as there are threads, so that what is timed does not move about.
 
 The system's own scheduler moves threads between cores, and each move costs warm caches; a session of one thread beside
-others gets more of the machine than a server that runs one such session a core. Linux alone can hold threads.
+others gets more of the machine than a server that runs one such session a core. Linux alone can pin threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def pinned(count: int) -> Iterator[tuple[int, ...]]:
     """Hold all threads of this process to the first `count` of the cores that the caller may use, and give each its own
     back afterwards; yields the cores, or () where the system cannot hold threads.
 
-    Threads of runtimes' pools are held too, whenever they were made. Daemon threads of Python (a progress bar's) are
+    Threads of runtimes' pools are pinned too, whenever they were made. Daemon threads of Python (a progress bar's) are
     left alone, and so find other cores. Runtimes size their pools by the cores that they see when they first run: open
     and warm sessions before.
     """
@@ -31,11 +31,11 @@ def pinned(count: int) -> Iterator[tuple[int, ...]]:
     usable = os.sched_getaffinity(0)
     cores = choose_cores(usable, {core: _siblings(core) for core in usable}, count)
     before = _affinities()
-    _hold(dict.fromkeys(before, cores))
+    _pin(dict.fromkeys(before, cores))
     try:
         yield cores
     finally:
-        _hold({thread: before.get(thread, usable) for thread in _affinities()})
+        _pin({thread: before.get(thread, usable) for thread in _affinities()})
 
 
 def choose_cores(usable: Collection[int], siblings: Mapping[int, str], count: int) -> tuple[int, ...]:
@@ -52,8 +52,8 @@ def choose_cores(usable: Collection[int], siblings: Mapping[int, str], count: in
 def describe_cores(cores: tuple[int, ...]) -> str:
     """For the notes of a measurement."""
     if not cores:
-        return "threads not held to cores, which this system cannot"
-    return f"all threads held to the core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
+        return "threads not pinned to cores, which this system cannot"
+    return f"all threads pinned to the core{'s' if len(cores) > 1 else ''} {', '.join(map(str, cores))}"
 
 
 def _siblings(core: int) -> str:
@@ -73,7 +73,7 @@ def _affinities() -> dict[int, set[int]]:
     return found
 
 
-def _hold(cores: Mapping[int, Collection[int]]) -> None:
+def _pin(cores: Mapping[int, Collection[int]]) -> None:
     for thread, allowed in cores.items():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(thread, allowed)

@@ -1,8 +1,8 @@
-"""Parity: one program, run otherwise, gives the same decisions. Measured when an artifact is sealed, on validation
-cases and on made-up inputs (probes); the probes travel in the artifact, so that a new host can ask its own runtimes.
+"""Parity: one program gives the same decisions however it is run. Measured when an artifact is sealed, on validation
+cases and on reference inputs, which travel in the artifact so that a new host can check its own runtimes.
 
 The arithmetic is not the same everywhere: batches and threads change the order of sums, runtimes fuse and round int8
-differently, and a processor without VNNI saturates (core.parity.held). So scores may differ by a little and decisions
+differently, and a processor without VNNI saturates (core.parity.avx2). So scores may differ by a little and decisions
 may not.
 """
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.core.artifact import DecisionPoint, Probes
+from featherweight.core.artifact import DecisionPoint, ReferenceCases
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, TensorError
 from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.predictions import Parity, ParityRun
-from featherweight.core.parity.held import SECONDS, has_avx2_alone, run_held
-from featherweight.core.parity.probing import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
+from featherweight.core.parity.avx2 import SECONDS, has_avx2_alone, run_on_avx2
+from featherweight.core.parity.reproduction import BATCHES, REFERENCE_BATCH, THREADS, run_batches, widest
 from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.task import HeldOut, Task
@@ -29,33 +29,35 @@ from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
 
 CASES = 200
-PROBES = 32
-_MADE_UP = 256
+REFERENCE_INPUTS = 32
+_DRAWN = 256
 _CLEAR = 0.05
-"""Of the largest score: so far from the threshold a probe lies at least."""
+"""Least distance of a reference input's score from the threshold, relative to the largest score."""
 _ROUNDING = 1e-5
-"""Of the largest score: a case that lies nearer to the threshold is decided by the order of additions."""
+"""A case whose score is nearer to the threshold than this, relative to the largest score, is decided by the order of
+additions."""
 _SAME = 0.1
-"""Of the largest score: a larger difference is not the same result, whatever the decisions are."""
+"""A score that differs by more than this, relative to the largest, is not the same result, whatever the decisions."""
 _MIN_TOLERANCE = 1e-4
 _FEW = 0.01
-"""Of the cases, half of which are those nearest to the threshold: so many decisions may be others by another runtime's
-rounding alone. It is told and not preferred, but it is the same program, and a host that has no other may run it."""
+"""Share of the cases, half of which are those nearest to the threshold, whose decisions may change by another runtime's
+rounding alone. Such a runtime is reported and not preferred, but it runs the same program, and a host that has no other
+may use it."""
 _SPARE = 1.5
-"""A tolerance is so many times the largest difference among the runs that gave the same but for rounding."""
+"""A tolerance is this many times the largest difference among the runs that agree but for rounding."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredParity:
-    """parity: for the evidence; probes: to seal; check: failed when the backend on which the program was judged does
-    not agree with itself or with the scores that it was judged by; agreeing: the backends that give its decisions here
-    however they are run, this one included; notes: in words, which do not, and which would not on a processor with no
-    more than AVX2."""
+    """parity: for the evidence; reference_cases: to seal; check: failed when the backend that judged the program does
+    not agree with itself or with the scores that it was judged by; agreeing: the backends that give its decisions
+    here however they are run, this one included; notes: in words, which disagree here, and which would disagree on a
+    processor with no more than AVX2."""
 
     parity: Parity
-    probes: Probes
+    reference_cases: ReferenceCases
     check: Check
     agreeing: tuple[str, ...]
     notes: tuple[str, ...]
@@ -73,19 +75,19 @@ def measure_parity(
     seed: int,
     progress: Progress = silent,
 ) -> MeasuredParity:
-    """Run the program that is to be sealed on every one of `backends` at all of BATCHES and THREADS, and on each held
-    to AVX2 where that can be done, on up to CASES held-out cases (half of them those nearest to the threshold) and on
-    PROBES made-up ones.
+    """Run the program that is to be sealed on every one of `backends` at all of BATCHES and THREADS, and on each
+    restricted to AVX2 where that can be done, on up to CASES held-out cases (half of them those nearest to the
+    threshold) and on REFERENCE_INPUTS reference inputs.
 
     backend: where the program was judged; scores: float64 [N], its raw scores of held_out there; threshold: of its
-    decisions. What cannot be run is in the result with its reason. Raises BackendError when the program does not run on
-    `backend` itself.
+    decisions. A run that is not possible is in the result with its reason. Raises BackendError when the program does
+    not run on `backend` itself.
     """
     chosen = _pick_cases(scores, threshold)
     with backends[backend].open(program) as session:
-        made_up = _pick_probes(task, session, threshold, seed)
-        # The probes first: an emulated processor may not get through all cases.
-        inputs = {name: np.concatenate([array, held_out.tensors[name][chosen]]) for name, array in made_up.items()}
+        drawn = _pick_reference_inputs(task, session, threshold, seed)
+        # The reference inputs first: an emulated processor may not get through all cases.
+        inputs = {name: np.concatenate([array, held_out.tensors[name][chosen]]) for name, array in drawn.items()}
         outputs = run_batches(session, inputs, REFERENCE_BATCH)
     reference = _Reference(task, program, backend, inputs, outputs, _scores(task, outputs), threshold)
     seen: list[_Seen] = []
@@ -96,16 +98,17 @@ def measure_parity(
         seen += _repeat(reference, name, backends[name], threads)
     for done, name in enumerate(backends, len(plans)):
         progress("running batches, threads and backends", done, total)
-        seen.append(_hold(reference, name, seen))
+        seen.append(_restrict(reference, name, seen))
     progress("running batches, threads and backends", total, total)
-    probes = len(next(iter(made_up.values())))
-    rejudged, _ = reference.count_flips(reference.scores[probes:], scores[chosen])
-    return _summed_up(reference, seen, probes, rejudged)
+    reference_count = len(next(iter(drawn.values())))
+    rejudged, _ = reference.count_flips(reference.scores[reference_count:], scores[chosen])
+    return _sum_up(reference, seen, reference_count, rejudged)
 
 
 @dataclass(frozen=True, eq=False)
 class _Reference:
-    """What all runs are compared with; outputs, scores: of `inputs` [n], which begin with the probes."""
+    """The run that all others are compared with; outputs, scores: of `inputs` [n], which begin with the reference
+    inputs."""
 
     task: Task
     program: Program
@@ -120,13 +123,14 @@ class _Reference:
         return float(np.abs(self.scores).max()) or 1.0
 
     def count_flips(self, mine: Floats, scores: Floats) -> tuple[int, int]:
-        """Decisions of `scores` [n] that are not those of `mine`; and further ones that rounding makes."""
+        """Decisions of `scores` [n] that differ from those of `mine`; and further ones that differ by rounding
+        alone."""
         clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
-        others = (scores >= self.threshold) != (mine >= self.threshold)
-        return int((others & clear).sum()), int((others & ~clear).sum())
+        changed = (scores >= self.threshold) != (mine >= self.threshold)
+        return int((changed & clear).sum()), int((changed & ~clear).sum())
 
     def compare(self, run: ParityRun, outputs: Tensors) -> _Seen:
-        """outputs: of all cases or of the first ones. Raises BackendError for a score that is no number."""
+        """outputs: of all cases or of the first ones. Raises BackendError for a score that is not a number."""
         scores = _scores(self.task, outputs)
         mine = self.scores[: len(scores)]
         flips, rounded = self.count_flips(mine, scores)
@@ -167,18 +171,18 @@ def _pick_cases(scores: Floats, threshold: float) -> npt.NDArray[np.int64]:
     return np.concatenate([near[: CASES // 2], spread]).astype(np.int64)
 
 
-def _pick_probes(task: Task, session: Session, threshold: float, seed: int) -> Tensors:
-    """Of many made-up inputs those whose scores spread evenly over the range, none near the threshold."""
-    made_up = task.probes(_MADE_UP, seed)
-    scores = _scores(task, run_batches(session, made_up, REFERENCE_BATCH))
+def _pick_reference_inputs(task: Task, session: Session, threshold: float, seed: int) -> Tensors:
+    """Reference inputs whose scores spread evenly over the range, none near the threshold, out of _DRAWN candidates."""
+    drawn = task.reference_inputs(_DRAWN, seed)
+    scores = _scores(task, run_batches(session, drawn, REFERENCE_BATCH))
     clear = np.flatnonzero(np.abs(scores - threshold) >= _CLEAR * np.abs(scores).max())
     left: list[int] = clear.tolist() or list(range(len(scores)))
     picked: list[int] = []
-    for target in np.linspace(scores[left].min(), scores[left].max(), min(PROBES, len(left))):
+    for target in np.linspace(scores[left].min(), scores[left].max(), min(REFERENCE_INPUTS, len(left))):
         nearest = min(left, key=lambda index: abs(float(scores[index] - target)))
         picked.append(nearest)
         left.remove(nearest)
-    return {name: array[picked] for name, array in made_up.items()}
+    return {name: array[picked] for name, array in drawn.items()}
 
 
 def _repeat(reference: _Reference, name: str, backend: Backend, threads: int) -> list[_Seen]:
@@ -197,7 +201,7 @@ def _repeat(reference: _Reference, name: str, backend: Backend, threads: int) ->
     return seen
 
 
-def _hold(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
+def _restrict(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
     run = replace(_plan(reference, name, 1, REFERENCE_BATCH), instructions="avx2")
     plain = next(
         one for one in seen if (one.run.backend, one.run.threads, one.run.batch) == (name, run.threads, run.batch)
@@ -205,7 +209,7 @@ def _hold(reference: _Reference, name: str, seen: Sequence[_Seen]) -> _Seen:
     if not plain.cases or has_avx2_alone():
         return replace(plain, run=replace(plain.run, instructions="avx2"))
     try:
-        outputs, cases = run_held(name, reference.program, reference.inputs, batch=REFERENCE_BATCH)
+        outputs, cases = run_on_avx2(name, reference.program, reference.inputs, batch=REFERENCE_BATCH)
         found = reference.compare(run, outputs)
     except BackendError as error:
         return _Seen(replace(run, reason=str(error)), False, 0, {})
@@ -220,8 +224,8 @@ def _plan(reference: _Reference, name: str, threads: int, batch: int, reason: st
     return ParityRun(name, reference.program.precision, threads, batch, "all", None, None, reason)
 
 
-def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudged: int) -> MeasuredParity:
-    """rejudged: decisions that are not those on which the program was judged."""
+def _sum_up(reference: _Reference, seen: Sequence[_Seen], reference_count: int, rejudged: int) -> MeasuredParity:
+    """rejudged: decisions that differ from those by which the program was judged."""
     alike = [one for one in seen if _same_but_for_rounding(one, reference.largest)]
     scale = {name: float(np.abs(array).max()) or 1.0 for name, array in reference.outputs.items()}
     tolerances = {
@@ -232,12 +236,12 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudg
         replace(_plan(reference, reference.backend, 1, REFERENCE_BATCH), difference=0.0, flips=0),
         tuple(one.run for one in seen),
         len(reference.scores),
-        probes,
+        reference_count,
         max(_MIN_TOLERANCE, _SPARE * widest_score / reference.largest),
     )
-    sealed = Probes(
-        {name: array[:probes] for name, array in reference.inputs.items()},
-        {name: array[:probes] for name, array in reference.outputs.items()},
+    sealed = ReferenceCases(
+        {name: array[:reference_count] for name, array in reference.inputs.items()},
+        {name: array[:reference_count] for name, array in reference.outputs.items()},
         reference.backend,
         reference.program.precision,
         tolerances,
@@ -245,13 +249,13 @@ def _summed_up(reference: _Reference, seen: Sequence[_Seen], probes: int, rejudg
     )
     here = [one for one in seen if one.run.instructions == "all"]
     names = dict.fromkeys(one.run.backend for one in here)
-    # One that fails at some batch or number of threads is none on which an artifact should be run.
+    # An artifact should not run on a backend that disagrees at some batch or number of threads.
     agreeing = tuple(name for name in names if all(one.same for one in here if one.run.backend == name))
     return MeasuredParity(parity, sealed, _check(reference, here, rejudged), agreeing, _notes(reference, seen))
 
 
 def _same_but_for_rounding(one: _Seen, largest: float) -> bool:
-    """All that are the same, and those with a few decisions more."""
+    """Whether the run is the same, or differs in a few decisions only."""
     difference, flips = one.run.difference, one.run.flips
     return difference is not None and flips is not None and flips <= _FEW * one.cases and difference <= _SAME * largest
 
@@ -270,7 +274,7 @@ def _find_decision(reference: _Reference) -> DecisionPoint | None:
 
 def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check:
     if rejudged:
-        text = f"{counted(rejudged, 'decisions')} changed since the program was judged: run again, it scores otherwise."
+        text = f"{counted(rejudged, 'decisions')} changed since the program was judged: run again, its scores differ."
         return Check(PARITY, "failed", float(rejudged), 0.0, text, seen=float(rejudged))
     mine = [one for one in here if one.run.backend == reference.backend]
     wrong = [one for one in mine if not one.same]
@@ -287,11 +291,11 @@ def _check(reference: _Reference, here: Sequence[_Seen], rejudged: int) -> Check
 
 
 def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
-    """They are read on other hosts, long after."""
+    """The notes are read on other hosts, long after."""
     notes = []
     for name in dict.fromkeys(one.run.backend for one in seen):
         mine = [one for one in seen if one.run.backend == name and one.cases and not one.same]
-        plain, held = (
+        plain, restricted = (
             max(
                 (one for one in mine if one.run.instructions == instructions),
                 key=lambda one: (one.run.flips or 0, one.run.difference or 0.0),
@@ -300,20 +304,20 @@ def _notes(reference: _Reference, seen: Sequence[_Seen]) -> tuple[str, ...]:
             for instructions in ("all", "avx2")
         )
         if plain is not None:
-            where = "on the host that sealed it" + (", held to AVX2 too" if held is not None else "")
+            where = "on the host that sealed it" + (", restricted to AVX2 too" if restricted is not None else "")
             notes.append(_note(name, where, plain, f"the artifact prefers {reference.backend}"))
-        elif held is not None:
-            where = "on processors without AVX-512 and VNNI (held to AVX2), though not on the host that sealed it"
+        elif restricted is not None:
+            where = "on processors without AVX-512 and VNNI (restricted to AVX2), though not on the host that sealed it"
             remedy = (
                 "check such a host with `featherweight artifact verify`; weights of 8 bits can overflow there, which "
                 "weight_bits = 7 in the recipe's step quantize prevents"
             )
-            notes.append(_note(name, where, held, remedy))
+            notes.append(_note(name, where, restricted, remedy))
     return tuple(notes)
 
 
 def _note(name: str, where: str, worst: _Seen, remedy: str) -> str:
     return (
-        f"{name} decides otherwise {where}: {worst.run.flips} of {counted(worst.cases, 'cases')}, scores differ "
-        f"by up to {worst.run.difference:.3g}; {remedy}"
+        f"{name} disagrees {where}: {worst.run.flips} of {counted(worst.cases, 'cases')} are decided differently, "
+        f"scores differ by up to {worst.run.difference:.3g}; {remedy}"
     )

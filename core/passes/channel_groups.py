@@ -97,7 +97,7 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
 def _following(network: nn.Module) -> Iterator[None]:
     """What the graph's library raises for a network that it does not understand may be anything."""
     try:
-        with quiet():  # its warnings are for whoever writes networks
+        with quiet():  # its warnings are for authors of networks
             yield
     except (FeatherweightError, MemoryError):
         raise

@@ -70,7 +70,7 @@ def prune_trees(model: Model, step: PruneTreesStep, batches: Iterable[Tensors]) 
 
 @dataclass(frozen=True)
 class _Costs:
-    """Of every node: what its whole subtree as one leaf costs, and the value of that leaf."""
+    """For every node: the cost of its whole subtree as one leaf, and the value of that leaf."""
 
     cost: Floats
     mean: Floats

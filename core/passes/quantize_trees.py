@@ -28,7 +28,7 @@ WORTH = 0.5
 """Trees have steps of their own only when the scores then move less than this part of what one step moves them: more
 values of leaves make the file larger."""
 Exponents = npt.NDArray[np.int64]
-"""Of two, one for each tree: the tree's step."""
+"""Exponents of two, one for each tree: the tree's step."""
 
 
 def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -> tuple[Program, StepRecord]:

@@ -16,7 +16,8 @@ from featherweight.core.networks import run_network
 from featherweight.core.passes.channel_groups import PRUNED, SHAPES_CHANGED, Group, remove_channels, run_order
 
 FRACTIONS = (0.75, 0.5, 0.25, 0.125, 0.0625)
-"""Of a group's channels, kept in turn while all other groups keep theirs. Below the last one no group is pruned."""
+"""Fractions of a group's channels that are kept, in turn, while all other groups keep theirs. No group is pruned below
+the last one."""
 _DIGITS = 6
 """What lies below is float32's rounding, which must not decide and differs from host to host."""
 
@@ -73,7 +74,7 @@ def measure_sensitivity(
 
 
 def count_macs(layers: Sequence[LayerCost], fractions: Sequence[float]) -> float:
-    """Of all layers, when each group keeps this fraction of its channels."""
+    """Multiplications of all layers, when each group keeps this fraction of its channels."""
 
     def left(shares: Mapping[int, float]) -> float:
         return 1 - sum(share * (1 - fractions[group]) for group, share in shares.items())

@@ -1,7 +1,7 @@
 """The closed set of steps a recipe may hold. Plain values: importing this loads no framework.
 
 A field's `Number` or `Choice` says which values it may have; the recipe's parser reads the bounds from there, and so
-does whoever writes help.
+does the reference.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from featherweight.core.trees.predict import Rows
 
 Floats = npt.NDArray[np.float64]
 SMALLEST_WEIGHT = 1e-3
-"""Of p(1-p): rows that the model is sure of count a little, too."""
+"""Minimum of p(1-p): rows that the model is sure of count a little, too."""
 
 
 def join_rows(batches: Iterable[Tensors], kind: str) -> Rows:

@@ -43,7 +43,7 @@ _EXAMPLES: dict[str, Setting] = {
     "watts_per_core_range": (3.0, 10.0),
     "price_per_hour": 0.1,
 }
-"""Of the keys without a default that are no limits."""
+"""Examples of the keys without a default that are not limits."""
 
 
 def top_keys() -> tuple[Key, ...]:

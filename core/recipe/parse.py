@@ -75,7 +75,7 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
 def read_card(path: str) -> str:
     """The words of the model card that a recipe names; read before the work begins, since a name mistyped should not be
     found hours later. Raises UsageError."""
-    # A ValueError: it is no text, or the name is none that a file can have.
+    # A ValueError: it is not text, or the name is not a valid file name.
     with read_errors(f"card: {path!r}", raises=UsageError, also=(ValueError,)):
         return Path(path).read_text(encoding="utf-8") if path else ""
 

@@ -31,7 +31,7 @@ def advise(records: Sequence[CandidateRecord], *, spent: bool = False) -> list[C
 def _point(record: CandidateRecord) -> tuple[float, float, float] | None:
     if record.latency is None or record.size_bytes is None or record.loss is None:
         return None
-    # Backends add in different orders: what that does to a loss puts nobody on the front.
+    # Backends add in different orders: what that does to a loss puts no candidate on the front.
     return record.latency.p50_ms, record.size_bytes, round(record.loss, 4)
 
 
@@ -72,8 +72,8 @@ def _smaller(record: CandidateRecord, check: Check, nearest: CandidateRecord | N
 
 
 def _better(record: CandidateRecord, check: Check, nearest: CandidateRecord | None, spent: bool) -> str:
-    """Of a limit on what may be lost. Where there was no time for the candidates that were asked for, longer training
-    is no advice: more time is."""
+    """Advice on a limit on what may be lost. Where there was no time for the candidates that were asked for, the advice
+    is more time, not longer training."""
     if check.status == "not measured":
         return f"{check.name} needs held-out cases that can tell."
     if nearest is not None:

@@ -279,7 +279,7 @@ def _digest_baseline(model: Model) -> str:
 
 
 def _digest_network(network: nn.Module) -> str:
-    # The same weights give other outputs where the layers' settings or the code between them are others.
+    # The same weights give other outputs where the layers' settings or the code between them differ.
     layers = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
     code = digest_modules(type(module).__module__ for module in network.modules())
     digest = hashlib.sha256(f"{layers}\n{code}\n".encode())

@@ -30,7 +30,8 @@ NOT_DECIDING = frozenset(
         "terminal",
     }
 )
-"""Of core: what comes after a trial, or shows it. All else is taken to decide, so that a new module does too."""
+"""Modules of core that come after a trial, or show it. All others are taken to decide, so that a new module does
+too."""
 LIBRARIES = (
     "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino",
     "pillow", "protobuf", "pydicom", "safetensors", "scikit-learn", "scipy", "torch", "torch-pruning", "torchvision",
@@ -60,14 +61,14 @@ def digest_core(core: Path) -> str:
 
 
 def digest_task(kind: type) -> str:
-    """Of all modules in the packages where the task's class and those that it derives from are written: its data
+    """Digest of all modules in the packages where the task's class and those that it derives from are written: its data
     readers and augmentations are there."""
     return f"{kind.__module__}.{kind.__qualname__} {digest_modules(base.__module__ for base in kind.__mro__)}"
 
 
 def digest_modules(names: Iterable[str]) -> str:
-    """Of the outermost packages in which these modules lie (of ours: the app), but for Python's own and those of
-    LIBRARIES that lend layers."""
+    """Digest of the outermost packages in which these modules lie (of ours: the app), but for Python's own and those of
+    LIBRARIES that provide layers."""
     digest = hashlib.sha256()
     for name in sorted(set(names)):
         if name.partition(".")[0] in ("abc", "builtins", "torch", "torchvision", "typing"):
@@ -84,7 +85,8 @@ def digest_modules(names: Iterable[str]) -> str:
 
 
 def _outermost_folder(name: str) -> Path | None:
-    """Of the package that a module is in: of a task in `scans.training.task` its readers and its pixels too."""
+    """Folder of the outermost package that a module is in: for a task in `scans.training.task` it holds its readers and
+    its pixels too."""
     parts = name.split(".")
     package = ".".join(parts[:3] if name.startswith("featherweight.apps.") else parts[:1])
     file = getattr(sys.modules.get(package), "__file__", None)

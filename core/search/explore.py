@@ -22,9 +22,9 @@ from featherweight.core.search.strategy import Cost, next_listed, next_promising
 from featherweight.core.search.trial import BuiltCandidate, Evaluator, Trial
 
 _NO_COST = Cost(float("inf"), float("inf"))
-"""Of what cannot be made: it comes last, and then says why."""
+"""Cost of a candidate that cannot be built: it comes last, and then says why."""
 UNFORESEEN = "unforeseen.log"
-"""Beside the table of candidates: the tracebacks of errors that nobody foresaw."""
+"""Beside the table of candidates: the tracebacks of unforeseen errors."""
 _TOLD = 10
 """Candidates that a refusal names."""
 
@@ -105,7 +105,7 @@ class _Exploration:
                 self.workshop.begin(candidate)
             except UsageError as error:
                 refused[candidate.name] = error
-            except Exception:  # noqa: BLE001  (it is told when the candidate's turn has come)
+            except Exception:  # noqa: BLE001  (reported when the candidate's turn has come)
                 return
             else:
                 return
@@ -123,7 +123,7 @@ class _Exploration:
                 self._costs[candidate] = _NO_COST if known else self.workshop.cost(candidate)
             except OutputError:
                 raise
-            except Exception:  # noqa: BLE001  (it is told when the candidate's turn has come)
+            except Exception:  # noqa: BLE001  (reported when the candidate's turn has come)
                 self._costs[candidate] = _NO_COST
         return self._costs[candidate]
 
@@ -157,9 +157,7 @@ class _Exploration:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"{candidate.name}\n{''.join(traceback.format_exception(error))}\n")
-        return FeatherweightError(
-            f"an error that nobody foresaw: {describe_cause(error)}; its traceback is in {path.name}"
-        )
+        return FeatherweightError(f"an unforeseen error: {describe_cause(error)}; its traceback is in {path.name}")
 
     def _make(self, candidate: Candidate) -> BuiltCandidate:
         runtimes, precision = self.bench.measurements.runtimes, _precision(candidate)
@@ -226,7 +224,7 @@ def _nothing_runs(recipe: Recipe, bench: Evaluator) -> UsageError:
     wanted = ", ".join(sorted({_precision(candidate) for candidate in candidates(recipe)}))
     return UsageError(
         f"measure.backends: none of {', '.join(bench.measurements.runtimes.backends)} runs {wanted} programs here; "
-        "name another backend or precision (`featherweight hardware` tells what this host runs)"
+        "name another backend or precision (`featherweight hardware` shows what this host runs)"
     )
 
 

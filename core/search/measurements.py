@@ -51,7 +51,7 @@ class Measurements:
         return self._scored(run, self.calibration_cases, self._calibration_digest, f"calibrating on {run.backend}")
 
     def latencies(self, runs: Sequence[Run]) -> list[Latency]:
-        """Of all of them, interleaved in one run."""
+        """Latencies of all of them, interleaved in one run."""
         measure = self._recipe.measure
         key = {
             "runs": [self.runtimes.identify(run) for run in runs],

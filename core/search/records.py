@@ -104,7 +104,7 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
 
 
 def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
-    """Of the figure of the ranking that is limited first; of the AUC where none is."""
+    """Loss of the ranking metric that is limited first; of the AUC where none is limited."""
     ranking = (metric for metric, _ in metrics.limits().values() if metric.reads == "ranking")
     metric = next((one for one in ranking if limits.of(one) is not None), AUC)
     was, now = _estimate(metric, before), _estimate(metric, after)

@@ -79,7 +79,7 @@ class Runtimes:
 
 
 def find_runtimes(measure: Measure, kind: Kind, threads: int | None = None) -> Runtimes:
-    """`threads` takes the place of the recipe's. Raises UsageError for a backend that nobody knows,
+    """`threads` replaces the recipe's. Raises UsageError for an unknown backend,
     BackendUnavailableError when none of them runs models of this kind here."""
     found = {name: find_backend(name) for name in measure.backends}
     answers = {name: backend.probe() for name, backend in found.items()}

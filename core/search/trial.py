@@ -132,7 +132,7 @@ class Evaluator:
     def check_baseline(self) -> None:
         """Time and score it now: without it nothing can be judged, and making a candidate may take hours.
 
-        Raises UsageError when no backend opens it, BackendError when one fails or a score is no number.
+        Raises UsageError when no backend opens it, BackendError when one fails or a score is not a number.
         """
         _ = self.baselines, self._before
 

@@ -67,8 +67,8 @@ class _Day:
 
 
 def _rank_days(scores: Floats, days: Labels, clusters: Labels, cards: Indices, positive: Bools) -> list[_Day]:
-    """Of equal scores the card with the lower number comes first, as in the handbook; `cards` are numbered by what is
-    known of their labels and must not decide."""
+    """Where scores are equal, the card with the lower number comes first, as in the handbook; `cards` are numbered by
+    what is known of their labels and must not decide."""
     found = []
     for day in np.unique(days):
         rows = np.flatnonzero(days == day)

@@ -241,7 +241,7 @@ def design_effect(values: Floats, clusters: Labels | None) -> float:
 
 
 def standard_error(values: Floats, clusters: Labels | None = None) -> float:
-    """Of the mean of `values` [N]; of one value 0."""
+    """Standard error of the mean of `values` [N]; 0 for one value."""
     if len(values) < 2:
         return 0.0
     return math.sqrt(float(np.var(values, ddof=1)) / len(values) * design_effect(values, clusters))
@@ -269,7 +269,7 @@ class Flips:
 
 
 def flipped_decisions(baseline: Bools, candidate: Bools) -> Flips:
-    """Which cases are decided otherwise. baseline, candidate: bool [N]."""
+    """Which decisions changed. baseline, candidate: bool [N]."""
     return Flips(np.flatnonzero(~baseline & candidate), np.flatnonzero(baseline & ~candidate))
 
 

@@ -4,7 +4,7 @@ Of `trials` cases the candidate gained some (right where the baseline was wrong)
 (gained - lost) / trials. Which pairs of numbers count as extreme is ordered by Tango's score statistic (Statistics in
 Medicine 1998), whose own bound is only asymptotic: its error exceeds 5% for some shares of changed decisions. Here it
 is made exact: the probability of the extreme pairs under their trinomial distribution, at its largest over the share of
-lost cases, which nobody knows (Hsueh, Liu & Chen, Biometrics 2001), searched where that share lies with 99.9%
+lost cases, which is unknown (Hsueh, Liu & Chen, Biometrics 2001), searched where that share lies with 99.9%
 confidence (Berger & Boos, JASA 1994).
 """
 
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from featherweight.core.statistics.intervals import Bools, Difference, Floats, Labels, bisect, design_effect
 
 _DOUBT = 1 / 50
-"""Of Berger and Boos, as a part of the error that is allowed: what the search for the share of lost cases may miss. It
-is added to each p-value."""
+"""Berger and Boos' constant, as a part of the error that is allowed: what the search for the share of lost cases may
+miss. It is added to each p-value."""
 _SHARES = 41
 """At which the probability is computed; a finer grid moves bounds by less than 0.00001."""
 _STEPS = 40
@@ -110,7 +110,8 @@ def exact_bound(trials: int, gained: int, lost: int, confidence: float = 0.95) -
 
 @lru_cache(maxsize=4096)
 def exact_p_value(trials: int, gained: int, lost: int, difference: float, doubt: float = 1e-5) -> float:
-    """Of the hypothesis that the true difference is `difference` or less, against a larger one; never below `doubt`."""
+    """P-value of the hypothesis that the true difference is `difference` or less, against a larger one; never below
+    `doubt`."""
     return _Extreme(trials, gained, lost, difference, doubt).p_value(difference)
 
 
@@ -164,7 +165,7 @@ class _Extreme:
         return min(1.0, float(self._probabilities(shares, delta).max()) + self._doubt)
 
     def _probabilities(self, shares: Floats, delta: float) -> Floats:
-        """Of the extreme pairs, for each share of lost cases."""
+        """Probabilities of the extreme pairs, for each share of lost cases."""
         share, lost = shares[:, None], self._lost[None]
         weights = np.exp(self._log_binomial(share, lost))
         gains = np.clip((share + delta) / np.maximum(1 - share, 1e-300), 0.0, 1.0)
@@ -220,7 +221,7 @@ class _Extreme:
 
 
 def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
-    """Of the incomplete beta function, by Lentz's method (Press et al., Numerical Recipes, 6.4)."""
+    """Continued fraction of the incomplete beta function, by Lentz's method (Press et al., Numerical Recipes, 6.4)."""
     tiny = 1e-300
 
     def guarded(values: Floats) -> Floats:

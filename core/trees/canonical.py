@@ -13,7 +13,7 @@ from featherweight.core.errors import DataError
 from featherweight.core.trees.ensemble import LEAF, Ensemble, Output
 
 MAX_NODES = 1 << 27
-"""Of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""
+"""Maximum nodes of one ensemble: 3 GiB of arrays. A library's largest forests have some ten million."""
 
 MAX_FEATURES = (1 << 31) - 1
 """A feature's number is an int32."""
@@ -142,7 +142,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
     if children.min() < 0 or children.max() >= count:
         raise DataError(f"trees: a node number lies outside 0..{count - 1}")
     if (np.bincount(children.astype(np.int64), minlength=count) > 1).any():
-        raise DataError("trees: a node has two parents, so this is no tree")
+        raise DataError("trees: a node has two parents, so this is not a tree")
     if (nodes.feature[split] < 0).any() or (nodes.feature[split] >= features).any():
         raise DataError(f"trees: a split asks for a feature outside 0..{features - 1}")
     with np.errstate(over="ignore"):

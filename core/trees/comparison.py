@@ -1,4 +1,4 @@
-"""Trees that were read, held against the library that fitted them: on rows at the thresholds, where the two would
+"""Trees that were read, compared with the library that fitted them: on rows at the thresholds, where the two would
 differ first. Part of reading a model, never of scoring with it."""
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Score = Callable[[Rows], npt.NDArray[np.floating]]
 """The library's own answer to rows [N, F]: margins [N], of forests probabilities of class 1."""
 
 RELATIVE = 1e-5
-"""Of the largest number that a row's sum comes to on its way, or of 1: float32 sums in another order differ by less."""
+"""Tolerance relative to the largest partial sum of a row, or to 1: float32 sums in another order differ by less."""
 MAX_ROWS, MIN_ROWS = 8192, 256
 MAX_VISITS = 500_000
 """Rows times trees: half a second, of deep trees more than one."""
 MAX_VALUES = 1 << 24
 """Rows times features."""
 TRIES = 4
-"""Of each split: below its threshold, on it, above it, missing."""
+"""Rows tried for each split: below its threshold, on it, above it, missing."""
 
 _LOWEST, _HIGHEST = np.float32(-np.inf), np.float32(np.inf)
 _LIMITS = np.finfo(np.float32)

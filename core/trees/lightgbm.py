@@ -67,7 +67,7 @@ def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
         return _ensemble(json.loads(content))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
-            f"this is no LightGBM model in JSON ({type(error).__name__}: {error}); write json.dumps(dump_model())"
+            f"this is not a LightGBM model in JSON ({type(error).__name__}: {error}); write json.dumps(dump_model())"
         ) from error
 
 

@@ -66,7 +66,7 @@ def decode_trees(content: bytes) -> Ensemble:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Of two messages, with arrays among them and data as any kind of bytes."""
+    """Whether two messages are equal, with arrays among them and data as any kind of bytes."""
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         return np.array_equal(one, other)
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""What an ensemble says of rows: the reference that every backend and pass is held against."""
+"""What an ensemble says of rows: the reference that every backend and pass is compared with."""
 
 from __future__ import annotations
 

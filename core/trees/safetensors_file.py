@@ -63,7 +63,7 @@ def decode_stored(content: bytes) -> Ensemble:
     try:
         arrays = load(content)
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"this is no safetensors file of trees: {error}") from error
+        raise DataError(f"this is not a safetensors file of trees: {error}") from error
     expected = _ARRAYS | _NUMBERS
     found = {name: array.dtype for name, array in arrays.items()}
     if found != {name: np.dtype(kind) for name, kind in expected.items()}:

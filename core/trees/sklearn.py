@@ -42,7 +42,7 @@ def from_sklearn(model: Any) -> Ensemble:
     name = type(model).__name__.removeprefix("Balanced")
     if name not in _KNOWN:
         raise UsageError(
-            f"{type(model).__name__} is no tree ensemble that can be read; expected {', '.join((*_KNOWN, *_OTHERS))}"
+            f"{type(model).__name__} is not a tree ensemble that can be read; expected {', '.join((*_KNOWN, *_OTHERS))}"
         )
     _check_binary(model, name)
     try:
@@ -99,7 +99,7 @@ def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
 
 
 def _last_step(steps: Any) -> Any:
-    """Of imbalanced-learn's balanced bags: a sampler, which scoring passes by, then the tree."""
+    """The last step of imbalanced-learn's balanced bags: a sampler, which scoring skips, then the tree."""
     for _, step in steps[:-1]:
         if step is not None and step != "passthrough" and not hasattr(step, "fit_resample"):
             raise UsageError(

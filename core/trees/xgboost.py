@@ -105,7 +105,7 @@ def _decoded(content: bytes | bytearray | str, *, stops_at_best: bool) -> Ensemb
         return _ensemble(learner, stops_at_best=stops_at_best)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
-            f"this is no XGBoost model in JSON ({type(error).__name__}: {error}); save it by save_raw('json')"
+            f"this is not an XGBoost model in JSON ({type(error).__name__}: {error}); save it by save_raw('json')"
         ) from error
 
 

@@ -93,7 +93,7 @@ class ProblemError(Exception):
 
 
 def encode_status(status: int, detail: str, request_id: str) -> bytes:
-    """A problem that nobody but its status describes: `about:blank`, in RFC 9457's words."""
+    """A problem that only its status describes: `about:blank`, in RFC 9457's words."""
     title = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
     return msgspec.json.encode(
         ProblemDetails(type="about:blank", title=title, status=status, detail=detail, request_id=request_id)

@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def write_picture(path: Path) -> tuple[int, Path]:
-    """A made-up radiograph of nobody, of the network's own size."""
+    """A synthetic radiograph of the network's own size."""
     artifact = read_artifact(ARTIFACT)
     side = int(json.loads(artifact.sealed["preprocess.json"])["side"])
     (case,) = synthetic_cases(1, seed=1, side=side)

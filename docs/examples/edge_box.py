@@ -4,7 +4,8 @@ shared object of the runtime. No numpy, nothing of Featherweight. docs/examples/
     python -I -S edge_box.py LIBRARY FOLDER PICTURE.pgm RUNS
 
 LIBRARY is libLiteRt.so, FOLDER what `featherweight artifact export --target litert` wrote. PICTURE is a binary PGM of
-the network's own size: scaling is left to whoever takes the picture. RUNS more times are timed. Prints a line of JSON.
+the network's own size: scaling is left to the program that takes the picture. RUNS more times are timed. Prints a line
+of JSON.
 """
 
 # ruff: noqa: T201

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-import featherweight.core  # noqa: F401 - switches the telemetry off before whoever uses us imports a runtime
+import featherweight.core  # noqa: F401 - switches the telemetry off before a program that uses us imports a runtime
 
 TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
 if TYPE_CHECKING:

@@ -180,7 +180,7 @@ def test_any_batch_size_and_threads(backend: Backend, case: Case, precision: Pre
             assert np.abs(part - whole[:size]).max() <= 1e-6 * np.abs(whole).max()
 
 
-def test_the_lane_for_one_row(backend: Backend, case: Case) -> None:
+def test_the_fast_path_for_one_row(backend: Backend, case: Case) -> None:
     rows = borderline_rows(case.trees["int8"], 40)
     with backend.open(case.program("int8")) as session:
         whole = session.run({INPUT: rows})[OUTPUT][:, 0]

@@ -51,7 +51,7 @@ def outlying(far: float) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_threshold_far_out_is_sealed_and_keeps_the_capacity() -> None:
     scores, labels = outlying(25)
-    rule = fit_rule(scores, labels, days=1, alerts_a_day=5)
+    rule = fit_rule(scores, labels, days=1, alerts_per_day=5)
     again = decode_rule(encode(rule))
     assert again == rule
     assert (scores >= raw_threshold(again)).sum() == 5
@@ -61,7 +61,7 @@ def test_a_threshold_far_out_is_sealed_and_keeps_the_capacity() -> None:
 def test_a_threshold_that_no_probability_tells_apart_is_refused() -> None:
     """All ten would be alerts, though there is room for five."""
     with pytest.raises(DataError, match="5 alerts a day end at the score 64"):
-        fit_rule(*outlying(60), days=1, alerts_a_day=5)
+        fit_rule(*outlying(60), days=1, alerts_per_day=5)
 
 
 @pytest.mark.parametrize("changed", [{"slope": 1e10}, {"intercept": math.nan}, {"threshold": 1.0}])

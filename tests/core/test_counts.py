@@ -20,7 +20,7 @@ THINGS = (
 )
 NEVER_ONE = re.compile(
     r".*[A-Z]{3}.*"  # a constant
-    r"|limit|limits\.\w+|alerts_a_day|len\(entries\)|width|groups|len\(value\)"  # more than some constant
+    r"|limit|limits\.\w+|alerts_per_day|len\(entries\)|width|groups|len\(value\)"  # more than some constant
     r"|(part\.)?split|kind|(self\.)?(counted|decided_on)|part|name|wanted"  # no whole numbers
     r"|.*backends.*|member\.instance|was|now|.*per_s"
 )

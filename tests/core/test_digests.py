@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featherweight.core.digests import DIGESTS, appearing_folder, check_digests, write_digests
+from featherweight.core.digests import DIGESTS, atomic_folder, check_digests, write_digests
 from featherweight.core.errors import DataError, OutputError
 
 NAMES = ("a.bin", "b.json")
@@ -61,14 +61,14 @@ def test_a_pipe_is_not_waited_for(folder: Path) -> None:
 
 
 def fill(out: Path, text: str, names: tuple[str, ...] = NAMES, keep: str = "") -> None:
-    with appearing_folder(out, keep) as folder:
+    with atomic_folder(out, keep) as folder:
         for name in names:
             (folder / name).write_text(text)
         write_digests(folder, names)
 
 
 def fail(out: Path, keep: str = "") -> None:
-    with appearing_folder(out, keep) as folder:
+    with atomic_folder(out, keep) as folder:
         with (folder / (keep or NAMES[0])).open("a") as file:
             file.write("half")
         raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def shown(out: Path) -> dict[str, str]:
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
-    with appearing_folder(out) as folder:
+    with atomic_folder(out) as folder:
         (folder / NAMES[0]).write_text("new")
         assert not out.exists()
         write_digests(folder, NAMES[:1])
@@ -160,10 +160,10 @@ def test_what_is_worth_going_on_from_stays_until_it_is_whole(tmp_path: Path) -> 
         with pytest.raises(KeyboardInterrupt):
             fail(out, keep="checkpoint")
     assert not out.exists()
-    with appearing_folder(out, keep="checkpoint") as folder:
+    with atomic_folder(out, keep="checkpoint") as folder:
         assert (folder / "checkpoint").read_text() == "halfhalf"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(KeyboardInterrupt), appearing_folder(out, keep="checkpoint"):
+    with pytest.raises(KeyboardInterrupt), atomic_folder(out, keep="checkpoint"):
         raise KeyboardInterrupt
     assert [path.name for path in out.iterdir()] == ["checkpoint"]
 

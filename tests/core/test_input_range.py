@@ -41,7 +41,7 @@ flip_ratio_max = 0.05
 
 
 def fraud_files(features: bytes | None = None) -> SealedFiles:
-    schema = encode(FeatureSchema(names=NAMES, typical=(1.0,) * len(NAMES)))
+    schema = encode(FeatureSchema(names=NAMES, reference_values=(1.0,) * len(NAMES)))
     rule = DecisionRule(slope=1.0, intercept=0.0, review_threshold=0.5, decline_threshold=0.9, chosen_for="tests")
     files = {"features.json": features or schema, "decision.json": encode(rule)}
     return SealedFiles("fraud", ("legitimate", "fraud"), files, "made up")

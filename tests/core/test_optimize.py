@@ -17,7 +17,7 @@ from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import DataError, LimitError, OutputError, RecipeError, UsageError
 from featherweight.core.evidence.report import CandidateRecord
 from featherweight.core.optimize import Outcome, optimize
-from featherweight.core.parity.probing import check_fresh
+from featherweight.core.parity.reproduction import check_fresh
 from featherweight.core.recipe import Recipe, Source, parse_recipe, render_recipe
 from featherweight.core.request import open_task, run_recipe
 from featherweight.core.task import HeldOut
@@ -222,7 +222,7 @@ def test_a_program_that_is_not_faster_is_told_so(tmp_path: Path) -> None:
     assert outcome.artifact.manifest.notes == outcome.warnings
 
 
-def test_the_artifact_holds_probes_that_a_fresh_process_repeats(run: Run) -> None:
+def test_the_artifact_holds_reference_inputs_that_a_fresh_process_repeats(run: Run) -> None:
     assert check_fresh(run.folder / "artifact", "onnxruntime") <= 1e-4
     parity = run.outcome.evidence.parity
     assert parity is not None
@@ -233,7 +233,7 @@ def test_what_is_asked_wrongly_is_refused_before_any_work(tmp_path: Path) -> Non
     task = SquaresTask()
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="no artifact that could be replaced"):
+    with pytest.raises(OutputError, match="not an artifact that could be replaced"):
         optimize(recipe(CHAIN), task, tmp_path / "occupied", work=tmp_path / "work")
     with pytest.raises(UsageError, match="no backend is called 'abacus'"):
         optimize(recipe(CHAIN, HEAD.replace("onnxruntime", "abacus")), task, tmp_path / "a", work=tmp_path / "work")

@@ -13,7 +13,7 @@ from featherweight.core.backends.base import Availability
 from featherweight.core.backends.fastest import choose_program
 from featherweight.core.errors import BackendUnavailableError, UsageError
 from featherweight.core.optimize import Outcome, optimize
-from featherweight.core.parity.probing import check_fresh
+from featherweight.core.parity.reproduction import check_fresh
 from featherweight.core.recipe import parse_recipe
 from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask

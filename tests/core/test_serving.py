@@ -55,7 +55,7 @@ def test_what_cannot_be_opened_is_told(folder: Path) -> None:
     for source, error, says in (
         (ModelSource(folder, "abacus"), UsageError, "abacus"),
         (ModelSource(folder, "onnxruntime", threads=0), UsageError, "threads = 0"),
-        (ModelSource(folder, "onnxruntime", verify_decisions=True), ArtifactError, "no parity inputs sealed"),
+        (ModelSource(folder, "onnxruntime", verify_decisions=True), ArtifactError, "no reference inputs sealed"),
     ):
         with pytest.raises(error, match=says):
             source.open(artifact)

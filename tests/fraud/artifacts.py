@@ -87,7 +87,7 @@ def write_fraud_model(
 ) -> Artifact:
     """Two different seeds give two artifacts with different digests and decisions. `names`: the schema's columns;
     program: another than trees of this seed."""
-    schema = FeatureSchema(names=tuple(names), typical=(1.0,) * len(names), delay_days=7.0)
+    schema = FeatureSchema(names=tuple(names), reference_values=(1.0,) * len(names), delay_days=7.0)
     rule = DecisionRule(
         slope=2.0,
         intercept=0.0,

@@ -178,7 +178,7 @@ class NaiveEngine:
                 history.add(Event(now.transaction_id, now.time_ms, now.cents, other), self.order)
         return seen
 
-    def learn(self, label: Label) -> int:
+    def apply_label(self, label: Label) -> int:
         found = list[Event]()
         for histories, key in ((self.customers, label.customer_id), (self.terminals, label.terminal_id)):
             event = histories[key].find(label.transaction_id) if key in histories else None

@@ -64,7 +64,7 @@ def decide_embedded(model: Path, events: Iterable[Transaction | Label]) -> dict[
     decisions = {}
     for event in events:
         if isinstance(event, Label):
-            pipeline.learn(event)
+            pipeline.apply_label(event)
         else:
             decision = pipeline.process(event)
             if not decision.duplicate:

@@ -30,7 +30,7 @@ DAY_MS = 86_400_000
 
 
 def adapter(names: tuple[str, ...] = CATALOGUE, source: str = "histories") -> FraudAdapter:
-    schema = FeatureSchema(names=names, typical=(None,) * len(names), source=source)  # type: ignore[arg-type]
+    schema = FeatureSchema(names=names, reference_values=(None,) * len(names), source=source)  # type: ignore[arg-type]
     files = {"features.json": encode(schema), "decision.json": RULE}
     return FraudAdapter(("legitimate", "fraud"), files, (TensorSpec("features", "float32", (None, len(names))),))
 
@@ -52,7 +52,9 @@ def computed_rows(count: int) -> np.ndarray:
         engine.advance(transaction)
         rows.append(engine.row.copy())
         if rng.random() < 0.3:
-            engine.learn(Label(transaction_id=f"X{place}", time_ms=came, is_fraud=bool(rng.random() < 0.7), **names))
+            engine.apply_label(
+                Label(transaction_id=f"X{place}", time_ms=came, is_fraud=bool(rng.random() < 0.7), **names)
+            )
     return np.array(rows)
 
 
@@ -101,6 +103,6 @@ def test_files_that_do_not_fit_are_refused() -> None:
     for files in ({}, {"features.json": b"{}", "decision.json": RULE}, {"features.json": b"[", "decision.json": RULE}):
         with pytest.raises(ArtifactError):
             FraudAdapter(("a", "b"), files, inputs)
-    schema = encode(FeatureSchema(names=("amount",), typical=(1.0,)))
+    schema = encode(FeatureSchema(names=("amount",), reference_values=(1.0,)))
     with pytest.raises(ArtifactError, match="names 1 column:"):
         FraudAdapter(("a", "b"), {"features.json": schema, "decision.json": RULE}, inputs)

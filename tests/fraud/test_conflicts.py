@@ -63,7 +63,7 @@ def test_the_histories_tell_a_conflict_from_a_duplicate(name: str) -> None:
 def test_a_label_and_less_than_a_hundredth_are_no_conflict() -> None:
     engine = FeatureEngine()
     engine.advance(FIRST)
-    engine.learn(label_of(FIRST, True))
+    engine.apply_label(label_of(FIRST, True))
     assert engine.advance(replace(FIRST, amount=12.501)) == DUPLICATE
 
 
@@ -80,10 +80,10 @@ NOBODYS = replace(LABEL, transaction_id="t2")
 def test_a_label_that_is_not_as_its_transaction_is_in_conflict(name: str) -> None:
     engine = FeatureEngine()
     engine.advance(FIRST)
-    assert engine.learn(LABELS[name]) == CONFLICT
-    assert engine.learn(LABEL) == DUPLICATE
-    assert engine.learn(LABELS[name]) == CONFLICT, "also one that changes nothing"
-    assert engine.learn(NOBODYS) == NEW
+    assert engine.apply_label(LABELS[name]) == CONFLICT
+    assert engine.apply_label(LABEL) == DUPLICATE
+    assert engine.apply_label(LABELS[name]) == CONFLICT, "also one that changes nothing"
+    assert engine.apply_label(NOBODYS) == NEW
 
 
 def test_labels_in_conflict_in_a_file(model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from featherweight.core.errors import ArtifactError
 RULE = DecisionRule(
     slope=1.5, intercept=-0.5, review_threshold=0.3, decline_threshold=0.8, chosen_for="100 alerts a day"
 )
-SCHEMA = FeatureSchema(names=("amount", "hour"), typical=(40.0, 12.0))
+SCHEMA = FeatureSchema(names=("amount", "hour"), reference_values=(40.0, 12.0))
 
 
 def changed(content: bytes, **fields: object) -> bytes:

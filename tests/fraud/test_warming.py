@@ -21,7 +21,7 @@ def _compiled() -> None:
 
 
 def test_what_the_histories_call_is_found() -> None:
-    assert {"learn", "collect", "fill", "dump", "release", "mark_sent", "newest_times"} == set(CALLED)
+    assert {"apply_label", "collect", "fill", "dump", "release", "mark_sent", "newest_times"} == set(CALLED)
 
 
 @pytest.mark.parametrize("name", [*CALLED, "advance_customer", "advance_terminal"])

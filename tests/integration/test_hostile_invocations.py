@@ -233,7 +233,7 @@ def test_the_other_commands(words: str, code: int, message: str, invoke: Invoke)
 
 
 @pytest.mark.parametrize("folder", ["file", "missing", LONG, "/dev/null", "pipe"])
-def test_a_data_folder_that_is_none(folder: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folder_that_is_not_valid(folder: str, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEATHERWEIGHT_DATA", folder)
     assert invoke("data list")[0] == 0
     assert invoke("data list --json")[0] == 0

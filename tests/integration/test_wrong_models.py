@@ -1,4 +1,4 @@
-"""What is named as a model and is none for that command is exit code 2 in every command: nothing is damaged."""
+"""A path that is not a valid model for a command is exit code 2 in every command: nothing is damaged."""
 
 from __future__ import annotations
 

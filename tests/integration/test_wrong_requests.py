@@ -73,7 +73,7 @@ WRONG = {
     "fraud train: no data": ([*FRAUD, "--data", "nowhere"], "there is no such file or folder, and no data set"),
     "fraud train: reader": ([*FRAUD, "--format", "papyrus"], "data format 'papyrus'"),
     "fraud train: model": ([*FRAUD, "--model", "net"], "model 'net'"),
-    "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is no day"),
+    "fraud train: day": ([*FRAUD, "--until", "2018-99-01"], "is not a day"),
     "fraud train: files": (FRAUD, "no labels.jsonl"),
     "fraud train: out": ([*FRAUD, "--data", "images", "--format", "ulb", "--out", "file/new"], "cannot be written"),
     "export: target": ([*EXPORT, "papyrus", "network"], "no export target"),
@@ -111,12 +111,12 @@ def write_folders(folder: Path) -> None:
     decision = images.DecisionRule(slope=1.0, intercept=0.0, threshold=0.5)
     (folder / "network" / "decision.json").write_bytes(images.encode(decision))
     (folder / "images" / "labels.csv").write_text("path,label,patient,split\na.png,7,p,train\nb.png,1,q,nowhere\n")
-    schema = cards.FeatureSchema(names=COLUMNS, typical=(1.0,) * len(COLUMNS))
+    schema = cards.FeatureSchema(names=COLUMNS, reference_values=(1.0,) * len(COLUMNS))
     rule = cards.DecisionRule(
         slope=1.0, intercept=0.0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test"
     )
     settings = HISTORIES["lightgbm"]
-    training = Training(settings=settings, layout=SplitDays(), alerts_a_day=1.0, seed=0, source="a test")
+    training = Training(settings=settings, layout=SplitDays(), alerts_per_day=1.0, seed=0, source="a test")
     for name in ("model", "half"):
         (folder / name / "features.json").write_bytes(cards.encode(schema))
         (folder / name / "decision.json").write_bytes(cards.encode(rule))

@@ -22,7 +22,7 @@ LOOK_EVERY_S = 1.0
 log = logging.getLogger("featherweight.fraud")
 
 FolderState = frozenset[tuple[str, int, int, int]]
-"""Of every file: name, number, time of change, size."""
+"""The state of every file of a folder: name, number, time of change, size."""
 
 
 class LiveModel:
@@ -54,7 +54,7 @@ class LiveModel:
         self._complaint = ""
         self._next_look = time.monotonic() + look_every_s
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Open the folder's artifact at the next `poll`, changed or not. Safe in a signal handler."""
         self._asked = True
 
@@ -62,7 +62,7 @@ class LiveModel:
         """True when another artifact decides from now on. Cheap: it looks at the folder once a second."""
         opening = self._opening
         if opening is not None and opening.done():
-            return self._take_over(opening)
+            return self._replace_scorer(opening)
         if opening is not None and self._outdated:
             return False  # the folder is looked at again when that has ended
         if (self._asked or time.monotonic() >= self._next_look) and self._is_due():
@@ -84,7 +84,7 @@ class LiveModel:
         self.scorer.close()
 
     def _is_due(self) -> bool:
-        """Whether somebody asked, or the folder has changed and stood still since the last look: whoever copies an
+        """Whether a reload was requested, or the folder has changed and stood still since the last look: a copy of an
         artifact file by file is given the time to end."""
         self._next_look = time.monotonic() + self._every_s
         now, before = read_folder_state(self._directory), self._seen
@@ -94,7 +94,7 @@ class LiveModel:
             self._settled, self._asked = now, False
         return due
 
-    def _take_over(self, opening: Future[Scorer]) -> bool:
+    def _replace_scorer(self, opening: Future[Scorer]) -> bool:
         self._opening = None
         error = opening.exception()
         if error is not None and self._outdated:
@@ -167,13 +167,14 @@ def check_histories(scorer: Scorer, serving: Scorer) -> None:
 
 
 def try_out(scorer: Scorer) -> None:
-    """Score a typical row by every lane. Raises BackendError when a score is not finite or the lanes disagree."""
-    row = np.array(scorer.schema.typical, np.float32)
+    """Score the reference values in every way: a single row, a batch, with reasons. Raises BackendError when a score is
+    not finite or the ways disagree."""
+    row = np.array(scorer.schema.reference_values, np.float32)
     score = scorer.score(row)
     if not math.isfinite(score):
-        raise BackendError(f"{scorer.model}: the score of a typical row is {score}; expected a finite number")
+        raise BackendError(f"{scorer.model}: the score of the reference values is {score}; expected a finite number")
     scorer.explain(row, score)
-    probe = Transaction(transaction_id="probe", customer_id="probe", terminal_id="probe", time_ms=0, amount=0.0)
-    one, two = scorer.decide_batch([probe, probe], np.stack([row, row]), [False, False])
-    if one != two or one.outcome != scorer.decide(probe, row).outcome:
+    trial = Transaction(transaction_id="trial", customer_id="trial", terminal_id="trial", time_ms=0, amount=0.0)
+    one, two = scorer.decide_batch([trial, trial], np.stack([row, row]), [False, False])
+    if one != two or one.outcome != scorer.decide(trial, row).outcome:
         raise BackendError(f"{scorer.model}: one row scored three times gives different decisions")

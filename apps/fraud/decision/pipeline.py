@@ -24,6 +24,6 @@ class Pipeline:
             return decision
         return mark(decision, known, late=self.engine.late)
 
-    def learn(self, label: Label) -> int:
+    def apply_label(self, label: Label) -> int:
         """A label has come; see FeatureEngine."""
-        return self.engine.learn(label)
+        return self.engine.apply_label(label)

@@ -39,7 +39,7 @@ class Scorer:
         self._session = session
         self.score = row_function(session)
         """row float32 [F] -> log-odds."""
-        self._typical = np.array(self.schema.typical, np.float32)
+        self._reference_row = np.array(self.schema.reference_values, np.float32)
         self.columns = find_columns(self.schema)
 
     def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
@@ -55,11 +55,11 @@ class Scorer:
         ]
 
     def explain(self, row: Row, score: float) -> tuple[Reason, ...]:
-        """The features that moved the score most: each is set to its typical value in turn, and the score run again
+        """The features that moved the score most: each is set to its reference value in turn, and the score run again
         (occlusion; Zeiler & Fergus, ECCV 2014). Only those that raised it."""
         count = len(row)
         changed = np.repeat(row[None], count, axis=0)
-        np.fill_diagonal(changed, self._typical)
+        np.fill_diagonal(changed, self._reference_row)
         # Python's own numbers: with so few of them, numpy's calls would cost more than the work.
         effects = (score - self._session.run({INPUT: changed})[OUTPUT][:, 0]).tolist()
         strongest = sorted(range(count), key=effects.__getitem__, reverse=True)[:REASONS]

@@ -22,8 +22,9 @@ from featherweight.core.errors import DataError
 Words = npt.NDArray[np.int64]
 
 _HEAD = Struct("<BBHI")
-"""Of a record's value: version; place of the first event in its block << 4 | events; how far that event is from the
-key's oldest; CRC-32 of the events, begun with the two before. Forgetting rewrites no block: the distance tells it."""
+"""The head of a record's value: version; place of the first event in its block << 4 | events; how far that event is
+from the key's oldest; CRC-32 of the events, begun with the two before. Forgetting rewrites no block: the distance tells
+it."""
 _VERSION = 1
 _EVENT_BYTES = 24
 MAGIC = b"featherweight histories 1\n"

@@ -59,14 +59,14 @@ class KeyedHistories:
         cents, identity, customer, _ = unpacked
         return self._advance_terminal(transaction.terminal_id, identity, transaction.time_ms, cents, customer, out)
 
-    def learn_customer(self, label: Label, identity: int) -> int:
+    def apply_customer_label(self, label: Label, identity: int) -> int:
         """Stage 1. identity: of the transaction. NEW when the customer's history does not have it, CONFLICT when it has
         another time there than the label says."""
-        return self.customers.learn(label.customer_id, identity, label.time_ms, label.is_fraud)
+        return self.customers.apply_label(label.customer_id, identity, label.time_ms, label.is_fraud)
 
-    def learn_terminal(self, label: Label, identity: int) -> int:
-        """Stage 2. As `learn_customer`, of the terminal's history; `agree` says what both mean together."""
-        return self.terminals.learn(label.terminal_id, identity, label.time_ms, label.is_fraud)
+    def apply_terminal_label(self, label: Label, identity: int) -> int:
+        """Stage 2. As `apply_customer_label`, of the terminal's history; `agree` says what both mean together."""
+        return self.terminals.apply_label(label.terminal_id, identity, label.time_ms, label.is_fraud)
 
     def expire(self) -> None:
         """Forget customers and terminals that no window reaches any more."""
@@ -103,18 +103,18 @@ class FeatureEngine(KeyedHistories):
         self.late = self.customers.late or self.terminals.late
         return CONFLICT if also == CONFLICT else known
 
-    def learn(self, label: Label) -> int:
+    def apply_label(self, label: Label) -> int:
         """NEW when the transaction is not in the histories; CONFLICT when it is in one of the two only (the label has
         another customer or terminal than it, or it is forgotten there), or has another time than the label says."""
         identity = identify(label.transaction_id)
-        return agree(self.learn_customer(label, identity), self.learn_terminal(label, identity))
+        return agree(self.apply_customer_label(label, identity), self.apply_terminal_label(label, identity))
 
 
 def warm_up(delay_days: float) -> None:
     """Let everything that is compiled at its first use be compiled now, on histories that are thrown away."""
     engine = FeatureEngine(delay_days)
     engine.advance(Transaction(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, amount=1.0))
-    engine.learn(Label(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, is_fraud=True))
+    engine.apply_label(Label(transaction_id="warm", customer_id="warm", terminal_id="warm", time_ms=0, is_fraud=True))
     for histories in (engine.customers, engine.terminals):
         histories.find_newest_ms()  # as `expire` does where there are more keys: a service stood still for it, later
         histories.drain()

@@ -109,7 +109,7 @@ class Histories:
             self._attend(slot, answer)
         return answer & CONFLICT
 
-    def learn(self, key: str, identity: int, time_ms: int, is_fraud: bool) -> int:
+    def apply_label(self, key: str, identity: int, time_ms: int, is_fraud: bool) -> int:
         """A label has come; the last one counts. Returns NEW when the transaction is not (or no longer) in the history,
         CONFLICT when it is there with another time."""
         if self._staged:
@@ -117,7 +117,7 @@ class Histories:
         slot = self._slots.get(key)
         if slot is None:
             return NEW
-        answer = kernels.learn(self._pages, self._table, slot, identity, time_ms, int(is_fraud))
+        answer = kernels.apply_label(self._pages, self._table, slot, identity, time_ms, int(is_fraud))
         if answer & kernels.QUEUE:
             self._attend(slot, answer)
         return answer & CONFLICT
@@ -185,7 +185,7 @@ class Histories:
         limit = np.partition(times, -ahead)[-ahead] - self._horizon_ms - kernels.LATENESS
         expired = used[times <= limit].tolist()
         for slot in expired:
-            self._bury(slot)
+            self._write_tombstones(slot)
             self._close(slot)
         self._shorten_queue()
         return len(expired)
@@ -208,7 +208,7 @@ class Histories:
                 self._oldest = self._find_oldest()
             slot, used = self._oldest.popleft()
             if self._table[slot, kernels.USED] == used:
-                self._bury(slot)
+                self._write_tombstones(slot)
                 self._close(slot)
                 self.evicted += 1
         if len(self._queued) > 2 * len(self._keys):
@@ -273,7 +273,7 @@ class Histories:
             raise DataError(f"{path}: larger than this host's memory") from error
         names, counts, events = parse_snapshot(content, self.kind, path)
         for slot in self._slots.values():
-            self._bury(slot)
+            self._write_tombstones(slot)
         self._clear()
         slots = [self._open(name) for name in names]
         self._fill(slots, counts, events, str(path))
@@ -314,7 +314,7 @@ class Histories:
         more = max(count, min(pages // 4, _GROW_PAGES))
         self._pages.resize((pages + more, kernels.WORDS), refcheck=False)
 
-    def _bury(self, slot: int) -> None:
+    def _write_tombstones(self, slot: int) -> None:
         """Tombstones of what the changelog has of a key."""
         end = int(self._table[slot, kernels.SENT_TO])
         if not end:
@@ -349,7 +349,7 @@ class Histories:
         try:
             block = int.from_bytes(key[len(self.kind) : head], "big")
             if key[: len(self.kind)] != self.kind or len(key) < head or block > _LAST_BLOCK:
-                raise DataError(f"a record key of {len(key)} bytes is none of the {type(self).__name__}")
+                raise DataError(f"a record key of {len(key)} bytes is not valid for {type(self).__name__}")
             return key[head:].decode(), block
         except UnicodeDecodeError as error:
             raise DataError("a record key's identifier is not UTF-8; the changelog is damaged") from error

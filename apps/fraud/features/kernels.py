@@ -6,12 +6,13 @@ bits, wrote the same. A key's events are kept in order of (time, identity) in pa
 to the oldest; an event's ordinal says which page (a block of the changelog) it is on, and every page but the first and
 the last is full.
 
-    pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is no page:
+    pages  int64 [P, WORDS]: (previous page << 1 | changed since the last drain), then EVENTS events. Page 0 is not a
+    page:
                              it holds the first free page, the number of pages ever used, and a counter of uses.
     slots  int64 [S, COLUMNS]: one row a key
 
 All of it stands in one file, because numba's cache looks only at the file of the function called: compiled code would
-outlive a change of another file. Only the features' places come from another one, and `compiled` is told of them.
+outlive a change of another file. Only the features' places come from another one, and `compiled` knows them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ Row = npt.NDArray[np.float32]
 EVENTS: Final = 8
 WORDS: Final = 1 + 3 * EVENTS
 TIME_BITS: Final = 42
-"""Of milliseconds since 1970: up to the year 2109."""
+"""Bits of a time in milliseconds since 1970: up to the year 2109."""
 LOW_BITS: Final = 31
 CENTS_BITS: Final = 50
 """Five times the sum of BOUND amounts is still an int64: `usual_amounts` needs that."""
@@ -52,9 +53,9 @@ TOUCHED: Final = 8
 COLUMNS: Final = NEAR + TOUCHED // 2
 
 SEEN, QUEUE, FULL, OTHER, LATE = 1, 2, 4, 8, 16
-"""What `advance_*` and `learn` answer, added up: the event was there; the key has to be queued for the changelog; the
-last free page has been taken; what was there has another time, amount or counterpart; the event came so late that what
-its windows held may be forgotten in part."""
+"""What `advance_*` and `apply_label` return, added up: the event was there; the key has to be queued for the changelog;
+the last free page has been taken; what was there has another time, amount or counterpart; the event came so late that
+what its windows held may be forgotten in part."""
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -288,7 +289,7 @@ def advance_terminal(
 
 @kernel
 def use(pages: Words, slots: Words, slot: int) -> None:
-    """Of all keys it is now the one that was used last."""
+    """Make this key the most recently used one."""
     pages[0, USES] += 1
     slots[slot, USED] = pages[0, USES]
 
@@ -304,7 +305,7 @@ def pack(time: int, cents: int, other: int) -> tuple[int, int]:
 
 @kernel
 def time_of(when: int) -> int:
-    """Of an event's first word."""
+    """The time in an event's first word."""
     return (when & WHEN) >> 1
 
 
@@ -339,7 +340,7 @@ def touch(pages: Words, slots: Words, slot: int) -> None:
         left, right = slots[slot, i] >> 32, slots[slot, i] & 0xFFFFFFFF
         for word in range(0, WORDS, 8):
             read ^= pages[left, word] ^ pages[right, word]
-    pages[0, 2] = read  # page 0 is none; what is not used would not be read
+    pages[0, 2] = read  # page 0 holds no events; without a use the reads would be optimized away
 
 
 @kernel
@@ -466,7 +467,7 @@ def queue(slots: Words, slot: int) -> int:
 
 
 @kernel
-def learn(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
+def apply_label(pages: Words, slots: Words, slot: int, identity: int, time_ms: int, fraud: int) -> int:
     """Mark the event of that identity as a fraud or not, whatever its time; see SEEN."""
     count, first, page = slots[slot, COUNT], slots[slot, FIRST], slots[slot, TAIL]
     for ordinal in range(first + count - 1, first - 1, -1):

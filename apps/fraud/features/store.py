@@ -7,7 +7,7 @@ may lose what came since the last `sync` (the service calls it every 200 ms).
 
 A journal is lines of text: a head with its number, then a line for each event, with the CRC-32 of all lines so far.
 What was changed, taken out or put in is noticed, and so is a journal or snapshot that is missing: a folder that is not
-whole is refused, because going on without a part of the histories would decide otherwise, and nobody would know.
+whole is refused, because going on without a part of the histories would silently change decisions.
 Journals of earlier versions have neither head nor CRC.
 """
 
@@ -158,8 +158,8 @@ class Store:
 
 
 class Lock:
-    """Of a folder, for one process. Taken on the folder itself, because a file in it may be deleted, and the next
-    process would take another one; and on a file, which earlier versions look at."""
+    """Locks a folder for one process. The lock is taken on the folder itself, because a file in it may be deleted, and
+    the next process would take another one; and on a file, which earlier versions look at."""
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError when another process has it, OutputError."""
@@ -205,7 +205,7 @@ def restore(folder: Path, engine: FeatureEngine, last: int) -> int:
     newest = max(snapshots, default=0)
     if snapshots:
         if not stat.S_ISDIR(snapshots[newest].lstat().st_mode):
-            raise DataError(f"{snapshots[newest]}: is no folder; {_REPAIR}")
+            raise DataError(f"{snapshots[newest]}: is not a folder; {_REPAIR}")
         engine.customers.read_snapshot(snapshots[newest] / "customers")
         engine.terminals.read_snapshot(snapshots[newest] / "terminals")
     numbers = sorted(number for number in journals if number >= newest)
@@ -214,7 +214,7 @@ def restore(folder: Path, engine: FeatureEngine, last: int) -> int:
         with read_errors(journals[number], remedy=_REPAIR):
             for event in read_journal(journals[number], number):
                 if isinstance(event, Label):
-                    engine.learn(event)
+                    engine.apply_label(event)
                 else:
                     engine.advance(event)
     return max(newest, *numbers, 0) + 1
@@ -252,7 +252,7 @@ def read_journal(path: Path, number: int) -> Iterator[Transaction | Label]:
                 cut = not line.endswith(b"\n") or b"\0" in line
                 if not cut or not _is_blank(lines):
                     raise DataError(f"{path}:{place}: damaged ({error}); {_REPAIR}") from error
-                log.warning("%s:%d: the last line is cut short; nobody was answered for it", path, place)
+                log.warning("%s:%d: the last line is cut short; it was never answered", path, place)
                 return
 
 

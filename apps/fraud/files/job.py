@@ -110,7 +110,7 @@ def decide_in_time(
     """Transactions in the order of time, each with its number in the input, and so their decisions."""
     for number, transaction in numbered:
         for label in labels.until(transaction.time_ms):
-            summary.learned(pipeline.learn(label))
+            summary.count_label(pipeline.apply_label(label))
         began = time.perf_counter_ns()
         decision = pipeline.process(transaction)
         summary.latencies.add(time.perf_counter_ns() - began)
@@ -127,7 +127,7 @@ def put_back(decided: Iterable[tuple[int, Decision]], folder: Path) -> Iterator[
 
 
 def check_output(job: Job) -> None:
-    """Raise UsageError when a file that is read would be written over, OutputError for what is no file: a device or
+    """Raise UsageError when a file that is read would be written over, OutputError for what is not a file: a device or
     pipe, which a file would take the place of."""
     if job.output is None:
         return
@@ -138,7 +138,9 @@ def check_output(job: Job) -> None:
             if not path.exists():
                 continue
             if not is_file(path):
-                raise OutputError(f"{path}: cannot be written (it is no file); name another, or - for standard output")
+                raise OutputError(
+                    f"{path}: cannot be written (it is not a file); name another, or - for standard output"
+                )
             if any(given is not None and given.exists() and given.samefile(path) for given in (job.input, job.labels)):
                 raise UsageError(f"{path}: is read, and would be written over; choose another --output")
 
@@ -159,7 +161,8 @@ class DueLabels:
             self._next = next(self._rows, None)
 
     def count_rest(self) -> int:
-        """Those that have not become known; they are read to their end, so that rows that are no labels are told."""
+        """Number of labels that have not become known; they are read to their end, so that invalid rows are
+        reported."""
         return (self._next is not None) + sum(1 for _ in self._rows)
 
 

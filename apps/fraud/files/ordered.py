@@ -41,7 +41,7 @@ _decode_row = msgspec.json.Decoder(Timed).decode
 
 
 @dataclass(frozen=True)
-class Look:
+class TimeOrder:
     """ordered: whether the times never run backwards; bound: of what is plausible."""
 
     source: str
@@ -57,21 +57,21 @@ class Look:
         return judge_ordered(self.source, self.bound)
 
 
-def look_at(times: Iterator[int], source: str, now_ms: int) -> Look:
+def check_order(times: Iterator[int], source: str, now_ms: int) -> TimeOrder:
     """Raises DataError when those of most rows are in another unit."""
-    return _look_at(iter(lambda: list(islice(times, BATCH_ROWS)), []), source, now_ms)
+    return _check_order(iter(lambda: list(islice(times, BATCH_ROWS)), []), source, now_ms)
 
 
-def _look_at(batches: Iterable[Sequence[int]], source: str, now_ms: int, margin: Margin = ONCE) -> Look:
+def _check_order(batches: Iterable[Sequence[int]], source: str, now_ms: int, margin: Margin = ONCE) -> TimeOrder:
     found = Times()
     for times in batches:
         found.add(times)
-    return Look(source, found.ordered, found.find_bound(source, now_ms, margin))
+    return TimeOrder(source, found.ordered, found.find_bound(source, now_ms, margin))
 
 
-def look_at_file(path: Path, kind: type[Row], now_ms: int, margin: Margin = ONCE) -> Look:
+def check_file_order(path: Path, kind: type[Row], now_ms: int, margin: Margin = ONCE) -> TimeOrder:
     """Nothing but the times is decoded. Raises DataError, also when the file cannot be read, or is not of that kind."""
-    return _look_at(_read_times(path, kind), str(path), now_ms, margin)
+    return _check_order(_read_times(path, kind), str(path), now_ms, margin)
 
 
 def _read_times(path: Path, kind: type[Row]) -> Iterator[list[int]]:
@@ -106,7 +106,7 @@ def _decode_times(decode: Callable[[bytes], list[Timed]], lines: bytes) -> list[
 
 
 def _decode_time(line: bytes) -> Iterator[int]:
-    """None of a line that is no row, which is told when the rows are read."""
+    """None for a line that is not a row, which is reported when the rows are read."""
     if len(line) <= LONGEST_LINE:
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield _decode_row(line).time_ms
@@ -174,10 +174,10 @@ def open_labels(path: Path, sorting_in: Path, now_ms: Clock, unread: Unread) -> 
 def _open_file(
     path: Path, kind: type[Row], sorting_in: Path, now_ms: Clock, unread: Unread, margin: Margin = ONCE
 ) -> InTime[Row]:
-    look = look_at_file(path, kind, now_ms(), margin)
-    if look.ordered:
-        return _take(path, kind, look.judge_in_order(), None, unread)
-    return _take(path, kind, look.judge, sorting_in, unread)
+    order = check_file_order(path, kind, now_ms(), margin)
+    if order.ordered:
+        return _take(path, kind, order.judge_in_order(), None, unread)
+    return _take(path, kind, order.judge, sorting_in, unread)
 
 
 def _take(path: Path, kind: type[Row], judge: Judge, sorting_in: Path | None, unread: Unread) -> InTime[Row]:

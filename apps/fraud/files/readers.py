@@ -149,7 +149,7 @@ def _check_text(source: str, line: bytes) -> None:
     if line.startswith(UTF_16):
         raise DataError(f"{source}: is UTF-16; save it as UTF-8")
     if line.count(0) * 4 > len(line):  # in UTF-16 it is every second byte
-        raise DataError(f"{source}: begins with NUL bytes and is no text; if it is UTF-16, save it as UTF-8")
+        raise DataError(f"{source}: begins with NUL bytes and is not text; if it is UTF-16, save it as UTF-8")
     text = line.removeprefix(BOM).strip()
     if text in (b"[", b"{") or text.startswith(b"[{"):  # row by row, the last object of an array would pass for a row
         wanted = "." if text == b"{" else ".[]"
@@ -193,7 +193,7 @@ def _judge(row: Row | RejectedRow, number: int, source: str, judge: Judge | None
 def _look_again(
     decoder: Decoder[Row], line: bytes, unread: Unread, source: str, number: int
 ) -> Row | RejectedRow | None:
-    """Of a line that is no row as it should be; None where it is blank."""
+    """The row of a line, or why the line is not a valid row; None where it is blank."""
     if not line.strip():
         return None
     try:
@@ -302,7 +302,7 @@ def _read_parquet(path: Path, kind: type[Row], judge: Judge | None, unread: Unre
         for row in _python_rows(batch):
             number += 1
             if row is None:
-                yield RejectedRow(str(path), number, "holds text that is not UTF-8, or a time that is none")
+                yield RejectedRow(str(path), number, "holds text that is not UTF-8, or a time that is not valid")
                 continue
             try:
                 yield _judge(msgspec.convert(row, kind), number, str(path), judge)

@@ -53,7 +53,8 @@ def sort_items(items: Iterable[Item], folder: Path) -> Iterator[Item]:
 
 
 def _merge(runs: list[IO[bytes]]) -> Iterator[Item]:
-    """Of the same key, an earlier run's come first. Each run is closed at its end."""
+    """Items of all runs in order. Of items with the same key, those of an earlier run come first. Each run is closed at
+    its end."""
     return heapq.merge(*map(_read_run, runs), key=_key)
 
 
@@ -69,7 +70,7 @@ def _write_run(items: Iterable[Item], folder: Path, opened: contextlib.ExitStack
 
 
 def _close(run: IO[bytes]) -> None:
-    with contextlib.suppress(OSError):  # what a full disk did not take is told already
+    with contextlib.suppress(OSError):  # a full disk has been reported already
         run.close()
 
 

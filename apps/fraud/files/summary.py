@@ -39,7 +39,7 @@ class Latencies:
 
 @dataclass
 class Tally:
-    """Of what one source held: all its rows, and those that were rejected."""
+    """Rows of one source: all of them, and those that were rejected."""
 
     rows: int = 0
     rejected: int = 0
@@ -91,8 +91,8 @@ class Summary:
         """Rows of transactions and of labels that were not read."""
         return self.transaction_rows.rejected + self.label_rows.rejected
 
-    def learned(self, known: int) -> None:
-        """known: what the histories answer to a label."""
+    def count_label(self, known: int) -> None:
+        """known: what `apply_label` returned for the label."""
         self.labels += 1
         self.labels_unknown += known == NEW
         self.labels_in_conflict += known == CONFLICT

@@ -48,7 +48,7 @@ from featherweight.core.web.access import check_key, read_keys
 from featherweight.core.web.problems import CONTENT_TYPE, ProblemError
 
 HELD_BYTES: Final = 64 << 20
-"""Of all bodies together that are being read or wait."""
+"""Maximum size of all request bodies together that are being read or wait."""
 OTHER: Final = "other"
 """The route of metrics for a request that has none."""
 NO_TELEMETRY: Final[Any] = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
@@ -58,7 +58,7 @@ log = logging.getLogger("featherweight.fraud")
 
 
 class Api(FastAPI):
-    """Owned by the event loop's thread. Whoever made the service closes it."""
+    """Owned by the event loop's thread. The creator of the service closes it."""
 
     def __init__(self, service: Service, *, keys_file: Path | None = None, deadline_ms: float | None = None) -> None:
         """keys_file: for `read_keys`, None asks for no key; deadline_ms: of requests that name none themselves. Raises
@@ -81,7 +81,7 @@ class Api(FastAPI):
         self.request_metrics = RequestMetrics()
         self.held_bytes = 0
         self.open_paths = {"/healthz", "/readyz", "/openapi.json"}
-        """Anybody may ask for these, and asking makes nobody a guest (see `Door`)."""
+        """These need no key, and a request for one does not make its client a guest (see `Door`)."""
         self._keys_file, self._deadline_ms = keys_file, deadline_ms
         self._endpoints: dict[tuple[bytes, bytes], Endpoint] = {}
         document = Endpoint("/openapi.json", "GET", self._tell_interface)
@@ -99,7 +99,7 @@ class Api(FastAPI):
 
     def reload(self) -> None:
         """Look for another artifact and read the keys: what SIGHUP asks for. What is broken is refused and logged."""
-        self.service.live.ask()
+        self.service.live.request_reload()
         if self._keys_file is not None:
             try:
                 self.keys = read_keys(self._keys_file)
@@ -166,7 +166,7 @@ class Api(FastAPI):
 
         return answer
 
-    # By whoever has read the request.
+    # Called by the reader of the request.
 
     def admit(self, request: Request) -> None:
         """Find who answers a request of which only the head is there. Raises ProblemError for one whose body need not
@@ -196,25 +196,25 @@ class Api(FastAPI):
         request.read_bytes += size
         if request.read_bytes > BODY_BYTES:
             raise body_too_large()
-        if request.fault is None:  # else nobody keeps them
+        if request.fault is None:  # else they are not kept
             request.held_bytes += size
             self.held_bytes += size
             if self.held_bytes > HELD_BYTES:
                 raise ProblemError("overloaded", "too many large bodies at once; try again later", headers=RETRY)
 
     def release(self, request: Request) -> None:
-        """The body is no longer held."""
+        """Count the body as no longer held."""
         self.held_bytes -= request.held_bytes
         request.held_bytes, request.body = 0, b""
 
     def answer(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
-        """Of one that has an endpoint or a fault."""
+        """Answer a request that has an endpoint or a fault."""
         endpoint = request.endpoint
         if request.fault is not None or endpoint is None:
             return self.conclude(request, None, request.fault)
         try:
             answer = endpoint.handle(request)
-        except Exception as error:  # noqa: BLE001  (one that nobody expected is logged, answered and let go too)
+        except Exception as error:  # noqa: BLE001  (an unexpected one is logged, answered and released too)
             return self.conclude(request, None, error)
         return self.conclude(request, answer, None) if isinstance(answer, Answer) else self._await(request, answer)
 

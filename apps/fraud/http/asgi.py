@@ -71,7 +71,7 @@ class Exchange:
                 self.answer.set_result(None)
 
     def leave(self) -> None:
-        """Nobody is there any more to have the answer."""
+        """The client is gone before it had the answer."""
         self._over.set()
 
     async def _receive(self) -> Message:

@@ -247,7 +247,7 @@ class Connection(asyncio.Protocol):
         the same head again, without the offer: then the body belongs to it."""
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._fault = ProblemError("method-not-allowed", "this is no proxy", headers=((b"allow", b"GET, POST"),))
+            self._fault = ProblemError("method-not-allowed", "this is not a proxy", headers=((b"allow", b"GET, POST"),))
             raise httptools.HttpParserCallbackError
         version = self._parser.get_http_version().encode()
         lines = [name + b": " + value for name, value in self._fields if name != b"upgrade"]
@@ -256,7 +256,7 @@ class Connection(asyncio.Protocol):
         self._arrived = self._since = arrived
 
     def _admit(self, request: Request) -> None:
-        """Of a request that is whole: who sends a part of one and stops takes no guest's place."""
+        """Admit a request that is complete: a client that sends a part of one and stops takes no guest's place."""
         if request.path not in self.api.open_paths:
             self._known = self.door.admit(self)
             if not self._known:

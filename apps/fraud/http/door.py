@@ -3,7 +3,7 @@
 A guest has asked for something that it may have, in a request that came in whole. A stranger has not, or not yet: it is
 silent, slow, asks for what everybody may ask (health checks), or has no key. Both kinds have the same number of places,
 so that strangers never take a guest's: of too many strangers, the one that came first goes; of too many guests, one
-that has been idle for a while, else the newest is told to come back later.
+that has been idle for a while, else the newest is asked to come back later.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Visitor(Protocol):
 
 
 class Door:
-    """Of one event loop. limit: of guests, and of strangers, and of those that are being told to go."""
+    """Counts the connections of one event loop. limit: for guests, for strangers, and for those that are being
+    closed."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -37,7 +38,7 @@ class Door:
         self._guests: set[Visitor] = set()
         self._leaving: set[Visitor] = set()
         self.default_lines = b""
-        """Of the head of every answer: the date; kept up by whoever owns the loop."""
+        """Lines in the head of every answer: the date; the owner of the loop keeps it current."""
 
     def enter(self, visitor: Visitor) -> None:
         """A connection has come, a stranger; beyond the limit the first of the strangers is turned away."""

@@ -30,7 +30,7 @@ class Endpoints:
             [
                 Endpoint("/v1/score", "POST", self._score),
                 Endpoint("/v1/score/batch", "POST", self._score_batch),
-                Endpoint("/v1/labels", "POST", self._learn),
+                Endpoint("/v1/labels", "POST", self._apply_labels),
                 Endpoint("/healthz", "GET", self._tell_health),
                 Endpoint("/readyz", "GET", self._tell_readiness),
                 Endpoint("/metrics", "GET", self._tell_metrics),
@@ -59,13 +59,13 @@ class Endpoints:
             raise explain_refusal(error, "transactions") from error
         return Answer(200, JSON, encode(BatchAnswer(decisions=decisions)))
 
-    def _learn(self, request: Request) -> Answer:
+    def _apply_labels(self, request: Request) -> Answer:
         try:
             labels = decode_labels(request.body, self._unread).labels
         except _undecodable as error:
             raise explain_decoding(error) from error
         try:
-            answer = self._service.learn(labels)
+            answer = self._service.apply_labels(labels)
         except RequestRefusedError as error:
             raise explain_refusal(error, "labels") from error
         return Answer(200, JSON, encode(answer))

@@ -24,7 +24,7 @@ log = logging.getLogger("featherweight.fraud")
 
 
 def explain_errors(app: FastAPI) -> None:
-    """Have the app answer errors with problem details; of those that nobody expected, it says nothing but the
+    """Have the app answer errors with problem details; for an unexpected error the answer has only the
     request's id, by which the log says more."""
     handlers: dict[Any, Any] = {
         ProblemError: _explain_problem,
@@ -60,7 +60,7 @@ def explain_refusal(error: RequestRefusedError, rows: str = "") -> ProblemError:
 
 
 def report_failure(request_id: str, error: BaseException | None) -> ProblemError:
-    """What the caller is told; the log is told why."""
+    """The answer to the caller; the reason goes to the log."""
     log.error("request %s failed", request_id, exc_info=error)
     return ProblemError("internal", "the service failed; its log says why, by the request's id")
 
@@ -70,7 +70,7 @@ async def _explain_problem(request: Request, problem: ProblemError) -> Response:
 
 
 async def _explain_refusal(request: Request, error: RequestRefusedError) -> Response:
-    """Of a route that was added and asks the service itself."""
+    """Answer a refusal in a route that was added and calls the service itself."""
     return respond(explain_refusal(error), request.state.request_id)
 
 

@@ -56,8 +56,8 @@ class LabelsAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     unknown: int
     """The others, which had no effect."""
     conflicts: int = 0
-    """Of those learned, the ones with another customer, terminal or time than their transaction, or of one that only
-    the customer's or only the terminal's history still has."""
+    """Labels that took effect though they have another customer, terminal or time than their transaction, or of one
+    that only the customer's or only the terminal's history still has."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

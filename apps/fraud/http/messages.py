@@ -60,7 +60,8 @@ class Request:
 
 
 class Endpoint(NamedTuple):
-    """Of the service itself. handle: a coroutine where others should have their turn meanwhile; raises ProblemError."""
+    """An endpoint of the service itself. handle: a coroutine where other requests should run meanwhile; raises
+    ProblemError."""
 
     path: str
     method: str

@@ -50,7 +50,7 @@ class ServerSettings:
     connections: int = 512
     deadline_ms: float | None = None
     max_histories: int = LIMIT
-    """Of customers, and of terminals."""
+    """Maximum number of customers, and of terminals."""
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) -> None:

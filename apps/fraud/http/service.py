@@ -1,4 +1,4 @@
-"""What the endpoints do, without HTTP: score, learn, keep the state, let another artifact take over.
+"""What the endpoints do, without HTTP: score, apply labels, keep the state, let another artifact take over.
 
 Everything runs on the event loop's thread: a decision takes microseconds, less than handing it to another thread.
 """
@@ -128,18 +128,18 @@ class Service:
             self.pending_rows -= len(requests)
         return decisions
 
-    def learn(self, labels: Sequence[LabelRequest]) -> LabelsAnswer:
+    def apply_labels(self, labels: Sequence[LabelRequest]) -> LabelsAnswer:
         """Raises RequestRefusedError."""
         self._check_stateful()
         self._check_times(labels)
         if self.store is not None:
             self._keep(self.store, labels)
-        known = Counter(self.pipeline.learn(label) for label in labels)
-        unknown, learned = known[NEW], len(labels) - known[NEW]
-        self.metrics.labels["yes"] += learned
+        known = Counter(self.pipeline.apply_label(label) for label in labels)
+        unknown, applied = known[NEW], len(labels) - known[NEW]
+        self.metrics.labels["yes"] += applied
         self.metrics.labels["no"] += unknown
         self.metrics.label_conflicts += known[CONFLICT]
-        return LabelsAnswer(learned=learned, unknown=unknown, conflicts=known[CONFLICT])
+        return LabelsAnswer(learned=applied, unknown=unknown, conflicts=known[CONFLICT])
 
     async def keep_up(self) -> None:
         """What has its time: another artifact, bytes brought to the disk, snapshots. Runs until cancelled."""

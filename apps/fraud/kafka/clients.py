@@ -255,7 +255,7 @@ class _DamagedBatch(_OtherBatch):
 
 
 class _OldBatch(_OtherBatch):
-    """Of format v0 or v1: one message, or, compressed, several, which nobody has written since Kafka 0.11."""
+    """A batch of format v0 or v1: one message, or several if compressed; not written since Kafka 0.11."""
 
     def __init__(self, where: TopicPartition, fetch_offset: int, batch: Any) -> None:
         fault, base, offset = "", batch.base_offset, batch.base_offset

@@ -38,16 +38,16 @@ class Handover:
     late: Sequence[bool] = ()
     labels: Sequence[Label] = ()
     identities: Sequence[int] = ()
-    """Of the labels' transactions."""
+    """Identities of the labels' transactions."""
     learned: Sequence[int] = ()
-    """What the customers' histories answered to the labels; empty from earlier versions, which did not tell."""
+    """The results of the labels in the customers' histories; empty from earlier versions, which did not tell."""
 
 
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """A repartition record. source: the transactions' partition; rows: float32 [N, SPLIT], little-endian; seen: whether
     the customer's history had the transaction already; conflicts: places of those whose id is another one's there;
-    late: of those that came late for it; learned: what it answered to the labels. Earlier versions tell none of the
-    three."""
+    late: of those that came late for it; learned: the results of the labels there. Earlier versions send none of
+    the three."""
 
     version: Literal[1] = 1
     source: int

@@ -1,4 +1,4 @@
-"""Which labels may be learned now, and which wait for their transactions.
+"""Which labels may be applied now, and which wait for their transactions.
 
 A group that begins with old topics reads labels much faster than transactions, and a label that comes before its
 transaction changes nothing. So a label whose transaction is still to be read holds back those behind it in its
@@ -22,7 +22,7 @@ QUIET_S: Final = 5.0
 
 
 class LabelGate:
-    """Of one member. Used by one thread."""
+    """Decides which labels of one member wait. Used by one thread."""
 
     def __init__(
         self,
@@ -80,9 +80,9 @@ class LabelGate:
         newest_ms, now_ms = self._newest_ms(partition), self._now_ms()
         for place, content in enumerate(labels):
             try:
-                label = decode_label(content or b"", Unread())  # counted when it is learned
+                label = decode_label(content or b"", Unread())  # counted when it is applied
             except UNDECODABLE:
-                continue  # it becomes a dead letter when it is learned
+                continue  # it becomes a dead letter when it is applied
             if newest_ms < label.time_ms <= now_ms:
                 self._waiting[partition] = label.time_ms
                 return place

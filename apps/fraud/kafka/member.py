@@ -144,9 +144,9 @@ class MemberLoop:
         for partition in self._gate.resume_labels():
             with suppress(KeyError):  # the group has just decided anew: then all is read again as committed
                 self._consumer.resume(TopicPartition(self._topics.labels, partition))
-        self._learn([found for found in batches if found.topic == self._topics.labels])
+        self._process_labels([found for found in batches if found.topic == self._topics.labels])
 
-    def _learn(self, batches: Sequence[Fetched]) -> None:
+    def _process_labels(self, batches: Sequence[Fetched]) -> None:
         """The labels whose transactions can have been read; the others wait where they are, unread."""
         for part in slice_batches(batches, AT_ONCE):
             due: list[Messages | Unreadable] = []
@@ -184,7 +184,7 @@ def _open_consumer(member: Member) -> BatchConsumer:
         group_id=member.group,
         group_instance_id=member.instance,
         session_timeout_ms=SESSION_MS,
-        # Of topics with as many partitions each, it gives a member the same partitions of all.
+        # Where topics have the same number of partitions, it assigns a member the same partitions of each.
         partition_assignment_strategy=[RangePartitionAssignor],
     )
 

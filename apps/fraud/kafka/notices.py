@@ -1,4 +1,4 @@
-"""What a person is told of a stream that runs: what was taken and is odd all the same, and what cannot be read."""
+"""Notices of a running stream: messages that were accepted though they are odd, and messages that cannot be read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featherweight.apps.fraud.kafka.stages import Outgoing
 from featherweight.apps.fraud.kafka.waiting import Say
 
 TELL_EVERY_S: Final = 60.0
-"""How often what is odd is told, at most."""
+"""Shortest time between two notices of odd messages."""
 
 
 class Notices:

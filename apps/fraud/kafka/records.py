@@ -115,7 +115,7 @@ def _write_records(payload: _Bytes, lengths: _Bounds, out: _Bytes) -> int:
 
 @compiled()
 def _take_varint(content: _Bytes, at: int) -> tuple[int, int]:
-    """(value, where it ends); the end is -1 where the bytes end first or the number is none of 64 bits."""
+    """(value, where it ends); the end is -1 where the bytes end first or the number does not fit 64 bits."""
     value = shift = 0
     while 0 <= at < len(content) and shift < 64:
         byte = int(content[at])

@@ -50,7 +50,8 @@ class Rebalance:
 
 
 class Recovery:
-    """Of one member. Used by one thread; the listener alone is called in the client's own."""
+    """Assignments, offsets and restored histories of one member. Used by one thread; only the listener is called in the
+    client's own."""
 
     def __init__(
         self,

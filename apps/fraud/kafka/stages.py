@@ -4,9 +4,9 @@
       -> stage 1, customer histories of p  -> repartition (partition q: some terminals)
       -> stage 2, terminal histories of q, score -> decisions, alerts
 
-Whoever has partition p of one topic has it of all (`Shard`). What stage 1 gives goes to stage 2 directly where this
-process has the terminal's partition too, and through the repartition topic where it has not. Everything that one call
-of `process` gives back belongs into one transaction, together with the offsets of what it was given.
+The member that has partition p of one topic has it of all (`Shard`). The result of stage 1 goes to stage 2 directly
+where this process has the terminal's partition too, and through the repartition topic where it has not. Everything that
+one call of `process` returns belongs in one transaction, together with the offsets of its input.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Outgoing:
     unknown_labels: int = 0
     """Labels of other transactions that the customer's history does not have."""
     label_conflicts: int = 0
-    """Labels that are not as their transaction, see FeatureEngine.learn."""
+    """Labels that are not as their transaction, see FeatureEngine.apply_label."""
     conflicts: int = 0
     """Transactions whose id is another one's."""
     late: int = 0
@@ -77,8 +77,8 @@ class Shard(KeyedHistories):
     def __init__(self, delay_days: float, limit: int = LIMIT) -> None:
         super().__init__(delay_days, limit)
         self.newest_ms = 0
-        """Of the customers' transactions: those that came and are not ahead of the clock, and those of the histories
-        that it was restored from."""
+        """Newest time of the customers' transactions: of those that came and are not ahead of the clock, and of those
+        in the histories that it was restored from."""
 
 
 class Stream:
@@ -100,9 +100,9 @@ class Stream:
         out = Outgoing()
         ready = _Ready()
         ways = {
-            self._topics.repartition: self._take_over,
+            self._topics.repartition: self._finish_handovers,
             self._topics.transactions: self._transact,
-            self._topics.labels: self._learn,
+            self._topics.labels: self._apply_labels,
         }
         for topic, way in ways.items():
             for found in arrived:
@@ -121,7 +121,7 @@ class Stream:
         """The time of the newest transaction of the partition's customers."""
         return self.shards[partition].newest_ms
 
-    def _take_over(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+    def _finish_handovers(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
         for handed in decode_messages(found, decode_handover, out.rejected, limit=None):
             self._finish(found.partition, handed, ready)
 
@@ -153,18 +153,18 @@ class Stream:
             )
             self._pass_on(target, handed, out, ready)
 
-    def _learn(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
+    def _apply_labels(self, found: Messages, out: Outgoing, ready: _Ready) -> None:
         """Stage 1 of labels."""
         shard = self.shards[found.partition]
         decode = partial(decode_label, unread=out.unread)
         labels = decode_messages(found, decode, out.rejected, judge=believing(self._now_ms()))
         identities = [identify(label.transaction_id) for label in labels]
-        learned: list[int] = []
+        answers: list[int] = []
         routes: dict[int, list[int]] = defaultdict(list)
         for index, (label, identity) in enumerate(zip(labels, identities, strict=True)):
-            learned.append(shard.learn_customer(label, identity))
+            answers.append(shard.apply_customer_label(label, identity))
             routes[identify(label.terminal_id) % self._partitions].append(index)
-            if learned[-1] == NEW:
+            if answers[-1] == NEW:
                 if label.time_ms > shard.newest_ms:
                     out.early_labels += 1
                 else:
@@ -174,7 +174,7 @@ class Stream:
                 found.partition,
                 labels=[labels[index] for index in part],
                 identities=[identities[index] for index in part],
-                learned=[learned[index] for index in part],
+                learned=[answers[index] for index in part],
             )
             self._pass_on(target, handed, out, ready)
 
@@ -187,9 +187,9 @@ class Stream:
     def _finish(self, partition: int, handed: Handover, ready: _Ready) -> None:
         """Stage 2, up to the score."""
         shard = self.shards[partition]
-        for label, identity, learned in zip_longest(handed.labels, handed.identities, handed.learned):
-            also = shard.learn_terminal(label, identity)
-            ready.label_conflicts += learned is not None and agree(learned, also) == CONFLICT
+        for label, identity, answer in zip_longest(handed.labels, handed.identities, handed.learned):
+            also = shard.apply_terminal_label(label, identity)
+            ready.label_conflicts += answer is not None and agree(answer, also) == CONFLICT
         rows: Rows = np.zeros((len(handed.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = handed.rows
         known, late = list(handed.known), list(handed.late)

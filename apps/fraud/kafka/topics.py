@@ -42,7 +42,7 @@ class Member:
     security: Mapping[str, Any] = field(default_factory=dict)
     """What `kafka_clients.read_security` gives."""
     max_histories: int = LIMIT
-    """Of customers, and of terminals, in all partitions together."""
+    """Maximum number of customers, and of terminals, in all partitions together."""
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def create_topics(member: Member, partitions: int, say: Say = lambda _: None) ->
 
 
 def partition_counts(consumer: BatchConsumer, topics: Topics, waiting: Waiting) -> dict[str, int]:
-    """Of every topic. The broker that is asked may not know yet what another one has just created: it is given time.
-    Raises UsageError."""
+    """Number of partitions of every topic. A broker may not know yet what another one has just created: it is given
+    time. Raises UsageError."""
     counts: dict[str, int] = {}
 
     def count() -> None:
@@ -111,7 +111,7 @@ def reaching(member: Member, waiting: Waiting, opening: Callable[[], Found]) -> 
             except KafkaError:
                 raise _unreachable(member, error) from error
             waiting.pause(0.5)
-        except (KafkaError, ValueError) as error:  # ValueError: a port that is no number
+        except (KafkaError, ValueError) as error:  # ValueError: a port that is not a number
             raise _unreachable(member, error) from error
 
 

@@ -1,4 +1,4 @@
-"""Waits for a broker: each is told, bounded, and ended when the process is asked to end."""
+"""Waits for a broker: each is reported, bounded, and ended when the process is asked to end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TypeVar
 from kafka.errors import KafkaTimeoutError, RetriableError
 
 TELL_S = 5.0
-"""A wait that takes so long is told, and again whenever as much has passed."""
+"""A wait that takes this long is reported, and again after each further such time."""
 LIMIT_S = 60.0
-"""A wait that takes so long has failed."""
+"""A wait that takes this long has failed."""
 ROUND_S = 0.2
 """How often a wait looks whether the process shall end."""
 
@@ -30,7 +30,7 @@ class Waiting:
         self.stopping, self.say = stopping, say
 
     def begin(self, limit_s: float = LIMIT_S, grace_s: float = 0.0) -> Wait:
-        """A wait that is told after `grace_s` and given up after `limit_s`."""
+        """A wait that is reported after `grace_s` and given up after `limit_s`."""
         return Wait(self, limit_s, grace_s)
 
     def patiently(self, what: str, attempt: Callable[[], Found], limit_s: float = LIMIT_S) -> Found:

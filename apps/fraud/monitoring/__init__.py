@@ -1,1 +1,1 @@
-"""What the services tell of themselves."""
+"""Metrics of the services."""

@@ -24,10 +24,10 @@ def fit_rule(
     labels: npt.NDArray[np.int64],
     *,
     days: float,
-    alerts_a_day: float,
+    alerts_per_day: float,
 ) -> DecisionRule:
     """Platt scaling (Platt, 1999, with his smoothed targets) of margins [N] of `days` validation days, at their own
-    share of frauds; the review threshold lies between the last alert that `alerts_a_day` leave room for and the next
+    share of frauds; the review threshold lies between the last alert that `alerts_per_day` leave room for and the next
     transaction below it. Equal scores are alerts together: where they do not fit, none of them is, unless there would
     be no alert at all. Validation days are without known cards (`protocol`), so the capacity is for the others.
 
@@ -41,10 +41,10 @@ def fit_rule(
             f"calibration needs both kinds; the validation days have {counted(positives, 'frauds')} and "
             f"{counted(negatives, 'others')}"
         )
-    room = round(alerts_a_day * days) if math.isfinite(alerts_a_day) else len(scores)
+    room = round(alerts_per_day * days) if math.isfinite(alerts_per_day) else len(scores)
     if not 1 <= room < len(scores):
         raise UsageError(
-            f"{alerts_a_day:g} alerts a day are {room} in {days:.3g} validation days of "
+            f"{alerts_per_day:g} alerts a day are {room} in {days:.3g} validation days of "
             f"{counted(len(scores), 'transactions')}; give --alerts-per-day a number "
             f"from {1 / days:.3g} to {(len(scores) - 1) / days:.3g}"
         )
@@ -59,7 +59,7 @@ def fit_rule(
     threshold = float((ranked[last] + ranked[last + 1]) / 2)
     if abs(slope * threshold + intercept) >= LARGEST_LOGIT:
         raise DataError(
-            f"{alerts_a_day:g} alerts a day end at the score {threshold:g}, whose probability is 0 or 1 to the last "
+            f"{alerts_per_day:g} alerts a day end at the score {threshold:g}, whose probability is 0 or 1 to the last "
             "digit, so that no threshold tells it from its neighbours; give another --alerts-per-day, or train on more "
             "days"
         )
@@ -69,7 +69,7 @@ def fit_rule(
         intercept=intercept,
         review_threshold=review,
         decline_threshold=max(DECLINE_PROBABILITY, review),
-        chosen_for=f"{alerts_a_day:g} alerts a day; declined from a probability of {DECLINE_PROBABILITY:g} on",
+        chosen_for=f"{alerts_per_day:g} alerts a day; declined from a probability of {DECLINE_PROBABILITY:g} on",
     )
 
 

@@ -1,6 +1,6 @@
 """`featherweight fraud train`: from labelled transactions to a folder that `optimize` takes.
 
-Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
+Importing this loads no framework: mistakes in options and data are reported before that."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from featherweight.apps.fraud.training.description import SplitDays, Training
 from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
-from featherweight.core.digests import appearing_folder
+from featherweight.core.digests import atomic_folder
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, writing_alone
 from featherweight.core.hardware import count_usable_cores
@@ -39,7 +39,7 @@ def run_training(
     out: Path,
     model: str,
     layout: SplitDays,
-    alerts_a_day: float,
+    alerts_per_day: float,
     seed: int,
     report_test: bool,
 ) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run_training(
     check_folder(out)
     path = find_data(data, reader)
     with writing_alone(out):
-        return _train_into(out, data, path, reader, model, layout, alerts_a_day, seed, report_test=report_test)
+        return _train_into(out, data, path, reader, model, layout, alerts_per_day, seed, report_test=report_test)
 
 
 def _train_into(
@@ -64,7 +64,7 @@ def _train_into(
     reader: str,
     model: str,
     layout: SplitDays,
-    alerts_a_day: float,
+    alerts_per_day: float,
     seed: int,
     *,
     report_test: bool,
@@ -84,16 +84,16 @@ def _train_into(
             on_step=lambda done, total: bar(f"fitting {model}", done, total),
         )
     scores = margins(fitted, parts.validation.features)
-    rule = fit_rule(scores, parts.validation.labels, days=parts.validation.span_days, alerts_a_day=alerts_a_day)
+    rule = fit_rule(scores, parts.validation.labels, days=parts.validation.span_days, alerts_per_day=alerts_per_day)
     training = Training(
         settings=settings,
         layout=layout,
-        alerts_a_day=alerts_a_day,
+        alerts_per_day=alerts_per_day,
         seed=seed,
         source=f"trained from scratch on {Path(data).name} ({_digest(parts.train)[:16]}), seed {seed}",
     )
     summary = _summarize(model, fitted, parts, rule, scores, report_test=report_test)
-    with appearing_folder(out) as folder:
+    with atomic_folder(out) as folder:
         write_trained(folder, Trained(fitted, _schema(parts, layout), rule, training))
         with atomic_write(folder / "metrics.json") as partial:
             partial.write_text(json.dumps(summary, indent=2) + "\n")
@@ -104,8 +104,12 @@ def _schema(parts: Split, layout: SplitDays) -> FeatureSchema:
     legitimate = parts.train.features[parts.train.labels == 0]
     mostly_missing = np.isnan(legitimate).mean(axis=0) > 0.5
     medians = np.nanmedian(np.where(mostly_missing, 0, legitimate), axis=0)
-    typical = tuple(None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True))
-    return FeatureSchema(source=parts.source, names=parts.names, typical=typical, delay_days=float(layout.delay_days))
+    reference = tuple(
+        None if missing else float(median) for missing, median in zip(mostly_missing, medians, strict=True)
+    )
+    return FeatureSchema(
+        source=parts.source, names=parts.names, reference_values=reference, delay_days=float(layout.delay_days)
+    )
 
 
 def _summarize(

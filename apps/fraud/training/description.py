@@ -1,4 +1,4 @@
-"""What the folder of a trained model says of it; reading that loads no framework, so a wrong one is told at once."""
+"""What the folder of a trained model says of it; reading it loads no framework, so a wrong one is reported at once."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ class SplitDays(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     until: str = ""
 
     def last_day(self) -> date | None:
-        """`until` as a day. Raises UsageError for a text that is no day."""
+        """`until` as a day. Raises UsageError for a text that is not a day."""
         try:
             return date.fromisoformat(self.until) if self.until else None
         except ValueError as error:
-            raise UsageError(f"--until {self.until!r} is no day; write it as 2018-08-14") from error
+            raise UsageError(f"--until {self.until!r} is not a day; write it as 2018-08-14") from error
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Training(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename={"alerts_per_day": "alerts_a_day"}
+):
     """What the model is, and from what: enough to read the same split again. source: the `weights_source` of the
     artifact's manifest."""
 
     settings: ModelSettings
     layout: SplitDays
-    alerts_a_day: float
+    alerts_per_day: float
     seed: int
     source: str
 

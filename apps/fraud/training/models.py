@@ -29,7 +29,14 @@ COLUMNS: tuple[str, ...] = (
 """The features that pay: with a week of training and 600 frauds, others cost more by chance than they tell."""
 
 
-class XGBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="xgboost"):
+class XGBoost(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="xgboost",
+    rename={"subsample": "row_ratio"},
+):
     """`members` boosters of `trees` trees with different seeds, their margins averaged: one ensemble."""
 
     members: int = 3
@@ -38,12 +45,19 @@ class XGBoost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     learning_rate: float = 0.06
     min_child_weight: float = 1.0
     column_ratio: float = 0.5
-    row_ratio: float = 0.8
+    subsample: float = 0.8
     l2: float = 5.0
     positive_weight: float = 1.0
 
 
-class LightGBM(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="lightgbm"):
+class LightGBM(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="lightgbm",
+    rename={"subsample": "row_ratio", "min_samples_leaf": "min_rows_a_leaf"},
+):
     """As XGBoost, leaf by leaf."""
 
     members: int = 3
@@ -51,24 +65,36 @@ class LightGBM(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     depth: int = 6
     leaves: int = 15
     learning_rate: float = 0.05
-    min_rows_a_leaf: int = 20
+    min_samples_leaf: int = 20
     column_ratio: float = 0.5
-    row_ratio: float = 0.8
+    subsample: float = 0.8
     l2: float = 5.0
     positive_weight: float = 1.0
 
 
-class Forest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="forest"):
+class Forest(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="forest",
+    rename={"min_samples_leaf": "min_rows_a_leaf", "max_features": "columns_a_split"},
+):
     """scikit-learn's RandomForestClassifier."""
 
     trees: int = 100
     depth: int = 12
-    min_rows_a_leaf: int = 4
-    columns_a_split: int = 5
+    min_samples_leaf: int = 4
+    max_features: int = 5
 
 
 class HistGradientBoosting(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="hist-gradient-boosting"
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag="hist-gradient-boosting",
+    rename={"min_samples_leaf": "min_rows_a_leaf"},
 ):
     """scikit-learn's HistGradientBoostingClassifier, averaged as XGBoost."""
 
@@ -77,7 +103,7 @@ class HistGradientBoosting(
     depth: int = 6
     leaves: int = 15
     learning_rate: float = 0.06
-    min_rows_a_leaf: int = 20
+    min_samples_leaf: int = 20
     column_ratio: float = 0.5
     l2: float = 5.0
 
@@ -113,8 +139,8 @@ HISTORIES: dict[str, ModelSettings] = {
 
 CARDS: dict[str, ModelSettings] = HISTORIES | {
     "xgboost": XGBoost(
-        depth=4, learning_rate=0.15, min_child_weight=0.5, column_ratio=0.3, row_ratio=0.5, l2=1.0, positive_weight=20.0
+        depth=4, learning_rate=0.15, min_child_weight=0.5, column_ratio=0.3, subsample=0.5, l2=1.0, positive_weight=20.0
     ),
-    "lightgbm": LightGBM(leaves=31, learning_rate=0.15, min_rows_a_leaf=5),
+    "lightgbm": LightGBM(leaves=31, learning_rate=0.15, min_samples_leaf=5),
 }
 """For features that are given, as the ULB cards have them."""

@@ -19,7 +19,7 @@ from featherweight.core.statistics.card_precision import card_precision
 Ints = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.floating[Any]]
 
-CARDS_A_DAY = 100
+TOP_K = 100
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def test_rows(days: Ints, customers: Ints, labels: Ints, fold: Fold) -> Ints:
     )
 
 
-def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_day: int = CARDS_A_DAY) -> Figures:
+def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, top_k: int = TOP_K) -> Figures:
     """The protocol's figures of held-out rows [N]. Both classes must be there."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -106,6 +106,6 @@ def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, cards_a_
             customers,
             days=days,
             eligible=np.ones(len(labels), bool),
-            per_day=cards_a_day,
+            per_day=top_k,
         ),
     )

@@ -53,7 +53,7 @@ def replay(
     count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
-            engine.learn(event)
+            engine.apply_label(event)
             labelled.append(identify(event.transaction_id))
             owners.append(identify(event.customer_id))
             frauds.append(event.is_fraud)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
-from featherweight.apps.fraud.files.ordered import look_at, look_at_file, sort_labelled
+from featherweight.apps.fraud.files.ordered import check_file_order, check_order, sort_labelled
 from featherweight.apps.fraud.files.readers import (
     CARD_FEATURES,
     Judge,
@@ -124,12 +124,12 @@ def read_in_time(path: Path, reader: str) -> Iterator[tuple[Transaction, bool]]:
     DataError, also for a time that the others make implausible."""
     now_ms = read_clock_ms()
     if reader == "handbook":
-        look = look_at((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
+        order = check_order((transaction.time_ms for transaction, _ in read_handbook(path)), str(path), now_ms)
     else:
-        look = look_at_file(_find(path, "transactions"), Transaction, now_ms)
-    judge = look.judge_in_order() if look.ordered else look.judge
+        order = check_file_order(_find(path, "transactions"), Transaction, now_ms)
+    judge = order.judge_in_order() if order.ordered else order.judge
     labelled = read_handbook(path, judge) if reader == "handbook" else read_labelled(path, judge)
-    return labelled if look.ordered else sort_labelled(labelled)
+    return labelled if order.ordered else sort_labelled(labelled)
 
 
 def split_days(rows: Rows, layout: SplitDays, names: tuple[str, ...]) -> Split:
@@ -208,13 +208,13 @@ def split_cards(path: Path) -> Split:
 
 
 def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Transaction, bool]]:
-    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Of several labels
-    of a transaction the last in the file counts, as where it is served; one without a label is no fraud, and frauds
-    that are none of the transactions are told. judge: which times of transactions are believed. Raises DataError, with
-    the place, for a row that is none."""
+    """Our own form: a folder with `transactions.jsonl`, `.csv` or `.parquet`, and `labels` likewise. Where a
+    transaction has several labels, the last one in the file counts, as when serving. A transaction without a label is
+    no fraud; frauds without a transaction are reported. judge: which times of transactions are believed. Raises
+    DataError, with the place, for a row that is not valid."""
     frauds = set[tuple[str, str]]()
     labels = _find(folder, "labels")
-    for label in _read_sound(labels, Label, look_at_file(labels, Label, read_clock_ms()).judge):
+    for label in _read_sound(labels, Label, check_file_order(labels, Label, read_clock_ms()).judge):
         change = frauds.add if label.is_fraud else frauds.discard
         change((label.transaction_id, label.customer_id))
     unmet = frauds.copy()
@@ -225,7 +225,7 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
     if unmet:
         log.warning(
             "%s: %s that it calls fraud cannot be found by transaction_id and customer_id, and nothing is "
-            "learned of that",
+            "known of that",
             labels,
             counted(len(unmet), "transactions"),
         )

@@ -1,6 +1,7 @@
-"""What the fraud app lends the optimizer: the trained model, its days, and how a candidate is calibrated and sealed.
+"""What the fraud app provides to the optimizer: the trained model, its days, and how a candidate is calibrated and
+sealed.
 
-Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+Importing this loads no framework: mistakes in a recipe's [source] are reported before that."""
 
 from __future__ import annotations
 
@@ -111,7 +112,7 @@ class FraudTask:
         """float64 [N]: the program's output as it is, a log-odds."""
         return outputs[OUTPUT][:, 0].astype(np.float64)
 
-    def probes(self, count: int, seed: int) -> Tensors:
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
         """Each column's values drawn from its own training values, half of them from those of frauds: rows that nobody
         has had."""
         train, generator = self.parts.train, np.random.default_rng(seed)
@@ -144,13 +145,13 @@ class FraudTask:
         if self.parts.source == "given":  # such data names no cards
             return HeldOut(ids, inputs, part.labels, groups)
         # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
-        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_a_day)))
+        alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_per_day)))
         return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""
         training = self.trained.training
-        rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_a_day=training.alerts_a_day)
+        rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_per_day=training.alerts_per_day)
         return self._sealed(rule)
 
     def seal_unchanged(self) -> SealedFiles:

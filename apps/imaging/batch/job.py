@@ -257,7 +257,7 @@ def _check_places(job: Job) -> None:
     """Raise UsageError for results that would lie among the images or in the place of what is read, OutputError for a
     folder that cannot be made: before an archive is looked through."""
     if not is_there(job.source):
-        return  # is told when it is looked for
+        return  # reported when it is looked for
     out, source = _resolve(job.out), _resolve(job.source)
     if out == source and source.is_dir():
         raise UsageError(f"{job.out}: --out is the folder of the images itself; choose another folder for the results")

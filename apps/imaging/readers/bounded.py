@@ -19,7 +19,7 @@ _MAX_BYTES = {
     **dict.fromkeys(("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "PN", "SH", "SL"), 1 << 20),
     **dict.fromkeys(("SS", "SV", "TM", "UI", "UL", "US", "UV"), 1 << 20),
 }
-"""Of one element, by its value representation; the others (pixels, tables, texts) are kept as the bytes they are."""
+"""Maximum size of one element, by its value representation; others (pixels, tables, texts) are kept as bytes."""
 
 _SLICE_BYTES = 64 << 10
 _PIECE_BYTES = 1 << 20

@@ -19,7 +19,8 @@ _DEFLATE, _JPEG = (8, 32946), 7
 
 
 _MAX_PIXEL_BYTES = 17
-"""Of a picture before it is packed: four values of 32 bits and, in one of one column, what begins a row."""
+"""Maximum bytes per pixel of a picture before it is packed: four values of 32 bits and, in a picture of one column, the
+byte that begins a row."""
 
 
 def check_png(content: bytes, pixels: int) -> None:

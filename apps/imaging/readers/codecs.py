@@ -24,7 +24,7 @@ _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
 _DECODERS = {
     **dict.fromkeys((*_LOSSY_JPEG, uid.JPEGLossless, uid.JPEGLosslessSV1), imagecodecs.jpeg8_decode),
     **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), imagecodecs.jpegls_decode),
-    # Of the high-throughput kind too: imagecodecs' own decoder for it lets light pixels of lossy images wrap to black.
+    # The high-throughput kind too: imagecodecs' own decoder for it lets light pixels of lossy images wrap to black.
     **dict.fromkeys(
         (uid.JPEG2000Lossless, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, *_LOSSY_JPEG2000), imagecodecs.jpeg2k_decode
     ),
@@ -79,7 +79,7 @@ def decode_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
 def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Decoded:
     jpeg = parse_jpeg(codestream)
     if jpeg is None or codestream.rfind(b"\xff\xd9", jpeg.begins) < 0:
-        # libjpeg makes up what lacks, in grey, and says so where nobody hears it.
+        # libjpeg makes up what lacks, in grey, and reports it only where no caller sees it.
         lacking = "header" if jpeg is None else "end"
         raise RefusedError("corrupt", f"the codestream has no {lacking}; is the file cut off?")
     if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
@@ -103,7 +103,7 @@ def _decode_strictly(codestream: bytes, shape: Shape) -> Stored | None:
 def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
     pixels, bits = shape.rows * shape.columns, shape.bits_allocated
-    # Of 1 bit: eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2).
+    # Pixels of 1 bit: eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2).
     cells, cell_bits = (-(-pixels // 8), 8) if bits == 1 else (pixels, bits)
     try:
         frame = rle.utils.decode_pixel_data(codestream, version=2, rows=1, columns=cells, bits_allocated=cell_bits)

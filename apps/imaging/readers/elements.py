@@ -60,7 +60,7 @@ def describe(keyword: str) -> str:
 
 def read_number(dataset: Dataset, keyword: str, notes: list[str]) -> float | None:
     """The first of the element's numbers; None where it is missing or empty. A decimal comma is understood and noted,
-    and so is a representation that is none of numbers: a text is read as one, bytes as the words that the dictionary
+    and so is a representation that is not numeric: a text is parsed as a number, bytes as the words that the dictionary
     names. Raises RefusedError for what is not a number."""
     element: Any = dataset.get_item(_tag(keyword))
     if element is None:

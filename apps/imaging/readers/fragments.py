@@ -17,7 +17,7 @@ _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """JPEG and JPEG-LS, a JPEG 2000 codestream, a JP2 file. None of them stands inside of a codestream's own data."""
 
 Place = tuple[int, int, int]
-"""Of a fragment: where its item's tag, its first byte and its end are."""
+"""Place of a fragment: where its item's tag, its first byte and its end are."""
 
 
 @dataclass(frozen=True)

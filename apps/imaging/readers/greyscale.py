@@ -2,8 +2,8 @@
 
 What is taken when a file says several things: functional groups of the frame before shared ones before the data set's
 own (PS3.3 C.7.6.16); a modality LUT before rescale; a VOI LUT before a window; the first of several windows. An empty
-item of a sequence says nothing. A window that the standard does not allow (width 0, say) is no window. The entries of a
-VOI LUT are as light as their largest one can be: descriptors say 16 bits of tables that hold 12.
+item of a sequence says nothing. A window that the standard does not allow (width 0, say) is not a window. The entries
+of a VOI LUT are as light as their largest one can be: descriptors say 16 bits of tables that hold 12.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FLOAT_PADDING = {
 
 
 def read_greyscale(dataset: Dataset, header: Header, frame: int, notes: list[str]) -> Greyscale:
-    """Of a monochrome frame. Raises RefusedError."""
+    """How a monochrome frame becomes grey values. Raises RefusedError."""
     modality = _modality(dataset, header, frame, notes)
     voi = _voi(dataset, header, frame, modality, notes)
     return Greyscale(modality, voi, header.shape.photometric == "MONOCHROME1", _padding(dataset, header, notes))

@@ -67,7 +67,7 @@ class Header:
 
     @property
     def samples(self) -> int:
-        """Of one frame."""
+        """Number of samples of one frame."""
         return self.shape.rows * self.shape.columns * self.shape.samples
 
 

@@ -135,7 +135,7 @@ def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]
 
 
 def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> npt.NDArray[np.float32] | None:
-    """Of a JPEG what `decode_image` would give, by a decoder that refuses damaged data; None for any other image."""
+    """What `decode_image` would give for a JPEG, by a decoder that refuses damaged data; None for any other image."""
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         stored = decode_grey(content, 2 * side)
         if stored is not None:

@@ -1,5 +1,5 @@
 """JPEG by libjpeg-turbo's own interface, which goes no further where other decoders fill up what lacks, skip what is
-left over, and say so where nobody hears it.
+left over, and report it only where no caller sees it.
 
 A block of the disk that is lost within a JPEG leaves a picture that looks whole: shifted or grey from there on. The
 pixels are those of Pillow and imagecodecs, which have the same decoder inside.
@@ -107,8 +107,8 @@ def check_zeros(codestream: bytes) -> None:
 
 
 def _has_hole_in_a_scan(codestream: bytes, scan: int) -> bool:
-    """Of a progressive JPEG: each scan of AC coefficients has its table before it, and zeros must not mean that each
-    coefficient is new in it."""
+    """Whether a scan of a progressive JPEG would hide a hole: each scan of AC coefficients has its table before it, and
+    zeros must not mean that each coefficient is new in it."""
     before, end = scan, codestream.rfind(b"\xff\xd9")
     while 0 <= scan < end:
         after = codestream.find(b"\xff\xda", scan + 2, end)
@@ -123,7 +123,7 @@ def _has_hole_in_a_scan(codestream: bytes, scan: int) -> bool:
 
 
 def _first_codes(header: bytes) -> list[tuple[bool, int, int]]:
-    """Of each Huffman table: whether it is of AC coefficients, and the symbol and length in bits of its first code."""
+    """For each Huffman table: whether it is of AC coefficients, and the symbol and length in bits of its first code."""
     found, at = [], 2
     while at + 4 <= len(header):
         if header[at] != 0xFF or header[at + 1] == 0xFF:

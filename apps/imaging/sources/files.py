@@ -22,7 +22,7 @@ from featherweight.core.terminal import UNSAFE
 _LISTS = (".csv", ".parquet")
 _BATCH_ROWS = 4096
 MAX_ROWS = 10_000_000
-"""Of a list: their names alone take 2 GB."""
+"""Maximum rows of a list: their names alone take 2 GB."""
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 """How an absolute path of Windows begins: with a drive (`C:\\`) or a share (`\\\\server`)."""
 

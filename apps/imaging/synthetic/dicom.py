@@ -65,7 +65,8 @@ def write_synthetic(
     labels = directory / "labels.csv"
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them are.
+        # The labels of an earlier run would be read as the truth of other images. The new file appears after all
+        # images.
         labels.unlink(missing_ok=True)
     with (
         atomic_write(labels) as partial,

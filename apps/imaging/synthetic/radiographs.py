@@ -3,7 +3,7 @@
 A drawing, not a simulation: thorax, lungs, ribs, vessels, heart and noise are laid over one another as brightness, with
 anatomy, exposure, sharpness and pose drawn at random. The positive class has soft opacities in the lungs, from obvious
 to nearly invisible, and both classes have things that resemble them (large vessels, breast shadows, haze at the base),
-so that a network has something to learn and no network is perfect. Nothing learnt from these helps with real x-rays.
+so that a network has something to learn and no network is perfect. Nothing trained on these helps with real x-rays.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def _heart(anatomy: _Anatomy, side: int, random: Random) -> Image:
 
 
 def _haze(side: int, random: Random) -> Image:
-    """What resembles an opacity and is none: a faint base, a thick vessel seen end on, skin folds."""
+    """Shadows that resemble an opacity but are not one: a faint base, a thick vessel seen end on, skin folds."""
     canvas = random.uniform(0, 0.07) * _blob(side, 0.0, 0.62, 0.9, random.uniform(0.1, 0.24))
     for _ in range(int(random.integers(0, 3))):
         x, y = random.uniform(-0.6, 0.6), random.uniform(-0.5, 0.3)

@@ -1,6 +1,6 @@
 """`featherweight imaging train`: from labelled images to a folder that `optimize` takes.
 
-Importing this loads no framework: what is asked wrongly, and data that are not what they should be, are told before."""
+Importing this loads no framework: mistakes in options and data are reported before that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featherweight.apps.imaging.training.calibration import fit_decision, raw_th
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.layouts import find_data, read_split
-from featherweight.core.digests import appearing_folder, file_digest
+from featherweight.core.digests import atomic_folder, file_digest
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, is_file, write_errors, writing_alone
 from featherweight.core.progress import progress_bar
@@ -106,7 +106,7 @@ def run_training(
         f"trained {'from scratch' if start is None else f'from weights {settings.start[:16]}'} on "
         f"{Path(data).name} ({_digest(split.train)[:16]}), seed {seed}, split seed {split_seed}"
     )
-    with writing_alone(out), appearing_folder(out, keep=CHECKPOINT) as folder:
+    with writing_alone(out), atomic_folder(out, keep=CHECKPOINT) as folder:
         with write_errors(folder):
             if is_file(out / LOG) and not is_file(folder / LOG):
                 shutil.copy(out / LOG, folder / LOG)

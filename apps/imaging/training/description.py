@@ -1,4 +1,5 @@
-"""What the folder of a trained network says of it; reading that loads no framework, so a wrong one is told at once."""
+"""What the folder of a trained network says of it; reading it loads no framework, so a wrong one is reported at
+once."""
 
 from __future__ import annotations
 

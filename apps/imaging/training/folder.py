@@ -24,7 +24,7 @@ _COLUMNS = ("path", "label", "patient", "split")
 _SPLITS = ("train", "validation", "test")
 _SHOWN = 20
 _PLACES = 5
-"""Of each kind of fault so many places are named, and so many different values that were found there."""
+"""Maximum number of places named for each kind of fault, and of different values that were found there."""
 _LABEL_LIKE = re.compile(r"[A-Za-z_-]{0,20}|[0-9.]{1,4}")
 _GROUP_LENGTH = 100
 """The most characters of a group's name: it stands in the evidence, where no report or other free text belongs."""
@@ -73,7 +73,7 @@ def read_labelled(path: Path, *, seed: int = 0, side: int = 224) -> Split:
 def _read_rows(path: Path) -> tuple[list[_Row], tuple[str, ...]]:
     """The rows and the names of the further columns."""
     if not path.parent.is_dir():
-        raise DataError(f"{path.parent}: is no folder; the reader `folder` takes a folder of images with a {LABELS}")
+        raise DataError(f"{path.parent}: is not a folder; the reader `folder` takes a folder of images with a {LABELS}")
     if not is_there(path):
         raise DataError(
             f"{path}: there is no such file; it lists the folder's images in the columns {', '.join(_COLUMNS)}"

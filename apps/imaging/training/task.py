@@ -1,6 +1,6 @@
-"""What imaging lends the optimizer: the trained network, its data, and how a candidate is calibrated and sealed.
+"""What imaging provides to the optimizer: the trained network, its data, and how a candidate is calibrated and sealed.
 
-Importing this loads no framework: what a recipe's [source] says wrongly is told before."""
+Importing this loads no framework: mistakes in a recipe's [source] are reported before that."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from featherweight.apps.imaging.training.trained import Trained
     from featherweight.core.losses import TaskLoss
 
-PROBE_BLOCKS = 16
-"""Blocks along a side of a probe: an image of them compresses to a hundredth, and a network's arithmetic is as busy."""
+REFERENCE_BLOCKS = 16
+"""Blocks along a side of a reference input: an image of them compresses to a hundredth, and a network's arithmetic is
+as busy."""
 
 Stages = tuple[tuple[Annotated[int, msgspec.Meta(ge=8, le=4096)], Annotated[int, msgspec.Meta(ge=0, le=10_000)]], ...]
 
@@ -111,11 +112,11 @@ class ImagingTask:
         """float64 [N]: the program's logits."""
         return outputs["logit"][:, 0].astype(np.float64)
 
-    def probes(self, count: int, seed: int) -> Tensors:
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
         """Drawn radiographs in coarse blocks, some upside down, some as negatives: a network says yes to some of such
         images and no to others."""
         side, generator = self.trained.description.side, np.random.default_rng(seed)
-        coarse = min(side, PROBE_BLOCKS)
+        coarse = min(side, REFERENCE_BLOCKS)
         place = np.arange(side) * coarse // side
         images = np.stack([case.pixels for case in synthetic_cases(count, seed, side=coarse)]).astype(np.uint32)
         turned, negative = generator.integers(0, 2, (2, count)).astype(bool)

@@ -20,7 +20,7 @@ from featherweight.core.errors import OutputError
 
 FOLDER = "worklist"
 ROWS = 1000
-"""Of a page."""
+"""Rows of one page."""
 _FILE = re.compile(r"(positive|negative|source|rejected)-\d{5,}\.html")
 
 
@@ -146,7 +146,7 @@ def _render(
 
 
 def _describe(listing: Listing, rows: Sequence[Any]) -> str:
-    """What a page holds, for whoever looks for a row: from which probability, or from which source on."""
+    """What a page holds, for readers who look for a row: from which probability, or from which source on."""
     if listing.key in ("positive", "negative"):
         return f"{format_percent(rows[0].probability)} to {format_percent(rows[-1].probability)}"
     return f"from {rows[0].id.source} on"

@@ -54,9 +54,9 @@ class Seconds(msgspec.Struct, frozen=True, kw_only=True):
     total: float
     """Time of the main process."""
     waiting: float
-    """Of that, waiting for decoded images."""
+    """Part of `total` spent waiting for decoded images."""
     inference: float
-    """Of that, running the model."""
+    """Part of `total` spent running the model."""
     decode: float
     """Decoding, summed over the worker processes and over classified images only."""
 

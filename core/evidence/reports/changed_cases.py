@@ -49,7 +49,7 @@ class ShownCase:
 
 @dataclass(frozen=True)
 class Scale:
-    """Of the bars."""
+    """Scale of the bars."""
 
     low: float
     high: float

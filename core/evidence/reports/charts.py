@@ -220,7 +220,7 @@ def _bound(axes: Axes, y: float, estimate: float, low: float, kind: str, title: 
 
 
 def _group(row: Subgroup) -> str:
-    """Of a long name the value stays, which tells rows apart."""
+    """Shorten a long name but keep its value, which tells rows apart."""
     value = row.value if len(row.value) <= 16 else f"{row.value[:15]}…"
     room = 22 - len(value)
     return f"{row.column if len(row.column) <= room else row.column[: room - 1] + '…'}: {value}"

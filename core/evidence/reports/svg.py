@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 460, 380
 MINUS = "\N{MINUS SIGN}"
 _TOLERANCE = 0.35
-"""Of a curve in the picture's units, a third of a pixel: what nobody sees is not written."""
+"""Tolerance of a curve in the picture's units, a third of a pixel: what nobody sees is not written."""
 
 Floats = npt.NDArray[np.float64]
 

@@ -91,7 +91,7 @@ def parity_sentence(parity: Parity) -> str:
     ran = [run for run in parity.runs if run.flips is not None and run.difference is not None]
     differing = [run for run in ran if run.flips]
     reserved = [f"{_way(run)} ({run.reason})" for run in ran if run.reason]
-    probes = f", {parity.probes} of them the sealed made-up inputs" if parity.probes else ""
+    probes = f", {parity.probes} of them reference inputs" if parity.probes else ""
     basis = f"{'up to ' if reserved else ''}{counted(parity.cases, 'cases')}{probes}"
     left_out = len(parity.runs) - len(ran)
     tail = f" With a reservation: {'; '.join(reserved)}." if reserved else ""
@@ -108,7 +108,7 @@ def parity_sentence(parity: Parity) -> str:
         names = list(dict.fromkeys(_way(run) for run in differing))
         named = f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}"
         return (
-            f"{len(differing)} of {len(ran)} other ways of running the program gave other decisions ({named}), up to "
+            f"{len(differing)} of {len(ran)} other ways of running the program changed decisions ({named}), up to "
             f"{worst} of them; run on {basis}. {known}{tail}"
         )
     ways = "One other way" if len(ran) == 1 else f"All {len(ran)} other ways"
@@ -117,7 +117,7 @@ def parity_sentence(parity: Parity) -> str:
 
 def _way(run: ParityRun) -> str:
     if run.instructions == "avx2":
-        return f"{run.backend} held to AVX2"
+        return f"{run.backend} restricted to AVX2"
     return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
 
 

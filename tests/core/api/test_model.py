@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 import featherweight
-from featherweight.core.artifact import Artifact, Contents, Probes, write_artifact
+from featherweight.core.artifact import Artifact, Contents, ReferenceCases, write_artifact
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
 from tests.fraud.artifacts import write_fraud_model
@@ -193,14 +193,14 @@ def test_a_score_that_is_no_number_is_an_error(imaging: Path, monkeypatch: pytes
             model.predict(images)
 
 
-def with_probes(artifact: Artifact, folder: Path, shift: float) -> Path:
+def with_reference_cases(artifact: Artifact, folder: Path, shift: float) -> Path:
     """The artifact again, with reference outputs that are off by so much."""
     inputs = {"image": np.random.default_rng(1).random((8, 1, SIDE, SIDE), np.float32)}
     with featherweight.open_model(artifact.directory, backend="onnxruntime") as model:
         outputs = {"logit": model.run(inputs)["logit"] + np.float32(shift)}
-    probes = Probes(inputs, outputs, "onnxruntime", "fp32", {"logit": 0.01}, None)
+    reference = ReferenceCases(inputs, outputs, "onnxruntime", "fp32", {"logit": 0.01}, None)
     contents = Contents(
-        name="with-probes",
+        name="with-reference",
         app="imaging",
         labels=artifact.manifest.labels,
         programs=artifact.programs,
@@ -208,17 +208,20 @@ def with_probes(artifact: Artifact, folder: Path, shift: float) -> Path:
         evidence={},
         weights_source="none",
         versions={},
-        probes=probes,
+        reference_cases=reference,
     )
     return write_artifact(folder, contents).directory
 
 
-def test_a_host_that_decides_otherwise_is_refused_where_that_is_asked(tmp_path: Path) -> None:
+def test_a_host_that_disagrees_is_refused_where_that_is_asked(tmp_path: Path) -> None:
     artifact = write_model(tmp_path / "model")
-    good, bad = with_probes(artifact, tmp_path / "good", 0.0), with_probes(artifact, tmp_path / "bad", 1.0)
+    good, bad = (
+        with_reference_cases(artifact, tmp_path / "good", 0.0),
+        with_reference_cases(artifact, tmp_path / "bad", 1.0),
+    )
     featherweight.open_model(good, verify=True).close()
     featherweight.open_model(bad).close()
-    with pytest.raises(featherweight.ArtifactError, match="does not decide as it was sealed"):
+    with pytest.raises(featherweight.ArtifactError, match="does not reproduce the artifact's reference decisions"):
         featherweight.open_model(bad, verify=True)
 
 

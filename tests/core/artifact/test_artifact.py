@@ -236,8 +236,8 @@ PACKED = pack(b"program" * 1000)
         (PACKED + PACKED, "does not unpack to the 7000 bytes"),
         (pack(b"program" * 999), "does not unpack to the 7000 bytes"),
         (pack(b"program" * 1001), "does not unpack to the 7000 bytes"),
-        (b"program" * 1000, "is no gzip file"),
-        (PACKED[:-8] + b"00000000", "is no gzip file"),
+        (b"program" * 1000, "is not a gzip file"),
+        (PACKED[:-8] + b"00000000", "is not a gzip file"),
     ],
     ids=["cut", "cut checksum", "more behind", "two files", "too small", "too large", "not packed", "another checksum"],
 )
@@ -390,7 +390,7 @@ def test_places_that_are_no_artifact(tmp_path: Path) -> None:
         "empty": "is empty",
         "trained": "it holds a trained model; `featherweight optimize",
         "job": "it holds results of a job",
-        "scans": "no artifact: it holds no manifest.json; expected",
+        "scans": "not an artifact: it holds no manifest.json; expected",
         "models": f"holds some: name {artifact.directory}",
         "n" * 300: "there is no such folder",
     }.items():
@@ -516,7 +516,7 @@ def test_what_is_no_artifact_is_left_alone(tmp_path: Path, folder: Path) -> None
     plain = tmp_path / "plain"
     plain.write_text("mine")
     for place in (precious, link, plain, tmp_path):
-        with pytest.raises(OutputError, match="no artifact that can be replaced"):
+        with pytest.raises(OutputError, match="not an artifact that can be replaced"):
             write_artifact(place, CONTENTS)
     assert (precious / "notes.txt").read_text() == "mine"
     assert plain.read_text() == "mine"

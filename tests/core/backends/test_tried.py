@@ -17,14 +17,14 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from featherweight.core.artifact import Artifact, Contents, Preference, Probes, write_artifact
+from featherweight.core.artifact import Artifact, Contents, Preference, ReferenceCases, write_artifact
 from featherweight.core.backends import tried
 from featherweight.core.backends.fastest import open_fastest
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import ArtifactError, BackendError
 from featherweight.core.files import cache_directory
 from featherweight.core.inspection import inspect_program
-from featherweight.core.parity.probing import check_parity
+from featherweight.core.parity.reproduction import check_parity
 from featherweight.core.processes import Limits, run_module
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
@@ -72,7 +72,7 @@ def harmless() -> Program:
     return program_of([helper.make_node("Relu", ["x"], ["y"])])
 
 
-def seal(directory: Path, program: Program, probes: Probes | None = None) -> Artifact:
+def seal(directory: Path, program: Program, reference: ReferenceCases | None = None) -> Artifact:
     contents = Contents(
         name="m",
         app="a",
@@ -83,7 +83,7 @@ def seal(directory: Path, program: Program, probes: Probes | None = None) -> Art
         weights_source="",
         versions={},
         preferences=(Preference(backend="onnxruntime", precision="fp32"),),
-        probes=probes,
+        reference_cases=reference,
     )
     return write_artifact(directory, contents)
 
@@ -176,8 +176,8 @@ def test_an_input_that_is_too_large_is_not_made(tmp_path: Path) -> None:
 
 def test_verify_ends_in_time_and_says_which_backend_did_not(tmp_path: Path) -> None:
     rows = np.ones((2, 4), np.float32)
-    probes = Probes({"x": rows}, {"y": rows[:, :1]}, "onnxruntime", "fp32", {"y": 0.1}, None)
-    artifact = seal(tmp_path / "m", endless(), probes)
+    reference = ReferenceCases({"x": rows}, {"y": rows[:, :1]}, "onnxruntime", "fp32", {"y": 0.1}, None)
+    artifact = seal(tmp_path / "m", endless(), reference)
     began = time.monotonic()
     runs = check_parity(artifact, time_limit_s=4)
     assert time.monotonic() - began < 25

@@ -22,7 +22,7 @@ from torch.nn import functional
 from featherweight.core import cli
 from featherweight.core.artifact import Contents, read_artifact, write_artifact
 from featherweight.core.artifact.manifest import DecisionPoint
-from featherweight.core.artifact.probes import Probes
+from featherweight.core.artifact.reference_cases import ReferenceCases
 from featherweight.core.backends.onnxruntime import OnnxRuntime
 from featherweight.core.edge import export as exporting
 from featherweight.core.edge.export import FACTS, count_order_flips, export_artifact, largest_difference
@@ -97,7 +97,7 @@ def squares() -> Program:
     return quantize(export(trained_model())[0], STEP, [{"image": inputs}])[0]
 
 
-def seal(folder: Path, program: Program, probes: Probes | None = None) -> Path:
+def seal(folder: Path, program: Program, reference: ReferenceCases | None = None) -> Path:
     contents = Contents(
         name="small",
         app="imaging",
@@ -107,7 +107,7 @@ def seal(folder: Path, program: Program, probes: Probes | None = None) -> Path:
         evidence={"evidence.json": b"{}"},
         weights_source="trained on synthetic data",
         versions={},
-        probes=probes,
+        reference_cases=reference,
     )
     write_artifact(folder / "artifact", contents)
     return folder / "artifact"
@@ -251,7 +251,7 @@ def test_a_decision_that_is_another_is_a_disagreement_within_the_tolerance_too(
     wide = int(np.argmax(np.diff(ordered)))
     threshold = float(ordered[wide : wide + 2].mean())
     gap = threshold - float(ordered[wide])
-    probes = Probes(
+    reference = ReferenceCases(
         inputs,
         outputs,
         "onnxruntime",
@@ -259,10 +259,10 @@ def test_a_decision_that_is_another_is_a_disagreement_within_the_tolerance_too(
         {"logit": 10 * gap},
         DecisionPoint(output="logit", column=0, threshold=threshold),
     )
-    artifact = seal(tmp_path, squares, probes)
+    artifact = seal(tmp_path, squares, reference)
     exported = export_artifact(artifact, "ort-mobile", tmp_path / "edge")
     assert exported.agreement.decision_flips == 0
-    assert exported.agreement.inputs == "16 sealed probes"
+    assert exported.agreement.inputs == "16 reference inputs"
     monkeypatch.setattr(exporting, "find_target", lambda name: Shifted(2 * gap))
     with pytest.raises(LimitError, match=r"decisions? otherwise"):
         export_artifact(artifact, "ort-mobile", tmp_path / "other")

@@ -105,7 +105,7 @@ def test_throughput_counts_cases():
     assert found.cases_per_s <= 8 / 0.005
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot hold threads to cores")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads to cores")
 def test_sessions_are_warmed_on_all_cores_and_timed_on_as_many_as_they_have_threads():
     class Looking(SleepingSession):
         def run(self, tensors: Tensors) -> Tensors:
@@ -127,7 +127,7 @@ def test_sessions_are_warmed_on_all_cores_and_timed_on_as_many_as_they_have_thre
     assert seen[-4:] == [every] * 3 + [1]
     assert len(os.sched_getaffinity(0)) == every
     for notes in (latency.notes, found["one"].notes, throughput.notes):
-        assert any(note.startswith("all threads held to the core ") for note in notes)
+        assert any(note.startswith("all threads pinned to the core ") for note in notes)
 
 
 def test_nothing_to_run_and_mixed_batches_are_refused():

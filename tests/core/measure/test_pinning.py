@@ -16,7 +16,7 @@ from featherweight.core.measure.pinning import choose_cores, describe_cores, pin
 
 holds = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity") or not Path("/proc/self/task").is_dir(),
-    reason="this system cannot hold threads to cores",
+    reason="this system cannot pin threads to cores",
 )
 
 
@@ -82,6 +82,6 @@ def test_the_first_are_taken_in_order() -> None:
 
 
 def test_words() -> None:
-    assert describe_cores((0,)) == "all threads held to the core 0"
-    assert describe_cores((0, 2)) == "all threads held to the cores 0, 2"
+    assert describe_cores((0,)) == "all threads pinned to the core 0"
+    assert describe_cores((0, 2)) == "all threads pinned to the cores 0, 2"
     assert "not held" in describe_cores(())

@@ -1,4 +1,4 @@
-"""Parity: what is measured when an artifact is sealed, and what another host finds with the sealed probes."""
+"""Parity: what is measured when an artifact is sealed, and what another host finds with the reference inputs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from featherweight.core.artifact import (
     Artifact,
     Contents,
     Preference,
-    Probes,
+    ReferenceCases,
     read_artifact,
     verify_artifact,
     write_artifact,
 )
-from featherweight.core.artifact.probes import PROBES, decode_probes, encode_probes
+from featherweight.core.artifact.reference_cases import REFERENCE_FILE, decode_reference_cases, encode_reference_cases
 from featherweight.core.backends import registry
 from featherweight.core.backends.base import Availability, Backend, Session
 from featherweight.core.backends.onnxruntime import OnnxRuntime
@@ -43,16 +43,16 @@ from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import ArtifactError, BackendError
 from featherweight.core.export import export
 from featherweight.core.hardware import read_hardware
-from featherweight.core.parity.held import has_more_than_avx2
+from featherweight.core.parity.avx2 import has_more_than_avx2
 from featherweight.core.parity.measured import MeasuredParity, measure_parity
-from featherweight.core.parity.probing import check_fresh, check_parity, check_session, run_batches
+from featherweight.core.parity.reproduction import check_fresh, check_parity, check_session, run_batches
 from featherweight.core.program import Program
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors
 from tests.fakes import SquaresTask, TreesTask
 from tests.fraud.artifacts import write_fraud_model
 from tests.imaging.tiny import write_model
-from tests.probes import seal_probes
+from tests.reference_cases import seal_reference_cases
 
 Task = SquaresTask | TreesTask
 
@@ -101,8 +101,8 @@ class FaultySession(OpenSession):
 @pytest.mark.parametrize(("trees", "others"), [(False, "openvino"), (True, "native")])
 def test_one_program_run_otherwise_decides_the_same(trees: bool, others: str) -> None:
     found = measured({name: find_backend(name) for name in ("onnxruntime", others)}, trees=trees)
-    parity, probes = found.parity, found.probes
-    assert (parity.cases, parity.probes, probes.count) == (232, 32, 32)
+    parity, reference = found.parity, found.reference_cases
+    assert (parity.cases, parity.probes, reference.count) == (232, 32, 32)
     here = [run for run in parity.runs if run.instructions == "all"]
     ways = {(run.backend, run.threads, run.batch) for run in here}
     assert ways == {(name, t, b) for name in ("onnxruntime", others) for t in (1, 2) for b in (1, 8, 64)}
@@ -112,28 +112,28 @@ def test_one_program_run_otherwise_decides_the_same(trees: bool, others: str) ->
     assert found.check.status == "passed"
     assert found.agreeing == ("onnxruntime", others)
     assert found.notes == ()
-    assert probes.decision is not None
-    output = probes.outputs[probes.decision.output][:, probes.decision.column]
+    assert reference.decision is not None
+    output = reference.outputs[reference.decision.output][:, reference.decision.column]
     assert output.min() < 0 < output.max()
     assert np.abs(output).min() > 0.04 * np.abs(output).max()
 
 
-def test_what_cannot_be_held_to_avx2_is_recorded_with_its_reason() -> None:
+def test_what_cannot_be_restricted_to_avx2_is_recorded_with_its_reason() -> None:
     found = measured({"onnxruntime": OnnxRuntime()})
-    (held,) = [run for run in found.parity.runs if run.instructions == "avx2"]
+    (restricted,) = [run for run in found.parity.runs if run.instructions == "avx2"]
     if has_more_than_avx2():
-        assert (held.difference, held.flips) == (None, None)
-        assert "no-emulator-in-tests is not installed" in held.reason
+        assert (restricted.difference, restricted.flips) == (None, None)
+        assert "no-emulator-in-tests is not installed" in restricted.reason
     else:
-        assert held.flips == 0
+        assert restricted.flips == 0
 
 
-def test_a_backend_that_decides_otherwise_is_no_preference() -> None:
+def test_a_backend_that_disagrees_is_no_preference() -> None:
     found = measured({"onnxruntime": OnnxRuntime(), "faulty": Faulty(1.5)})
     assert found.agreeing == ("onnxruntime",)
     assert found.check.status == "passed"
     (note,) = found.notes
-    assert note.startswith("faulty decides otherwise on the host that sealed it")
+    assert note.startswith("faulty disagrees on the host that sealed it")
     assert "here" not in note
     flips = {(run.backend, run.batch): run.flips for run in found.parity.runs if run.instructions == "all"}
     assert {pair for pair, count in flips.items() if count} == {("faulty", 64)}
@@ -155,7 +155,7 @@ def test_the_rounding_of_another_runtime_is_no_preference_but_may_run_where_it_i
     assert 0 < run.flips <= 2
     assert found.agreeing == ("onnxruntime",)
     assert found.notes
-    assert found.probes.tolerances["logit"] >= shift
+    assert found.reference_cases.tolerances["logit"] >= shift
 
 
 def test_scores_that_differ_much_are_not_the_same_though_no_decision_is_another() -> None:
@@ -179,19 +179,19 @@ def test_a_decision_that_rounding_makes_is_not_counted_but_told() -> None:
     assert "faulty" in found.agreeing
 
 
-def test_another_processor_is_not_called_held_to_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_processor_is_not_called_restricted_to_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that has no AVX2, or of which nothing is known: what it does says nothing of one that has."""
     for sets in (("neon", "dotprod"), ()):
         hardware = replace(read_hardware(), instruction_sets=sets)
-        monkeypatch.setattr("featherweight.core.parity.held.read_hardware", lambda hardware=hardware: hardware)
-        (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
-        assert held.flips is None
+        monkeypatch.setattr("featherweight.core.parity.avx2.read_hardware", lambda hardware=hardware: hardware)
+        (restricted,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
+        assert restricted.flips is None
     monkeypatch.setattr(
-        "featherweight.core.parity.held.read_hardware",
+        "featherweight.core.parity.avx2.read_hardware",
         lambda: replace(read_hardware(), instruction_sets=("avx2", "fma")),
     )
-    (held,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
-    assert (held.flips, held.reason) == (0, "")
+    (restricted,) = [r for r in measured({"onnxruntime": OnnxRuntime()}).parity.runs if r.instructions == "avx2"]
+    assert (restricted.flips, restricted.reason) == (0, "")
 
 
 def test_a_backend_that_disagrees_with_itself_is_refused() -> None:
@@ -214,13 +214,13 @@ def test_a_backend_that_fails_is_recorded_but_not_where_the_program_was_judged()
 
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """A network with probes as sealing makes them."""
+    """A network with reference inputs as sealing makes them."""
     _, program = exported(trees=False)
     found = measured({"onnxruntime": OnnxRuntime(), "openvino": find_backend("openvino")})
-    return write_artifact(tmp_path_factory.mktemp("sealed") / "artifact", contents(program, found.probes))
+    return write_artifact(tmp_path_factory.mktemp("sealed") / "artifact", contents(program, found.reference_cases))
 
 
-def contents(program: Program, probes: Probes | None) -> Contents:
+def contents(program: Program, reference: ReferenceCases | None) -> Contents:
     return Contents(
         name="squares",
         app="squares",
@@ -231,16 +231,16 @@ def contents(program: Program, probes: Probes | None) -> Contents:
         weights_source="made up",
         versions={},
         preferences=[Preference(backend="onnxruntime", precision="fp32")],
-        probes=probes,
+        reference_cases=reference,
     )
 
 
-def test_probes_come_back_from_the_folder(sealed: Artifact) -> None:
-    found = read_artifact(sealed.directory).probes()
+def test_reference_inputs_come_back_from_the_folder(sealed: Artifact) -> None:
+    found = read_artifact(sealed.directory).reference_cases()
     assert found is not None
     assert (found.backend, found.precision, found.count) == ("onnxruntime", "fp32", 32)
-    assert encode_probes(found) == sealed.parity
-    with np.load(sealed.directory / PROBES, allow_pickle=False) as archive:
+    assert encode_reference_cases(found) == sealed.parity
+    with np.load(sealed.directory / REFERENCE_FILE, allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["input-0"], found.inputs["image"])
 
 
@@ -255,16 +255,16 @@ def test_a_host_gives_the_sealed_decisions(sealed: Artifact) -> None:
 
 
 def test_another_program_is_found(tmp_path: Path, sealed: Artifact) -> None:
-    """All digests fit: somebody sealed a program with another's probes."""
-    probes = sealed.probes()
-    assert probes is not None
-    other = replace(probes, outputs={"logit": probes.outputs["logit"] + np.float32(0.05)})
+    """All digests fit: somebody sealed a program with another's reference inputs."""
+    reference = sealed.reference_cases()
+    assert reference is not None
+    other = replace(reference, outputs={"logit": reference.outputs["logit"] + np.float32(0.05)})
     artifact = write_artifact(tmp_path / "artifact", contents(sealed.programs[0], other))
     faults = {(run.backend, run.judged): run.fault for run in check_parity(artifact)}
     assert "'logit' differs by 0.05" in faults["onnxruntime", True]
     with (
         OnnxRuntime().open(artifact.programs[0]) as session,
-        pytest.raises(ArtifactError, match="does not decide as it was sealed"),
+        pytest.raises(ArtifactError, match="does not reproduce the artifact's reference decisions"),
     ):
         check_session(artifact, session)
     with pytest.raises(ArtifactError, match="do not use this artifact"):
@@ -274,24 +274,24 @@ def test_another_program_is_found(tmp_path: Path, sealed: Artifact) -> None:
 
 
 def test_one_decision_more_is_found_though_the_outputs_are_near(tmp_path: Path, sealed: Artifact) -> None:
-    probes = sealed.probes()
-    assert probes is not None
-    assert probes.decision is not None
-    ranked = np.sort(probes.outputs["logit"][:, 0])
-    at = msgspec.structs.replace(probes.decision, threshold=float(ranked[16]))
-    shifted = {"logit": probes.outputs["logit"] - np.float32(1e-4)}
-    near = replace(probes, outputs=shifted, tolerances={"logit": 1.0}, decision=at)
+    reference = sealed.reference_cases()
+    assert reference is not None
+    assert reference.decision is not None
+    ranked = np.sort(reference.outputs["logit"][:, 0])
+    at = msgspec.structs.replace(reference.decision, threshold=float(ranked[16]))
+    shifted = {"logit": reference.outputs["logit"] - np.float32(1e-4)}
+    near = replace(reference, outputs=shifted, tolerances={"logit": 1.0}, decision=at)
     artifact = write_artifact(tmp_path / "artifact", contents(sealed.programs[0], near))
     (fault, *_) = [run.fault for run in check_parity(artifact) if run.judged]
-    assert fault == "1 of 32 decisions on the sealed inputs changed"
+    assert fault == "1 of 32 decisions on the reference inputs changed"
 
 
-def test_a_changed_byte_of_the_probes_is_found(tmp_path: Path, sealed: Artifact) -> None:
-    folder = write_artifact(tmp_path / "artifact", contents(sealed.programs[0], sealed.probes())).directory
-    content = bytearray((folder / PROBES).read_bytes())
+def test_a_changed_byte_of_the_reference_inputs_is_found(tmp_path: Path, sealed: Artifact) -> None:
+    folder = write_artifact(tmp_path / "artifact", contents(sealed.programs[0], sealed.reference_cases())).directory
+    content = bytearray((folder / REFERENCE_FILE).read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / PROBES).write_bytes(content)
-    assert [check.file for check in verify_artifact(folder) if not check.passed] == [PROBES]
+    (folder / REFERENCE_FILE).write_bytes(content)
+    assert [check.file for check in verify_artifact(folder) if not check.passed] == [REFERENCE_FILE]
 
 
 def npy(array: npt.NDArray[Any], text: str = "", **header: Any) -> bytes:
@@ -314,7 +314,7 @@ def archive(members: Mapping[str, bytes], compression: int = zipfile.ZIP_LZMA) -
 
 IMAGES, LOGITS = np.zeros((32, 1, 24, 24), np.float32), np.zeros((32, 1), np.float32)
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "no archive": lambda: b"probes",
+    "no archive": lambda: b"reference",
     "empty": lambda: archive({}),
     "a member is missing": lambda: archive({"input-0.npy": npy(IMAGES)}),
     "huge shape": lambda: archive({"input-0.npy": npy(IMAGES, shape=(1 << 40,)), "output-0.npy": npy(LOGITS)}),
@@ -334,40 +334,40 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_probes_are_refused(sealed: Artifact, name: str) -> None:
-    with pytest.raises(ArtifactError, match="probes"):
-        decode_probes(HOSTILE[name](), sealed.manifest)
+def test_hostile_reference_inputs_are_refused(sealed: Artifact, name: str) -> None:
+    with pytest.raises(ArtifactError, match="reference"):
+        decode_reference_cases(HOSTILE[name](), sealed.manifest)
     good = archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS)})
-    assert decode_probes(good, sealed.manifest).count == 32
+    assert decode_reference_cases(good, sealed.manifest).count == 32
 
 
-def test_probes_that_unpack_to_much_more_take_no_memory(sealed: Artifact) -> None:
+def test_reference_inputs_that_unpack_to_much_more_take_no_memory(sealed: Artifact) -> None:
     bomb = archive({"input-0.npy": npy(IMAGES) + bytes(128 << 20), "output-0.npy": npy(LOGITS)})
     tracemalloc.start()
     try:
-        with pytest.raises(ArtifactError, match="probes"):
-            decode_probes(bomb, sealed.manifest)
+        with pytest.raises(ArtifactError, match="reference"):
+            decode_reference_cases(bomb, sealed.manifest)
         assert tracemalloc.get_traced_memory()[1] < 100 << 20
     finally:
         tracemalloc.stop()
 
 
-def test_probes_of_another_batch_than_the_manifest_fixes_are_refused(sealed: Artifact) -> None:
+def test_reference_inputs_of_another_batch_than_the_manifest_fixes_are_refused(sealed: Artifact) -> None:
     (image,) = sealed.manifest.inputs
     fixed = msgspec.structs.replace(image, shape=(2, *image.shape[1:]))
     good = archive({"input-0.npy": npy(IMAGES), "output-0.npy": npy(LOGITS)})
-    with pytest.raises(ArtifactError, match="probes"):
-        decode_probes(good, msgspec.structs.replace(sealed.manifest, inputs=(fixed,)))
+    with pytest.raises(ArtifactError, match="reference"):
+        decode_reference_cases(good, msgspec.structs.replace(sealed.manifest, inputs=(fixed,)))
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 1 << 20), st.binary(min_size=1, max_size=4))
-def test_damaged_probes_are_refused_or_read(sealed: Artifact, place: int, noise: bytes) -> None:
+def test_damaged_reference_inputs_are_refused_or_read(sealed: Artifact, place: int, noise: bytes) -> None:
     assert sealed.parity is not None
     at = place % len(sealed.parity)
     damaged = sealed.parity[:at] + noise + sealed.parity[at + len(noise) :]
     with contextlib.suppress(ArtifactError):
-        assert decode_probes(damaged, sealed.manifest).count == 32
+        assert decode_reference_cases(damaged, sealed.manifest).count == 32
 
 
 def test_a_tolerance_by_which_anything_is_the_same_is_refused(sealed: Artifact) -> None:
@@ -376,14 +376,14 @@ def test_a_tolerance_by_which_anything_is_the_same_is_refused(sealed: Artifact) 
     for tolerance in (1e308, 1e9):
         entry = msgspec.structs.replace(sealed.manifest.parity, tolerances={"logit": tolerance})
         with pytest.raises(ArtifactError, match="anything would be the same"):
-            decode_probes(sealed.parity, msgspec.structs.replace(sealed.manifest, parity=entry))
+            decode_reference_cases(sealed.parity, msgspec.structs.replace(sealed.manifest, parity=entry))
 
 
 def test_a_manifest_may_not_ask_for_much_memory(sealed: Artifact) -> None:
     (image,) = sealed.manifest.inputs
     huge = msgspec.structs.replace(image, shape=(None, 1 << 31, 1 << 31))
     with pytest.raises(ArtifactError, match="bytes unpacked"):
-        decode_probes(b"", msgspec.structs.replace(sealed.manifest, inputs=(huge,)))
+        decode_reference_cases(b"", msgspec.structs.replace(sealed.manifest, inputs=(huge,)))
 
 
 @pytest.mark.parametrize(
@@ -411,13 +411,13 @@ def verify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return ended.value.code, capsys.readouterr().out
 
 
-def test_artifact_verify_runs_the_probes(
+def test_artifact_verify_runs_the_reference_inputs(
     tmp_path: Path, sealed: Artifact, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = str(sealed.directory)
     code, text = verify(capsys, monkeypatch, folder)
     assert code == 0
-    assert "on its 32 sealed inputs this host decides as it was sealed" in text
+    assert "this host reproduces the artifact's 32 reference decisions" in text
     assert "not judged" in text
     # From here on the judged runtime alone: each of the others would be a process more, to no other end.
     monkeypatch.setattr(registry, "_BACKENDS", {"onnxruntime": registry._BACKENDS["onnxruntime"]})
@@ -427,9 +427,9 @@ def test_artifact_verify_runs_the_probes(
     assert "every byte" in text
     assert "decides" not in text
 
-    probes = sealed.probes()
-    assert probes is not None
-    wrong = replace(probes, outputs={"logit": -probes.outputs["logit"]})
+    reference = sealed.reference_cases()
+    assert reference is not None
+    wrong = replace(reference, outputs={"logit": -reference.outputs["logit"]})
     other = write_artifact(tmp_path / "other", contents(sealed.programs[0], wrong)).directory
     code, text = verify(capsys, monkeypatch, str(other))
     assert code == 5
@@ -441,7 +441,9 @@ def test_artifact_verify_runs_the_probes(
     assert {run["flips"] for run in told["parity"] if run["judged"]} == {32}
     assert all(check["passed"] for check in told["checks"])
 
-    unseen = write_artifact(tmp_path / "unseen", contents(sealed.programs[0], replace(probes, decision=None))).directory
+    unseen = write_artifact(
+        tmp_path / "unseen", contents(sealed.programs[0], replace(reference, decision=None))
+    ).directory
     code, text = verify(capsys, monkeypatch, str(unseen))
     assert code == 0
     assert "-: not known; no output of this artifact is its score" in text
@@ -452,7 +454,7 @@ def test_artifact_verify_runs_the_probes(
     old = write_artifact(tmp_path / "old", contents(sealed.programs[0], None)).directory
     code, text = verify(capsys, monkeypatch, str(old))
     assert code == 0
-    assert "no parity inputs sealed" in text
+    assert "no reference inputs sealed" in text
     assert json.loads(verify(capsys, monkeypatch, str(old), "--json")[1])["parity"] is None
 
 
@@ -467,15 +469,15 @@ def test_the_apps_start_only_where_the_sealed_decisions_are_kept(tmp_path: Path)
     )
     for _, start in openers:
         start()
-        with pytest.raises(ArtifactError, match="no parity inputs sealed"):
+        with pytest.raises(ArtifactError, match="no reference inputs sealed"):
             start(verify_decisions=True)
     for folder, start in openers:
-        seal_probes(folder)
+        seal_reference_cases(folder)
         start(verify_decisions=True)
     for folder, start in openers:
-        seal_probes(folder, shift=5.0)
+        seal_reference_cases(folder, shift=5.0)
         start()
-        with pytest.raises(ArtifactError, match="does not decide as it was sealed"):
+        with pytest.raises(ArtifactError, match="does not reproduce the artifact's reference decisions"):
             start(verify_decisions=True)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from featherweight.core.backends.onnxruntime import OnnxRuntime
 from featherweight.core.export import export
 from featherweight.core.parity.measured import measure_parity
-from featherweight.core.parity.probing import run_batches
+from featherweight.core.parity.reproduction import run_batches
 from tests.fakes import SquaresTask
 
 

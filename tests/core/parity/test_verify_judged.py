@@ -14,11 +14,11 @@ from featherweight.core.backends import registry
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.onnxruntime import OnnxRuntime
 from featherweight.core.backends.opening import OpenSession
-from featherweight.core.parity import probing
+from featherweight.core.parity import reproduction
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
 from tests.imaging.tiny import write_model
-from tests.probes import seal_probes
+from tests.reference_cases import seal_reference_cases
 
 
 class Shifted(OnnxRuntime):
@@ -57,11 +57,13 @@ def test_only_a_judged_runtime_that_differs_fails_the_artifact(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_model(tmp_path / "model")
-    seal_probes(tmp_path / "model")  # prefers onnxruntime
+    seal_reference_cases(tmp_path / "model")  # prefers onnxruntime
     monkeypatch.setattr(registry, "_BACKENDS", {"onnxruntime": onnxruntime, "other": other})
     monkeypatch.setattr(registry, "NAMES", ("onnxruntime", "other"))
     # In this process, which alone knows the runtimes above; otherwise it would be one for each of them.
-    monkeypatch.setattr(probing, "_ask", lambda order, *_: probing._answer(io.BytesIO(json.dumps(order).encode())))
+    monkeypatch.setattr(
+        reproduction, "_ask", lambda order, *_: reproduction._answer(io.BytesIO(json.dumps(order).encode()))
+    )
     monkeypatch.setattr(sys, "argv", ["featherweight", "artifact", "verify", str(tmp_path / "model"), "--json"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -104,6 +104,6 @@ def test_cases_are_counted_of_the_kind_that_the_limit_is_on() -> None:
     assert advice(unsure)[0].startswith("About 99 negative cases would show")
 
 
-def test_who_decides_otherwise_in_other_batches_is_not_told_to_allow_more() -> None:
+def test_a_candidate_that_disagrees_in_other_batches_is_not_advised_to_allow_more() -> None:
     (said,) = advice(record("a", checks=[check("parity", False)], prune=0.5))
     assert said == "Name another backend, on which it may decide the same however it is run."

@@ -32,7 +32,7 @@ INT8 = '[[step]]\nkind = "quantize"\ncalibration_samples = 16\n'
 WEIGHTS = '[[step]]\nkind = "prune-weights"\nsparsity = 0.5\n'
 
 
-class Lent(SquaresTask):
+class Given(SquaresTask):
     """A network of another kind; untrained, so that its limits allow anything."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
@@ -41,7 +41,7 @@ class Lent(SquaresTask):
         self.baseline = Model(make().eval(), INPUTS, OUTPUTS)
 
 
-class WithRow(Lent):
+class WithRow(Given):
     """Two inputs."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
@@ -51,8 +51,8 @@ class WithRow(Lent):
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         return (self._with_row(batch) for batch in super().calibration_batches(samples, seed))
 
-    def probes(self, count: int, seed: int) -> Tensors:
-        return self._with_row(super().probes(count, seed))
+    def reference_inputs(self, count: int, seed: int) -> Tensors:
+        return self._with_row(super().reference_inputs(count, seed))
 
     def _with_row(self, tensors: Tensors) -> Tensors:
         return {**tensors, "row": np.tile(np.float32([0.5, 1, -1, 2]), (len(tensors["image"]), 1))}
@@ -62,7 +62,7 @@ class WithRow(Lent):
         return replace(cases, tensors=self._with_row(cases.tensors))
 
 
-class WithScores(Lent):
+class WithScores(Given):
     """Two outputs."""
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
@@ -71,25 +71,25 @@ class WithScores(Lent):
 
 
 REFUSED = {("Transformer", ""): "remove the step from the recipe", ("Shuffled", ""): "cannot be followed .ZeroDivision"}
-KINDS: list[tuple[type[Lent], Callable[[], nn.Module]]] = [
-    (Lent, Transformer), (Lent, Shuffled), (Lent, Branches), (WithRow, TwoInputs), (WithScores, TwoHeads),
+KINDS: list[tuple[type[Given], Callable[[], nn.Module]]] = [
+    (Given, Transformer), (Given, Shuffled), (Given, Branches), (WithRow, TwoInputs), (WithScores, TwoHeads),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("scope", ["layer", "network", "sensitivity"])
 @pytest.mark.parametrize(("task", "make"), KINDS, ids=[make.__name__ for _, make in KINDS])
 def test_channels_of_any_network_are_pruned_or_refused_with_the_cause(
-    task: type[Lent], make: Callable[[], nn.Module], scope: str
+    task: type[Given], make: Callable[[], nn.Module], scope: str
 ) -> None:
-    lent = task(make)
-    batches = lent.calibration_batches(8, 0)
+    given = task(make)
+    batches = given.calibration_batches(8, 0)
     step = PruneChannelsStep(0.5, 8, scope)  # type: ignore[arg-type]
     refused = REFUSED.get((make.__name__, scope), REFUSED.get((make.__name__, "")))
     if refused:
         with pytest.raises(UsageError, match=f"^prune-channels: .*{refused}"):
-            prune_channels(lent.baseline, step, batches)
+            prune_channels(given.baseline, step, batches)
         return
-    _, record = prune_channels(lent.baseline, step, batches)
+    _, record = prune_channels(given.baseline, step, batches)
     assert record.facts["parameters_after"] < record.facts["parameters_before"]  # type: ignore[operator]
 
 
@@ -98,7 +98,7 @@ THROUGH = [one for one in KINDS if one[1] in (Transformer, TwoInputs, TwoHeads)]
 
 @pytest.mark.parametrize(("task", "make"), THROUGH, ids=[make.__name__ for _, make in THROUGH])
 def test_any_of_them_goes_through_the_steps_that_can_treat_it(
-    task: type[Lent], make: Callable[[], nn.Module], tmp_path: Path
+    task: type[Given], make: Callable[[], nn.Module], tmp_path: Path
 ) -> None:
     outcome = optimize(parse_recipe(HEAD + INT8), task(make), tmp_path / "a", work=tmp_path / "work")
     assert outcome.artifact.manifest.programs
@@ -121,7 +121,7 @@ SOME = HEAD + INT8.replace("16", "[7, 16]")
 
 
 @pytest.mark.parametrize("error", [KeyError("of the task"), OSError("of the task")])
-def test_what_nobody_foresaw_costs_one_candidate_and_is_told(
+def test_an_unforeseen_error_costs_one_candidate_and_is_reported(
     error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = optimize(parse_recipe(SOME), Fickle(error), tmp_path / "a", work=tmp_path / "work")
@@ -134,7 +134,7 @@ def test_what_nobody_foresaw_costs_one_candidate_and_is_told(
     assert "raise self.error" in (tmp_path / "work" / "unforeseen.log").read_text()
     assert outcome_row(outcome)["refused"] == [{"candidate": refused.name, "reason": refused.reason}]
     show_outcome(outcome)
-    assert "refused int8 (calibration_samples 7): an error that nobody foresaw" in capsys.readouterr().out
+    assert "refused int8 (calibration_samples 7): an unforeseen error" in capsys.readouterr().out
 
 
 def test_what_stops_the_process_stops_the_search(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_no_step_can_treat_is_refused_before_any_work(
     with pytest.raises(UsageError, match=told) as caught:
         optimize(
             parse_recipe(HEAD + steps),
-            Lent(make),
+            Given(make),
             tmp_path / "a",
             work=tmp_path / "work",
             progress=lambda stage, done, total: stages.append(stage),

@@ -147,7 +147,7 @@ def test_energy_and_price_are_measured_for_baseline_and_chosen(run: Ended) -> No
         assert one.cost_per_million > 0
 
 
-def test_the_parity_is_in_the_evidence_and_its_probes_in_the_artifact(run: Ended) -> None:
+def test_the_parity_is_in_the_evidence_and_its_reference_inputs_in_the_artifact(run: Ended) -> None:
     parity = run.outcome.evidence.parity
     assert parity is not None
     assert {(one.threads, one.batch) for one in parity.runs} >= {(1, 1), (2, 64)}

@@ -154,7 +154,7 @@ def desk(seed: int, cases: int = 600, cards: int = 60) -> tuple[np.ndarray, np.n
     return scores, labels, clusters, Alerts(rng.integers(100, 107, cases), np.ones(cases, bool), 6)
 
 
-def plain_card_precision(scores, days, customers, labels, cards_a_day):
+def plain_card_precision(scores, days, customers, labels, top_k):
     """A day at a time, as the handbook computes it."""
     found: set[int] = set()
     shares = []
@@ -166,9 +166,9 @@ def plain_card_precision(scores, days, customers, labels, cards_a_day):
         compromised = np.zeros(len(cards), bool)
         np.logical_or.at(compromised, place, labels[rows] == 1)
         left = np.flatnonzero(~np.isin(cards, list(found)))
-        checked = left[np.argsort(-highest[left], kind="stable")[:cards_a_day]]
+        checked = left[np.argsort(-highest[left], kind="stable")[:top_k]]
         hits = checked[compromised[checked]]
-        shares.append(len(hits) / cards_a_day)
+        shares.append(len(hits) / top_k)
         found.update(cards[hits].tolist())
     return float(np.mean(shares))
 

@@ -205,7 +205,7 @@ def three_classes() -> npt.NDArray[np.int64]:
         (lambda: light(linear_tree=True), "linear leaves"),
         (lambda: RandomForestClassifier(**FEW).fit(WHOLE, three_classes()), "3 classes"),
         (lambda: RandomForestClassifier(), "not fitted"),
-        (lambda: LogisticRegression().fit(WHOLE, LABELS), "LogisticRegression is no tree ensemble"),
+        (lambda: LogisticRegression().fit(WHOLE, LABELS), "LogisticRegression is not a tree ensemble"),
         (lambda: BaggingClassifier(GaussianNB(), n_estimators=2).fit(WHOLE, LABELS), "expected decision trees"),
         (lambda: GradientBoostingClassifier(loss="exponential").fit(WHOLE, LABELS), "loss is exponential"),
         (lambda: GradientBoostingClassifier(init=GaussianNB()).fit(WHOLE, LABELS), "starts from GaussianNB"),
@@ -245,7 +245,7 @@ def test_categories_are_refused() -> None:
     ],
 )
 def test_bytes_that_are_no_model_are_data_errors(decode: Callable[[bytes], Ensemble], content: bytes) -> None:
-    with pytest.raises(DataError, match=r"this is no (XGBoost|LightGBM) model"):
+    with pytest.raises(DataError, match=r"this is not an? (XGBoost|LightGBM) model"):
         decode(content)
 
 
@@ -268,10 +268,10 @@ def tree(learner: dict[str, Any]) -> dict[str, Any]:
         (lambda learner: tree(learner)["split_indices"].__setitem__(0, 77), "feature outside"),
         (lambda learner: tree(learner)["split_conditions"].__setitem__(0, float("nan")), "not a finite"),
         (lambda learner: tree(learner)["default_left"].pop(), "differ in length"),
-        (lambda learner: tree(learner)["left_children"].pop(), "no XGBoost model"),
+        (lambda learner: tree(learner)["left_children"].pop(), "not an XGBoost model"),
         (lambda learner: learner["learner_model_param"].__setitem__("num_feature", str(1 << 32)), "over 4294967296 f"),
         (lambda learner: learner["gradient_booster"]["model"].__setitem__("trees", []), "no trees"),
-        (lambda learner: learner["learner_model_param"].__setitem__("base_score", "1"), "no XGBoost model"),
+        (lambda learner: learner["learner_model_param"].__setitem__("base_score", "1"), "not an XGBoost model"),
     ],
 )
 def test_models_that_are_no_trees_are_data_errors(change: Callable[[dict[str, Any]], None], part: str) -> None:

@@ -1,4 +1,5 @@
-"""Every reader of trees holds what it read against the library that fitted them, and refuses what scores otherwise."""
+"""Every reader of trees compares what it read with the library that fitted them, and refuses trees whose scores
+differ."""
 
 from __future__ import annotations
 
@@ -233,13 +234,19 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         "starts from LogisticRegression",
     ),
     "categories without a split": (from_categories, "categories"),
-    "boosted stumps that vote": (lambda: AdaBoostClassifier(n_estimators=3).fit(WHOLE, LABELS), "no tree ensemble"),
+    "boosted stumps that vote": (lambda: AdaBoostClassifier(n_estimators=3).fit(WHOLE, LABELS), "not a tree ensemble"),
     "calibrated": (
         lambda: CalibratedClassifierCV(RandomForestClassifier(**FEW), cv=2).fit(WHOLE, LABELS),
-        "CalibratedClassifierCV is no tree ensemble",
+        "CalibratedClassifierCV is not a tree ensemble",
     ),
-    "voting": (lambda: VotingClassifier([("a", RandomForestClassifier(**FEW))]).fit(WHOLE, LABELS), "no tree ensemble"),
-    "scaled": (lambda: make_pipeline(StandardScaler(), light_classifier()).fit(WHOLE, LABELS), "Pipeline is no tree"),
+    "voting": (
+        lambda: VotingClassifier([("a", RandomForestClassifier(**FEW))]).fit(WHOLE, LABELS),
+        "not a tree ensemble",
+    ),
+    "scaled": (
+        lambda: make_pipeline(StandardScaler(), light_classifier()).fit(WHOLE, LABELS),
+        "Pipeline is not a tree",
+    ),
     "XGBClassifier, missing=0": (lambda: boosted(WHOLE, missing=0.0), "reads 0 as missing"),
     "XGBClassifier, missing=-999": (lambda: boosted(missing=-999.0), "reads -999 as missing"),
     "XGBClassifier, own objective": (lambda: boosted(objective=squared_loss), "objective of its own"),

@@ -51,7 +51,7 @@ def seal(directory: Path, *, app: str = "fraud", source: str = "histories", dela
     schema = FeatureSchema(
         source=source,  # type: ignore[arg-type]
         names=CATALOGUE,
-        typical=(1.0,) * len(CATALOGUE),
+        reference_values=(1.0,) * len(CATALOGUE),
         delay_days=delay_days,
     )
     rule = DecisionRule(slope=1.0, intercept=0.0, review_threshold=0.9, decline_threshold=0.97, chosen_for="tests")
@@ -90,7 +90,7 @@ def test_a_replaced_artifact_takes_over(folder: Path, live: LiveModel) -> None:
 def test_the_old_one_decides_until_poll_returns(folder: Path, live: LiveModel) -> None:
     old = live.scorer
     write_fraud_model(folder, seed=1)
-    live.ask()
+    live.request_reload()
     assert not live.poll()
     assert live._opening is not None
     live._opening.result(60)
@@ -131,7 +131,7 @@ def test_a_broken_one_is_refused_in_one_line(
     old = live.scorer
     fault(folder)
     poll_until(live, lambda: live.refused == 1)
-    live.ask()
+    live.request_reload()
     poll_until(live, lambda: live.refused == 2)
     assert live.scorer is old
     assert np.isfinite(old.score(np.ones(len(CATALOGUE), np.float32)))
@@ -216,9 +216,9 @@ def test_the_folder_is_left_alone_while_what_is_outdated_ends(
 
     monkeypatch.setattr("featherweight.apps.fraud.decision.live.read_folder_state", count)
     opening, live._open = live._open, endless  # type: ignore[assignment]
-    live.ask()
+    live.request_reload()
     poll_until(live, lambda: live._opening is not None)
-    live.ask()
+    live.request_reload()
     poll_until(live, lambda: live._outdated)
     live._open, looks = opening, 0
     for _ in range(50):

@@ -44,12 +44,12 @@ def test_alerts_alone_have_reasons_the_strongest_first(scorer: Scorer) -> None:
         assert len(effects) <= REASONS
 
 
-def test_a_reason_is_what_the_score_loses_when_the_feature_is_typical(scorer: Scorer) -> None:
+def test_a_reason_is_what_the_score_loses_when_the_feature_has_its_reference_value(scorer: Scorer) -> None:
     row = next(row for row in rows(scorer) if scorer.decide(BOUGHT, row).reasons)
     reason = scorer.decide(BOUGHT, row).reasons[0]
     at = scorer.schema.names.index(reason.feature)
     without = row.copy()
-    without[at] = scorer.schema.typical[at]
+    without[at] = scorer.schema.reference_values[at]
     assert reason.effect == pytest.approx(scorer.score(row) - scorer.score(without), abs=1e-3)
     assert reason.value == pytest.approx(row[at], abs=1e-4)
 

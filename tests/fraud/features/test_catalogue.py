@@ -30,7 +30,7 @@ from tests.fraud.streams import DAY, START, Event, long_stream, streams, transac
 def compare(engine: FeatureEngine, naive: NaiveEngine, events: Sequence[Event]) -> None:
     for event in events:
         if isinstance(event, Label):
-            assert engine.learn(event) == naive.learn(event)
+            assert engine.apply_label(event) == naive.apply_label(event)
             continue
         seen, row = naive.advance(event)
         assert engine.advance(event) == seen

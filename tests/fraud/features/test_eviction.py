@@ -74,7 +74,7 @@ def test_the_least_recently_used_is_forgotten(
             again.settle()
             assert sorted(again._slots) == sorted(expected)
         assert sorted(histories._slots) == sorted(expected)
-        assert all(histories.learn(key, number, 0, False) for key, number in expected.items())
+        assert all(histories.apply_label(key, number, 0, False) for key, number in expected.items())
     assert histories.evicted == evicted
 
 
@@ -113,7 +113,7 @@ def test_who_comes_back_is_new(tmp_path: Path) -> None:
     rows = [transaction(f"t{number}", START + number * DAY, customer=f"c{number % 3}") for number in range(4)]
     assert [engine.advance(row) for row in rows] == [False] * 4
     assert engine.row[CUSTOMER_FEATURES.index("customer_count_30d")] == 1
-    assert not engine.customers.learn("c1", 0, 0, True)
+    assert not engine.customers.apply_label("c1", 0, 0, True)
 
 
 def test_a_store_forgets_the_same_as_a_process_that_never_stopped(tmp_path: Path) -> None:

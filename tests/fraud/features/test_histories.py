@@ -31,7 +31,7 @@ from tests.fraud.streams import DAY, START, Event, long_stream, streams, transac
 def run(engine: FeatureEngine, event: Event) -> bytes:
     """The answer and the features, as bytes: nothing but bit for bit is equal."""
     if isinstance(event, Label):
-        return bytes([engine.learn(event)])
+        return bytes([engine.apply_label(event)])
     return bytes([engine.advance(event)]) + engine.row.tobytes()
 
 
@@ -98,9 +98,9 @@ def test_two_processes_halves_equal_one() -> None:
         first, second = parts[customer % 2].customers, parts[terminal % 2].terminals
         identity = identify(event.transaction_id)
         if isinstance(event, Label):
-            known = first.learn(event.customer_id, identity, event.time_ms, event.is_fraud)
-            also = second.learn(event.terminal_id, identity, event.time_ms, event.is_fraud)
-            assert whole.learn(event) == (known if known == also else CONFLICT)
+            known = first.apply_label(event.customer_id, identity, event.time_ms, event.is_fraud)
+            also = second.apply_label(event.terminal_id, identity, event.time_ms, event.is_fraud)
+            assert whole.apply_label(event) == (known if known == also else CONFLICT)
             continue
         seen = first.advance(event.customer_id, identity, event.time_ms, event.cents, terminal, row[:split])
         second.advance(event.terminal_id, identity, event.time_ms, event.cents, customer, row[split:])
@@ -135,7 +135,7 @@ def test_expired_keys_are_forgotten_with_tombstones() -> None:
     visit("far", 9000)
     assert histories.expire() == 2
     assert len(histories) == 4
-    assert not histories.learn("old", identify("old 0"), 0, True)
+    assert not histories.apply_label("old", identify("old 0"), 0, True)
     records = histories.drain()
     assert [record for record in records if record[1] is None] == [(log[0][0], None), (log[1][0], None)]
     visit("old", 40)
@@ -144,7 +144,7 @@ def test_expired_keys_are_forgotten_with_tombstones() -> None:
     for key, value in dict(log + records + histories.drain()).items():
         again.restore(key, value)
     assert len(again) == len(histories) == 5
-    assert again.learn("old", identify("old 40"), 0, True)
+    assert again.apply_label("old", identify("old 40"), 0, True)
 
 
 def test_a_timestamp_in_the_far_future_expires_nothing() -> None:
@@ -181,12 +181,12 @@ def test_a_history_takes_under_two_kilobytes() -> None:
 
 def test_labels_of_nothing_and_of_forgotten_transactions() -> None:
     engine = FeatureEngine()
-    assert not engine.learn(label_of(transaction("never", START), True))
+    assert not engine.apply_label(label_of(transaction("never", START), True))
     for number in range(100):
         engine.advance(transaction(f"t{number}", START + number * DAY))
-    assert not engine.learn(label_of(transaction("t0", START), True))
-    assert not engine.learn(label_of(transaction("never", START), True))
-    assert engine.learn(label_of(transaction("t99", START), True))
+    assert not engine.apply_label(label_of(transaction("t0", START), True))
+    assert not engine.apply_label(label_of(transaction("never", START), True))
+    assert engine.apply_label(label_of(transaction("t99", START), True))
 
 
 def snapshot(folder: Path) -> tuple[CustomerHistories, Path]:

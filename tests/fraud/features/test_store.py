@@ -36,7 +36,7 @@ def feed(store: Store, rows: list[dict[str, Any]], *, labelled: bool = True) -> 
         if labelled and number % 5 == 0:
             label = msgspec.convert(label_of(row), Label)
             store.record([label])
-            store.engine.learn(label)
+            store.engine.apply_label(label)
 
 
 def features_after(engine: FeatureEngine) -> list[list[float]]:
@@ -54,7 +54,7 @@ def undisturbed(rows: list[dict[str, Any]]) -> list[list[float]]:
     for number, row in enumerate(rows):
         engine.advance(transaction(row))
         if number % 5 == 0:
-            engine.learn(msgspec.convert(label_of(row), Label))
+            engine.apply_label(msgspec.convert(label_of(row), Label))
     return features_after(engine)
 
 
@@ -300,7 +300,7 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     "a journal that is a device": (linked(FIRST, "/dev/zero"), "cannot be read"),
     "a journal that is a link": (linked(FIRST, SECOND), "cannot be read"),
     "a journal that is a pipe": (piped(FIRST), "cannot be read .*regular"),
-    "a snapshot that is a link": (linked(SNAPSHOT, "/"), "is no folder"),
+    "a snapshot that is a link": (linked(SNAPSHOT, "/"), "is not a folder"),
     "histories that are a device": (linked(f"{SNAPSHOT}/customers", "/dev/zero"), "cannot be read"),
     "histories that are a pipe": (piped(f"{SNAPSHOT}/customers"), "cannot be read"),
     "store.json that is a device": (linked("store.json", "/dev/zero"), "not a folder of histories"),

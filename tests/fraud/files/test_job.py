@@ -59,7 +59,7 @@ def expected(model: Path, rows: Sequence[dict[str, Any]], labels: Sequence[dict[
     decisions = []
     for row in rows:
         while waiting and waiting[0]["time_ms"] + 7 * DAY_MS <= row["time_ms"]:
-            pipeline.learn(msgspec.convert(waiting.pop(0), Label))
+            pipeline.apply_label(msgspec.convert(waiting.pop(0), Label))
         decisions.append(pipeline.process(msgspec.convert(row, Transaction)))
     return decisions
 

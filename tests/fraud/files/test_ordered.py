@@ -321,4 +321,4 @@ def test_where_columns_are_missing_it_is_said_of_all_of_them(form: str, tmp_path
     table = pa.table({"id": ["1"], "customer_id": ["c"], "when": [1]})
     write_csv(table, path) if form == "csv" else pq.write_table(table, path)
     with pytest.raises(DataError, match="has no column transaction_id, terminal_id, time_ms, amount; found"):
-        ordered.look_at_file(path, Transaction, 0)
+        ordered.check_file_order(path, Transaction, 0)

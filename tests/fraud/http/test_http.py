@@ -62,7 +62,7 @@ def test_it_decides_as_the_embedded_pipeline(client: httpx.Client, model: Path) 
         answer = client.post("/v1/labels", json={"labels": labels}).raise_for_status().json()
         assert answer == {"learned": len(labels), "unknown": 0}
         for label in labels:
-            pipeline.learn(msgspec.convert(label, Label))
+            pipeline.apply_label(msgspec.convert(label, Label))
     assert [msgspec.convert(row, Decision) for row in found] == expected
     assert {row["outcome"] for row in found} >= {"approve", "review"}
     assert any(row.get("reasons") for row in found)
@@ -293,7 +293,7 @@ def test_pipelined_requests_are_answered_in_their_order(served: Served) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "60001", ""])
-def test_a_deadline_that_is_none(value: str, client: httpx.Client) -> None:
+def test_a_deadline_that_is_not_valid(value: str, client: httpx.Client) -> None:
     response = client.post("/v1/score", json=ONE, headers={"x-deadline-ms": value})
     assert response.status_code == 400
     assert problem(response)["header"] == "X-Deadline-Ms"

@@ -52,7 +52,7 @@ def test_killed_again_and_again_it_decides_as_if_undisturbed(model: Path, tmp_pa
     for number, row in enumerate(stream):
         if number == 300:
             for label in labels:
-                pipeline.learn(msgspec.convert(label, Label))
+                pipeline.apply_label(msgspec.convert(label, Label))
         expected.append(pipeline.process(msgspec.convert(row, Transaction)))
 
     def send(client: httpx.Client, row: dict[str, Any]) -> dict[str, Any]:
@@ -388,7 +388,7 @@ def fail(*_):
 async def fail_later(*_):
     await asyncio.sleep(0)
     fail()
-Service.score, Service.score_batch, Service.learn = fail, fail_later, fail
+Service.score, Service.score_batch, Service.apply_labels = fail, fail_later, fail
 """
 
 

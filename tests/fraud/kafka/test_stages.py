@@ -98,7 +98,7 @@ def test_however_the_partitions_are_shared_the_decisions_are_those_of_the_pipeli
 
 
 @pytest.mark.parametrize("shares", [[{0, 1, 2}], [{0}, {1}, {2}]], ids=["one process", "three"])
-def test_a_label_that_arrives_with_its_transaction_is_learned(
+def test_a_label_that_arrives_with_its_transaction_is_applied(
     scorer: Scorer, model: Path, shares: list[set[int]]
 ) -> None:
     """After a pause of the stream both wait for it."""

@@ -36,7 +36,7 @@ COLUMNS = 4
 SMALL: dict[str, ModelSettings] = {
     "xgboost": XGBoost(members=2, trees=8, depth=3),
     "lightgbm": LightGBM(members=2, trees=8, leaves=6),
-    "forest": Forest(trees=8, depth=4, columns_a_split=2),
+    "forest": Forest(trees=8, depth=4, max_features=2),
     "hist-gradient-boosting": HistGradientBoosting(members=2, trees=8, leaves=6),
     "logistic": Logistic(),
     "network": Network(width=8, layers=1, epochs=4, batch=64, learning_rate=0.02),
@@ -81,8 +81,8 @@ def test_every_kind_learns_survives_the_disk_and_repeats(kind: str, tmp_path: Pa
 
 
 def trained_with(fitted: Ensemble | nn.Module, settings: ModelSettings) -> Trained:
-    training = Training(settings=settings, layout=LAYOUT, alerts_a_day=10, seed=3, source="a test")
-    schema = FeatureSchema(source="given", names=tuple("abcd"), typical=(0.0, 0.0, 0.0, None))
+    training = Training(settings=settings, layout=LAYOUT, alerts_per_day=10, seed=3, source="a test")
+    schema = FeatureSchema(source="given", names=tuple("abcd"), reference_values=(0.0, 0.0, 0.0, None))
     rule = DecisionRule(slope=1, intercept=0, review_threshold=0.5, decline_threshold=0.9, chosen_for="a test")
     return Trained(fitted, schema, rule, training)
 
@@ -175,7 +175,7 @@ def test_the_parts_lie_apart_by_the_delay(cards: Path) -> None:
     [
         (SplitDays(train_days=90), "records", DataError, "the data begins on 2018-04-01, but 90 training days"),
         (SplitDays(until="2019-01-01"), "records", DataError, r"the data ends on 2018-04-28, before --until"),
-        (SplitDays(until="soon"), "records", UsageError, "'soon' is no day"),
+        (SplitDays(until="soon"), "records", UsageError, "'soon' is not a day"),
         (LAYOUT, "csv", UsageError, "one of handbook, records, ulb"),
         (LAYOUT, "handbook", DataError, "cannot be read|not a sound"),
     ],
@@ -205,7 +205,7 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
         out=tmp_path / "model",
         model="lightgbm",
         layout=LAYOUT,
-        alerts_a_day=5,
+        alerts_per_day=5,
         seed=0,
         report_test=True,
     )
@@ -215,7 +215,7 @@ def test_the_command_trains_and_reports(cards: Path, tmp_path: Path, monkeypatch
     assert json.loads((tmp_path / "model" / "metrics.json").read_text()) == summary
     trained = read_trained(tmp_path / "model")
     assert trained.schema.names == models.COLUMNS
-    assert trained.schema.typical[models.COLUMNS.index("terminal_fraud_streak_days")] is None
+    assert trained.schema.reference_values[models.COLUMNS.index("terminal_fraud_streak_days")] is None
     assert msgspec.json.decode((tmp_path / "model" / "training.json").read_bytes())["settings"]["type"] == "lightgbm"
     parts: Split = read_parts(str(cards), "records", trained.training.layout, trained.schema.names)
     figures = margins(trained.model, parts.test.features)

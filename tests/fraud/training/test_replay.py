@@ -31,7 +31,7 @@ def test_rows_are_those_of_the_live_engine(events: list[Event]) -> None:
     live = []
     for event in events:
         if isinstance(event, Label):
-            engine.learn(event)
+            engine.apply_label(event)
         elif not engine.advance(event):
             live.append((event, engine.row.copy()))
     assert [identify(event.transaction_id) for event, _ in live] == rows.ids.tolist()
@@ -110,7 +110,7 @@ def test_rows_are_what_the_pipeline_scores(tmp_path: Path) -> None:
     events, pipeline = long_stream(9, 500), Pipeline(scorer)
     for event in events:
         if isinstance(event, Label):
-            pipeline.learn(event)
+            pipeline.apply_label(event)
         else:
             pipeline.process(event)
     scorer.close()

@@ -62,7 +62,7 @@ def test_the_last_label_counts_as_where_it_is_served(form: str, tmp_path: Path) 
     for row in rows:
         engine.advance(row)
     for label in said:
-        engine.learn(label)
+        engine.apply_label(label)
     assert [is_fraud for _, is_fraud in labelled] == [True, False, True, False]
     trained = replay(label_later(labelled))
     served = replay([*rows, *said])

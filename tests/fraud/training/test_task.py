@@ -52,7 +52,7 @@ def train(cards: Path, out: Path, kind: str, settings: ModelSettings, monkeypatc
         out=out,
         model=kind,
         layout=LAYOUT,
-        alerts_a_day=8,
+        alerts_per_day=8,
         seed=0,
         report_test=False,
     )
@@ -107,7 +107,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
     assert np.corrcoef(scores, margins(task.trained.model, parts.validation.features))[0, 1] > 0.98
 
 
-def test_what_the_task_lends(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "network", Network(width=8, layers=1, epochs=6, batch=64, learning_rate=0.02), monkeypatch)
     task = FraudTask(read_trained(tmp_path), parts, batch=100)
     first, again, other = (next(iter(task.training_batches(epoch, 0)))[0] for epoch in (0, 0, 1))
@@ -120,10 +120,10 @@ def test_what_the_task_lends(cards: Path, parts: Split, tmp_path: Path, monkeypa
     rows = {row.tobytes() for row in parts.train.features}
     assert all(row.tobytes() in rows for batch in batches for row in batch)
 
-    probes = task.probes(64, seed=1)["features"]
-    assert np.array_equal(probes, task.probes(64, seed=1)["features"], equal_nan=True)
-    assert not rows & {row.tobytes() for row in probes}, "a probe is somebody's transaction"
-    for drawn, trained in zip(probes.T, parts.train.features.T, strict=True):
+    reference = task.reference_inputs(64, seed=1)["features"]
+    assert np.array_equal(reference, task.reference_inputs(64, seed=1)["features"], equal_nan=True)
+    assert not rows & {row.tobytes() for row in reference}, "a reference input is somebody's transaction"
+    for drawn, trained in zip(reference.T, parts.train.features.T, strict=True):
         assert np.isin(np.nan_to_num(drawn), np.nan_to_num(trained)).all()
 
     validation, test = task.validation_cases(), task.test_cases()

@@ -259,7 +259,7 @@ def table(first: int, entries: np.ndarray, bits: int) -> Dataset:
 
 @pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
 @pytest.mark.parametrize("items", [[], [Dataset()]], ids=["no item", "an empty item"])
-def test_a_table_that_says_nothing_is_none(tmp_path: Path, keyword: str, items: list[Dataset]) -> None:
+def test_a_table_that_says_nothing_is_not_valid(tmp_path: Path, keyword: str, items: list[Dataset]) -> None:
     dataset = made(RescaleSlope=2, RescaleIntercept=0, WindowCenter=4096, WindowWidth=8192)
     setattr(dataset, keyword, Items(items))
     found = frame(tmp_path, render_native(dataset, RAMP))

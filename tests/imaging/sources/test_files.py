@@ -269,7 +269,7 @@ def test_a_missing_list_of_labels_is_told_as_missing(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").mkdir()
     with pytest.raises(DataError, match=r"labels\.csv: cannot be read \(Is a directory\)"):
         read_labelled(tmp_path, side=16)
-    with pytest.raises(DataError, match=r"none: is no folder"):
+    with pytest.raises(DataError, match=r"none: is not a folder"):
         read_labelled(tmp_path / "none", side=16)
 
 

@@ -68,17 +68,17 @@ def test_a_damaged_data_set_is_told_in_words(tmp_path: Path) -> None:
         read_split(str(path), "kermany", side=28, seed=0)
 
 
-def test_probes_are_of_nobody_the_same_each_time_and_small(tmp_path: Path) -> None:
+def test_reference_inputs_are_of_nobody_the_same_each_time_and_small(tmp_path: Path) -> None:
     task = ImagingTask(_trained(side=96), _split(side=96))
-    probes = task.probes(32, seed=0)["image"]
-    assert probes.shape == (32, 1, 96, 96)
-    assert probes.dtype == np.float32
-    assert np.array_equal(probes, task.probes(32, seed=0)["image"])
-    assert not np.array_equal(probes, task.probes(32, seed=1)["image"])
-    assert 0 <= probes.min() < 0.1
-    assert 0.9 < probes.max() <= 1
-    assert np.array_equal(probes[:, :, :6, :6], np.broadcast_to(probes[:, :, :1, :1], (32, 1, 6, 6))), "no block"
-    np.savez_compressed(tmp_path / "probes.npz", image=probes)
+    reference = task.reference_inputs(32, seed=0)["image"]
+    assert reference.shape == (32, 1, 96, 96)
+    assert reference.dtype == np.float32
+    assert np.array_equal(reference, task.reference_inputs(32, seed=0)["image"])
+    assert not np.array_equal(reference, task.reference_inputs(32, seed=1)["image"])
+    assert 0 <= reference.min() < 0.1
+    assert 0.9 < reference.max() <= 1
+    assert np.array_equal(reference[:, :, :6, :6], np.broadcast_to(reference[:, :, :1, :1], (32, 1, 6, 6))), "no block"
+    np.savez_compressed(tmp_path / "probes.npz", image=reference)
     assert (tmp_path / "probes.npz").stat().st_size < 60_000
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.bundled import data_directory
-from featherweight.core.parity.probing import check_parity
+from featherweight.core.parity.reproduction import check_parity
 
 NAMES = ("chest-xray", "card-fraud")
 ROOT = Path(__file__).resolve().parents[4]
@@ -137,16 +137,17 @@ def test_the_chest_networks_steps_are_those_that_are_told(
     assert max(int(np.abs(array.astype(int)).max()) for array in weights if array.size > 1) <= 64
 
 
-def test_who_decides_otherwise_is_told_alike_everywhere(
+def test_which_runtime_disagrees_is_stated_alike_everywhere(
     sealed: dict[str, Artifact], found: dict[str, dict[str, Any]]
 ) -> None:
-    """Each runtime gives the same with and without VNNI; one of them decides a case otherwise than the other."""
+    """Each runtime gives the same with and without VNNI; one of them disagrees with the other on a case. The
+    notes are sealed, so they keep the words of the version that sealed them."""
     for name in NAMES:
         parity, notes = found[name]["parity"], sealed[name].manifest.notes
         flips: dict[str, set[int]] = {}
         for run in parity["runs"]:
             flips.setdefault(run["backend"], set()).add(run["flips"])
-        assert all(len(seen) == 1 for seen in flips.values()), "held to AVX2 and not, in all batches and threads"
+        assert all(len(seen) == 1 for seen in flips.values()), "restricted to AVX2 and not, in all batches and threads"
         differing = {backend: max(seen) for backend, seen in flips.items() if max(seen)}
         assert len(notes) == len(differing)
         assert not any(re.search(r"\bhere\b|8-bit|overflow", note) for note in notes)
@@ -156,17 +157,19 @@ def test_who_decides_otherwise_is_told_alike_everywhere(
             assert "on the host that sealed it, held to AVX2 too" in note
             preferred = sealed[name].manifest.preferences[0].backend
             assert backend not in {one.backend for one in sealed[name].manifest.preferences}
-            told = f"{RUNTIMES[backend]} decides {count} of the {parity['cases']} parity cases otherwise than"
+            told = f"{RUNTIMES[backend]} decides {count} of the {parity['cases']} parity cases differently from"
             assert f"{told} {RUNTIMES[preferred]}" in README
-            assert f"{count} of its {parity['cases']} parity cases otherwise than {RUNTIMES[preferred]}" in OPERATIONS
+            assert f"{count} of its {parity['cases']} parity cases differently from {RUNTIMES[preferred]}" in OPERATIONS
     assert "decide alike" not in README
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_this_host_decides_as_it_was_sealed(name: str, sealed: dict[str, Artifact]) -> None:
+def test_this_host_reproduces_the_reference_decisions(name: str, sealed: dict[str, Artifact]) -> None:
     artifact = sealed[name]
     assert artifact.manifest.parity is not None
     assert not [run.fault for run in check_parity(artifact, time_limit_s=250) if run.judged and run.fault]
-    assert f"models/{name}: on its {artifact.manifest.parity.cases} sealed inputs this host" in README or (
-        name != "chest-xray"
+    assert (
+        f"models/{name}: this host reproduces the artifact's {artifact.manifest.parity.cases} reference decisions"
+        in README
+        or (name != "chest-xray")
     )

@@ -385,6 +385,6 @@ def test_times_come_from_where_they_were_measured() -> None:
 
 def test_what_differs_and_what_could_not_be_run_is_told() -> None:
     evidence = made.full_evidence()
-    assert any("gave other decisions (onnxruntime held to AVX2)" in line for line in notes(evidence))
+    assert any("changed decisions (onnxruntime restricted to AVX2)" in line for line in notes(evidence))
     assert "1 could not be run on the host that sealed it; the table says why." in parity_sentence(made.PARITY)
     assert energy_methods(evidence.deciding) == "Processor time times 6 W a core (4 to 8 W)."

@@ -254,7 +254,7 @@ def test_figures_of_energy_from_different_sources_make_no_ratio():
 
 def test_parity_is_told_run_by_run():
     page = render_html(made.full_evidence())
-    assert "1 of 3 other ways of running the program gave other decisions" in page
+    assert "1 of 3 other ways of running the program changed decisions" in page
     assert "not run: openvino is not installed" in page
     same = replace(made.PARITY, runs=made.PARITY.runs[:2])
     assert parity_sentence(same).startswith("All 2 other ways of running the program gave the same decisions")
@@ -263,7 +263,7 @@ def test_parity_is_told_run_by_run():
     partly = replace(made.PARITY.runs[2], flips=0, reason="the first 40 cases")
     said = parity_sentence(replace(made.PARITY, runs=(*made.PARITY.runs[:2], partly)))
     assert "gave the same decisions on up to" in said
-    assert "With a reservation: onnxruntime held to AVX2 (the first 40 cases)." in said
+    assert "With a reservation: onnxruntime restricted to AVX2 (the first 40 cases)." in said
     record = render_change_record(replace(made.full_evidence(), parity=replace(made.PARITY, runs=(partly,))))
     assert "was not shown to decide the same in every way" in record
 
@@ -392,9 +392,9 @@ def test_a_gain_has_the_same_sign_for_figures_of_which_less_is_better():
 def test_what_differs_on_another_processor_is_said_before_anything_else():
     evidence = made.full_evidence()
     found = json.loads(encode_evidence(evidence))
-    assert any("onnxruntime held to AVX2" in note for note in found["warnings"])
+    assert any("onnxruntime restricted to AVX2" in note for note in found["warnings"])
     page = render_html(evidence)
-    assert page.index("onnxruntime held to AVX2") < page.index("Does it decide the same?")
+    assert page.index("onnxruntime restricted to AVX2") < page.index("Does it decide the same?")
     agreeing = replace(evidence, parity=replace(made.PARITY, runs=made.PARITY.runs[:2]))
     assert json.loads(encode_evidence(agreeing))["warnings"] == []
 

@@ -1,4 +1,4 @@
-"""Held to AVX2, and seen to be: what only a processor without VNNI computes."""
+"""Restricted to AVX2, and checked to be: what only a processor without VNNI computes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import BackendError, BackendUnavailableError
 from featherweight.core.export import export
 from featherweight.core.model import trees_model
-from featherweight.core.parity import held
-from featherweight.core.parity.held import check_held, has_more_than_avx2, run_held
-from featherweight.core.parity.probing import run_batches
+from featherweight.core.parity import avx2
+from featherweight.core.parity.avx2 import check_restricted, has_more_than_avx2, run_on_avx2
+from featherweight.core.parity.reproduction import run_batches
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
 from tests.fakes import fitted_trees, rows
 
 EMULATOR = "qemu-x86_64"
-more_than_avx2 = pytest.mark.skipif(not has_more_than_avx2(), reason="this processor has nothing to be held back from")
+more_than_avx2 = pytest.mark.skipif(not has_more_than_avx2(), reason="this processor has nothing beyond AVX2")
 
 
 def products() -> Program:
@@ -46,50 +46,50 @@ def products() -> Program:
 @pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"{EMULATOR} is not installed")
 def test_on_an_emulated_processor_onnx_runtime_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
     """vpmaddubsw adds two products in 16 bits: of 255 x 127 they do not fit, of 255 x 63 they do."""
-    monkeypatch.setattr(held, "EMULATOR", EMULATOR)
+    monkeypatch.setattr(avx2, "EMULATOR", EMULATOR)
     program, inputs = products(), {"x": np.full((12, 64), 255, np.uint8)}
     exact = [64 * 255 * 127, 64 * 255 * 63]
     with find_backend("onnxruntime").open(program) as session:
         np.testing.assert_array_equal(session.run(inputs)["y"], [exact] * 12)
-    found, cases = run_held("onnxruntime", program, inputs, batch=8)
+    found, cases = run_on_avx2("onnxruntime", program, inputs, batch=8)
     assert cases == 12
     np.testing.assert_array_equal(found["y"], [[32 * 32767, exact[1]]] * 12)
     # Out of time after the first batch: what there is comes back.
-    found, cases = run_held("onnxruntime", program, inputs, batch=8, seconds=0.0)
+    found, cases = run_on_avx2("onnxruntime", program, inputs, batch=8, seconds=0.0)
     assert (cases, found["y"].shape) == (8, (8, 2))
 
 
-def test_numba_compiles_for_the_processor_that_it_is_told() -> None:
+def test_numba_compiles_for_the_processor_that_is_named() -> None:
     """The trees' other kernel, without byte permutes of AVX-512, gives the same sums."""
     program, inputs = export(trees_model(fitted_trees()))[0], {"features": rows(20, seed=5)[0]}
     with find_backend("onnxruntime").open(program) as session:
         expected = run_batches(session, inputs, 8)["score"]
-    found, cases = run_held("native", program, inputs, batch=8)
+    found, cases = run_on_avx2("native", program, inputs, batch=8)
     assert cases == 20
     np.testing.assert_allclose(found["score"], expected, rtol=1e-5, atol=1e-5)
 
 
 @more_than_avx2
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "native"])
-def test_a_process_that_is_not_held_is_found(backend: str) -> None:
-    with pytest.raises(BackendError, match="not held to AVX2"):
-        check_held(backend)
+def test_a_process_that_is_not_restricted_is_found(backend: str) -> None:
+    with pytest.raises(BackendError, match="not restricted to AVX2"):
+        check_restricted(backend)
 
 
 @more_than_avx2
 def test_the_switch_alone_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command in front that holds nothing: the fresh process sees it and gives no outputs."""
-    monkeypatch.setattr(held, "_holder", lambda backend: ((), {"ONEDNN_MAX_CPU_ISA": "AVX2"}))
-    with pytest.raises(BackendError, match="not held to AVX2"):
-        run_held("onnxruntime", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
+    """A command in front that restricts nothing: the fresh process sees it and gives no outputs."""
+    monkeypatch.setattr(avx2, "_restriction", lambda backend: ((), {"ONEDNN_MAX_CPU_ISA": "AVX2"}))
+    with pytest.raises(BackendError, match="not restricted to AVX2"):
+        run_on_avx2("onnxruntime", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="emulation of x86-64 on Linux")
 def test_without_an_emulator_it_is_said_what_to_install() -> None:
     with pytest.raises(BackendUnavailableError, match="install the package qemu-user"):
-        run_held("openvino", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
-    with pytest.raises(BackendUnavailableError, match="nothing here holds the backend torch"):
-        run_held("torch", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
+        run_on_avx2("openvino", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
+    with pytest.raises(BackendUnavailableError, match="nothing here restricts the backend torch"):
+        run_on_avx2("torch", products(), {"x": np.zeros((1, 64), np.uint8)}, batch=8)
 
 
 def test_a_process_that_does_not_start_or_gives_no_answer_is_a_failure_of_that_backend(
@@ -97,6 +97,6 @@ def test_a_process_that_does_not_start_or_gives_no_answer_is_a_failure_of_that_b
 ) -> None:
     program, inputs = products(), {"x": np.zeros((2, 64), np.uint8)}
     for through, told in ((("/no/such/emulator",), "does not start"), (("/bin/true",), "gives no answer")):
-        monkeypatch.setattr(held, "_holder", lambda backend, through=through: (through, {}))
+        monkeypatch.setattr(avx2, "_restriction", lambda backend, through=through: (through, {}))
         with pytest.raises(BackendError, match=told):
-            run_held("onnxruntime", program, inputs, batch=8)
+            run_on_avx2("onnxruntime", program, inputs, batch=8)

@@ -1,5 +1,5 @@
-"""Sealed probes run on this host: whether its runtimes, its batches and its processor give the decisions that were
-sealed. It needs the artifact's folder alone, and nothing of the network or the optimizer."""
+"""Whether this host reproduces the artifact's reference decisions with its runtimes, in several batch sizes, on its
+processor. It needs the artifact's folder alone, and nothing of the network or the optimizer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from featherweight.core.artifact import Artifact, DecisionPoint, Probes, read_artifact
-from featherweight.core.artifact.probes import PROBES_BYTES
+from featherweight.core.artifact import Artifact, DecisionPoint, ReferenceCases, read_artifact
+from featherweight.core.artifact.reference_cases import MAX_REFERENCE_BYTES
 from featherweight.core.backends.base import Availability, RowSession, Session
 from featherweight.core.backends.fastest import choose_program
 from featherweight.core.backends.registry import find_backend, probe_all
@@ -35,12 +35,14 @@ from featherweight.core.terminal import counted
 BATCHES = (1, 8, 64)
 THREADS = (1, 2)
 REFERENCE_BATCH = 8
-"""Of the run that gave the sealed outputs, on one thread."""
+"""Batch size of the run that gave the reference outputs, on one thread."""
 FRESH_TOLERANCE = 1e-4
-"""Of the largest output, or of 1 where that is less: the same runtime on the same file, host and batch rounds alike."""
+"""Allowed difference relative to the largest output, or to 1 where that is less: one runtime rounds the same file on
+the same host in the same batch alike."""
 _FRESH_TIMEOUT_S = 300
 VERIFY_S = 25.0
-"""For the probes on all backends; with reading the artifact `artifact verify` ends within half a minute."""
+"""Time limit for the reference inputs on all backends. With reading the artifact, `artifact verify` ends within half a
+minute."""
 
 
 class _LateError(ArtifactError):
@@ -49,10 +51,12 @@ class _LateError(ArtifactError):
 
 @dataclass(frozen=True)
 class HostRun:
-    """The probes on one backend here. judged: whether the artifact is run on this backend here, so that a fault counts;
-    difference: the largest of an output; flips: decisions that are not those sealed, None too where no decision is
-    sealed that could be compared; both are None where it was not run, and reason says why; fault: why the run is not
-    the same, or ''."""
+    """The reference inputs on one backend here.
+
+    judged: whether the artifact is run on this backend here, so that a fault counts; difference: the largest of an
+    output; flips: decisions that changed, None too where no decision is sealed that could be compared; both are None
+    where it was not run, and reason says why; fault: why the run is not the same, or ''.
+    """
 
     backend: str
     threads: int
@@ -64,30 +68,31 @@ class HostRun:
     fault: str = ""
 
 
-def sealed_probes(artifact: Artifact) -> Probes:
+def sealed_reference_cases(artifact: Artifact) -> ReferenceCases:
     """Raises ArtifactError where none are sealed, or not those that the manifest describes."""
-    probes = artifact.probes()
-    if probes is None:
-        raise _no_probes(artifact)
-    return probes
+    reference = artifact.reference_cases()
+    if reference is None:
+        raise _no_reference_cases(artifact)
+    return reference
 
 
-def _no_probes(artifact: Artifact) -> ArtifactError:
+def _no_reference_cases(artifact: Artifact) -> ArtifactError:
     return ArtifactError(
-        f"{artifact.directory}: no parity inputs sealed: the artifact was made before they were; make it again"
+        f"{artifact.directory}: no reference inputs sealed: the artifact was made before they were; make it again"
     )
 
 
 def check_parity(artifact: Artifact, *, time_limit_s: float = VERIFY_S) -> tuple[HostRun, ...]:
-    """The probes on every backend of this host, at all of BATCHES and THREADS, each backend in a process of its own: a
-    runtime that a program ends, or holds for ever, is a fault that is told. time_limit_s: for all of them together.
+    """Run the reference inputs on every backend of this host, at all of BATCHES and THREADS. Each backend has a process
+    of its own, so that a runtime that crashes or hangs is reported as a fault. time_limit_s: for all of them together.
 
-    Judged are the backends that the artifact prefers and that run here, or without one the backend that would be taken.
-    Raises ArtifactError where there are no probes, BackendUnavailableError when no backend here runs the program.
+    Judged are the backends that the artifact prefers and that run here; without one, the backend that would be used.
+    Raises ArtifactError where no reference inputs are sealed, BackendUnavailableError when no backend here runs the
+    program.
     """
     entry = artifact.manifest.parity
     if entry is None:
-        raise _no_probes(artifact)
+        raise _no_reference_cases(artifact)
     deadline = time.monotonic() + time_limit_s
     available = probe_all()
     judged = _judged(artifact, entry.precision, available)
@@ -104,24 +109,25 @@ def check_parity(artifact: Artifact, *, time_limit_s: float = VERIFY_S) -> tuple
 
 
 def check_session(artifact: Artifact, session: Session) -> None:
-    """Run the probes on a session that is to serve, at all of BATCHES.
+    """Run the reference inputs on a session that is to serve, at all of BATCHES.
 
-    Raises ArtifactError when its decisions or outputs are not those sealed, or when none were sealed.
+    Raises ArtifactError when it does not reproduce the reference decisions or outputs, or when none were sealed.
     """
-    probes = sealed_probes(artifact)
+    reference = sealed_reference_cases(artifact)
     for batch in BATCHES:
-        difference, flips = compare(probes, run_batches(session, probes.inputs, batch))
-        fault = _fault(probes, difference, flips)
+        difference, flips = compare(reference, run_batches(session, reference.inputs, batch))
+        fault = _fault(reference, difference, flips)
         if fault:
             raise ArtifactError(
-                f"{artifact.directory}: on this host the artifact does not decide as it was sealed: at batch {batch} "
-                f"{fault}; see `featherweight artifact verify`, name another backend, or seal it for this processor"
+                f"{artifact.directory}: this host does not reproduce the artifact's reference decisions: at "
+                f"batch {batch} {fault}; see `featherweight artifact verify`, name another backend, or seal it for "
+                "this processor"
             )
 
 
 def check_fresh(directory: Path, backend: str) -> float:
-    """Run the probes in a new Python process, which knows the folder alone, on one backend, as a server would; returns
-    the largest difference, relative to the largest output.
+    """Run the reference inputs in a new Python process, which knows the folder alone, on one backend, as a server
+    would; returns the largest difference, relative to the largest output.
 
     Raises ArtifactError when the process fails or its outputs are not those sealed.
     """
@@ -138,7 +144,7 @@ def check_fresh(directory: Path, backend: str) -> float:
 
 def run_batches(session: Session, inputs: Tensors, batch: int) -> Tensors:
     """The outputs of all cases [n], run in full batches: the last one begins again with the first cases. Single cases
-    take the lane for single rows, where the session has one."""
+    take the fast path for single rows, where the session has one."""
     count = len(next(iter(inputs.values())))
     if batch == 1 and isinstance(session, RowSession):
         (rows,), output = inputs.values(), session.outputs[0]
@@ -152,13 +158,13 @@ def run_batches(session: Session, inputs: Tensors, batch: int) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def compare(probes: Probes, found: Tensors) -> tuple[Mapping[str, float], int | None]:
-    """(largest difference of each output, infinity where one is no number; decisions that are not those sealed, None
-    where it is not known, because no single output is the score and the app alone decides)."""
-    differences = {name: widest(found[name], array) for name, array in probes.outputs.items()}
-    if probes.decision is None:
+def compare(reference: ReferenceCases, found: Tensors) -> tuple[Mapping[str, float], int | None]:
+    """(largest difference of each output, infinity where one is not a number; number of changed decisions, None where
+    it is not known, because no single output is the score and the app alone decides)."""
+    differences = {name: widest(found[name], array) for name, array in reference.outputs.items()}
+    if reference.decision is None:
         return differences, None
-    before, after = (_decide(probes.decision, outputs) for outputs in (probes.outputs, found))
+    before, after = (_decide(reference.decision, outputs) for outputs in (reference.outputs, found))
     return differences, int((before != after).sum())
 
 
@@ -172,11 +178,11 @@ def _decide(decision: DecisionPoint, outputs: Tensors) -> npt.NDArray[np.bool_]:
     return np.asarray(outputs[decision.output][:, decision.column].astype(np.float64) >= decision.threshold)
 
 
-def _fault(probes: Probes, differences: Mapping[str, float], flips: int | None) -> str:
+def _fault(reference: ReferenceCases, differences: Mapping[str, float], flips: int | None) -> str:
     if flips:
-        return f"{flips} of {counted(probes.count, 'decisions')} on the sealed inputs changed"
-    beyond = {name: found for name, found in differences.items() if not found <= probes.tolerances[name]}
-    return "; ".join(f"{n!r} differs by {d:.3g}, more than {probes.tolerances[n]:.3g}" for n, d in beyond.items())
+        return f"{flips} of {counted(reference.count, 'decisions')} on the reference inputs changed"
+    beyond = {name: found for name, found in differences.items() if not found <= reference.tolerances[name]}
+    return "; ".join(f"{n!r} differs by {d:.3g}, more than {reference.tolerances[n]:.3g}" for n, d in beyond.items())
 
 
 def _judged(artifact: Artifact, precision: Precision, available: Mapping[str, Availability]) -> set[str]:
@@ -197,25 +203,25 @@ def _run_apart(artifact: Artifact, name: str, found: Availability, judged: bool,
     order = {"directory": str(artifact.directory.absolute()), "backend": name, "sha256": artifact.sha256}
     left_s = max(1.0, deadline - time.monotonic())
     try:
-        told = _ask(order, left_s, f"{name}: the process that runs the sealed inputs", limits_of(artifact, left_s))
+        told = _ask(order, left_s, f"{name}: the process that runs the reference inputs", limits_of(artifact, left_s))
         runs = [HostRun(name, judged=judged, **run) for run in told["runs"]]
     except ArtifactError as error:
-        # Whoever does not get through in time and is not preferred may be slow; one that dies is no runtime's rounding.
+        # A backend that is not preferred may be too slow to finish in time; a crash is no matter of rounding.
         fault = "" if isinstance(error, _LateError) and not judged else str(error)
         return [HostRun(name, threads, batch, judged, reason=str(error), fault=fault) for threads, batch in places]
     return runs
 
 
 def limits_of(artifact: Artifact, time_s: float) -> Limits:
-    """Of a process that runs the probes."""
+    """Limits of a process that runs the reference inputs."""
     program_bytes = max(len(program.content) for program in artifact.programs)
-    return limits_for(program_bytes, PROBES_BYTES, time_s)
+    return limits_for(program_bytes, MAX_REFERENCE_BYTES, time_s)
 
 
 def _ask(order: Mapping[str, object], timeout_s: float, what: str, limits: Limits | None) -> dict[str, Any]:
     """What the fresh process answers. Raises ArtifactError when it fails, with its own words where it has some."""
     stdout = run_module(
-        "featherweight.core.parity.probing",
+        "featherweight.core.parity.reproduction",
         json.dumps(order).encode(),
         timeout_s=timeout_s,
         what=what,
@@ -234,18 +240,18 @@ def _ask(order: Mapping[str, object], timeout_s: float, what: str, limits: Limit
     return dict(answer)
 
 
-def _run_backend(artifact: Artifact, probes: Probes, name: str, threads: int) -> list[dict[str, Any]]:
-    """HostRuns as JSON has them, without what the asking process knows."""
+def _run_backend(artifact: Artifact, reference: ReferenceCases, name: str, threads: int) -> list[dict[str, Any]]:
+    """HostRuns as JSON, without the fields that the asking process knows."""
     runs: list[dict[str, Any]] = []
 
     def add(batch: int, **found: Any) -> None:
         runs.append({"threads": threads, "batch": batch, **found})
 
     try:
-        with find_backend(name).open(artifact.program(probes.precision), threads=threads) as session:
+        with find_backend(name).open(artifact.program(reference.precision), threads=threads) as session:
             for batch in BATCHES:
-                differences, flips = compare(probes, run_batches(session, probes.inputs, batch))
-                fault = _fault(probes, differences, flips)
+                differences, flips = compare(reference, run_batches(session, reference.inputs, batch))
+                fault = _fault(reference, differences, flips)
                 add(batch, difference=max(differences.values()), flips=flips, fault=fault)
     except BackendUnavailableError as error:
         runs.clear()
@@ -261,14 +267,14 @@ def _answer(stdin: BinaryIO) -> dict[str, Any]:
     """What the fresh process does."""
     order = json.loads(stdin.readline())
     artifact = read_artifact(order["directory"], expected_sha256=order.get("sha256"))
-    probes = sealed_probes(artifact)
+    reference = sealed_reference_cases(artifact)
     if "sha256" in order:
         return {
-            "runs": [run for threads in THREADS for run in _run_backend(artifact, probes, order["backend"], threads)]
+            "runs": [run for threads in THREADS for run in _run_backend(artifact, reference, order["backend"], threads)]
         }
-    with find_backend(order["backend"]).open(artifact.program(probes.precision)) as session:
-        differences, _ = compare(probes, run_batches(session, probes.inputs, REFERENCE_BATCH))
-    largest = {name: max(1.0, float(np.abs(array).max())) for name, array in probes.outputs.items()}
+    with find_backend(order["backend"]).open(artifact.program(reference.precision)) as session:
+        differences, _ = compare(reference, run_batches(session, reference.inputs, REFERENCE_BATCH))
+    largest = {name: max(1.0, float(np.abs(array).max())) for name, array in reference.outputs.items()}
     return {"difference": max(found / largest[name] for name, found in differences.items())}
 
 

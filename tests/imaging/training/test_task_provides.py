@@ -1,4 +1,5 @@
-"""What the imaging task lends the optimizer: each part its own cases, and what the recipe says of the recovery."""
+"""What the imaging task provides to the optimizer: each part its own cases, and what the recipe says of the
+recovery."""
 
 from __future__ import annotations
 

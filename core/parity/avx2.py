@@ -1,10 +1,10 @@
-"""A program run in a fresh process that is held to AVX2, and seen to be: what a processor without AVX-512 and VNNI
-would answer, as most of those older than 2020 and many laptops are.
+"""Run a program in a fresh process that is restricted to AVX2, and checked to be: it gives the outputs of a processor
+without AVX-512 and VNNI, such as most of those older than 2020 and many laptops.
 
 ONNX Runtime has no switch, and OpenVINO's (ONEDNN_MAX_CPU_ISA) leaves some of its kernels at AVX-512, so these two run
 on an emulated processor, which ends a process at the first instruction that it lacks; numba compiles for the processor
-that it is told. On such processors 8-bit products are added in pairs of 16 bits (vpmaddubsw), which saturate, so that
-int8 programs with weights of more than 7 bits give other scores there.
+that its variables name. On such processors 8-bit products are added in pairs of 16 bits (vpmaddubsw), which saturate,
+so that int8 programs with weights of more than 7 bits give other scores there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from featherweight.core.program import Program, described_program
 from featherweight.core.tensors import Tensors
 
 SECONDS = 60.0
-"""After which the fresh process begins no further batch: an emulated processor is a hundred times slower."""
+"""Time after which the fresh process begins no further batch: an emulated processor is a hundred times slower."""
 TIMEOUT_S = 240.0
 
 EMULATOR = "qemu-x86_64"
@@ -48,24 +48,24 @@ _NUMBA = MappingProxyType(
 
 
 def has_more_than_avx2() -> bool:
-    """Whether this processor has any of the instructions from which the run is to be held back."""
+    """Whether this processor has any instruction that the restricted run must not use."""
     return any(name.startswith(("avx512", "avx_vnni", "amx")) for name in read_hardware().instruction_sets)
 
 
 def has_avx2_alone() -> bool:
-    """Whether any run here is one that is held to AVX2; False also where nothing is known of the processor."""
+    """Whether every run here is restricted to AVX2 anyway; False also where nothing is known of the processor."""
     return "avx2" in read_hardware().instruction_sets and not has_more_than_avx2()
 
 
-def run_held(
+def run_on_avx2(
     backend: str, program: Program, inputs: Tensors, *, batch: int, seconds: float = SECONDS
 ) -> tuple[Tensors, int]:
     """The outputs of the first cases, as many as the process gets through, at least one batch; and how many.
 
-    Raises BackendUnavailableError, with the reason, where this backend cannot be held to AVX2 on this host, and
-    BackendError when the process fails or finds that it is not held.
+    Raises BackendUnavailableError, with the reason, where this backend cannot be restricted to AVX2 on this host,
+    and BackendError when the process fails or finds that it is not restricted.
     """
-    through, environment = _holder(backend)
+    through, environment = _restriction(backend)
     order = {
         "backend": backend,
         **program.describe(),
@@ -76,10 +76,10 @@ def run_held(
     stdin = (
         json.dumps(order).encode() + b"\n" + program.content + _packed([inputs[spec.name] for spec in program.inputs])
     )
-    what = f"backend {backend}, held to AVX2"
+    what = f"backend {backend}, restricted to AVX2"
     try:
         stdout = run_module(
-            "featherweight.core.parity.held",
+            "featherweight.core.parity.avx2",
             stdin,
             timeout_s=TIMEOUT_S,
             what=what,
@@ -95,14 +95,14 @@ def run_held(
     return {spec.name: array for spec, array in zip(program.outputs, arrays, strict=True)}, len(arrays[0])
 
 
-def _holder(backend: str) -> tuple[Sequence[str], Mapping[str, str]]:
+def _restriction(backend: str) -> tuple[Sequence[str], Mapping[str, str]]:
     """(the command in front of Python's, variables) for a process that has AVX2 and no more."""
     if backend == "native":
         return (), _NUMBA
     if backend not in ("onnxruntime", "openvino"):
-        raise BackendUnavailableError(f"nothing here holds the backend {backend} to AVX2")
+        raise BackendUnavailableError(f"nothing here restricts the backend {backend} to AVX2")
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise BackendUnavailableError(f"{backend} is held to AVX2 by emulation on Linux on x86-64 alone")
+        raise BackendUnavailableError(f"{backend} is restricted to AVX2 by emulation on Linux on x86-64 alone")
     emulator = shutil.which(EMULATOR)
     if emulator is None:
         raise BackendUnavailableError(
@@ -111,29 +111,29 @@ def _holder(backend: str) -> tuple[Sequence[str], Mapping[str, str]]:
     return (emulator, "-cpu", PROCESSOR), {}
 
 
-def check_held(backend: str) -> None:
-    """Raise BackendError unless the runtime in this process is held to AVX2."""
+def check_restricted(backend: str) -> None:
+    """Raise BackendError unless the runtime in this process is restricted to AVX2."""
     if backend == "native":
         from numba.core.registry import cpu_target
 
         names = set(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
-        held = "+avx2" in names and not any(name.startswith("+avx512") for name in names)
+        restricted = "+avx2" in names and not any(name.startswith("+avx512") for name in names)
     else:
         # What the instruction CPUID tells this process, which is all that a runtime can know of its processor.
         features = vars(import_module("numpy._core._multiarray_umath"))["__cpu_features__"]
-        held = features["AVX2"] and not any(has for name, has in features.items() if name.startswith("AVX512"))
-    if not held:
-        raise BackendError(f"backend {backend} is not held to AVX2: the process has more instructions, or fewer")
+        restricted = features["AVX2"] and not any(has for name, has in features.items() if name.startswith("AVX512"))
+    if not restricted:
+        raise BackendError(f"backend {backend} is not restricted to AVX2: the process has more instructions, or fewer")
 
 
 def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """What the fresh process does."""
+    """What the fresh process does: read the order, run the batches, write the outputs."""
     began = time.monotonic()
     order = json.loads(stdin.readline())
     content = stdin.read(order["program_bytes"])
     program = described_program(order, content)
     inputs = dict(zip([spec.name for spec in program.inputs], _unpacked(stdin.read()), strict=True))
-    check_held(order["backend"])
+    check_restricted(order["backend"])
     found: list[Tensors] = []
     cases, batch = len(next(iter(inputs.values()))), order["batch"]
     with find_backend(order["backend"]).open(program) as session:

@@ -1,5 +1,5 @@
-"""Sealed probes: made-up inputs with what the program gave for them where it was judged, so that any host can ask its
-own runtimes the same.
+"""Reference inputs and outputs: synthetic inputs with the outputs that the program gave where it was judged, so that
+any host can check that its own runtimes reproduce them.
 
 The file `parity/probes.npz` is numpy's own format, packed by LZMA (images of blocks shrink to a thousandth). Its bytes
 are treated as hostile: names, types and shapes must be those that the manifest gives, before memory is taken for them.
@@ -23,12 +23,12 @@ from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.program import Precision
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
-PROBES = "parity/probes.npz"
-PROBES_BYTES = 64 << 20
-"""The most that all probes of an artifact may hold, unpacked: 32 colour images of 700 x 700."""
+REFERENCE_FILE = "parity/probes.npz"
+MAX_REFERENCE_BYTES = 64 << 20
+"""Maximum size of all reference inputs and outputs of an artifact, unpacked: 32 colour images of 700 x 700."""
 
 ABSURD = 1000
-"""So many times the largest output is no tolerance."""
+"""A tolerance above this many times the largest output is refused."""
 
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
@@ -41,7 +41,7 @@ _PART = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Probes:
+class ReferenceCases:
     """inputs, outputs: tensors of [n] cases; tolerances: output -> the largest difference that is called the same, in
     its own unit; decision: where among the outputs the decision is seen, or None where the app makes it of several."""
 
@@ -54,15 +54,15 @@ class Probes:
 
     @property
     def count(self) -> int:
-        """How many cases they are."""
+        """Number of cases."""
         return len(next(iter(self.inputs.values())))
 
 
-def encode_probes(probes: Probes) -> bytes:
+def encode_reference_cases(reference: ReferenceCases) -> bytes:
     """The same bytes for the same tensors."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
-        for kind, tensors in (("input", probes.inputs), ("output", probes.outputs)):
+        for kind, tensors in (("input", reference.inputs), ("output", reference.outputs)):
             for index, array in enumerate(tensors.values()):
                 member = io.BytesIO()
                 np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
@@ -70,22 +70,24 @@ def encode_probes(probes: Probes) -> bytes:
     return buffer.getvalue()
 
 
-def decode_probes(content: bytes, manifest: Manifest) -> Probes:
+def decode_reference_cases(content: bytes, manifest: Manifest) -> ReferenceCases:
     """Raises ArtifactError for anything but what the manifest says, and for nothing else."""
     entry = manifest.parity
     if entry is None:
-        raise ArtifactError("manifest.json: no parity inputs are sealed")
+        raise ArtifactError("manifest.json: no reference inputs are sealed")
     inputs, outputs = [spec.spec() for spec in manifest.inputs], [spec.spec() for spec in manifest.outputs]
-    if sum(_bytes(spec, entry.cases) for spec in (*inputs, *outputs)) > PROBES_BYTES:
-        raise ArtifactError(f"{PROBES}: more than {PROBES_BYTES} bytes unpacked")
+    if sum(_bytes(spec, entry.cases) for spec in (*inputs, *outputs)) > MAX_REFERENCE_BYTES:
+        raise ArtifactError(f"{REFERENCE_FILE}: more than {MAX_REFERENCE_BYTES} bytes unpacked")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             given = _read_members(archive, "input", inputs, entry.cases)
             expected = _read_members(archive, "output", outputs, entry.cases)
     except _DAMAGED as error:
-        raise ArtifactError(f"{PROBES}: not the probes that the manifest describes: {error}") from error
+        raise ArtifactError(
+            f"{REFERENCE_FILE}: not the reference inputs and outputs that the manifest describes: {error}"
+        ) from error
     if not all(np.isfinite(array).all() for array in expected.values()):
-        raise ArtifactError(f"{PROBES}: an expected output is not a number")
+        raise ArtifactError(f"{REFERENCE_FILE}: an expected output is not a number")
     for name, array in expected.items():
         largest = max(1.0, float(np.abs(array.astype(np.float64)).max()))
         if entry.tolerances[name] > ABSURD * largest:
@@ -93,7 +95,7 @@ def decode_probes(content: bytes, manifest: Manifest) -> Probes:
                 f"manifest.json: parity: {name!r} is {largest:g} at most and may differ by {entry.tolerances[name]:g}: "
                 "anything would be the same"
             )
-    return Probes(given, expected, entry.backend, entry.precision, entry.tolerances, entry.decision)
+    return ReferenceCases(given, expected, entry.backend, entry.precision, entry.tolerances, entry.decision)
 
 
 def _read_members(archive: zipfile.ZipFile, kind: str, specs: list[TensorSpec], cases: int) -> Tensors:

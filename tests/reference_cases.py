@@ -1,4 +1,4 @@
-"""Probes for artifacts of tests: drawn inputs and what ONNX Runtime gives for them, or a little more."""
+"""ReferenceCases for artifacts of tests: drawn inputs and what ONNX Runtime gives for them, or a little more."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from featherweight.core.artifact import (
     Contents,
     DecisionPoint,
     Preference,
-    Probes,
+    ReferenceCases,
     read_artifact,
     write_artifact,
 )
 from featherweight.core.backends.registry import find_backend
-from featherweight.core.parity.probing import run_batches
+from featherweight.core.parity.reproduction import run_batches
 
 COUNT = 16
 
 
-def seal_probes(directory: Path, *, shift: float = 0.0, seed: int = 0) -> Artifact:
-    """Write the artifact again, with probes; shift: added to the outputs that are sealed, as if they came from another
-    program."""
+def seal_reference_cases(directory: Path, *, shift: float = 0.0, seed: int = 0) -> Artifact:
+    """Write the artifact again, with reference inputs; shift: added to the outputs that are sealed, as if they came
+    from another program."""
     artifact = read_artifact(directory)
     program, m = artifact.programs[0], artifact.manifest
     generator = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def seal_probes(directory: Path, *, shift: float = 0.0, seed: int = 0) -> Artifa
     outputs = {name: found[name] + np.float32(shift)}
     middle = float(np.sort(found[name][:, 0])[COUNT // 2 - 1 : COUNT // 2 + 1].mean())
     decision = DecisionPoint(output=name, column=0, threshold=middle)
-    probes = Probes(inputs, outputs, "onnxruntime", program.precision, {name: 1e-3}, decision)
+    reference = ReferenceCases(inputs, outputs, "onnxruntime", program.precision, {name: 1e-3}, decision)
     contents = Contents(
         name=m.name,
         app=m.app,
@@ -49,6 +49,6 @@ def seal_probes(directory: Path, *, shift: float = 0.0, seed: int = 0) -> Artifa
         weights_source=m.weights_source,
         versions=m.versions,
         preferences=m.preferences or [Preference(backend="onnxruntime", precision=program.precision)],
-        probes=probes,
+        reference_cases=reference,
     )
     return write_artifact(directory, contents)
