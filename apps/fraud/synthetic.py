@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.transactions import Label, Transaction
-from featherweight.core.files import atomic_write, write_errors
+from featherweight.core.files import atomic_write, write_errors, writing_alone
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -151,10 +151,11 @@ def write_synthetic(
     on_day: Callable[[int], None] = lambda done: None,
 ) -> Written:
     """Write transactions and labels, the latter in the order in which they arrive. `on_day` hears how many days are
-    done. Raises OutputError."""
+    done. Raises OutputError, UsageError when another process writes there."""
     paths = directory / f"transactions.{form}", directory / f"labels.{form}"
     counts = [0, 0]
     with (
+        writing_alone(directory, "another folder"),
         atomic_write(paths[0], make_folder=True) as first,
         atomic_write(paths[1]) as second,
         write_errors(directory),  # it may be either file that takes no more

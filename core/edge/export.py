@@ -27,7 +27,7 @@ from featherweight.core.edge.base import Target
 from featherweight.core.edge.run import run_file
 from featherweight.core.edge.targets import find_target
 from featherweight.core.errors import LimitError, UsageError
-from featherweight.core.files import check_folder, write_errors
+from featherweight.core.files import check_folder, write_errors, writing_alone
 from featherweight.core.program import Precision, Program
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -77,13 +77,24 @@ class Exported:
 def export_artifact(directory: Path | str, target: str, out: Path | str) -> Exported:
     """Write the new folder `out`.
 
-    Raises UsageError for a target or program that does not fit or a folder that is not new, MissingExtraError,
+    Raises UsageError for a target or program that does not fit, or a folder that is not new or that another process
+    writes at this moment, MissingExtraError,
     ArtifactError, LimitError when the exported file does not agree with the artifact's program, OutputError.
     """
     to, chosen = Path(out), find_target(target)
-    if os.path.lexists(to):
-        raise UsageError(f"{to} is there already; remove it or choose another folder")
+    _check_new(to)
     check_folder(to)
+    with writing_alone(to):
+        _check_new(to)  # another export may have ended just now
+        return _export_into(to, directory, chosen)
+
+
+def _check_new(out: Path) -> None:
+    if os.path.lexists(out):
+        raise UsageError(f"{out} is there already; remove it or choose another folder")
+
+
+def _export_into(to: Path, directory: Path | str, chosen: Target) -> Exported:
     artifact = read_artifact(directory)
     program = _program(artifact)
     chosen.check(program)

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, SyntheticCase, synthetic_cases
-from featherweight.core.files import atomic_write, write_errors
+from featherweight.core.files import atomic_write, write_errors, writing_alone
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
 
@@ -60,28 +60,30 @@ def write_synthetic(
     Its columns are path (relative, with '/'), label (0 or 1), patient, split (train, validation, test) and modality
     (DX or CR: a group by which results are told apart). The same arguments give the same bytes. One image is in memory
     at a time; `on_case` hears (images written, images in all).
-    Raises OutputError when the files cannot be written.
+    Raises OutputError when the files cannot be written, UsageError when another process writes there.
     """
     labels = directory / "labels.csv"
-    with write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them are.
-        labels.unlink(missing_ok=True)
-    with (
-        atomic_write(labels) as partial,
-        write_errors(directory),  # of the images
-        partial.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
-            relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
-            path = directory / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = render_dicom(case, seed)
-            file.save_as(path, enforce_file_format=True)
-            rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
-            on_case(case.index + 1, count)
+    with writing_alone(directory, "another folder"):
+        with write_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            # Of an earlier run: it would be read as the truth of other images. The new one is there when all of them
+            # are.
+            labels.unlink(missing_ok=True)
+        with (
+            atomic_write(labels) as partial,
+            write_errors(directory),  # of the images
+            partial.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
+                relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
+                path = directory / relative
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = render_dicom(case, seed)
+                file.save_as(path, enforce_file_format=True)
+                rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
+                on_case(case.index + 1, count)
     return labels
 
 
