@@ -7,14 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from featherweight.apps.imaging.frames import Classified, Frame, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.backends.base import Session
+from featherweight.core.closing import Closing
 from featherweight.core.errors import ArtifactError
 from featherweight.core.serving import ChosenProgram, ModelSource
 from featherweight.core.tensors import TensorSpec
@@ -28,7 +27,7 @@ class Labels:
     positive: str
 
 
-class Classifier:
+class Classifier(Closing):
     """A sealed model, opened. One thread at a time.
 
     Every call of the session gets exactly `batch` rows, the last ones padding where frames lack: runtimes choose (and
@@ -80,14 +79,6 @@ class Classifier:
     def close(self) -> None:
         """Give the runtime's memory back."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

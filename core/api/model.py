@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,7 @@ from featherweight.core.api.notebook import render_description, render_predictio
 from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES
+from featherweight.core.closing import Closing
 from featherweight.core.errors import ArtifactError, BackendError, UsageError
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
@@ -128,7 +128,7 @@ class ModelDescription:
         return render_description(str(self).partition("\n")[0], self.rows)
 
 
-class OpenModel:
+class OpenModel(Closing):
     """A model that `open_model` opened. Use it in a `with` block, or call `close`; by one thread at a time.
 
     >>> import featherweight, numpy
@@ -250,14 +250,6 @@ class OpenModel:
         >>> model.close()
         """
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         described = self._description

@@ -92,12 +92,14 @@ class FeatureEngine(KeyedHistories):
         """The features of the last transaction; the next call writes over them."""
         self.late = False
         """Whether the last transaction came late, see Histories."""
+        self.unpacked: Unpacked = (0, 0, 0, 0)
+        """Of the last transaction."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
 
     def advance(self, transaction: Transaction) -> int:
         """Fill `row`; NEW, or what the histories know of the transaction's id: DUPLICATE or CONFLICT. The terminal's
         sees the same id of another customer."""
-        unpacked = unpack(transaction)
+        self.unpacked = unpacked = unpack(transaction)
         known = self.advance_customer(transaction, unpacked, self._first)
         also = self.advance_terminal(transaction, unpacked, self._second)
         self.late = self.customers.late or self.terminals.late

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,11 +147,3 @@ def _figures(part: SplitRows, scores: npt.NDArray[np.float64], rule: DecisionRul
 
 def _digest(part: SplitRows) -> str:
     return hashlib.sha256(part.features.tobytes() + part.labels.tobytes()).hexdigest()
-
-
-def render_metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for a terminal: a part of the data each, with its figures."""
-    for name in ("model", "train", "validation", "test"):
-        if name in metrics:
-            rounded = {key: value if isinstance(value, str) else f"{value:.5g}" for key, value in metrics[name].items()}
-            yield f"{name}: {', '.join(f'{key} {value}' for key, value in rounded.items())}"

@@ -53,8 +53,10 @@ def replay(
     count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
-            engine.learn(event)
-            labelled.append(identify(event.transaction_id))
+            identity = identify(event.transaction_id)
+            engine.learn_customer(event, identity)
+            engine.learn_terminal(event, identity)
+            labelled.append(identity)
             owners.append(identify(event.customer_id))
             frauds.append(event.is_fraud)
             continue
@@ -64,9 +66,10 @@ def replay(
         if count == len(features):
             features.resize((2 * count, len(CATALOGUE)), refcheck=False)
         features[count] = engine.row
-        ids.append(identify(event.transaction_id))
-        customers.append(identify(event.customer_id))
-        terminals.append(identify(event.terminal_id))
+        _, identity, customer, terminal = engine.unpacked
+        ids.append(identity)
+        customers.append(customer)
+        terminals.append(terminal)
         times.append(event.time_ms)
         amounts.append(event.amount)
         count += 1

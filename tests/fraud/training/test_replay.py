@@ -15,7 +15,7 @@ from featherweight.apps.fraud.features.histories import identify
 from featherweight.apps.fraud.labels import label_later, label_of
 from featherweight.apps.fraud.training.replay import PROGRESS_EVERY, replay
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
-from featherweight.core.backends.fastest import open_fastest
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
 
@@ -105,7 +105,7 @@ class Watched(Scorer):
 def test_rows_are_what_the_pipeline_scores(tmp_path: Path) -> None:
     """Bit for bit: training and live scoring share one code path."""
     artifact = write_fraud_model(tmp_path / "model")
-    scorer = Watched(artifact, open_fastest(artifact, threads=1))
+    scorer = Watched(artifact, ModelSource(artifact.directory).open(artifact).session)
     scorer.rows = []
     events, pipeline = long_stream(9, 500), Pipeline(scorer)
     for event in events:
