@@ -20,7 +20,7 @@ from featherweight.core.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
-class Labels:
+class ClassNames:
     """What the two decisions are called."""
 
     negative: str
@@ -37,7 +37,7 @@ class Classifier(Closing):
     """
 
     def __init__(
-        self, session: Session, preprocess: Preprocess, decision: DecisionRule, labels: Labels, *, batch: int
+        self, session: Session, preprocess: Preprocess, decision: DecisionRule, labels: ClassNames, *, batch: int
     ) -> None:
         self._session = session
         self.preprocess, self.decision, self.labels = preprocess, decision, labels
@@ -88,7 +88,7 @@ class SealedModel:
     chosen: ChosenProgram
     preprocess: Preprocess
     decision: DecisionRule
-    labels: Labels
+    labels: ClassNames
 
     def check_tried(self, *, batch: int) -> None:
         """Before it is opened, and before anything is written. Raises ArtifactError for a program that fails."""
@@ -121,7 +121,7 @@ def read_model(source: ModelSource) -> SealedModel:
         chosen=source.choose(artifact),
         preprocess=preprocess,
         decision=decode_decision(artifact.sealed["decision.json"]),
-        labels=Labels(*manifest.labels),
+        labels=ClassNames(*manifest.labels),
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.core.adapters import (
     InputRange,
@@ -22,6 +21,7 @@ from featherweight.core.adapters import (
 )
 from featherweight.core.api.evidence import SealedEvidence, parse_evidence
 from featherweight.core.api.notebook import render_description, render_predictions
+from featherweight.core.arrays import Array, Probabilities, Scores, Texts
 from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES
@@ -55,9 +55,9 @@ class Predictions:
     True
     """
 
-    scores: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64]
-    decisions: npt.NDArray[np.str_]
+    scores: Scores
+    probabilities: Probabilities
+    decisions: Texts
     positive: str
     notes: tuple[str, ...]
 
@@ -196,7 +196,7 @@ class OpenModel(Closing):
         decided = adapter.decide(self._session.run(tensors))
         return Predictions(decided.scores, decided.probabilities, decided.decisions, decided.positive, notes)
 
-    def run(self, tensors: Tensors | npt.NDArray[Any]) -> Tensors:
+    def run(self, tensors: Tensors | Array) -> Tensors:
         """The program's raw outputs, without the app's preprocessing, calibration and thresholds.
 
         tensors: input name -> array of the declared type and shape (`describe().inputs`), all with the same number of

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.artifact.manifest import DecisionPoint
 from featherweight.core.backends.onnxruntime import OnnxRuntime
@@ -137,7 +137,7 @@ def _inputs(artifact: Artifact, program: Program) -> tuple[Tensors, str]:
     return {spec.name: _random(spec, generator) for spec in program.inputs}, f"{CASES} random inputs, seed 0"
 
 
-def _random(spec: TensorSpec, generator: np.random.Generator) -> npt.NDArray[Any]:
+def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
     """Images of blocks in various contrasts; rows whose columns reach from hundredths to thousands."""
     shape = [CASES, *(size or 1 for size in spec.shape[1:])]
     if len(shape) < 4:
@@ -170,7 +170,7 @@ def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Ten
     )
 
 
-def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def largest_difference(found: Array, expected: Array) -> float:
     """Infinite where the shapes are others or what was found is no number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
@@ -185,7 +185,7 @@ def _decision_flips(expected: Tensors, found: Tensors, decision: DecisionPoint |
     return int((before != after).sum())
 
 
-def count_order_flips(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> int:
+def count_order_flips(expected: Array, found: Array) -> int:
     """Pairs of cases, over all columns, of which the larger became the smaller. Arrays [N, ...]."""
     flips = 0
     for one, other in zip(expected.reshape(len(expected), -1).T, found.reshape(len(found), -1).T, strict=True):

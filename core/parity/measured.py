@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Floats, Integers, Scores
 from featherweight.core.artifact import DecisionPoint, Probes
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, TensorError
@@ -44,8 +44,6 @@ rounding alone. It is told and not preferred, but it is the same program, and a 
 _SPARE = 1.5
 """A tolerance is so many times the largest difference among the runs that gave the same but for rounding."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class MeasuredParity:
@@ -67,7 +65,7 @@ def measure_parity(
     program: Program,
     backend: str,
     *,
-    scores: Floats,
+    scores: Scores,
     threshold: float,
     backends: Mapping[str, Backend],
     seed: int,
@@ -112,14 +110,14 @@ class _Reference:
     backend: str
     inputs: Tensors
     outputs: Tensors
-    scores: Floats
+    scores: Scores
     threshold: float
 
     @property
     def largest(self) -> float:
         return float(np.abs(self.scores).max()) or 1.0
 
-    def count_flips(self, mine: Floats, scores: Floats) -> tuple[int, int]:
+    def count_flips(self, mine: Floats, scores: Scores) -> tuple[int, int]:
         """Decisions of `scores` [n] that are not those of `mine`; and further ones that rounding makes."""
         clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
         others = (scores >= self.threshold) != (mine >= self.threshold)
@@ -158,7 +156,7 @@ def _scores(task: Task, outputs: Tensors) -> Floats:
     return scores
 
 
-def _pick_cases(scores: Floats, threshold: float) -> npt.NDArray[np.int64]:
+def _pick_cases(scores: Scores, threshold: float) -> Integers:
     """Half of those nearest to the threshold, which flip first, and half from all over the range of scores."""
     near = np.argsort(np.abs(scores - threshold), kind="stable")
     rest = near[CASES // 2 :]

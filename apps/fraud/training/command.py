@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
@@ -19,6 +18,7 @@ from featherweight.apps.fraud.training.description import SplitDays, Training
 from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
+from featherweight.core.arrays import Scores
 from featherweight.core.digests import appearing_folder
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, writing_alone
@@ -112,7 +112,7 @@ def _summarize(
     fitted: Ensemble | nn.Module,
     parts: Split,
     rule: DecisionRule,
-    validation_scores: npt.NDArray[np.float64],
+    validation_scores: Scores,
     *,
     report_test: bool,
 ) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _summarize(
     return summary
 
 
-def _figures(part: SplitRows, scores: npt.NDArray[np.float64], rule: DecisionRule) -> dict[str, float]:
+def _figures(part: SplitRows, scores: Scores, rule: DecisionRule) -> dict[str, float]:
     """The protocol's figures and what the rule does."""
     alerts = scores >= raw_threshold(rule)
     figures = msgspec.to_builtins(evaluate(scores, part.days, part.customers, part.labels))

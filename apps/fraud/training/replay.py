@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import CONFLICT, identify
 from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.arrays import FeatureRows, Floats, PartialLabels, Words
 
 PROGRESS_EVERY = 10_000
-Words = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -23,14 +22,14 @@ class Rows:
     """One row a transaction, in the order of arrival; N rows. ids, customers, terminals: `identify` of them. labels: 1
     fraud, 0 not, -1 none came. A label counts for the features from its arrival on, and in `labels` in any case."""
 
-    features: npt.NDArray[np.float32]
+    features: FeatureRows
     """[N, len(CATALOGUE)]"""
     ids: Words
     customers: Words
     terminals: Words
     time_ms: Words
-    amounts: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.int8]
+    amounts: Floats
+    labels: PartialLabels
     conflicts: int = 0
     """Transactions without a row, because another one has their id."""
 
@@ -94,7 +93,7 @@ def _pair(ids: array[int], customers: array[int]) -> Words:
     return np.array(ids, np.int64) ^ np.array(customers, np.int64) * np.int64(0x1E3779B97F4A7C15)
 
 
-def _join(ids: Words, labelled: Words, frauds: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+def _join(ids: Words, labelled: Words, frauds: PartialLabels) -> PartialLabels:
     """The last label of every id, -1 without."""
     if not len(labelled):
         return np.full(len(ids), -1, np.int8)

@@ -10,8 +10,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import imagecodecs
-import numpy as np
-import numpy.typing as npt
 import rle.utils
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -28,6 +26,7 @@ from pydicom.uid import (
 )
 
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, SyntheticCase, synthetic_cases
+from featherweight.core.arrays import UInt16s
 from featherweight.core.files import atomic_write, write_errors, writing_alone
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
@@ -43,7 +42,6 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (
 
 COLUMNS = ("path", "label", "patient", "split", "modality")
 BITS = 12
-Pixels = npt.NDArray[np.uint16]
 
 
 def write_synthetic(
@@ -174,7 +172,7 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def _add_pixels(file: Dataset, pixels: Pixels, *, inverted: bool, syntax: UID) -> None:
+def _add_pixels(file: Dataset, pixels: UInt16s, *, inverted: bool, syntax: UID) -> None:
     file.Rows, file.Columns = pixels.shape
     file.SamplesPerPixel = 1
     file.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
@@ -192,14 +190,14 @@ def _add_pixels(file: Dataset, pixels: Pixels, *, inverted: bool, syntax: UID) -
         file.file_meta.TransferSyntaxUID = syntax
 
 
-def _encode_rle(pixels: Pixels) -> bytes:
+def _encode_rle(pixels: UInt16s) -> bytes:
     rows, columns = pixels.shape
     size = {"rows": rows, "columns": columns, "samples_per_pixel": 1, "bits_allocated": 16}
     encoded: bytes = rle.utils.encode_pixel_data(pixels.astype("<u2").tobytes(), byteorder="<", **size)
     return encoded
 
 
-_ENCODERS: dict[UID, Callable[[Pixels], bytes]] = {
+_ENCODERS: dict[UID, Callable[[UInt16s], bytes]] = {
     JPEGLosslessSV1: lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=BITS)),
     JPEG2000Lossless: lambda pixels: bytes(
         imagecodecs.jpeg2k_encode(pixels, bitspersample=BITS, codecformat="j2k", reversible=True)

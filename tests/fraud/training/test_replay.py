@@ -8,13 +8,14 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from featherweight.apps.fraud.decision.pipeline import Pipeline
-from featherweight.apps.fraud.decision.scorer import Row, Scorer
+from featherweight.apps.fraud.decision.scorer import Scorer
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import identify
 from featherweight.apps.fraud.labels import label_later, label_of
 from featherweight.apps.fraud.training.replay import PROGRESS_EVERY, replay
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.core.arrays import FeatureRow
 from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
@@ -96,7 +97,7 @@ class Watched(Scorer):
 
     rows: list[bytes]
 
-    def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
+    def decide(self, transaction: Transaction, row: FeatureRow, *, duplicate: bool = False) -> Decision:
         if not duplicate:
             self.rows.append(row.tobytes())
         return super().decide(transaction, row, duplicate=duplicate)
