@@ -38,7 +38,7 @@ StoredPixels = npt.NDArray[Any]
 Draws = npt.NDArray[np.int32]
 """int32 [resamples, units]: how often each unit was drawn."""
 Indices = npt.NDArray[np.intp]
-"""intp, any shape: places in another array."""
+"""int64 (numpy's intp), any shape: places in another array."""
 Words = npt.NDArray[np.int64]
 """int64, any shape: what the fraud app's histories are made of (hashes of identifiers, milliseconds, packed counts)."""
 
