@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bench.timing import show
@@ -37,6 +36,7 @@ from featherweight.apps.fraud.training.protocol import (
 )
 from featherweight.apps.fraud.training.replay import replay
 from featherweight.apps.fraud.training.split import split_cards
+from featherweight.core.arrays import Clusters, FeatureRows, Integers, Labels
 from featherweight.core.datasets.catalogue import local_copy
 
 COLUMNS_SHOWN = ("ROC AUC", "average precision", "card precision@100")
@@ -57,10 +57,10 @@ PUBLISHED_PREQUENTIAL = (
 
 @dataclass(frozen=True)
 class Data:
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    days: npt.NDArray[np.int64]
-    customers: npt.NDArray[np.int64]
+    features: FeatureRows
+    labels: Labels
+    days: Integers
+    customers: Clusters
 
     def judge(self, settings: ModelSettings, names: Sequence[str], fold: Fold) -> Figures:
         """Fit on the fold's training days, figures of its test days."""

@@ -27,7 +27,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.fx
 import torch_pruning
@@ -40,6 +39,7 @@ from torch.nn.utils import parametrize
 from bench.timing import median, show
 from featherweight.apps.fraud.training.task import open_task as open_fraud
 from featherweight.apps.imaging.training.task import open_task as open_imaging
+from featherweight.core.arrays import Floats, Labels, Scores
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.export import export
 from featherweight.core.measure.performance import Conditions, measure_interleaved
@@ -50,7 +50,7 @@ from featherweight.core.passes.quantize import quantize
 from featherweight.core.passes.recover import estimate_batch_norm
 from featherweight.core.passes.steps import PruneChannelsStep, QuantizeStep
 from featherweight.core.program import Program
-from featherweight.core.statistics.intervals import Difference, Floats, roc_auc_difference
+from featherweight.core.statistics.intervals import Difference, roc_auc_difference
 from featherweight.core.task import HeldOut, Task
 from featherweight.core.training import Batches, Fit, Schedule, fit
 
@@ -335,7 +335,7 @@ class Result:
 Found = dict[str, list[Result]]
 
 
-def scores(program: Program, cases: HeldOut, task: Task) -> Floats:
+def scores(program: Program, cases: HeldOut, task: Task) -> Scores:
     with find_backend(SCORED_ON).open(program, threads=1) as session:
         return np.concatenate([task.scores(session.run(batch)) for batch in cases.batches(16)])
 
@@ -394,7 +394,7 @@ def rows_of(task: Task, models: dict[str, Entrant], found: Found, base: Floats, 
     return rows
 
 
-def _apart(before: Floats, after: Floats, labels: npt.NDArray[np.int64]) -> Difference:
+def _apart(before: Floats, after: Floats, labels: Labels) -> Difference:
     found = roc_auc_difference(before, after, labels)
     if found is None:
         raise SystemExit("the validation cases are all of one class; there is no AUC")

@@ -14,8 +14,8 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Bools, Probabilities, Scores, Texts
 from featherweight.core.errors import EXTRA_OF, MissingExtraError, TensorError, UsageError
 from featherweight.core.tensors import Tensors, TensorSpec
 
@@ -60,7 +60,7 @@ class InputRange:
         return f"{text} ({self.meaning})" if self.meaning else text
 
 
-Cases = Sequence[Any] | npt.NDArray[Any]
+Cases = Sequence[Any] | Array
 """One element a case; it has a length and can be sliced."""
 
 
@@ -69,9 +69,9 @@ class Decisions:
     """What an app makes of a program's outputs for n cases. scores: float64 [n], raw, larger is more positive;
     probabilities: float64 [n], calibrated, of the label `positive`; decisions: str [n]."""
 
-    scores: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64]
-    decisions: npt.NDArray[np.str_]
+    scores: Scores
+    probabilities: Probabilities
+    decisions: Texts
     positive: str
 
 
@@ -156,7 +156,7 @@ def check_ranges(tensors: Tensors, ranges: Sequence[InputRange], first: int = 0)
             raise TensorError(_outside(one, values, fits, first))
 
 
-def _outside(one: InputRange, values: npt.NDArray[Any], fits: npt.NDArray[np.bool_], first: int) -> str:
+def _outside(one: InputRange, values: Array, fits: Bools, first: int) -> str:
     """The range, what was found instead, and where it was found first."""
     wrong = np.argwhere(~fits)
     where = f"{one.input}{f' column {one.name!r}' if one.name else ''}"
@@ -168,7 +168,7 @@ def _outside(one: InputRange, values: npt.NDArray[Any], fits: npt.NDArray[np.boo
     return text + _scaling(one, found)
 
 
-def _scaling(one: InputRange, found: npt.NDArray[Any]) -> str:
+def _scaling(one: InputRange, found: Array) -> str:
     """The likely cause, where grey levels were given in whole numbers."""
     if (one.low, one.high) != (0.0, 1.0) or not len(found) or found.min() < 0:
         return ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from featherweight.core.arrays import Floats, Labels, Scores
 
 
 def fit_platt(
-    scores: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int64],
-    weight: npt.NDArray[np.float64] | float = 1.0,
+    scores: Scores,
+    labels: Labels,
+    weight: Floats | float = 1.0,
 ) -> tuple[float, float]:
     """(slope, intercept) of Platt scaling (Platt, 1999, with his smoothed targets) of scores [N] with both labels,
     0 and 1; weight: of each case [N], or of all."""

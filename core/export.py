@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
 from torch import nn
 
+from featherweight.core.arrays import Floats32
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import BackendError, FeatherweightError, UsageError
 from featherweight.core.model import Model, StepRecord
@@ -148,7 +148,7 @@ def _trees_difference(ensemble: Ensemble, program: Program) -> float:
     return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
-def _run(program: Program, inputs: Tensors) -> list[npt.NDArray[np.float32]]:
+def _run(program: Program, inputs: Tensors) -> list[Floats32]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

@@ -155,19 +155,20 @@ def lock_errors(path: Path, busy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing_alone(out: Path) -> Iterator[None]:
-    """While the block runs, no other process that asks the same makes the folder `out`: two that write one checkpoint,
-    or one file each, leave what neither has made.
+def writing_alone(out: Path, another: str = "another --out") -> Iterator[None]:
+    """While the block runs, no other process that asks the same makes the folder or file `out`: two that write one
+    checkpoint, or one file each, leave what neither has made. another: what the message advises to choose.
 
-    By a record lock on a hidden file beside the folder, which ends with the process however that ends; in the folder,
-    where nothing may be written beside it. Raises UsageError when another process has it, OutputError.
+    By a record lock on a hidden file beside `out`, which ends with the process however that ends; in the folder, where
+    nothing may be written beside it. It says nothing to the process that has it: do not nest two for one `out`.
+    Raises UsageError when another process has it, OutputError.
     """
     if sys.platform == "win32":
         yield
         return
     target = Path(os.path.realpath(out))
     path = target.with_name(f".{target.name}.lock")
-    busy = f"{out}: another process writes there at this moment; wait until it has ended, or choose another --out"
+    busy = f"{out}: another process writes there at this moment; wait until it has ended, or choose {another}"
     with lock_errors(path, busy):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):

@@ -63,7 +63,8 @@ def optimize(
 ) -> Outcome:
     """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
     check_out(out)
-    with writing_alone(out):
+    work = work or Path("runs") / recipe.name / "work"
+    with writing_alone(out), writing_alone(work, "another name for the recipe"):
         return _optimize(recipe, task, out, force, threads, budget_s, progress, work)
 
 
@@ -75,12 +76,11 @@ def _optimize(
     threads: int | None,
     budget_s: float | None,
     progress: Progress,
-    work: Path | None,
+    work: Path,
 ) -> Outcome:
     card = read_card(recipe.card)
     _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
-    work = work or Path("runs") / recipe.name / "work"
     workshop = CandidateBuilder(task, recipe, work, progress)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
     bench = Evaluator(recipe, task, measurements, workshop.baseline(), progress)

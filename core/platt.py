@@ -7,7 +7,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
+
+from featherweight.core.arrays import Probabilities, Scores
 
 LARGEST_LOGIT: Final = 36.0
 """Log-odds are clipped to this: float64 tells the probability of 36 from one, and that of 37 no longer. So every
@@ -37,7 +38,7 @@ class PlattScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         logit = max(min(self.slope * score + self.intercept, LARGEST_LOGIT), -LARGEST_LOGIT)
         return 1 / (1 + math.exp(-logit))
 
-    def probabilities(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def probabilities(self, scores: Scores) -> Probabilities:
         """`probability` of every score [N], to the last bit: numpy's own exponential rounds differently, and the
         evidence would disagree with the app."""
         return np.array([self.probability(score) for score in scores.tolist()], dtype=np.float64)

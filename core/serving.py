@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES, choose_program, open_fastest_named
 from featherweight.core.backends.registry import find_backend, probe_all
 from featherweight.core.backends.tried import check_tried
+from featherweight.core.closing import Closing
 from featherweight.core.errors import FeatherweightError
 from featherweight.core.parity.reproduction import BATCHES as REFERENCE_BATCHES
 from featherweight.core.parity.reproduction import check_session
@@ -20,7 +19,7 @@ from featherweight.core.program import Program
 
 
 @dataclass(frozen=True)
-class OpenArtifact:
+class OpenArtifact(Closing):
     """A verified artifact with one of its programs open on a backend. Use it in a `with` block, or call `close`."""
 
     artifact: Artifact
@@ -30,14 +29,6 @@ class OpenArtifact:
 
     def close(self) -> None:
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

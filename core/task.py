@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Bools, Clusters, Floats, GreyBytes, Integers, Labels, Scores, Texts
 from featherweight.core.errors import DataError, MissingExtraError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
@@ -29,8 +29,8 @@ class Alerts:
     days: int64 [N]; eligible: bool [N], cases that can still raise an alert (not of a card known to be compromised).
     """
 
-    days: npt.NDArray[np.int64]
-    eligible: npt.NDArray[np.bool_]
+    days: Integers
+    eligible: Bools
     per_day: int
 
 
@@ -47,9 +47,9 @@ class HeldOut:
 
     ids: tuple[str, ...]
     tensors: Tensors
-    labels: npt.NDArray[np.int64]
-    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
-    clusters: npt.NDArray[np.int64] | None = None
+    labels: Labels
+    groups: Mapping[str, Texts] = field(default_factory=dict)
+    clusters: Clusters | None = None
     alerts: Alerts | None = None
 
     def batches(self, size: int) -> Iterator[Tensors]:
@@ -94,7 +94,7 @@ def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> N
         )
 
 
-Probability = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Probability = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class CaseView:
     -> text. Patient and cardholder data: it goes to the page of cases beside the artifact, never into it."""
 
     columns: Mapping[str, str]
-    image: npt.NDArray[np.uint8] | None = None
+    image: GreyBytes | None = None
 
 
 class Task(Protocol):
@@ -163,7 +163,7 @@ class Task(Protocol):
         """Test cases: run once, for the candidate that is sealed."""
         ...
 
-    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+    def scores(self, outputs: Tensors) -> Scores:
         """Raw scores [N] (a logit, say) of a program's outputs; larger is more positive."""
         ...
 
@@ -176,7 +176,7 @@ class Task(Protocol):
         """Views of the cases at these places of `validation_cases` or `test_cases`."""
         ...
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+    def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """Calibrate on a candidate's scores of `calibration_cases`; returns the app's files and a threshold on raw
         scores. scores: float64 [N]; labels: int64 [N]."""
         ...

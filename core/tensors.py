@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.errors import TensorError
 
 DType = Literal["float32", "int64", "int32", "uint8"]
-Tensors = Mapping[str, npt.NDArray[Any]]
+Tensors = Mapping[str, Array]
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@ of runtimes) may hold what a terminal obeys or what turns the order of letters a
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,18 @@ def say(text: str, *, err: bool = False) -> None:
     import typer  # not for the many that only want to know what is printable
 
     typer.echo(printable(text, lines=True), err=err)
+
+
+def say_figures(summary: Mapping[str, Any], last: str, *, as_json: bool, digits: int = 4) -> None:
+    """What a command found: as JSON, or a line for each part that has figures of its own, and a last line."""
+    if as_json:
+        say(json.dumps(summary, indent=2))
+        return
+    for name, part in summary.items():
+        if isinstance(part, Mapping):
+            rounded = {key: value if isinstance(value, str) else f"{value:.{digits}g}" for key, value in part.items()}
+            say(f"{name}: {', '.join(f'{key} {value}' for key, value in rounded.items())}")
+    say(last)
 
 
 def open_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -72,6 +73,19 @@ def test_the_reference_has_every_key_of_the_evidence(generated: ModuleType) -> N
         for name in part.get("properties", {}):
             assert f"`{name}`" in page
     assert all(f"## {name}\n" in page for name in schema["$defs"])
+
+
+def test_every_diagram_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens the site has no network, and whoever builds it no browser."""
+    monkeypatch.syspath_prepend(DOCS)
+    draw = importlib.import_module("draw")
+    drawn = {draw.path_of(source) for source in draw.sources()}
+    assert drawn == set(draw.DRAWN.glob("*.svg"))
+    assert drawn
+    for path in drawn:
+        text = path.read_text("utf-8")
+        assert text.startswith("<svg")
+        assert not re.search(r"<script|<foreignObject|https?://(?!www\.w3\.org/)", text)
 
 
 def test_every_field_of_a_file_or_message_has_a_meaning(generated: ModuleType) -> None:

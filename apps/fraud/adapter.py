@@ -11,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.decision.policy import choose_outcome
 from featherweight.apps.fraud.sealed import FeatureSchema, decode_features, decode_rule
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
+from featherweight.core.arrays import Array, FeatureRows
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
 
-Rows = npt.NDArray[np.float32]
 _SHARE = (0.0, 1.0)
 _SHOWN = 5
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
@@ -54,7 +53,7 @@ class FraudAdapter:
         self._positive = labels[-1] if labels else "fraud"
         self.ranges = tuple(_range(self._input, schema, column) for column in range(len(schema.names)))
 
-    def cases(self, arrays: Any) -> Rows:
+    def cases(self, arrays: Any) -> FeatureRows:
         """float32 [N, F] of an array [N, F] in the order of features.json, or of name -> values [N] (a dict, a table of
         columns) in any order; a dict of single numbers is one row."""
         rows = self._named_rows(arrays) if hasattr(arrays, "keys") else arrays
@@ -85,7 +84,7 @@ class FraudAdapter:
         outcomes = np.array([choose_outcome(probability, self._rule) for probability in probabilities.tolist()])
         return Decisions(scores, probabilities, outcomes, self._positive)
 
-    def _named_rows(self, columns: Mapping[str, Any]) -> npt.NDArray[Any]:
+    def _named_rows(self, columns: Mapping[str, Any]) -> Array:
         """[N, F] by names."""
         given = [str(name) for name in columns.keys()]  # noqa: SIM118  (a table's own iteration may be over rows)
         missing = [name for name in self._names if name not in given]

@@ -22,7 +22,7 @@ from featherweight.core.options import (
     VerifyDecisions,
 )
 from featherweight.core.signals import asking_on_hangup, stopping_on_signals
-from featherweight.core.terminal import counted, log_to_stderr, printable, say
+from featherweight.core.terminal import counted, log_to_stderr, printable, say, say_figures
 
 if TYPE_CHECKING:
     from featherweight.core.serving import ModelSource
@@ -368,9 +368,7 @@ def train(
     Counted back from the last day: test days, days whose labels are not known yet, validation days, such days again,
     training days. What came before fills the histories. The ULB cards, which have no histories, are split 70/10/20.
     """
-    import json as encoding
-
-    from featherweight.apps.fraud.training.command import render_metrics, run_training
+    from featherweight.apps.fraud.training.command import run_training
     from featherweight.apps.fraud.training.description import SplitDays
 
     layout = SplitDays(
@@ -386,10 +384,7 @@ def train(
         seed=seed,
         report_test=report_test,
     )
-    if json:
-        say(encoding.dumps(summary, indent=2))
-        return
-    say("\n".join([*render_metrics(summary), f"written: {out}"]))
+    say_figures(summary, f"written: {out}", as_json=json, digits=5)
 
 
 def warm_up() -> None:

@@ -20,13 +20,13 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featherweight.apps.fraud.labels import DAY_MS, label_later
 from featherweight.apps.fraud.transactions import Label, Transaction
-from featherweight.core.files import atomic_write, write_errors
+from featherweight.core.arrays import Floats, Integers
+from featherweight.core.files import atomic_write, write_errors, writing_alone
 
 START_MS = 1_522_540_800_000
 """2018-04-01, a Sunday: where the handbook's data begin."""
@@ -38,8 +38,6 @@ CUSTOMERS_A_DAY, CUSTOMER_DAYS, ABUSED_RATIO, ABUSED_FACTOR = 3, 14, 1 / 3, 5.0
 _ROWS = 8192
 
 Format = Literal["parquet", "jsonl"]
-Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
 SCHEMAS = {
     kind: pa.schema(
         [
@@ -58,8 +56,8 @@ class Profiles:
 
     mean_amount: Floats
     mean_count: Floats
-    first: Whole
-    near: Whole
+    first: Integers
+    near: Integers
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ def synthesize(customers: int, terminals: int, days: int, seed: int = 0) -> Iter
     """Transactions in the order of time, each with whether it is a fraud. `labels.label_later` makes a stream of them.
     The same arguments give the same stream; memory is bounded by a day."""
     profiles = draw_profiles(customers, terminals, seed)
-    bad_terminals: deque[Whole] = deque(maxlen=TERMINAL_DAYS)
-    bad_customers: deque[Whole] = deque(maxlen=CUSTOMER_DAYS)
+    bad_terminals: deque[Integers] = deque(maxlen=TERMINAL_DAYS)
+    bad_customers: deque[Integers] = deque(maxlen=CUSTOMER_DAYS)
     number = 0
     for day in range(days):
         generator = np.random.default_rng([seed, 1, day])
@@ -121,7 +119,7 @@ def synthesize(customers: int, terminals: int, days: int, seed: int = 0) -> Iter
             number += 1
 
 
-def draw_day(profiles: Profiles, generator: np.random.Generator) -> tuple[Whole, Whole, Whole, Floats]:
+def draw_day(profiles: Profiles, generator: np.random.Generator) -> tuple[Integers, Integers, Integers, Floats]:
     """(customers, terminals, milliseconds of the day, amounts) of a day's legitimate transactions, by time. Each is
     [N]."""
     has_terminal = np.diff(profiles.first) > 0
@@ -151,10 +149,11 @@ def write_synthetic(
     on_day: Callable[[int], None] = lambda done: None,
 ) -> Written:
     """Write transactions and labels, the latter in the order in which they arrive. `on_day` hears how many days are
-    done. Raises OutputError."""
+    done. Raises OutputError, UsageError when another process writes there."""
     paths = directory / f"transactions.{form}", directory / f"labels.{form}"
     counts = [0, 0]
     with (
+        writing_alone(directory, "another folder"),
         atomic_write(paths[0], make_folder=True) as first,
         atomic_write(paths[1]) as second,
         write_errors(directory),  # it may be either file that takes no more

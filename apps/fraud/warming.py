@@ -11,6 +11,7 @@ from featherweight.apps.fraud.features.catalogue import CUSTOMER_FEATURES, TERMI
 from featherweight.apps.fraud.features.engine import warm_up
 from featherweight.apps.fraud.features.histories import CustomerHistories, Histories, TerminalHistories
 from featherweight.apps.fraud.kafka.records import decode_records, encode_records
+from featherweight.core.arrays import FeatureRow
 
 
 def compile_all() -> None:
@@ -22,7 +23,7 @@ def compile_all() -> None:
             _use_all(kind, np.zeros(len(features), np.float32), Path(folder, "snapshot"))
 
 
-def _use_all(kind: type[Histories], out: np.ndarray[tuple[int], np.dtype[np.float32]], snapshot: Path) -> None:
+def _use_all(kind: type[Histories], out: FeatureRow, snapshot: Path) -> None:
     histories, restored = kind(limit=1), kind()
     for number, key in enumerate(("forgotten", "kept")):
         histories.advance(key, number, 0, 100, 1, out)

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.imaging.pixels import DARK_NOTE, finish, render_unsigned, resize
 from featherweight.apps.imaging.sealed import decode_decision, decode_preprocess
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
+from featherweight.core.arrays import Array, GreyImage
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -45,7 +45,7 @@ class ImagingAdapter:
         # What version 1 of preprocess.json means: the grey level of white is 1.
         self.ranges = (InputRange(self._input, 0.0, 1.0, "grey level, 0 is black and 1 is white"),)
 
-    def cases(self, arrays: Any) -> Sequence[npt.NDArray[Any]]:
+    def cases(self, arrays: Any) -> Sequence[Array]:
         """`arrays`: [N, H, W], or a sequence of images [H, W] of any sizes."""
         if isinstance(arrays, np.ndarray) and arrays.ndim == 2:
             raise TensorError(
@@ -75,7 +75,7 @@ class ImagingAdapter:
         return Decisions(scores, probabilities, decisions, positive)
 
 
-def _checked(image: Any, place: int) -> npt.NDArray[Any]:
+def _checked(image: Any, place: int) -> Array:
     if not isinstance(image, np.ndarray):
         raise TensorError(f"images[{place}]: found {type(image).__name__}, expected a numpy array [H, W]")
     if image.ndim != 2 or min(image.shape) < 1 or max(image.shape) > _MAX_SIDE:
@@ -92,12 +92,12 @@ def _checked(image: Any, place: int) -> npt.NDArray[Any]:
     return image
 
 
-def _grey_levels(image: npt.NDArray[Any], side: int) -> npt.NDArray[np.float32]:
+def _grey_levels(image: Array, side: int) -> GreyImage:
     """float32 [side, side] in 0..1, by the same steps as a file of as many bits."""
     if image.dtype == np.uint16:
         return render_unsigned(image, 65535, side)
     return render_unsigned(image, 255, side) if image.dtype == np.uint8 else finish(resize(image, side), False)
 
 
-def _note(image: npt.NDArray[Any]) -> str:
+def _note(image: Array) -> str:
     return DARK_NOTE if image.dtype == np.uint16 and 0 < image.max() <= _DARK else ""

@@ -7,28 +7,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from featherweight.apps.imaging.frames import Classified, Frame, Prediction, RejectedFrame
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision, decode_preprocess
 from featherweight.core.backends.base import Session
+from featherweight.core.closing import Closing
 from featherweight.core.errors import ArtifactError
 from featherweight.core.serving import ChosenProgram, ModelSource
 from featherweight.core.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
-class Labels:
+class ClassNames:
     """What the two decisions are called."""
 
     negative: str
     positive: str
 
 
-class Classifier:
+class Classifier(Closing):
     """A sealed model, opened. One thread at a time.
 
     Every call of the session gets exactly `batch` rows, the last ones padding where frames lack: runtimes choose (and
@@ -38,7 +37,7 @@ class Classifier:
     """
 
     def __init__(
-        self, session: Session, preprocess: Preprocess, decision: DecisionRule, labels: Labels, *, batch: int
+        self, session: Session, preprocess: Preprocess, decision: DecisionRule, labels: ClassNames, *, batch: int
     ) -> None:
         self._session = session
         self.preprocess, self.decision, self.labels = preprocess, decision, labels
@@ -81,14 +80,6 @@ class Classifier:
         """Give the runtime's memory back."""
         self._session.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 @dataclass(frozen=True)
 class SealedModel:
@@ -97,7 +88,7 @@ class SealedModel:
     chosen: ChosenProgram
     preprocess: Preprocess
     decision: DecisionRule
-    labels: Labels
+    labels: ClassNames
 
     def check_tried(self, *, batch: int) -> None:
         """Before it is opened, and before anything is written. Raises ArtifactError for a program that fails."""
@@ -130,7 +121,7 @@ def read_model(source: ModelSource) -> SealedModel:
         chosen=source.choose(artifact),
         preprocess=preprocess,
         decision=decode_decision(artifact.sealed["decision.json"]),
-        labels=Labels(*manifest.labels),
+        labels=ClassNames(*manifest.labels),
     )
 
 

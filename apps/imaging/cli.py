@@ -20,7 +20,7 @@ from featherweight.core.options import (
     VerifyDecisions,
 )
 from featherweight.core.signals import stopping_on_signals, telling_how_to_go_on
-from featherweight.core.terminal import counted, printable, say
+from featherweight.core.terminal import counted, printable, say, say_figures
 
 if TYPE_CHECKING:
     from featherweight.apps.imaging.writers.summary import Summary
@@ -194,8 +194,6 @@ def train(
 ) -> None:
     """Train a network, choose its calibration and threshold on validation data, and write the folder that `optimize`
     takes."""
-    import json as encoding
-
     from featherweight.apps.imaging.training.command import run_training
 
     with telling_how_to_go_on("interrupted; the same command goes on after the last whole epoch"):
@@ -215,14 +213,7 @@ def train(
             augmentation=augmentation,
             start=init_from,
         )
-    if json:
-        say(encoding.dumps(summary, indent=2))
-        return
-    for name in ("validation", "test"):
-        if name in summary:
-            figures = ", ".join(f"{key} {value:.4g}" for key, value in summary[name].items())
-            say(f"{name}: {figures}")
-    say(f"network: {out}")
+    say_figures(summary, f"network: {out}", as_json=json)
 
 
 @app.command(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from featherweight.core.arrays import GreyImage
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Frame:
     was understood where it deviates from its format's rules, and what of it is not applied; no patient data."""
 
     id: FrameId
-    pixels: npt.NDArray[np.float32]
+    pixels: GreyImage
     decode_ms: float = 0.0
     notes: str = ""
 

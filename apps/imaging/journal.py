@@ -20,8 +20,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from featherweight.apps.imaging import journal_file
 from featherweight.apps.imaging.frames import FrameId, Prediction, RejectedFrame
@@ -34,6 +33,7 @@ from featherweight.apps.imaging.journal_rows import (
     is_amount,
     is_time,
 )
+from featherweight.core.closing import Closing
 from featherweight.core.errors import UsageError
 from featherweight.core.terminal import counted
 
@@ -127,7 +127,7 @@ class Totals:
     items_in_runs: int
 
 
-class Journal:
+class Journal(Closing):
     """Open with `open_journal`; belongs to one process, which holds the folder's lock until `close`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, lock: IO[bytes], run: int) -> None:
@@ -324,14 +324,6 @@ class Journal:
             self._connection.close()
         finally:
             self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_journal(

@@ -20,11 +20,9 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Stored = npt.NDArray[Any]
-Floats = npt.NDArray[Any]
-"""float32 or float64"""
+from featherweight.core.arrays import Array, Bools, Floats, GreyImage, Indices, StoredPixels, UInt16s
+
 WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 
 TOLERANCE = 1e-3
@@ -52,7 +50,7 @@ class Rows(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
-    def __getitem__(self, rows: slice, /) -> Stored: ...
+    def __getitem__(self, rows: slice, /) -> StoredPixels: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Lut:
     [N]; bits: of each entry. Inputs outside take the first or last entry."""
 
     first: int
-    entries: npt.NDArray[np.uint16]
+    entries: UInt16s
     bits: int
 
 
@@ -112,7 +110,7 @@ class Greyscale:
     padding: tuple[float, float] | None = None
 
 
-def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
+def render(stored: Rows, greyscale: Greyscale, side: int) -> GreyImage:
     """float32 [side, side] in 0..1 from `stored` [H, W], within TOLERANCE of `render_reference`.
 
     Raises FloatingPointError when a stored value is not finite (float pixel data only).
@@ -132,14 +130,14 @@ def render(stored: Rows, greyscale: Greyscale, side: int) -> npt.NDArray[np.floa
     return finish(1 - levels if modality.slope < 0 else levels, greyscale.inverted)
 
 
-def render_reference(stored: Stored, greyscale: Greyscale, side: int) -> npt.NDArray[np.float32]:
+def render_reference(stored: StoredPixels, greyscale: Greyscale, side: int) -> GreyImage:
     """The same image by the standard's order, every step at full size and in float64; the measure of `render`. float32
     [side, side]."""
     levels = _levels(stored, greyscale, np.dtype(np.float64), _modality_range(stored, greyscale, np.dtype(np.float64)))
     return finish(resize(levels, side), greyscale.inverted)
 
 
-def render_unsigned(stored: Rows, white: int, side: int) -> npt.NDArray[np.float32]:
+def render_unsigned(stored: Rows, white: int, side: int) -> GreyImage:
     """float32 [side, side] in 0..1 of whole numbers [H, W] of which 0 is black and `white` is white: pictures that are
     not DICOM, and arrays."""
     if white == 255:
@@ -147,13 +145,13 @@ def render_unsigned(stored: Rows, white: int, side: int) -> npt.NDArray[np.float
     return render(stored, Greyscale(voi=Window(white / 2, white, "LINEAR_EXACT")), side)
 
 
-def finish(levels: Floats, inverted: bool) -> npt.NDArray[np.float32]:
+def finish(levels: Array, inverted: bool) -> GreyImage:
     """Invert, and cut off what rounding left outside 0..1. levels: float [H, W]."""
-    grey: npt.NDArray[np.float32] = np.clip(1 - levels if inverted else levels, 0, 1).astype(np.float32)
+    grey: GreyImage = np.clip(1 - levels if inverted else levels, 0, 1).astype(np.float32)
     return grey
 
 
-def resize(image: Rows, side: int, prepare: Callable[[Stored], Floats] | None = None) -> Floats:
+def resize(image: Rows, side: int, prepare: Callable[[StoredPixels], Array] | None = None) -> Array:
     """`image` stretched to [side, side], in floating point: shrinking averages over the exact area, enlarging is
     bilinear between the centres of pixels, each axis by its own need.
 
@@ -166,18 +164,18 @@ def resize(image: Rows, side: int, prepare: Callable[[Stored], Floats] | None = 
     return np.ascontiguousarray(_resample(lambda first, last: turned[first:last], width, side, side).T)
 
 
-def _as_floats(rows: Stored) -> Floats:
+def _as_floats(rows: StoredPixels) -> Array:
     return rows.astype(np.float64 if rows.dtype == np.float64 else np.float32, copy=False)
 
 
-def _resample(read: Callable[[int, int], Floats], length: int, wanted: int, width: int) -> Floats:
+def _resample(read: Callable[[int, int], Array], length: int, wanted: int, width: int) -> Array:
     """[wanted, width] from `length` rows, which `read(first, last)` gives."""
     if length == wanted:
         return read(0, length)
     sources, weights = _resampling(length, wanted)
     blocks, reach = sources.shape
     step = max(1, _BAND_BYTES // (4 * width * reach))
-    made: Floats = np.empty(0)
+    made: Array = np.empty(0)
     for start in range(0, blocks, step):
         block = sources[start : start + step]
         first = int(block[0, 0])
@@ -191,7 +189,7 @@ def _resample(read: Callable[[int, int], Floats], length: int, wanted: int, widt
 
 
 @lru_cache(maxsize=16)
-def _resampling(length: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+def _resampling(length: int, wanted: int) -> tuple[Indices, Floats]:
     """How `length` rows become `wanted`, in blocks of _BLOCK: (the k rows that a block is made of [blocks, k], their
     weights [blocks, _BLOCK, k])."""
     blocks = -(-wanted // _BLOCK)
@@ -214,15 +212,15 @@ def _resampling(length: int, wanted: int) -> tuple[npt.NDArray[np.intp], npt.NDA
     return np.minimum(places, length - 1).astype(np.intp), weights
 
 
-def apply_modality(stored: Stored, modality: Rescale | Lut, dtype: np.dtype[Any]) -> Floats:
+def apply_modality(stored: StoredPixels, modality: Rescale | Lut, dtype: np.dtype[Any]) -> Array:
     """Modality values of `stored`, in `dtype`. stored: [H, W] of any number type."""
     if isinstance(modality, Lut):
         return _look_up(stored, modality).astype(dtype)
-    rescaled: Floats = stored.astype(dtype) * dtype.type(modality.slope) + dtype.type(modality.intercept)
+    rescaled: Array = stored.astype(dtype) * dtype.type(modality.slope) + dtype.type(modality.intercept)
     return rescaled
 
 
-def apply_window(values: Floats, window: Window) -> Floats:
+def apply_window(values: Array, window: Window) -> Array:
     """Modality values to 0..1 by the functions of PS3.3 C.11.2.1.2.1 and C.11.2.1.3. values: float [H, W]."""
     if window.function == "SIGMOID":
         exponent = np.clip(-4 * (values - window.center) / window.width, -80, 80)
@@ -230,18 +228,18 @@ def apply_window(values: Floats, window: Window) -> Floats:
     return _stretch(values, *window.ends)
 
 
-def grey_from_rgb(rgb: Stored) -> Floats:
+def grey_from_rgb(rgb: StoredPixels) -> Array:
     """Luma of [H, W, 3] by ITU-R BT.601, which is also the Y of DICOM's YBR_FULL (PS3.3 C.7.6.3.1.2); float32, same
     scale."""
     return rgb.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def _render_in_order(stored: Rows, greyscale: Greyscale, side: int, dtype: np.dtype[Any]) -> npt.NDArray[np.float32]:
+def _render_in_order(stored: Rows, greyscale: Greyscale, side: int, dtype: np.dtype[Any]) -> GreyImage:
     ends = _modality_range(stored, greyscale, dtype)
     return finish(resize(stored, side, lambda rows: _levels(rows, greyscale, dtype, ends)), greyscale.inverted)
 
 
-def _levels(stored: Stored, greyscale: Greyscale, dtype: np.dtype[Any], ends: tuple[float, float]) -> Floats:
+def _levels(stored: StoredPixels, greyscale: Greyscale, dtype: np.dtype[Any], ends: tuple[float, float]) -> Array:
     """Full-size levels in 0..1 before inversion. ends: what is black and white where there is neither window nor VOI
     LUT."""
     values = apply_modality(stored, greyscale.modality, dtype)
@@ -263,7 +261,7 @@ def _modality_range(stored: Rows, greyscale: Greyscale, dtype: np.dtype[Any]) ->
     return _range(stored, greyscale.padding, lambda rows: apply_modality(rows, greyscale.modality, dtype))
 
 
-def _look_up(inputs: Stored, lut: Lut) -> npt.NDArray[np.uint16]:
+def _look_up(inputs: StoredPixels, lut: Lut) -> UInt16s:
     last = len(lut.entries) - 1
     if inputs.dtype.kind in "ui":
         index = inputs.astype(np.int64) - lut.first
@@ -272,28 +270,28 @@ def _look_up(inputs: Stored, lut: Lut) -> npt.NDArray[np.uint16]:
     return lut.entries[np.clip(index, 0, last)]
 
 
-def _stretch(values: Floats, low: float, high: float) -> Floats:
+def _stretch(values: Array, low: float, high: float) -> Array:
     """low -> 0, high -> 1, clipped; where both are the same: 0 up to and including it, 1 above."""
     if not high > low:
         return (values > low).astype(values.dtype)
     return np.clip((values - low) / (high - low), 0, 1)
 
 
-def _is_padding(stored: Stored, padding: tuple[float, float]) -> npt.NDArray[np.bool_]:
+def _is_padding(stored: StoredPixels, padding: tuple[float, float]) -> Bools:
     return np.asarray((stored >= min(padding)) & (stored <= max(padding)))
 
 
-def _bands(stored: Rows) -> Iterator[Stored]:
+def _bands(stored: Rows) -> Iterator[StoredPixels]:
     step = max(1, _BAND_BYTES // (4 * stored.shape[1]))
     return (stored[start : start + step] for start in range(0, stored.shape[0], step))
 
 
 def _range(
-    stored: Rows, padding: tuple[float, float] | None, modality: Callable[[Stored], Stored] | None = None
+    stored: Rows, padding: tuple[float, float] | None, modality: Callable[[StoredPixels], StoredPixels] | None = None
 ) -> tuple[float, float]:
     """The smallest and the largest (modality) value without padding; of all where everything is padding."""
-    kept: list[Stored] = []
-    every: list[Stored] = []
+    kept: list[StoredPixels] = []
+    every: list[StoredPixels] = []
     for rows in _bands(stored):
         values = modality(rows) if modality else rows
         every += [values.min(), values.max()]
@@ -303,14 +301,14 @@ def _range(
     return float(np.min(found)), float(np.max(found))
 
 
-def _resize_clipped(stored: Rows, low: float, high: float, side: int) -> Floats:
+def _resize_clipped(stored: Rows, low: float, high: float, side: int) -> Array:
     """Levels in 0..1 [side, side]: `stored` clipped to low..high, resized, stretched."""
     wide = stored.dtype.kind == "f" or stored.dtype.itemsize > 2 or max(abs(low), abs(high)) >= _EXACT
     dtype = np.dtype(np.float64 if wide else np.float32)
     # From a whole number at the window's end, or the average of large values would lose what a narrow window magnifies.
     base = float(math.floor(low))
 
-    def clip(rows: Stored) -> Floats:
+    def clip(rows: StoredPixels) -> Array:
         values = rows.astype(dtype)
         if rows.dtype.kind == "f" and not np.isfinite(values).all():
             raise FloatingPointError("pixel values are not all finite")

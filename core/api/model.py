@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.core.adapters import (
     InputRange,
@@ -23,9 +21,11 @@ from featherweight.core.adapters import (
 )
 from featherweight.core.api.evidence import SealedEvidence, parse_evidence
 from featherweight.core.api.notebook import render_description, render_predictions
+from featherweight.core.arrays import Array, Probabilities, Scores, Texts
 from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES
+from featherweight.core.closing import Closing
 from featherweight.core.errors import ArtifactError, BackendError, UsageError
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
@@ -55,9 +55,9 @@ class Predictions:
     True
     """
 
-    scores: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64]
-    decisions: npt.NDArray[np.str_]
+    scores: Scores
+    probabilities: Probabilities
+    decisions: Texts
     positive: str
     notes: tuple[str, ...]
 
@@ -128,7 +128,7 @@ class ModelDescription:
         return render_description(str(self).partition("\n")[0], self.rows)
 
 
-class OpenModel:
+class OpenModel(Closing):
     """A model that `open_model` opened. Use it in a `with` block, or call `close`; by one thread at a time.
 
     >>> import featherweight, numpy
@@ -196,7 +196,7 @@ class OpenModel:
         decided = adapter.decide(self._session.run(tensors))
         return Predictions(decided.scores, decided.probabilities, decided.decisions, decided.positive, notes)
 
-    def run(self, tensors: Tensors | npt.NDArray[Any]) -> Tensors:
+    def run(self, tensors: Tensors | Array) -> Tensors:
         """The program's raw outputs, without the app's preprocessing, calibration and thresholds.
 
         tensors: input name -> array of the declared type and shape (`describe().inputs`), all with the same number of
@@ -250,14 +250,6 @@ class OpenModel:
         >>> model.close()
         """
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         described = self._description

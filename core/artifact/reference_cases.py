@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.artifact.manifest import DecisionPoint, Manifest
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.program import Precision
@@ -119,7 +119,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     return bytes(content)
 
 
-def _read_array(stream: io.BytesIO, spec: TensorSpec, cases: int) -> npt.NDArray[np.generic]:
+def _read_array(stream: io.BytesIO, spec: TensorSpec, cases: int) -> Array:
     """Raises ValueError. What the header says is compared before it is believed: numpy's own reader would take as much
     memory as a header asks for."""
     if np.lib.format.read_magic(stream) != (1, 0):

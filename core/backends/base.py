@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
+from featherweight.core.arrays import Array, FeatureRow
 from featherweight.core.program import Kind, Precision, Program
 from featherweight.core.tensors import Tensors, TensorSpec
 
@@ -76,19 +74,19 @@ class Backend(Protocol):
 class RowSession(Session, Protocol):
     """A session with a fast path for single rows: one float32 input [N, F], one float32 output [N, 1]."""
 
-    def run_row(self, row: npt.NDArray[np.float32]) -> float:
+    def run_row(self, row: FeatureRow) -> float:
         """The output of one contiguous row [F], without the checks of `run`: microseconds count here."""
         ...
 
 
-def row_function(session: Session) -> Callable[[npt.NDArray[Any]], float]:
+def row_function(session: Session) -> Callable[[Array], float]:
     """row float32 [F] -> output, for a session with one input [N, F] and one output [N, 1]: its fast path for
     single rows where it has one, else `run`."""
     if isinstance(session, RowSession):
         return session.run_row
     (given,), (wanted,) = session.inputs, session.outputs
 
-    def run_row(row: npt.NDArray[Any]) -> float:
+    def run_row(row: Array) -> float:
         return float(session.run({given.name: row[None]})[wanted.name][0, 0])
 
     return run_row

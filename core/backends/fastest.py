@@ -61,22 +61,6 @@ def _candidates(artifact: Artifact, device: str) -> Iterator[tuple[str, Precisio
             yield name, precision
 
 
-def open_fastest(
-    artifact: Artifact,
-    *,
-    threads: int = 1,
-    backend: str | None = None,
-    device: str = "cpu",
-    batches: Sequence[int] = BATCHES,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Session:
-    """The session alone of `open_fastest_named`, which says the rest."""
-    _, _, session = open_fastest_named(
-        artifact, threads=threads, backend=backend, device=device, batches=batches, stopping=stopping
-    )
-    return session
-
-
 def open_fastest_named(
     artifact: Artifact,
     *,

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import FeatureRows, Octets
 from featherweight.core.backends import opening
 from featherweight.core.backends.base import Availability, Session
 from featherweight.core.errors import BackendError
@@ -21,7 +21,6 @@ from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
 
 _ROWS_A_THREAD = 64
-Rows = npt.NDArray[np.float32]
 
 
 class Native:
@@ -58,7 +57,7 @@ class NativeSession(opening.OpenSession):
     def __init__(
         self,
         program: Program,
-        packed: npt.NDArray[np.uint8],
+        packed: Octets,
         score_row: Callable[..., float],
         score_rows: Callable[..., None],
         threads: int,
@@ -69,7 +68,7 @@ class NativeSession(opening.OpenSession):
         self._pool = ThreadPoolExecutor(threads, "native") if threads > 1 else None
 
     def _run(self, tensors: Tensors, batch: int) -> Tensors:
-        rows: Rows = np.require(tensors[self.inputs[0].name], np.float32, ["C", "ALIGNED"])
+        rows: FeatureRows = np.require(tensors[self.inputs[0].name], np.float32, ["C", "ALIGNED"])
         out = np.empty((batch, self.outputs[0].shape[1] or 0), np.float32)
         shares = min(self._threads, batch // _ROWS_A_THREAD)
         if self._pool is None or shares < 2:
@@ -91,7 +90,7 @@ class NativeSession(opening.OpenSession):
 class NativeRowSession(NativeSession):
     """A session of a program with one output column, which scores one row without any dictionary."""
 
-    def run_row(self, row: Rows) -> float:
+    def run_row(self, row: FeatureRows) -> float:
         """row: float32 [F], contiguous. Raises TypeError for another type, BackendError after close(); a row of another
         length is the caller's mistake and is not found."""
         return self._score_row(self._packed, row)
@@ -101,7 +100,7 @@ def _closed(packed: Any, row: Any) -> float:
     raise BackendError("the session is closed; open the program again")
 
 
-def _compiled_trees(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
+def _compiled_trees(program: Program) -> tuple[Octets, Any, Any]:
     from featherweight.core.backends import native_kernels as kernels
     from featherweight.core.backends.native_trees import pack_blocks, pack_walk
     from featherweight.core.trees.ensemble import tensor_specs
@@ -118,7 +117,7 @@ def _compiled_trees(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
     return pack_walk(ensemble), kernels.walk_row, kernels.walk_rows
 
 
-def _network(program: Program) -> tuple[npt.NDArray[np.uint8], Any, Any]:
+def _network(program: Program) -> tuple[Octets, Any, Any]:
     from featherweight.core.backends import native_kernels as kernels
     from featherweight.core.backends.native_networks import pack_network
 

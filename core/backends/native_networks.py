@@ -6,18 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 
+from featherweight.core.arrays import Floats32, Octets
 from featherweight.core.backends import native_kernels as kernels
 from featherweight.core.backends.native_trees import pack
 from featherweight.core.backends.onnx_model import operator, read_graph
 from featherweight.core.errors import BackendError, BackendUnavailableError
 from featherweight.core.program import Program
 
-Floats = npt.NDArray[np.float32]
-Layer = tuple[int, int, Floats]
+Layer = tuple[int, int, Floats32]
 """(what, values that it gives, constants)."""
 
 _NEWEST_OPSET = 26
@@ -33,7 +32,7 @@ _ARITHMETIC = {
 }
 
 
-def pack_network(program: Program) -> npt.NDArray[np.uint8]:
+def pack_network(program: Program) -> Octets:
     """The network as `kernels.network_row` takes it, uint8 [bytes]. Raises BackendUnavailableError for a network that
     is not a small chain of dense layers, BackendError for a file that is not such a program."""
     graph = read_graph("native", program, _NEWEST_OPSET)
@@ -108,7 +107,9 @@ def _check_small(weights: int, width: int, layers: int) -> None:
         raise _unsuited(f"more than {_MAX_WEIGHTS} weights, {_WIDEST} values wide or {_MAX_LAYERS} layers long")
 
 
-def _made(name: str, place: int, given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> list[Layer]:
+def _made(
+    name: str, place: int, given: list[Floats32 | None], attributes: Mapping[str, Any], width: int
+) -> list[Layer]:
     """The layers of one operator whose input number `place` is the row; the others are constants."""
     if name in _SAME or (name == "Flatten" and attributes.get("axis", 1) == 1):
         return []
@@ -127,14 +128,14 @@ def _made(name: str, place: int, given: list[Floats | None], attributes: Mapping
     raise _unsuited(f"the operator {name}" + (" in this form" if name in _KNOWN else ""))
 
 
-def _check_constants(name: str, what: int, values: Floats, inputs: int, outputs: int) -> None:
+def _check_constants(name: str, what: int, values: Floats32, inputs: int, outputs: int) -> None:
     """Raise ValueError unless they are what the compiled code, which checks nothing, takes them for."""
     size = (inputs + 1) * outputs if what == kernels.DENSE else outputs if what >= kernels.ADD else 2
     if values.dtype != np.float32 or values.shape != (size,):
         raise ValueError(f"{name}: constants {values.dtype} {list(values.shape)}, expected float32 [{size}]")
 
 
-def _dense(name: str, given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> Layer:
+def _dense(name: str, given: list[Floats32 | None], attributes: Mapping[str, Any], width: int) -> Layer:
     weights = _needed(given[0])
     if name == "Gemm":
         if attributes.get("transA", 0):
@@ -150,19 +151,19 @@ def _dense(name: str, given: list[Floats | None], attributes: Mapping[str, Any],
     return kernels.DENSE, outputs, np.concatenate([biases, weights.reshape(-1)])
 
 
-def _normalization(given: list[Floats | None], attributes: Mapping[str, Any], width: int) -> list[Layer]:
+def _normalization(given: list[Floats32 | None], attributes: Mapping[str, Any], width: int) -> list[Layer]:
     scale, bias, mean, variance = (_spread(value, width).astype(np.float64) for value in given)
     factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
     multiply = (kernels.MULTIPLY, width, factor.astype(np.float32))
     return [multiply, (kernels.ADD, width, (bias - mean * factor).astype(np.float32))]
 
 
-def _clip(attributes: Mapping[str, Any], given: list[Floats | None]) -> tuple[int, tuple[float, float]]:
+def _clip(attributes: Mapping[str, Any], given: list[Floats32 | None]) -> tuple[int, tuple[float, float]]:
     low, high = (given[i] if len(given) > i else None for i in (1, 2))
     return kernels.CLIP, (-np.inf if low is None else float(low.item()), np.inf if high is None else float(high.item()))
 
 
-_ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any], list[Floats | None]], tuple[int, tuple[float, float]]]] = {
+_ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any], list[Floats32 | None]], tuple[int, tuple[float, float]]]] = {
     "Relu": lambda attributes, given: (kernels.RELU, (0, 0)),
     "Sigmoid": lambda attributes, given: (kernels.SIGMOID, (0, 0)),
     "Tanh": lambda attributes, given: (kernels.TANH, (0, 0)),
@@ -177,18 +178,18 @@ _ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any], list[Floats | None]], tu
 _KNOWN = {"Gemm", "MatMul", "BatchNormalization", "Flatten", "Where", *_ARITHMETIC, *_ACTIVATIONS}
 
 
-def _spread(value: Floats | None, width: int) -> Floats:
+def _spread(value: Floats32 | None, width: int) -> Floats32:
     """A constant for each value of a row. Raises ValueError where it does not fit."""
     return np.asarray(np.broadcast_to(_needed(value), (1, width))[0])
 
 
-def _needed(value: Floats | None) -> Floats:
+def _needed(value: Floats32 | None) -> Floats32:
     if value is None:
         raise ValueError("an operator lacks an input")
     return value
 
 
-def _array(tensor: onnx.TensorProto) -> Floats:
+def _array(tensor: onnx.TensorProto) -> Floats32:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or any(size < 0 for size in tensor.dims):
         raise ValueError(f"the constant {tensor.name!r} has no data or no size")
     return np.asarray(onnx.numpy_helper.to_array(tensor))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Floats32, Integers, Octets, UInt32s
 from featherweight.core.backends import native_kernels as kernels
 from featherweight.core.errors import BackendUnavailableError
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
-Array = npt.NDArray[Any]
 _DEPTH = 6
 """Maximum depth of the trees that `blocks` runs."""
 
 
-def pack(parts: list[Array], *, columns: int, scratch: int) -> npt.NDArray[np.uint8]:
+def pack(parts: list[Array], *, columns: int, scratch: int) -> Octets:
     """The parts behind one another, each at an address that is a multiple of ALIGNMENT, their table in front and
     scratch memory behind, in bytes. columns: values of a row. Gives uint8 [bytes]."""
     sizes = [kernels.PARTS * 8, *(part.nbytes for part in parts), kernels.ALIGNMENT + scratch]
@@ -29,14 +26,14 @@ def pack(parts: list[Array], *, columns: int, scratch: int) -> npt.NDArray[np.ui
     return packed
 
 
-def aligned(size: int) -> npt.NDArray[np.uint8]:
+def aligned(size: int) -> Octets:
     """uint8 [size] zeros whose address is a multiple of ALIGNMENT."""
     memory = np.zeros(size + kernels.ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % kernels.ALIGNMENT
     return memory[start : start + size]
 
 
-def pack_blocks(ensemble: Ensemble) -> npt.NDArray[np.uint8] | None:
+def pack_blocks(ensemble: Ensemble) -> Octets | None:
     """For `kernels.blocks_row`; None for trees that are too deep or ask for too many features and thresholds. Gives
     uint8 [bytes], as `pack`."""
     position, depth = _positions(ensemble)
@@ -94,7 +91,7 @@ def _table(limits: Array) -> Array:
     return np.concatenate([fine[kernels.COARSE - 1 :: kernels.COARSE], fine])
 
 
-def pack_walk(ensemble: Ensemble) -> npt.NDArray[np.uint8]:
+def pack_walk(ensemble: Ensemble) -> Octets:
     """For `kernels.walk_row`. Raises BackendUnavailableError for trees of a million nodes or two thousand features.
     Gives uint8 [bytes], as `pack`."""
     _, depth = _positions(ensemble)
@@ -132,13 +129,13 @@ def pack_walk(ensemble: Ensemble) -> npt.NDArray[np.uint8]:
     return pack(parts, columns=ensemble.features, scratch=4 * (len(kinds) + len(kinds) % 2) + 8 * kernels.LANES)
 
 
-def ordered(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+def ordered(x: Floats32) -> UInt32s:
     """Integers in the order of the float32 numbers; -0.0 and 0.0 are one. x: of any shape, which the result has too."""
     bits = (x + np.float32(0)).view(np.uint32)
     return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
 
 
-def _positions(ensemble: Ensemble) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _positions(ensemble: Ensemble) -> tuple[Integers, Integers]:
     """(place in a heap whose root is 1, right only for depths up to 62; depth), int64 [nodes]."""
     position, depth = np.ones(len(ensemble.feature), np.int64), np.zeros(len(ensemble.feature), np.int64)
     level = ensemble.roots
@@ -151,6 +148,6 @@ def _positions(ensemble: Ensemble) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     return position, depth
 
 
-def _tail(ensemble: Ensemble) -> npt.NDArray[np.float32]:
+def _tail(ensemble: Ensemble) -> Floats32:
     low = float(SMALLEST_PROBABILITY) if ensemble.output == "probability" else 0.0
     return np.array([low, 1 - low if low else 0.0, ensemble.base], np.float32)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Self
 
 from featherweight.core.backends.base import Availability
+from featherweight.core.closing import Closing
 from featherweight.core.errors import BackendError, BackendUnavailableError, UsageError, how_to_install
 from featherweight.core.inspection import check_content
 from featherweight.core.program import Program
@@ -73,7 +72,7 @@ def check_specs(
             )
 
 
-class OpenSession(ABC):
+class OpenSession(Closing):
     """What the sessions of all runtimes share; a runtime adds `_run` and `_free`."""
 
     def __init__(self, program: Program) -> None:
@@ -92,14 +91,6 @@ class OpenSession(ABC):
         if self._open:
             self._open = False
             self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def _run(self, tensors: Tensors, batch: int) -> Tensors: ...

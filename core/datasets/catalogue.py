@@ -13,11 +13,12 @@ from featherweight.core.bundled import checkout_directory, data_directory
 from featherweight.core.datasets.download import Expected, check_file, copy_file, fetch_file
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import cache_directory as user_cache
-from featherweight.core.files import is_file, read_errors, write_errors
+from featherweight.core.files import is_file, read_errors, write_errors, writing_alone
 from featherweight.core.progress import Progress, silent
 
 VARIABLE = "FEATHERWEIGHT_DATA"
 """The environment variable that names the folder with the data sets."""
+_ANOTHER = "another folder with --to"
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Hex64 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -114,26 +115,29 @@ def fetch(entry: Dataset, directory: Path, *, source: Path | None = None, progre
     """Bring a set into `directory`: from the folder (or file) `source` of local copies, or else from its publisher.
 
     A good copy that is already there is left alone; a damaged one is replaced once the new one has been checked.
-    Raises DataError for damaged or missing files, UsageError when the set has no publisher's address, OutputError.
+    Raises DataError for damaged or missing files, UsageError when the set has no publisher's address or another process
+    fetches it into the same folder, OutputError.
     """
     target = directory / entry.file
     if is_file(target) and _is_good(target, entry.expected):
         return Fetched(target, "here")
-    with write_errors(directory, "cannot be made", "choose another folder with --to"):
+    with write_errors(directory, "cannot be made", f"choose {_ANOTHER}"):
         directory.mkdir(parents=True, exist_ok=True)
     if source is not None:
         inside = source / entry.file
         found = inside if is_file(inside) else source
         if not is_file(found):
             raise DataError(f"{source}: no such file; it should be or hold {entry.file} (sha256 {entry.sha256})")
-        copy_file(found, target, entry.expected, progress)
+        with writing_alone(target, _ANOTHER):
+            copy_file(found, target, entry.expected, progress)
         return Fetched(target, "local")
     if not entry.url:
         raise UsageError(
             f"{entry.file} has no direct address at its publisher ({entry.page}); "
             "give a folder that holds a copy: --from DIR"
         )
-    fetch_file(entry.url, target, entry.expected, progress)
+    with writing_alone(target, _ANOTHER):
+        fetch_file(entry.url, target, entry.expected, progress)
     return Fetched(target, "publisher")
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.artifact.manifest import DecisionPoint
 from featherweight.core.backends.onnxruntime import OnnxRuntime
@@ -27,7 +27,7 @@ from featherweight.core.edge.base import Target
 from featherweight.core.edge.run import run_file
 from featherweight.core.edge.targets import find_target
 from featherweight.core.errors import LimitError, UsageError
-from featherweight.core.files import check_folder, write_errors
+from featherweight.core.files import check_folder, write_errors, writing_alone
 from featherweight.core.program import Precision, Program
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -77,13 +77,24 @@ class Exported:
 def export_artifact(directory: Path | str, target: str, out: Path | str) -> Exported:
     """Write the new folder `out`.
 
-    Raises UsageError for a target or program that does not fit or a folder that is not new, MissingExtraError,
+    Raises UsageError for a target or program that does not fit, or a folder that is not new or that another process
+    writes at this moment, MissingExtraError,
     ArtifactError, LimitError when the exported file does not agree with the artifact's program, OutputError.
     """
     to, chosen = Path(out), find_target(target)
-    if os.path.lexists(to):
-        raise UsageError(f"{to} is there already; remove it or choose another folder")
+    _check_new(to)
     check_folder(to)
+    with writing_alone(to):
+        _check_new(to)  # another export may have ended just now
+        return _export_into(to, directory, chosen)
+
+
+def _check_new(out: Path) -> None:
+    if os.path.lexists(out):
+        raise UsageError(f"{out} is there already; remove it or choose another folder")
+
+
+def _export_into(to: Path, directory: Path | str, chosen: Target) -> Exported:
     artifact = read_artifact(directory)
     program = _program(artifact)
     chosen.check(program)
@@ -126,7 +137,7 @@ def _inputs(artifact: Artifact, program: Program) -> tuple[Tensors, str]:
     return {spec.name: _random(spec, generator) for spec in program.inputs}, f"{CASES} random inputs, seed 0"
 
 
-def _random(spec: TensorSpec, generator: np.random.Generator) -> npt.NDArray[Any]:
+def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
     """Images of blocks in various contrasts; rows whose columns reach from hundredths to thousands."""
     shape = [CASES, *(size or 1 for size in spec.shape[1:])]
     if len(shape) < 4:
@@ -159,7 +170,7 @@ def _compare(artifact: Artifact, program: Program, expected: Tensors, found: Ten
     )
 
 
-def largest_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+def largest_difference(found: Array, expected: Array) -> float:
     """Infinite where the shapes differ or a value found is not a number. found, expected: of any shape."""
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
@@ -174,7 +185,7 @@ def _decision_flips(expected: Tensors, found: Tensors, decision: DecisionPoint |
     return int((before != after).sum())
 
 
-def count_order_flips(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> int:
+def count_order_flips(expected: Array, found: Array) -> int:
     """Pairs of cases, over all columns, of which the larger became the smaller. Arrays [N, ...]."""
     flips = 0
     for one, other in zip(expected.reshape(len(expected), -1).T, found.reshape(len(found), -1).T, strict=True):

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from featherweight.core.arrays import Array
+
 _IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 
@@ -59,7 +61,7 @@ class FileWriter:
         )
         return len(self._tensors) - 1
 
-    def constant(self, array: npt.NDArray[Any], *, name: str = "", quantization: Quantization | None = None) -> int:
+    def constant(self, array: Array, *, name: str = "", quantization: Quantization | None = None) -> int:
         """The number of a new tensor with this content, an array of any shape."""
         number = self.tensor(name or f"constant_{len(self._tensors)}", array.shape, array.dtype, quantization)
         self._buffers.append(schema.BufferT(data=np.frombuffer(array.tobytes(), np.uint8)))

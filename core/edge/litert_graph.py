@@ -13,16 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx.numpy_helper
 from ai_edge_litert import schema_py_generated as schema
 
+from featherweight.core.arrays import Array
 from featherweight.core.edge.litert_file import FileWriter, Quantization
 from featherweight.core.edge.onnx_nodes import attributes
 from featherweight.core.errors import UsageError
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from featherweight.core.arrays import Bools, Clusters
 from featherweight.core.evidence.metric import Pair, Side
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
@@ -77,41 +78,41 @@ def card_precision_difference(pair: Pair) -> s.Difference | None:
 # ---------------------------------------------------------------------------------------------------- decisions
 
 
-def everywhere(of: Predictions) -> s.Bools:
+def everywhere(of: Predictions) -> Bools:
     return np.ones(len(of.labels), bool)
 
 
-def among_positives(of: Predictions) -> s.Bools:
+def among_positives(of: Predictions) -> Bools:
     return np.asarray(of.labels == 1)
 
 
-def among_negatives(of: Predictions) -> s.Bools:
+def among_negatives(of: Predictions) -> Bools:
     return np.asarray(of.labels != 1)
 
 
-def _right(of: Predictions, inside: s.Bools) -> s.Bools:
+def _right(of: Predictions, inside: Bools) -> Bools:
     return np.asarray(of.decisions == (of.labels == 1))[inside]
 
 
-def _clusters(of: Predictions, inside: s.Bools) -> s.Labels | None:
+def _clusters(of: Predictions, inside: Bools) -> Clusters | None:
     return None if of.clusters is None else of.clusters[inside]
 
 
-def share_right(of: Predictions, inside: s.Bools) -> float | None:
+def share_right(of: Predictions, inside: Bools) -> float | None:
     """Share of right decisions among the cases `inside` [N]."""
     return float(_right(of, inside).mean()) if inside.any() else None
 
 
-def share_right_interval(of: Predictions, inside: s.Bools) -> s.Interval | None:
+def share_right_interval(of: Predictions, inside: Bools) -> s.Interval | None:
     return s.share_interval(_right(of, inside), _clusters(of, inside))
 
 
-def share_right_difference(pair: Pair, inside: s.Bools) -> s.Difference | None:
+def share_right_difference(pair: Pair, inside: Bools) -> s.Difference | None:
     before, after = _right(pair.baseline, inside), _right(pair.candidate, inside)
     return paired_share_difference(before, after, _clusters(pair.baseline, inside))
 
 
-def needed_of_share(pair: Pair, inside: s.Bools, margin: float) -> Needed:
+def needed_of_share(pair: Pair, inside: Bools, margin: float) -> Needed:
     before, after = (_right(one, inside).astype(np.float64) for one in (pair.baseline, pair.candidate))
     return cases_needed_of_share(after - before, margin, _clusters(pair.baseline, inside))
 

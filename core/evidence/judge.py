@@ -8,12 +8,13 @@ from typing import Literal
 
 import numpy as np
 
+from featherweight.core.arrays import Bools
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import BOUND_SAMPLES
 from featherweight.core.evidence.metric import Limit, Metric, pair
 from featherweight.core.evidence.metrics import CHANGED_DECISIONS, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions, check_same_cases
-from featherweight.core.statistics.intervals import Bools, Difference
+from featherweight.core.statistics.intervals import Difference
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
 from featherweight.core.terminal import counted

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Literal
 
+from featherweight.core.arrays import Floats
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
 from featherweight.core.statistics.card_precision import card_precision_draws
-from featherweight.core.statistics.intervals import Difference, Floats, Interval
+from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
 from featherweight.core.statistics.sample_size import Needed, cases_needed
 

@@ -262,11 +262,6 @@ def metric_named(name: str) -> Metric:
     return next(metric for metric in METRICS if metric.name == name)
 
 
-def metric_of_limit(name: str) -> Metric:
-    """Whose limit has this key."""
-    return next(metric for metric in METRICS if metric.limit is not None and metric.limit.name == name)
-
-
 @dataclass(frozen=True, init=False)
 class Limits(Mapping[str, float]):
     """What a candidate must keep: those of the table that a recipe sets, in the table's order. What is not set asks

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Bools, Clusters, Floats, Labels, Probabilities, Scores, Texts
 from featherweight.core.errors import DataError
 from featherweight.core.measure.energy import Energy
 from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
@@ -32,12 +32,12 @@ class Predictions:
     """
 
     ids: tuple[str, ...]
-    labels: s.Labels
-    scores: s.Floats
+    labels: Labels
+    scores: Scores
     threshold: float
-    probabilities: s.Floats | None = None
-    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
-    clusters: s.Labels | None = None
+    probabilities: Probabilities | None = None
+    groups: Mapping[str, Texts] = field(default_factory=dict)
+    clusters: Clusters | None = None
     alerts: Alerts | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Predictions:
             if self.probabilities.min() < 0 or self.probabilities.max() > 1:
                 raise DataError("predictions: found probabilities outside 0..1")
 
-    def _check_finite(self, what: str, values: s.Floats) -> None:
+    def _check_finite(self, what: str, values: Floats) -> None:
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             first = bad[0]
@@ -66,7 +66,7 @@ class Predictions:
     def label_kind(self) -> LabelKind:
         return "binary"
 
-    def among(self, inside: s.Bools) -> Predictions:
+    def among(self, inside: Bools) -> Predictions:
         """Those of the cases `inside` [N] alone, without alerts: a desk looks at all cases."""
         places, clusters = np.flatnonzero(inside), self.clusters
         return Predictions(
@@ -79,7 +79,7 @@ class Predictions:
         )
 
     @cached_property
-    def decisions(self) -> s.Bools:
+    def decisions(self) -> Bools:
         """bool [N]: whether a score reaches the threshold."""
         return np.asarray(self.scores >= self.threshold)
 

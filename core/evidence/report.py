@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from featherweight.core.arrays import Floats
 from featherweight.core.evidence.figures import Compared, compare
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metrics import Limits
@@ -185,14 +186,14 @@ def flipped_cases(baseline: Predictions, candidate: Predictions) -> tuple[Flippe
     return tuple(sorted(cases, key=lambda case: (case.now_right, -abs(case.candidate - case.baseline), case.id)))
 
 
-def shown_values(baseline: Predictions, candidate: Predictions) -> tuple[s.Floats, s.Floats]:
+def shown_values(baseline: Predictions, candidate: Predictions) -> tuple[Floats, Floats]:
     """What a reader compares case by case: probabilities where both programs have them, raw scores otherwise."""
     if baseline.probabilities is not None and candidate.probabilities is not None:
         return baseline.probabilities, candidate.probabilities
     return baseline.scores, candidate.scores
 
 
-def shown_threshold(predictions: Predictions, values: s.Floats) -> float:
+def shown_threshold(predictions: Predictions, values: Floats) -> float:
     """The threshold on the scale that is shown: scores carry it over to probabilities, which rise with them."""
     if values is predictions.scores:
         return float(np.clip(predictions.threshold, values.min(), values.max()))

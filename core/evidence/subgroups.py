@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from featherweight.core.arrays import Bools
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metric import Metric, Pair
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
@@ -164,7 +165,7 @@ def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFi
     return SubgroupFigure(test.metric.name, test.before, test.after, test.gain, low, test.margin, p_value, status)
 
 
-def _tests(both: Pair, inside: s.Bools, limits: Limits) -> Iterator[_Test]:
+def _tests(both: Pair, inside: Bools, limits: Limits) -> Iterator[_Test]:
     """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
     whose loss it limits."""
     positive = both.baseline.labels == 1
@@ -185,12 +186,12 @@ def _tests(both: Pair, inside: s.Bools, limits: Limits) -> Iterator[_Test]:
             yield _by_error(metric, both, ranked, limits)
 
 
-def _enough(of: Predictions, inside: s.Bools) -> bool:
+def _enough(of: Predictions, inside: Bools) -> bool:
     positive = of.labels == 1
     return min(int((inside & positive).sum()), int((inside & ~positive).sum())) >= SMALL_GROUP
 
 
-def _by_error(metric: Metric, both: Pair, inside: s.Bools, limits: Limits) -> _Test:
+def _by_error(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
     """From the error that the metric's own bound of the difference is made with."""
     part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
     difference, enough = part.difference(metric), _enough(both.baseline, inside)
@@ -201,7 +202,7 @@ def _by_error(metric: Metric, both: Pair, inside: s.Bools, limits: Limits) -> _T
     return _normal(metric, was, now, error, enough, limits.of(metric))
 
 
-def _precision(both: Pair, inside: s.Bools, limits: Limits) -> _Test:
+def _precision(both: Pair, inside: Bools, limits: Limits) -> _Test:
     before, after = both.baseline, both.candidate
     labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
     scorers, enough = (before.scores[inside], after.scores[inside]), _enough(before, inside)
@@ -226,7 +227,7 @@ def _normal(metric: Metric, was: float, now: float, error: float, enough: bool, 
     return replace(unknown, low=low, p_value=p_value)
 
 
-def _share(metric: Metric, both: Pair, part: s.Bools, limits: Limits) -> _Test:
+def _share(metric: Metric, both: Pair, part: Bools, limits: Limits) -> _Test:
     before, after, limit = both.baseline, both.candidate, limits.of(metric)
     positive = before.labels == 1
     right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.errors import BackendError
 from featherweight.core.inspection.wire import Message
 
@@ -64,7 +64,7 @@ def check_tensor(tensor: Message, what: str) -> None:
         raise BackendError(f"the program's {what} of the shape {dims} holds {found} of {wanted} values or bytes")
 
 
-def values_of(tensor: Message) -> npt.NDArray[np.generic] | None:
+def values_of(tensor: Message) -> Array | None:
     """The values [n] of a checked tensor of one of the usual types; None for other types."""
     kind = tensor.get("data_type", 0)
     if len(tensor.get("raw_data", ())):

@@ -4,11 +4,10 @@ stack."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Integers
 from featherweight.core.errors import BackendError
 from featherweight.core.inspection.tensors import FLOAT, UINT8, values_of
 from featherweight.core.inspection.wire import Message
@@ -28,7 +27,6 @@ _KNOWN = frozenset(
         "leaf_targetids", "n_targets", "aggregate_function", "post_transform",
     }
 )  # fmt: skip
-Integers = npt.NDArray[np.int64]
 
 
 def check_trees(attributes: Mapping[str, Message], features: int) -> None:
@@ -107,7 +105,7 @@ def _integer(attributes: Mapping[str, Message], name: str, least: int, most: int
     return found
 
 
-def _values(attributes: Mapping[str, Message], name: str, kind: int) -> npt.NDArray[Any]:
+def _values(attributes: Mapping[str, Message], name: str, kind: int) -> Array:
     tensor = attributes.get(name, {}).get("t")
     values = None if tensor is None or tensor.get("data_type") != kind else values_of(tensor)
     if values is None:

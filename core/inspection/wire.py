@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Floats32, Integers, Octets, UInt64s
 from featherweight.core.errors import BackendError
 
 Message = dict[str, Any]
@@ -206,7 +206,7 @@ class _Reader:
         if self._integers_read + count > INTEGERS:
             raise _fault(f"its runs have more than {INTEGERS:,} numbers, all together")
 
-    def _integers(self, name: str, at: int, end: int, tag: int | None, most: int) -> tuple[npt.NDArray[np.int64], int]:
+    def _integers(self, name: str, at: int, end: int, tag: int | None, most: int) -> tuple[Integers, int]:
         """All values of a run, and the place behind it. tag: of one byte, which stands before each; None: they are
         packed behind one another, up to the end."""
         content, ahead = self._content, int(tag is not None)
@@ -228,7 +228,7 @@ class _Reader:
         self._integers_read += len(run) // 8
         return np.frombuffer(run, np.int64), at
 
-    def _floats(self, at: int, end: int, tag: int) -> tuple[npt.NDArray[np.float32], int]:
+    def _floats(self, at: int, end: int, tag: int) -> tuple[Floats32, int]:
         run = bytearray()
         while at < end and self._content[at] == tag:
             size = min(_WINDOW_BYTES, end - at) // 5 * 5
@@ -242,7 +242,7 @@ class _Reader:
         return np.frombuffer(run, "<f4"), at
 
 
-def _window(data: npt.NDArray[np.uint8], tag: int | None) -> tuple[npt.NDArray[np.uint64], int]:
+def _window(data: Octets, tag: int | None) -> tuple[UInt64s, int]:
     """The whole numbers at the start of these bytes, as far as they are in their shortest form and, with a tag, stand
     behind it; and how many bytes they take."""
     numbers, starts, ends = _varints(data)
@@ -256,8 +256,8 @@ def _window(data: npt.NDArray[np.uint8], tag: int | None) -> tuple[npt.NDArray[n
 
 
 def _varints(
-    data: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    data: Octets,
+) -> tuple[UInt64s, Integers, Integers]:
     """(numbers, first bytes, last bytes) of varints behind one another, up to the first one that is cut or not in its
     shortest form."""
     ends = np.flatnonzero(data < 128)

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Floats
 from featherweight.core.artifact.packed import pack
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, FeatherweightError, UsageError
@@ -47,7 +47,7 @@ class Conditions:
 class Latency:
     """Wall time of single runs. samples_ms: float64 [runs], in the order they were taken; batch: cases a run."""
 
-    samples_ms: npt.NDArray[np.float64]
+    samples_ms: Floats
     batch: int
     conditions: Conditions
     notes: tuple[str, ...] = ()
@@ -243,7 +243,7 @@ def _measure_own_memory(stdin: BinaryIO) -> dict[str, int]:
     return {"baseline_bytes": baseline, "peak_bytes": _peak_resident_bytes()}
 
 
-def _random_cases(spec: TensorSpec, batch: int, generator: np.random.Generator) -> npt.NDArray[Any]:
+def _random_cases(spec: TensorSpec, batch: int, generator: np.random.Generator) -> Array:
     shape = [batch if size is None else size for size in spec.shape]
     return generator.uniform(size=shape).astype(spec.dtype)
 

@@ -19,11 +19,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import BackendError, BackendUnavailableError, FeatherweightError
 from featherweight.core.hardware import read_hardware
@@ -144,13 +144,13 @@ def _answer(stdin: BinaryIO, stdout: BinaryIO) -> None:
     stdout.write(_packed([np.concatenate([one[spec.name] for one in found]) for spec in program.outputs]))
 
 
-def _packed(arrays: Sequence[npt.NDArray[Any]]) -> bytes:
+def _packed(arrays: Sequence[Array]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, *arrays, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _unpacked(content: bytes) -> list[npt.NDArray[Any]]:
+def _unpacked(content: bytes) -> list[Array]:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return [archive[f"arr_{index}"] for index in range(len(archive.files))]
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Floats, Integers, Scores
 from featherweight.core.artifact import DecisionPoint, ReferenceCases
 from featherweight.core.backends.base import Backend, Session
 from featherweight.core.errors import BackendError, TensorError
@@ -46,8 +46,6 @@ may use it."""
 _SPARE = 1.5
 """A tolerance is this many times the largest difference among the runs that agree but for rounding."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class MeasuredParity:
@@ -69,7 +67,7 @@ def measure_parity(
     program: Program,
     backend: str,
     *,
-    scores: Floats,
+    scores: Scores,
     threshold: float,
     backends: Mapping[str, Backend],
     seed: int,
@@ -115,14 +113,14 @@ class _Reference:
     backend: str
     inputs: Tensors
     outputs: Tensors
-    scores: Floats
+    scores: Scores
     threshold: float
 
     @property
     def largest(self) -> float:
         return float(np.abs(self.scores).max()) or 1.0
 
-    def count_flips(self, mine: Floats, scores: Floats) -> tuple[int, int]:
+    def count_flips(self, mine: Floats, scores: Scores) -> tuple[int, int]:
         """Decisions of `scores` [n] that differ from those of `mine`; and further ones that differ by rounding
         alone."""
         clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
@@ -162,7 +160,7 @@ def _scores(task: Task, outputs: Tensors) -> Floats:
     return scores
 
 
-def _pick_cases(scores: Floats, threshold: float) -> npt.NDArray[np.int64]:
+def _pick_cases(scores: Scores, threshold: float) -> Integers:
     """Half of those nearest to the threshold, which flip first, and half from all over the range of scores."""
     near = np.argsort(np.abs(scores - threshold), kind="stable")
     rest = near[CASES // 2 :]

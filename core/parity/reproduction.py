@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Bools
 from featherweight.core.artifact import Artifact, DecisionPoint, ReferenceCases, read_artifact
 from featherweight.core.artifact.reference_cases import MAX_REFERENCE_BYTES
 from featherweight.core.backends.base import Availability, RowSession, Session
@@ -168,13 +168,13 @@ def compare(reference: ReferenceCases, found: Tensors) -> tuple[Mapping[str, flo
     return differences, int((before != after).sum())
 
 
-def widest(found: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]) -> float:
+def widest(found: Array, expected: Array) -> float:
     """The largest difference of two arrays of one shape; infinity where one has what is not a number."""
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def _decide(decision: DecisionPoint, outputs: Tensors) -> npt.NDArray[np.bool_]:
+def _decide(decision: DecisionPoint, outputs: Tensors) -> Bools:
     return np.asarray(outputs[decision.output][:, decision.column].astype(np.float64) >= decision.threshold)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import lsqr
 
+from featherweight.core.arrays import Floats, Int32s, Integers
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.passes.steps import PruneTreesStep
-from featherweight.core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
+from featherweight.core.passes.tree_rows import join_rows, leaf_sums, row_weights
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.canonical import Nodes, canonicalize, levels_of, nodes_of, round_to_grid
 from featherweight.core.trees.ensemble import LEAF, Ensemble
@@ -74,10 +74,10 @@ class _Costs:
 
     cost: Floats
     mean: Floats
-    levels: list[npt.NDArray[np.int64]]
+    levels: list[Integers]
 
 
-def _costs(ensemble: Ensemble, leaves: npt.NDArray[np.int32], weights: Floats) -> _Costs:
+def _costs(ensemble: Ensemble, leaves: Int32s, weights: Floats) -> _Costs:
     count = len(ensemble.feature)
     weight = np.full(count, ROWS_BEFORE)
     for tree in range(leaves.shape[1]):
@@ -135,7 +135,7 @@ def _without_lone_leaves(nodes: Nodes, ensemble: Ensemble) -> Ensemble:
     return canonicalize(nodes, ensemble.features, float(base), ensemble.output)
 
 
-def _refitted(ensemble: Ensemble, leaves: npt.NDArray[np.int32], wanted: Floats, weights: Floats) -> Ensemble:
+def _refitted(ensemble: Ensemble, leaves: Int32s, wanted: Floats, weights: Floats) -> Ensemble:
     """The same trees with leaves whose sums are nearer to `wanted` [N]; leaves: int32 [N, trees], those reached."""
     count, trees = leaves.shape
     root = np.sqrt(weights)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
@@ -24,6 +23,7 @@ from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from featherweight.core.arrays import Floats
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.export import quiet, slim
@@ -158,7 +158,7 @@ def _operator_errors(prepared: Path, step: QuantizeStep, ranges: Any, inputs: Se
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _outputs(proto: onnx.ModelProto, inputs: Sequence[Tensors]) -> npt.NDArray[np.float64]:
+def _outputs(proto: onnx.ModelProto, inputs: Sequence[Tensors]) -> Floats:
     """All outputs of each case in one row, [N, values], in the runtime's own integer arithmetic."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Floats, Int32s, Integers
 from featherweight.core.errors import UsageError
 from featherweight.core.model import StepRecord
 from featherweight.core.passes.steps import QuantizeStep
-from featherweight.core.passes.tree_rows import Floats, join_rows, leaf_sums, row_weights
+from featherweight.core.passes.tree_rows import join_rows, leaf_sums, row_weights
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import LEAF, Ensemble
@@ -27,8 +27,6 @@ EXACT = 1 << 24
 WORTH = 0.5
 """Trees have steps of their own only when the scores then move less than this part of what one step moves them: more
 values of leaves make the file larger."""
-Exponents = npt.NDArray[np.int64]
-"""Exponents of two, one for each tree: the tree's step."""
 
 
 def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -> tuple[Program, StepRecord]:
@@ -44,7 +42,7 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     wanted = leaf_sums(ensemble, leaves)
     weights = row_weights(ensemble, wanted)
 
-    def rounded(exponents: Exponents) -> tuple[float, Exponents, Ensemble]:
+    def rounded(exponents: Integers) -> tuple[float, Integers, Ensemble]:
         found = round_leaves(ensemble, exponents, leaves, weights)
         error = float((weights * (leaf_sums(found, leaves) - wanted) ** 2).mean())
         return math.sqrt(error), exponents, found
@@ -70,7 +68,7 @@ def check_precision(step: QuantizeStep) -> None:
         raise UsageError(f"quantize: trees have no {step.precision}, only int8; change the step's precision")
 
 
-def round_leaves(ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[np.int32], weights: Floats) -> Ensemble:
+def round_leaves(ensemble: Ensemble, exponents: Integers, leaves: Int32s, weights: Floats) -> Ensemble:
     """Leaves of each tree as whole numbers from -127 to 127 times its 2**exponent, the base as any whole number of the
     smallest step.
 
@@ -100,13 +98,13 @@ def round_leaves(ensemble: Ensemble, exponents: Exponents, leaves: npt.NDArray[n
     return replace(ensemble, base=base * smallest, value=value.astype(np.float32))
 
 
-def _common(ensemble: Ensemble) -> list[Exponents]:
+def _common(ensemble: Ensemble) -> list[Integers]:
     """One step for all trees: the smallest that cuts no leaf off, and two finer ones that cut off the largest."""
     largest = int(_smallest_steps(ensemble).max())
     return [np.full(len(ensemble.roots), largest - finer) for finer in range(3)]
 
 
-def _own(ensemble: Ensemble) -> Exponents:
+def _own(ensemble: Ensemble) -> Integers:
     """Each tree's smallest step that cuts none of its leaves off, as far as the sums of all stay exact."""
     exponents = _smallest_steps(ensemble)
     base = abs(ensemble.base)
@@ -115,13 +113,13 @@ def _own(ensemble: Ensemble) -> Exponents:
     return exponents
 
 
-def _smallest_steps(ensemble: Ensemble) -> Exponents:
+def _smallest_steps(ensemble: Ensemble) -> Integers:
     largest = np.maximum.reduceat(np.abs(ensemble.value), ensemble.roots).astype(np.float64)
     # Leaves of zero, or of next to nothing beside another tree's, ask for no step.
     least = float(largest.max()) / EXACT or LARGEST * 2.0**-16
     return np.asarray(np.ceil(np.log2(np.maximum(largest, least) / LARGEST)), np.int64)
 
 
-def _most(exponents: Exponents) -> float:
+def _most(exponents: Integers) -> float:
     """What the leaves of all trees come to at most, in the smallest step."""
     return float(LARGEST * np.exp2(exponents - exponents.min()).sum())

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import FeatureRows, Floats, Int32s
 from featherweight.core.errors import DataError
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import INPUT, Ensemble
-from featherweight.core.trees.predict import Rows
 
-Floats = npt.NDArray[np.float64]
 SMALLEST_WEIGHT = 1e-3
 """Minimum of p(1-p): rows that the model is sure of count a little, too."""
 
 
-def join_rows(batches: Iterable[Tensors], kind: str) -> Rows:
+def join_rows(batches: Iterable[Tensors], kind: str) -> FeatureRows:
     """All batches as one float32 [N, F]. Raises DataError when there is none; `kind` names the step."""
     parts = [batch[INPUT] for batch in batches]
     if not parts:
@@ -25,7 +23,7 @@ def join_rows(batches: Iterable[Tensors], kind: str) -> Rows:
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def leaf_sums(ensemble: Ensemble, leaves: npt.NDArray[np.int32]) -> Floats:
+def leaf_sums(ensemble: Ensemble, leaves: Int32s) -> Floats:
     """base and leaves [N, trees] summed, in float64."""
     return np.asarray(ensemble.value[leaves].sum(axis=1, dtype=np.float64) + ensemble.base)
 

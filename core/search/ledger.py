@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
 from featherweight.core.errors import OutputError
 from featherweight.core.files import atomic_write
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+from featherweight.core.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Entry:
     """facts: plain values, as JSON has them; arrays: by name."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
+    arrays: Tensors = field(default_factory=dict)
 
 
 class Ledger:
@@ -80,7 +78,7 @@ class Ledger:
         return self._folder / f"{kind}-{hashlib.sha256(stated.encode()).hexdigest()[:20]}.safetensors", stated
 
 
-def digest_tensors(tensors: Arrays) -> str:
+def digest_tensors(tensors: Tensors) -> str:
     """The same for the same names, types, shapes and values. tensors: arrays of any shape by name."""
     return _digest({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
@@ -89,7 +87,7 @@ def _digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest(arrays: Arrays) -> str:
+def _digest(arrays: Tensors) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Scores
 from featherweight.core.backends.base import Session
 from featherweight.core.errors import BackendError, TensorError
 from featherweight.core.measure.operators import explain_slower_int8
@@ -21,7 +21,6 @@ from featherweight.core.task import HeldOut, Task, check_held_out
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
 
-Scores = npt.NDArray[np.float64]
 """float64 [N]"""
 BATCH = 16
 _TIMED_INPUTS = 8

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from featherweight.core.arrays import Scores
 from featherweight.core.errors import UsageError
 from featherweight.core.evidence.judge import Check, all_passed, judge
 from featherweight.core.evidence.predictions import Measured, Predictions
@@ -22,7 +23,7 @@ from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
 from featherweight.core.search.candidates import BuildResult
-from featherweight.core.search.measurements import Measurements, Scores, run_scores
+from featherweight.core.search.measurements import Measurements, run_scores
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.task import HeldOut, Probability, SealedFiles, Task, check_held_out

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.core.statistics.intervals import Bools, Floats, Labels
-from featherweight.core.statistics.resampling import Counts, Indices, Units, cluster_units
+from featherweight.core.arrays import Bools, Clusters, Draws, Floats, Indices, Integers, Labels, Scores
+from featherweight.core.statistics.resampling import Units, cluster_units
 
 
 def card_precision(
-    scores: Floats, labels: Labels, clusters: Labels, *, days: Labels, eligible: Bools, per_day: int
+    scores: Scores, labels: Labels, clusters: Clusters, *, days: Integers, eligible: Bools, per_day: int
 ) -> float:
     """scores, labels, clusters, days, eligible: of each case [N]. Each day the cards are ranked by their highest score
     among the eligible cases, and the share of compromised ones among the first `per_day` counts; those are found and
@@ -27,9 +27,9 @@ def card_precision(
 def card_precision_draws(
     scorers: Sequence[Floats],
     labels: Labels,
-    clusters: Labels,
+    clusters: Clusters,
     *,
-    days: Labels,
+    days: Integers,
     eligible: Bools,
     per_day: int,
     samples: int = 2000,
@@ -48,7 +48,7 @@ def card_precision_draws(
 
 
 def _ranked(
-    scorers: Sequence[Floats], labels: Labels, clusters: Labels, days: Labels, eligible: Bools
+    scorers: Sequence[Floats], labels: Labels, clusters: Clusters, days: Integers, eligible: Bools
 ) -> tuple[Units, list[list[_Day]]]:
     """The cards as units of a resample, and each scorer's days."""
     positive = labels[eligible] == 1
@@ -66,7 +66,7 @@ class _Day:
     compromised: Bools
 
 
-def _rank_days(scores: Floats, days: Labels, clusters: Labels, cards: Indices, positive: Bools) -> list[_Day]:
+def _rank_days(scores: Scores, days: Integers, clusters: Clusters, cards: Indices, positive: Bools) -> list[_Day]:
     """Where scores are equal, the card with the lower number comes first, as in the handbook; `cards` are numbered by
     what is known of their labels and must not decide."""
     found = []
@@ -81,7 +81,7 @@ def _rank_days(scores: Floats, days: Labels, clusters: Labels, cards: Indices, p
     return found
 
 
-def _mean_share(days: Sequence[_Day], counts: Counts, per_day: int) -> Floats:
+def _mean_share(days: Sequence[_Day], counts: Draws, per_day: int) -> Floats:
     """[rows], for how often each card was drawn [rows, cards]."""
     left, shares = counts.copy(), np.zeros(len(counts))
     for day in days:

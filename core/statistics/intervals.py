@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Scores
 
 Z_TWO_SIDED = NormalDist().inv_cdf(0.975)
 Z_ONE_SIDED = NormalDist().inv_cdf(0.95)
@@ -44,13 +41,13 @@ class Difference:
 # ---------------------------------------------------------------------------------------------------- AUC
 
 
-def roc_auc(scores: Floats, labels: Labels) -> float | None:
+def roc_auc(scores: Scores, labels: Labels) -> float | None:
     """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counting half."""
     parts = _placements(scores, labels)
     return None if parts is None else parts.auc
 
 
-def roc_auc_interval(scores: Floats, labels: Labels, clusters: Labels | None = None) -> Interval | None:
+def roc_auc_interval(scores: Scores, labels: Labels, clusters: Clusters | None = None) -> Interval | None:
     """95% interval on the logit scale with DeLong's variance (DeLong et al., Biometrics 1988; logit: Pepe 2003, 5.2),
     or where cases come in clusters Obuchowski's (Biometrics 1997).
 
@@ -71,7 +68,7 @@ def roc_auc_interval(scores: Floats, labels: Labels, clusters: Labels | None = N
 
 
 def roc_auc_difference(
-    baseline: Floats, candidate: Floats, labels: Labels, clusters: Labels | None = None
+    baseline: Floats, candidate: Floats, labels: Labels, clusters: Clusters | None = None
 ) -> Difference | None:
     """Paired difference of two scorers' AUC on the same cases (DeLong et al. 1988; computed as Sun & Xu, IEEE Signal
     Processing Letters 2014; variance with clusters: Obuchowski 1997).
@@ -106,7 +103,7 @@ class _Placements:
     positive: Floats
     negative: Floats
 
-    def variance(self, labels: Labels, clusters: Labels | None) -> float:
+    def variance(self, labels: Labels, clusters: Clusters | None) -> float:
         if min(len(self.positive), len(self.negative)) < 2:
             return 0.0
         if clusters is None:
@@ -123,7 +120,7 @@ class _Placements:
         return found + 2 * float(sums[0] @ sums[1]) * len(names) / (len(names) - 1)
 
 
-def _placements(scores: Floats, labels: Labels) -> _Placements | None:
+def _placements(scores: Scores, labels: Labels) -> _Placements | None:
     is_positive = labels == 1
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
     if positives == 0 or negatives == 0:
@@ -218,14 +215,14 @@ def wilson_bounds(shares: Floats | np.float64, trials: Floats | np.float64) -> t
     return low, high
 
 
-def share_interval(hits: Bools, clusters: Labels | None = None) -> Interval | None:
+def share_interval(hits: Bools, clusters: Clusters | None = None) -> Interval | None:
     """Wilson's interval of the share of `hits` [N], of as many independent cases as tell as much where they come in
     clusters (Rao & Scott, Biometrics 1992)."""
     effect = design_effect(hits.astype(np.float64), clusters)
     return wilson_interval(int(hits.sum()) / effect, len(hits) / effect)
 
 
-def design_effect(values: Floats, clusters: Labels | None) -> float:
+def design_effect(values: Floats, clusters: Clusters | None) -> float:
     """How many times larger the variance of the mean of `values` [N] is for cases in clusters than for independent
     ones; at least 1, and 1 where all values are the same."""
     if clusters is None or len(values) < 2:
@@ -240,7 +237,7 @@ def design_effect(values: Floats, clusters: Labels | None) -> float:
     return max(1.0, float(sums @ sums) * count / (count - 1) / (single * cases / (cases - 1)))
 
 
-def standard_error(values: Floats, clusters: Labels | None = None) -> float:
+def standard_error(values: Floats, clusters: Clusters | None = None) -> float:
     """Standard error of the mean of `values` [N]; 0 for one value."""
     if len(values) < 2:
         return 0.0
@@ -259,8 +256,8 @@ def bisect(contradicted: Callable[[float], bool], low: float, high: float, *, st
 class Flips:
     """Indices of the cases whose decision changed."""
 
-    to_positive: npt.NDArray[np.intp]
-    to_negative: npt.NDArray[np.intp]
+    to_positive: Indices
+    to_negative: Indices
 
     @property
     def count(self) -> int:
@@ -273,7 +270,7 @@ def flipped_decisions(baseline: Bools, candidate: Bools) -> Flips:
     return Flips(np.flatnonzero(~baseline & candidate), np.flatnonzero(baseline & ~candidate))
 
 
-def roc_points(scores: Floats, labels: Labels) -> tuple[Floats, Floats]:
+def roc_points(scores: Scores, labels: Labels) -> tuple[Floats, Floats]:
     """(1 - specificity, sensitivity) at every distinct threshold, from (0, 0) to (1, 1), with points that lie on a
     straight line left out. Both classes must be present."""
     order = np.argsort(-scores, kind="stable")

@@ -16,9 +16,9 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-from featherweight.core.statistics.intervals import Bools, Difference, Floats, Labels, bisect, design_effect
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers
+from featherweight.core.statistics.intervals import Difference, bisect, design_effect
 
 _DOUBT = 1 / 50
 """Berger and Boos' constant, as a part of the error that is allowed: what the search for the share of lost cases may
@@ -31,7 +31,7 @@ _DEVIATIONS = 7.0
 
 
 def paired_share_difference(
-    baseline_right: Bools, candidate_right: Bools, clusters: Labels | None = None, *, confidence: float = 0.95
+    baseline_right: Bools, candidate_right: Bools, clusters: Clusters | None = None, *, confidence: float = 0.95
 ) -> Difference | None:
     """Difference of two paired shares with its one-sided lower bound; None without cases.
 
@@ -178,14 +178,14 @@ class _Extreme:
         tails[near] = self._at_least(*(part[near] for part in parts))
         return np.asarray((weights * tails).sum(axis=1))
 
-    def _log_binomial(self, share: Floats, count: npt.NDArray[np.int64]) -> Floats:
+    def _log_binomial(self, share: Floats, count: Integers) -> Floats:
         rest = self._trials - count
         logs = self._factorials[self._trials] - self._factorials[count] - self._factorials[rest]
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = logs + np.where(count > 0, count * np.log(share), 0) + np.where(rest > 0, rest * np.log1p(-share), 0)
         return np.asarray(logs)
 
-    def _at_least(self, count: npt.NDArray[np.int64], trials: npt.NDArray[np.int64], share: Floats) -> Floats:
+    def _at_least(self, count: Integers, trials: Integers, share: Floats) -> Floats:
         """P(Binomial(trials, share) >= count), as a regularized incomplete beta function; all [M]."""
         found = np.where(count <= 0, 1.0, 0.0)
         inside = (count > 0) & (count <= trials) & (share > 0)
@@ -213,7 +213,7 @@ class _Extreme:
             high = bisect(lambda share: 1 - more(share, lost + 1) > self._doubt / 2, 0.0, 1.0)
         return low, high
 
-    def _window(self) -> npt.NDArray[np.int64]:
+    def _window(self) -> Integers:
         low, high = (self._trials * share for share in self._shares)
         first = math.floor(low - _DEVIATIONS * math.sqrt(low) - 20)
         last = math.ceil(high + _DEVIATIONS * math.sqrt(high) + 20)

@@ -7,15 +7,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Clusters, Floats, Indices, Labels, Probabilities
 from featherweight.core.statistics.intervals import (
     Z_ONE_SIDED,
     Z_TWO_SIDED,
     Difference,
-    Floats,
     Interval,
-    Labels,
     bisect,
     design_effect,
     standard_error,
@@ -47,33 +45,33 @@ class Reliability:
     intercept: Interval | None
 
 
-def brier_score(probabilities: Floats, labels: Labels) -> float:
+def brier_score(probabilities: Probabilities, labels: Labels) -> float:
     """Mean squared distance of the probability of the positive class from the outcome (Brier 1950, two classes)."""
     return float(np.mean((probabilities - labels) ** 2))
 
 
-def brier_interval(probabilities: Floats, labels: Labels, clusters: Labels | None = None) -> Interval:
+def brier_interval(probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None) -> Interval:
     """The mean of the squared distances with its 95% normal interval."""
     squares = (probabilities - labels) ** 2
     mean, reach = float(squares.mean()), Z_TWO_SIDED * standard_error(squares, clusters)
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
 
 
-def brier_gain(baseline: Floats, candidate: Floats, labels: Labels, clusters: Labels | None = None) -> Difference:
+def brier_gain(baseline: Floats, candidate: Floats, labels: Labels, clusters: Clusters | None = None) -> Difference:
     """Paired: by how much the candidate's Brier score is the smaller one, with its one-sided 95% lower bound."""
     gains = (baseline - labels) ** 2 - (candidate - labels) ** 2
     mean = float(gains.mean())
     return Difference(mean, max(-1.0, mean - Z_ONE_SIDED * standard_error(gains, clusters)))
 
 
-def expected_calibration_error(probabilities: Floats, labels: Labels) -> float:
+def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
     """Mean over ten equally wide bins of |mean probability - share of positives|, weighted by cases (Naeini et al.
     2015, with the positive class's probability as confidence)."""
     return float(np.abs(_gaps(probabilities, labels).sum(axis=0)).sum())
 
 
 def calibration_error_interval(
-    probabilities: Floats, labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int
+    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None, *, samples: int = 2000, seed: int
 ) -> Interval:
     """`expected_calibration_error` without what chance adds to it, and its 95% interval.
 
@@ -107,23 +105,23 @@ def calibration_error_interval(
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
-def _gaps(probabilities: Floats, labels: Labels) -> Floats:
+def _gaps(probabilities: Probabilities, labels: Labels) -> Floats:
     """[N, BINS]: each case's share of the gap of its bin; the error is the sum over bins of |their sum|."""
     return np.asarray(np.eye(BINS)[_bin_of(probabilities)] * (probabilities - labels)[:, None] / len(labels))
 
 
-def _bin_of(probabilities: Floats) -> npt.NDArray[np.intp]:
+def _bin_of(probabilities: Probabilities) -> Indices:
     return np.clip((probabilities * BINS).astype(np.intp), 0, BINS - 1)
 
 
-def reliability(probabilities: Floats, labels: Labels, clusters: Labels | None = None) -> Reliability:
+def reliability(probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None) -> Reliability:
     """The curve's bins that have cases, and the regression's slope and intercept."""
     slope, intercept = calibration_line(probabilities, labels, clusters)
     return Reliability(reliability_bins(probabilities, labels, clusters), slope, intercept)
 
 
 def reliability_bins(
-    probabilities: Floats, labels: Labels, clusters: Labels | None = None
+    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
 ) -> tuple[ReliabilityBin, ...]:
     """The cases by their probability, with the share of positives in each bin. probabilities: float64 [N]; labels,
     clusters: int64 [N]."""
@@ -140,7 +138,7 @@ def reliability_bins(
 
 
 def calibration_line(
-    probabilities: Floats, labels: Labels, clusters: Labels | None = None
+    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
 ) -> tuple[Interval | None, Interval | None]:
     """Slope and intercept with 95% intervals from the robust (sandwich) variance, by Newton's method."""
     positives = int((labels == 1).sum())

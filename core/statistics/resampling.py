@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from featherweight.core.statistics.intervals import Difference, Floats, Interval, Labels, wilson_bounds
-
-Counts = npt.NDArray[np.int32]
-Indices = npt.NDArray[np.intp]
+from featherweight.core.arrays import Bools, Clusters, Draws, Floats, Indices, Labels, Scores
+from featherweight.core.statistics.intervals import Difference, Interval, wilson_bounds
 
 GRID = np.linspace(0, 1, 101)
 """Where the bands are computed: shares of false alarms, and recalls."""
@@ -53,7 +50,7 @@ class Rankings:
     difference: Difference
 
 
-def average_precision(scores: Floats, labels: Labels) -> float | None:
+def average_precision(scores: Scores, labels: Labels) -> float | None:
     """Sum over distinct scores, falling, of (rise of recall) x precision: scikit-learn's, without interpolation."""
     positive = labels == 1
     if not positive.any():
@@ -65,7 +62,7 @@ def average_precision(scores: Floats, labels: Labels) -> float | None:
 
 
 def average_precision_draws(
-    scorers: Sequence[Floats], labels: Labels, clusters: Labels | None = None, *, samples: int = 2000, seed: int
+    scorers: Sequence[Floats], labels: Labels, clusters: Clusters | None = None, *, samples: int = 2000, seed: int
 ) -> list[Floats]:
     """Average precision of each of `scorers` in the same resamples [1 + samples], that of the cases themselves first.
     Both classes must be present."""
@@ -81,7 +78,7 @@ def average_precision_difference(
     baseline: Floats,
     candidate: Floats,
     labels: Labels,
-    clusters: Labels | None = None,
+    clusters: Clusters | None = None,
     *,
     samples: int = 2000,
     seed: int,
@@ -98,7 +95,7 @@ def compare_rankings(
     baseline: Floats,
     candidate: Floats,
     labels: Labels,
-    clusters: Labels | None = None,
+    clusters: Clusters | None = None,
     *,
     samples: int = 2000,
     seed: int,
@@ -148,19 +145,19 @@ class Units:
     """What is drawn, and how. groups: of each stratum the sizes of its units; a stratum's resample has as many members
     as the stratum. In the order of the strata, units are numbered from 0."""
 
-    def __init__(self, groups: Sequence[Indices], negatives: Counts) -> None:
+    def __init__(self, groups: Sequence[Indices], negatives: Draws) -> None:
         self._groups = groups
         self._negatives = negatives
 
-    def whole(self) -> Counts:
+    def whole(self) -> Draws:
         """How often each unit [1, units] is there in the cases themselves."""
         return np.concatenate(self._groups)[None].astype(np.int32)
 
-    def negatives(self, counts: Counts) -> Floats:
+    def negatives(self, counts: Draws) -> Floats:
         """Negative cases in each resample [rows]."""
         return np.asarray(counts @ self._negatives, dtype=np.float64)
 
-    def draw(self, samples: int, seed: int) -> Iterator[Counts]:
+    def draw(self, samples: int, seed: int) -> Iterator[Draws]:
         """Yields how often each unit was drawn [rows, units]: the cases themselves first, then `samples` resamples."""
         generator = np.random.default_rng(seed)
         yield self.whole()
@@ -168,7 +165,7 @@ class Units:
         for rows in chunks(samples, sum(len(sizes) for sizes in self._groups)):
             yield np.stack([self._one(owners, generator) for _ in range(rows)])
 
-    def _one(self, owners: Sequence[Indices], generator: np.random.Generator) -> Counts:
+    def _one(self, owners: Sequence[Indices], generator: np.random.Generator) -> Draws:
         parts = []
         for sizes, owner in zip(self._groups, owners, strict=True):
             if len(sizes) * 6 < len(owner):
@@ -188,10 +185,10 @@ class _Curve:
     positives: Indices
     ends: Indices
     negatives: Indices
-    sizes: Counts | None
+    sizes: Draws | None
     before: Indices
 
-    def count(self, counts: Counts) -> tuple[Floats, Floats]:
+    def count(self, counts: Draws) -> tuple[Floats, Floats]:
         """Positives and negatives above or at each distinct score of a positive, both [rows, scores]."""
         hits = np.cumsum(np.take(counts, self.positives, axis=1), axis=1, dtype=np.int32)
         if len(self.ends) < len(self.positives):
@@ -204,13 +201,11 @@ class _Curve:
         return hits.astype(np.float64), np.take(alarms, self.before, axis=1).astype(np.float64)
 
 
-def _units(
-    scorers: Sequence[Floats], positive: npt.NDArray[np.bool_], clusters: Labels | None
-) -> tuple[Units, list[_Curve]]:
+def _units(scorers: Sequence[Floats], positive: Bools, clusters: Clusters | None) -> tuple[Units, list[_Curve]]:
     return _by_case(scorers, positive) if clusters is None else _by_cluster(scorers, positive, clusters)
 
 
-def _by_case(scorers: Sequence[Floats], positive: npt.NDArray[np.bool_]) -> tuple[Units, list[_Curve]]:
+def _by_case(scorers: Sequence[Floats], positive: Bools) -> tuple[Units, list[_Curve]]:
     """No figure sees more of a negative than between which positives it falls: those that all scorers place alike are
     one unit, drawn as often as all of its cases together."""
     places = [_Places(scores[positive], scores[~positive]) for scores in scorers]
@@ -226,7 +221,7 @@ def _by_case(scorers: Sequence[Floats], positive: npt.NDArray[np.bool_]) -> tupl
     ]
 
 
-def cluster_units(clusters: Labels, positive: npt.NDArray[np.bool_]) -> tuple[Units, Indices]:
+def cluster_units(clusters: Clusters, positive: Bools) -> tuple[Units, Indices]:
     """Whole clusters, those with a positive case first and drawn by themselves; and each case's unit [N]."""
     names, cluster = np.unique(clusters, return_inverse=True)
     hit = np.zeros(len(names), bool)
@@ -238,9 +233,7 @@ def cluster_units(clusters: Labels, positive: npt.NDArray[np.bool_]) -> tuple[Un
     return Units(groups, np.bincount(unit[~positive], minlength=len(names)).astype(np.int32)), unit
 
 
-def _by_cluster(
-    scorers: Sequence[Floats], positive: npt.NDArray[np.bool_], clusters: Labels
-) -> tuple[Units, list[_Curve]]:
+def _by_cluster(scorers: Sequence[Floats], positive: Bools, clusters: Clusters) -> tuple[Units, list[_Curve]]:
     units, unit = cluster_units(clusters, positive)
     count = int(unit.max()) + 1
     curves = []
@@ -263,7 +256,7 @@ class _Places:
         self.ends = np.cumsum(np.bincount(level)) - 1
         self.place = np.searchsorted(self.levels, -negative)
 
-    def curve(self, positives: Indices, place: Indices, units: Indices, sizes: Counts | None) -> _Curve:
+    def curve(self, positives: Indices, place: Indices, units: Indices, sizes: Draws | None) -> _Curve:
         """positives: each one's unit; place, units, sizes: of each lot of negatives."""
         order = np.argsort(place, kind="stable")
         before = np.searchsorted(place[order], np.arange(len(self.levels)), side="right")

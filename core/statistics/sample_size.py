@@ -10,7 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, Floats, Labels, design_effect
+from featherweight.core.arrays import Clusters, Floats
+from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, design_effect
 
 POWER = 0.8
 _REACH = Z_ONE_SIDED + NormalDist().inv_cdf(POWER)
@@ -44,7 +45,7 @@ def cases_needed(difference: Difference, cases: int, margin: float) -> Needed:
     return Needed(needed(0.0), needed(max(0.0, -difference.estimate)))
 
 
-def cases_needed_of_share(changes: Floats, margin: float, clusters: Labels | None = None) -> Needed:
+def cases_needed_of_share(changes: Floats, margin: float, clusters: Clusters | None = None) -> Needed:
     """For a share. changes: 1 gained, -1 lost, 0 neither [N]. The share of changed cases counts one more than was seen,
     so that none seen does not mean that none would be; and fewer than the rule of three asks for (of clusters, where
     cases come in them) never do."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Bools, Floats, Floats32, Integers
 from featherweight.core.errors import DataError
 from featherweight.core.trees.ensemble import LEAF, Ensemble, Output
 
@@ -27,13 +26,13 @@ class Nodes:
     """Nodes of several trees in any order, as `Ensemble` has them; what no root reaches is left out by
     `canonicalize`."""
 
-    roots: npt.NDArray[Any]
-    feature: npt.NDArray[Any]
-    threshold: npt.NDArray[Any]
-    left: npt.NDArray[Any]
-    right: npt.NDArray[Any]
-    missing_left: npt.NDArray[Any]
-    value: npt.NDArray[Any]
+    roots: Array
+    feature: Array
+    threshold: Array
+    left: Array
+    right: Array
+    missing_left: Array
+    value: Array
 
 
 def join(trees: Sequence[Nodes]) -> Nodes:
@@ -42,11 +41,11 @@ def join(trees: Sequence[Nodes]) -> Nodes:
         raise DataError("the model has no trees; train it first")
     starts = np.concatenate([[0], np.cumsum([len(tree.feature) for tree in trees])])[:-1]
 
-    def shifted(name: str) -> npt.NDArray[Any]:
+    def shifted(name: str) -> Array:
         parts = [getattr(tree, name).astype(np.int64) for tree in trees]
         return np.concatenate([np.where(part < 0, part, part + at) for part, at in zip(parts, starts, strict=True)])
 
-    def plain(name: str) -> npt.NDArray[Any]:
+    def plain(name: str) -> Array:
         return np.concatenate([getattr(tree, name) for tree in trees])
 
     return Nodes(
@@ -103,7 +102,7 @@ def nodes_of(ensemble: Ensemble) -> Nodes:
     return Nodes(e.roots, e.feature, e.threshold, e.left, e.right, e.missing_left, e.value)
 
 
-def strict_thresholds(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def strict_thresholds(threshold: Floats) -> Floats32:
     """float32 thresholds u so that x < u exactly where x <= threshold, for every float32 x. Both are [K]."""
     limit = np.float32(np.inf)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -112,7 +111,7 @@ def strict_thresholds(threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
         return np.nextafter(largest, limit)
 
 
-def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
+def all_left(nodes: Nodes, which: Bools) -> Nodes:
     """Splits that send every number left, infinity too, as x <= inf does and no x < threshold: the sides change places,
     and no number is below -inf. which: bool [nodes]."""
     return replace(
@@ -124,7 +123,7 @@ def all_left(nodes: Nodes, which: npt.NDArray[np.bool_]) -> Nodes:
     )
 
 
-def round_to_grid(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def round_to_grid(shares: Floats) -> Floats:
     """Trees' parts of a mean probability as multiples of PROBABILITY_STEP. shares: of any shape, which the result has
     too."""
     return np.asarray(np.round(shares / PROBABILITY_STEP) * PROBABILITY_STEP)
@@ -151,7 +150,7 @@ def _check(nodes: Nodes, features: int, base: float) -> None:
         raise DataError("trees: a threshold, a leaf or the base is not a finite float32 number")
 
 
-def levels_of(nodes: Nodes) -> list[npt.NDArray[np.int64]]:
+def levels_of(nodes: Nodes) -> list[Integers]:
     """Node numbers by depth. Ends, because no node has two parents and no root has one. Each is int64 [K]."""
     level = nodes.roots.astype(np.int64)
     levels = []

@@ -7,16 +7,15 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import AnyFloats, Bools, FeatureRows, Floats, Integers
 from featherweight.core.errors import UsageError
 from featherweight.core.terminal import counted
 from featherweight.core.trees.canonical import PROBABILITY_STEP
 from featherweight.core.trees.ensemble import LEAF, Ensemble
-from featherweight.core.trees.predict import SMALLEST_PROBABILITY, Rows, as_margin, reached_leaves
+from featherweight.core.trees.predict import SMALLEST_PROBABILITY, as_margin, reached_leaves
 
-Floats = npt.NDArray[np.float64]
-Score = Callable[[Rows], npt.NDArray[np.floating]]
+Score = Callable[[FeatureRows], AnyFloats]
 """The library's own answer to rows [N, F]: margins [N], of forests probabilities of class 1."""
 
 RELATIVE = 1e-5
@@ -65,7 +64,7 @@ def check_same_scores(ensemble: Ensemble, score: Score, library: str) -> None:
         )
 
 
-def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> Rows:
+def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> FeatureRows:
     """Rows [about count, F], TRIES for a split: each reaches the split, when that can be, with a value below its
     threshold, on it, above it and missing; other features have values at their own thresholds. A few rows are free."""
     generator = np.random.default_rng(seed)
@@ -87,7 +86,7 @@ def _affordable(ensemble: Ensemble) -> int:
     return max(TRIES, min(max(MIN_ROWS, visits), MAX_VALUES // ensemble.features))
 
 
-def _rows_that_reach(ensemble: Ensemble, nodes: npt.NDArray[np.int64], generator: np.random.Generator) -> Rows:
+def _rows_that_reach(ensemble: Ensemble, nodes: Integers, generator: np.random.Generator) -> FeatureRows:
     """One row for each node, whose values are those nearest to the thresholds on the way from the root to it."""
     parent = np.full(len(ensemble.feature), -1)
     splits = np.flatnonzero(ensemble.feature != LEAF)
@@ -116,7 +115,7 @@ def _rows_that_reach(ensemble: Ensemble, nodes: npt.NDArray[np.int64], generator
     return np.where(bounded, np.where(missing, np.float32(np.nan), np.where(takes_least, least, most)), values)
 
 
-def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator) -> Rows:
+def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator) -> FeatureRows:
     """Each feature's values from its thresholds and beside them; some usual ones, missing and infinite ones."""
     rows = np.empty((count, ensemble.features), np.float32)
     for feature in range(ensemble.features):
@@ -131,7 +130,7 @@ def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator)
     return rows
 
 
-def _scored(rows: Rows, score: Score, library: str) -> tuple[Rows, Floats]:
+def _scored(rows: FeatureRows, score: Score, library: str) -> tuple[FeatureRows, Floats]:
     """The rows as the library takes them, and what it says of them. Libraries differ in whether they take infinite and
     missing values, and some in that from one model to the next."""
     finite = np.clip(rows, _LIMITS.min, _LIMITS.max)
@@ -153,7 +152,7 @@ def _scored(rows: Rows, score: Score, library: str) -> tuple[Rows, Floats]:
     raise UsageError(f"{library} cannot score rows by this model, so nothing shows what it says: {text[0]}") from reason
 
 
-def _margins(ensemble: Ensemble, rows: Rows) -> tuple[Floats, Floats]:
+def _margins(ensemble: Ensemble, rows: FeatureRows) -> tuple[Floats, Floats]:
     """What `predict` says of each row; the largest absolute value of base and first leaves summed, at least 1."""
     found, largest = np.empty(len(rows)), np.ones(len(rows))
     for start in range(0, len(rows), 1024):
@@ -165,7 +164,7 @@ def _margins(ensemble: Ensemble, rows: Rows) -> tuple[Floats, Floats]:
     return found, largest
 
 
-def _likely_cause(rows: Rows, found: Floats, expected: Floats, differs: npt.NDArray[np.bool_]) -> str:
+def _likely_cause(rows: FeatureRows, found: Floats, expected: Floats, differs: Bools) -> str:
     has_missing = np.isnan(rows).any(axis=1)
     gap = expected - found
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from featherweight.core.arrays import Bools, Floats32, Int32s
 from featherweight.core.tensors import TensorSpec
 
 INPUT, OUTPUT = "features", "score"
@@ -36,13 +34,13 @@ class Ensemble:
     features: int
     base: float
     output: Output
-    roots: npt.NDArray[np.int32]
-    feature: npt.NDArray[np.int32]
-    threshold: npt.NDArray[np.float32]
-    left: npt.NDArray[np.int32]
-    right: npt.NDArray[np.int32]
-    missing_left: npt.NDArray[np.bool_]
-    value: npt.NDArray[np.float32]
+    roots: Int32s
+    feature: Int32s
+    threshold: Floats32
+    left: Int32s
+    right: Int32s
+    missing_left: Bools
+    value: Floats32
 
     @property
     def splits(self) -> int:

@@ -9,13 +9,12 @@ import json
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import AnyFloats, FeatureRows
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.trees.canonical import Nodes, all_left, canonicalize, join, strict_thresholds
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
-from featherweight.core.trees.predict import Rows
 
 _ZERO = np.float32(1e-35)
 """LightGBM reads every value up to this far from zero as zero, and puts thresholds there."""
@@ -36,7 +35,7 @@ def from_lightgbm(model: Any) -> Ensemble:
     content = booster.dump_model()
     ensemble = _ensemble(content)
 
-    def score(rows: Rows) -> npt.NDArray[np.floating]:
+    def score(rows: FeatureRows) -> AnyFloats:
         if content.get("average_output"):  # the raw score of a forest is the trees' sum and not their mean
             chance = np.asarray(booster.predict(rows))
             return np.asarray(np.log(chance) - np.log1p(-chance))

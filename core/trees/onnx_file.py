@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Floats32, Integers
 from featherweight.core.errors import BackendError, DataError
 from featherweight.core.inspection import inspect_program
 from featherweight.core.inspection.tensors import FLOAT, UINT8
@@ -155,18 +155,18 @@ def _attribute(name: str, value: Any) -> Message:
     return {"name": name, "ints": value, "type": _INTS_ATTRIBUTE}
 
 
-def _tensor(kind: int, values: npt.NDArray[Any]) -> Message:
+def _tensor(kind: int, values: Array) -> Message:
     return {"dims": np.array(values.shape), "data_type": kind, "raw_data": values.tobytes()}
 
 
-def _floats(tensor: Message) -> npt.NDArray[np.float32]:
+def _floats(tensor: Message) -> Floats32:
     return np.frombuffer(tensor["raw_data"], "<f4").astype(np.float32)
 
 
 def _ensemble(graph: Message) -> Ensemble:
     attributes = {entry["name"]: entry for entry in graph["node"][0]["attribute"]}
 
-    def numbers(name: str) -> npt.NDArray[np.int64]:
+    def numbers(name: str) -> Integers:
         return np.asarray(attributes[name]["ints"])
 
     feature, weights = numbers("nodes_featureids"), _floats(attributes["leaf_weights"]["t"])

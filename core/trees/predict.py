@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Array, Bools, FeatureRows, Floats32, Int32s
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 
 SMALLEST_PROBABILITY = np.float32(2.0**-20)
 """A forest's mean probability is clipped to [this, 1 - this] before it becomes log-odds."""
 
-Rows = npt.NDArray[np.float32]
 
-
-def reached_leaves(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.int32]:
+def reached_leaves(ensemble: Ensemble, rows: FeatureRows) -> Int32s:
     """The node number of the leaf that each row [N, F] reaches in each tree: int32 [N, trees]."""
     found = np.empty((len(rows), len(ensemble.roots)), np.int32)
     every = np.arange(len(rows))
@@ -30,13 +26,13 @@ def reached_leaves(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.int32]:
     return found
 
 
-def goes_left(ensemble: Ensemble, rows: Rows, row: npt.NDArray[Any], node: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def goes_left(ensemble: Ensemble, rows: FeatureRows, row: Array, node: Array) -> Bools:
     """Whether row number `row` goes left at split `node`; both [M]."""
     x = rows[row, ensemble.feature[node]]
     return np.asarray((x < ensemble.threshold[node]) | (np.isnan(x) & ensemble.missing_left[node]))
 
 
-def predict(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.float32]:
+def predict(ensemble: Ensemble, rows: FeatureRows) -> Floats32:
     """Margins (log-odds) float32 [N] of rows float32 [N, F]."""
     sums = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), 4096):
@@ -45,7 +41,7 @@ def predict(ensemble: Ensemble, rows: Rows) -> npt.NDArray[np.float32]:
     return as_margin(ensemble, sums)
 
 
-def as_margin(ensemble: Ensemble, sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def as_margin(ensemble: Ensemble, sums: Floats32) -> Floats32:
     """Sums of leaves and base as log-odds, in float32 throughout as the exported program does it. sums: float32 [N],
     and so is the result."""
     if ensemble.output == "margin":
@@ -54,7 +50,7 @@ def as_margin(ensemble: Ensemble, sums: npt.NDArray[np.float32]) -> npt.NDArray[
     return np.asarray(np.log(clipped) - np.log(np.float32(1) - clipped))
 
 
-def borderline_rows(ensemble: Ensemble, count: int, seed: int = 0) -> Rows:
+def borderline_rows(ensemble: Ensemble, count: int, seed: int = 0) -> FeatureRows:
     """Rows [count, F] that lie on the thresholds and just below, with NaN and infinities among them: where two
     implementations would differ first."""
     generator = np.random.default_rng(seed)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from featherweight.core.arrays import Array
 from featherweight.core.errors import DataError
 from featherweight.core.files import atomic_write, read_errors
 from featherweight.core.trees.canonical import MAX_NODES, Nodes, canonicalize
@@ -37,7 +36,7 @@ def write_trees(path: Path, ensemble: Ensemble) -> None:
 
 def encode_stored(ensemble: Ensemble) -> bytes:
     """What `write_trees` writes."""
-    arrays: dict[str, npt.NDArray[Any]] = {
+    arrays: dict[str, Array] = {
         name: np.ascontiguousarray(getattr(ensemble, name), kind) for name, kind in _ARRAYS.items()
     }
     arrays["features"] = np.array([ensemble.features], np.int32)

@@ -9,14 +9,13 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import AnyFloats, Array, FeatureRows, Floats
 from featherweight.core.errors import UsageError
 from featherweight.core.trees.canonical import Nodes, all_left, canonicalize, join, round_to_grid, strict_thresholds
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.lightgbm import from_lightgbm
-from featherweight.core.trees.predict import Rows
 from featherweight.core.trees.xgboost import from_xgboost
 
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
@@ -53,7 +52,7 @@ def from_sklearn(model: Any) -> Ensemble:
             "version that is installed"
         ) from error
 
-    def score(rows: Rows) -> npt.NDArray[np.floating]:
+    def score(rows: FeatureRows) -> AnyFloats:
         if ensemble.output == "margin":
             return np.asarray(model.decision_function(rows))
         return np.asarray(model.predict_proba(rows)[:, 1])
@@ -86,7 +85,7 @@ def _ensemble(model: Any, name: str) -> Ensemble:
     return canonicalize(join(members), features, output="probability")
 
 
-def _member(estimator: Any, columns: npt.NDArray[Any], members: int) -> Nodes:
+def _member(estimator: Any, columns: Array, members: int) -> Nodes:
     """One tree of a forest or a bag; columns: the features that it was given."""
     if hasattr(estimator, "steps"):
         estimator = _last_step(estimator.steps)
@@ -109,7 +108,7 @@ def _last_step(steps: Any) -> Any:
     return steps[-1][1]
 
 
-def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] | None = None) -> Nodes:
+def _tree(tree: Any, value: Floats, columns: Array | None = None) -> Nodes:
     is_leaf = tree.children_left == -1
     feature = np.where(is_leaf, 0, tree.feature)
     nodes = Nodes(
@@ -124,7 +123,7 @@ def _tree(tree: Any, value: npt.NDArray[np.float64], columns: npt.NDArray[Any] |
     return all_left(nodes, ~is_leaf & np.isposinf(tree.threshold))
 
 
-def _histogram_tree(nodes: npt.NDArray[Any]) -> Nodes:
+def _histogram_tree(nodes: Array) -> Nodes:
     is_leaf = nodes["is_leaf"].astype(bool)
     found = Nodes(
         roots=np.array([0]),

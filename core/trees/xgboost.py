@@ -12,13 +12,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import AnyFloats, FeatureRows
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.trees.canonical import Nodes, canonicalize, join
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
-from featherweight.core.trees.predict import Rows
 
 _NO_PARENT = (1 << 31) - 1
 _LOGISTIC = ("binary:logistic", "binary:logitraw", "reg:logistic")
@@ -38,7 +37,7 @@ def from_xgboost(model: Any) -> Ensemble:
     _check_classifier(model)
     ensemble = _decoded(model.get_booster().save_raw("json"), stops_at_best=True)
 
-    def score(rows: Rows) -> npt.NDArray[np.floating]:
+    def score(rows: FeatureRows) -> AnyFloats:
         return np.asarray(model.predict(rows, output_margin=True, validate_features=False))
 
     check_same_scores(ensemble, score, type(model).__name__)
@@ -91,7 +90,7 @@ def _check_loaded(ensemble: Ensemble, content: bytes | bytearray | str) -> None:
     is_classifiers = booster.attr("scikit_learn") is not None and booster.attr("best_iteration") is not None
     rounds = (0, booster.best_iteration + 1) if is_classifiers else (0, 0)  # 0 is all
 
-    def score(rows: Rows) -> npt.NDArray[np.floating]:
+    def score(rows: FeatureRows) -> AnyFloats:
         data = xgboost.DMatrix(rows)
         found = booster.predict(data, output_margin=True, iteration_range=rounds, validate_features=False)
         return np.asarray(found)

@@ -21,10 +21,10 @@ import pytest
 from featherweight.core.artifact import Contents, write_artifact
 from featherweight.core.artifact.manifest import Preference
 from featherweight.core.backends.base import Backend, row_function
-from featherweight.core.backends.fastest import open_fastest
 from featherweight.core.backends.registry import NAMES, find_backend, probe_all
 from featherweight.core.errors import BackendError, BackendUnavailableError, FeatherweightError, TensorError, UsageError
 from featherweight.core.program import Precision, Program
+from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import TensorSpec
 
 pytest.importorskip("torch", reason="the programs of this suite are exported by torch")
@@ -337,11 +337,11 @@ def test_an_artifact_opens_on_every_backend(backend: Backend, case: Case, tmp_pa
     )
     artifact = write_artifact(tmp_path / "artifact", contents)
     shutil.rmtree(tmp_path / "artifact")
-    with open_fastest(artifact, backend=backend.name) as session:
-        found = session.run({"x": case.batch(2)})["y"]
+    with ModelSource(artifact.directory, backend.name).open(artifact) as opened:
+        found = opened.session.run({"x": case.batch(2)})["y"]
     assert distance(found, case.reference(case.batch(2))) < TOLERANCE["int8"]
-    with open_fastest(artifact, threads=2) as session:
-        assert session.run({"x": case.batch(2)})["y"].shape == (2, case.programs["fp32"].outputs[0].shape[1])
+    with ModelSource(artifact.directory, threads=2).open(artifact) as opened:
+        assert opened.session.run({"x": case.batch(2)})["y"].shape == (2, case.programs["fp32"].outputs[0].shape[1])
 
 
 def test_opening_goes_on_where_the_preferred_backend_refuses(cases: dict[str, Case], tmp_path: Path) -> None:
@@ -359,11 +359,11 @@ def test_opening_goes_on_where_the_preferred_backend_refuses(cases: dict[str, Ca
         preferences=(Preference(backend="native", precision="fp32"),),
     )
     artifact = write_artifact(tmp_path / "artifact", contents)
-    with open_fastest(artifact) as session:
-        found = session.run({"x": case.batch(2)})["y"]
+    with ModelSource(artifact.directory).open(artifact) as opened:
+        found = opened.session.run({"x": case.batch(2)})["y"]
     assert distance(found, case.reference(case.batch(2))) < TOLERANCE["fp32"]
     with pytest.raises(BackendUnavailableError, match="native: runs trees and small dense networks"):
-        open_fastest(artifact, backend="native")
+        ModelSource(artifact.directory, "native").open(artifact)
 
 
 def test_nothing_is_printed(backend: Backend, cases: dict[str, Case], tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from featherweight.apps.imaging.pixels import (
     Greyscale,
     Lut,
     Rescale,
-    Stored,
     Window,
     WindowFunction,
     apply_modality,
@@ -28,12 +27,13 @@ from featherweight.apps.imaging.pixels import (
     render_reference,
     resize,
 )
+from featherweight.core.arrays import StoredPixels
 
 FUNCTIONS: tuple[WindowFunction, ...] = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
 @st.composite
-def stored_arrays(draw: st.DrawFn) -> Stored:
+def stored_arrays(draw: st.DrawFn) -> StoredPixels:
     kind = draw(st.sampled_from([np.uint8, np.uint16, np.int16, np.uint32, np.int32, np.float32]))
     rows, columns, seed = draw(st.integers(1, 70)), draw(st.integers(1, 70)), draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def greyscales(draw: st.DrawFn) -> Greyscale:
 @example(np.array([[162]], np.uint8), Greyscale(Rescale(0.001), Window(-0.526, 3.048)), 1)
 @example(np.array([[162]], np.uint8), Greyscale(Rescale(0.001), Window(3.526, 3.048)), 1)
 @given(stored_arrays(), greyscales(), st.sampled_from([1, 8, 31, 64]))
-def test_resizing_early_gives_what_the_full_size_way_gives(stored: Stored, grey: Greyscale, side: int) -> None:
+def test_resizing_early_gives_what_the_full_size_way_gives(stored: StoredPixels, grey: Greyscale, side: int) -> None:
     fast, reference = render(stored, grey, side), render_reference(stored, grey, side)
     assert fast.dtype == reference.dtype == np.float32
     assert fast.shape == (side, side)

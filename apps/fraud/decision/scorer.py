@@ -8,19 +8,18 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.decision.policy import choose_outcome, fall_back
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema, decode_features, decode_rule
 from featherweight.apps.fraud.transactions import Decision, Reason, Transaction
+from featherweight.core.arrays import FeatureRow, FeatureRows, Integers
 from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session, row_function
 from featherweight.core.errors import ArtifactError, BackendError
 from featherweight.core.serving import ModelSource
 from featherweight.core.terminal import counted
 
-Row = npt.NDArray[np.float32]
 INPUT, OUTPUT = "features", "score"
 REASONS = 3
 
@@ -42,11 +41,13 @@ class Scorer:
         self._reference_row = np.array(self.schema.reference_values, np.float32)
         self.columns = find_columns(self.schema)
 
-    def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
+    def decide(self, transaction: Transaction, row: FeatureRow, *, duplicate: bool = False) -> Decision:
         """row: float32 [F], the program's columns. A score that is not a number gives the rule's fallback."""
         return self._decision(transaction, row, self.score(row), duplicate)
 
-    def decide_batch(self, transactions: list[Transaction], rows: Row, duplicates: list[bool]) -> list[Decision]:
+    def decide_batch(
+        self, transactions: list[Transaction], rows: FeatureRows, duplicates: list[bool]
+    ) -> list[Decision]:
         """rows: float32 [N, F]."""
         scores = self._session.run({INPUT: rows})[OUTPUT][:, 0]
         return [
@@ -54,7 +55,7 @@ class Scorer:
             for transaction, row, score, duplicate in zip(transactions, rows, scores, duplicates, strict=True)
         ]
 
-    def explain(self, row: Row, score: float) -> tuple[Reason, ...]:
+    def explain(self, row: FeatureRow, score: float) -> tuple[Reason, ...]:
         """The features that moved the score most: each is set to its reference value in turn, and the score run again
         (occlusion; Zeiler & Fergus, ECCV 2014). Only those that raised it."""
         count = len(row)
@@ -73,7 +74,7 @@ class Scorer:
         """Give the runtime's memory back."""
         self._session.close()
 
-    def _decision(self, transaction: Transaction, row: Row, score: float, duplicate: bool) -> Decision:
+    def _decision(self, transaction: Transaction, row: FeatureRow, score: float, duplicate: bool) -> Decision:
         if not math.isfinite(score):
             # A network fed with what it never saw: no comparison with a threshold would mean anything.
             return msgspec.structs.replace(fall_back(transaction, self.rule, self.model), duplicate=duplicate)
@@ -125,7 +126,7 @@ def check_shape(directory: Path, session: Session, schema: FeatureSchema) -> Non
         )
 
 
-def find_columns(schema: FeatureSchema) -> npt.NDArray[np.int64]:
+def find_columns(schema: FeatureSchema) -> Integers:
     """int64 [F]: where the schema's features stand in a row of the whole catalogue; [0] where the caller brings
     them."""
     if schema.source == "given":

@@ -14,12 +14,10 @@ from struct import Struct
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.kernels import EVENTS
+from featherweight.core.arrays import Words
 from featherweight.core.errors import DataError
-
-Words = npt.NDArray[np.int64]
 
 _HEAD = Struct("<BBHI")
 """The head of a record's value: version; place of the first event in its block << 4 | events; how far that event is

@@ -8,7 +8,6 @@ stage does with one transaction and with one label is written once, in `KeyedHis
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.catalogue import CATALOGUE, CUSTOMER_FEATURES
 from featherweight.apps.fraud.features.histories import (
@@ -20,9 +19,7 @@ from featherweight.apps.fraud.features.histories import (
     identify,
 )
 from featherweight.apps.fraud.transactions import Label, Transaction
-
-Row = npt.NDArray[np.float32]
-
+from featherweight.core.arrays import FeatureRow
 
 Unpacked = tuple[int, int, int, int]
 """What both stages ask of a transaction, worked out once: its amount in hundredths, and `identify` of its own id, its
@@ -48,13 +45,13 @@ class KeyedHistories:
         # Looked up once: this is done for every transaction.
         self._advance_customer, self._advance_terminal = self.customers.advance, self.terminals.advance
 
-    def advance_customer(self, transaction: Transaction, unpacked: Unpacked, out: Row) -> int:
+    def advance_customer(self, transaction: Transaction, unpacked: Unpacked, out: FeatureRow) -> int:
         """Stage 1. out: float32 [CUSTOMER_FEATURES], written. NEW, or what the customer's history knows of the
         transaction's id: DUPLICATE or CONFLICT."""
         cents, identity, _, terminal = unpacked
         return self._advance_customer(transaction.customer_id, identity, transaction.time_ms, cents, terminal, out)
 
-    def advance_terminal(self, transaction: Transaction, unpacked: Unpacked, out: Row) -> int:
+    def advance_terminal(self, transaction: Transaction, unpacked: Unpacked, out: FeatureRow) -> int:
         """Stage 2. out: float32 [TERMINAL_FEATURES], written. As `advance_customer`, of the terminal's history."""
         cents, identity, customer, _ = unpacked
         return self._advance_terminal(transaction.terminal_id, identity, transaction.time_ms, cents, customer, out)
@@ -88,16 +85,18 @@ class FeatureEngine(KeyedHistories):
 
     def __init__(self, delay_days: float = 7.0, limit: int = LIMIT) -> None:
         super().__init__(delay_days, limit)
-        self.row: Row = np.zeros(len(CATALOGUE), np.float32)
+        self.row: FeatureRow = np.zeros(len(CATALOGUE), np.float32)
         """The features of the last transaction; the next call writes over them."""
         self.late = False
         """Whether the last transaction came late, see Histories."""
+        self.unpacked: Unpacked = (0, 0, 0, 0)
+        """Of the last transaction."""
         self._first, self._second = self.row[: len(CUSTOMER_FEATURES)], self.row[len(CUSTOMER_FEATURES) :]
 
     def advance(self, transaction: Transaction) -> int:
         """Fill `row`; NEW, or what the histories know of the transaction's id: DUPLICATE or CONFLICT. The terminal's
         sees the same id of another customer."""
-        unpacked = unpack(transaction)
+        self.unpacked = unpacked = unpack(transaction)
         known = self.advance_customer(transaction, unpacked, self._first)
         also = self.advance_terminal(transaction, unpacked, self._second)
         self.late = self.customers.late or self.terminals.late

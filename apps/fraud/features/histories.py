@@ -21,16 +21,14 @@ from typing import ClassVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from featherweight.apps.fraud.features import kernels
 from featherweight.apps.fraud.features.encoding import MAGIC, check_block, encode_block, join_blocks, parse_snapshot
+from featherweight.core.arrays import FeatureRow, Words
 from featherweight.core.errors import DataError
 from featherweight.core.files import atomic_write, open_regular, read_errors
 
-Row = npt.NDArray[np.float32]
-Words = npt.NDArray[np.int64]
 Record = tuple[bytes, bytes | None]
 
 _BLOCK_BYTES, _LAST_BLOCK = 8, 1 << 48
@@ -91,7 +89,7 @@ class Histories:
         self._oldest: deque[tuple[int, int]] = deque()
         """(slot, its last use) of those to forget next, unless they have been used since."""
 
-    def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: Row) -> int:
+    def advance(self, key: str, identity: int, time_ms: int, cents: int, other: int, out: FeatureRow) -> int:
         """Put the transaction into the key's history and write the features of it into `out`, float32 [F]: this kind's
         features in the catalogue's order. identity, other: `identify` of the transaction and of the counterpart (the
         terminal for a customer, the customer for a terminal). Returns NEW, or what else was there already: then it is

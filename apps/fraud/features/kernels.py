@@ -21,16 +21,14 @@ import math
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.catalogue import CUSTOMER, TERMINAL
+from featherweight.core.arrays import FeatureRow, Words
 from featherweight.core.compiled import compiled
 
 kernel = compiled(constants=(CUSTOMER, TERMINAL))
 """What every function here is compiled by: anew when a feature is added, taken away or moved."""
 
-Words = npt.NDArray[np.int64]
-Row = npt.NDArray[np.float32]
 
 EVENTS: Final = 8
 WORDS: Final = 1 + 3 * EVENTS
@@ -72,7 +70,7 @@ them only what came before: the past goes on beside them."""
 
 
 @kernel
-def customer_features(events: Words, time: int, cents: int, other: int, out: Row) -> None:
+def customer_features(events: Words, time: int, cents: int, other: int, out: FeatureRow) -> None:
     """The features of a transaction by its customer. events: of `gather`, the customer's others up to `time`; out:
     float32 [len(CUSTOMER)]."""
     start = begin(events, time - LONGEST)
@@ -120,7 +118,7 @@ def customer_features(events: Words, time: int, cents: int, other: int, out: Row
 
 
 @kernel
-def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, out: Row) -> None:
+def usual_amounts(events: Words, start: int, total: int, time: int, cents: int, out: FeatureRow) -> None:
     """A customer whose card is abused has a few huge amounts that spoil the plain mean: the usual amount leaves out
     what is above 2.5 times that mean. total: of events[start:], those of 30 days. Exact integers are compared."""
     others = len(events) - start
@@ -206,7 +204,7 @@ def deviation(events: Words, cents: int) -> float:
 
 
 @kernel
-def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row) -> None:
+def terminal_features(events: Words, time: int, cents: int, delay: int, out: FeatureRow) -> None:
     """The features of a transaction by its terminal. events: of `gather`, the terminal's others up to `time`; delay in
     ms; out: float32 [len(TERMINAL)]."""
     count_1d = count_7d = 1
@@ -263,7 +261,7 @@ def terminal_features(events: Words, time: int, cents: int, delay: int, out: Row
 
 @kernel
 def advance_customer(
-    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
+    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: FeatureRow
 ) -> int:
     """Features, then the event goes into the history unless it is there; see SEEN."""
     use(pages, slots, slot)
@@ -276,7 +274,7 @@ def advance_customer(
 
 @kernel
 def advance_terminal(
-    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: Row
+    pages: Words, slots: Words, slot: int, identity: int, time: int, cents: int, other: int, delay: int, out: FeatureRow
 ) -> int:
     """As advance_customer, of a terminal."""
     use(pages, slots, slot)

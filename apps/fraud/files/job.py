@@ -32,7 +32,7 @@ from featherweight.apps.fraud.labels import DAY_MS
 from featherweight.apps.fraud.plausible import CONTINUED, ONCE, read_clock_ms
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
 from featherweight.core.errors import OutputError, UsageError
-from featherweight.core.files import is_file, write_errors
+from featherweight.core.files import is_file, write_errors, writing_alone
 
 PROGRESS_EVERY = 2000
 _decode = msgspec.json.Decoder(Decision).decode
@@ -59,14 +59,20 @@ def score_file(
     """Score all transactions in the order of time, with their decisions in the order of the input. The output appears
     when it is whole, then the state is kept; a run that does not get there leaves both as they were.
 
-    Raises UsageError (the model's features are given, not computed; another process uses the state; a file is both
-    read and written; there is no row, which is not allowed), DataError for files that cannot be read, a pipe that runs
-    backwards or times in another unit, OutputError.
+    Raises UsageError (the model's features are given, not computed; another process uses the state or writes the
+    output; a file is both read and written; there is no row, which is not allowed), DataError for files that cannot be
+    read, a pipe that runs backwards or times in another unit, OutputError.
     """
-    schema, summary = scorer.schema, Summary(scorer.model, labelled=job.labels is not None)
+    schema = scorer.schema
     if schema.source == "given":
         raise UsageError(f"{scorer.model}: its features are given, not computed from transactions; `serve` scores them")
     check_output(job)
+    with writing_alone(job.output, "another --output") if job.output else contextlib.nullcontext():
+        return _score_alone(job, scorer, on_progress, now_ms)
+
+
+def _score_alone(job: Job, scorer: Scorer, on_progress: Callable[[int], None], now_ms: Clock) -> Summary:
+    schema, summary = scorer.schema, Summary(scorer.model, labelled=job.labels is not None)
     folder = job.output.parent if job.output else Path(tempfile.gettempdir())
     start = time.monotonic()
     transactions = open_transactions(

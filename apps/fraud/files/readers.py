@@ -12,12 +12,12 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featherweight.apps.fraud.decoding import COMMA, Decoder, Unread, check_columns
 from featherweight.apps.fraud.transactions import Label, TimeMs, Transaction
+from featherweight.core.arrays import FeatureRows, Floats, Integers, PartialLabels
 from featherweight.core.errors import DataError
 from featherweight.core.files import read_errors
 from featherweight.core.terminal import counted
@@ -71,10 +71,10 @@ class Cards:
     """The ULB cards: features float32 [N, 30] in the order of CARD_FEATURES, labels int8 [N] (1 is fraud), time_s
     int64 [N] since the first transaction, amounts float64 [N]. In the order of time."""
 
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int8]
-    time_s: npt.NDArray[np.int64]
-    amounts: npt.NDArray[np.float64]
+    features: FeatureRows
+    labels: PartialLabels
+    time_s: Integers
+    amounts: Floats
 
 
 def read_rows(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.decision.live import LiveModel
 from featherweight.apps.fraud.decision.pipeline import Pipeline
@@ -26,6 +25,7 @@ from featherweight.apps.fraud.http.forms import LabelRequest, LabelsAnswer, Scor
 from featherweight.apps.fraud.monitoring.metrics import ScoringMetrics
 from featherweight.apps.fraud.plausible import AHEAD_MS, read_clock_ms, refuse_time
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
+from featherweight.core.arrays import FeatureRow, FeatureRows
 from featherweight.core.errors import FeatherweightError, OutputError
 from featherweight.core.terminal import counted
 
@@ -186,7 +186,7 @@ class Service:
         return gauges
 
     def _score_chunk(
-        self, requests: Sequence[ScoreRequest], given: Sequence[npt.NDArray[np.float32] | None], due: float
+        self, requests: Sequence[ScoreRequest], given: Sequence[FeatureRow | None], due: float
     ) -> list[Decision]:
         stateful = [request for request, row in zip(requests, given, strict=True) if row is None]
         if self.store is not None and stateful:
@@ -210,18 +210,16 @@ class Service:
             self.metrics.decided(decision)
         return decisions
 
-    def _fill(
-        self, catalogue: npt.NDArray[np.float32], given: Sequence[npt.NDArray[np.float32] | None]
-    ) -> npt.NDArray[np.float32]:
+    def _fill(self, catalogue: FeatureRows, given: Sequence[FeatureRow | None]) -> FeatureRows:
         """The program's columns: out of the catalogue's, or as they were given."""
         scorer = self.pipeline.scorer
         if all(row is None for row in given):
             return catalogue[:, scorer.columns]
         return np.stack([catalogue[i, scorer.columns] if row is None else row for i, row in enumerate(given)])
 
-    def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[npt.NDArray[np.float32] | None]:
+    def _check_batch(self, requests: Sequence[ScoreRequest]) -> list[FeatureRow | None]:
         self._check_times(requests)
-        given: list[npt.NDArray[np.float32] | None] = []
+        given: list[FeatureRow | None] = []
         for index, request in enumerate(requests):
             if isinstance(request.features, dict):
                 given.append(self._given(request.features, index))
@@ -230,7 +228,7 @@ class Service:
                 given.append(None)
         return given
 
-    def _given(self, features: dict[str, float | None], index: int | None = None) -> npt.NDArray[np.float32]:
+    def _given(self, features: dict[str, float | None], index: int | None = None) -> FeatureRow:
         names = self.pipeline.scorer.schema.names
         if len(features) != len(names) or any(name not in features for name in names):
             absent = [name for name in names if name not in features]

@@ -8,15 +8,13 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.catalogue import CUSTOMER_FEATURES
 from featherweight.apps.fraud.features.engine import Unpacked, unpack
 from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, NEW, identify
 from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.arrays import FeatureRows
 from featherweight.core.terminal import counted
-
-Rows = npt.NDArray[np.float32]
 
 FORWARDED_AT_ONCE: Final = 500
 """Transactions in one repartition record: even with the longest identifiers it stays below a broker's usual 1 MB."""
@@ -31,7 +29,7 @@ class Handover:
     source: int
     transactions: Sequence[Transaction] = ()
     unpacked: Sequence[Unpacked] = ()
-    rows: Rows = field(default_factory=lambda: np.zeros((0, SPLIT), np.float32))
+    rows: FeatureRows = field(default_factory=lambda: np.zeros((0, SPLIT), np.float32))
     """float32 [N, SPLIT]: the customers' features."""
     known: Sequence[int] = ()
     """What the customers' histories knew of the transactions: NEW, DUPLICATE or CONFLICT."""

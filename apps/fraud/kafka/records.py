@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import Integers, Octets
 from featherweight.core.compiled import compiled
 from featherweight.core.errors import DataError
 
@@ -24,9 +24,6 @@ MIN_BYTES = 7
 """The fewest bytes of a record: six varints and the attributes."""
 RECORDS = 1 << 17
 """The most records that a batch may have: each becomes three objects here, however small it is."""
-
-_Bytes = npt.NDArray[np.uint8]
-_Bounds = npt.NDArray[np.int64]
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
@@ -51,7 +48,7 @@ def split_records(records: Sequence[Record], limit_bytes: int) -> Iterator[Seque
         yield records[start:]
 
 
-def decode_records(content: bytes, count: int) -> tuple[npt.NDArray[np.int64], list[bytes | None], list[bytes | None]]:
+def decode_records(content: bytes, count: int) -> tuple[Integers, list[bytes | None], list[bytes | None]]:
     """The `count` records of a batch whose uncompressed records are `content`: (offsets within the batch [count], keys,
     values). Raises DataError for bytes that are no such records."""
     if not 0 <= count <= min(RECORDS, len(content) // MIN_BYTES):
@@ -73,7 +70,7 @@ def decode_records(content: bytes, count: int) -> tuple[npt.NDArray[np.int64], l
 
 
 @compiled()
-def _put_varint(out: _Bytes, at: int, value: int) -> int:
+def _put_varint(out: Octets, at: int, value: int) -> int:
     left = (value << 1) ^ (value >> 63)
     while left > 0x7F:
         out[at] = 0x80 | (left & 0x7F)
@@ -93,7 +90,7 @@ def _varint_size(value: int) -> int:
 
 
 @compiled()
-def _write_records(payload: _Bytes, lengths: _Bounds, out: _Bytes) -> int:
+def _write_records(payload: Octets, lengths: Integers, out: Octets) -> int:
     at = taken = 0
     for index in range(len(lengths) // 2):
         key, value = lengths[2 * index], lengths[2 * index + 1]
@@ -114,7 +111,7 @@ def _write_records(payload: _Bytes, lengths: _Bounds, out: _Bytes) -> int:
 
 
 @compiled()
-def _take_varint(content: _Bytes, at: int) -> tuple[int, int]:
+def _take_varint(content: Octets, at: int) -> tuple[int, int]:
     """(value, where it ends); the end is -1 where the bytes end first or the number does not fit 64 bits."""
     value = shift = 0
     while 0 <= at < len(content) and shift < 64:
@@ -128,7 +125,7 @@ def _take_varint(content: _Bytes, at: int) -> tuple[int, int]:
 
 
 @compiled()
-def _read_records(content: _Bytes, bounds: _Bounds) -> bool:
+def _read_records(content: Octets, bounds: Integers) -> bool:
     at = 0
     for index in range(len(bounds)):
         length, at = _take_varint(content, at)

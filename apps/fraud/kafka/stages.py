@@ -35,11 +35,12 @@ from featherweight.apps.fraud.kafka.events import (
     decode_messages,
     decode_transaction,
 )
-from featherweight.apps.fraud.kafka.forwarding import SPLIT, Handover, Rows, decode_handover, encode_handover
+from featherweight.apps.fraud.kafka.forwarding import SPLIT, Handover, decode_handover, encode_handover
 from featherweight.apps.fraud.kafka.records import Record
 from featherweight.apps.fraud.kafka.topic_names import Topics
 from featherweight.apps.fraud.plausible import read_clock_ms
 from featherweight.apps.fraud.transactions import Transaction
+from featherweight.core.arrays import FeatureRows
 from featherweight.core.errors import WrongModelError
 
 EXPIRE_EVERY = 200_000
@@ -131,7 +132,7 @@ class Stream:
         decode = partial(decode_transaction, unread=out.unread)
         transactions = decode_messages(found, decode, out.rejected, judge=believing(now_ms))
         unpacked = [unpack(transaction) for transaction in transactions]
-        rows: Rows = np.zeros((len(transactions), SPLIT), np.float32)
+        rows: FeatureRows = np.zeros((len(transactions), SPLIT), np.float32)
         shard = self.shards[found.partition]
         times = [transaction.time_ms for transaction in transactions]
         shard.newest_ms = max([shard.newest_ms, *(time_ms for time_ms in times if time_ms <= now_ms)])
@@ -190,7 +191,7 @@ class Stream:
         for label, identity, answer in zip_longest(handed.labels, handed.identities, handed.learned):
             also = shard.apply_terminal_label(label, identity)
             ready.label_conflicts += answer is not None and agree(answer, also) == CONFLICT
-        rows: Rows = np.zeros((len(handed.transactions), len(CATALOGUE)), np.float32)
+        rows: FeatureRows = np.zeros((len(handed.transactions), len(CATALOGUE)), np.float32)
         rows[:, :SPLIT] = handed.rows
         known, late = list(handed.known), list(handed.late)
         for place, (transaction, keys, row) in enumerate(
@@ -231,10 +232,10 @@ class _Ready:
         self._known: list[int] = []
         self._late: list[bool] = []
         self._sources: list[int] = []
-        self._rows: list[Rows] = []
+        self._rows: list[FeatureRows] = []
         self.label_conflicts = 0
 
-    def add(self, handed: Handover, rows: Rows, known: Sequence[int], late: Sequence[bool]) -> None:
+    def add(self, handed: Handover, rows: FeatureRows, known: Sequence[int], late: Sequence[bool]) -> None:
         """rows: float32 [N, CATALOGUE]; known, late: of both stages together."""
         self._transactions += handed.transactions
         self._known += known

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.sealed import DecisionRule
+from featherweight.core.arrays import Labels, Scores
 from featherweight.core.calibration import fit_platt
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
 from featherweight.core.terminal import counted
-
-Scores = npt.NDArray[np.float64]
 
 DECLINE_PROBABILITY = 0.9
 """From here on a transaction is declined: nine of ten like it are frauds."""
@@ -21,7 +19,7 @@ DECLINE_PROBABILITY = 0.9
 
 def fit_rule(
     scores: Scores,
-    labels: npt.NDArray[np.int64],
+    labels: Labels,
     *,
     days: float,
     alerts_per_day: float,

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.sealed import DecisionRule, FeatureSchema
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
@@ -20,6 +18,7 @@ from featherweight.apps.fraud.training.description import SplitDays, Training
 from featherweight.apps.fraud.training.models import CARDS, COLUMNS, HISTORIES
 from featherweight.apps.fraud.training.protocol import evaluate
 from featherweight.apps.fraud.training.split import Split, SplitRows, find_data, read_parts
+from featherweight.core.arrays import Scores
 from featherweight.core.digests import atomic_folder
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, writing_alone
@@ -117,7 +116,7 @@ def _summarize(
     fitted: Ensemble | nn.Module,
     parts: Split,
     rule: DecisionRule,
-    validation_scores: npt.NDArray[np.float64],
+    validation_scores: Scores,
     *,
     report_test: bool,
 ) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def _summarize(
     return summary
 
 
-def _figures(part: SplitRows, scores: npt.NDArray[np.float64], rule: DecisionRule) -> dict[str, float]:
+def _figures(part: SplitRows, scores: Scores, rule: DecisionRule) -> dict[str, float]:
     """The protocol's figures and what the rule does."""
     alerts = scores >= raw_threshold(rule)
     figures = msgspec.to_builtins(evaluate(scores, part.days, part.customers, part.labels))
@@ -152,11 +151,3 @@ def _figures(part: SplitRows, scores: npt.NDArray[np.float64], rule: DecisionRul
 
 def _digest(part: SplitRows) -> str:
     return hashlib.sha256(part.features.tobytes() + part.labels.tobytes()).hexdigest()
-
-
-def render_metrics(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for a terminal: a part of the data each, with its figures."""
-    for name in ("model", "train", "validation", "test"):
-        if name in metrics:
-            rounded = {key: value if isinstance(value, str) else f"{value:.5g}" for key, value in metrics[name].items()}
-            yield f"{name}: {', '.join(f'{key} {value}' for key, value in rounded.items())}"

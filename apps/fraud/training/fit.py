@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +21,7 @@ from featherweight.apps.fraud.training.models import (
     Network,
     XGBoost,
 )
+from featherweight.core.arrays import FeatureRows, Labels, Scores
 from featherweight.core.errors import DataError, MissingExtraError
 from featherweight.core.terminal import counted
 from featherweight.core.training import Fit, Schedule
@@ -32,8 +32,6 @@ from featherweight.core.trees.predict import predict as predict_trees
 from featherweight.core.trees.sklearn import from_sklearn
 from featherweight.core.trees.xgboost import from_xgboost
 
-Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 OnStep = Callable[[int, int], None]
 """(steps done, steps in all)."""
 
@@ -44,7 +42,7 @@ def silent(done: int, total: int) -> None:
 
 def fit(
     settings: ModelSettings,
-    features: Features,
+    features: FeatureRows,
     labels: Labels,
     *,
     seed: int = 0,
@@ -78,7 +76,7 @@ def fit(
             assert_never(settings)
 
 
-def margins(model: Ensemble | nn.Module, features: Features) -> npt.NDArray[np.float64]:
+def margins(model: Ensemble | nn.Module, features: FeatureRows) -> Scores:
     """Log-odds [N] of features [N, F]."""
     if isinstance(model, Ensemble):
         return predict_trees(model, features).astype(np.float64)
@@ -101,7 +99,7 @@ def _members(count: int, seed: int, one: Callable[[int], Ensemble], on_step: OnS
     return fitted
 
 
-def _xgboost(settings: XGBoost, features: Features, labels: Labels, threads: int) -> Callable[[int], Ensemble]:
+def _xgboost(settings: XGBoost, features: FeatureRows, labels: Labels, threads: int) -> Callable[[int], Ensemble]:
     try:
         import xgboost
     except ModuleNotFoundError as error:
@@ -127,7 +125,7 @@ def _xgboost(settings: XGBoost, features: Features, labels: Labels, threads: int
     return one
 
 
-def _lightgbm(settings: LightGBM, features: Features, labels: Labels, threads: int) -> Callable[[int], Ensemble]:
+def _lightgbm(settings: LightGBM, features: FeatureRows, labels: Labels, threads: int) -> Callable[[int], Ensemble]:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
@@ -156,7 +154,7 @@ def _lightgbm(settings: LightGBM, features: Features, labels: Labels, threads: i
     return one
 
 
-def _histogram(settings: HistGradientBoosting, features: Features, labels: Labels) -> Callable[[int], Ensemble]:
+def _histogram(settings: HistGradientBoosting, features: FeatureRows, labels: Labels) -> Callable[[int], Ensemble]:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     # scikit-learn 1.9 fails on a column that is never there.
@@ -179,7 +177,7 @@ def _histogram(settings: HistGradientBoosting, features: Features, labels: Label
     return one
 
 
-def _forest(settings: Forest, features: Features, labels: Labels, seed: int, threads: int) -> Ensemble:
+def _forest(settings: Forest, features: FeatureRows, labels: Labels, seed: int, threads: int) -> Ensemble:
     from sklearn.ensemble import RandomForestClassifier
 
     model = RandomForestClassifier(
@@ -193,7 +191,7 @@ def _forest(settings: Forest, features: Features, labels: Labels, seed: int, thr
     return from_sklearn(model.fit(features, labels))
 
 
-def _logistic(settings: Logistic, features: Features, labels: Labels) -> nn.Module:
+def _logistic(settings: Logistic, features: FeatureRows, labels: Labels) -> nn.Module:
     from sklearn.linear_model import LogisticRegression
 
     built = network.build(features.shape[1], 0, 0)
@@ -212,7 +210,7 @@ def _logistic(settings: Logistic, features: Features, labels: Labels) -> nn.Modu
 class Batches:
     """Shuffled batches of one epoch: ([B, F], [B, 1]); the same for the same (seed, epoch)."""
 
-    features: Features
+    features: FeatureRows
     labels: Labels
     epoch: int
     batch: int
@@ -230,7 +228,7 @@ class Batches:
             yield torch.from_numpy(self.features[index]), targets
 
 
-def _network(settings: Network, features: Features, labels: Labels, seed: int, on_step: OnStep) -> nn.Module:
+def _network(settings: Network, features: FeatureRows, labels: Labels, seed: int, on_step: OnStep) -> nn.Module:
     torch.manual_seed(seed)
     built = network.build(features.shape[1], settings.width, settings.layers)
     network.standardize_of(built).fit(features)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-Floats = npt.NDArray[np.float32]
+from featherweight.core.arrays import FeatureRows, Scores
 
 BOUND = 5.0
 
@@ -29,7 +28,7 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("scale", torch.ones(columns))
 
-    def fit(self, features: Floats) -> None:
+    def fit(self, features: FeatureRows) -> None:
         """features: [N, F]. Columns that never vary, or are never there, become 0."""
         there = np.where(np.isnan(features).all(axis=0), 0, features).astype(np.float64)
         typical = np.nanmedian(there, axis=0)
@@ -65,7 +64,7 @@ def last_of(network: nn.Module) -> nn.Linear:
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def predict(network: nn.Module, features: Floats, batch: int = 8192) -> npt.NDArray[np.float64]:
+def predict(network: nn.Module, features: FeatureRows, batch: int = 8192) -> Scores:
     """Margins [N] of features [N, F]."""
     network.eval()
     with torch.inference_mode():

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from featherweight.core.arrays import AnyFloats, Clusters, Integers, Labels
 from featherweight.core.statistics.card_precision import card_precision
-
-Ints = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.floating[Any]]
 
 TOP_K = 100
 
@@ -58,14 +54,14 @@ VALIDATION = tuple(Fold(SINGLE.train_from - 35 + 7 * week) for week in range(4))
 """The handbook's folds: figures are of SINGLE and PREQUENTIAL, everything is chosen on VALIDATION."""
 
 
-def train_rows(days: Ints, fold: Fold) -> Ints:
+def train_rows(days: Integers, fold: Fold) -> Integers:
     """Numbers of the rows that a model may be fitted on. days: [N]."""
     return np.flatnonzero((days >= fold.train_from) & (days < fold.train_from + fold.train_days))
 
 
 def held_out_rows(
-    days: Ints, customers: Ints, labels: Ints, *, first: int, count: int, known_from: int, delay_days: int
-) -> Ints:
+    days: Integers, customers: Clusters, labels: Labels, *, first: int, count: int, known_from: int, delay_days: int
+) -> Integers:
     """Numbers of the rows of the `count` days from `first` on, without the transactions of known cards: on each day,
     those of customers with a fraud from day `known_from` up to `delay_days` + 1 days before it. All arrays [N]."""
     fraud_days, fraud_customers = days[labels == 1], customers[labels == 1]
@@ -77,7 +73,7 @@ def held_out_rows(
     return np.concatenate(kept)
 
 
-def test_rows(days: Ints, customers: Ints, labels: Ints, fold: Fold) -> Ints:
+def test_rows(days: Integers, customers: Clusters, labels: Labels, fold: Fold) -> Integers:
     """The fold's test, as the handbook's `get_train_test_set` has it. days, customers, labels: int64 [N]; gives places,
     int64 [M]."""
     return held_out_rows(
@@ -91,7 +87,7 @@ def test_rows(days: Ints, customers: Ints, labels: Ints, fold: Fold) -> Ints:
     )
 
 
-def evaluate(scores: Scores, days: Ints, customers: Ints, labels: Ints, top_k: int = TOP_K) -> Figures:
+def evaluate(scores: AnyFloats, days: Integers, customers: Clusters, labels: Labels, top_k: int = TOP_K) -> Figures:
     """The protocol's figures of held-out rows [N]. Both classes must be there."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 

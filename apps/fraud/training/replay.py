@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import CONFLICT, identify
 from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.arrays import FeatureRows, Floats, PartialLabels, Words
 
 PROGRESS_EVERY = 10_000
-Words = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -23,14 +22,14 @@ class Rows:
     """One row a transaction, in the order of arrival; N rows. ids, customers, terminals: `identify` of them. labels: 1
     fraud, 0 not, -1 none came. A label counts for the features from its arrival on, and in `labels` in any case."""
 
-    features: npt.NDArray[np.float32]
+    features: FeatureRows
     """[N, len(CATALOGUE)]"""
     ids: Words
     customers: Words
     terminals: Words
     time_ms: Words
-    amounts: npt.NDArray[np.float64]
-    labels: npt.NDArray[np.int8]
+    amounts: Floats
+    labels: PartialLabels
     conflicts: int = 0
     """Transactions without a row, because another one has their id."""
 
@@ -53,8 +52,10 @@ def replay(
     count = conflicts = 0
     for event in events:
         if isinstance(event, Label):
-            engine.apply_label(event)
-            labelled.append(identify(event.transaction_id))
+            identity = identify(event.transaction_id)
+            engine.apply_customer_label(event, identity)
+            engine.apply_terminal_label(event, identity)
+            labelled.append(identity)
             owners.append(identify(event.customer_id))
             frauds.append(event.is_fraud)
             continue
@@ -64,9 +65,10 @@ def replay(
         if count == len(features):
             features.resize((2 * count, len(CATALOGUE)), refcheck=False)
         features[count] = engine.row
-        ids.append(identify(event.transaction_id))
-        customers.append(identify(event.customer_id))
-        terminals.append(identify(event.terminal_id))
+        _, identity, customer, terminal = engine.unpacked
+        ids.append(identity)
+        customers.append(customer)
+        terminals.append(terminal)
         times.append(event.time_ms)
         amounts.append(event.amount)
         count += 1
@@ -91,7 +93,7 @@ def _pair(ids: array[int], customers: array[int]) -> Words:
     return np.array(ids, np.int64) ^ np.array(customers, np.int64) * np.int64(0x1E3779B97F4A7C15)
 
 
-def _join(ids: Words, labelled: Words, frauds: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+def _join(ids: Words, labelled: Words, frauds: PartialLabels) -> PartialLabels:
     """The last label of every id, -1 without."""
     if not len(labelled):
         return np.full(len(ids), -1, np.int8)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.decoding import Unread
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
@@ -30,6 +29,7 @@ from featherweight.apps.fraud.plausible import read_clock_ms
 from featherweight.apps.fraud.training.description import SplitDays
 from featherweight.apps.fraud.training.protocol import held_out_rows
 from featherweight.apps.fraud.transactions import Label, Transaction
+from featherweight.core.arrays import Clusters, FeatureRows, Integers, Labels
 from featherweight.core.datasets.catalogue import local_copy
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import is_file, is_there
@@ -55,11 +55,11 @@ class SplitRows:
     """Rows that a model is fitted or judged on. rows: their numbers in the data, in the order of time; days: since
     1970-01-01; customers: numbers that stand for them; span_days: the time that the part covers."""
 
-    rows: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    days: npt.NDArray[np.int64]
-    customers: npt.NDArray[np.int64]
+    rows: Integers
+    features: FeatureRows
+    labels: Labels
+    days: Integers
+    customers: Clusters
     span_days: float
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ def split_days(rows: Rows, layout: SplitDays, names: tuple[str, ...]) -> Split:
         )
     columns = np.array([CATALOGUE.index(name) for name in names])
 
-    def part(index: npt.NDArray[np.int64], span_days: float) -> SplitRows:
+    def part(index: Integers, span_days: float) -> SplitRows:
         features = np.ascontiguousarray(rows.features[np.ix_(index, columns)])
         return SplitRows(index, features, labels[index], days[index], rows.customers[index], span_days)
 
@@ -251,7 +251,7 @@ def _find(folder: Path, name: str) -> Path:
     return found[0]
 
 
-def _last_day(days: npt.NDArray[np.int64], layout: SplitDays) -> int:
+def _last_day(days: Integers, layout: SplitDays) -> int:
     """The layout's, or the last that the data holds whole: the one before its last."""
     if not len(days):
         raise DataError("the data holds no transaction")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.fraud.sealed import DecisionRule, encode
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
 from featherweight.apps.fraud.training.description import read_training
 from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
+from featherweight.core.arrays import Floats32, Labels, Scores, Texts
 from featherweight.core.errors import UsageError
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles
@@ -108,7 +108,7 @@ class FraudTask:
         """See Task."""
         return self._held_out(self.parts.test)
 
-    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+    def scores(self, outputs: Tensors) -> Scores:
         """float64 [N]: the program's output as it is, a log-odds."""
         return outputs[OUTPUT][:, 0].astype(np.float64)
 
@@ -148,7 +148,7 @@ class FraudTask:
         alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_per_day)))
         return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts)
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+    def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""
         training = self.trained.training
         rule = fit_rule(scores, labels, days=self.parts.validation.span_days, alerts_per_day=training.alerts_per_day)
@@ -165,7 +165,7 @@ class FraudTask:
         )
 
 
-def _bands(values: npt.NDArray[np.float32], edges: tuple[float, ...]) -> npt.NDArray[np.str_]:
+def _bands(values: Floats32, edges: tuple[float, ...]) -> Texts:
     """The band of each value [N] as text."""
     texts = [f"below {edges[0]:g}"]
     texts += [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]

@@ -38,13 +38,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from featherweight.apps.imaging.frames import Decoded, FrameId, RejectedFrame
 from featherweight.apps.imaging.readers.base import DEFAULT_LIMITS, Limits, Reader, RefusedError
 from featherweight.apps.imaging.sealed import Preprocess
 from featherweight.apps.imaging.sources.files import Item, find_items
+from featherweight.core.arrays import GreyImage
 from featherweight.core.files import describe_kind
 
 __all__ = ["DEFAULT_LIMITS", "FORMATS", "Format", "Item", "Limits", "find_items", "read_content", "read_frames"]
@@ -118,7 +116,7 @@ def read_frames(item: Item, preprocess: Preprocess, limits: Limits = DEFAULT_LIM
         )
 
 
-def _is_blank(pixels: npt.NDArray[np.float32]) -> bool:
+def _is_blank(pixels: GreyImage) -> bool:
     """A lost exposure, or a window beside all values. A network has an answer for it as for any other."""
     return bool(pixels.max() - pixels.min() < 1 / 256)
 

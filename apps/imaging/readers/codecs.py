@@ -14,10 +14,10 @@ import numpy as np
 import rle.utils
 from pydicom import uid
 
-from featherweight.apps.imaging.pixels import Stored
 from featherweight.apps.imaging.readers.base import RefusedError
 from featherweight.apps.imaging.readers.codestreams import ends_in_zeros, has_hole, parse_jpeg, parse_jpeg2000
 from featherweight.apps.imaging.readers.strict_jpeg import check_jpeg, check_zeros, decode_grey
+from featherweight.core.arrays import StoredPixels
 
 _LOSSY_JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit)
 _LOSSY_JPEG2000 = (uid.JPEG2000, uid.HTJ2K)
@@ -50,7 +50,7 @@ class Decoded:
     """samples: [rows, columns] or [rows, columns, 3] as the codec gave them; precision: bits of a sample in the
     codestream; photometric: what the samples are now."""
 
-    samples: Stored
+    samples: StoredPixels
     precision: int
     lossless: bool
     photometric: str
@@ -91,7 +91,7 @@ def _decode_jpeg_frame(codestream: bytes, syntax: uid.UID, shape: Shape) -> Deco
     return Decoded(samples, jpeg.bits, syntax not in (*_LOSSY_JPEG, uid.JPEGLSNearLossless), photometric)
 
 
-def _decode_strictly(codestream: bytes, shape: Shape) -> Stored | None:
+def _decode_strictly(codestream: bytes, shape: Shape) -> StoredPixels | None:
     """Samples of one component and 8 bits; None for others, of which only the data are checked. Raises RefusedError for
     damaged data."""
     found = decode_grey(codestream) if shape.samples == 1 else None
@@ -100,7 +100,7 @@ def _decode_strictly(codestream: bytes, shape: Shape) -> Stored | None:
     return found if found is None or found.shape == (shape.rows, shape.columns) else None
 
 
-def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
+def _decode_rle(codestream: bytes, shape: Shape) -> StoredPixels:
     """By pylibjpeg-rle: imagecodecs' is as fast and was seen to end the process on damaged data."""
     pixels, bits = shape.rows * shape.columns, shape.bits_allocated
     # Pixels of 1 bit: eight pixels a byte, the frame filled up to whole bytes (PS3.5 8.2.2).
@@ -122,7 +122,7 @@ def _decode_rle(codestream: bytes, shape: Shape) -> Stored:
     return planes[0] if shape.samples == 1 else planes.transpose(1, 2, 0)
 
 
-def _decode_samples(codestream: bytes, syntax: uid.UID, shape: Shape) -> Stored:
+def _decode_samples(codestream: bytes, syntax: uid.UID, shape: Shape) -> StoredPixels:
     options: dict[str, Any] = {}
     if shape.samples > 1 and syntax in _LOSSY_JPEG:
         # Colour stays as it is coded, whatever the decoder would guess: the photometric interpretation says what it is.

@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from featherweight.apps.imaging.pixels import Stored
+from featherweight.core.arrays import Array, StoredPixels
 
 JPEG2000_MEAN_TOLERANCE = 0.006
 """Mean absolute difference (grey levels in 0..1) between the reduced and the full decoding, both averaged to the
@@ -146,7 +144,7 @@ def _most_empty_packets(codestream: bytes) -> int:
     return int(layers) * precincts * header.components
 
 
-def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> Stored | None:
+def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> StoredPixels | None:
     """Unsigned samples [H, W] of a one-component codestream, halved while both sides stay at `least` or more.
 
     None when it cannot be halved even once, or is damaged: decoding it in full then says what is wrong.
@@ -166,12 +164,12 @@ def decode_jpeg2000_reduced(codestream: bytes, header: Jpeg2000, least: int) -> 
     return None
 
 
-def _decode_halved(codestream: bytes, header: Jpeg2000, halvings: int) -> Stored | None:
+def _decode_halved(codestream: bytes, header: Jpeg2000, halvings: int) -> StoredPixels | None:
     try:
         with Image.open(io.BytesIO(codestream), formats=("JPEG2000",)) as image:
             image.reduce = halvings  # type: ignore[assignment, method-assign]  # the plugin's option, not the method
             image.load()
-            samples: npt.NDArray[Any] = np.array(image)
+            samples: Array = np.array(image)
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         return None
     expected = tuple(-(-size >> halvings) for size in (header.rows, header.columns))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_preamble
@@ -33,17 +32,7 @@ from pydicom.uid import (
 )
 
 from featherweight.apps.imaging.frames import Decoded, Frame, FrameId, RejectedFrame
-from featherweight.apps.imaging.pixels import (
-    Floats,
-    Greyscale,
-    Rescale,
-    Stored,
-    Window,
-    finish,
-    grey_from_rgb,
-    render,
-    resize,
-)
+from featherweight.apps.imaging.pixels import Greyscale, Rescale, Window, finish, grey_from_rgb, render, resize
 from featherweight.apps.imaging.readers.base import (
     DEFAULT_LIMITS,
     Limits,
@@ -61,6 +50,7 @@ from featherweight.apps.imaging.readers.greyscale import read_greyscale, read_pa
 from featherweight.apps.imaging.readers.header import MONOCHROME, Header, read_header
 from featherweight.apps.imaging.readers.stored import agreed_cell, note_upper_bits, stored_values
 from featherweight.apps.imaging.sealed import Preprocess
+from featherweight.core.arrays import Array, GreyImage, StoredPixels
 
 _COPIES = 3
 """How often the samples of a frame are in memory at once, at the worst moment of any codec but JPEG 2000."""
@@ -133,7 +123,7 @@ def _decode_frame(image: _Image, frame: int, names: FrameId, side: int, limits: 
     return Frame(numbered, grey, notes="; ".join(dict.fromkeys(notes)))
 
 
-def read_pixel_array(path: Path, limits: Limits = DEFAULT_LIMITS) -> npt.NDArray[Any]:
+def read_pixel_array(path: Path, limits: Limits = DEFAULT_LIMITS) -> Array:
     """Stored values of all frames, those of pydicom's `pixel_array` where that is right: [H, W], [H, W, 3], or with
     frames in front; YBR as RGB. Raises RefusedError."""
     frames = []
@@ -240,7 +230,7 @@ def _native_frame_bits(header: Header, size: int, notes: list[str]) -> tuple[Hea
     return replace(header, shape=replace(shape, photometric="YBR_FULL")), bits
 
 
-def _grey_frame(image: _Image, frame: int, side: int, limits: Limits, notes: list[str]) -> npt.NDArray[np.float32]:
+def _grey_frame(image: _Image, frame: int, side: int, limits: Limits, notes: list[str]) -> GreyImage:
     """Raises RefusedError, FloatingPointError for values that are not finite, and what codecs raise."""
     header = image.header
     if header.shape.photometric in MONOCHROME:
@@ -259,11 +249,11 @@ def _grey_frame(image: _Image, frame: int, side: int, limits: Limits, notes: lis
     return finish(resize(stored, side, luma) / white, False)
 
 
-def _luma_as_stored(rows: Stored) -> Floats:
+def _luma_as_stored(rows: StoredPixels) -> Array:
     return rows[..., 0].astype(np.float32)
 
 
-def _decode(image: _Image, frame: int, limits: Limits, notes: list[str]) -> tuple[Stored, str]:
+def _decode(image: _Image, frame: int, limits: Limits, notes: list[str]) -> tuple[StoredPixels, str]:
     """The stored values of a frame and their photometric interpretation: YBR stays YBR."""
     header, shape = image.header, image.header.shape
     if frame >= image.found:
@@ -303,7 +293,7 @@ def _refuse_missing(image: _Image) -> NoReturn:
     )
 
 
-def _native_samples(image: _Image, frame: int) -> tuple[Stored, str]:
+def _native_samples(image: _Image, frame: int) -> tuple[StoredPixels, str]:
     """By pydicom, which knows big-endian bytes in words, colours of two pixels and planes. For anything simpler it
     takes longer than all the rest of a small frame, and it loses bits of a frame that begins within a byte."""
     header, shape = image.header, image.header.shape
@@ -342,7 +332,7 @@ def _native_samples(image: _Image, frame: int) -> tuple[Stored, str]:
     return samples, str(properties["photometric_interpretation"])
 
 
-def _decode_reduced(image: _Image, frame: int, greyscale: Greyscale, side: int) -> Stored | None:
+def _decode_reduced(image: _Image, frame: int, greyscale: Greyscale, side: int) -> StoredPixels | None:
     """A single JPEG 2000 frame at a fraction of its size (`apps.imaging.readers.codestreams`), or None.
 
     Only where that cannot move the grey scale: unsigned, with a window at least a quarter as wide as what the bits can

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
@@ -22,6 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
 from featherweight.apps.imaging.readers.base import RefusedError
+from featherweight.core.arrays import UInt16s
 
 # What pydicom and the codecs are known to raise on damaged files. MemoryError is not here: the caller names it.
 PYDICOM_ERRORS = (
@@ -104,7 +104,7 @@ def read_whole(dataset: Dataset, keyword: str, *, default: int | None = None, le
     return int(number)
 
 
-def read_words(dataset: Dataset, keyword: str) -> npt.NDArray[np.uint16]:
+def read_words(dataset: Dataset, keyword: str) -> UInt16s:
     """16-bit words as they are, whether the element calls them signed or not. Raises RefusedError. uint16 [K]."""
     element: Any = dataset.get_item(_tag(keyword))
     value = None if element is None else element.value

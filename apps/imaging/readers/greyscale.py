@@ -9,11 +9,10 @@ of a VOI LUT are as light as their largest one can be: descriptors say 16 bits o
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from featherweight.apps.imaging.pixels import Floats, Greyscale, Lut, Rescale, Window, grey_from_rgb
+from featherweight.apps.imaging.pixels import Greyscale, Lut, Rescale, Window, grey_from_rgb
 from featherweight.apps.imaging.readers.base import RefusedError
 from featherweight.apps.imaging.readers.elements import (
     describe,
@@ -26,6 +25,7 @@ from featherweight.apps.imaging.readers.elements import (
 )
 from featherweight.apps.imaging.readers.header import Header
 from featherweight.apps.imaging.readers.stored import Cell, wrap
+from featherweight.core.arrays import Array, UInt16s
 from featherweight.core.terminal import counted
 
 _TABLE = ("LUTDescriptor", "LUTData")
@@ -43,7 +43,7 @@ def read_greyscale(dataset: Dataset, header: Header, frame: int, notes: list[str
     return Greyscale(modality, voi, header.shape.photometric == "MONOCHROME1", _padding(dataset, header, notes))
 
 
-def read_palette(dataset: Dataset, header: Header) -> tuple[Floats, int]:
+def read_palette(dataset: Dataset, header: Header) -> tuple[Array, int]:
     """The grey level 0..1 of every value that can be stored, and the first of these values. Raises RefusedError."""
     bits = header.shape.bits_allocated
     if bits > 16:
@@ -130,7 +130,7 @@ def _table(item: Dataset, descriptor: str, data: str, signed: bool) -> Lut:
     return Lut(first, entries[:count].astype(np.uint16), bits)
 
 
-def _entries(item: Dataset, keyword: str, count: int) -> npt.NDArray[np.uint16]:
+def _entries(item: Dataset, keyword: str, count: int) -> UInt16s:
     content = read_bytes(item, keyword)
     if content is None or len(content) >= 2 * count:
         return read_words(item, keyword)

@@ -21,11 +21,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from featherweight.apps.imaging.frames import Decoded, Frame, FrameId, RejectedFrame
-from featherweight.apps.imaging.pixels import DARK_NOTE, Greyscale, Stored, render, render_unsigned
+from featherweight.apps.imaging.pixels import DARK_NOTE, Greyscale, render, render_unsigned
 from featherweight.apps.imaging.readers.base import (
     Limits,
     RefusedError,
@@ -37,6 +36,7 @@ from featherweight.apps.imaging.readers.checked import check_png, check_tiff_pag
 from featherweight.apps.imaging.readers.codestreams import parse_jpeg
 from featherweight.apps.imaging.readers.strict_jpeg import check_jpeg, decode_grey
 from featherweight.apps.imaging.sealed import Preprocess
+from featherweight.core.arrays import GreyImage, StoredPixels
 
 REDUCED_MEAN_TOLERANCE = 0.004
 """Mean absolute difference of an image decoded at reduced size from one decoded in full; 1/255 is 0.0039."""
@@ -125,7 +125,7 @@ def _unreadable(content: bytes, page: int, error: BaseException) -> str:
     return f"page {page} cannot be decoded ({type(error).__name__}); is the file truncated?"
 
 
-def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]:
+def _notes(image: Image.Image, grey: GreyImage) -> tuple[str, ...]:
     # A TIFF's pages are all read. Counting them here would read every directory.
     pictures = 1 if image.format == "TIFF" else getattr(image, "n_frames", 1)
     notes = [f"the file holds {pictures} pictures: the first is read"] if pictures > 1 else []
@@ -134,7 +134,7 @@ def _notes(image: Image.Image, grey: npt.NDArray[np.float32]) -> tuple[str, ...]
     return tuple(notes)
 
 
-def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> npt.NDArray[np.float32] | None:
+def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> GreyImage | None:
     """What `decode_image` would give for a JPEG, by a decoder that refuses damaged data; None for any other image."""
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         stored = decode_grey(content, 2 * side)
@@ -145,7 +145,7 @@ def _decode_jpeg(image: Image.Image, content: bytes, side: int) -> npt.NDArray[n
     return None
 
 
-def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> npt.NDArray[np.float32]:
+def decode_image(image: Image.Image, side: int, *, reduced: bool = True) -> GreyImage:
     """float32 [side, side] in 0..1. reduced: a JPEG may be decoded at a fraction of its size."""
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         # Pillow picks the smallest scale that is not below the size asked for; grey is then the JPEG's own luma.
@@ -181,13 +181,13 @@ class _ImageRows:
         self.shape = (image.height, image.width)
         self._whole = self._rows(0, image.height) if image.height * image.width <= _SMALL_PIXELS else None
 
-    def __getitem__(self, rows: slice) -> Stored:
+    def __getitem__(self, rows: slice) -> StoredPixels:
         if self._whole is not None:
             return self._whole[rows]
         first, last, _ = rows.indices(self._image.height)
         return self._rows(first, last)
 
-    def _rows(self, first: int, last: int) -> Stored:
+    def _rows(self, first: int, last: int) -> StoredPixels:
         band = self._image.crop((0, first, self._image.width, last))
         if self.dtype == np.uint8 and band.mode != "L":
             band = band.convert("L")
@@ -237,7 +237,7 @@ def count_tiff_pages(content: bytes, limits: Limits) -> int:
     return max(1, len(seen))
 
 
-def _turned(grey: npt.NDArray[np.float32], image: Image.Image) -> npt.NDArray[np.float32]:
+def _turned(grey: GreyImage, image: Image.Image) -> GreyImage:
     """EXIF 2.32, 4.6.4: the image is square by now, so turning it after the resize is the same and cheaper."""
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     if orientation not in range(2, 9):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight.apps.imaging.pixels import Stored
+from featherweight.core.arrays import StoredPixels
 
 _ROWS = 8
 """Each such row is looked at."""
@@ -26,7 +26,9 @@ class Cell:
     signed: bool
 
 
-def stored_values(samples: Stored, cell: Cell, *, precision: int | None = None, lossless: bool = True) -> Stored:
+def stored_values(
+    samples: StoredPixels, cell: Cell, *, precision: int | None = None, lossless: bool = True
+) -> StoredPixels:
     """Integers as wide as `samples`, signed as the header says.
 
     precision: how many bits the codec gave each sample; None: the whole cell. lossless False: a value may have come out
@@ -41,7 +43,7 @@ def stored_values(samples: Stored, cell: Cell, *, precision: int | None = None, 
         top = precision
     kind = np.dtype(f"{samples.dtype.byteorder}{'i' if cell.signed else 'u'}{samples.dtype.itemsize}")
     whole = top == width or (samples.dtype.kind == "u" and not cell.signed and top == precision)
-    values: Stored = samples.view(kind)
+    values: StoredPixels = samples.view(kind)
     if whole and below == 0:
         return values
     if not cell.signed:
@@ -52,7 +54,7 @@ def stored_values(samples: Stored, cell: Cell, *, precision: int | None = None, 
     return np.right_shift(values, width - top + below, out=values).astype(kind, copy=False)
 
 
-def agreed_cell(samples: Stored, cell: Cell, notes: list[str]) -> Cell:
+def agreed_cell(samples: StoredPixels, cell: Cell, notes: list[str]) -> Cell:
     """The cell that the header describes, unless its HighBit cannot be: it puts values at the upper end of a cell whose
     upper bits are all empty and whose lower ones are not."""
     below = cell.high_bit + 1 - cell.bits_stored
@@ -64,7 +66,7 @@ def agreed_cell(samples: Stored, cell: Cell, notes: list[str]) -> Cell:
     return replace(cell, high_bit=cell.bits_stored - 1)
 
 
-def note_upper_bits(samples: Stored, cell: Cell, notes: list[str]) -> None:
+def note_upper_bits(samples: StoredPixels, cell: Cell, notes: list[str]) -> None:
     """Bits above the value belong to overlays, or BitsStored is wrong and the lightest pixels become the darkest: the
     file does not tell which. Above signed values stands their sign. Looked for in some of the rows, for speed."""
     width = 8 * samples.dtype.itemsize

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import simplejpeg
 
-from featherweight.apps.imaging.pixels import Stored
 from featherweight.apps.imaging.readers.base import RefusedError
 from featherweight.apps.imaging.readers.codestreams import HOLE_BYTES, has_zeros, parse_jpeg
+from featherweight.core.arrays import StoredPixels
 
 _LOSSY = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _PROGRESSIVE = (0xC2, 0xCA)
@@ -28,7 +28,7 @@ _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _CUT = "Premature end of JPEG file"
 
 
-def decode_grey(codestream: bytes, least: int | None = None) -> Stored | None:
+def decode_grey(codestream: bytes, least: int | None = None) -> StoredPixels | None:
     """Grey or luma [H, W] of a JPEG of 8 bits; None where another decoder has to judge: lossless ones, and what this
     one does not read. least: both sides stay at this or more, and the picture may be an eighth, quarter or half of its
     size. Raises RefusedError for data that are damaged."""
@@ -57,7 +57,7 @@ def check_jpeg(codestream: bytes) -> None:
     _strictly(codestream, lambda data: simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1))
 
 
-def _strictly(codestream: bytes, decode: Callable[[bytes], Stored]) -> Stored | None:
+def _strictly(codestream: bytes, decode: Callable[[bytes], StoredPixels]) -> StoredPixels | None:
     """None for what the decoder does not take although nothing is known to be lost."""
     jpeg = parse_jpeg(codestream)
     if jpeg is None or codestream[jpeg.begins + 1] not in _LOSSY or not _is_plain(codestream, jpeg.begins):

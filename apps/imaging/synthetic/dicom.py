@@ -10,8 +10,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import imagecodecs
-import numpy as np
-import numpy.typing as npt
 import rle.utils
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -28,7 +26,8 @@ from pydicom.uid import (
 )
 
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, SyntheticCase, synthetic_cases
-from featherweight.core.files import atomic_write, write_errors
+from featherweight.core.arrays import UInt16s
+from featherweight.core.files import atomic_write, write_errors, writing_alone
 
 __all__ = ["SyntheticCase", "render_dicom", "synthetic_cases", "write_synthetic"]
 
@@ -43,7 +42,6 @@ TRANSFER_SYNTAXES: tuple[UID, ...] = (
 
 COLUMNS = ("path", "label", "patient", "split", "modality")
 BITS = 12
-Pixels = npt.NDArray[np.uint16]
 
 
 def write_synthetic(
@@ -60,29 +58,30 @@ def write_synthetic(
     Its columns are path (relative, with '/'), label (0 or 1), patient, split (train, validation, test) and modality
     (DX or CR: a group by which results are told apart). The same arguments give the same bytes. One image is in memory
     at a time; `on_case` hears (images written, images in all).
-    Raises OutputError when the files cannot be written.
+    Raises OutputError when the files cannot be written, UsageError when another process writes there.
     """
     labels = directory / "labels.csv"
-    with write_errors(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        # The labels of an earlier run would be read as the truth of other images. The new file appears after all
-        # images.
-        labels.unlink(missing_ok=True)
-    with (
-        atomic_write(labels) as partial,
-        write_errors(directory),  # of the images
-        partial.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(COLUMNS)
-        for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
-            relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
-            path = directory / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = render_dicom(case, seed)
-            file.save_as(path, enforce_file_format=True)
-            rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
-            on_case(case.index + 1, count)
+    with writing_alone(directory, "another folder"):
+        with write_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            # The labels of an earlier run would be read as the truth of other images. The new file appears after
+            # all images.
+            labels.unlink(missing_ok=True)
+        with (
+            atomic_write(labels) as partial,
+            write_errors(directory),  # of the images
+            partial.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            for case in synthetic_cases(count, seed, side=side, prevalence=prevalence):
+                relative = f"{case.patient}/study-{case.index:05d}/series-1/image-1.dcm"
+                path = directory / relative
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = render_dicom(case, seed)
+                file.save_as(path, enforce_file_format=True)
+                rows.writerow((relative, case.label, case.patient, case.split, file.Modality))
+                on_case(case.index + 1, count)
     return labels
 
 
@@ -173,7 +172,7 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def _add_pixels(file: Dataset, pixels: Pixels, *, inverted: bool, syntax: UID) -> None:
+def _add_pixels(file: Dataset, pixels: UInt16s, *, inverted: bool, syntax: UID) -> None:
     file.Rows, file.Columns = pixels.shape
     file.SamplesPerPixel = 1
     file.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
@@ -191,14 +190,14 @@ def _add_pixels(file: Dataset, pixels: Pixels, *, inverted: bool, syntax: UID) -
         file.file_meta.TransferSyntaxUID = syntax
 
 
-def _encode_rle(pixels: Pixels) -> bytes:
+def _encode_rle(pixels: UInt16s) -> bytes:
     rows, columns = pixels.shape
     size = {"rows": rows, "columns": columns, "samples_per_pixel": 1, "bits_allocated": 16}
     encoded: bytes = rle.utils.encode_pixel_data(pixels.astype("<u2").tobytes(), byteorder="<", **size)
     return encoded
 
 
-_ENCODERS: dict[UID, Callable[[Pixels], bytes]] = {
+_ENCODERS: dict[UID, Callable[[UInt16s], bytes]] = {
     JPEGLosslessSV1: lambda pixels: bytes(imagecodecs.ljpeg_encode(pixels, bitspersample=BITS)),
     JPEG2000Lossless: lambda pixels: bytes(
         imagecodecs.jpeg2k_encode(pixels, bitspersample=BITS, codecformat="j2k", reversible=True)

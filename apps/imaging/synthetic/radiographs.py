@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-Image = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
+from featherweight.core.arrays import Floats, GreyImage, UInt16s
+
 Random = np.random.Generator
 
 LEVELS = 4096
@@ -37,7 +36,7 @@ class SyntheticCase:
     split: str
     label: int
     visibility: float
-    pixels: npt.NDArray[np.uint16]
+    pixels: UInt16s
 
 
 def synthetic_cases(count: int, seed: int = 0, *, side: int = 256, prevalence: float = 0.5) -> Iterator[SyntheticCase]:
@@ -98,10 +97,10 @@ class Layers:
     the air, and where the lungs and the body are (0..1)."""
 
     anatomy: _Anatomy
-    right: Image
-    left: Image
-    body: Image
-    brightness: Image
+    right: GreyImage
+    left: GreyImage
+    body: GreyImage
+    brightness: GreyImage
 
 
 def anatomy_layers(side: int, random: Random) -> Layers:
@@ -120,7 +119,7 @@ def anatomy_layers(side: int, random: Random) -> Layers:
     return Layers(anatomy, right, left, body, layers)
 
 
-def draw_radiograph(layers: Layers, visibility: float, random: Random, *, still: bool = False) -> Image:
+def draw_radiograph(layers: Layers, visibility: float, random: Random, *, still: bool = False) -> GreyImage:
     """The brightness of one radiograph, float32 [side, side], about 0..1, before exposure and noise.
 
     visibility: 0 draws no opacity, 1 the strongest. still: without turning, shifting and the marker.
@@ -134,7 +133,7 @@ def draw_radiograph(layers: Layers, visibility: float, random: Random, *, still:
     return image if still else _mark(_pose(image, random), random)
 
 
-def _expose(image: Image, random: Random) -> npt.NDArray[np.uint16]:
+def _expose(image: GreyImage, random: Random) -> UInt16s:
     """Focus, dose and processing of one exposure: blur, noise that grows in the dark, gamma, contrast."""
     side = image.shape[0]
     image = _blur(image, side / 512 * random.uniform(0.5, 1.8) + 0.01)
@@ -145,33 +144,33 @@ def _expose(image: Image, random: Random) -> npt.NDArray[np.uint16]:
     return np.round((low + (high - low) * np.clip(image, 0, 1)) * (LEVELS - 1)).astype(np.uint16)
 
 
-def _grid(side: int) -> tuple[Image, Image]:
+def _grid(side: int) -> tuple[GreyImage, GreyImage]:
     axis = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
     return axis[None, :], axis[:, None]
 
 
-def _blob(side: int, x: float, y: float, width: float, height: float) -> Image:
+def _blob(side: int, x: float, y: float, width: float, height: float) -> GreyImage:
     """A soft ellipse, 1 in its middle."""
     across, down = _grid(side)
     return np.exp(-(((across - x) / width) ** 2) - ((down - y) / height) ** 2).astype(np.float32)
 
 
-def _fill(points: Points, side: int, soft: float) -> Image:
+def _fill(points: Floats, side: int, soft: float) -> GreyImage:
     """The inside of a closed line in units, with an edge that is `soft` units wide."""
     canvas = Pillow.new("L", (side * _FINER, side * _FINER))
     ImageDraw.Draw(canvas).polygon(_pixels(points, side), fill=255)
     return _soften(_reduced(canvas), side, soft)
 
 
-def _reduced(canvas: Pillow.Image) -> Image:
+def _reduced(canvas: Pillow.Image) -> GreyImage:
     return np.asarray(canvas.reduce(_FINER), dtype=np.float32) / np.float32(255)
 
 
-def _soften(canvas: Image, side: int, soft: float) -> Image:
+def _soften(canvas: GreyImage, side: int, soft: float) -> GreyImage:
     return _blur(canvas, max(0.01, soft * side / 2))
 
 
-def _blur(image: Image, sigma: float) -> Image:
+def _blur(image: GreyImage, sigma: float) -> GreyImage:
     """A Gaussian with this standard deviation, in pixels; the border is a mirror."""
     reach = min(max(1, round(4 * sigma)), image.shape[0] - 1)
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
@@ -190,7 +189,7 @@ _FINER = 2
 """Pillow's drawing has hard edges: lines are drawn so many times finer and averaged."""
 
 
-def _pixels(points: Points, side: int) -> list[float]:
+def _pixels(points: Floats, side: int) -> list[float]:
     """x, y, x, y, ... on the finer canvas."""
     flat: list[float] = ((points + 1) / 2 * side * _FINER).ravel().tolist()
     return flat
@@ -202,7 +201,7 @@ _BLEND = 0.5 * np.stack(
 )
 
 
-def _curve(knots: list[tuple[float, float]], closed: bool = False) -> Points:
+def _curve(knots: list[tuple[float, float]], closed: bool = False) -> Floats:
     """A smooth line through the knots (Catmull-Rom), twelve points from one to the next."""
     points = np.array(knots)
     if closed:
@@ -213,7 +212,7 @@ def _curve(knots: list[tuple[float, float]], closed: bool = False) -> Points:
     return np.vstack([np.einsum("tk,sck->stc", _BLEND, windows).reshape(-1, 2), points[-2:-1]])
 
 
-def _body(anatomy: _Anatomy, side: int) -> Image:
+def _body(anatomy: _Anatomy, side: int) -> GreyImage:
     w = anatomy.width
     half = [
         (0.16, -1.2),
@@ -228,7 +227,7 @@ def _body(anatomy: _Anatomy, side: int) -> Image:
     return _fill(np.array(outline), side, 0.02)
 
 
-def _lung(anatomy: _Anatomy, hand: int, side: int, random: Random) -> Image:
+def _lung(anatomy: _Anatomy, hand: int, side: int, random: Random) -> GreyImage:
     """hand: -1 is the patient's right lung, at the viewer's left; the left one has a bay for the heart."""
     w, top = anatomy.width, anatomy.apex
     base = anatomy.base + (0.05 if hand > 0 else -0.03)
@@ -249,7 +248,7 @@ def _lung(anatomy: _Anatomy, hand: int, side: int, random: Random) -> Image:
     return _fill(_curve(shaken, closed=True), side, 0.013)
 
 
-def _bones(anatomy: _Anatomy, side: int, random: Random) -> Image:
+def _bones(anatomy: _Anatomy, side: int, random: Random) -> GreyImage:
     """Posterior ribs run outwards and down, anterior ones inwards and down, fainter; clavicles above all."""
     back, front, clavicles = [], [], []
     for hand in (-1, 1):
@@ -272,12 +271,12 @@ def _mirror(knots: list[tuple[float, float]], hand: int) -> list[tuple[float, fl
     return [(hand * x, y) for x, y in knots]
 
 
-def _tubes(curves: list[Points], side: int, width: float) -> Image:
+def _tubes(curves: list[Floats], side: int, width: float) -> GreyImage:
     """Bones in projection: their cortex is brighter than their marrow."""
     return _lines(curves, side, width) - np.float32(0.45) * _lines(curves, side, 0.6 * width)
 
 
-def _lines(curves: list[Points], side: int, width: float) -> Image:
+def _lines(curves: list[Floats], side: int, width: float) -> GreyImage:
     """1 on the curves, 0 elsewhere; where they cross they do not add up."""
     canvas = Pillow.new("L", (side * _FINER, side * _FINER))
     pen = ImageDraw.Draw(canvas)
@@ -287,7 +286,7 @@ def _lines(curves: list[Points], side: int, width: float) -> Image:
     return _reduced(canvas)
 
 
-def _vessels(side: int, random: Random) -> Image:
+def _vessels(side: int, random: Random) -> GreyImage:
     """Branches from both hila outwards, thinner on the way, and the fine texture between them."""
     curves = []
     for hand in (-1, 1):
@@ -308,7 +307,7 @@ def _vessels(side: int, random: Random) -> Image:
     return np.asarray(_soften(canvas, side, 0.008) + hila + texture, dtype=np.float32)
 
 
-def _spine(anatomy: _Anatomy, side: int) -> Image:
+def _spine(anatomy: _Anatomy, side: int) -> GreyImage:
     across, down = _grid(side)
     column = np.exp(-((across / 0.1) ** 4))
     vertebrae = 0.8 + 0.2 * np.cos(down * 26 + anatomy.apex * 9)
@@ -316,7 +315,7 @@ def _spine(anatomy: _Anatomy, side: int) -> Image:
     return np.asarray(0.12 * column * vertebrae - trachea, dtype=np.float32)
 
 
-def _heart(anatomy: _Anatomy, side: int, random: Random) -> Image:
+def _heart(anatomy: _Anatomy, side: int, random: Random) -> GreyImage:
     size = anatomy.heart * random.uniform(0.95, 1.06)
     knots = [
         (-0.13, -0.35),
@@ -335,7 +334,7 @@ def _heart(anatomy: _Anatomy, side: int, random: Random) -> Image:
     return np.asarray(0.26 * outline * (1 - 0.25 * _blob(side, 0.0, -0.4, 0.3, 0.3)), dtype=np.float32)
 
 
-def _haze(side: int, random: Random) -> Image:
+def _haze(side: int, random: Random) -> GreyImage:
     """Shadows that resemble an opacity but are not one: a faint base, a thick vessel seen end on, skin folds."""
     canvas = random.uniform(0, 0.07) * _blob(side, 0.0, 0.62, 0.9, random.uniform(0.1, 0.24))
     for _ in range(int(random.integers(0, 3))):
@@ -345,7 +344,7 @@ def _haze(side: int, random: Random) -> Image:
     return np.asarray(canvas, dtype=np.float32)
 
 
-def _opacities(lungs: tuple[Image, Image], side: int, random: Random) -> Image:
+def _opacities(lungs: tuple[GreyImage, GreyImage], side: int, random: Random) -> GreyImage:
     """One to three cloudy patches, each centred inside a lung and ending with it."""
     canvas = np.zeros((side, side), np.float32)
     for _ in range(int(random.choice([1, 1, 2, 3]))):
@@ -360,7 +359,7 @@ def _opacities(lungs: tuple[Image, Image], side: int, random: Random) -> Image:
     return canvas
 
 
-def _smooth_noise(side: int, scale: float, random: Random) -> Image:
+def _smooth_noise(side: int, scale: float, random: Random) -> GreyImage:
     """Noise of unit variance whose features are about `scale` pixels wide."""
     small = max(4, round(side / max(1.0, scale) * 2))
     drawn = Pillow.fromarray(random.normal(0, 1, (small, small)).astype(np.float32))
@@ -368,7 +367,7 @@ def _smooth_noise(side: int, scale: float, random: Random) -> Image:
     return np.asarray(noise / max(1e-6, float(noise.std())), dtype=np.float32)
 
 
-def _pose(image: Image, random: Random) -> Image:
+def _pose(image: GreyImage, random: Random) -> GreyImage:
     side = image.shape[0]
     angle, scale = np.radians(random.normal(0, 2.5)), random.uniform(0.92, 1.1)
     across, down = random.normal(0, 0.025, 2) * side
@@ -382,7 +381,7 @@ def _pose(image: Image, random: Random) -> Image:
     return np.array(turned, dtype=np.float32)
 
 
-def _mark(image: Image, random: Random) -> Image:
+def _mark(image: GreyImage, random: Random) -> GreyImage:
     """The side marker, and now and then the edge of the collimator or a lead on the skin."""
     side = image.shape[0]
     x, y, size = random.uniform(0.72, 0.84), random.uniform(-0.92, -0.84), 0.07

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.imaging.sealed import DecisionRule
+from featherweight.core.arrays import Labels, Scores
 from featherweight.core.calibration import fit_platt
 from featherweight.core.errors import DataError
 
 
-def fit_decision(
-    logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], prevalence: float = 0.5
-) -> DecisionRule:
+def fit_decision(logits: Scores, labels: Labels, prevalence: float = 0.5) -> DecisionRule:
     """Platt scaling (Platt, 1999, with his smoothed targets) of logits [N] for the stated prevalence.
 
     Both classes weigh as the prevalence says, however many there are of each: the validation set's own mix says

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+
+from featherweight.core.arrays import Bools, GreyBytes, Integers, Labels, Texts
 
 
 @dataclass(frozen=True)
@@ -17,16 +18,16 @@ class Cases:
     groups: what else the data says of each image, column -> str [N], for results by subgroup.
     """
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    images: GreyBytes
+    labels: Labels
     ids: tuple[str, ...]
     patients: tuple[str, ...]
-    groups: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    groups: Mapping[str, Texts] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Cases:
+    def take(self, index: Bools | Integers) -> Cases:
         """Some of the cases. index: bool [N], or int64 [M] of places."""
         where = np.flatnonzero(index) if index.dtype == np.bool_ else index
         return Cases(

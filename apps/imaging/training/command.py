@@ -11,14 +11,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess
 from featherweight.apps.imaging.training.calibration import fit_decision, raw_threshold
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import NETWORKS, SMALL_SIDE, WEIGHTS, Description, read_description
 from featherweight.apps.imaging.training.layouts import find_data, read_split
+from featherweight.core.arrays import Labels, Scores
 from featherweight.core.digests import atomic_folder, file_digest
 from featherweight.core.errors import UsageError
 from featherweight.core.files import atomic_write, check_folder, is_file, write_errors, writing_alone
@@ -44,7 +42,7 @@ def stages_for(side: int, epochs: int) -> tuple[tuple[int, int], ...]:
     return ((side // 2, half), (round(side * 0.7 / 16) * 16, quarter), (side, epochs - half - quarter))
 
 
-def metrics(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], decision: DecisionRule) -> dict[str, float]:
+def metrics(logits: Scores, labels: Labels, decision: DecisionRule) -> dict[str, float]:
     """AUC, accuracy and balanced accuracy at the decision's threshold; counts. logits: float64 [N]; labels: int64
     [N]."""
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score

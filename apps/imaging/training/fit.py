@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,6 +18,7 @@ from torch.nn import functional
 from featherweight.apps.imaging.training.cases import Cases
 from featherweight.apps.imaging.training.description import SMALL_SIDE
 from featherweight.apps.imaging.training.network import build
+from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import DataError
 from featherweight.core.files import atomic_write, is_there, read_errors
 from featherweight.core.search.ledger import digest_tensors
@@ -84,7 +84,7 @@ def augment(images: Tensor, generator: torch.Generator, *, mirror: bool = True, 
     return (views + noise).clamp(0, 1)
 
 
-def as_tensor(images: npt.NDArray[np.uint8]) -> Tensor:
+def as_tensor(images: GreyBytes) -> Tensor:
     """uint8 [N, H, W] to float32 [N, 1, H, W] in 0..1."""
     return torch.from_numpy(images).float().div_(255).unsqueeze(1)
 
@@ -131,7 +131,7 @@ def calibration_views(cases: Cases, seed: int = 0) -> Cases:
     return Cases(np.concatenate(parts), np.tile(cases.labels, 2), ids, cases.patients * 2)
 
 
-def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def balanced_loss(labels: Labels, smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Cross-entropy in which both classes weigh the same however many there are of each. labels: int64 [N], of the
     training set."""
     positive = float(labels.mean())
@@ -144,7 +144,7 @@ def balanced_loss(labels: npt.NDArray[np.int64], smoothing: float) -> Callable[[
     return loss
 
 
-def predict(network: nn.Module, images: npt.NDArray[np.uint8], batch: int = 64) -> npt.NDArray[np.float64]:
+def predict(network: nn.Module, images: GreyBytes, batch: int = 64) -> Scores:
     """Logits [N] of uint8 images [N, H, W]."""
     network.eval()
     device = next(network.parameters()).device

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from featherweight.apps.imaging.sealed import DecisionRule, encode
 from featherweight.apps.imaging.synthetic.radiographs import LEVELS, synthetic_cases
@@ -18,6 +17,7 @@ from featherweight.apps.imaging.training.calibration import fit_decision, raw_th
 from featherweight.apps.imaging.training.cases import Cases, Split
 from featherweight.apps.imaging.training.description import read_description
 from featherweight.apps.imaging.training.layouts import read_split
+from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import UsageError
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles
@@ -108,7 +108,7 @@ class ImagingTask:
         """See Task."""
         return _held_out(self.split.test)
 
-    def scores(self, outputs: Tensors) -> npt.NDArray[np.float64]:
+    def scores(self, outputs: Tensors) -> Scores:
         """float64 [N]: the program's logits."""
         return outputs["logit"][:, 0].astype(np.float64)
 
@@ -132,7 +132,7 @@ class ImagingTask:
             for index in indices
         ]
 
-    def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
+    def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""
         return self._sealed(fit_decision(scores, labels, self.trained.decision.prevalence))
 
@@ -147,7 +147,7 @@ class ImagingTask:
         return sealed, raw_threshold(decision)
 
 
-def _inputs(images: npt.NDArray[np.uint8]) -> Tensors:
+def _inputs(images: GreyBytes) -> Tensors:
     return {"image": images[:, None].astype(np.float32) / 255}
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from featherweight.core.arrays import GreyBytes, Indices
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
 from featherweight.core.files import atomic_write, write_errors
@@ -121,7 +121,7 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
     return groups
 
 
-def _shown(part: Comparison, task: Task, indices: npt.NDArray[np.intp], scale: Scale) -> tuple[ShownCase, ...]:
+def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tuple[ShownCase, ...]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
     views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
@@ -145,7 +145,7 @@ def _thresholds(part: Comparison) -> tuple[float, float]:
     return shown_threshold(before, values[0]), shown_threshold(after, values[1])
 
 
-def _scale(part: Comparison, indices: npt.NDArray[np.intp]) -> Scale:
+def _scale(part: Comparison, indices: Indices) -> Scale:
     """Probabilities from 0 to 1, or to the largest shown where all are small; scores from the smallest on."""
     values = shown_values(part.baseline.predictions, part.candidate.predictions)
     ends = np.concatenate([values[0][indices], values[1][indices], _thresholds(part)])
@@ -171,7 +171,7 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
     )
 
 
-def encode_thumbnail(image: npt.NDArray[np.uint8]) -> str:
+def encode_thumbnail(image: GreyBytes) -> str:
     """A data URI of the image [H, W] or [H, W, 3]: small ones exactly as PNG, larger ones reduced as JPEG."""
     picture, content = Image.fromarray(image), io.BytesIO()
     if max(picture.size) <= THUMBNAIL // 2:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from featherweight.core.arrays import Indices
 from featherweight.core.evidence.figures import Band, Compared, Reliability
 from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.metric import Metric
@@ -154,7 +154,7 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     return picture("Each case's value by baseline and candidate, changed decisions crossed", parts)
 
 
-def _thinned(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+def _thinned(indices: Indices) -> Indices:
     keep = np.linspace(0, len(indices) - 1, min(len(indices), MAX_DOTS)).astype(np.intp)
     return np.asarray(indices[keep])
 

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup, escape
+
+from featherweight.core.arrays import Floats
 
 WIDTH, HEIGHT = 460, 380
 MINUS = "\N{MINUS SIGN}"
 _TOLERANCE = 0.35
 """Tolerance of a curve in the picture's units, a third of a pixel: what nobody sees is not written."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from featherweight.core.artifact import write as writing
 from featherweight.core.artifact.packed import pack, unpack
 from featherweight.core.artifact.store import previous_of, render_manifest_digest
 from featherweight.core.backends.base import Availability
-from featherweight.core.backends.fastest import choose_program, open_fastest
+from featherweight.core.backends.fastest import choose_program, open_fastest_named
 from featherweight.core.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -616,6 +616,6 @@ def test_nothing_that_runs(folder: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="openvino: not installed"):
         choose_program(artifact, {"openvino": ABSENT})
     with pytest.raises(BackendUnavailableError, match="on cuda"):
-        open_fastest(artifact, device="cuda", backend="onnxruntime")
+        open_fastest_named(artifact, device="cuda", backend="onnxruntime")
     with pytest.raises(UsageError, match="no backend is called"):
-        open_fastest(artifact, backend="abacus")
+        open_fastest_named(artifact, backend="abacus")

@@ -19,7 +19,6 @@ from onnx import TensorProto, helper
 
 from featherweight.core.artifact import Artifact, Contents, Preference, ReferenceCases, write_artifact
 from featherweight.core.backends import tried
-from featherweight.core.backends.fastest import open_fastest
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import ArtifactError, BackendError
 from featherweight.core.files import cache_directory
@@ -27,6 +26,7 @@ from featherweight.core.inspection import inspect_program
 from featherweight.core.parity.reproduction import check_parity
 from featherweight.core.processes import Limits, run_module
 from featherweight.core.program import Program
+from featherweight.core.serving import ModelSource, OpenArtifact
 from featherweight.core.tensors import TensorSpec
 from tests.small_programs import file_without_end
 
@@ -88,12 +88,16 @@ def seal(directory: Path, program: Program, reference: ReferenceCases | None = N
     return write_artifact(directory, contents)
 
 
+def open_here(artifact: Artifact, stopping: Callable[[], bool] = lambda: False) -> OpenArtifact:
+    return ModelSource(artifact.directory, "onnxruntime").open(artifact, stopping=stopping)
+
+
 def test_a_program_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     artifact = seal(tmp_path / "m", endless())
     monkeypatch.setattr(tried, "TIME_S", 4.0)
     began = time.monotonic()
     with pytest.raises(ArtifactError, match="on onnxruntime took longer than 4 s"):
-        open_fastest(artifact, backend="onnxruntime")
+        open_here(artifact)
     assert time.monotonic() - began < 20
     assert not cache.exists()
 
@@ -102,26 +106,26 @@ def test_a_program_that_takes_all_memory_is_given_up(tmp_path: Path, monkeypatch
     artifact = seal(tmp_path / "m", hungry())
     monkeypatch.setattr(tried, "MEMORY_BYTES", 1 << 30)
     with pytest.raises(ArtifactError, match=r"memory|alloc"):
-        open_fastest(artifact, backend="onnxruntime")
+        open_here(artifact)
 
 
 def test_a_try_is_ended_when_nobody_waits_for_it(tmp_path: Path) -> None:
     artifact, began = seal(tmp_path / "m", endless()), time.monotonic()
     with pytest.raises(ArtifactError, match="was stopped"):
-        open_fastest(artifact, backend="onnxruntime", stopping=lambda: time.monotonic() - began > 1)
+        open_here(artifact, stopping=lambda: time.monotonic() - began > 1)
     assert time.monotonic() - began < 10
 
 
 def test_a_program_that_does_not_run_is_no_artifact_to_trust(tmp_path: Path) -> None:
     wrong = program_of([helper.make_node("MatMul", ["x", "x"], ["y"])])
     with pytest.raises(ArtifactError, match=r"onnxruntime.*do not use this artifact"):
-        open_fastest(seal(tmp_path / "m", wrong), backend="onnxruntime")
+        open_here(seal(tmp_path / "m", wrong))
 
 
 def test_other_outputs_than_it_says_are_found(tmp_path: Path) -> None:
     every = program_of([helper.make_node("Concat", ["x", "x"], ["y"], axis=0)])
     with pytest.raises(ArtifactError, match=r"gives float32 \[2, 4\] as 'y'"):
-        open_fastest(seal(tmp_path / "m", every), backend="onnxruntime")
+        open_here(seal(tmp_path / "m", every))
 
 
 def test_what_gives_no_numbers_is_no_artifact_to_trust(tmp_path: Path) -> None:
@@ -130,23 +134,23 @@ def test_what_gives_no_numbers_is_no_artifact_to_trust(tmp_path: Path) -> None:
         [helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])],
     )
     with pytest.raises(ArtifactError, match="not a finite number"):
-        open_fastest(seal(tmp_path / "m", nothing), backend="onnxruntime")
+        open_here(seal(tmp_path / "m", nothing))
 
 
 def test_what_went_well_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     artifact = seal(tmp_path / "m", harmless())
-    open_fastest(artifact, backend="onnxruntime").close()
+    open_here(artifact).close()
     (verdict,) = cache.iterdir()
     assert artifact.programs[0].sha256 in verdict.read_text()
     monkeypatch.setattr(tried, "run_module", lambda *_, **__: pytest.fail("tried again"))
-    open_fastest(artifact, backend="onnxruntime").close()
+    open_here(artifact).close()
     another = seal(tmp_path / "again", harmless())
     assert another.sha256 != artifact.sha256
-    open_fastest(another, backend="onnxruntime").close()
+    open_here(another).close()
     verdict.write_text("cut sho")
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[1]))
-    open_fastest(artifact, backend="onnxruntime").close()
+    open_here(artifact).close()
     assert artifact.programs[0].sha256 in verdict.read_text()
 
 
@@ -162,13 +166,13 @@ def test_without_a_folder_for_the_cache_it_is_tried_each_time(tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     artifact = seal(tmp_path / "m", harmless())
     for _ in range(2):
-        open_fastest(artifact, backend="onnxruntime").close()
+        open_here(artifact).close()
 
 
 def test_an_input_that_is_too_large_is_not_made(tmp_path: Path) -> None:
     large = replace(harmless(), inputs=(TensorSpec("x", "float32", (None, 1 << 30)),))
     with pytest.raises(ArtifactError, match="one input takes 4294967296 bytes"):
-        open_fastest(seal(tmp_path / "m", large), backend="onnxruntime")
+        open_here(seal(tmp_path / "m", large))
 
 
 # ---- verify ----

@@ -22,7 +22,7 @@ from featherweight.core.evidence import figures, metrics, subgroups
 from featherweight.core.evidence.figures import BOUND_SAMPLES
 from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metric import Limit, Metric, Pair, Side, pair
-from featherweight.core.evidence.metrics import AUC, BRIER_SCORE, Limits, metric_of_limit
+from featherweight.core.evidence.metrics import AUC, BRIER_SCORE, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports import json as document
@@ -192,7 +192,8 @@ def test_names_are_told_apart_and_every_loss_can_be_judged() -> None:
         assert len(set(names)) == len(names)
     assert len(metrics.limits()) == 8
     for name, (metric, limit) in metrics.limits().items():
-        assert metric_of_limit(name) is metric
+        assert metric.limit is limit
+        assert limit.name == name
         assert (limit.judge is None) == (limit.kind == "loss")
         assert (metric.difference is not None) == (limit.kind == "loss")
     for metric in metrics.figures("binary"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.core.evidence.judge import Check
-from featherweight.core.evidence.metrics import metric_of_limit
+from featherweight.core.evidence.metrics import limits
 from featherweight.core.evidence.report import CandidateRecord, LatencySummary
 from featherweight.core.search.advice import advise, mark_front
 
@@ -28,7 +28,7 @@ def record(
 
 
 def check(name: str, passed: bool, **more: Any) -> Check:
-    return Check(metric_of_limit(name), "passed" if passed else "failed", 0.1, 0.05, "said", **more)
+    return Check(limits()[name][0], "passed" if passed else "failed", 0.1, 0.05, "said", **more)
 
 
 @given(st.lists(points, min_size=1, max_size=12))

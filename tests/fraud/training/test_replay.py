@@ -8,14 +8,15 @@ from hypothesis import given
 from msgspec.structs import replace
 
 from featherweight.apps.fraud.decision.pipeline import Pipeline
-from featherweight.apps.fraud.decision.scorer import Row, Scorer
+from featherweight.apps.fraud.decision.scorer import Scorer
 from featherweight.apps.fraud.features.catalogue import CATALOGUE
 from featherweight.apps.fraud.features.engine import FeatureEngine
 from featherweight.apps.fraud.features.histories import identify
 from featherweight.apps.fraud.labels import label_later, label_of
 from featherweight.apps.fraud.training.replay import PROGRESS_EVERY, replay
 from featherweight.apps.fraud.transactions import Decision, Label, Transaction
-from featherweight.core.backends.fastest import open_fastest
+from featherweight.core.arrays import FeatureRow
+from featherweight.core.serving import ModelSource
 from tests.fraud.artifacts import write_fraud_model
 from tests.fraud.streams import DAY, START, Event, long_stream, streams, transaction
 
@@ -96,7 +97,7 @@ class Watched(Scorer):
 
     rows: list[bytes]
 
-    def decide(self, transaction: Transaction, row: Row, *, duplicate: bool = False) -> Decision:
+    def decide(self, transaction: Transaction, row: FeatureRow, *, duplicate: bool = False) -> Decision:
         if not duplicate:
             self.rows.append(row.tobytes())
         return super().decide(transaction, row, duplicate=duplicate)
@@ -105,7 +106,7 @@ class Watched(Scorer):
 def test_rows_are_what_the_pipeline_scores(tmp_path: Path) -> None:
     """Bit for bit: training and live scoring share one code path."""
     artifact = write_fraud_model(tmp_path / "model")
-    scorer = Watched(artifact, open_fastest(artifact, threads=1))
+    scorer = Watched(artifact, ModelSource(artifact.directory).open(artifact).session)
     scorer.rows = []
     events, pipeline = long_stream(9, 500), Pipeline(scorer)
     for event in events:

@@ -20,12 +20,12 @@ from featherweight.apps.fraud.training.split import Split, read_parts
 from featherweight.apps.fraud.training.task import FraudTask, open_task
 from featherweight.apps.fraud.training.trained import read_trained
 from featherweight.core.artifact.store import read_artifact
-from featherweight.core.backends.fastest import open_fastest
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.evidence.judge import Limits
 from featherweight.core.optimize import optimize
 from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep, Step
 from featherweight.core.recipe import Choices, Measure, Recipe, Source, read_recipe
+from featherweight.core.serving import ModelSource
 
 RECIPES = Path("apps/fraud/recipes")
 LAYOUT = SplitDays(train_days=8, delay_days=3, validation_days=5, test_days=5)
@@ -101,8 +101,8 @@ def test_a_sealed_model_scores_as_it_was_judged(
     assert artifact.sealed["features.json"] == (folder / "features.json").read_bytes()
     rule = decode_rule(artifact.sealed["decision.json"])
     assert rule.chosen_for.startswith("8 alerts a day")
-    with open_fastest(artifact, threads=1) as session:
-        scores = session.run({"features": parts.validation.features})["score"][:, 0].astype(np.float64)
+    with ModelSource(out).open(artifact) as opened:
+        scores = opened.session.run({"features": parts.validation.features})["score"][:, 0].astype(np.float64)
     assert (scores >= raw_threshold(rule)).sum() == pytest.approx(40, abs=6)  # leaves in int8 make ties
     assert np.corrcoef(scores, margins(task.trained.model, parts.validation.features))[0, 1] > 0.98
 

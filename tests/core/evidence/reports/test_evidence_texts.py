@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from featherweight.core.evidence.judge import Check
-from featherweight.core.evidence.metrics import AUC, LATENCY, Limits, metric_of_limit
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import AUC, CHANGED_DECISIONS, LATENCY, PARITY, Limits
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Evidence, compared, flipped_cases, subgroups
 from featherweight.core.evidence.reports.change_record import render_change_record
@@ -341,14 +342,14 @@ def test_the_headline_counts_the_classes_and_names_what_was_missed_or_not_measur
 
 
 def test_limits_and_amounts_are_told_in_their_units() -> None:
-    def told(name: str, value: float | None) -> str:
-        return limit_text(Check(metric_of_limit(name), "passed", value, 0.0, ""), value)
+    def told(metric: Metric, value: float | None) -> str:
+        return limit_text(Check(metric, "passed", value, 0.0, ""), value)
 
-    assert told("latency_ratio_min", 2.5) == "2.50 times"
-    assert told("flip_ratio_max", 0.05) == "5.00%"
-    assert told("auc_loss", 0.005) == "0.0050"
-    assert told("parity", 2.0) == "2"
-    assert told("auc_loss", None) == "not measured"
+    assert told(LATENCY, 2.5) == "2.50 times"
+    assert told(CHANGED_DECISIONS, 0.05) == "5.00%"
+    assert told(AUC, 0.005) == "0.0050"
+    assert told(PARITY, 2.0) == "2"
+    assert told(AUC, None) == "not measured"
     assert [bytes_text(n) for n in (999, 1000, 1_500_000, 2.5e9)] == ["999 B", "1 kB", "1.5 MB", "2.5 GB"]
     assert [ms_text(ms) for ms in (0.05, 0.5, 12.345, 1500)] == ["50 µs", "0.5 ms", "12.3 ms", "1,500 ms"]
     assert [joules_text(j) for j in (2, 0.41, 5e-6, 5e-7)] == ["2 J", "410 mJ", "5 µJ", "500 nJ"]

@@ -194,6 +194,27 @@ def cut(value):
     return [cut(part) for part in value[:2]] if isinstance(value, list) else value
 
 
+def parts_of(schema, path="$"):
+    """(path, part) of every key and every definition of a schema."""
+    if isinstance(schema, list):
+        for place, inner in enumerate(schema):
+            yield from parts_of(inner, f"{path}[{place}]")
+    if isinstance(schema, dict):
+        for keyword, inner in schema.items():
+            if keyword in ("properties", "patternProperties", "$defs"):
+                yield from ((f"{path}.{name}", one) for name, one in inner.items() if keyword != "patternProperties")
+                for name, one in inner.items():
+                    yield from parts_of(one, f"{path}.{name}")
+            elif keyword not in ("examples", "enum", "const"):
+                yield from parts_of(inner, path)
+
+
+def test_the_schema_says_what_every_key_means():
+    parts = dict(parts_of(SCHEMA))
+    assert len(parts) > 150
+    assert [path for path, part in parts.items() if not part.get("description", "").strip()] == []
+
+
 def test_the_schema_knows_every_key():
     """Each object of the document, with a key that nobody described, is refused; only settings and facts are free."""
     validator = Draft202012Validator(SCHEMA)
