@@ -21,7 +21,6 @@ from featherweight.core.task import HeldOut, Task, check_held_out
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
 
-"""float64 [N]"""
 BATCH = 16
 _TIMED_INPUTS = 8
 
