@@ -14,7 +14,7 @@ run "2. Train a small network on them" \
     --learning-rate 0.003 --positive opacity --out runs/demo/network
 run "3. Prune, recover, quantize; judge every candidate; seal the fastest that keeps the limits" \
     featherweight optimize apps/imaging/recipes/demo.toml --out runs/demo/artifact
-run "   Does this host decide as it was sealed? Batches, threads, backends, on made-up inputs that travel along" \
+run "   Does this host reproduce the reference decisions? Batches, threads, backends, on the artifact's reference inputs" \
     featherweight artifact verify runs/demo/artifact
 run "4. Tonight's archive: other patients, and one file that broke on the way" \
     featherweight imaging synthesize runs/demo/archive --count 300 --seed 1

@@ -29,11 +29,11 @@ FeatureRows = npt.NDArray[np.float32]
 """float32 [N, F]: the features of N transactions; NaN is missing."""
 
 GreyImage = npt.NDArray[np.float32]
-"""float32 [H, W]: grey levels in 0..1, light is 1."""
+"""float32 [H, W]: grey levels, 0 is dark and 1 is light; on the way to an image also beyond."""
 GreyBytes = npt.NDArray[np.uint8]
 """uint8 [H, W] or [N, H, W]: grey levels in 0..255, of one image or of N of one size."""
 StoredPixels = npt.NDArray[Any]
-"""uint8 to int32, or float, [H, W], or [H, W, 3] in colour: an image's values as its file stores them."""
+"""An integer of up to 32 bits, or float, [H, W], or [H, W, 3] in colour: an image's values as its file stores them."""
 
 Draws = npt.NDArray[np.int32]
 """int32 [resamples, units]: how often each unit was drawn."""

@@ -160,27 +160,42 @@ def writing_alone(out: Path, another: str = "another --out") -> Iterator[None]:
     checkpoint, or one file each, leave what neither has made. another: what the message advises to choose.
 
     By a record lock on a hidden file beside `out`, which ends with the process however that ends; in the folder, where
-    nothing may be written beside it. It says nothing to the process that has it: do not nest two for one `out`.
+    nothing may be written beside it. Where the file system has no locks, nothing is locked. It says nothing to the
+    process that has it: do not nest two for one `out`. Folders above `out` are made, and taken away again where
+    nothing came into them.
     Raises UsageError when another process has it, OutputError.
     """
     if sys.platform == "win32":
         yield
         return
-    target = Path(os.path.realpath(out))
-    path = target.with_name(f".{target.name}.lock")
+    # A file takes the place of a link, a folder is written through one. os.path's function answers for a name that is
+    # too long, where that of Path raises.
+    is_folder = os.path.isdir(out)  # noqa: PTH112
+    target = Path(os.path.realpath(out)) if is_folder else Path(os.path.realpath(out.parent)) / out.name
+    path = target.with_name(f".{target.name}.lock") if target.name else target / ".lock"
     busy = f"{out}: another process writes there at this moment; wait until it has ended, or choose {another}"
-    with lock_errors(path, busy):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
-            path = target / ".lock"
-        handle = _lock(path)
+    made = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:
-        yield
+        with write_errors(out, remedy=f"choose {another}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
+                path = target / ".lock"
+            try:
+                handle = _lock(path)
+            except BlockingIOError as error:
+                raise UsageError(busy) from error
+        try:
+            yield
+        finally:
+            if handle is not None:
+                # While it is still locked: nobody else's lock is taken away.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                os.close(handle)
     finally:
-        # While it is still locked: nobody else's lock is taken away.
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(handle)
+        with contextlib.suppress(OSError):  # of the first that is not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def take_record_lock(handle: int) -> None:
@@ -193,16 +208,23 @@ def take_record_lock(handle: int) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
 
 
-def _lock(path: Path) -> int:
-    """Raises BlockingIOError when another process has the lock, OSError."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor that has the lock; None where the file system has no locks. Raises BlockingIOError when another
+    process has it, OSError."""
     while True:
-        handle = open_to_lock(path, 0o600)
+        handle = open_to_lock(path, 0o666)  # whom the folder's owner lets write there may find it after a kill
         try:
             take_record_lock(handle)
             if os.path.lexists(path) and os.path.samestat(path.lstat(), os.fstat(handle)):
                 return handle
-        except BaseException:
+        except BaseException as error:
             os.close(handle)
+            if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                path.unlink()
+                return None
             raise
         os.close(handle)  # of one that ended just now: it took the file with it
 

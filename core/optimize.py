@@ -35,7 +35,7 @@ from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.explore import explore
 from featherweight.core.search.measurements import Measurements
 from featherweight.core.search.records import SearchResult, write_candidates
-from featherweight.core.search.runtimes import find_runtimes
+from featherweight.core.search.runtimes import Runtimes, find_runtimes
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import Task
 
@@ -63,24 +63,25 @@ def optimize(
 ) -> Outcome:
     """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
     check_out(out)
+    card = read_card(recipe.card)
+    _check_steps(recipe, task)
+    runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     work = work or Path("runs") / recipe.name / "work"
-    with writing_alone(out), writing_alone(work, "another name for the recipe"):
-        return _optimize(recipe, task, out, force, threads, budget_s, progress, work)
+    with writing_alone(out), writing_alone(work, "another name for the recipe, or run it from another folder"):
+        return _optimize(recipe, task, out, card, runtimes, force, budget_s, progress, work)
 
 
 def _optimize(
     recipe: Recipe,
     task: Task,
     out: Path,
+    card: str,
+    runtimes: Runtimes,
     force: bool,
-    threads: int | None,
     budget_s: float | None,
     progress: Progress,
     work: Path,
 ) -> Outcome:
-    card = read_card(recipe.card)
-    _check_steps(recipe, task)
-    runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
     workshop = CandidateBuilder(task, recipe, work, progress)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
     bench = Evaluator(recipe, task, measurements, workshop.baseline(), progress)

@@ -1,4 +1,5 @@
-"""Options that several commands share, declared once, and the old names of options that were renamed."""
+"""Options that mean the same in several commands, declared once (one whose default differs, as that of `--threads`, is
+declared by its command), and the old names of options that were renamed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats, GreyBytes, Integers, Labels, Scores, Texts
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Labels, Octets, Scores, Texts
 from featherweight.core.errors import DataError, MissingExtraError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
@@ -121,7 +121,7 @@ class CaseView:
     -> text. Patient and cardholder data: it goes to the page of cases beside the artifact, never into it."""
 
     columns: Mapping[str, str]
-    image: GreyBytes | None = None
+    image: Octets | None = None
 
 
 class Task(Protocol):

@@ -39,7 +39,7 @@ def why_no_artifact(path: Path) -> str:
         empty = next(path.iterdir(), None) is None
     except OSError as error:
         return f"{path} cannot be read: {describe_error(error)}"
-    return f"{path} is {'empty' if empty else f'no artifact: it holds no {MANIFEST}'}; {wanted}"
+    return f"{path} is {'empty' if empty else f'not an artifact: it holds no {MANIFEST}'}; {wanted}"
 
 
 def _neighbour(path: Path) -> str:

@@ -35,7 +35,7 @@ from featherweight.core.artifact.store import (
     render_manifest_digest,
 )
 from featherweight.core.errors import ArtifactError, OutputError
-from featherweight.core.files import write_errors
+from featherweight.core.files import check_folder, write_errors
 from featherweight.core.program import Program
 from featherweight.core.tensors import TensorSpec
 
@@ -70,14 +70,12 @@ class Contents:
 
 
 def check_out(out: Path) -> None:
-    """Raise OutputError now for a folder that could not be written hours later."""
+    """Raise OutputError now for a folder that could not be written hours later; makes nothing."""
+    check_folder(out.absolute().parent)
     with write_errors(out):
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
         occupied = out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file()))
     if occupied:
         raise OutputError(f"{out} is there and is not an artifact that could be replaced; choose another folder")
-    if not os.access(out.absolute().parent, os.W_OK):
-        raise OutputError(f"{out}: no permission to write into {out.absolute().parent}; choose another folder")
 
 
 def write_artifact(directory: Path | str, contents: Contents, *, created: datetime | None = None) -> Artifact:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.core.arrays import FeatureRows, Octets
+from featherweight.core.arrays import FeatureRow, FeatureRows, Octets
 from featherweight.core.backends import opening
 from featherweight.core.backends.base import Availability, Session
 from featherweight.core.errors import BackendError
@@ -90,7 +90,7 @@ class NativeSession(opening.OpenSession):
 class NativeRowSession(NativeSession):
     """A session of a program with one output column, which scores one row without any dictionary."""
 
-    def run_row(self, row: FeatureRows) -> float:
+    def run_row(self, row: FeatureRow) -> float:
         """row: float32 [F], contiguous. Raises TypeError for another type, BackendError after close(); a row of another
         length is the caller's mistake and is not found."""
         return self._score_row(self._packed, row)

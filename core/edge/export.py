@@ -78,15 +78,18 @@ def export_artifact(directory: Path | str, target: str, out: Path | str) -> Expo
     """Write the new folder `out`.
 
     Raises UsageError for a target or program that does not fit, or a folder that is not new or that another process
-    writes at this moment, MissingExtraError,
-    ArtifactError, LimitError when the exported file does not agree with the artifact's program, OutputError.
+    writes at this moment, MissingExtraError, ArtifactError, LimitError when the exported file does not agree with the
+    artifact's program, OutputError.
     """
     to, chosen = Path(out), find_target(target)
     _check_new(to)
     check_folder(to)
+    artifact = read_artifact(directory)
+    program = _program(artifact)
+    chosen.check(program)
     with writing_alone(to):
         _check_new(to)  # another export may have ended just now
-        return _export_into(to, directory, chosen)
+        return _export_into(to, artifact, program, chosen)
 
 
 def _check_new(out: Path) -> None:
@@ -94,10 +97,7 @@ def _check_new(out: Path) -> None:
         raise UsageError(f"{out} is there already; remove it or choose another folder")
 
 
-def _export_into(to: Path, directory: Path | str, chosen: Target) -> Exported:
-    artifact = read_artifact(directory)
-    program = _program(artifact)
-    chosen.check(program)
+def _export_into(to: Path, artifact: Artifact, program: Program, chosen: Target) -> Exported:
     inputs, described = _inputs(artifact, program)
     check_tried(artifact, OnnxRuntime.name, program, batches=(1,))
     expected = _expected(program, inputs)

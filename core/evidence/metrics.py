@@ -1,5 +1,6 @@
 """The one table of metrics and limits. Recipes are parsed by it; checks, evidence.json, the page, the model card, the
-change record and the console are filled from it. A new metric is one entry here, and nothing else."""
+change record and the console are filled from it: no other code knows a metric by name. A new one is an entry here, its
+place in `METRICS`, what it computes in `binary.py`, and its row in docs/evidence.md."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Draws, Floats, Indices, Labels, Scores
+from featherweight.core.arrays import Bools, Clusters, Draws, Floats, Indices, Int32s, Integers, Labels, Scores
 from featherweight.core.statistics.intervals import Difference, Interval, wilson_bounds
 
 GRID = np.linspace(0, 1, 101)
@@ -145,7 +145,7 @@ class Units:
     """What is drawn, and how. groups: of each stratum the sizes of its units; a stratum's resample has as many members
     as the stratum. In the order of the strata, units are numbered from 0."""
 
-    def __init__(self, groups: Sequence[Indices], negatives: Draws) -> None:
+    def __init__(self, groups: Sequence[Integers], negatives: Int32s) -> None:
         self._groups = groups
         self._negatives = negatives
 
@@ -165,7 +165,7 @@ class Units:
         for rows in chunks(samples, sum(len(sizes) for sizes in self._groups)):
             yield np.stack([self._one(owners, generator) for _ in range(rows)])
 
-    def _one(self, owners: Sequence[Indices], generator: np.random.Generator) -> Draws:
+    def _one(self, owners: Sequence[Indices], generator: np.random.Generator) -> Int32s:
         parts = []
         for sizes, owner in zip(self._groups, owners, strict=True):
             if len(sizes) * 6 < len(owner):
@@ -185,7 +185,7 @@ class _Curve:
     positives: Indices
     ends: Indices
     negatives: Indices
-    sizes: Draws | None
+    sizes: Int32s | None
     before: Indices
 
     def count(self, counts: Draws) -> tuple[Floats, Floats]:
@@ -256,7 +256,7 @@ class _Places:
         self.ends = np.cumsum(np.bincount(level)) - 1
         self.place = np.searchsorted(self.levels, -negative)
 
-    def curve(self, positives: Indices, place: Indices, units: Indices, sizes: Draws | None) -> _Curve:
+    def curve(self, positives: Indices, place: Indices, units: Indices, sizes: Int32s | None) -> _Curve:
         """positives: each one's unit; place, units, sizes: of each lot of negatives."""
         order = np.argsort(place, kind="stable")
         before = np.searchsorted(place[order], np.arange(len(self.levels)), side="right")

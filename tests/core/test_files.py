@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import socket
 import subprocess
@@ -59,6 +60,38 @@ def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     with files.writing_alone(out):
         assert [path.name for path in out.parent.iterdir()] == [".chest.lock"]
     assert list(out.parent.iterdir()) == []
+
+
+def test_folders_above_that_nothing_came_into_are_not_left(tmp_path: Path) -> None:
+    with pytest.raises(UsageError), files.writing_alone(tmp_path / "a" / "b" / "out"):
+        raise UsageError("no such recipe")
+    assert list(tmp_path.iterdir()) == []
+    with files.writing_alone(tmp_path / "a" / "b" / "out"):
+        (tmp_path / "a" / "b" / "out").mkdir()
+    assert list((tmp_path / "a" / "b").iterdir()) == [tmp_path / "a" / "b" / "out"]
+
+
+def test_a_link_to_nowhere_is_locked_where_it_stands(tmp_path: Path) -> None:
+    """`atomic_write` puts its file in the place of the link."""
+    (tmp_path / "out.jsonl").symlink_to("/proc/1/nosuchdir/out.jsonl")
+    with files.writing_alone(tmp_path / "out.jsonl"):
+        assert (tmp_path / ".out.jsonl.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(handle: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(files, "take_record_lock", refused)
+    with files.writing_alone(tmp_path / "out"):
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_root_of_all_folders_has_a_lock_of_its_own() -> None:
+    with files.writing_alone(Path("/")):
+        assert Path("/.lock").exists()
+    assert not Path("/.lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +165,7 @@ ROOT = Path(__file__).parents[2]
 SYSTEM = {"OSError", "IOError", "EnvironmentError"}
 # Each says more than that a file cannot be read or written, and why.
 WORDED_APART = {
-    "core/parity/held.py": "a process that gives no answer",
+    "core/parity/avx2.py": "a process that gives no answer",
     "core/measure/energy.py": "a counter, whose loss is a note of the measurement",
     "apps/fraud/http/server.py": "an address",
     "apps/imaging/batch/decode.py": "a process that does not start",

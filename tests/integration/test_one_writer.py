@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from featherweight.core.bundled import bundled_model
-from featherweight.core.errors import UsageError
+from featherweight.core.errors import FeatherweightError, UsageError
 from featherweight.core.optimize import optimize
 from featherweight.core.recipe import parse_recipe
 from tests.core.test_files import HOLDER
@@ -55,6 +55,20 @@ def test_a_second_writer_is_refused_and_touches_nothing(command: str, tmp_path: 
         assert f"{out}: another process writes there at this moment; wait until it has ended, or choose another" in told
         assert sorted(tmp_path.iterdir()) == before
         first.communicate()
+
+
+def test_a_search_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    recipe = parse_recipe(RECIPE.replace("[source]", 'card = "none.md"\n[source]', 1))
+    with pytest.raises(FeatherweightError, match=r"none\.md"):
+        optimize(recipe, TreesTask(), tmp_path / "m" / "out", work=tmp_path / "runs" / "rows" / "work")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    words = ["artifact", "export", "nosuch", "--target", "ort-mobile", "--out", "e/f/g"]
+    done = subprocess.run([*FEATHERWEIGHT, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_searches_of_one_recipe_do_not_share_its_working_folder(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str, Service], object]) 
         server = make_server(service, settings)
     except BaseException:
         service.close()
+        listener.close()
         raise
     with _signals(server):
         try:

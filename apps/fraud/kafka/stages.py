@@ -49,7 +49,8 @@ EXPIRE_EVERY = 200_000
 
 @dataclass
 class Outgoing:
-    """Records by partition. Decisions and alerts stand in the partition of the same number as their transactions."""
+    """Records by partition: decisions and alerts that of their transactions, repartition records the terminal's,
+    changelogs the shard's. `commits.py` takes the number modulo the topic's own count; keys decide nothing."""
 
     decisions: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
     alerts: dict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
@@ -142,7 +143,8 @@ class Stream:
         for index, (transaction, keys, row) in enumerate(zip(transactions, unpacked, rows, strict=True)):
             known.append(shard.advance_customer(transaction, keys, row))
             late.append(shard.customers.late)
-            routes[keys[-1] % self._partitions].append(index)
+            _, _, _, terminal = keys
+            routes[terminal % self._partitions].append(index)
         for target, part in _split_routes(routes):
             handed = Handover(
                 found.partition,

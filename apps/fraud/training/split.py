@@ -224,8 +224,8 @@ def read_labelled(folder: Path, judge: Judge | None = None) -> Iterator[tuple[Tr
         yield transaction, key in frauds
     if unmet:
         log.warning(
-            "%s: %s that it calls fraud cannot be found by transaction_id and customer_id, and nothing is "
-            "known of that",
+            "%s: %s that it calls fraud cannot be found by transaction_id and customer_id, and "
+            "training does not use that",
             labels,
             counted(len(unmet), "transactions"),
         )

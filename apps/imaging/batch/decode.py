@@ -4,8 +4,8 @@ Image codecs are C code that reads hostile bytes; here they die alone. One threa
 its frames, and replaces it when it dies:
 
     killed or crashed          the item is tried once more in a fresh worker: somebody may have killed it by chance
-    crashed again              Rejected "decoder-crashed"
-    no answer in `timeout_s`   Rejected "timeout", the worker is killed
+    crashed again              RejectedFrame "decoder-crashed"
+    no answer in `timeout_s`   RejectedFrame "timeout", the worker is killed
 
 Each worker has a pipe of its own. The standard library's process pools share one between all workers, and a worker
 killed while it writes a result there (200 kB a frame, so that is likely) leaves half a message and a locked pipe to the

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from featherweight.core.arrays import Floats, GreyImage, UInt16s
+from featherweight.core.arrays import Floats, Floats32, GreyImage, UInt16s
 
 Random = np.random.Generator
 
@@ -144,7 +144,7 @@ def _expose(image: GreyImage, random: Random) -> UInt16s:
     return np.round((low + (high - low) * np.clip(image, 0, 1)) * (LEVELS - 1)).astype(np.uint16)
 
 
-def _grid(side: int) -> tuple[GreyImage, GreyImage]:
+def _grid(side: int) -> tuple[Floats32, Floats32]:
     axis = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1).astype(np.float32)
     return axis[None, :], axis[:, None]
 
@@ -359,7 +359,7 @@ def _opacities(lungs: tuple[GreyImage, GreyImage], side: int, random: Random) ->
     return canvas
 
 
-def _smooth_noise(side: int, scale: float, random: Random) -> GreyImage:
+def _smooth_noise(side: int, scale: float, random: Random) -> Floats32:
     """Noise of unit variance whose features are about `scale` pixels wide."""
     small = max(4, round(side / max(1.0, scale) * 2))
     drawn = Pillow.fromarray(random.normal(0, 1, (small, small)).astype(np.float32))

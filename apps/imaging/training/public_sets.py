@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from featherweight.apps.imaging.training.cases import Cases, Split
-from featherweight.core.arrays import Octets
+from featherweight.core.arrays import GreyBytes
 from featherweight.core.errors import DataError
 
 
@@ -53,7 +53,7 @@ def split_by_patient(cases: Cases, fraction: float, seed: int) -> tuple[Cases, C
     return cases.take(~chosen), cases.take(chosen)
 
 
-def _decode_grey(content: bytes, side: int) -> Octets:
+def _decode_grey(content: bytes, side: int) -> GreyBytes:
     with Image.open(io.BytesIO(content)) as image:
         grey = image.convert("L")
         if grey.size != (side, side):

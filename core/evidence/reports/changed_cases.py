@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featherweight.core.arrays import GreyBytes, Indices
+from featherweight.core.arrays import Indices, Octets
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
 from featherweight.core.files import atomic_write, write_errors
@@ -171,7 +171,7 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
     )
 
 
-def encode_thumbnail(image: GreyBytes) -> str:
+def encode_thumbnail(image: Octets) -> str:
     """A data URI of the image [H, W] or [H, W, 3]: small ones exactly as PNG, larger ones reduced as JPEG."""
     picture, content = Image.fromarray(image), io.BytesIO()
     if max(picture.size) <= THUMBNAIL // 2:

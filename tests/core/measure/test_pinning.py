@@ -84,4 +84,4 @@ def test_the_first_are_taken_in_order() -> None:
 def test_words() -> None:
     assert describe_cores((0,)) == "all threads pinned to the core 0"
     assert describe_cores((0, 2)) == "all threads pinned to the cores 0, 2"
-    assert "not held" in describe_cores(())
+    assert "not pinned" in describe_cores(())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.core.evidence.judge import Check
-from featherweight.core.evidence.metrics import limits
+from featherweight.core.evidence.metrics import METRICS
 from featherweight.core.evidence.report import CandidateRecord, LatencySummary
 from featherweight.core.search.advice import advise, mark_front
 
@@ -28,7 +28,8 @@ def record(
 
 
 def check(name: str, passed: bool, **more: Any) -> Check:
-    return Check(limits()[name][0], "passed" if passed else "failed", 0.1, 0.05, "said", **more)
+    metric = next(one for one in METRICS if one.limit is not None and one.limit.name == name)
+    return Check(metric, "passed" if passed else "failed", 0.1, 0.05, "said", **more)
 
 
 @given(st.lists(points, min_size=1, max_size=12))
