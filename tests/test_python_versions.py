@@ -52,7 +52,7 @@ def test_an_interpreter_that_is_named_has_an_environment_of_its_own() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile with environments that look installed. Their Python notes its version and fails where it is told to."""
+    """The Makefile, and environments that look installed. Their Python notes its version; told to, it fails."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     for version in VERSIONS:
