@@ -34,7 +34,8 @@ def install(python: str, wheel: Path, home: Path) -> Server:
     assert made.returncode == 0, made.stdout + made.stderr
     server = Server(home / "venv" / "bin", home)
     words = ["--only-binary=:all:", "--constraint", str(ROOT / "constraints.txt")]
-    installed = pip(server.bin / "python", "install", *words, f"featherweight[fraud] @ {wheel.as_uri()}")
+    words += [f"featherweight[fraud] @ {wheel.as_uri()}"]
+    installed = pip(server.bin / "python", "install", *words, timeout_s=900)  # fetches what no earlier run has fetched
     assert installed.returncode == 0, installed.stdout + installed.stderr
     return server
 

@@ -49,9 +49,9 @@ class Server:
         return self.run("featherweight", *arguments, code=code)
 
 
-def pip(python: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pip(python: Path | str, *arguments: str, timeout_s: float = 250) -> subprocess.CompletedProcess[str]:
     command = [str(python), "-m", "pip", "--no-input", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
 
 
 @pytest.fixture(scope="module")
