@@ -37,7 +37,7 @@ test-slow: $(STAMP) ## the tests that take minutes each, which `test` leaves out
 	@$(BIN)/python -m pytest -m slow
 
 # One after the other: each needs the whole machine. A version that is not installed is said, and is no failure.
-test-versions: ## `test` with each supported Python that is installed here, each in an environment of its own
+test-versions: ## `test` with each of these Pythons that is installed here, each in an environment of its own
 	@ran=; failed=; for version in $(VERSIONS); do \
 		if ! python$$version -c '' 2>/dev/null; then echo "test-versions: python$$version is not installed here"; \
 		elif $(MAKE) test PYTHON=python$$version VENV=.venv-python$$version; then ran="$$ran $$version"; \

@@ -1,4 +1,4 @@
-"""The wheel, installed as a server has it with each supported Python that is on the path: the bundled models give the
+"""The wheel, installed as a server has it with each Python of VERSIONS that is on the path: the bundled models give the
 same outputs, bit for bit, because constraints.txt gives each the same versions of the runtimes."""
 
 from __future__ import annotations
