@@ -2,7 +2,7 @@
 # The main jobs of both apps, small but real: make data, train, optimize, run. No data set, no server, a few minutes.
 set -euo pipefail
 cd "$(dirname "$0")"
-PATH="$PWD/.venv/bin:$PATH"
+PATH="$(realpath "${VENV:-.venv}")/bin:$PATH" # make names the environment
 rm -rf runs/demo
 
 run() { printf '\n\033[1m%s\033[0m\n\033[2m$ %s\033[0m\n' "$1" "${*:2}"; "${@:2}"; }

@@ -4,7 +4,7 @@
 # About five minutes on two cores: replaying 1.75 million transactions through the histories is most of it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-PATH="$PWD/.venv/bin:$PATH"
+PATH="$(realpath "${VENV:-.venv}")/bin:$PATH"
 
 featherweight data fetch fraud_handbook "$@"
 if [ ! -f runs/handbook/trees.safetensors ]; then

@@ -5,7 +5,7 @@
 # Training takes about ten minutes on two cores, once; the search stops after BUDGET (default 15m) and goes on when run again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-PATH="$PWD/.venv/bin:$PATH"
+PATH="$(realpath "${VENV:-.venv}")/bin:$PATH"
 
 featherweight data fetch pneumoniamnist "$@"
 if [ ! -f runs/pneumoniamnist-0/weights.safetensors ]; then

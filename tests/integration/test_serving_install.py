@@ -52,11 +52,11 @@ class Server:
         return self.run("featherweight", *arguments, code=code)
 
 
-def pip(python: Path | str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pip(python: Path | str, *arguments: str, timeout_s: float = 250) -> subprocess.CompletedProcess[str]:
     """pip of the tests' own environment, for another interpreter: to put one there takes seconds."""
     command = [sys.executable, "-m", "pip", "--python", str(python), "--no-input", "--disable-pip-version-check"]
     command += arguments
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
 
 
 @pytest.fixture(scope="module")
