@@ -89,7 +89,9 @@ def test_each_version_that_is_installed_is_tested_also_after_one_has_failed(chec
     path = install_pythons(checkout, "3.11", "3.13")
     done = make(checkout, "test-versions", path=path)
     assert done.returncode == 0, done.stderr
-    assert (checkout / "ran").read_text().splitlines() == ["3.11 -m pytest", "3.13 -m pytest"]
+    assert (checkout / "ran").read_text().splitlines() == [
+        f"{version} -m pytest --numprocesses=2 --dist=loadfile" for version in ("3.11", "3.13")
+    ]
     assert "python3.12 is not installed here" in done.stdout
     assert "ran with: 3.11 3.13; failed with: none" in done.stdout
 

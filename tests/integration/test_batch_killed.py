@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -43,12 +44,10 @@ def finished_items(out: Path, scratch: Path) -> int:
     for path in out.glob("journal.sqlite*"):
         shutil.copy(path, scratch)
     try:
-        connection = sqlite3.connect(scratch / "journal.sqlite")
-        count = int(connection.execute("SELECT COUNT(*) FROM items").fetchone()[0])
-        connection.close()
+        with contextlib.closing(sqlite3.connect(scratch / "journal.sqlite")) as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM items").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
-    return count
 
 
 @pytest.mark.parametrize("kills_wanted", [6, pytest.param(20, marks=pytest.mark.slow)])

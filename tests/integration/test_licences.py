@@ -159,6 +159,9 @@ def plant(folder: Path, licence: str, files: Iterable[str] = (), requires: Itera
     needs = "".join(f"Requires-Dist: {text}\n" for text in requires)
     (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: planted\nVersion: 1.0\n{licence}\n{needs}")
     (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    for file in files:  # Python 3.12 and newer leave out what is recorded and not there
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
 
 
 PLANTED = Page({"planted": ("MIT", "base")}, {("planted", "planted.libs/libfine-*.so*"): "MIT"})

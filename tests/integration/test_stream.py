@@ -130,7 +130,7 @@ POISON: list[tuple[bytes | None, str]] = [
     (json.dumps({**GOOD, "customer_id": ""}).encode(), "$.customer_id"),
     (json.dumps({**GOOD, "customer_id": "x" * 65}).encode(), "$.customer_id"),
     (json.dumps({key: value for key, value in GOOD.items() if key != "terminal_id"}).encode(), "terminal_id"),
-    (b'{"more": ' + b"[" * 5000, "RecursionError"),
+    (b'{"more": ' + b"[" * 15_000, "RecursionError"),
     (json.dumps({**GOOD, "more": "x" * 600_000}).encode(), "at most"),
     (json.dumps([GOOD, GOOD]).encode(), "array"),
 ]
