@@ -144,10 +144,15 @@ def open_to_lock(path: Path, mode: int) -> int:
 
 
 @contextlib.contextmanager
-def lock_errors(path: Path, busy: str) -> Iterator[None]:
+def lock_errors(
+    path: Path,
+    busy: str,
+    what: str = "cannot be locked",
+    remedy: str = "choose a folder on a local disk that may be written to",
+) -> Iterator[None]:
     """Turn that another process has the lock into a UsageError that says `busy`, and all else that the system refuses
-    into an OutputError."""
-    with write_errors(path, "cannot be locked", "choose a folder on a local disk that may be written to"):
+    into an OutputError, worded as by `write_errors`."""
+    with write_errors(path, what, remedy):
         try:
             yield
         except BlockingIOError as error:
@@ -176,14 +181,11 @@ def writing_alone(out: Path, another: str = "another --out") -> Iterator[None]:
     busy = f"{out}: another process writes there at this moment; wait until it has ended, or choose {another}"
     made = [folder for folder in target.parents if not os.path.lexists(folder)]
     try:
-        with write_errors(out, remedy=f"choose {another}"):
+        with lock_errors(out, busy, "cannot be written", f"choose {another}"):
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
                 path = target / ".lock"
-            try:
-                handle = _lock(path)
-            except BlockingIOError as error:
-                raise UsageError(busy) from error
+            handle = _lock(path)
         try:
             yield
         finally:
