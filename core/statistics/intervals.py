@@ -84,7 +84,7 @@ def roc_auc_difference(
     variance = apart.variance(labels, clusters)
     if variance > _ROUNDING:
         return Difference(estimate, max(-1.0, estimate - Z_ONE_SIDED * math.sqrt(variance)))
-    if np.array_equal(_midranks(baseline), _midranks(candidate)):
+    if np.array_equal(midranks(baseline), midranks(candidate)):
         return Difference(estimate, estimate)
     low = _newcombe_auc_low(second.auc, len(second.positive), len(second.negative), Z_ONE_SIDED)
     return Difference(estimate, min(estimate, low - first.auc))
@@ -125,13 +125,13 @@ def _placements(scores: Scores, labels: Labels) -> _Placements | None:
     positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
     if positives == 0 or negatives == 0:
         return None
-    ranks = _midranks(scores)
-    positive = (ranks[is_positive] - _midranks(scores[is_positive])) / negatives
-    negative = 1 - (ranks[~is_positive] - _midranks(scores[~is_positive])) / positives
+    ranks = midranks(scores)
+    positive = (ranks[is_positive] - midranks(scores[is_positive])) / negatives
+    negative = 1 - (ranks[~is_positive] - midranks(scores[~is_positive])) / positives
     return _Placements(float(positive.mean()), positive, negative)
 
 
-def _midranks(values: Floats) -> Floats:
+def midranks(values: Floats) -> Floats:
     """Ranks from 1; tied values share the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)

@@ -1,0 +1,112 @@
+"""Each case's own part of the loss of a ranking: of AUC and of average precision.
+
+Both scorers are put on one scale, the midranks of all cases. A case moves from its old rank to its new one; its part
+is what its move alone costs, the mean of that among the others' old ranks and among their new ones (of the AUC the
+parts of positives and negatives then add up to the loss exactly: Shapley's value of two players). What the parts of
+average precision leave of the loss, which is little, is shared out in proportion to their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from featherweight.core.statistics.intervals import Bools, Floats, Labels, midranks
+from featherweight.core.statistics.loss_bounds import OwnLosses
+
+
+def auc_own_losses(baseline: Floats, candidate: Floats, labels: Labels, clusters: Sequence[Labels] = ()) -> OwnLosses:
+    """Both classes must be present. A case of the rarer class that falls below all of the other one is a loss of one
+    over their number."""
+    positive = labels == 1
+    old, new = midranks(baseline), midranks(candidate)
+    parts = np.empty(len(labels))
+    for inside, sign in ((positive, 1.0), (~positive, -1.0)):
+        among = [np.sort(ranks[~inside]) for ranks in (old, new)]
+        fallen = sum(_share_below(ranks, old[inside]) - _share_below(ranks, new[inside]) for ranks in among)
+        parts[inside] = sign * np.asarray(fallen) / 2 / inside.sum()
+    return OwnLosses(parts, 1 / min(int(positive.sum()), int((~positive).sum())), positive, clusters)
+
+
+def _share_below(rising: Floats, values: Floats) -> Floats:
+    """Of `rising` [M], below each value; ties count half."""
+    found = np.searchsorted(rising, values, "left") + np.searchsorted(rising, values, "right")
+    return np.asarray(found / (2 * len(rising)))
+
+
+def average_precision_own_losses(
+    baseline: Floats, candidate: Floats, labels: Labels, clusters: Sequence[Labels] = ()
+) -> OwnLosses:
+    """Both classes must be present. The worst single move is a negative that rises above all positives, or a positive
+    that sinks below all negatives, whichever costs more."""
+    positive = labels == 1
+    old, new = midranks(baseline), midranks(candidate)
+    before, after = _Precisions(old, positive), _Precisions(new, positive)
+    parts = (before.costs(old, new) - after.costs(new, old)) / 2
+    size = float(np.abs(parts).sum())
+    if size > 0:
+        parts += (before.average - after.average - float(parts.sum())) * np.abs(parts) / size
+    return OwnLosses(parts, max(before.worst_move(old), after.worst_move(new)), positive, clusters)
+
+
+class _Precisions:
+    """The precision at each positive of one ranking, and what it would be with a case more or less above it. ranks:
+    float64 [N]. As scikit-learn's, a case counts from its own score on, ties with it."""
+
+    def __init__(self, ranks: Floats, positive: Bools) -> None:
+        self._positive = positive
+        self._falling = -np.sort(-ranks[positive])
+        self._negatives = np.sort(ranks[~positive])
+        hits, alarms = self._hits_from(self._falling), self._alarms_from(self._falling)
+        self._precision = hits / (hits + alarms)
+        self.average = float(self._precision.mean())
+        self._alarm_more = self._precision - hits / (hits + alarms + 1)
+        self._alarm_less = self._precision - hits / np.maximum(hits + alarms - 1, 1)
+        self._hit_more = self._precision - (hits + 1) / (hits + 1 + alarms)
+        self._hit_less = self._precision - (hits - 1) / np.maximum(hits - 1 + alarms, 1)
+
+    def costs(self, old: Floats, new: Floats) -> Floats:
+        """What average precision loses if one case alone moves from its `old` rank to its `new` one [N]."""
+        found = np.empty(len(old))
+        for inside, costs in ((self._positive, self._of_positives), (~self._positive, self._of_negatives)):
+            found[inside] = costs(old[inside], new[inside]) / len(self._falling)
+        return found
+
+    def worst_move(self, ranks: Floats) -> float:
+        """The largest cost of one case that is lost altogether: a negative above all cases, a positive below all."""
+        lost = np.where(self._positive, 0.0, len(ranks) + 1.0)
+        return float(self.costs(np.where(self._positive, ranks, 0.0), lost).max())
+
+    def _of_negatives(self, old: Floats, new: Floats) -> Floats:
+        rises = _between(self._alarm_more, self._hits_above(new), self._hits_above(old))
+        falls = _between(self._alarm_less, self._hits_above(old), self._hits_above(new))
+        return np.where(new > old, rises, falls)
+
+    def _of_positives(self, old: Floats, new: Floats) -> Floats:
+        own = self._hits_from(old).astype(np.intp) - 1
+        sinks = new < old
+        hits = self._hits_from(new) + np.where(sinks, 0, 1)
+        moved = self._precision[own] - hits / (hits + self._alarms_from(new))
+        above_old, above_new = self._hits_above(old), self._hits_above(new)
+        others = np.where(
+            sinks,
+            _between(self._hit_less, above_old, above_new) - self._hit_less[own],
+            _between(self._hit_more, above_new, above_old),
+        )
+        return np.where(new == old, 0.0, moved + others)
+
+    def _hits_from(self, ranks: Floats) -> Floats:
+        return np.searchsorted(-self._falling, -ranks, "right").astype(np.float64)
+
+    def _hits_above(self, ranks: Floats) -> Labels:
+        return np.searchsorted(-self._falling, -ranks, "left")
+
+    def _alarms_from(self, ranks: Floats) -> Floats:
+        return (len(self._negatives) - np.searchsorted(self._negatives, ranks, "left")).astype(np.float64)
+
+
+def _between(values: Floats, start: Labels, end: Labels) -> Floats:
+    """The sums of values[start:end], of each pair of places; 0 where start is not before end."""
+    so_far = np.concatenate([[0.0], np.cumsum(values)])
+    return np.where(end > start, so_far[end] - so_far[start], 0.0)
