@@ -23,6 +23,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from bench.timing import record, show
+from featherweight.core.arrays import Floats, Labels
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
@@ -56,7 +57,7 @@ class Change:
             ((1 - self.negatives, 0, 1), (self.negatives, self.rise, spread)),
         )
 
-    def apply(self, scores: s.Floats, labels: s.Labels, clusters: s.Labels, draw: np.random.Generator) -> s.Floats:
+    def apply(self, scores: Floats, labels: Labels, clusters: Labels, draw: np.random.Generator) -> Floats:
         share = np.where(labels == 1, self.positives, self.negatives)
         chance = draw.random(int(clusters.max()) + 1)[clusters] if self.whole else draw.random(len(scores))
         moved = np.clip(np.where(labels == 1, -self.sink, self.rise), -1e3, 1e3)
@@ -102,7 +103,7 @@ class Setting:
         kind = f" clusters of 1 to {self.largest}" if self.largest > 1 else ""
         return f"{self.positives:,} and {self.negatives:,}{kind}"
 
-    def draw(self, generator: np.random.Generator) -> tuple[s.Floats, s.Floats, s.Labels, s.Labels]:
+    def draw(self, generator: np.random.Generator) -> tuple[Floats, Floats, Labels, Labels]:
         """Scores of baseline and candidate, labels and clusters of one study. Cases of a cluster share their label and
         half of the variance of their scores."""
         count = self.positives + self.negatives
@@ -114,7 +115,7 @@ class Setting:
         scores = scores + math.sqrt(1 - shared) * generator.normal(size=len(labels)) + self.distance * labels
         return scores, self.change.apply(scores, labels, clusters, generator), labels, clusters
 
-    def harmless(self, generator: np.random.Generator) -> tuple[s.Floats, s.Floats, s.Labels, s.Labels]:
+    def harmless(self, generator: np.random.Generator) -> tuple[Floats, Floats, Labels, Labels]:
         """The same with a candidate that is as good, its scores correlated by .99 with the baseline's."""
         scores, _, labels, clusters = self.draw(generator)
         apart = scores - self.distance * labels
@@ -155,7 +156,7 @@ def _average_precision(positives: Mixture, negatives: Mixture, prevalence: float
     return float(((precision[1:] + precision[:-1]) / 2 * steps).sum()) + sunk * prevalence
 
 
-def jackknife_upper(own: OwnLosses, influence: s.Floats) -> float:
+def jackknife_upper(own: OwnLosses, influence: Floats) -> float:
     """What might be used instead for average precision: infinitesimal jackknife with Hall's transformation for skew
     (Annals of Statistics 1992) and Student's quantile."""
     parts = influence
@@ -171,7 +172,7 @@ def jackknife_upper(own: OwnLosses, influence: s.Floats) -> float:
     return own.loss - math.sqrt(variance) * low
 
 
-def precision_influence(scores: s.Floats, labels: s.Labels) -> s.Floats:
+def precision_influence(scores: Floats, labels: Labels) -> Floats:
     """The derivative of average precision by the weight of each case [N]."""
     order = np.argsort(-scores, kind="stable")
     positive = labels[order] == 1
@@ -188,7 +189,7 @@ def precision_influence(scores: s.Floats, labels: s.Labels) -> s.Floats:
     return found
 
 
-def bounds(metric: str, study: tuple[s.Floats, s.Floats, s.Labels, s.Labels]) -> tuple[float, float, float]:
+def bounds(metric: str, study: tuple[Floats, Floats, Labels, Labels]) -> tuple[float, float, float]:
     """As seen, lost, and what others use: DeLong's or Obuchowski's for AUC, the jackknife for average precision."""
     before, after, labels, clusters = study
     kinds = [clusters] if len(np.unique(clusters)) < len(labels) else []
@@ -271,7 +272,7 @@ def calibration(cases: int, slope: float, prevalence: float, studies: int, seed:
     generator = np.random.default_rng(seed)
     middle = math.log(prevalence / (1 - prevalence))
 
-    def draw(count: int) -> tuple[s.Floats, s.Floats]:
+    def draw(count: int) -> tuple[Floats, Floats]:
         logits = middle + 1.5 * generator.normal(size=count)
         return 1 / (1 + np.exp(-slope * logits)), 1 / (1 + np.exp(-logits))
 

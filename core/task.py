@@ -42,7 +42,8 @@ class HeldOut:
     ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive; groups: what
     is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
     int64 [N], cases of one cluster (patient, card) depend on each other and are resampled together; alerts: where
-    precision among the day's alerts is asked for, which needs clusters.
+    precision among the day's alerts is asked for, which needs clusters; cross_clusters: int64 [N], clusters of a second
+    kind that cut across the first (terminals across cards).
     """
 
     ids: tuple[str, ...]
@@ -51,6 +52,7 @@ class HeldOut:
     groups: Mapping[str, Texts] = field(default_factory=dict)
     clusters: Clusters | None = None
     alerts: Alerts | None = None
+    cross_clusters: Clusters | None = None
 
     def batches(self, size: int) -> Iterator[Tensors]:
         """The inputs in batches of up to `size` cases, in order."""
@@ -78,7 +80,8 @@ def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> N
             "judged; a task with several classes has to say which of them is positive"
         )
     per_case = {"ids": len(cases.ids), **{f"group {name!r}": len(found) for name, found in cases.groups.items()}}
-    per_case |= {} if cases.clusters is None else {"clusters": len(cases.clusters)}
+    kinds = {"clusters": cases.clusters, "cross clusters": cases.cross_clusters}
+    per_case |= {name: len(found) for name, found in kinds.items() if found is not None}
     wrong = [f"{found} {name}" for name, found in per_case.items() if found != count]
     if wrong:
         raise DataError(

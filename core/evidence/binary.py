@@ -10,10 +10,11 @@ from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import reliability as r
 from featherweight.core.statistics.card_precision import card_precision as mean_card_precision
+from featherweight.core.statistics.loss_bounds import OwnLosses
+from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
 from featherweight.core.statistics.paired import paired_share_difference
 from featherweight.core.statistics.resampling import average_precision as ranked_precision
 from featherweight.core.statistics.resampling import (
-    average_precision_difference,
     lowest_percentile,
     percentile_interval,
 )
@@ -32,9 +33,16 @@ def auc_interval(pair: Pair, side: Side) -> s.Interval | None:
     return s.roc_auc_interval(of.scores, of.labels, of.clusters)
 
 
-def auc_difference(pair: Pair) -> s.Difference | None:
-    before = pair.baseline
-    return s.roc_auc_difference(before.scores, pair.candidate.scores, before.labels, before.clusters)
+def auc_losses(pair: Pair) -> OwnLosses | None:
+    """Each case's own part of the loss; None where a class has no case."""
+    before, after = pair.baseline, pair.candidate
+    if not _both_classes(before):
+        return None
+    return auc_own_losses(before.scores, after.scores, before.labels, before.cluster_kinds)
+
+
+def _both_classes(of: Predictions) -> bool:
+    return 0 < int((of.labels == 1).sum()) < len(of.labels)
 
 
 def average_precision(of: Predictions) -> float | None:
@@ -48,11 +56,12 @@ def average_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
     return (found.baseline if side == "baseline" else found.candidate).average_precision
 
 
-def average_precision_gain(pair: Pair) -> s.Difference | None:
+def average_precision_losses(pair: Pair) -> OwnLosses | None:
+    """Each case's own part of the loss; None where a class has no case."""
     before, after = pair.baseline, pair.candidate
-    return average_precision_difference(
-        before.scores, after.scores, before.labels, before.clusters, samples=pair.samples, seed=pair.seed
-    )
+    if not _both_classes(before):
+        return None
+    return average_precision_own_losses(before.scores, after.scores, before.labels, before.cluster_kinds)
 
 
 def card_precision(of: Predictions) -> float | None:

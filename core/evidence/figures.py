@@ -12,6 +12,7 @@ from featherweight.core.evidence.binary import resampled
 from featherweight.core.evidence.metric import Pair, Side, pair
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics.intervals import Difference, Interval
+from featherweight.core.statistics.loss_bounds import Unseen
 from featherweight.core.statistics.reliability import Reliability, reliability
 from featherweight.core.statistics.resampling import Band
 
@@ -19,6 +20,13 @@ __all__ = ["BOUND_SAMPLES", "Band", "Compared", "ProgramFigures", "Reliability",
 
 BOUND_SAMPLES = 2000
 """Resamples behind every bound of a difference, however many the intervals have: a check and its report name one."""
+
+
+_BOUND = "the bound of the loss from each case's own part of it (Fay and Feuer's gamma limits, joined by MOVER)"
+_UNSEEN: dict[Unseen, str] = {
+    "as-seen": "the case that was not seen taken for no worse than the worst seen",
+    "lost": "the case that was not seen taken for lost altogether",
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,17 @@ class Compared:
 
 
 @lru_cache(maxsize=4)
-def compare(baseline: Predictions, candidate: Predictions, *, samples: int, seed: int) -> Compared:
-    """Both programs' figures and their differences: of all metrics of the table that are for such labels."""
+def compare(
+    baseline: Predictions, candidate: Predictions, *, samples: int, seed: int, unseen: Unseen = "as-seen"
+) -> Compared:
+    """Both programs' figures and their differences: of all metrics of the table that are for such labels. unseen: as
+    in `Pair.difference`."""
     both, bounds = (pair(baseline, candidate, samples=count, seed=seed) for count in (samples, BOUND_SAMPLES))
     wanted = metrics.figures(baseline.label_kind)
-    differences = {one.name: bounds.difference(one) for one in wanted if one.difference is not None}
-    return Compared(_figures(both, "baseline"), _figures(both, "candidate"), differences, _methods(baseline, samples))
+    differences = {one.name: bounds.difference(one, unseen) for one in wanted if one.is_compared}
+    return Compared(
+        _figures(both, "baseline"), _figures(both, "candidate"), differences, _methods(baseline, samples, unseen)
+    )
 
 
 def _figures(both: Pair, side: Side) -> ProgramFigures:
@@ -67,9 +80,12 @@ def _figures(both: Pair, side: Side) -> ProgramFigures:
     return ProgramFigures(found, ranking.roc, ranking.precision_recall, lines)
 
 
-def _methods(of: Predictions, samples: int) -> Mapping[str, str]:
+def _methods(of: Predictions, samples: int, unseen: Unseen) -> Mapping[str, str]:
     """Figure -> how its interval and the bound of its difference are made."""
     wanted = metrics.figures(of.label_kind)
     found = {one.name: one.method(of, samples) for one in wanted if one.method is not None}
+    for one in wanted:
+        if one.own_losses is not None:
+            found[one.name] += f"; {_BOUND}, {_UNSEEN[unseen]}"
     band = f"pointwise band, {resampled(of, samples)}"
     return {**found, "roc": band, "precision_recall": band}

@@ -11,10 +11,11 @@ import numpy as np
 from featherweight.core.arrays import Bools
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import BOUND_SAMPLES
-from featherweight.core.evidence.metric import Limit, Metric, pair
+from featherweight.core.evidence.metric import Limit, Metric, Pair, pair
 from featherweight.core.evidence.metrics import CHANGED_DECISIONS, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions, check_same_cases
 from featherweight.core.statistics.intervals import Difference
+from featherweight.core.statistics.loss_bounds import Unseen
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
 from featherweight.core.terminal import counted
@@ -69,19 +70,20 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits, *, seed: int)
     """
     check_same_cases(baseline.predictions, candidate.predictions)
     return tuple(
-        _check(baseline, candidate, metric, limit, limits[name], seed)
-        for name, (metric, limit) in metrics.limits().items()
+        _check(baseline, candidate, metric, rule, limits, seed)
+        for name, (metric, rule) in metrics.limits().items()
         if name in limits
     )
 
 
-def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit, limit: float, seed: int) -> Check:
-    kind = baseline.predictions.label_kind
+def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit, limits: Limits, seed: int) -> Check:
+    kind, limit = baseline.predictions.label_kind, limits[rule.name]
     if kind not in metric.labels:
         text = f"{metric.title} is not for {kind} labels."
         return Check(metric, "not measured", None, limit, text)
     if rule.judge is None:
-        return _loss_check(metric, baseline.predictions, candidate.predictions, limit, seed)
+        both = pair(baseline.predictions, candidate.predictions, samples=BOUND_SAMPLES, seed=seed)
+        return _loss_check(metric, both, limits, limit)
     finding = rule.judge(baseline, candidate, limit, seed)
     if finding.found is None:
         return Check(metric, "not measured", None, limit, finding.text)
@@ -139,14 +141,16 @@ def _or(words: Sequence[str]) -> str:
     return " or ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
 
 
-def _loss_check(metric: Metric, before: Predictions, after: Predictions, limit: float, seed: int) -> Check:
-    both = pair(before, after, samples=BOUND_SAMPLES, seed=seed)
-    difference, cases = both.difference(metric), _cases(metric, before)
+def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
+    before, unseen = both.baseline, limits.unseen(both)
+    difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
         return Check(metric, "not measured", None, limit, text)
     needed, worst, loss = metric.needed(both, difference, limit), 0.0 - difference.low, 0.0 - difference.estimate
     text = _loss_text(metric, difference, limit, cases)
+    if metric.own_losses is not None:
+        text += f" {_assumed(before, unseen)}"
     if worst > limit and loss <= limit:
         text += _too_few(metric, needed)
     status: Status = "passed" if worst <= limit else "failed"
@@ -157,8 +161,32 @@ def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str)
     worst = 0.0 - difference.low
     bound = f"the loss is at most {_digits(worst)}" if worst >= 0 else "there is no loss"
     change = _change(difference.estimate if metric.direction == "higher" else -difference.estimate)
-    text = f"{metric.title} {change}; with 95% confidence {bound}, and the limit is {_digits(limit)} ({cases})."
-    return text + metric.caveat
+    return f"{metric.title} {change}; with 95% confidence {bound}, and the limit is {_digits(limit)} ({cases})."
+
+
+def _assumed(before: Predictions, unseen: Unseen) -> str:
+    """What the bound of a ranking assumes, and what its cases cannot exclude without that."""
+    if unseen == "lost":
+        return "The bound holds though a case like none of these be lost altogether."
+    counts = before.confusion
+    shares = [
+        (f"{kind} ones", 1 - 0.05 ** (1 / _independent(before, inside)))
+        for kind, inside, number in (
+            ("positive", before.labels == 1, counts.positives),
+            ("negative", before.labels != 1, counts.negatives),
+        )
+        if number
+    ]
+    lost = " or ".join(f"{share:.2%} of the {kind}" for kind, share in shares)
+    return (
+        f"The bound takes the case that was not seen for no worse than the worst that was: such cases cannot exclude "
+        f"that up to {lost} are lost altogether."
+    )
+
+
+def _independent(of: Predictions, inside: Bools) -> int:
+    """Cases, or clusters where they come in such."""
+    return int(inside.sum()) if of.clusters is None else len(np.unique(of.clusters[inside]))
 
 
 def _too_few(metric: Metric, needed: Needed) -> str:

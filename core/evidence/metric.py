@@ -11,6 +11,7 @@ from featherweight.core.arrays import Floats
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
 from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
+from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
 from featherweight.core.statistics.sample_size import Needed, cases_needed
 
@@ -32,19 +33,32 @@ class Pair:
     candidate: Predictions
     samples: int
     seed: int
-    _differences: dict[Metric, Difference | None] = field(default_factory=dict, repr=False)
+    _own_losses: dict[Metric, OwnLosses | None] = field(default_factory=dict, repr=False)
+    _differences: dict[tuple[Metric, Unseen], Difference | None] = field(default_factory=dict, repr=False)
 
     def side(self, side: Side) -> Predictions:
         return self.baseline if side == "baseline" else self.candidate
 
-    def difference(self, metric: Metric) -> Difference | None:
-        """The gain of the candidate, paired; computed once. None where the metric has none or the cases cannot give
-        it."""
-        if metric.difference is None:
+    def own_losses(self, metric: Metric) -> OwnLosses | None:
+        """Each case's own part of what the candidate loses; computed once. None where the metric has none or the cases
+        cannot give it."""
+        if metric.own_losses is None:
             return None
-        if metric not in self._differences:
-            self._differences[metric] = metric.difference(self)
-        return self._differences[metric]
+        if metric not in self._own_losses:
+            self._own_losses[metric] = metric.own_losses(self)
+        return self._own_losses[metric]
+
+    def difference(self, metric: Metric, unseen: Unseen) -> Difference | None:
+        """The gain of the candidate, paired; computed once. None where the metric has none or the cases cannot give
+        it. unseen: how bad the case is taken to be that these cases do not hold, where the metric's bound asks."""
+        key = metric, unseen
+        if key not in self._differences:
+            own = self.own_losses(metric)
+            if own is not None:
+                self._differences[key] = Difference(-own.loss, max(-1.0, -loss_upper_bound(own, unseen)))
+            else:
+                self._differences[key] = None if metric.difference is None else metric.difference(self)
+        return self._differences[key]
 
     @cached_property
     def rankings(self) -> Rankings | None:
@@ -142,11 +156,12 @@ class Metric:
 
     estimate: of one program, None where the cases cannot give it; interval: the same with its two-sided 95% interval;
     difference: the gain of the candidate (above 0 is better, whatever the direction is) with its one-sided 95% lower
-    bound, paired; needed: how many cases would show that no more than the margin is lost; method: how interval and
-    bound are made, for a reader. Each is None where there is none.
+    bound, paired; own_losses: the same loss as the sum of each case's part, in place of `difference`; needed: how many
+    cases would show that no more than the margin is lost; method: how interval and bound are made, for a reader. Each
+    is None where there is none.
 
-    caveat: what follows a judged loss; lacks: why cases may not give it at all, for a metric that asks more of them
-    than labels: then it is left out of the page; in_groups: whether a limited loss is also compared group by group.
+    lacks: why cases may not give it at all, for a metric that asks more of them than labels: then it is left out of the
+    page; in_groups: whether a limited loss is also compared group by group.
     """
 
     name: str
@@ -161,16 +176,21 @@ class Metric:
     estimate: Callable[[Predictions], float | None] | None = None
     interval: Callable[[Pair, Side], Interval | None] | None = None
     difference: Callable[[Pair], Difference | None] | None = None
+    own_losses: Callable[[Pair], OwnLosses | None] | None = None
     needed: Callable[[Pair, Difference, float], Needed] = needed_by_error
     method: Callable[[Predictions, int], str] | None = None
     limit: Limit | None = None
-    caveat: str = ""
     lacks: str = ""
     in_groups: bool = True
 
     @property
     def row_title(self) -> str:
         return f"{self.title} ({self.note})" if self.note else self.title
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it has a paired difference."""
+        return self.difference is not None or self.own_losses is not None
 
     @property
     def cases(self) -> str:

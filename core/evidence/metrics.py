@@ -6,21 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from featherweight.core.errors import Fault
 from featherweight.core.evidence import binary as b
-from featherweight.core.evidence.metric import Limit, Metric
+from featherweight.core.evidence.metric import Limit, Metric, Pair
 from featherweight.core.evidence.predictions import LabelKind
 from featherweight.core.evidence.running import judge_flips, judge_latency, judge_size
+from featherweight.core.statistics.loss_bounds import Unseen, least_bound
 
 BINARY: frozenset[LabelKind] = frozenset({"binary"})
 ANY: frozenset[LabelKind] = frozenset({"binary", "multi-class", "multi-label", "regression"})
 
-_HOPEFUL = (
-    " The 95% are approximate: in simulated studies such bounds held in 91 to 95 of 100 where each class had hundreds "
-    "of cases, and in as few as 80 with under 50 cases of the rarer class or under 50 clusters."
-)
-"""From the table in docs/evidence.md, 'How far the bounds hold'."""
+UnseenCase = Literal["as-seen", "lost", "lost-where-possible"]
+"""What a recipe says of the case that its cases do not hold (core.statistics.loss_bounds): it is no worse than the
+worst that was seen, or lost altogether, or the second where the cases are enough to keep the margins so, and else the
+first."""
+UNSEEN_CASES: Final[tuple[UnseenCase, ...]] = get_args(UnseenCase)
 
 AUC = Metric(
     name="auc",
@@ -31,7 +33,7 @@ AUC = Metric(
     labels=BINARY,
     estimate=b.auc,
     interval=b.auc_interval,
-    difference=b.auc_difference,
+    own_losses=b.auc_losses,
     method=b.auc_method,
     limit=Limit(
         "auc_loss",
@@ -39,7 +41,6 @@ AUC = Metric(
         "Loss of AUC",
         meaning="Largest loss of the area under the ROC curve.",
     ),
-    caveat=_HOPEFUL,
 )
 AVERAGE_PRECISION = Metric(
     name="average_precision",
@@ -49,7 +50,7 @@ AVERAGE_PRECISION = Metric(
     labels=BINARY,
     estimate=b.average_precision,
     interval=b.average_precision_interval,
-    difference=b.average_precision_gain,
+    own_losses=b.average_precision_losses,
     method=b.resampled,
     limit=Limit(
         "average_precision_loss",
@@ -57,7 +58,6 @@ AVERAGE_PRECISION = Metric(
         "Loss of average precision",
         meaning="Largest loss of average precision.",
     ),
-    caveat=_HOPEFUL,
 )
 CARD_PRECISION = Metric(
     name="card_precision",
@@ -271,12 +271,16 @@ class Limits(Mapping[str, float]):
     Losses are non-inferiority margins in the metric's own unit (0.005 of AUC): a candidate passes when the one-sided
     95% bound of its loss against the baseline, paired on the same cases, stays inside the margin. A data set too small
     to tell therefore fails. Ratios are baseline over candidate: 2.0 is twice as fast, or half the size.
+
+    unseen_case: what the bounds of rankings assume of the case that was not seen.
     """
 
     values_set: tuple[tuple[str, float], ...]
+    unseen_case: UnseenCase
 
-    def __init__(self, **values: float | None) -> None:
+    def __init__(self, *, unseen_case: UnseenCase = "as-seen", **values: float | None) -> None:
         """None asks nothing. Raises TypeError for a limit that the table does not have."""
+        object.__setattr__(self, "unseen_case", unseen_case)
         known = limits()
         if unknown := values.keys() - known.keys():
             raise TypeError(f"there is no limit {', '.join(sorted(unknown))}; known: {', '.join(known)}")
@@ -295,6 +299,21 @@ class Limits(Mapping[str, float]):
     def of(self, metric: Metric) -> float | None:
         """The metric's limit, None where it is not set."""
         return None if metric.limit is None else self.get(metric.limit.name)
+
+    def settings(self) -> dict[str, float | str]:
+        """What a recipe's [limits] says, without what it need not say."""
+        unseen = {} if self.unseen_case == "as-seen" else {"unseen_case": self.unseen_case}
+        return {**dict(self.values_set), **unseen}
+
+    def unseen(self, pair: Pair) -> Unseen:
+        """What is assumed on these cases. "lost-where-possible" is "lost" where the cases are enough to keep every
+        limited margin so, if nothing is lost."""
+        if self.unseen_case != "lost-where-possible":
+            return self.unseen_case
+        limited = [(metric, limit) for metric in METRICS if (limit := self.of(metric)) is not None]
+        owns = [(pair.own_losses(metric), limit) for metric, limit in limited if metric.own_losses is not None]
+        possible = [own is not None and least_bound(own) <= limit for own, limit in owns]
+        return "lost" if possible and all(possible) else "as-seen"
 
     def faults(self) -> tuple[Fault, ...]:
         """Every value that makes no sense, keyed `limits.NAME`; the recipe's parser reports them with its own."""

@@ -27,8 +27,8 @@ class Predictions:
 
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
-    there are none (then nothing is said about calibration); groups, clusters, alerts: as in core.task.HeldOut. Raises
-    DataError when these do not fit together.
+    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters: as in
+    core.task.HeldOut. Raises DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +39,7 @@ class Predictions:
     groups: Mapping[str, Texts] = field(default_factory=dict)
     clusters: Clusters | None = None
     alerts: Alerts | None = None
+    cross_clusters: Clusters | None = None
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -68,15 +69,20 @@ class Predictions:
 
     def among(self, inside: Bools) -> Predictions:
         """Those of the cases `inside` [N] alone, without alerts: a desk looks at all cases."""
-        places, clusters = np.flatnonzero(inside), self.clusters
         return Predictions(
-            tuple(self.ids[place] for place in places),
+            tuple(self.ids[place] for place in np.flatnonzero(inside)),
             self.labels[inside],
             self.scores[inside],
             self.threshold,
             None if self.probabilities is None else self.probabilities[inside],
-            clusters=None if clusters is None else clusters[inside],
+            clusters=None if self.clusters is None else self.clusters[inside],
+            cross_clusters=None if self.cross_clusters is None else self.cross_clusters[inside],
         )
+
+    @cached_property
+    def cluster_kinds(self) -> tuple[Clusters, ...]:
+        """The clusters of the first kind and of the second; none where cases are independent of each other."""
+        return tuple(kind for kind in (self.clusters, self.cross_clusters) if kind is not None)
 
     @cached_property
     def decisions(self) -> Bools:

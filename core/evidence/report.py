@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from featherweight.core.arrays import Floats
-from featherweight.core.evidence.figures import Compared, compare
+from featherweight.core.evidence.figures import BOUND_SAMPLES, Compared, compare
 from featherweight.core.evidence.judge import Check, all_passed
+from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
@@ -149,7 +150,8 @@ class Evidence:
 def compared(evidence: Evidence, part: Comparison) -> Compared:
     """All figures of one split's comparison; the same call again costs nothing."""
     before, after = part.baseline.predictions, part.candidate.predictions
-    return compare(before, after, samples=evidence.bootstrap_samples, seed=evidence.seed)
+    unseen = evidence.limits.unseen(pair(before, after, samples=BOUND_SAMPLES, seed=evidence.seed))
+    return compare(before, after, samples=evidence.bootstrap_samples, seed=evidence.seed, unseen=unseen)
 
 
 def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:

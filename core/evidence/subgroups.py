@@ -21,8 +21,8 @@ from featherweight.core.evidence.metric import Metric, Pair
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.loss_bounds import loss_upper_bound, p_value
 from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
-from featherweight.core.statistics.resampling import average_precision_draws
 from featherweight.core.terminal import counted
 
 SMALL_GROUP = 20
@@ -173,9 +173,9 @@ def _tests(both: Pair, inside: Bools, limits: Limits) -> Iterator[_Test]:
     ranked = inside if hits and misses else inside | (~positive if hits else positive)
     both_classes = 0 < (ranked & positive).sum() < ranked.sum()
     if both_classes and (limits.of(AUC) is not None or limits.of(AVERAGE_PRECISION) is None):
-        yield _by_error(AUC, both, ranked, limits)
+        yield _ranked(AUC, both, ranked, limits)
     if both_classes and limits.of(AVERAGE_PRECISION) is not None:
-        yield _precision(both, ranked, limits)
+        yield _ranked(AVERAGE_PRECISION, both, ranked, limits)
     for metric, part in ((SENSITIVITY, inside & positive), (SPECIFICITY, inside & ~positive)):
         if part.any():
             yield _share(metric, both, part, limits)
@@ -183,7 +183,7 @@ def _tests(both: Pair, inside: Bools, limits: Limits) -> Iterator[_Test]:
     for metric, rule in metrics.limits().values():
         limited = rule.kind == "loss" and metric.in_groups and limits.of(metric) is not None
         if both_classes and limited and metric not in of_their_own:
-            yield _by_error(metric, both, ranked, limits)
+            yield (_by_error if metric.own_losses is None else _ranked)(metric, both, ranked, limits)
 
 
 def _enough(of: Predictions, inside: Bools) -> bool:
@@ -191,26 +191,31 @@ def _enough(of: Predictions, inside: Bools) -> bool:
     return min(int((inside & positive).sum()), int((inside & ~positive).sum())) >= SMALL_GROUP
 
 
+def _ranked(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
+    part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
+    was, now = (
+        0.0 if metric.estimate is None else metric.estimate(one) or 0.0 for one in (part.baseline, part.candidate)
+    )
+    limit, own = limits.of(metric), part.own_losses(metric)
+    margin = limit or 0.0
+    if own is None or not _enough(both.baseline, inside):
+        return _Test(metric, was, now, margin, limit is not None, None, None)
+
+    def low(confidence: float) -> float:
+        return max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence))
+
+    return _Test(metric, was, now, margin, limit is not None, low, p_value(own, margin))
+
+
 def _by_error(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
     """From the error that the metric's own bound of the difference is made with."""
     part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
-    difference, enough = part.difference(metric), _enough(both.baseline, inside)
+    difference, enough = part.difference(metric, "as-seen"), _enough(both.baseline, inside)
     was, now = (
         0.0 if metric.estimate is None else metric.estimate(one) or 0.0 for one in (part.baseline, part.candidate)
     )
     error = 0.0 if difference is None else (difference.estimate - difference.low) / s.Z_ONE_SIDED
     return _normal(metric, was, now, error, enough, limits.of(metric))
-
-
-def _precision(both: Pair, inside: Bools, limits: Limits) -> _Test:
-    before, after = both.baseline, both.candidate
-    labels, clusters = before.labels[inside], None if before.clusters is None else before.clusters[inside]
-    scorers, enough = (before.scores[inside], after.scores[inside]), _enough(before, inside)
-    samples = both.samples if enough else 0
-    was, now = average_precision_draws(scorers, labels, clusters, samples=samples, seed=both.seed)
-    error = float(np.std((now - was)[1:], ddof=1)) if enough else 0.0
-    limit = limits.of(AVERAGE_PRECISION)
-    return _normal(AVERAGE_PRECISION, float(was[0]), float(now[0]), error, enough, limit)
 
 
 def _normal(metric: Metric, was: float, now: float, error: float, enough: bool, limit: float | None) -> _Test:

@@ -59,7 +59,7 @@ def _lines(recipe: Recipe, settings: type[msgspec.Struct]) -> Iterator[str]:
     yield from ("", "[measure]")
     yield from _keys(keys.measure_keys(), _changed(asdict(recipe.measure), asdict(Measure())))
     yield from ("", *_comment(summary_line(Limits)), "[limits]")
-    yield from _keys(keys.limit_keys(), {name: found for name, found in recipe.limits.items() if found})
+    yield from _keys(keys.limit_keys(), recipe.limits.settings())
     yield from ("", "[decision]")
     yield from _keys(keys.decision_keys(), {} if recipe.decision.recalibrate else {"recalibrate": False})
 

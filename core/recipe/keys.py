@@ -77,9 +77,18 @@ def measure_keys() -> tuple[Key, ...]:
 
 
 def limit_keys() -> tuple[Key, ...]:
-    """The keys of [limits]; one that is absent asks nothing."""
-    return tuple(
-        Key(name, limit.expected, limit.meaning or f"{limit.title}.") for name, (_, limit) in metrics.limits().items()
+    """The keys of [limits]; a limit that is absent asks nothing."""
+    known = metrics.limits().items()
+    return (
+        *(Key(name, limit.expected, limit.meaning or f"{limit.title}.") for name, (_, limit) in known),
+        Key(
+            "unseen_case",
+            str(Choice(metrics.UNSEEN_CASES)),
+            "How bad the case is taken to be that the cases do not hold, in the bounds of AUC and average precision: "
+            "no worse than the worst that was seen, or lost altogether, which no margin allows below about 3 over the "
+            "cases of the rarer class.",
+            default="as-seen",
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, assert_never
 from featherweight.core.backends import registry
 from featherweight.core.errors import Fault, RecipeError, UsageError
 from featherweight.core.evidence import metrics
-from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.metrics import UNSEEN_CASES, Limits
 from featherweight.core.files import read_errors
 from featherweight.core.passes.steps import (
     STEPS,
@@ -346,7 +346,7 @@ class _Reader:
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         names = list(metrics.limits())
-        self.known(table, "limits.", names)
+        self.known(table, "limits.", [*names, "unseen_case"])
         values: dict[str, float] = {}
         for name in names:
             if name in table:
@@ -355,7 +355,11 @@ class _Reader:
                     self.fault(f"limits.{name}", f"found {_kind(found)}, expected a number")
                 else:
                     values[name] = float(found)
-        limits = Limits(**values)
+        unseen = table.get("unseen_case", "as-seen")
+        if unseen not in UNSEEN_CASES:
+            self.fault("limits.unseen_case", f"found {_kind(unseen)}, expected {Choice(UNSEEN_CASES)}")
+            unseen = "as-seen"
+        limits = Limits(unseen_case=unseen, **values)
         self.faults.extend(limits.faults())
         return limits
 

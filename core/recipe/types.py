@@ -154,7 +154,11 @@ def render_recipe(recipe: Recipe) -> str:
         lists = dict(choices.lists)
         lines += ["", "[[step]]", f"kind = {render_value(choices.step.kind)}"]
         lines += [f"{name} = {render_value(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
-    tables = {"measure": asdict(recipe.measure), "limits": recipe.limits, "decision": asdict(recipe.decision)}
+    tables = {
+        "measure": asdict(recipe.measure),
+        "limits": recipe.limits.settings(),
+        "decision": asdict(recipe.decision),
+    }
     for name, table in tables.items():
         lines += ["", f"[{name}]"]
         lines += [f"{key} = {render_value(value)}" for key, value in table.items() if value is not None]

@@ -296,5 +296,13 @@ class Evaluator:
 def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
     probabilities = None if probability is None else probability(scores)
     return Predictions(
-        cases.ids, cases.labels, scores, threshold, probabilities, cases.groups, cases.clusters, cases.alerts
+        cases.ids,
+        cases.labels,
+        scores,
+        threshold,
+        probabilities,
+        cases.groups,
+        cases.clusters,
+        cases.alerts,
+        cases.cross_clusters,
     )

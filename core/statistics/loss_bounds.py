@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.statistics.intervals import Bools, Floats, Labels
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers
+from featherweight.core.statistics.intervals import bisect
 
 Unseen = Literal["as-seen", "lost"]
 """How bad the case that was not seen is taken to be: no worse than the worst one that was, or lost altogether."""
@@ -38,47 +40,98 @@ class OwnLosses:
     parts: Floats
     lost: float
     positive: Bools
-    clusters: Sequence[Labels] = ()
+    clusters: Sequence[Clusters] = ()
 
     @property
     def loss(self) -> float:
         return float(self.parts.sum())
 
+    @cached_property
+    def events(self) -> tuple[_Events, ...]:
+        """The parts as events: of cases, or of each kind of clusters, the intersections of two kinds last."""
+        if not self.clusters:
+            return (_Events.of(self, np.arange(len(self.parts))),)
+        kinds = [_numbered(clusters) for clusters in self.clusters]
+        if len(kinds) > 1:
+            kinds.append(_numbered(kinds[0] * (int(kinds[1].max()) + 1) + kinds[1]))
+        return tuple(_Events.of(self, places) for places in kinds)
+
 
 def loss_upper_bound(own: OwnLosses, unseen: Unseen, *, confidence: float = 0.95) -> float:
     """The loss is at most this, with so much confidence one-sided. Never below the loss that was seen; 0 where no case
     changed and `unseen` is "as-seen": the two programs are then the same to these cases."""
-    if not own.clusters:
-        return own.loss + _reach(own, np.arange(len(own.parts)), unseen, confidence)
-    kinds = [_numbered(clusters) for clusters in own.clusters]
-    reaches = [_reach(own, places, unseen, confidence) for places in kinds]
-    if len(kinds) == 1:
-        return own.loss + reaches[0]
-    both = _reach(own, _numbered(np.unique(np.stack(kinds), axis=1, return_inverse=True)[1]), unseen, confidence)
-    squared = sum(reach**2 for reach in reaches) - both**2
-    return own.loss + max(*reaches, math.sqrt(max(0.0, squared)))
+    return own.loss + _joined([events.reach(unseen, confidence) for events in own.events])
 
 
-def _numbered(clusters: Labels) -> Labels:
-    return np.asarray(np.unique(clusters, return_inverse=True)[1].reshape(-1), np.int64)
+def loss_lower_bound(own: OwnLosses, *, confidence: float = 0.95) -> float:
+    """The loss is at least this, the case that was not seen being no better than the best that was."""
+    return -loss_upper_bound(replace(own, parts=-own.parts), "as-seen", confidence=confidence)
 
 
-def _reach(own: OwnLosses, places: Labels, unseen: Unseen, confidence: float) -> float:
-    """From the loss to its bound. places: the cluster of each case, numbered from 0."""
-    parts = np.bincount(places, own.parts)
-    sizes = np.bincount(places)
-    worst = float(np.abs(parts).max())
-    if unseen == "lost":
-        # Of clusters the size that a case's cluster has on average: large ones are lost as often as they are there.
-        worst = max(worst, own.lost * float((sizes**2).sum() / sizes.sum()))
-    losses, gains = np.maximum(parts, 0), np.maximum(-parts, 0)
-    above = _upper(losses, worst, confidence) - float(losses.sum())
-    below = float(gains.sum()) - _lower(gains, 1 - confidence)
-    reach = math.hypot(above, below)
-    if len(sizes) == len(places):
-        return reach
-    few = min(len(np.unique(places[inside])) for inside in (own.positive, ~own.positive))
-    return reach * _widening(few, confidence)
+def least_bound(own: OwnLosses, *, confidence: float = 0.95) -> float:
+    """Of a candidate that loses nothing on such cases, where the one that was not seen is taken for lost: no margin
+    below this can be kept."""
+    return loss_upper_bound(replace(own, parts=np.zeros(len(own.parts))), "lost", confidence=confidence)
+
+
+def p_value(own: OwnLosses, margin: float) -> float:
+    """Of the hypothesis that the loss is `margin` or less, against a larger one: the level at which the lower bound
+    reaches it; 1 where the loss that was seen does not."""
+    if own.loss <= margin:
+        return 1.0
+    turned = replace(own, parts=-own.parts)
+
+    def contradicted(level: float) -> bool:
+        return -loss_upper_bound(turned, "as-seen", confidence=1 - level) <= margin
+
+    return bisect(contradicted, 1e-9, 0.5, steps=30)
+
+
+def _numbered(clusters: Integers) -> Integers:
+    return np.asarray(np.unique(clusters, return_inverse=True)[1], np.int64)
+
+
+def _joined(reaches: Sequence[float]) -> float:
+    if len(reaches) < 3:
+        return reaches[0]
+    first, second, both = reaches
+    return max(first, second, math.sqrt(max(0.0, first**2 + second**2 - both**2)))
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Sums of the losses and of the gains, and of their squares; the largest of either, and the largest if a whole
+    cluster of a usual size is lost; few: clusters of the rarer class, None where every case is one of its own."""
+
+    losses: float
+    losses_squared: float
+    gains: float
+    gains_squared: float
+    largest: float
+    lost: float
+    few: int | None
+
+    @classmethod
+    def of(cls, own: OwnLosses, places: Integers) -> _Events:
+        """places: the cluster of each case, numbered from 0."""
+        parts, sizes = np.bincount(places, own.parts), np.bincount(places)
+        losses, gains = np.maximum(parts, 0), np.maximum(-parts, 0)
+        # The size that a case's cluster has on average: large ones hold more cases.
+        usual = float((sizes**2).sum() / sizes.sum())
+        few = None
+        if len(sizes) < len(places):
+            few = min(len(np.unique(places[inside])) for inside in (own.positive, ~own.positive))
+        squares = float(losses @ losses), float(gains @ gains)
+        largest = float(np.abs(parts).max())
+        return cls(float(losses.sum()), squares[0], float(gains.sum()), squares[1], largest, own.lost * usual, few)
+
+    def reach(self, unseen: Unseen, confidence: float) -> float:
+        """From the loss that was seen to its bound."""
+        worst = self.largest if unseen == "as-seen" else max(self.largest, self.lost)
+        above = _gamma(self.losses + worst, self.losses_squared + worst**2, confidence) - self.losses
+        below = self.gains - _gamma(self.gains, self.gains_squared, 1 - confidence)
+        reach = math.hypot(above, below)
+        return reach if self.few is None else reach * _widening(self.few, confidence)
 
 
 def _widening(clusters: int, confidence: float) -> float:
@@ -88,17 +141,9 @@ def _widening(clusters: int, confidence: float) -> float:
     return float(stdtrit(max(1, clusters - 1), confidence) / ndtri(confidence))
 
 
-def _upper(weights: Floats, unseen: float, confidence: float) -> float:
-    """Of a sum of Poisson counts, each with its weight, all seen once, and one unseen event."""
-    return _gamma(float(weights.sum()) + unseen, float(weights @ weights) + unseen**2, confidence)
-
-
-def _lower(weights: Floats, share: float) -> float:
-    return _gamma(float(weights.sum()), float(weights @ weights), share)
-
-
 def _gamma(mean: float, variance: float, share: float) -> float:
-    """The quantile of a gamma variable of such mean and variance (Fay and Feuer 1997, 2.2)."""
+    """The quantile of a gamma variable of such mean and variance (Fay and Feuer 1997, 2.2): of a sum of Poisson counts,
+    each with its weight, all seen once."""
     from scipy.special import gammaincinv
 
     return 0.0 if variance == 0 else float(gammaincinv(mean**2 / variance, share)) * variance / mean

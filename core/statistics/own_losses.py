@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featherweight.core.statistics.intervals import Bools, Floats, Labels, midranks
+from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Scores
+from featherweight.core.statistics.intervals import midranks
 from featherweight.core.statistics.loss_bounds import OwnLosses
 
 
-def auc_own_losses(baseline: Floats, candidate: Floats, labels: Labels, clusters: Sequence[Labels] = ()) -> OwnLosses:
+def auc_own_losses(baseline: Scores, candidate: Scores, labels: Labels, clusters: Sequence[Clusters] = ()) -> OwnLosses:
     """Both classes must be present. A case of the rarer class that falls below all of the other one is a loss of one
     over their number."""
     positive = labels == 1
@@ -36,7 +37,7 @@ def _share_below(rising: Floats, values: Floats) -> Floats:
 
 
 def average_precision_own_losses(
-    baseline: Floats, candidate: Floats, labels: Labels, clusters: Sequence[Labels] = ()
+    baseline: Scores, candidate: Scores, labels: Labels, clusters: Sequence[Clusters] = ()
 ) -> OwnLosses:
     """Both classes must be present. The worst single move is a negative that rises above all positives, or a positive
     that sinks below all negatives, whichever costs more."""
@@ -99,14 +100,14 @@ class _Precisions:
     def _hits_from(self, ranks: Floats) -> Floats:
         return np.searchsorted(-self._falling, -ranks, "right").astype(np.float64)
 
-    def _hits_above(self, ranks: Floats) -> Labels:
+    def _hits_above(self, ranks: Floats) -> Indices:
         return np.searchsorted(-self._falling, -ranks, "left")
 
     def _alarms_from(self, ranks: Floats) -> Floats:
         return (len(self._negatives) - np.searchsorted(self._negatives, ranks, "left")).astype(np.float64)
 
 
-def _between(values: Floats, start: Labels, end: Labels) -> Floats:
+def _between(values: Floats, start: Indices, end: Indices) -> Floats:
     """The sums of values[start:end], of each pair of places; 0 where start is not before end."""
     so_far = np.concatenate([[0.0], np.cumsum(values)])
     return np.where(end > start, so_far[end] - so_far[start], 0.0)
