@@ -195,7 +195,7 @@ def test_names_are_told_apart_and_every_loss_can_be_judged() -> None:
         assert metric.limit is limit
         assert limit.name == name
         assert (limit.judge is None) == (limit.kind == "loss")
-        assert (metric.difference is not None) == (limit.kind == "loss")
+        assert metric.is_compared == (limit.kind == "loss")
     for metric in metrics.figures("binary"):
         assert metric.method is not None
 
@@ -216,9 +216,9 @@ def test_estimates_are_the_middle_of_their_intervals() -> None:
             if metric.estimate is not None:
                 assert metric.estimate(both.side(side)) == pytest.approx(found.estimate, abs=1e-12)
                 seen += 1
-        if metric.difference is not None:
+        if metric.is_compared:
             gain, estimates = (
-                both.difference(metric),
+                both.difference(metric, "as-seen"),
                 [metric.interval(both, side) for side in ("baseline", "candidate")],
             )
             assert gain is not None
