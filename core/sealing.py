@@ -14,12 +14,12 @@ from featherweight.core.artifact.manifest import Preference
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.errors import FeatherweightError
-from featherweight.core.evidence.judge import warnings
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.change_record import render_change_record
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import encode_evidence
 from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.evidence.reports.words import comparison_notes
 from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.reproduction import check_fresh
@@ -114,7 +114,7 @@ def make_contents(
 ) -> Contents:
     """What is sealed: the chosen program alone, the app's files for it, the evidence, the recipe, and reference
     inputs with which another host can check its own runtimes."""
-    deciding, missing = evidence.deciding, bench.measurements.runtimes.missing
+    missing = bench.measurements.runtimes.missing
     documents = {
         "recipe.toml": render_recipe(bench.recipe).encode(),
         "CHANGE_RECORD.md": render_change_record(evidence).encode(),
@@ -122,7 +122,7 @@ def make_contents(
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [UNCHANGED] if evidence.unchanged else []
-    notes += warnings(deciding.baseline, deciding.candidate, evidence.limits, seed=evidence.seed)
+    notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
     return Contents(

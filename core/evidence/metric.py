@@ -11,7 +11,7 @@ from featherweight.core.arrays import Floats
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
 from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
-from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
 from featherweight.core.statistics.sample_size import Needed, cases_needed
 
@@ -59,6 +59,23 @@ class Pair:
             else:
                 self._differences[key] = None if metric.difference is None else metric.difference(self)
         return self._differences[key]
+
+    def loss_at_least(self, metric: Metric) -> float | None:
+        """What the candidate loses at least, with 95% confidence: above 0 it is shown to be worse. None where
+        `difference` is."""
+        own = self.own_losses(metric)
+        if own is not None:
+            return loss_lower_bound(own)
+        found = None if metric.difference is None else metric.difference(self._turned)
+        return None if found is None else found.low
+
+    @cached_property
+    def _turned(self) -> Pair:
+        """The baseline as a candidate in the candidate's place, with the same draws."""
+        found = Pair(self.candidate, self.baseline, self.samples, self.seed)
+        draws = self.card_draws
+        found.__dict__["card_draws"] = draws and {"baseline": draws["candidate"], "candidate": draws["baseline"]}
+        return found
 
     @cached_property
     def rankings(self) -> Rankings | None:

@@ -9,7 +9,8 @@ from featherweight.core.evidence.judge import Check, all_passed, warnings
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import AUC
 from featherweight.core.evidence.predictions import Parity, ParityRun
-from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
+from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared, subgroups
+from featherweight.core.evidence.worse import worse_notes
 from featherweight.core.measure.energy import Provenance
 from featherweight.core.terminal import counted
 
@@ -121,10 +122,17 @@ def _way(run: ParityRun) -> str:
     return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
 
 
+def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
+    """Of the deciding comparison: what it shows to be worse, limited or not, and what its limits would not notice."""
+    part = evidence.deciding
+    before, after = part.baseline.predictions, part.candidate.predictions
+    worse = worse_notes(before, after, compared(evidence, part), subgroups(evidence, part), evidence.limits)
+    return (*worse, *warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed))
+
+
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
-    part, parity = evidence.deciding, evidence.parity
-    found = warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed)
+    parity, found = evidence.parity, comparison_notes(evidence)
     differs = parity is not None and any(run.flips for run in parity.runs)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found
 
