@@ -175,10 +175,9 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
 def _preferences(bench: Evaluator, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
     """The backend on which the chosen program was judged, and then those on which it keeps the limits at its threshold
     and decides the same, each with its fastest number of threads, fastest first."""
-    threshold = best.measured.predictions.threshold
     mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
     alike = [trial for trial in mine if trial.run.backend in agreeing]
-    fit = [trial for trial in alike if bench.keeps_limits(trial, threshold)]
+    fit = [trial for trial in alike if bench.keeps_limits(trial, best.measured.predictions)]
     first = {best.run.backend: best}
     for trial in sorted(fit, key=lambda trial: trial.p50_ms):
         first.setdefault(trial.run.backend, trial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -44,6 +44,15 @@ class Check:
     """The same if the loss is as large as it was seen; None also where that is beyond the limit."""
     seen: float | None = None
     """What these cases show, in the limit's unit: the estimate, of which `found` is the worse end."""
+    cases_least: int | None = None
+    """With fewer cases no candidate can keep the limit, even if nothing changes; None where that cannot be said."""
+
+    @property
+    def cases_in_sight(self) -> int | None:
+        """The larger of what is needed without a loss and with the loss that was seen."""
+        return max(
+            (count for count in (self.cases_needed, self.cases_needed_as_seen) if count is not None), default=None
+        )
 
     @property
     def rule(self) -> Limit:
@@ -83,7 +92,7 @@ def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit,
         return Check(metric, "not measured", None, limit, text)
     if rule.judge is None:
         both = pair(baseline.predictions, candidate.predictions, samples=BOUND_SAMPLES, seed=seed)
-        return _loss_check(metric, both, limits, limit)
+        return _worst_loss_check(metric, both, limits, limit)
     finding = rule.judge(baseline, candidate, limit, seed)
     if finding.found is None:
         return Check(metric, "not measured", None, limit, finding.text)
@@ -141,20 +150,32 @@ def _or(words: Sequence[str]) -> str:
     return " or ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
 
 
+def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
+    """Of a metric that reads decisions the check at the threshold where it is worst: the limit is to be kept at all
+    that the app acts on. Each is judged at 5%: a candidate that must pass all of them passes none too easily."""
+    if metric.reads != "decisions" or len(both.at_thresholds) == 1:
+        return _loss_check(metric, both, limits, limit)
+    checks = [(name, _loss_check(metric, one, limits, limit)) for name, one in both.at_thresholds]
+    name, worst = max(checks, key=lambda named: float("inf") if named[1].found is None else named[1].found)
+    said = f"At the threshold of {name}, the worst of {len(checks)}: {worst.explanation}"
+    return replace(worst, explanation=said)
+
+
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
         return Check(metric, "not measured", None, limit, text)
-    needed, worst, loss = metric.needed(both, difference, limit), 0.0 - difference.low, 0.0 - difference.estimate
+    needed, worst, loss = both.needed(metric, unseen, limit), 0.0 - difference.low, 0.0 - difference.estimate
     text = _loss_text(metric, difference, limit, cases)
     if metric.own_losses is not None:
         text += f" {_assumed(before, unseen)}"
     if worst > limit and loss <= limit:
         text += _too_few(metric, needed)
     status: Status = "passed" if worst <= limit else "failed"
-    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss)
+    least = needed.least
+    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
 
 
 def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str) -> str:

@@ -13,7 +13,7 @@ from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
-from featherweight.core.statistics.sample_size import Needed, cases_needed
+from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
 
 Side = Literal["baseline", "candidate"]
 LimitKind = Literal["loss", "max", "min"]
@@ -70,12 +70,34 @@ class Pair:
         return None if found is None else found.low
 
     @cached_property
+    def at_thresholds(self) -> tuple[tuple[str, Pair], ...]:
+        """(outcome that begins there, the pair with that threshold as the only one), for every threshold that the app
+        acts on, the lowest first."""
+        names = self.baseline.all_outcomes.names[1:]
+        both = zip(names, self.baseline.at_thresholds, self.candidate.at_thresholds, strict=True)
+        return tuple(
+            (name, self if one is self.baseline and other is self.candidate else pair(one, other, **self._draws))
+            for name, one, other in both
+        )
+
+    @property
+    def _draws(self) -> dict[str, int]:
+        return {"samples": self.samples, "seed": self.seed}
+
+    @cached_property
     def _turned(self) -> Pair:
         """The baseline as a candidate in the candidate's place, with the same draws."""
         found = Pair(self.candidate, self.baseline, self.samples, self.seed)
         draws = self.card_draws
         found.__dict__["card_draws"] = draws and {"baseline": draws["candidate"], "candidate": draws["baseline"]}
         return found
+
+    def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
+        """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
+        own, difference = self.own_losses(metric), self.difference(metric, unseen)
+        if own is not None:
+            return cases_needed_of_own_losses(own, unseen, margin)
+        return Needed(None, None, None) if difference is None else metric.needed(self, difference, margin)
 
     @cached_property
     def rankings(self) -> Rankings | None:

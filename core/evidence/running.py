@@ -5,22 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.core.evidence.metric import Finding
-from featherweight.core.evidence.predictions import Measured
-from featherweight.core.statistics.intervals import flipped_decisions
+from featherweight.core.evidence.predictions import Measured, Predictions, changed_outcomes, outcome_table
 from featherweight.core.statistics.resampling import median_ratio
+from featherweight.core.statistics.share_bounds import share_upper_bound
 from featherweight.core.terminal import counted
 
 
 def judge_flips(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:
+    """Any change of outcome counts; held against the limit is the upper bound of their share."""
     before, after = baseline.predictions, candidate.predictions
-    flips, cases = flipped_decisions(before.decisions, after.decisions), len(before.ids)
-    found = flips.count / cases
+    flips, cases = changed_outcomes(before, after), len(before.ids)
+    seen = flips.count / cases
+    found = share_upper_bound(before.outcome_places != after.outcome_places, before.cluster_kinds)
+    names = before.all_outcomes.names
+    up, down = ("positive", "negative") if len(names) == 2 else ("a higher outcome", "a lower one")
+    moves = f" ({'; '.join(_moves(before, after))})" if len(names) > 2 and flips.count else ""
     return Finding(
         found,
-        found,
-        f"{flips.count} of {counted(cases, 'decisions')} changed ({found:.2%}): {len(flips.to_positive)} to positive, "
-        f"{len(flips.to_negative)} to negative; the limit is {limit:.2%}.",
+        seen,
+        f"{flips.count} of {counted(cases, 'decisions')} changed ({seen:.2%}): {len(flips.to_positive)} to {up}, "
+        f"{len(flips.to_negative)} to {down}{moves}; with 95% confidence at most {found:.2%}, and the limit is "
+        f"{limit:.2%}.",
     )
+
+
+def _moves(before: Predictions, after: Predictions) -> list[str]:
+    """Between which outcomes, most cases first."""
+    names, table = before.all_outcomes.names, outcome_table(before, after)
+    moved = [(table[i, j], f"{names[i]} to {names[j]}") for i in range(len(names)) for j in range(len(names)) if i != j]
+    return [f"{name} {count:,}" for count, name in sorted(moved, key=lambda move: -move[0]) if count]
 
 
 def judge_latency(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:

@@ -14,6 +14,7 @@ from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Compared
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import CALIBRATION_ERROR, Limits
+from featherweight.core.evidence.outcomes import OutcomeComparison
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.subgroups import Subgroup, SubgroupFigure, Subgroups
 from featherweight.core.statistics.intervals import Interval, roc_auc
@@ -40,12 +41,20 @@ class _Loss:
 
 
 def worse_notes(
-    baseline: Predictions, candidate: Predictions, found: Compared, groups: Subgroups, limits: Limits
+    baseline: Predictions,
+    candidate: Predictions,
+    found: Compared,
+    groups: Subgroups,
+    limits: Limits,
+    outcomes: OutcomeComparison | None = None,
 ) -> tuple[str, ...]:
     """Sentences on every figure that these cases show to be worse, overall or in a group: first what is shown, then
-    what chance may explain. Bounded: a note names MAX_NAMED and counts the others."""
+    what chance may explain. Bounded: a note names MAX_NAMED and counts the others. outcomes: what the app does at all
+    of its thresholds."""
     shown, doubted = _overall(found, limits)
-    lines = [*_uninformative(baseline, candidate)]
+    for at, loss in _at_thresholds(outcomes, limits):
+        (shown if at else doubted).append(loss)
+    lines = [*_uninformative(baseline, candidate), *_vanished(outcomes)]
     lines += _line("Shown to be worse than the baseline (95% confidence, each figure by itself)", shown, "figures")
     lines += _group_line("Shown to be worse in groups (corrected for their number)", groups, _is_shown)
     lines += _line("Worse than the baseline in these cases, which chance may explain", doubted, "figures")
@@ -64,16 +73,40 @@ def _overall(found: Compared, limits: Limits) -> tuple[list[_Loss], list[_Loss]]
         if difference is None or -difference.estimate < NOTHING:
             continue
         metric, loss, least = metrics.metric_named(name), -difference.estimate, found.losses_at_least.get(name)
-        is_shown = least is not None and least > 0
-        more = [f"at least by {least:.4f}"] if is_shown else []
-        more += ["the recipe does not limit it"] if limits.of(metric) is None else []
-        what = _change(metric, loss) + (f" ({', '.join(more)})" if more else "")
-        (shown if is_shown else doubted).append(_Loss(what, loss, loss))
+        one = _loss(metric, _change(metric, loss), loss, least, limits)
+        (shown if least is not None and least > 0 else doubted).append(one)
     before, after = (one.metrics.get(CALIBRATION_ERROR.name) for one in (found.baseline, found.candidate))
     if before is not None and after is not None and after.estimate - before.estimate >= NOTHING:
         loss = after.estimate - before.estimate
         (shown if _apart(before, after) else doubted).append(_Loss(_change(CALIBRATION_ERROR, loss), loss, loss))
     return shown, doubted
+
+
+def _loss(metric: Metric, what: str, loss: float, least: float | None, limits: Limits) -> _Loss:
+    more = [f"at least by {least:.4f}"] if least is not None and least > 0 else []
+    more += ["the recipe does not limit it"] if limits.of(metric) is None else []
+    return _Loss(what + (f" ({', '.join(more)})" if more else ""), loss, loss)
+
+
+def _at_thresholds(outcomes: OutcomeComparison | None, limits: Limits) -> Iterator[tuple[bool, _Loss]]:
+    """Whether it is shown, and the loss, at each threshold but the decision's, which the whole has."""
+    for at in () if outcomes is None else outcomes.thresholds:
+        for figure in () if at.is_decision else at.figures:
+            if figure.difference is None or -figure.difference.estimate < NOTHING:
+                continue
+            loss, least = -figure.difference.estimate, figure.loss_at_least
+            what = f"at the threshold of {at.outcome} {_change(figure.metric, loss)}"
+            yield least is not None and least > 0, _loss(figure.metric, what, loss, least, limits)
+
+
+def _vanished(outcomes: OutcomeComparison | None) -> Iterator[str]:
+    """An outcome that the baseline leads to and the candidate never."""
+    if outcomes is None:
+        return
+    for place, name in enumerate(outcomes.names):
+        before, after = sum(outcomes.moves[place]), sum(row[place] for row in outcomes.moves)
+        if before and not after:
+            yield f"The candidate leads no case to {name}, the baseline {counted(before, 'cases')}."
 
 
 def _apart(before: Interval, after: Interval) -> bool:

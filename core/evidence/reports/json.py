@@ -13,17 +13,20 @@ import numpy as np
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Band, ProgramFigures
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import (
     CandidateRecord,
     Comparison,
     Evidence,
+    FlippedCase,
     Step,
     compared,
     flipped_cases,
     subgroups,
     summarize_latency,
 )
+from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -57,6 +60,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
         "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
+        "unseen_case": evidence.limits.unseen_case,
         "warnings": list(notes(evidence)),
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
@@ -93,9 +97,15 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
             "to_negative": sum(not case.to_positive for case in flips),
             "became_wrong": sum(not case.now_right for case in flips),
         },
-        "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MAX_RECORDED_FLIPS]],
+        "outcomes": encode_outcomes(compare_outcomes(before, after, seed=evidence.seed)),
+        "flipped": [] if other else [_flip(case) for case in flips[:MAX_RECORDED_FLIPS]],
         "subgroups": None if other else _subgroups(subgroups(evidence, part)),
     }
+
+
+def _flip(case: FlippedCase) -> dict[str, Any]:
+    found: dict[str, Any] = _plain(asdict(case), 5)
+    return {key: value for key, value in found.items() if key != "outcomes" or value is not None}
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -107,6 +117,7 @@ def _check(check: Check) -> dict[str, Any]:
         "explanation": check.explanation,
         "cases_needed": check.cases_needed,
         "cases_needed_as_seen": check.cases_needed_as_seen,
+        "cases_least": check.cases_least,
     }
 
 

@@ -8,6 +8,7 @@ from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import Check, all_passed, warnings
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import AUC
+from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Parity, ParityRun
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared, subgroups
 from featherweight.core.evidence.worse import worse_notes
@@ -126,7 +127,9 @@ def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
     """Of the deciding comparison: what it shows to be worse, limited or not, and what its limits would not notice."""
     part = evidence.deciding
     before, after = part.baseline.predictions, part.candidate.predictions
-    worse = worse_notes(before, after, compared(evidence, part), subgroups(evidence, part), evidence.limits)
+    outcomes = compare_outcomes(before, after, seed=evidence.seed)
+    found, groups = compared(evidence, part), subgroups(evidence, part)
+    worse = worse_notes(before, after, found, groups, evidence.limits, outcomes)
     return (*worse, *warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed))
 
 
