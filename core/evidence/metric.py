@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -144,16 +145,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a limit's judge is asked. limit: in its unit; samples, seed: of resamples; prevalence: that predictive
+    values are judged at, None where the recipe states none."""
+
+    limit: float
+    samples: int
+    seed: int
+    prevalence: float | None = None
+
+
+@dataclass(frozen=True)
 class Limit:
-    """name: its key in a recipe's [limits]; title: of its row in the page; judge: (baseline, candidate, limit, seed) ->
-    what was found, of a limit that is no loss: a loss is judged by the metric's paired difference; in_recipes: whether
-    a recipe may set it; meaning: a sentence for those who write recipes."""
+    """name: its key in a recipe's [limits]; title: of its row in the page; judge: what was found, of a limit that is
+    not simply on the metric's paired difference; in_recipes: whether a recipe may set it; meaning: a sentence for those
+    who write recipes."""
 
     name: str
     kind: LimitKind
     title: str
     unit: Unit = "metric"
-    judge: Callable[[Measured, Measured, float, int], Finding] | None = None
+    judge: Callable[[Measured, Measured, Asked], Finding] | None = None
     in_recipes: bool = True
     meaning: str = ""
 
@@ -171,13 +183,15 @@ class Limit:
 
     def fault(self, value: float) -> str | None:
         """What is wrong with such a limit."""
-        inside = value > 0 if self.kind == "min" else 0 <= value <= 1
+        inside = 0 < value <= (1 if self.unit == "metric" else math.inf) if self.kind == "min" else 0 <= value <= 1
         return None if inside and value != float("inf") else f"found {value}, expected {self.expected}"
 
     @property
     def expected(self) -> str:
         """What such a limit may be, in words."""
-        return "a number above 0" if self.kind == "min" else "a number from 0 to 1"
+        if self.kind != "min":
+            return "a number from 0 to 1"
+        return "a number above 0, up to 1" if self.unit == "metric" else "a number above 0"
 
 
 def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:
@@ -200,7 +214,8 @@ class Metric:
     is None where there is none.
 
     lacks: why cases may not give it at all, for a metric that asks more of them than labels: then it is left out of the
-    page; in_groups: whether a limited loss is also compared group by group.
+    page; in_groups: whether a limited loss is also compared group by group; whole: the metric that this one's limit
+    judges in every group.
     """
 
     name: str
@@ -221,6 +236,7 @@ class Metric:
     limit: Limit | None = None
     lacks: str = ""
     in_groups: bool = True
+    whole: Metric | None = None
 
     @property
     def row_title(self) -> str:

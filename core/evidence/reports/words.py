@@ -84,7 +84,11 @@ def measured_part(evidence: Evidence) -> Comparison:
 
 def limited_figure(evidence: Evidence) -> Metric:
     """The figure of the ranking that the recipe limits first, that is AUC where it limits none."""
-    limited = (check.metric for check in evidence.deciding.checks if check.metric.reads == "ranking")
+    limited = (
+        check.metric
+        for check in evidence.deciding.checks
+        if check.metric.reads == "ranking" and check.metric.is_compared
+    )
     return next(limited, AUC)
 
 
