@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featherweight.core.adapters import describe_ranges, open_adapter
-from featherweight.core.artifact.manifest import Preference
+from featherweight.core.artifact.manifest import Preference, RuntimeEntry
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.errors import FeatherweightError
@@ -125,6 +125,8 @@ def make_contents(
     notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
+    notes += [f"{one.backend} may not serve it: {one.verdict}" for one in evidence.runtimes if not one.serves]
+    serving = [name for name in parity.agreeing if name in {one.backend for one in evidence.runtimes if one.serves}]
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
@@ -135,7 +137,12 @@ def make_contents(
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
-        preferences=_preferences(bench, trials, best, parity.agreeing),
+        preferences=_preferences(bench, trials, best, serving),
+        runtimes=[
+            RuntimeEntry(backend=one.backend, precision=best.run.program.precision, serves=one.serves, told=one.verdict)
+            for one in evidence.runtimes
+        ]
+        or None,
         documents=documents,
         forced=bool(missed),
         missed_limits=missed,

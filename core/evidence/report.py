@@ -18,6 +18,7 @@ from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions, changed_outcomes
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
 from featherweight.core.statistics import intervals as s
@@ -106,7 +107,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Evidence:
     """title: what the model does; created: ISO 8601, UTC; host: names and values; versions: package -> version;
-    facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed."""
+    facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed;
+    runtimes: the sealed program on the test cases by each runtime, empty where none was sealed."""
 
     title: str
     created: str
@@ -124,6 +126,7 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
+    runtimes: tuple[RuntimeFigures, ...] = ()
 
     @property
     def deciding(self) -> Comparison:

@@ -13,6 +13,7 @@ from featherweight.core.errors import UsageError
 from featherweight.core.evidence.judge import Check, all_passed, judge
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.hardware import count_usable_cores
 from featherweight.core.measure.energy import cost_per_million, measure_energy
 from featherweight.core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
@@ -24,6 +25,7 @@ from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
+from featherweight.core.search.runtime_table import measure_runtimes
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.task import HeldOut, Outcomes, Probability, SealedFiles, StatesOutcomes, Task, check_held_out
@@ -202,8 +204,9 @@ class Evaluator:
             progress=self.progress,
         )
 
-    def report(self, trial: Trial) -> tuple[Trial, Comparison]:
-        """Both programs on the test cases, which run here and nowhere else; and what running them takes."""
+    def report(self, trial: Trial) -> tuple[Trial, Comparison, tuple[RuntimeFigures, ...]]:
+        """Both programs on the test cases, which run here and nowhere else; what running them takes; and the chosen one
+        by every runtime of this host."""
         self.progress("running the test cases", 0, 2)
         run = self.baselines[trial.run.threads]
         trial = replace(
@@ -217,7 +220,10 @@ class Evaluator:
         self.progress("running the test cases", 1, 2)
         after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))
         self.progress("running the test cases", 2, 2)
-        return trial, Comparison("test", before, after, self._checks(before, after))
+        test = Comparison("test", before, after, self._checks(before, after))
+        program, on, probability = trial.run.program, trial.run.backend, trial.sealed.probability
+        limits, seed = self.recipe.limits, self.recipe.seed
+        return trial, test, measure_runtimes(self.task, cases, test, program, on, probability, limits, seed=seed)
 
     def keeps_limits(self, trial: Trial, sealed: Predictions) -> bool:
         """Whether a trial keeps the limits with another's thresholds: an artifact has one set, whatever runs it."""

@@ -27,6 +27,7 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
+from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -65,6 +66,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
+        "runtimes": encode_runtimes(evidence.runtimes),
         "search": None if evidence.search is None else _plain(asdict(evidence.search)),
         "candidates": [_candidate(candidate, steps) for candidate in evidence.candidates],
         "steps": steps,
