@@ -31,6 +31,7 @@ from featherweight.core.passes.steps import (
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
+    CaseRules,
     Choices,
     Measure,
     Recalibration,
@@ -46,6 +47,9 @@ _MAX_BYTES = 16_000
 _LINES_LOOKED_AT = 100
 """Each is a parse of the whole recipe, a millisecond or so."""
 _MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
+_TOP = (
+    "version", "name", "seed", "card", "previous", "source", "step", "measure", "limits", "decision", "cases", "reasons",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -138,7 +142,7 @@ class _Reader:
             self.fault("version", f"missing; expected version = {VERSION}")
         elif isinstance(version, bool) or version != VERSION:
             self.fault("version", f"found {_kind(version)}, expected {VERSION}")
-        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
+        self.known(table, "", _TOP)
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
             self.fault(
@@ -146,14 +150,19 @@ class _Reader:
             )
         seed = self.value(table.get("seed", 0), "seed", SEED)
         card = self.text(table, "card", "") if "card" in table else ""
+        previous = self.text(table, "previous", "") if "previous" in table else ""
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))
         measure = self.measure(self.table(table, "measure"))
         limits = self.limits(self.table(table, "limits"))
         decision = self.decision(self.table(table, "decision"))
+        cases = self.cases(self.table(table, "cases"))
+        reasons = self.reasons(self.table(table, "reasons"), limits)
         if self.faults or name is None or source is None:
             return None
-        return Recipe(name, source, steps, measure, limits, int(seed), card or "", decision)
+        return Recipe(
+            name, source, steps, measure, limits, int(seed), card or "", decision, cases, previous or "", reasons
+        )
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -343,6 +352,27 @@ class _Reader:
             self.fault("decision.recalibrate", f"found {_kind(found)}, expected true or false")
             return Recalibration()
         return Recalibration(found)
+
+    def cases(self, table: Mapping[str, Any]) -> CaseRules:
+        self.known(table, "cases.", [item.name for item in fields(CaseRules)])
+        values = {
+            item.name: self.value(table[item.name], f"cases.{item.name}", item.metadata["bound"])
+            for item in fields(CaseRules)
+            if item.name in table and item.metadata
+        }
+        record = self.text(table, "record", "cases.") if "record" in table else ""
+        return CaseRules(record=record or "", **values)
+
+    def reasons(self, table: Mapping[str, Any], limits: Limits) -> tuple[tuple[str, str], ...]:
+        """Of limits that are set: a reason for another one is a slip, or its limit is forgotten."""
+        self.known(table, "reasons.", list(metrics.limits()))
+        found = []
+        for name in [name for name in table if name in metrics.limits()]:
+            if name not in limits:
+                self.fault(f"reasons.{name}", f"a reason for a limit that is not set; set limits.{name}")
+            text = self.text(table, name, "reasons.")
+            found += [(name, text)] if text is not None else []
+        return tuple(found)
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         names = list(metrics.limits())
