@@ -4,16 +4,20 @@ half a gigabyte, too long a wait to read that a key is mistyped."""
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import EXTRA_OF, MissingExtraError, UsageError
-from featherweight.core.recipe import Source, read_recipe
+from featherweight.core.recipe import Recipe, Source, read_recipe
 from featherweight.core.recipe.commented import RecipeExample, render_commented
+from featherweight.core.record.uses import FILE
 from featherweight.core.search.runtimes import check_backends
 from featherweight.core.task import check_packages
+
+_PACKAGE = (Path(__file__).parent, Path(__file__).parents[1] / "apps")
 
 if TYPE_CHECKING:
     from featherweight.core.outcome import Outcome
@@ -30,6 +34,8 @@ def run_recipe(
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
+    plan: Path | None = None,
+    show_test: bool = False,
 ) -> Outcome:
     """Optimize by the recipe and seal the artifact as folder `out`.
 
@@ -38,8 +44,11 @@ def run_recipe(
     numbers that it lists are the ends of ranges; no candidate is begun that would take longer than what is left. What
     is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes on and a second one
     makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the manifest says so.
+    Every use of the test cases is written down (`find_record`); where limits are missed on them, what was found is not
+    told, unless `show_test` asks for it. plan: of `featherweight evidence plan`; the evidence keeps its digest.
     Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate keeps the limits
-    (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out` cannot be written.
+    (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out` cannot be written,
+    JournalError for a record of uses that is damaged.
     """
     recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
     check_out(out)
@@ -48,10 +57,27 @@ def run_recipe(
         task = open_task(recipe.source)
     else:
         check_packages("optimizing")
+    from featherweight.core.looking import LookRequest
     from featherweight.core.optimize import optimize
     from featherweight.core.progress import silent
 
-    return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
+    looking = LookRequest(find_record(recipe, recipe_path), plan, show_test)
+    return optimize(
+        recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent, looking=looking
+    )
+
+
+def find_record(recipe: Recipe, path: Path) -> Path:
+    """The file in which the uses of a recipe's test cases are written down: the one that it names; else
+    `test-uses.jsonl` beside the recipe, one for all recipes of the folder; in `runs/NAME` below the current folder for
+    a recipe that lies in the installed package, or where nothing may be written."""
+    if recipe.cases.record:
+        return Path(recipe.cases.record)
+    folder = Path(os.path.realpath(path)).parent
+    packaged = any(folder.is_relative_to(Path(os.path.realpath(part))) for part in _PACKAGE)
+    if packaged or not os.access(folder, os.W_OK | os.X_OK):
+        return Path("runs") / recipe.name / FILE
+    return path.parent / FILE
 
 
 def new_recipe(task: str) -> str:

@@ -23,6 +23,8 @@ def optimize(
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
+    plan: str | PathLike[str] | None = None,
+    show_test: bool = False,
 ) -> Outcome:
     """Try what a recipe says, and seal the fastest candidate that keeps all its limits as the artifact `out`.
 
@@ -31,7 +33,9 @@ def optimize(
     change, it has a method `training_digest`, so that nothing is taken from a run with others. force: seal the best
     candidate though it misses limits. threads: of a session, the recipe's unless given. budget_s: seconds to search;
     without it all that the recipe lists are tried. progress: called with (stage, done, total). What is finished is kept
-    in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped.
+    in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped. plan: a file
+    that `featherweight evidence plan` wrote before. show_test: tell the figures of test cases on which limits were
+    missed; every use of the test cases is written down, in `test-uses.jsonl` beside the recipe or where it says.
 
     Needs the extra `train`. Raises RecipeError with every fault of the recipe; UsageError and DataError for what was
     asked; MissingExtraError; LimitError when no candidate keeps the limits (nothing is sealed, the message says which
@@ -45,5 +49,13 @@ def optimize(
     True
     """
     return run_recipe(
-        Path(recipe), Path(out), task=task, force=force, threads=threads, budget_s=budget_s, progress=progress
+        Path(recipe),
+        Path(out),
+        task=task,
+        force=force,
+        threads=threads,
+        budget_s=budget_s,
+        progress=progress,
+        plan=None if plan is None else Path(plan),
+        show_test=show_test,
     )

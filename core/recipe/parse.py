@@ -48,7 +48,8 @@ _LINES_LOOKED_AT = 100
 """Each is a parse of the whole recipe, a millisecond or so."""
 _MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
 _TOP = (
-    "version", "name", "seed", "card", "previous", "source", "step", "measure", "limits", "decision", "cases", "reasons",
+    "version", "name", "seed", "card", "previous",
+    "source", "step", "measure", "limits", "decision", "cases", "reasons",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 

@@ -1,7 +1,7 @@
 """The record of the uses of test cases: a file of lines that is only ever added to.
 
-Whoever looks at test cases, changes something and looks again chooses on them, so that their bounds hold no more. Nobody
-can take back a look, but everybody can be told of it. Every line is an object of JSON and holds the digest of the line
+Whoever looks at test cases, changes something and looks again chooses on them, so that their bounds hold no more.
+Nobody can take back a look, but everybody can be told of it. Every line is an object of JSON and holds the digest of the line
 before it, so that a line that was changed, removed or put in between shows. That lines were cut off at the end does not
 show in the file itself: the evidence of every use holds the digest of its last line, and `find_line` looks for it.
 
@@ -16,7 +16,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,6 +150,47 @@ class History:
         return self.digests.index(digest) + 1 if digest in self.digests else None
 
 
+@dataclass(frozen=True)
+class CaseUses:
+    """The use of test cases that an evidence is of, and those before it. record: the name of the file; head, lines: the
+    digest of its last line, and how many there were."""
+
+    cases: CaseSet
+    this: Use
+    earlier: tuple[Use, ...]
+    record: str
+    head: str
+    lines: int
+
+    @property
+    def number(self) -> int:
+        """Of this use, from 1."""
+        return 1 + sum(use.count for use in self.earlier)
+
+
+def begin_use(path: Path, begun: Begun) -> CaseUses:
+    """Write down that the cases are about to be run. Raises as `append_use` does."""
+    return _uses(path, append_use(path, begun), begun)
+
+
+def end_use(
+    path: Path, begun: Begun, verdict: Verdict, missed: Sequence[str] = (), *, forced: bool = False
+) -> CaseUses:
+    """Write down what came of it. Raises as `append_use` does."""
+    ended = Ended(at=now(), use=begun.use, verdict=verdict, missed=tuple(missed), forced=forced)
+    return _uses(path, append_use(path, ended), begun)
+
+
+def _uses(path: Path, history: History, begun: Begun) -> CaseUses:
+    places = [place for place, line in enumerate(history.lines) if isinstance(line, Begun) and line.use == begun.use]
+    before = History(history.lines[: places[0]])
+    # Ends that were written since belong to the uses before this one.
+    ends = tuple(line for line in history.lines[places[0] :] if isinstance(line, Ended))
+    earlier = replace(before, lines=(*before.lines, *ends)).uses_of(begun.cases)
+    this = _use(begun, {line.use: line for line in ends}, 1.0, same=True)
+    return CaseUses(begun.cases, this, earlier, path.name, history.head, len(history.lines))
+
+
 def _use(line: Begun | Entered, ends: Mapping[str, Ended], shared: float, same: bool) -> Use:
     if isinstance(line, Entered):
         return Use(line.when, "entered by hand", shared, same, line.uses, words=line.words)
@@ -250,7 +291,7 @@ def _wait_for_lock(handle: int) -> None:
     import sys
 
     if sys.platform == "win32":
-        return
+        return None
     until = time.monotonic() + _WAIT_S
     while True:
         try:

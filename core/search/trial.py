@@ -22,6 +22,7 @@ from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.record.splits import without_copies
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
 from featherweight.core.search.runtimes import Run
@@ -198,13 +199,15 @@ class Evaluator:
             baseline=self._add_costs(trial.baseline, run),
             measured=self._add_costs(trial.measured, trial.run),
         )
-        cases = self.task.test_cases()
-        check_held_out(cases, self.task.baseline.inputs, "test")
+        whole = self.task.test_cases()
+        check_held_out(whole, self.task.baseline.inputs, "test")
+        cases, places = without_copies(whole)
         before = self._on(cases, trial.baseline, run, self.task.baseline_probability)
         self.progress("running the test cases", 1, 2)
         after = self._on(cases, trial.measured, trial.run, trial.sealed.probability)
         self.progress("running the test cases", 2, 2)
-        return trial, Comparison("test", before, after, self._checks(before, after))
+        kept = None if cases is whole else tuple(places.tolist())
+        return trial, Comparison("test", before, after, self._checks(before, after), kept)
 
     def keeps_limits(self, trial: Trial, threshold: float) -> bool:
         """Whether a trial keeps the limits with another's threshold: an artifact has one, whatever runs it."""

@@ -124,7 +124,8 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
 def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tuple[ShownCase, ...]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
-    views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
+    places = indices.tolist() if part.places is None else [part.places[index] for index in indices.tolist()]
+    views: Sequence[CaseView] = task.show(part.split, places) if places else ()
     return tuple(
         ShownCase(
             id=before.ids[i],

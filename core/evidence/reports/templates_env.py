@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from featherweight.core.evidence.reports.case_history import describe_verdict
 from featherweight.core.terminal import counted, finalize_html
 
 
@@ -20,7 +21,9 @@ def open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted)
+    environment.filters.update(
+        bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted, verdict=describe_verdict
+    )
     return environment
 
 

@@ -1,0 +1,175 @@
+"""The one place where test cases are looked at: what is checked before, written down around it, and told afterwards."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featherweight.core.errors import OutputError
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.report import Comparison, Evidence
+from featherweight.core.evidence.reports.copies import write_copies
+from featherweight.core.files import check_folder, is_there
+from featherweight.core.recipe import Recipe, describe
+from featherweight.core.record.chain import Chain, read_chain
+from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
+from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits
+from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, end_use, now, read_uses
+from featherweight.core.search.trial import Evaluator, Trial
+from featherweight.core.task import HeldOut, Task, check_held_out
+
+
+@dataclass(frozen=True)
+class LookRequest:
+    """record: the file of uses; plan: a file of `featherweight evidence plan`; show: tell the figures of test cases on
+    which limits were missed."""
+
+    record: Path
+    plan: Path | None = None
+    show: bool = False
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What is known before any test case is run."""
+
+    recipe: Recipe
+    request: LookRequest
+    artifact: str
+    splits: SplitsFound
+    plan: PlanFollowed | None
+    chain: Chain | None
+
+    def look(self, bench: Evaluator, best: Trial, *, forced: bool) -> tuple[Trial, Comparison, CaseUses]:
+        """Run the test cases for the chosen candidate. That they are used is on the disk before, and what came of it
+        before it is returned. forced: whether it is sealed though it misses limits. Raises as `Evaluator.report`
+        does."""
+        begun = self._begin(best, forced=forced)
+        try:
+            trial, test = bench.report(best)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                end_use(self.request.record, begun, "could not be run")
+            raise
+        missed = [check.name for check in test.checks if check.status != "passed"]
+        verdict: Verdict = "missed" if missed else "kept"
+        return trial, test, end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
+
+    def _begin(self, best: Trial, *, forced: bool) -> Begun:
+        begun = Begun(
+            at=now(),
+            use=uuid.uuid4().hex[:16],
+            cases=self.splits.sets["test"],
+            recipe=self.recipe.name,
+            recipe_sha256=self.recipe.sha256,
+            limits=self.recipe.limits.settings(),
+            candidate=best.measured.name,
+            artifact=self.artifact,
+            plan="" if self.plan is None else self.plan.sha256,
+            shown=self.request.show or forced,
+        )
+        begin_use(self.request.record, begun)
+        return begun
+
+    def add_to(self, evidence: Evidence, uses: CaseUses | None, *, sealing: bool) -> Evidence:
+        """The evidence with what is known of the cases; without the figures of test cases on which limits were missed,
+        unless they are to be shown or the candidate is sealed all the same."""
+        evidence = replace(
+            evidence,
+            uses=uses,
+            splits=self.splits,
+            plan=self.plan,
+            chain=self.chain,
+            reasons=self.recipe.reasons,
+        )
+        if uses is None or not uses.this.missed or sealing or self.request.show:
+            return evidence
+        return replace(evidence, test=None, withheld=uses.this.missed)
+
+
+def prepare_looks(
+    recipe: Recipe, task: Task, validation: HeldOut, request: LookRequest, artifact: str, work: Path
+) -> Looks:
+    """Check all that would be found wrong hours later. work: where the page of copies is written.
+
+    Raises DataError for cases that are in two splits, and for a plan that cannot be read; JournalError for a record
+    that is damaged; OutputError for one that could not be written; UsageError for a chain without evidence.
+    """
+    history = check_record(request.record)
+    chain = read_chain(Path(recipe.previous), _loss_limits()) if recipe.previous else None
+    planned = None if request.plan is None else read_plan(request.plan)
+    splits = check_splits(recipe, task, validation, work)
+    followed = None
+    if planned is not None:
+        plan, digest = planned
+        differences = plan_differences(plan, make_plan(recipe, splits, history))
+        in_time = history.planned_before_use(digest, splits.sets["test"])
+        followed = PlanFollowed(plan, digest, in_time, differences)
+    return Looks(recipe, request, artifact, splits, followed, chain)
+
+
+def check_splits(recipe: Recipe, task: Task, validation: HeldOut, work: Path) -> SplitsFound:
+    """Whether the splits are different cases; a page shows those that are not. Raises DataError."""
+    test = task.test_cases()
+    check_held_out(test, task.baseline.inputs, "test")
+    found = compare_splits(task, validation, test)
+    page = write_copies(work, recipe.name, found, task, validation, test)
+    shown = "" if page is None else f"They are listed on {page} (holds patients' or cardholders' data). "
+    return check_apart(found, recipe.cases.known_copies, recipe.cases.known_shared_clusters, shown)
+
+
+def check_record(path: Path) -> History:
+    """Read it, and raise OutputError where it could not be added to later. Raises JournalError, DataError."""
+    history = read_uses(path)
+    if not is_there(path):
+        check_folder(path.parent, "another file: [cases] record in the recipe")
+    elif not os.access(path, os.W_OK):
+        raise OutputError(
+            f"{path}: the record of uses cannot be written (no permission); name another: [cases] record in the recipe"
+        )
+    return history
+
+
+def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
+    """The plan of what the recipe says, on these cases."""
+    reasons, known = dict(recipe.reasons), metrics.limits()
+    return Plan(
+        created=now(),
+        recipe=recipe.name,
+        recipe_sha256=recipe.sha256,
+        task=recipe.source.task,
+        steps=tuple(
+            ", ".join([describe(choices.step), *(f"{name}: {list(values)}" for name, values in choices.lists)])
+            for choices in recipe.steps
+        ),
+        backends=recipe.measure.backends,
+        seed=recipe.seed,
+        limits={
+            name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in recipe.limits.items()
+        },
+        unseen_case=recipe.limits.unseen_case,
+        splits=dict(splits.sets),
+        earlier_uses=sum(use.count for use in history.uses_of(splits.sets["test"])),
+    )
+
+
+def missing_reasons(recipe: Recipe) -> list[str]:
+    """Limits whose margin the recipe gives no reason for."""
+    return [name for name in recipe.limits if name not in dict(recipe.reasons)]
+
+
+def withheld_text(uses: CaseUses, record: Path) -> str:
+    """What a refusal on test cases says in place of what was found."""
+    limits = uses.this.limits or {}
+    missed = ", ".join(f"{name} (limit {limits[name]})" if name in limits else name for name in uses.this.missed)
+    return (
+        f"missed there: {missed}\n  by how much is not told: a candidate that is changed until it passes is chosen on "
+        f"the test cases, and their bounds hold no more. This was use {uses.number} of them in {record}; --show-test "
+        "runs them once more and tells, and the record then says so"
+    )
+
+
+def _loss_limits() -> tuple[str, ...]:
+    return tuple(name for name, (_, limit) in metrics.limits().items() if limit.kind == "loss")
