@@ -43,12 +43,16 @@ _MAY_BE_EMPTY = ("--topic-prefix", "--topics-prefix", "--until")
 
 _HELP_OF = {
     "data": "List and fetch public data sets.",
+    "evidence": "Plan a comparison; show and complete the record of uses of test cases.",
     "fraud": "Score card transactions: files, REST, Kafka. Train a model.",
     "imaging": "Classify medical images in batches. Train a network.",
 }
 """Groups that are not imported to list them -> what their own help begins with, in short."""
 
-_DATA = EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands")
+_BUILT_IN = (
+    EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands"),
+    EntryPoint("evidence", "featherweight.core.evidence_cli:app", "featherweight.commands"),
+)
 
 
 class LazyGroups(TyperGroup):
@@ -57,7 +61,7 @@ class LazyGroups(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._lazy = {_DATA.name: _DATA}
+        self._lazy = {entry.name: entry for entry in _BUILT_IN}
         for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):
             # What is built in cannot be replaced from outside.
             if entry.name not in self.commands:
@@ -182,6 +186,19 @@ def optimize(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="A plan that `featherweight evidence plan` wrote; the evidence says whether it was followed."
+        ),
+    ] = None,
+    show_test: Annotated[
+        bool,
+        typer.Option(
+            "--show-test",
+            help="Tell what was found where limits are missed on the test cases; the record of their uses says so.",
+        ),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, max=1024, help="Threads that run a candidate; the recipe's are used if not given."),
@@ -200,7 +217,16 @@ def optimize(
         telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
         progress_bar(transient=False) as report,
     ):
-        outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)
+        outcome = run_recipe(
+            recipe,
+            out,
+            force=force,
+            threads=threads,
+            budget_s=budget,
+            progress=report,
+            plan=plan,
+            show_test=show_test,
+        )
     if as_json:
         print_json(outcome_row(outcome))
     else:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featherweight.core.errors import OutputError
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.copies import write_copies
-from featherweight.core.files import check_folder, is_there
 from featherweight.core.recipe import Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
 from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits
-from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, end_use, now, read_uses
+from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import HeldOut, Task, check_held_out
 
@@ -120,16 +117,11 @@ def check_splits(recipe: Recipe, task: Task, validation: HeldOut, work: Path) ->
     return check_apart(found, recipe.cases.known_copies, recipe.cases.known_shared_clusters, shown)
 
 
-def check_record(path: Path) -> History:
-    """Read it, and raise OutputError where it could not be added to later. Raises JournalError, DataError."""
-    history = read_uses(path)
-    if not is_there(path):
-        check_folder(path.parent, "another file: [cases] record in the recipe")
-    elif not os.access(path, os.W_OK):
-        raise OutputError(
-            f"{path}: the record of uses cannot be written (no permission); name another: [cases] record in the recipe"
-        )
-    return history
+def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound, History]:
+    """What a plan says of the cases, and what is on record of them. Raises as `check_splits` does."""
+    cases = task.validation_cases()
+    check_held_out(cases, task.baseline.inputs, "validation")
+    return check_splits(recipe, task, cases, Path("runs") / recipe.name / "work"), check_record(record)
 
 
 def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
@@ -153,11 +145,6 @@ def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
         splits=dict(splits.sets),
         earlier_uses=sum(use.count for use in history.uses_of(splits.sets["test"])),
     )
-
-
-def missing_reasons(recipe: Recipe) -> list[str]:
-    """Limits whose margin the recipe gives no reason for."""
-    return [name for name in recipe.limits if name not in dict(recipe.reasons)]
 
 
 def withheld_text(uses: CaseUses, record: Path) -> str:

@@ -33,8 +33,8 @@ def optimize(
     change, it has a method `training_digest`, so that nothing is taken from a run with others. force: seal the best
     candidate though it misses limits. threads: of a session, the recipe's unless given. budget_s: seconds to search;
     without it all that the recipe lists are tried. progress: called with (stage, done, total). What is finished is kept
-    in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped. plan: a file
-    that `featherweight evidence plan` wrote before. show_test: tell the figures of test cases on which limits were
+    in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped. plan: a
+    file that `featherweight evidence plan` wrote before. show_test: tell the figures of test cases on which limits were
     missed; every use of the test cases is written down, in `test-uses.jsonl` beside the recipe or where it says.
 
     Needs the extra `train`. Raises RecipeError with every fault of the recipe; UsageError and DataError for what was

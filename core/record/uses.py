@@ -1,9 +1,9 @@
 """The record of the uses of test cases: a file of lines that is only ever added to.
 
 Whoever looks at test cases, changes something and looks again chooses on them, so that their bounds hold no more.
-Nobody can take back a look, but everybody can be told of it. Every line is an object of JSON and holds the digest of the line
-before it, so that a line that was changed, removed or put in between shows. That lines were cut off at the end does not
-show in the file itself: the evidence of every use holds the digest of its last line, and `find_line` looks for it.
+Nobody can take back a look, but everybody can be told of it. Every line is an object of JSON and holds the digest of
+the line before it, so that a line that was changed, removed or put in between shows. That lines were cut off at the end
+does not show in the file itself: the evidence of every use holds the digest of its last line, which `find_line` finds.
 
 A use is two lines: `begun` is on the disk before the program runs on the cases, `ended` before anybody is told what was
 found. A process that is killed between them has used the cases. What was measured is not in the record.
@@ -15,6 +15,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +25,16 @@ from typing import Literal
 
 import msgspec
 
-from featherweight.core.errors import JournalError
-from featherweight.core.files import lock_errors, open_regular, open_to_lock, read_errors, take_record_lock
+from featherweight.core.errors import JournalError, OutputError
+from featherweight.core.files import (
+    check_folder,
+    is_there,
+    lock_errors,
+    open_regular,
+    open_to_lock,
+    read_errors,
+    take_record_lock,
+)
 from featherweight.core.keys import decode_unambiguous
 from featherweight.core.record.cases import CaseSet
 
@@ -219,6 +228,18 @@ def read_uses(path: Path) -> History:
     return parse_uses(content, str(path))
 
 
+def check_record(path: Path) -> History:
+    """Read it, and raise OutputError where it could not be added to later. Raises JournalError, DataError."""
+    history = read_uses(path)
+    if not is_there(path):
+        check_folder(path.parent, "another file: [cases] record in the recipe")
+    elif not os.access(path, os.W_OK):
+        raise OutputError(
+            f"{path}: the record of uses cannot be written (no permission); name another: [cases] record in the recipe"
+        )
+    return history
+
+
 def parse_uses(content: bytes, where: str) -> History:
     """Raises JournalError."""
     if len(content) > _MAX_BYTES:
@@ -288,8 +309,6 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _wait_for_lock(handle: int) -> None:
-    import sys
-
     if sys.platform == "win32":
         return None
     until = time.monotonic() + _WAIT_S

@@ -1,5 +1,5 @@
-"""What happened to the test cases before and around a comparison, in words: earlier uses, the plan, cases in two splits,
-earlier changes. The page, evidence.json, the change record and the console take their sentences from here."""
+"""What happened to the test cases before and around a comparison, in words: earlier uses, the plan, cases in two
+splits, earlier changes. The page, evidence.json, the change record and the console take their sentences from here."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def use_notes(found: CaseUses) -> list[str]:
     before = f"{'before them others; ' if left else ''}{'; '.join(told)}"
     changed = _changed_limits(found)
     return [
-        f"{ordinal(found.number)} use of these test cases on record: {before}.{changed} The bounds hold for a candidate "
-        "that was not chosen on these cases; whoever changes something after a look chooses on them."
+        f"{ordinal(found.number)} use of these test cases on record: {before}.{changed} The bounds hold for a "
+        "candidate that was not chosen on these cases; whoever changes something after a look chooses on them."
     ]
 
 
@@ -217,8 +217,22 @@ def apart_sentence(found: SplitsFound) -> str:
     if found.pictures:
         text += f" Pictures that look the same though their bytes differ: {_number(sum(found.near.values()))}."
     if found.clusters is None:
-        return f"{text} Whether patients, say, have cases in two of them was not looked at: the task names none that must not."
+        return f"{text} Whether patients, say, have cases in two of them was not looked at: the task names none."
     return f"{text} Patients (or whatever cases belong to) in two of them: {_number(sum(found.clusters.values()))}."
+
+
+def record_lines(evidence: Evidence) -> list[str]:
+    """How the cases were kept apart and what was written down, for the protocol of a change record."""
+    lines = [] if evidence.splits is None else [apart_sentence(evidence.splits)]
+    if evidence.uses is not None:
+        found = evidence.uses
+        lines.append(
+            f"Use {found.number} of these test cases on record ({found.record}); sha256 of cases and labels "
+            f"{found.cases.sha256}, of the record's line {found.lines} {found.head}."
+        )
+    if evidence.plan is not None:
+        lines.append(f"Planned on {evidence.plan.plan.created}; sha256 of the plan {evidence.plan.sha256}.")
+    return lines
 
 
 def _number(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +26,14 @@ def open_templates() -> Environment:
         bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted, verdict=describe_verdict
     )
     return environment
+
+
+_MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
+
+
+def markdown_text(value: object) -> str:
+    """Text that Markdown leaves as it is: on one line, its marks escaped, no tags."""
+    return _MARKS.sub(r"\\\1", " ".join(str(value).split())).replace("<", "&lt;")
 
 
 def bytes_text(count: float) -> str:
