@@ -35,8 +35,8 @@ def plan(
 ) -> None:
     """Write down what will be judged before any test case is run.
 
-    The plan has the limits with their reasons (from [reasons] of the recipe), the steps, the seed and the digests of
-    the training, validation and test cases. Its own digest goes into the record of uses of the test cases, so that
+    The plan has the limits with their reasons (from the recipe's table `reasons`), the steps, the seed and the digests
+    of the training, validation and test cases. Its own digest goes into the record of uses of the test cases, so that
     evidence can show that the plan is older than its results.
     """
     from featherweight.core.request import write_plan

@@ -29,7 +29,9 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def overlap(self, other: CaseSet) -> float:
         """The estimated share (0 to 1) of the smaller set's inputs that are in both."""
-        least = sorted({*self.sketch, *other.sketch})[: max(len(self.sketch), len(other.sketch))]
+        # A shorter sketch is of a small set, and has all of it.
+        estimated = SKETCH in (len(self.sketch), len(other.sketch))
+        least = sorted({*self.sketch, *other.sketch})[: SKETCH if estimated else None]
         both = {*self.sketch} & {*other.sketch}
         similarity = sum(one in both for one in least) / len(least) if least else 0.0
         # From the share of the union to that of the smaller set.

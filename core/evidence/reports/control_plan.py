@@ -20,8 +20,8 @@ def render_control_plan(plan: Plan, sha256: str) -> str:
         "",
         f"Written by Featherweight on {markdown_text(plan.created)}, before any test case was run for it. The plan's "
         f"sha256 is `{sha256}`; the evidence of a change that follows it keeps this digest, and says in its first "
-        "lines where what was run differs from it, or where test cases had been used before it was written. In brackets "
-        "stands what its owner must add, because no program knows it.",
+        "lines where what was run differs from it, or where test cases had been used before it was written. In "
+        "brackets stands what its owner must add, because no program knows it.",
         "",
         "## 1. Description of modifications",
         "",
