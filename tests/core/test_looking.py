@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,13 @@ import pytest
 import featherweight
 from featherweight.core.artifact.store import read_artifact
 from featherweight.core.errors import DataError, JournalError, LimitError, UsageError
-from featherweight.core.looking import LookRequest
+from featherweight.core.evidence.reports.case_history import plan_notes, use_notes
+from featherweight.core.looking import LookRequest, prepare_looks
 from featherweight.core.optimize import Outcome, optimize
-from featherweight.core.recipe import parse_recipe
-from featherweight.core.record.uses import read_uses
+from featherweight.core.recipe import parse_recipe, read_recipe
+from featherweight.core.record.cases import describe_held_out
+from featherweight.core.record.chain import read_chain
+from featherweight.core.record.uses import Begun, CaseUses, begin_use, now, read_uses
 from featherweight.core.request import enter_use, find_record, write_plan
 from featherweight.core.task import HeldOut
 from tests.core.recipes import recipe_head
@@ -54,6 +58,16 @@ def notes(outcome: Outcome) -> str:
     for line in document["warnings"]:
         assert line in outcome.warnings
     return "\n".join(document["warnings"])
+
+
+def next_use(folder: Path) -> CaseUses:
+    """What a further use of these test cases would be told, without running it."""
+    path = folder / "uses.jsonl"
+    line = Begun(
+        at=now(), use="next", cases=describe_held_out(FewTestCases().test_cases()), recipe="rows",
+        recipe_sha256="0" * 64, limits={}, candidate="c1", artifact="a",
+    )  # fmt: skip
+    return begin_use(path, line)
 
 
 STRICT = "sensitivity_loss = 0.05"
@@ -98,20 +112,24 @@ def test_a_refusal_tells_no_bound_and_the_next_use_tells_of_the_refusal(tmp_path
 
 def re_cases(page: str) -> set[str]:
     """The first letters of the names of the cases on a page: v of the validation cases, t of the test cases."""
-    import re
-
     return set(re.findall(r">([vt])\d+<", page))
 
 
 def test_what_was_found_is_told_when_it_is_asked_for_and_the_record_says_so(tmp_path: Path) -> None:
     with pytest.raises(LimitError, match="95% confidence"):
         run(tmp_path, STRICT, show=True)
-    assert json.loads((tmp_path / "work" / "evidence.json").read_bytes())["test"]["cases"] == 40
+    document = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
+    assert document["test"]["cases"] == 40
+    assert "withheld" not in document
+    [told] = use_notes(next_use(tmp_path))
+    assert "refused at sensitivity_loss at 0.05, and its figures were shown" in told
+
+
+def test_a_use_by_force_is_on_record_as_that(tmp_path: Path) -> None:
     outcome = run(tmp_path, STRICT, force=True)
-    assert "refused at sensitivity_loss at 0.05, and its figures were shown" in notes(outcome)
-    [_, second] = read_uses(tmp_path / "uses.jsonl").uses_of(read_uses(tmp_path / "uses.jsonl").lines[0].cases)
-    assert second.forced
-    assert second.shown
+    assert outcome.evidence.test is not None
+    [told] = use_notes(next_use(tmp_path))
+    assert "sealed by force though it missed sensitivity_loss at 0.05" in told
 
 
 KILLED = """
@@ -140,7 +158,7 @@ def test_a_use_that_was_killed_between_begin_and_end_is_on_record(tmp_path: Path
     process.communicate()
     [line] = read_uses(tmp_path / "uses.jsonl").lines
     assert line.limits == {"average_precision_loss": 0.9}  # type: ignore[union-attr]
-    told = notes(run(tmp_path, EASY))
+    [told] = use_notes(next_use(tmp_path))
     assert "Second use" in told
     assert "begun and not finished" in told
 
@@ -188,23 +206,28 @@ def test_a_plan_that_was_followed_and_one_that_was_not(tmp_path: Path, monkeypat
     assert "plan" not in notes(outcome)
     assert "two readers differ by as much" in outcome.artifact.documents["CHANGE_RECORD.md"].decode()
 
-    written(tmp_path, "average_precision_loss = 0.8")
-    told = notes(featherweight.optimize("recipe.toml", "second", task=FewTestCases(), plan="plan.json"))
-    assert "The plan differs from what was run: average_precision_loss: planned 0.9, run with 0.8" in told
-
+    assert "The plan differs from what was run: average_precision_loss: planned 0.9, run with 0.8" in planned(
+        tmp_path, "average_precision_loss = 0.8"
+    )
     write_plan(written(tmp_path), plan, task=FewTestCases())
-    told = notes(featherweight.optimize("recipe.toml", "third", task=FewTestCases(), plan="plan.json"))
-    assert "The plan is younger than the results" in told
-
+    assert "The plan is younger than the results" in planned(tmp_path)
     (tmp_path / "uses.jsonl").unlink()
-    told = notes(featherweight.optimize("recipe.toml", "fourth", task=FewTestCases(), plan="plan.json"))
-    assert "The record of uses does not have the plan" in told
+    assert "The record of uses does not have the plan" in planned(tmp_path)
+
+
+def planned(folder: Path, limits: str = EASY, task: TreesTask | None = None) -> str:
+    """What a run by the recipe would say of `plan.json`, without running it."""
+    recipe, task = read_recipe(written(folder, limits)), task or FewTestCases()
+    request = LookRequest(folder / "uses.jsonl", folder / "plan.json")
+    looks = prepare_looks(recipe, task, task.validation_cases(), request, "a", folder / "work")
+    assert looks.plan is not None
+    return "\n".join(plan_notes(looks.plan))
 
 
 def test_a_plan_of_other_cases_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_plan(written(tmp_path), tmp_path / "plan.json", task=TreesTask(90))
-    told = notes(run(tmp_path, EASY, plan=tmp_path / "plan.json", task=TreesTask(800)))
+    told = planned(tmp_path, task=TreesTask(800))
     assert "the test cases or their labels: planned 90" in told
 
 
@@ -223,7 +246,7 @@ def test_what_a_plan_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_uses_that_are_entered_by_hand_count(tmp_path: Path) -> None:
     record = enter_use(written(tmp_path), uses=9, when="until 2026-11", words="tuning", task=FewTestCases())
     assert record == tmp_path / "uses.jsonl"
-    told = notes(run(tmp_path, EASY))
+    [told] = use_notes(next_use(tmp_path))
     assert "Tenth use of these test cases on record" in told
     assert "until 2026-11: 9 uses entered by hand (tuning)" in told
 
@@ -286,15 +309,15 @@ def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> N
     assert check.found is not None
     assert chain["method"] == "sum of bounds"
     assert chain["losses"]["average_precision_loss"] == pytest.approx(2 * check.found, rel=0.2)
-    third = optimize(
-        replace(recipe, previous=str(tmp_path / "second")), task, tmp_path / "third", work=tmp_path / "work",
-        looking=LookRequest(tmp_path / "uses.jsonl"),
-    )  # fmt: skip
-    found = json.loads(third.artifact.evidence["evidence.json"])
-    assert len(found["chain"]["links"]) == 2
-    worst = found["chain"]["losses"]["average_precision_loss"]
-    assert worst == pytest.approx(3 * check.found, rel=0.2)
-    assert any("third change of the model" in line for line in found["warnings"]) == (worst > 0.05)
+    worst = chain["losses"]["average_precision_loss"]
+    told = any("this is the second change of the model" in line for line in second.warnings)
+    assert told == (worst > 0.05)
+    both = read_chain(tmp_path / "second", ("average_precision_loss",))
+    assert len(both.links) == 2
+    assert both.summed({"average_precision_loss": 0.01})["average_precision_loss"] == pytest.approx(
+        worst + 0.01, abs=1e-6
+    )
+    assert both.summed({"auc_loss": 0.01}) == {"auc_loss": None}
 
 
 def test_where_the_record_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

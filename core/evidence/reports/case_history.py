@@ -27,7 +27,7 @@ _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", 
 def history_notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, as sentences."""
     lines = [] if evidence.uses is None else use_notes(evidence.uses)
-    lines += [] if evidence.plan is None else _plan_notes(evidence.plan)
+    lines += [] if evidence.plan is None else plan_notes(evidence.plan)
     lines += [] if evidence.splits is None else split_notes(evidence.splits)
     lines += [] if evidence.chain is None else _chain_notes(evidence, evidence.chain)
     return tuple(lines)
@@ -90,7 +90,8 @@ def _changed_limits(found: CaseUses) -> str:
     return "".join(changed.values())
 
 
-def _plan_notes(found: PlanFollowed) -> list[str]:
+def plan_notes(found: PlanFollowed) -> list[str]:
+    """Nothing for a plan that is older than the results and was followed."""
     lines = []
     if found.in_time is False:
         lines.append(
