@@ -186,6 +186,10 @@ def optimize(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Search even if the cases are too few to show that the limits are kept."),
+    ] = False,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -221,6 +225,7 @@ def optimize(
             recipe,
             out,
             force=force,
+            anyway=anyway,
             threads=threads,
             budget_s=budget,
             progress=report,

@@ -34,6 +34,7 @@ def run_recipe(
     *,
     task: Task | None = None,
     force: bool = False,
+    anyway: bool = False,
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
@@ -46,12 +47,14 @@ def run_recipe(
     recipe's. Without a budget all candidates of the recipe are tried. With one, the most promising first, and the
     numbers that it lists are the ends of ranges; no candidate is begun that would take longer than what is left. What
     is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes on and a second one
-    makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the manifest says so.
+    makes nothing twice. Limits that no candidate can be shown to keep on so few cases are refused before the search
+    begins, unless `anyway` or `force` is set. With `force` the best candidate is sealed though it misses limits, and
+    the manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError for such limits
+    and when no candidate keeps them (nothing is sealed; the message names the evidence and the page of cases),
+    OutputError when `out` cannot be written, JournalError for a record of uses that is damaged.
+
     Every use of the test cases is written down (`find_record`); where limits are missed on them, what was found is not
     told, unless `show_test` asks for it. plan: of `featherweight evidence plan`; the evidence keeps its digest.
-    Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate keeps the limits
-    (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out` cannot be written,
-    JournalError for a record of uses that is damaged.
     """
     recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
     check_out(out)
@@ -66,7 +69,15 @@ def run_recipe(
 
     looking = LookRequest(find_record(recipe, recipe_path), plan, show_test)
     return optimize(
-        recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent, looking=looking
+        recipe,
+        task,
+        out,
+        force=force,
+        anyway=anyway,
+        threads=threads,
+        budget_s=budget_s,
+        progress=progress or silent,
+        looking=looking,
     )
 
 
