@@ -5,8 +5,15 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from featherweight.core.errors import DataError
 from featherweight.core.evidence import metrics
+from featherweight.core.evidence.judge import judge
+from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.copies import write_copies
 from featherweight.core.recipe import Recipe, describe
@@ -15,7 +22,8 @@ from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_diff
 from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits
 from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
-from featherweight.core.task import HeldOut, Task, check_held_out
+from featherweight.core.task import HeldOut, KeepsFirstModel, Task, check_held_out
+from featherweight.core.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,16 @@ class LookRequest:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What one look at the test cases gave."""
+
+    trial: Trial
+    test: Comparison
+    uses: CaseUses
+    chain: Chain | None
+
+
+@dataclass(frozen=True)
 class Looks:
     """What is known before any test case is run."""
 
@@ -39,7 +57,7 @@ class Looks:
     plan: PlanFollowed | None
     chain: Chain | None
 
-    def look(self, bench: Evaluator, best: Trial, *, forced: bool) -> tuple[Trial, Comparison, CaseUses]:
+    def look(self, bench: Evaluator, best: Trial, *, forced: bool) -> Look:
         """Run the test cases for the chosen candidate. That they are used is on the disk before, and what came of it
         before it is returned. forced: whether it is sealed though it misses limits. Raises as `Evaluator.report`
         does."""
@@ -50,9 +68,30 @@ class Looks:
             if isinstance(error, Exception):
                 end_use(self.request.record, begun, "could not be run")
             raise
+        chain = None if self.chain is None else replace(self.chain, direct=self._direct(bench.task, test))
         missed = [check.name for check in test.checks if check.status != "passed"]
         verdict: Verdict = "missed" if missed else "kept"
-        return trial, test, end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
+        uses = end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
+        return Look(trial, test, uses, chain)
+
+    def _direct(self, task: Task, test: Comparison) -> dict[str, float | None]:
+        """Limit -> bound of the loss against the first model, on the same cases; none where the task does not have its
+        scores. Raises DataError for scores of other cases."""
+        if not isinstance(task, KeepsFirstModel):
+            return {}
+        scores, threshold = task.first_scores()
+        before = test.baseline.predictions
+        places = np.arange(len(scores)) if test.places is None else np.array(test.places)
+        if len(scores) <= places.max(initial=-1) or len(places) != len(before.ids):
+            raise DataError(
+                f"the first model's scores are {len(scores)} for {counted(len(before.ids), 'test cases')}, expected "
+                "one for each"
+            )
+        first = replace(before, scores=np.asarray(scores, np.float64)[places], threshold=threshold, probabilities=None)
+        asked: dict[str, Any] = {name: limit for name, limit in self.recipe.limits.items() if name in _loss_limits()}
+        losses = Limits(unseen_case=self.recipe.limits.unseen_case, **asked)
+        checks = judge(Measured("first model", first), test.candidate, losses, seed=self.recipe.seed)
+        return {check.name: check.found for check in checks}
 
     def _begin(self, best: Trial, *, forced: bool) -> Begun:
         begun = Begun(
@@ -70,15 +109,16 @@ class Looks:
         begin_use(self.request.record, begun)
         return begun
 
-    def add_to(self, evidence: Evidence, uses: CaseUses | None, *, sealing: bool) -> Evidence:
+    def add_to(self, evidence: Evidence, look: Look | None, *, sealing: bool) -> Evidence:
         """The evidence with what is known of the cases; without the figures of test cases on which limits were missed,
         unless they are to be shown or the candidate is sealed all the same."""
+        uses = None if look is None else look.uses
         evidence = replace(
             evidence,
             uses=uses,
             splits=self.splits,
             plan=self.plan,
-            chain=self.chain,
+            chain=self.chain if look is None else look.chain,
             reasons=self.recipe.reasons,
         )
         if uses is None or not uses.this.missed or sealing or self.request.show:

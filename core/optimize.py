@@ -17,10 +17,10 @@ from featherweight.core.errors import BackendError, FeatherweightError, LimitErr
 from featherweight.core.evidence.enough import check_cases_suffice
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metrics import PARITY
-from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
+from featherweight.core.evidence.report import CandidateRecord, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
 from featherweight.core.files import writing_alone
-from featherweight.core.looking import LookRequest, Looks, prepare_looks, withheld_text
+from featherweight.core.looking import Look, LookRequest, Looks, prepare_looks, withheld_text
 from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.passes.steps import (
@@ -32,7 +32,7 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Recipe, read_card
-from featherweight.core.record.uses import FILE, CaseUses
+from featherweight.core.record.uses import FILE
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
 from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.explore import explore
@@ -100,13 +100,14 @@ def _optimize(
     tried = explore(recipe, workshop, bench, budget_s, progress)
     tried, told = _time_finalists(bench, tried)
     tried, best, parity = _choose(bench, tried, force)
-    test = uses = None
+    look = None
     if parity is not None:
-        tried, best, test, uses = _report(bench, tried, best, looks, force)
+        tried, best, look = _report(bench, tried, best, looks, force)
+    test = None if look is None else look.test
     missed = missed_limits(best, test)
     sealing = parity is not None and test is not None and (force or not missed)
     evidence = make_evidence(bench, tried, best, test, parity, forced=bool(missed) and sealing)
-    evidence = looks.add_to(evidence, uses, sealing=sealing)
+    evidence = looks.add_to(evidence, look, sealing=sealing)
     table = write_candidates(work, evidence.candidates)
     if parity is None or not sealing:
         pages = write_evidence(work, evidence), write_cases(work / "refused", evidence, task)
@@ -165,13 +166,14 @@ def _choose(bench: Evaluator, tried: SearchResult, force: bool) -> tuple[SearchR
 
 def _report(
     bench: Evaluator, tried: SearchResult, best: Trial, looks: Looks, force: bool
-) -> tuple[SearchResult, Trial, Comparison | None, CaseUses | None]:
+) -> tuple[SearchResult, Trial, Look | None]:
     """The chosen one on the test cases; without a comparison, but with a missed check, when it does not run there."""
     try:
-        return tried, *looks.look(bench, best, forced=force)
+        look = looks.look(bench, best, forced=force)
+        return tried, look.trial, look
     except _FAILURES as error:
         failed = _with(best, _not_run("on the test cases", error))
-        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None, None
+        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None
 
 
 def _with(trial: Trial, check: Check) -> Trial:

@@ -210,6 +210,16 @@ class DigestsData(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsFirstModel(Protocol):
+    """A task whose baseline came from an earlier change, and that still has what the first model of the chain gave:
+    losses are then bound against it on the same cases, in place of a sum."""
+
+    def first_scores(self) -> tuple[Scores, float]:
+        """The first model's raw scores [N] of the cases of `test_cases`, and its decision threshold."""
+        ...
+
+
 SplitName = Literal["training", "validation", "test"]
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 import featherweight
+import featherweight.core.evidence.reports as reports
 from featherweight.core.artifact.store import read_artifact
 from featherweight.core.errors import DataError, JournalError, LimitError, UsageError
 from featherweight.core.evidence.reports.case_history import plan_notes, use_notes
@@ -27,6 +29,7 @@ from featherweight.core.task import HeldOut
 from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask
 
+SCHEMA = Draft202012Validator(json.loads((Path(reports.__file__).parent / "evidence.schema.json").read_text()))
 EASY = "average_precision_loss = 0.9"
 
 
@@ -49,12 +52,13 @@ def run(
     recipe = parse_recipe(recipe_head("rows", limits) + extra)
     looking = LookRequest(folder / "uses.jsonl", plan, show)
     task = task or FewTestCases()
-    return optimize(recipe, task, folder / out, work=folder / "work", force=force, looking=looking)
+    return optimize(recipe, task, folder / out, work=folder / "work", force=force, anyway=True, looking=looking)
 
 
 def notes(outcome: Outcome) -> str:
     """What stands at the top of the page, after it was seen that page, JSON, record and console all have it."""
     document = json.loads(outcome.artifact.evidence["evidence.json"])
+    SCHEMA.validate(document)
     for line in document["warnings"]:
         assert line in outcome.warnings
     return "\n".join(document["warnings"])
@@ -87,6 +91,7 @@ def test_a_refusal_tells_no_bound_and_the_next_use_tells_of_the_refusal(tmp_path
     document = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
     assert document["test"] is None
     assert document["withheld"] == ["sensitivity_loss"]
+    SCHEMA.validate(document)
     assert document["passed"] is False
     page = (tmp_path / "work" / "evidence.html").read_text()
     assert "Not passed" in page
@@ -294,6 +299,18 @@ def test_a_case_in_two_splits_stops_the_run_before_the_search(tmp_path: Path) ->
     assert "Inputs that are in two splits (2 in validation and test)" in told
 
 
+class Keeping(TreesTask):
+    """Still has the scores of the first model, which is its baseline."""
+
+    def __init__(self, first: Outcome) -> None:
+        super().__init__(800)
+        assert first.evidence.test is not None
+        self.first = first.evidence.test.baseline.predictions
+
+    def first_scores(self) -> tuple[np.ndarray, float]:
+        return self.first.scores, self.first.threshold
+
+
 def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> None:
     limits, prune = "average_precision_loss = 0.05", '[[step]]\nkind = "prune-trees"\nratio = 0.5\n'
     task = TreesTask(800)
@@ -312,6 +329,13 @@ def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> N
     worst = chain["losses"]["average_precision_loss"]
     told = any("this is the second change of the model" in line for line in second.warnings)
     assert told == (worst > 0.05)
+    again = optimize(
+        recipe, Keeping(first), tmp_path / "again", work=tmp_path / "work", looking=LookRequest(tmp_path / "uses.jsonl")
+    )
+    direct = json.loads(again.artifact.evidence["evidence.json"])["chain"]
+    assert direct["method"] == "same cases"
+    # The first model is the baseline here, so that what one change lost is all that was lost.
+    assert direct["losses"]["average_precision_loss"] == pytest.approx(check.found, rel=1e-6)
     both = read_chain(tmp_path / "second", ("average_precision_loss",))
     assert len(both.links) == 2
     assert both.summed({"average_precision_loss": 0.01})["average_precision_loss"] == pytest.approx(
