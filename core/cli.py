@@ -13,7 +13,6 @@ end_as_later(sys.argv[1:], _LISTENING)  # before the imports below, which take a
 
 import json
 import os
-import re
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.files import cache_directory, write_errors
-from featherweight.core.options import AsJson, Command
+from featherweight.core.options import AsJson, Budget, Command
 from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
@@ -160,31 +159,15 @@ def hardware(as_json: AsJson = False) -> None:
         show_hardware(host, found, energy)
 
 
-def _parse_budget(text: str) -> float:
-    """Seconds of "90s", "30m" or "2h"."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise typer.BadParameter(f"found {text!r}, expected a time such as 90s, 30m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
 @app.command(
     epilog="Example: featherweight optimize recipe.toml --out models/chest --budget 30m   "
-    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; "
+    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; 7 the record of uses is damaged; "
     "130 interrupted: the same command goes on where it was."
 )
 def optimize(
     recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file with source, steps, backends and limits.")],
     out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            parser=_parse_budget,
-            metavar="TIME",
-            help="Time to search for (90s, 30m, 2h). The most promising candidates come first, with new values between "
-            "those that the recipe lists. Without it every value that the recipe lists is tried.",
-        ),
-    ] = None,
+    budget: Budget = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
     anyway: Annotated[
         bool,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -28,6 +27,9 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
+from featherweight.core.recipe.toml_values import check_integers as _check_integers
+from featherweight.core.recipe.toml_values import describe_kind as _kind
+from featherweight.core.recipe.toml_values import did_you_mean as _near
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
@@ -393,40 +395,3 @@ class _Reader:
         limits = Limits(unseen_case=unseen, **values)
         self.faults.extend(limits.faults())
         return limits
-
-
-def _near(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def _check_integers(value: Any) -> None:
-    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
-    match value:
-        case int() if not -(2**63) <= value < 2**63:
-            raise ValueError("an integer of more than 64 bits")
-        case list():
-            for item in value:
-                _check_integers(item)
-        case dict():
-            for item in value.values():
-                _check_integers(item)
-
-
-def _kind(value: Any) -> str:
-    """A TOML value's type in plain words."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return f"the text {value!r}" if value.strip() else "an empty text"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"

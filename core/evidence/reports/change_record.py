@@ -155,12 +155,12 @@ def _protocol(evidence: Evidence) -> list[str]:
         lines[-2] += f" (sha256 `{evidence.recipe_sha256}`)"
     lines[-2] += ":"
     reasons = dict(evidence.reasons)
-    lines += ["| criterion | limit | why | found, at worst with 95% confidence | verdict |", "|---|---|---|---|---|"]
+    lines += ["| criterion | limit | found, at worst with 95% confidence | verdict | why |", "|---|---|---|---|---|"]
     for check in evidence.deciding.checks:
         found = limit_text(check, check.found)
         why = markdown_text(reasons.get(check.name, "(the recipe gives no reason)"))
         title, limit = markdown_text(check.rule.title), limit_text(check, check.limit)
-        lines.append(f"| {title} | {limit} | {why} | {found} | {check.status} |")
+        lines.append(f"| {title} | {limit} | {found} | {check.status} | {why} |")
     lines += [
         "",
         "**Methods.** Differences are paired; a criterion on a loss is kept when the one-sided 95% bound of the loss "

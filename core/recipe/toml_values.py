@@ -1,0 +1,45 @@
+"""Values of TOML, in words: what was found where something else was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """What may have been meant; empty where nothing is near."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def check_integers(value: Any) -> None:
+    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
+    match value:
+        case int() if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        case list():
+            for item in value:
+                check_integers(item)
+        case dict():
+            for item in value.values():
+                check_integers(item)
+
+
+def describe_kind(value: Any) -> str:
+    """A TOML value's type in plain words."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value!r}" if value.strip() else "an empty text"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
