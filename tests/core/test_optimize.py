@@ -20,6 +20,7 @@ from featherweight.core.evidence.report import CandidateRecord
 from featherweight.core.optimize import Outcome, optimize
 from featherweight.core.parity.reproduction import check_fresh
 from featherweight.core.recipe import Recipe, Source, parse_recipe, render_recipe
+from featherweight.core.record.uses import read_uses
 from featherweight.core.request import open_task, run_recipe
 from featherweight.core.task import HeldOut
 from featherweight.core.tensors import Tensors
@@ -94,7 +95,12 @@ def test_the_chosen_program_is_sealed_with_its_threshold_and_evidence(run: Run) 
     assert evidence["test"]["candidate"]["threshold"] == float(artifact.sealed["decision.json"])
     assert evidence["test"]["candidate"]["memory"]["peak_bytes"] > 0
     assert artifact.evidence["evidence.html"].startswith(b"<!doctype html>")
-    assert sorted(path.name for path in run.folder.iterdir()) == ["artifact", "artifact-cases.html", "work"]
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "artifact",
+        "artifact-cases.html",
+        "test-uses.jsonl",
+        "work",
+    ]
     assert run.outcome.cases == run.folder / "artifact-cases.html"
 
 
@@ -113,11 +119,12 @@ def test_the_fastest_candidate_that_passed_is_chosen_and_all_are_recorded(run: R
 
 
 def test_test_cases_are_asked_for_once_and_last(run: Run) -> None:
-    # Before the search for their labels alone, and after it to run them.
+    """Before the search they are only compared with the other splits: nothing is run on them."""
     assert run.task.asked.count("test_cases") == 2
-    first = run.task.asked.index("test_cases")
-    after = run.task.asked[run.task.asked.index("test_cases", first + 1) + 1 :]
-    assert set(after) == {"shown test"}
+    first, last = (place for place, one in enumerate(run.task.asked) if one == "test_cases")
+    assert set(run.task.asked[:first]) == {"validation_cases", "calibration_cases"}
+    assert set(run.task.asked[last + 1 :]) == {"shown test"}
+    assert len(read_uses(run.folder / "test-uses.jsonl").lines) == 2
 
 
 def test_sealed_predictions_are_those_that_were_judged(run: Run) -> None:
@@ -178,7 +185,8 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     assert "the limit is 0.0300" in str(caught.value)
     assert caught.value.exit_code == 4
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
-    assert task.asked.count("test_cases") == 1  # for their labels, before the search: they are never run
+    # No record: no program was run on the test cases.
+    assert task.asked.count("test_cases") == 1
     evidence = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
     assert evidence["test"] is None
     assert not evidence["passed"]
@@ -211,10 +219,11 @@ def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> Non
     steps = recipe(WEIGHTS.format("0.1"), HEAD + "sensitivity_loss = 0.1\n")
     with pytest.raises(LimitError, match="not on the test cases") as caught:
         optimize(steps, FewTestCases(), tmp_path / "artifact", work=tmp_path / "work", anyway=True)
-    assert "so few cases cannot show it" in str(caught.value)
+    assert "missed there: sensitivity_loss (limit 0.1)" in str(caught.value)
     page = tmp_path / "work" / "refused-cases.html"
     assert str(page) in str(caught.value)
-    assert re.search(r">t\d+<", page.read_text())
+    assert re.search(r">v\d+<", page.read_text())
+    assert not re.search(r">t\d+<", page.read_text())
     assert not (tmp_path / "artifact").exists()
 
 
