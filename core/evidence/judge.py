@@ -20,7 +20,7 @@ from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
 from featherweight.core.terminal import counted
 
-__all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "checks_in_turn", "judge", "warnings"]
+__all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "judge_one", "warnings"]
 
 SMALL_SAMPLE = 30
 
@@ -68,23 +68,25 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits, *, seed: int)
 
     Raises DataError unless both were run on the same cases.
     """
-    return tuple(checks_in_turn(baseline, candidate, limits, seed=seed))
-
-
-def checks_in_turn(
-    baseline: Measured, candidate: Measured, limits: Limits, *, seed: int, samples: int = BOUND_SAMPLES
-) -> Iterator[Check]:
-    """The same, each computed when it is asked for, for those to whom the first that is missed is enough. samples:
-    resamples of a bound that is made of such."""
     check_same_cases(baseline.predictions, candidate.predictions)
-    for name, (metric, rule) in metrics.limits().items():
-        if name in limits:
-            yield _check(baseline, candidate, metric, rule, limits, seed, samples)
+    return tuple(
+        judge_one(baseline, candidate, metric, rule, limits, seed=seed)
+        for name, (metric, rule) in metrics.limits().items()
+        if name in limits
+    )
 
 
-def _check(
-    baseline: Measured, candidate: Measured, metric: Metric, rule: Limit, limits: Limits, seed: int, samples: int
+def judge_one(
+    baseline: Measured,
+    candidate: Measured,
+    metric: Metric,
+    rule: Limit,
+    limits: Limits,
+    *,
+    seed: int,
+    samples: int = BOUND_SAMPLES,
 ) -> Check:
+    """One limit of those that are set. samples: resamples of a bound that is made of such."""
     kind, limit = baseline.predictions.label_kind, limits[rule.name]
     if kind not in metric.labels:
         text = f"{metric.title} is not for {kind} labels."

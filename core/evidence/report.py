@@ -17,6 +17,7 @@ from featherweight.core.evidence.figures import BOUND_SAMPLES, Compared, compare
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.planted_trial import GateTrial
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
@@ -124,6 +125,8 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
+    gate: GateTrial | None = None
+    """Planted faults on the validation cases: what these limits would notice."""
 
     @property
     def deciding(self) -> Comparison:

@@ -24,6 +24,7 @@ from featherweight.core.evidence.report import (
     subgroups,
     summarize_latency,
 )
+from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -61,6 +62,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "validation": _comparison(evidence, evidence.validation),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
+        "gate": encode_gate(evidence.gate),
         "search": None if evidence.search is None else _plain(asdict(evidence.search)),
         "candidates": [_candidate(candidate, steps) for candidate in evidence.candidates],
         "steps": steps,
