@@ -44,6 +44,15 @@ class Check:
     """The same if the loss is as large as it was seen; None also where that is beyond the limit."""
     seen: float | None = None
     """What these cases show, in the limit's unit: the estimate, of which `found` is the worse end."""
+    cases_least: int | None = None
+    """With fewer cases no candidate can keep the limit, even if nothing changes; None where that cannot be said."""
+
+    @property
+    def cases_in_sight(self) -> int | None:
+        """The larger of what is needed without a loss and with the loss that was seen."""
+        return max(
+            (count for count in (self.cases_needed, self.cases_needed_as_seen) if count is not None), default=None
+        )
 
     @property
     def rule(self) -> Limit:
@@ -157,14 +166,15 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
         return Check(metric, "not measured", None, limit, text)
-    needed, worst, loss = metric.needed(both, difference, limit), 0.0 - difference.low, 0.0 - difference.estimate
+    needed, worst, loss = both.needed(metric, unseen, limit), 0.0 - difference.low, 0.0 - difference.estimate
     text = _loss_text(metric, difference, limit, cases)
     if metric.own_losses is not None:
         text += f" {_assumed(before, unseen)}"
     if worst > limit and loss <= limit:
         text += _too_few(metric, needed)
     status: Status = "passed" if worst <= limit else "failed"
-    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss)
+    least = needed.least
+    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
 
 
 def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str) -> str:

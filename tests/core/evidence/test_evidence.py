@@ -171,8 +171,8 @@ def test_none_lost_still_needs_as_many_cases_as_the_rule_of_three():
 
 def test_the_rule_of_three_counts_patients_where_images_come_in_them():
     patients = np.repeat(np.arange(40), 10)
-    assert cases_needed_of_share(np.zeros(400), 0.02, patients).without_loss >= 10 * 148
-    assert cases_needed_of_share(np.zeros(400), 0.02, np.arange(400)) == cases_needed_of_share(np.zeros(400), 0.02)
+    assert cases_needed_of_share(np.zeros(400), 0.02, [patients]).without_loss >= 10 * 148
+    assert cases_needed_of_share(np.zeros(400), 0.02, [np.arange(400)]) == cases_needed_of_share(np.zeros(400), 0.02)
 
 
 def test_limits_that_would_not_notice_a_fault_are_named():
