@@ -94,14 +94,16 @@ def judge_one(
     *,
     seed: int,
     samples: int = BOUND_SAMPLES,
+    sizes: bool = True,
 ) -> Check:
-    """One limit of those that are set. samples: resamples of a bound that is made of such."""
+    """One limit of those that are set. samples: resamples of a bound that is made of such; sizes: whether it is also
+    computed how many cases are needed."""
     kind, limit = baseline.predictions.label_kind, limits[rule.name]
     if kind not in metric.labels:
         text = f"{metric.title} is not for {kind} labels."
         return Check(metric, "not measured", None, limit, text)
     if rule.judge is None:
-        both = pair(baseline.predictions, candidate.predictions, samples=samples, seed=seed)
+        both = pair(baseline.predictions, candidate.predictions, samples=samples, seed=seed, sizes=sizes)
         return _loss_check(metric, both, limits, limit)
     finding = rule.judge(baseline, candidate, limit, seed)
     if finding.found is None:

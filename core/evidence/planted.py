@@ -6,6 +6,7 @@ Programs that are really broken are tested beside them, in tests/integration/tes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +26,25 @@ class PlantedFault:
     name: str
     imitates: str
     plant: Planter
+
+
+@dataclass(frozen=True)
+class GradedFault:
+    """A fault of a size that is chosen by the limits, just beyond one of them. name: with a place for the amount;
+    plant: of an amount; most: the largest amount."""
+
+    name: str
+    imitates: str
+    plant: Callable[[float], Planter]
+    most: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """Without the amount."""
+        return f"Just beyond a limit, as from {self.imitates}"
+
+    def of(self, amount: float) -> PlantedFault:
+        return PlantedFault(self.name.format(amount), self.imitates, self.plant(amount))
 
 
 def _middle(of: Predictions) -> float:
@@ -124,17 +144,15 @@ _THRESHOLD = (
     PlantedFault("Threshold so high that 10% are missed", "the threshold of another model", c.threshold_missing(0.1)),
     PlantedFault("Threshold so high that 50% are missed", "the threshold of another scale", c.threshold_missing(0.5)),
     PlantedFault("Threshold so low that 10% are alarmed", "the threshold of another model", c.threshold_alarming(0.1)),
-    PlantedFault("Threshold of the other sign", "a score on the other class", c.threshold_by(lambda of: -of.threshold)),
+    PlantedFault("Threshold of the other sign", "a score on the other class", c.threshold_by(lambda at, of: -at)),
     PlantedFault(
         "A probability taken for the threshold",
         "a threshold that was converted twice",
-        c.threshold_by(lambda of: c.sigmoid(of.threshold) + c.spread(of)),
+        c.threshold_by(lambda at, of: c.sigmoid(at) + c.spread(of)),
     ),
+    PlantedFault("Nothing is positive", "a threshold above all scores", c.threshold_by(lambda at, of: c.above_all(of))),
     PlantedFault(
-        "Nothing is positive", "a threshold above all scores", c.threshold_by(lambda of: float(of.scores.max()) + 1)
-    ),
-    PlantedFault(
-        "Everything is positive", "a threshold below all scores", c.threshold_by(lambda of: float(of.scores.min()))
+        "Everything is positive", "a threshold below all scores", c.threshold_by(lambda at, of: c.below_all(of))
     ),
     PlantedFault("The strongest answers become weak ones", "declines that vanish", c.pressed_above(0.02)),
     PlantedFault("The weakest answers fall below", "reviews that become approvals", c.pushed_below(0.5)),
@@ -156,22 +174,43 @@ _TIME = (
 PLANTED: tuple[PlantedFault, ...] = (*_FEW_CASES, *_ALL_CASES, *_RANGE, *_GROUPS, *_THRESHOLD, *_CALIBRATION, *_TIME)
 
 
+GRADED: tuple[GradedFault, ...] = (
+    GradedFault("Just beyond: {:.2%} of the positives lost", "findings forgotten", lambda share: c.lost(share, 1)),
+    GradedFault("Just beyond: {:.2%} of the negatives rise", "an artefact", lambda share: c.lost(share, 0)),
+    GradedFault(
+        "Just beyond: {:.2%} of the scores change strongly",
+        "int8 products that overflow",
+        lambda share: c.moved(share, 3, one_sided=True),
+    ),
+    GradedFault("Just beyond: noise of {:.3f} deviations", "too few bits", lambda spreads: c.moved(1, spreads), 10.0),
+    GradedFault("Just beyond: {:.2%} of the scores exchanged", "answers mixed up", c.exchanged),
+    GradedFault("Just beyond: threshold so high that {:.2%} are missed", "another model's", c.threshold_missing),
+    GradedFault("Just beyond: threshold so low that {:.2%} are alarmed", "another model's", c.threshold_alarming),
+    GradedFault(
+        "Just beyond: {:.2%} of the clusters lost", "patients or cards", lambda share: g.clusters_lost(share, 1)
+    ),
+)
+"""Of the sizes that tell a good gate from one that takes what is seen for what is so."""
+
+
 def _copy(of: Predictions, draw: np.random.Generator) -> Predictions:
     return replace(of)
 
 
 def _other_scale(of: Predictions, draw: np.random.Generator) -> Predictions:
-    return replace(of, scores=3 * of.scores + 1, threshold=3 * of.threshold + 1)
+    return c.rethresholded(replace(of, scores=3 * of.scores + 1), lambda at: 3 * at + 1)
 
 
 def _bent_scale(of: Predictions, draw: np.random.Generator) -> Predictions:
     """An increasing function that is no straight line, of scores and threshold."""
 
+    middle, unit = of.threshold, c.spread(of)
+
     def bent(scores: Floats) -> Floats:
-        away = (scores - of.threshold) / c.spread(of)
+        away = (scores - middle) / unit
         return np.asarray(np.sign(away) * np.log1p(np.abs(away)))
 
-    return replace(of, scores=bent(of.scores), threshold=0.0)
+    return c.rethresholded(replace(of, scores=bent(of.scores)), lambda at: float(bent(np.array(at))))
 
 
 HARMLESS: tuple[PlantedFault, ...] = (

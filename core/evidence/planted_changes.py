@@ -27,6 +27,11 @@ def rescored(of: Predictions, scores: Floats) -> Predictions:
     return replace(of, scores=scores, probabilities=np.interp(scores, of.scores[order], of.probabilities[order]))
 
 
+def rethresholded(of: Predictions, change: Callable[[float], float]) -> Predictions:
+    """With every threshold changed by one rule."""
+    return replace(of, threshold=change(of.threshold))
+
+
 def spread(of: Predictions) -> float:
     """Standard deviation of all scores; 1 where they are all the same."""
     return float(of.scores.std()) or 1.0
@@ -184,7 +189,7 @@ def all_scores(change: Callable[[Predictions], Floats]) -> Planter:
 
 def reversed_scores(of: Predictions, draw: np.random.Generator) -> Predictions:
     """The score of the other class, and a threshold on it."""
-    found = replace(of, scores=-of.scores, threshold=-of.threshold)
+    found = rethresholded(replace(of, scores=-of.scores), lambda threshold: -threshold)
     return found if of.probabilities is None else replace(found, probabilities=1 - of.probabilities)
 
 
@@ -196,7 +201,10 @@ def threshold_missing(share: float) -> Planter:
 
     def plant(of: Predictions, draw: np.random.Generator) -> Predictions | None:
         found = of.scores[labelled(of, 1) & of.decisions]
-        return replace(of, threshold=float(np.nextafter(np.quantile(found, share), np.inf))) if len(found) else None
+        if not len(found):
+            return None
+        higher = float(np.nextafter(np.quantile(found, share), np.inf)) - of.threshold
+        return rethresholded(of, lambda threshold: threshold + higher)
 
     return plant
 
@@ -206,14 +214,19 @@ def threshold_alarming(share: float) -> Planter:
 
     def plant(of: Predictions, draw: np.random.Generator) -> Predictions | None:
         quiet = of.scores[labelled(of, 0) & ~of.decisions]
-        return replace(of, threshold=float(np.quantile(quiet, 1 - share))) if len(quiet) else None
+        if not len(quiet):
+            return None
+        lower = float(np.quantile(quiet, 1 - share)) - of.threshold
+        return rethresholded(of, lambda threshold: threshold + lower)
 
     return plant
 
 
-def threshold_by(change: Callable[[Predictions], float]) -> Planter:
+def threshold_by(change: Callable[[float, Predictions], float]) -> Planter:
+    """Every threshold by one rule."""
+
     def plant(of: Predictions, draw: np.random.Generator) -> Predictions:
-        return replace(of, threshold=change(of))
+        return rethresholded(of, lambda threshold: change(threshold, of))
 
     return plant
 

@@ -21,7 +21,7 @@ from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import judge_one
 from featherweight.core.evidence.metric import Limit, Metric
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.planted import HARMLESS, PLANTED, PlantedFault
+from featherweight.core.evidence.planted import GRADED, HARMLESS, PLANTED, GradedFault, PlantedFault
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.task import Alerts
 
@@ -29,9 +29,13 @@ MAX_CASES = 3000
 """Of more, so many are used: all clusters with a positive case up to half of this number, and of the others."""
 DRAWS = 3
 HARMLESS_DRAWS = 6
+"""And of the faults that are just beyond a limit."""
 _SAMPLES = 100
 """Resamples behind a bound that is made of such: this is a trial of many judgements, not one of them."""
 _BEYOND = 1 + 1e-9
+_JUST_BEYOND = 1.25
+"""Times what a limit allows: the harm of graded faults."""
+_STEPS = 10
 _WORTH_TELLING = 0.01
 """So much worse must a metric without a limit be that it is told."""
 
@@ -40,10 +44,10 @@ Finding = Literal["caught", "let through", "allowed", "refused though allowed", 
 
 @dataclass(frozen=True)
 class PlantedResult:
-    """name, imitates: as in the table; limit: the one that the fault harms most, in proportion ("" where there is none);
+    """name, imitates: as in the table; limit: the one that the fault harms most, in proportion ("" for none);
     loss: its true damage there, in the limit's unit; allowed: the limit; beyond: whether that is more than the limit
     allows; refused: in so many of `draws` judgements; unlimited: the metric without a limit that is worse by most, by
-    `unlimited_loss` ("" where none is)."""
+    `unlimited_loss` ("" where none is); just_beyond: its size was chosen by the limits."""
 
     name: str
     imitates: str
@@ -55,6 +59,12 @@ class PlantedResult:
     draws: int
     unlimited: str = ""
     unlimited_loss: float = 0.0
+    just_beyond: bool = False
+
+    @property
+    def times(self) -> float:
+        """The harm, as so many times what the limit allows."""
+        return _share(metrics.limits()[self.limit][1], self.loss, self.allowed) if self.limit else 0.0
 
     @property
     def finding(self) -> Finding:
@@ -67,14 +77,20 @@ class PlantedResult:
 
 @dataclass(frozen=True)
 class GateTrial:
-    """cases: of `of` validation cases, so many were used; faults: in the order of the table; not_planted: names of those
-    that such cases cannot have; harmless: candidates that do no harm worth half a limit."""
+    """cases: of `of` validation cases, so many were used; faults: in the order of the table; harmless: candidates
+    that do no harm worth half a limit; not_planted: names of the faults that such cases cannot have, or that change
+    nothing in them."""
 
     cases: int
     of: int
     faults: tuple[PlantedResult, ...]
     harmless: tuple[PlantedResult, ...]
     not_planted: tuple[str, ...]
+
+    @property
+    def just_beyond(self) -> tuple[PlantedResult, ...]:
+        """Those whose size was chosen by the limits."""
+        return tuple(one for one in self.faults if one.just_beyond)
 
     def found(self, *findings: Finding) -> tuple[PlantedResult, ...]:
         return tuple(one for one in self.faults if one.finding in findings)
@@ -123,11 +139,17 @@ def try_gate(baseline: Predictions, limits: Limits, *, seed: int) -> GateTrial |
         else:
             result = bench.measure(fault, planted)
             faults.append(bench.judge(result, planted, DRAWS if result.beyond else 0))
+    for place, graded in enumerate(GRADED):
+        judged = bench.judge_just_beyond(graded, [seed, 5, place])
+        if judged is None:
+            missing.append(graded.title)
+        else:
+            faults.append(judged)
     harmless = []
     for place, fault in enumerate(HARMLESS):
-        planted = bench.plant(fault, [seed, 2, place])
-        result = None if planted is None else bench.measure(fault, planted)
-        if planted is not None and result is not None and result.loss <= result.allowed / 2:
+        planted = fault.plant(bench.whole, np.random.default_rng([seed, 2, place])) or bench.whole
+        result = bench.measure(fault, planted)
+        if result.loss <= result.allowed / 2:
             harmless.append(bench.judge(result, planted, HARMLESS_DRAWS))
     return GateTrial(bench.size, len(baseline.ids), tuple(faults), tuple(harmless), tuple(missing))
 
@@ -168,7 +190,9 @@ class _Bench:
         return tuple(found)
 
     def plant(self, fault: PlantedFault, seed: list[int]) -> Predictions | None:
-        return fault.plant(self.whole, np.random.default_rng(seed))
+        """None where the cases have not what it takes, or nothing would change."""
+        found = fault.plant(self.whole, np.random.default_rng(seed))
+        return None if found is None or _same(found, self.whole) else found
 
     def measure(self, fault: PlantedFault, planted: Predictions) -> PlantedResult:
         """What it costs the population, before anything is judged."""
@@ -202,6 +226,23 @@ class _Bench:
             refused += self._refused(before, _taken(planted, places, clusters))
         return replace(result, refused=refused, draws=draws)
 
+    def judge_just_beyond(self, graded: GradedFault, seed: list[int]) -> PlantedResult | None:
+        """The fault with the smallest amount that harms so much more than a limit allows; None where the largest does
+        not, or the cases have not what it takes."""
+        found, low, high = None, 1e-4 * graded.most, graded.most
+        for step in range(_STEPS):
+            amount = high if step == 0 else (low * high) ** 0.5
+            fault = graded.of(amount)
+            planted = self.plant(fault, seed)
+            result = None if planted is None else self.measure(fault, planted)
+            if planted is not None and result is not None and result.times >= _JUST_BEYOND:
+                found, high = (result, planted), amount
+            elif step == 0:
+                return None
+            else:
+                low = amount
+        return None if found is None else replace(self.judge(*found, HARMLESS_DRAWS), just_beyond=True)
+
     def _refused(self, before: Predictions, after: Predictions) -> bool:
         """As `judge` would, until the first limit is missed. A bound is never below what was seen: what is seen beyond
         a limit needs none, where bounds take long."""
@@ -211,9 +252,17 @@ class _Bench:
                 loss = _true_loss(metric, rule, limit, before, after)
                 if loss is not None and _share(rule, loss, limit) > _BEYOND:
                     return True
-            if judge_one(one, other, metric, rule, self.limits, seed=self.seed, samples=_SAMPLES).status != "passed":
+            check = judge_one(one, other, metric, rule, self.limits, seed=self.seed, samples=_SAMPLES, sizes=False)
+            if check.status != "passed":
                 return True
         return False
+
+
+def _same(one: Predictions, other: Predictions) -> bool:
+    alike = one.threshold == other.threshold and np.array_equal(one.scores, other.scores)
+    if one.probabilities is None or other.probabilities is None:
+        return alike
+    return alike and np.array_equal(one.probabilities, other.probabilities)
 
 
 def _true_loss(metric: Metric, rule: Limit, limit: float, before: Predictions, after: Predictions) -> float | None:

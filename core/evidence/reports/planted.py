@@ -55,6 +55,9 @@ def gate_sentence(trial: GateTrial) -> str:
         f"{counted(trial.should_be_caught, 'judgements')} were refusals"
     )
     said += f" ({counted(through, 'faults')} let through at least once)." if through else "."
+    if near := trial.just_beyond:
+        refused, judged = sum(one.refused for one in near), sum(one.draws for one in near)
+        said += f" Of those made to harm little more than a limit allows, {refused} of {judged}."
     if blind := len(trial.found("no limit looks at it")):
         said += f" {blind} more {'does' if blind == 1 else 'do'} harm at which no limit looks."
     return f"{said} {_false_refusals(trial)}"
@@ -99,7 +102,7 @@ def _row(one: PlantedResult) -> dict[str, str]:
     limits = metrics.limits()
     damage = allowed = "none"
     if one.limit:
-        metric, rule = limits[one.limit]
+        rule = limits[one.limit][1]
         damage, allowed = f"{rule.title}: {rule.describe(one.loss)}", rule.describe(one.allowed)
     finding = _FINDINGS[one.finding]
     if one.finding == "let through":

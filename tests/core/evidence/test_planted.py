@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from featherweight.core.evidence import planted_trial
-from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.judge import Check, judge_one
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.planted import HARMLESS, PLANTED
-from featherweight.core.evidence.planted_trial import MAX_CASES, GateTrial, try_gate
+from featherweight.core.evidence.planted_trial import MAX_CASES, GateTrial, PlantedResult, try_gate
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.reports.planted import gate_part, gate_sentence
 from featherweight.core.task import Alerts
@@ -32,7 +32,7 @@ def images(seed: int, cases: int = 1500) -> Predictions:
         "site": np.array(["north", "south"])[(generator.random(cases) < 0.2).astype(int)],
         "device": np.array(["A", "B", "C"])[generator.integers(0, 3, cases)],
     }
-    return _predictions(scores - 1.5, labels, 0.0, groups, patients)
+    return _predictions(scores - 1.5, labels, 0.2, groups, patients)
 
 
 def cards(seed: int, cases: int = 3000) -> Predictions:
@@ -43,7 +43,7 @@ def cards(seed: int, cases: int = 3000) -> Predictions:
     scores = generator.normal(size=cases) + 3.5 * compromised - 3
     groups = {"amount band": np.array(["low", "middle", "high"])[generator.choice(3, cases, p=[0.6, 0.3, 0.1])]}
     alerts = Alerts(np.arange(cases) * 5 // cases, np.ones(cases, bool), 20)
-    return _predictions(scores, compromised.astype(np.int64), 0.0, groups, card, alerts)
+    return _predictions(scores, compromised.astype(np.int64), -0.7, groups, card, alerts)
 
 
 def _predictions(
@@ -83,8 +83,12 @@ def test_what_harms_more_than_a_limit_allows_is_refused(app: str, seed: int) -> 
     assert len(found.beyond) >= 40
     assert found.caught >= 0.95 * found.should_be_caught
     for one in found.found("let through"):
-        # Chance has its part near a limit, and where all harm is in one cluster, which every third draw does not hold.
-        assert one.loss < 2 * one.allowed or one.name == "The largest cluster is lost", one
+        # Chance has its part near a limit, and where all harm is in one case or cluster: every third draw has none of it.
+        assert one.loss < 2 * one.allowed or _rests_on_one_case(one), one
+
+
+def _rests_on_one_case(one: PlantedResult) -> bool:
+    return one.name == "The largest cluster is lost" or (one.just_beyond and one.times > 1.4)
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -96,24 +100,24 @@ def test_harmless_candidates_pass(app: str) -> None:
 
 def test_a_gate_that_takes_the_estimate_for_the_bound_lets_more_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial of such a gate must show it: what it catches is no more than what happens to be seen."""
-    honest = planted_trial.judge_one
+    honest = judge_one
 
     def estimate(*args: object, **kwargs: object) -> Check:
         check = honest(*args, **kwargs)  # type: ignore[arg-type]
         assert check.seen is not None
         return replace(check, status="passed" if check.seen <= check.limit else "failed")
 
-    missed = trial("cards").should_be_caught - trial("cards").caught
+    caught = [sum(one.refused for one in trial("images", seed).just_beyond) for seed in SEEDS]
     monkeypatch.setattr(planted_trial, "judge_one", estimate)
-    cases, limits = APPS["cards"]
-    weak = try_gate(cases(0), limits, seed=0)
-    assert weak is not None
-    assert weak.should_be_caught - weak.caught > missed
-    assert len(weak.found("refused though allowed")) < len(trial("cards").found("refused though allowed"))
+    weak = [try_gate(images(seed), IMAGES, seed=seed) for seed in SEEDS]
+    assert all(found is not None for found in weak)
+    judged = sum(one.draws for found in weak if found for one in found.just_beyond)
+    assert sum(caught) >= 0.93 * judged
+    assert sum(one.refused for found in weak if found for one in found.just_beyond) <= 0.85 * judged
 
 
 def test_a_gate_that_refuses_everything_is_shown_to_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = planted_trial.judge_one
+    honest = judge_one
     monkeypatch.setattr(planted_trial, "judge_one", lambda *a, **k: replace(honest(*a, **k), status="failed"))
     found = try_gate(images(0), IMAGES, seed=0)
     assert found is not None
@@ -129,6 +133,8 @@ def test_faults_change_what_they_say_and_nothing_else(app: str) -> None:
         assert planted is not None
         assert planted.ids == of.ids
         np.testing.assert_array_equal(planted.labels, of.labels)
+        assert planted.probabilities is not None
+        assert of.probabilities is not None
         same = np.array_equal(planted.scores, of.scores) and planted.threshold == of.threshold
         assert not same or not np.array_equal(planted.probabilities, of.probabilities), fault.name
 
@@ -173,6 +179,15 @@ def test_what_cases_cannot_have_is_not_planted() -> None:
     part = gate_part(found)
     assert part is not None
     assert part["not_planted"] == found.not_planted
+
+
+def test_a_fault_that_changes_nothing_is_not_planted() -> None:
+    """The other sign of 0 is 0, and scores that are all positive have no sign to lose."""
+    of = images(0, cases=400)
+    of = replace(of, scores=np.abs(of.scores), threshold=0.0)
+    found = try_gate(of, IMAGES, seed=0)
+    assert found is not None
+    assert {"Threshold of the other sign", "The sign of the score is lost"} <= set(found.not_planted)
 
 
 def test_nothing_is_tried_where_no_limit_looks_at_answers() -> None:
