@@ -23,6 +23,9 @@ from featherweight.core.terminal import counted
 __all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "judge_one", "warnings"]
 
 SMALL_SAMPLE = 30
+FEW = 100
+"""Cases, or clusters, of the rarer class, below which a bound of a ranking that takes the unseen case for no worse than
+the worst seen fails too often where few cases change much (`bench/levels.py`)."""
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -200,9 +203,11 @@ def _assumed(before: Predictions, unseen: Unseen) -> str:
         if number
     ]
     lost = " or ".join(f"{share:.2%} of the {kind}" for kind, share in shares)
+    few = min(_independent(before, inside) for inside in (before.labels == 1, before.labels != 1))
     return (
         f"The bound takes the case that was not seen for no worse than the worst that was: such cases cannot exclude "
         f"that up to {lost} are lost altogether."
+        + (f" With fewer than {FEW} of a class it does not hold against few large changes." if few < FEW else "")
     )
 
 

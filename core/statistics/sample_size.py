@@ -102,7 +102,7 @@ def _power_of_share(trials: int, margin: float, changed: float, loss: float) -> 
         passes = _keeps(trials, lost, total - lost, margin)
         kept, too_many = np.where(passes, lost, kept), np.where(passes, too_many, lost)
     share_lost = (changed + loss) / (2 * changed)
-    return float(np.where(kept < 0, 0.0, bdtr(np.maximum(kept, 0), total, share_lost)).mean())
+    return float(np.where(kept < 0, 0.0, bdtr(np.maximum(kept, 0), total.astype(np.int64), share_lost)).mean())
 
 
 def _keeps(trials: int, lost: Floats, gained: Floats, margin: float) -> Bools:
