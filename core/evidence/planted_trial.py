@@ -9,7 +9,7 @@ be refused in at least 95% of such draws; one whose damage is smaller is allowed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -124,13 +124,17 @@ class GateTrial:
         return bool(self.harmless) and self.harmless[0].refused > 0
 
 
-def try_gate(baseline: Predictions, limits: Limits, *, seed: int) -> GateTrial | None:
+Refuses = Callable[[Predictions, Predictions], bool]
+"""(baseline, candidate) -> whether the candidate is refused."""
+
+
+def try_gate(baseline: Predictions, limits: Limits, *, seed: int, refuses: Refuses | None = None) -> GateTrial | None:
     """Plant every fault of the table into the baseline's answers, and judge. None where the limits look at no answers,
-    or a class has no case."""
+    or a class has no case. refuses: another gate in the place of the limits' own, on the same faults and draws."""
     limited = list(_limited(limits))
     if not limited or not 0 < int((baseline.labels == 1).sum()) < len(baseline.labels):
         return None
-    bench = _Bench.of(baseline, limits, seed)
+    bench = _Bench.of(baseline, limits, seed, refuses)
     faults, missing = [], []
     for place, fault in enumerate(PLANTED):
         planted = bench.plant(fault, [seed, 1, place])
@@ -168,14 +172,15 @@ class _Bench:
     whole: Predictions
     limits: Limits
     seed: int
+    refuses: Refuses | None
 
     @classmethod
-    def of(cls, baseline: Predictions, limits: Limits, seed: int) -> _Bench:
+    def of(cls, baseline: Predictions, limits: Limits, seed: int, refuses: Refuses | None) -> _Bench:
         """Of the baseline's answers, or of as many of them as are used."""
         units = _Units.of(baseline)
         if len(baseline.ids) <= MAX_CASES:
-            return cls(baseline, limits, seed)
-        return cls(_taken(baseline, *units.thinned(np.random.default_rng([seed, 3]))), limits, seed)
+            return cls(baseline, limits, seed, refuses)
+        return cls(_taken(baseline, *units.thinned(np.random.default_rng([seed, 3]))), limits, seed, refuses)
 
     @property
     def size(self) -> int:
@@ -246,6 +251,8 @@ class _Bench:
     def _refused(self, before: Predictions, after: Predictions) -> bool:
         """As `judge` would, until the first limit is missed. A bound is never below what was seen: what is seen beyond
         a limit needs none, where bounds take long."""
+        if self.refuses is not None:
+            return self.refuses(before, after)
         one, other = Measured("baseline", before), Measured("planted", after)
         for metric, rule, limit in sorted(_limited(self.limits), key=lambda limited: limited[0].own_losses is None):
             if metric.own_losses is None:

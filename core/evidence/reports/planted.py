@@ -28,7 +28,8 @@ def encode_gate(trial: GateTrial | None) -> dict[str, Any] | None:
         "should_be_caught": trial.should_be_caught,
         "false_refusals": trial.false_refusals,
         "harmless_draws": trial.harmless_draws,
-        "faults": [_result(one) for one in trial.faults],
+        "always_caught": [one.name for one in trial.found("caught")],
+        "others": [_result(one) for one in trial.faults if one.finding != "caught"],
         "harmless": [_result(one) for one in trial.harmless],
         "not_planted": list(trial.not_planted),
     }
@@ -100,8 +101,8 @@ def _rows(trial: GateTrial) -> list[dict[str, str]]:
 
 def _row(one: PlantedResult) -> dict[str, str]:
     limits = metrics.limits()
-    damage = allowed = "none"
-    if one.limit:
+    damage, allowed = "none to what is limited", ""
+    if one.limit and one.loss > 0:
         rule = limits[one.limit][1]
         damage, allowed = f"{rule.title}: {rule.describe(one.loss)}", rule.describe(one.allowed)
     finding = _FINDINGS[one.finding]

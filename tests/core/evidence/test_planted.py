@@ -8,58 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.gate import APPS, CARDS, IMAGES, cards, images
 from featherweight.core.evidence import planted_trial
 from featherweight.core.evidence.judge import Check, judge_one
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.planted import HARMLESS, PLANTED
 from featherweight.core.evidence.planted_trial import MAX_CASES, GateTrial, PlantedResult, try_gate
-from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.reports.planted import gate_part, gate_sentence
-from featherweight.core.task import Alerts
 
-IMAGES = Limits(auc_loss=0.01, sensitivity_loss=0.05, specificity_loss=0.05, flip_ratio_max=0.05)
-CARDS = Limits(average_precision_loss=0.02, card_precision_loss=0.04, flip_ratio_max=0.01)
 SEEDS = (0, 1, 2)
-
-
-def images(seed: int, cases: int = 1500) -> Predictions:
-    """Patients of one to three images; of two sites and three devices."""
-    generator = np.random.default_rng([seed, 1])
-    patients = np.sort(generator.integers(0, cases // 2, cases))
-    labels = (generator.random(cases // 2) < 0.4).astype(np.int64)[patients]
-    scores = 0.7 * generator.normal(size=cases // 2)[patients] + 0.7 * generator.normal(size=cases) + 3 * labels
-    groups = {
-        "site": np.array(["north", "south"])[(generator.random(cases) < 0.2).astype(int)],
-        "device": np.array(["A", "B", "C"])[generator.integers(0, 3, cases)],
-    }
-    return _predictions(scores - 1.5, labels, 0.2, groups, patients)
-
-
-def cards(seed: int, cases: int = 3000) -> Predictions:
-    """Transactions of cards, 5% fraud, of three bands of amounts, with a desk of alerts."""
-    generator = np.random.default_rng([seed, 2])
-    compromised = generator.random(cases) < 0.05
-    card = np.where(compromised, generator.integers(0, 120, cases), 120 + generator.integers(0, 1200, cases))
-    scores = generator.normal(size=cases) + 3.5 * compromised - 3
-    groups = {"amount band": np.array(["low", "middle", "high"])[generator.choice(3, cases, p=[0.6, 0.3, 0.1])]}
-    alerts = Alerts(np.arange(cases) * 5 // cases, np.ones(cases, bool), 20)
-    return _predictions(scores, compromised.astype(np.int64), -0.7, groups, card, alerts)
-
-
-def _predictions(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    threshold: float,
-    groups: dict[str, np.ndarray],
-    clusters: np.ndarray | None,
-    alerts: Alerts | None = None,
-) -> Predictions:
-    probabilities = 1 / (1 + np.exp(-1.5 * scores))
-    ids = tuple(f"case {index}" for index in range(len(labels)))
-    return Predictions(ids, labels, scores, threshold, probabilities, groups, clusters, alerts)
-
-
-APPS = {"images": (images, IMAGES), "cards": (cards, CARDS)}
 
 
 @functools.cache
@@ -83,7 +40,7 @@ def test_what_harms_more_than_a_limit_allows_is_refused(app: str, seed: int) -> 
     assert len(found.beyond) >= 40
     assert found.caught >= 0.95 * found.should_be_caught
     for one in found.found("let through"):
-        # Chance has its part near a limit, and where all harm is in one case or cluster: every third draw has none of it.
+        # Chance has its part near a limit, and where all harm is in one case: every third draw has none of it.
         assert one.loss < 2 * one.allowed or _rests_on_one_case(one), one
 
 
