@@ -8,8 +8,8 @@ The gates:
 * ours: the limits of the recipe, by `core.evidence.judge`;
 * accuracy, 0.01: the accuracy falls by no more than 0.01, as NNCF's `quantize_with_accuracy_control` asks by default
   (`max_drop=0.01`, absolute);
-* accuracy, 1%: it falls by no more than 1% of itself, as Intel Neural Compressor asks by default (`tolerable_loss=0.01`,
-  relative);
+* accuracy, 1%: it falls by no more than 1% of itself, as Intel Neural Compressor asks by default
+  (`tolerable_loss=0.01`, relative);
 * ranking, 0.01: the same of the figure of the ranking that the recipe limits (AUC or average precision), which their
   users may hand over in its place;
 * DeLong: the one-sided 95% bound of the difference of the AUC by DeLong's variance (by Obuchowski's with clusters),
@@ -31,8 +31,8 @@ import numpy as np
 from bench.timing import record, show
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION, METRICS, Limits
-from featherweight.core.evidence.planted_trial import GateTrial, Refuses, try_gate
-from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.evidence.planted_trial import GateTrial, Refuses, true_loss, try_gate
+from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.task import Alerts
 
@@ -123,10 +123,7 @@ def _beyond_as_seen(before: Predictions, after: Predictions, limits: Limits) -> 
         limit, rule = limits.of(metric), metric.limit
         if limit is None or rule is None or metric.reads == "running":
             continue
-        if rule.judge is None:
-            loss: float | None = _drop(metric, before, after)
-        else:
-            loss = rule.judge(Measured("baseline", before), Measured("planted", after), limit, 0).seen
+        loss = true_loss(metric, rule, limits, before, after)
         if loss is not None and loss > limit:
             return True
     return False

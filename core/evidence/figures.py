@@ -45,12 +45,14 @@ class ProgramFigures:
 class Compared:
     """differences: of each metric that has one the candidate's gain, paired, with its one-sided 95% lower bound (where
     less is better, baseline minus candidate: a gain is above 0 everywhere); methods: figure -> how its interval and
-    bound were made, in a line each, among them whether cases or clusters were resampled."""
+    bound were made, in a line each, among them whether cases or clusters were resampled; losses_at_least: the loss at
+    the other end, one-sided 95%, of the metrics that lost: above 0 the candidate is shown to be worse."""
 
     baseline: ProgramFigures
     candidate: ProgramFigures
     differences: Mapping[str, Difference | None]
     methods: Mapping[str, str]
+    losses_at_least: Mapping[str, float | None]
 
 
 @lru_cache(maxsize=4)
@@ -62,8 +64,14 @@ def compare(
     both, bounds = (pair(baseline, candidate, samples=count, seed=seed) for count in (samples, BOUND_SAMPLES))
     wanted = metrics.figures(baseline.label_kind)
     differences = {one.name: bounds.difference(one, unseen) for one in wanted if one.is_compared}
+    # At the other end no limit is kept or missed: where nothing was lost, there is nothing to show.
+    lost = [one for one in wanted if (found := differences.get(one.name)) is not None and found.estimate < 0]
     return Compared(
-        _figures(both, "baseline"), _figures(both, "candidate"), differences, _methods(baseline, samples, unseen)
+        _figures(both, "baseline"),
+        _figures(both, "candidate"),
+        differences,
+        _methods(baseline, samples, unseen),
+        {one.name: bounds.loss_at_least(one) for one in lost},
     )
 
 

@@ -154,6 +154,8 @@ _THRESHOLD = (
     PlantedFault(
         "Everything is positive", "a threshold below all scores", c.threshold_by(lambda at, of: c.below_all(of))
     ),
+    PlantedFault("The last outcome vanishes", "declines that vanish", c.outcome_vanished(-1)),
+    PlantedFault("The second outcome becomes the first", "reviews that become approvals", c.outcome_vanished(1)),
     PlantedFault("The strongest answers become weak ones", "declines that vanish", c.pressed_above(0.02)),
     PlantedFault("The weakest answers fall below", "reviews that become approvals", c.pushed_below(0.5)),
 )

@@ -29,7 +29,8 @@ def rescored(of: Predictions, scores: Floats) -> Predictions:
 
 def rethresholded(of: Predictions, change: Callable[[float], float]) -> Predictions:
     """With every threshold changed by one rule."""
-    return replace(of, threshold=change(of.threshold))
+    outcomes = of.outcomes and replace(of.outcomes, thresholds=tuple(sorted(map(change, of.outcomes.thresholds))))
+    return replace(of, threshold=change(of.threshold), outcomes=outcomes)
 
 
 def spread(of: Predictions) -> float:
@@ -268,6 +269,23 @@ def one_probability(of: Predictions, draw: np.random.Generator) -> Predictions |
 
 
 # --------------------------------------------------------------------------------------------- several outcomes, time
+
+
+def outcome_vanished(place: int) -> Planter:
+    """Of several outcomes one that no case gets any more: its threshold takes that of the next, or lies above all
+    scores; -1 is the last outcome, 1 the second."""
+
+    def plant(of: Predictions, draw: np.random.Generator) -> Predictions | None:
+        if of.outcomes is None or len(of.outcomes.thresholds) < 2:
+            return None
+        thresholds = [*of.outcomes.thresholds, above_all(of)]
+        at = place % len(of.outcomes.names) - 1
+        thresholds[at] = thresholds[at + 1]
+        decision = of.outcomes.thresholds.index(of.threshold)
+        moved = replace(of.outcomes, thresholds=tuple(thresholds[:-1]))
+        return replace(of, threshold=moved.thresholds[decision], outcomes=moved)
+
+    return plant
 
 
 def pressed_above(share: float) -> Planter:

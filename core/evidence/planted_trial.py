@@ -19,7 +19,7 @@ import numpy as np
 from featherweight.core.arrays import Clusters, Indices, Integers
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import judge_one
-from featherweight.core.evidence.metric import Limit, Metric
+from featherweight.core.evidence.metric import Asked, Limit, Metric
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.planted import GRADED, HARMLESS, PLANTED, GradedFault, PlantedFault
 from featherweight.core.evidence.predictions import Measured, Predictions
@@ -159,9 +159,9 @@ def try_gate(baseline: Predictions, limits: Limits, *, seed: int, refuses: Refus
 
 
 def _limited(limits: Limits) -> Iterator[tuple[Metric, Limit, float]]:
-    """The limits on answers: not those on speed and size."""
+    """The limits on answers: not those on speed and size, and not those of every group, which take too long."""
     for name, (metric, rule) in metrics.limits().items():
-        if name in limits and metric.reads != "running":
+        if name in limits and metric.reads != "running" and metric.whole is None:
             yield metric, rule, limits[name]
 
 
@@ -203,7 +203,7 @@ class _Bench:
         """What it costs the population, before anything is judged."""
         losses = []
         for metric, rule, limit in _limited(self.limits):
-            loss = _true_loss(metric, rule, limit, self.whole, planted)
+            loss = true_loss(metric, rule, self.limits, self.whole, planted)
             if loss is not None:
                 losses.append((_share(rule, loss, limit), rule.name, loss, limit))
         # Of equal shares the first in the table.
@@ -256,7 +256,7 @@ class _Bench:
         one, other = Measured("baseline", before), Measured("planted", after)
         for metric, rule, limit in sorted(_limited(self.limits), key=lambda limited: limited[0].own_losses is None):
             if metric.own_losses is None:
-                loss = _true_loss(metric, rule, limit, before, after)
+                loss = true_loss(metric, rule, self.limits, before, after)
                 if loss is not None and _share(rule, loss, limit) > _BEYOND:
                     return True
             check = judge_one(one, other, metric, rule, self.limits, seed=self.seed, samples=_SAMPLES, sizes=False)
@@ -272,10 +272,15 @@ def _same(one: Predictions, other: Predictions) -> bool:
     return alike and np.array_equal(one.probabilities, other.probabilities)
 
 
-def _true_loss(metric: Metric, rule: Limit, limit: float, before: Predictions, after: Predictions) -> float | None:
+def true_loss(metric: Metric, rule: Limit, limits: Limits, before: Predictions, after: Predictions) -> float | None:
     """What these cases lose, in the limit's unit; None where they cannot say."""
     if rule.judge is not None:
-        return rule.judge(Measured("baseline", before), Measured("planted", after), limit, 0).seen
+        asked = Asked(limits[rule.name], _SAMPLES, 0, limits.prevalence)
+        return rule.judge(Measured("baseline", before), Measured("planted", after), asked).seen
+    if metric.reads == "decisions":  # at the threshold where it is worst
+        pairs = zip(before.at_thresholds, after.at_thresholds, strict=True)
+        losses = [_estimated_loss(metric, one, other) for one, other in pairs]
+        return max((loss for loss in losses if loss is not None), default=None)
     return _estimated_loss(metric, before, after)
 
 
