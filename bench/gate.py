@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION
 from featherweight.core.evidence.planted_trial import GateTrial, Refuses, true_loss, try_gate
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
-from featherweight.core.task import Alerts
+from featherweight.core.task import Alerts, Outcomes
 
 IMAGES = Limits(auc_loss=0.01, sensitivity_loss=0.05, specificity_loss=0.05, flip_ratio_max=0.05)
 CARDS = Limits(average_precision_loss=0.02, card_precision_loss=0.04, flip_ratio_max=0.01)
@@ -70,7 +71,8 @@ def cards(seed: int, cases: int = 3000) -> Predictions:
     scores = generator.normal(size=cases) + 3.5 * fraud - 3
     groups = {"amount band": np.array(["low", "middle", "high"])[generator.choice(3, cases, p=[0.6, 0.3, 0.1])]}
     alerts = Alerts(np.arange(cases) * 5 // cases, np.ones(cases, bool), 20)
-    return _predictions(scores, fraud.astype(np.int64), -0.7, groups, card, alerts)
+    found = _predictions(scores, fraud.astype(np.int64), -0.7, groups, card, alerts)
+    return replace(found, outcomes=Outcomes(("approve", "review", "decline"), (-0.7, 0.8)))
 
 
 def _predictions(

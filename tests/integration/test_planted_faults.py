@@ -56,10 +56,12 @@ class SealedSquares(SquaresTask):
     """The baseline's threshold is what its own scores would be sealed with; `shift` plants a fault in a candidate's."""
 
     shift: Threshold = staticmethod(unshifted)
+    drawn = 0
+    """Other cases for another number."""
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         """Squares of all strengths, some all but invisible: where every case is easy, many faults do no harm."""
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed + 100 * self.drawn)
         labels = generator.integers(0, 2, self.cases)
         inputs = generator.normal(0.4, 0.12, (self.cases, 1, SIDE, SIDE))
         for image, label in zip(inputs, labels, strict=True):
@@ -75,6 +77,10 @@ class SealedSquares(SquaresTask):
 
 class SealedRows(TreesTask):
     shift: Threshold = staticmethod(unshifted)
+    drawn = 0
+
+    def _held_out(self, prefix: str, seed: int) -> HeldOut:
+        return super()._held_out(prefix, seed + 100 * self.drawn)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         sealed, threshold = super().seal(scores, labels)
@@ -232,7 +238,7 @@ NETWORK_FAULTS: dict[str, tuple[str, Fault]] = {
     "the middle layer zeroed, int8": ("int8", weights("3.conv1.weight_quantized", np.zeros_like)),
     "the last layer's weights zeroed": ("fp32", weights("9.weight", np.zeros_like)),
     "the last layer in reverse": ("fp32", weights("9.weight", lambda w: w[:, ::-1])),
-    "the last layer's weights of one bit": ("fp32", weights("9.weight", np.sign)),
+    "the last layer's weights without their sign": ("fp32", weights("9.weight", np.abs)),
     "kernels turned by a quarter": ("fp32", weights("0.weight", lambda w: np.rot90(w, 1, (2, 3)) * [[[[-1]]]])),
     "kernels of another layer": ("fp32", weights("3.conv2.weight", lambda w: np.roll(w, 1, axis=0))),
     "filters shifted by one": ("fp32", weights("4.weight", lambda w: np.roll(w, 1, axis=0))),
@@ -366,6 +372,20 @@ def test_a_broken_network_is_refused(name: str, network: Gate) -> None:
 def test_broken_trees_are_refused(name: str, trees: Gate) -> None:
     into, fault = TREE_FAULTS[name]
     assert refused(trees, trees.plant(fault, into=into))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_broken_programs_are_refused_on_other_cases(drawn: int, tmp_path: Path) -> None:
+    for text, task, faults in (
+        (NETWORK, SealedSquares(cases=1000), NETWORK_FAULTS),
+        (TREES, SealedRows(), TREE_FAULTS),
+    ):
+        task.drawn = drawn
+        gate = open_gate(text, task, tmp_path / type(task).__name__)
+        assert all_passed(gate.judge(gate.built.program))
+        passed = [name for name, (into, fault) in faults.items() if not refused(gate, gate.plant(fault, into=into))]
+        assert not passed
 
 
 @pytest.mark.parametrize("kind", ["network", "trees"])
