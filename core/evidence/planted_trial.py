@@ -153,7 +153,7 @@ def try_gate(baseline: Predictions, limits: Limits, *, seed: int, refuses: Refus
     for place, fault in enumerate(HARMLESS):
         planted = fault.plant(bench.whole, np.random.default_rng([seed, 2, place])) or bench.whole
         result = bench.measure(fault, planted)
-        if result.loss <= result.allowed / 2:
+        if bench.is_harmless(planted):
             harmless.append(bench.judge(result, planted, HARMLESS_DRAWS))
     return GateTrial(bench.size, len(baseline.ids), tuple(faults), tuple(harmless), tuple(missing))
 
@@ -201,17 +201,36 @@ class _Bench:
 
     def measure(self, fault: PlantedFault, planted: Predictions) -> PlantedResult:
         """What it costs the population, before anything is judged."""
-        losses = []
-        for metric, rule, limit in _limited(self.limits):
-            loss = true_loss(metric, rule, self.limits, self.whole, planted)
-            if loss is not None:
-                losses.append((_share(rule, loss, limit), rule.name, loss, limit))
-        # Of equal shares the first in the table.
-        share, name, loss, limit = max(losses, key=lambda one: one[0], default=(0.0, "", 0.0, 0.0))
+        found = self._losses(planted)
         unlimited, worse = self._worst_unlimited(planted)
-        return PlantedResult(
-            fault.name, fault.imitates, name, loss, limit, share > _BEYOND, 0, 0, unlimited, worse
-        )  # fmt: skip
+        # A floor is nearly reached by the baseline itself, so that what counts is how much nearer the fault is to it.
+        own = {name: _share(rule, loss, limit) for name, (rule, loss, limit) in self._own.items()}
+        shares = {name: _share(rule, loss, limit) for name, (rule, loss, limit) in found.items()}
+        name = max(shares, key=lambda name: (shares[name] > _BEYOND, shares[name] - own.get(name, 0.0)), default="")
+        _, loss, limit = found[name] if name else (None, 0.0, 0.0)
+        beyond = bool(name) and shares[name] > _BEYOND
+        return PlantedResult(fault.name, fault.imitates, name, loss, limit, beyond, 0, 0, unlimited, worse)
+
+    @cached_property
+    def _own(self) -> dict[str, tuple[Limit, float, float]]:
+        """The same of the baseline itself."""
+        return self._losses(self.whole)
+
+    def _losses(self, planted: Predictions) -> dict[str, tuple[Limit, float, float]]:
+        """Name of a limit -> itself, the true loss, what is allowed, of those that can be measured."""
+        losses = (
+            (rule, true_loss(one, rule, self.limits, self.whole, planted), limit)
+            for one, rule, limit in _limited(self.limits)
+        )
+        return {rule.name: (rule, loss, limit) for rule, loss, limit in losses if loss is not None}
+
+    def is_harmless(self, planted: Predictions) -> bool:
+        """Whether no limit is used up by half, or hardly more than by the baseline itself."""
+        own = self._own
+        return all(
+            _share(rule, loss, limit) <= max(0.5, 1.001 * _share(*own[name]) if name in own else 0.0)
+            for name, (rule, loss, limit) in self._losses(planted).items()
+        )
 
     def _worst_unlimited(self, planted: Predictions) -> tuple[str, float]:
         """Of the metrics of answers that no limit is set on."""
@@ -266,7 +285,8 @@ class _Bench:
 
 
 def _same(one: Predictions, other: Predictions) -> bool:
-    alike = one.threshold == other.threshold and np.array_equal(one.scores, other.scores)
+    thresholds = one.threshold == other.threshold and one.outcomes == other.outcomes
+    alike = thresholds and np.array_equal(one.scores, other.scores)
     if one.probabilities is None or other.probabilities is None:
         return alike
     return alike and np.array_equal(one.probabilities, other.probabilities)

@@ -87,12 +87,16 @@ def test_faults_change_what_they_say_and_nothing_else(app: str) -> None:
     of = APPS[app][0](0)
     for fault in PLANTED:
         planted = fault.plant(of, np.random.default_rng(0))
-        assert planted is not None
+        if planted is None:
+            assert of.outcomes is None, fault.name
+            assert "outcome" in fault.name, fault.name
+            continue
         assert planted.ids == of.ids
         np.testing.assert_array_equal(planted.labels, of.labels)
         assert planted.probabilities is not None
         assert of.probabilities is not None
-        same = np.array_equal(planted.scores, of.scores) and planted.threshold == of.threshold
+        same = np.array_equal(planted.scores, of.scores) and planted.outcomes == of.outcomes
+        same = same and planted.threshold == of.threshold
         assert not same or not np.array_equal(planted.probabilities, of.probabilities), fault.name
 
 
@@ -145,6 +149,20 @@ def test_a_fault_that_changes_nothing_is_not_planted() -> None:
     found = try_gate(of, IMAGES, seed=0)
     assert found is not None
     assert {"Threshold of the other sign", "The sign of the score is lost"} <= set(found.not_planted)
+
+
+def test_a_floor_that_the_baseline_reaches_leaves_harmless_candidates_harmless() -> None:
+    limits = Limits(auc_loss=0.01, auc_min=0.9)
+    found = try_gate(images(0, cases=600), limits, seed=0)
+    assert found is not None
+    assert found.harmless_draws >= 30
+    assert {one.limit for one in found.faults} == {"auc_loss", "auc_min"}
+
+
+def test_outcomes_that_vanish_are_refused() -> None:
+    found = {one.name: one for one in trial("cards").faults}
+    for name in ("The last outcome vanishes", "The second outcome becomes the first"):
+        assert found[name].finding == "caught", found[name]
 
 
 def test_nothing_is_tried_where_no_limit_looks_at_answers() -> None:
