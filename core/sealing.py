@@ -14,6 +14,8 @@ from featherweight.core.artifact.manifest import Preference, RuntimeEntry
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.errors import FeatherweightError
+from featherweight.core.evidence.planted_trial import GateTrial, try_gate
+from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.case_history import history_notes
 from featherweight.core.evidence.reports.change_record import render_change_record
@@ -75,7 +77,16 @@ def make_evidence(
         seed=bench.recipe.seed,
         search=tried.search,
         parity=None if parity is None else parity.parity,
+        gate=None if test is None else _try_gate(bench, baseline),
     )
+
+
+def _try_gate(bench: Evaluator, baseline: Measured) -> GateTrial | None:
+    """On the validation cases: what the limits would notice is asked of no test case."""
+    bench.progress("planting faults", 0, 1)
+    found = try_gate(baseline.predictions, bench.recipe.limits, seed=bench.recipe.seed)
+    bench.progress("planting faults", 1, 1)
+    return found
 
 
 def _input_range(best: Trial) -> str:

@@ -22,7 +22,7 @@ from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
 from featherweight.core.terminal import counted
 
-__all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "warnings"]
+__all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "judge_one", "warnings"]
 
 SMALL_SAMPLE = 30
 FEW = 100
@@ -84,24 +84,36 @@ def judge(baseline: Measured, candidate: Measured, limits: Limits, *, seed: int)
     """
     check_same_cases(baseline.predictions, candidate.predictions)
     return tuple(
-        _check(baseline, candidate, metric, rule, limits, seed)
+        judge_one(baseline, candidate, metric, rule, limits, seed=seed)
         for name, (metric, rule) in metrics.limits().items()
         if name in limits
     )
 
 
-def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit, limits: Limits, seed: int) -> Check:
+def judge_one(
+    baseline: Measured,
+    candidate: Measured,
+    metric: Metric,
+    rule: Limit,
+    limits: Limits,
+    *,
+    seed: int,
+    samples: int = BOUND_SAMPLES,
+    sizes: bool = True,
+) -> Check:
+    """One limit of those that are set. samples: resamples of a bound that is made of such; sizes: whether it is also
+    computed how many cases are needed."""
     kind, limit = baseline.predictions.label_kind, limits[rule.name]
     if kind not in metric.labels:
         text = f"{metric.title} is not for {kind} labels."
         return Check(metric, "not measured", None, limit, text)
     if metric.whole is None and rule.judge is None:
-        both = pair(baseline.predictions, candidate.predictions, samples=BOUND_SAMPLES, seed=seed)
+        both = pair(baseline.predictions, candidate.predictions, samples=samples, seed=seed, sizes=sizes)
         return _worst_loss_check(metric, both, limits, limit)
     if metric.whole is not None:
         finding = judge_in_groups(baseline, candidate, metric.whole, limits, limit, seed=seed)
     elif rule.judge is not None:
-        finding = rule.judge(baseline, candidate, Asked(limit, BOUND_SAMPLES, seed, limits.prevalence))
+        finding = rule.judge(baseline, candidate, Asked(limit, samples, seed, limits.prevalence))
     if finding.found is None:
         return Check(metric, "not measured", None, limit, finding.text)
     kept = finding.found >= limit if rule.kind == "min" else finding.found <= limit

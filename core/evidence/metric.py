@@ -34,6 +34,8 @@ class Pair:
     candidate: Predictions
     samples: int
     seed: int
+    sizes: bool = True
+    """Whether it is asked how many cases are needed, which takes longer than the bounds themselves."""
     _own_losses: dict[Metric, OwnLosses | None] = field(default_factory=dict, repr=False)
     _differences: dict[tuple[Metric, Unseen], Difference | None] = field(default_factory=dict, repr=False)
 
@@ -95,6 +97,8 @@ class Pair:
 
     def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
         """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
+        if not self.sizes:
+            return Needed(None, None, None)
         own, difference = self.own_losses(metric), self.difference(metric, unseen)
         if own is not None:
             return cases_needed_of_own_losses(own, unseen, margin)
@@ -129,9 +133,9 @@ class Pair:
 
 
 @lru_cache(maxsize=64)
-def pair(baseline: Predictions, candidate: Predictions, *, samples: int, seed: int) -> Pair:
+def pair(baseline: Predictions, candidate: Predictions, *, samples: int, seed: int, sizes: bool = True) -> Pair:
     """The same object for the same programs, so that a check and its report draw once and name one bound."""
-    return Pair(baseline, candidate, samples, seed)
+    return Pair(baseline, candidate, samples, seed, sizes)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from featherweight.core.evidence.figures import BOUND_SAMPLES, Compared, compare
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.planted_trial import GateTrial
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions, changed_outcomes
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
@@ -132,6 +133,8 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
+    gate: GateTrial | None = None
+    """Planted faults on the validation cases: what these limits would notice."""
     runtimes: tuple[RuntimeFigures, ...] = ()
     uses: CaseUses | None = None
     """The record of this use of the test cases and of those before it."""

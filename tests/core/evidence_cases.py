@@ -9,6 +9,7 @@ import numpy as np
 
 from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.planted_trial import try_gate
 from featherweight.core.evidence.predictions import Measured, Parity, ParityRun, Predictions
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, summarize_latency
 from featherweight.core.measure.energy import Energy, Provenance
@@ -191,4 +192,5 @@ def full_evidence() -> Evidence:
             )
         )
     found.append(CandidateRecord("prune channels 0.95", {}, reason="could not be exported: no channels left"))
-    return replace(plain, candidates=tuple(found), parity=PARITY, search=SEARCH, **parts)
+    gate = try_gate(parts["validation"].baseline.predictions, LIMITS, seed=0)
+    return replace(plain, candidates=tuple(found), parity=PARITY, search=SEARCH, gate=gate, **parts)

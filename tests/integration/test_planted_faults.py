@@ -56,10 +56,12 @@ class SealedSquares(SquaresTask):
     """The baseline's threshold is what its own scores would be sealed with; `shift` plants a fault in a candidate's."""
 
     shift: Threshold = staticmethod(unshifted)
+    drawn = 0
+    """Other cases for another number."""
 
     def _held_out(self, prefix: str, seed: int) -> HeldOut:
         """Squares of all strengths, some all but invisible: where every case is easy, many faults do no harm."""
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed + 100 * self.drawn)
         labels = generator.integers(0, 2, self.cases)
         inputs = generator.normal(0.4, 0.12, (self.cases, 1, SIDE, SIDE))
         for image, label in zip(inputs, labels, strict=True):
@@ -75,6 +77,10 @@ class SealedSquares(SquaresTask):
 
 class SealedRows(TreesTask):
     shift: Threshold = staticmethod(unshifted)
+    drawn = 0
+
+    def _held_out(self, prefix: str, seed: int) -> HeldOut:
+        return super()._held_out(prefix, seed + 100 * self.drawn)
 
     def seal(self, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[SealedFiles, float]:
         sealed, threshold = super().seal(scores, labels)
@@ -229,6 +235,44 @@ NETWORK_FAULTS: dict[str, tuple[str, Fault]] = {
     "nothing but one answer": ("fp32", after("Mul", 0.0)),
     "not a number": ("fp32", after("Log")),
     "infinite": ("fp32", after("Mul", float("inf"))),
+    "the middle layer zeroed, int8": ("int8", weights("3.conv1.weight_quantized", np.zeros_like)),
+    "the last layer's weights zeroed": ("fp32", weights("9.weight", np.zeros_like)),
+    "the last layer in reverse": ("fp32", weights("9.weight", lambda w: w[:, ::-1])),
+    "the last layer's weights without their sign": ("fp32", weights("9.weight", np.abs)),
+    "kernels turned by a quarter": ("fp32", weights("0.weight", lambda w: np.rot90(w, 1, (2, 3)) * [[[[-1]]]])),
+    "kernels of another layer": ("fp32", weights("3.conv2.weight", lambda w: np.roll(w, 1, axis=0))),
+    "filters shifted by one": ("fp32", weights("4.weight", lambda w: np.roll(w, 1, axis=0))),
+    "the largest weights of a layer cut off": (
+        "fp32",
+        weights("4.weight", lambda w: w.clip(*np.quantile(w, [0.35, 0.65]))),
+    ),
+    "the weights of a layer of two bits": ("fp32", weights("4.weight", lambda w: np.round(w / 0.1) * 0.1)),
+    "noise as large as the weights": (
+        "fp32",
+        weights("3.conv1.weight", lambda w: w + 2 * w.std() * np.random.default_rng(0).normal(size=w.shape)),
+    ),
+    "nine of ten weights pruned without recovery": (
+        "fp32",
+        weights("4.weight", lambda w: np.where(np.abs(w) >= np.quantile(np.abs(w), 0.97), w, 0)),
+    ),
+    "a quarter of the last layer's channels pruned, the surest": (
+        "fp32",
+        weights("9.weight", lambda w: np.where(np.abs(w) > np.quantile(np.abs(w), 0.5), 0, w)),
+    ),
+    "the scale of one layer's weights halved, int8": ("int8", weights("3.conv2.weight_scale", lambda s: s / 4)),
+    "the last scale wrong in sign, int8": ("int8", weights("9.weight_scale", lambda s: s * 0 + 1e-6)),
+    "int8 weights that wrapped around": ("int8", weights("4.weight_quantized", lambda w: w.astype(np.int16) + 90)),
+    "int8 weights read as unsigned": ("int8", weights("0.weight_quantized", lambda w: np.abs(w.astype(np.int16)))),
+    "the output's range a tenth, int8": ("int8", weights("logit_scale", lambda s: s / 10)),
+    "the input's scale doubled, int8": ("int8", weights("image_scale", lambda s: s / 3)),
+    "input of another scale": ("fp32", before("image", "Mul", 0.25)),
+    "input in the reverse order of bytes": ("fp32", before("image", "Clip", 0.45, 0.5)),
+    "input rectified": ("fp32", before("image", "Sub", 0.3)),
+    "activations all positive": ("fp32", before("getitem_9", "Abs")),
+    "a rectifier upside down": ("fp32", before("relu_1", "Neg")),
+    "a residual connection lost": ("fp32", before("getitem_6", "Mul", 0.0)),
+    "the sign of the answer lost": ("fp32", after("Abs")),
+    "the answer rounded to whole numbers": ("fp32", after("Clip", -0.2, 0.2)),
 }
 
 TREE_FAULTS: dict[str, tuple[str, Fault]] = {
@@ -251,6 +295,34 @@ TREE_FAULTS: dict[str, tuple[str, Fault]] = {
     "leaves of one bit": ("int8", leaves(np.sign)),
     "nothing but one answer": ("fp32", leaves(np.zeros_like)),
     "not a number": ("fp32", leaves(at(slice(0, 1), lambda w: w * np.float32("nan")))),
+    "the first tree dropped": ("fp32", attribute("tree_roots", lambda roots: roots[1:])),
+    "all but the first five trees dropped": ("fp32", attribute("tree_roots", lambda roots: roots[:5])),
+    "every other tree dropped": ("fp32", attribute("tree_roots", lambda roots: roots[::2])),
+    "one tree counted many times": (
+        "fp32",
+        attribute("tree_roots", lambda roots: np.where(np.arange(len(roots)) < 20, roots[0], roots)),
+    ),
+    "leaves shifted by one": ("fp32", leaves(lambda w: np.roll(w, 1))),
+    "leaves of a part of the trees doubled": ("fp32", leaves(at(slice(0, 300), lambda w: w * 4))),
+    "leaves of the first trees zeroed": ("fp32", leaves(at(slice(0, 150), np.zeros_like))),
+    "leaves all positive": ("fp32", leaves(np.abs)),
+    "leaves that are positive lost": ("fp32", leaves(lambda w: np.minimum(w, 0))),
+    "leaves that are negative lost": ("fp32", leaves(lambda w: np.maximum(w, 0))),
+    "leaves wrapped around": ("fp32", leaves(lambda w: (w + 0.1) % 0.2 - 0.1)),
+    "leaves in reverse, int8": ("int8", leaves(lambda w: w[::-1])),
+    "half of the leaves zeroed, int8": ("int8", leaves(at(slice(0, 110), np.zeros_like))),
+    "leaves of the wrong sign, int8": ("int8", leaves(at(slice(0, 60), np.negative))),
+    "thresholds of splits negated": ("fp32", attribute("nodes_splits", np.negative)),
+    "thresholds of splits in reverse": ("fp32", attribute("nodes_splits", lambda splits: splits[::-1])),
+    "thresholds of splits of the wrong scale": ("fp32", attribute("nodes_splits", lambda splits: splits * 2)),
+    "thresholds of splits all zero": ("fp32", attribute("nodes_splits", np.zeros_like)),
+    "one column stale": ("fp32", attribute("nodes_featureids", lambda ids: np.where(ids == 0, 4, ids))),
+    "two columns taken for one": ("fp32", attribute("nodes_featureids", lambda ids: np.where(ids == 3, 2, ids))),
+    "missing values sent the other way": (
+        "fp32",
+        attribute("nodes_missing_value_tracks_true", lambda ways: 1 - ways),
+    ),
+    "columns of another order": ("fp32", attribute("nodes_featureids", lambda ids: (ids * 5 + 2) % 6)),
 }
 
 SHIFTS: dict[str, Threshold] = {
@@ -258,6 +330,9 @@ SHIFTS: dict[str, Threshold] = {
     "threshold too low": lambda threshold: threshold - 1.0,
     "threshold of the other sign": lambda threshold: -threshold - 1.5,
     "a probability taken for a threshold on scores": lambda threshold: 1 / (1 + np.exp(-threshold)) + 0.5,
+    "a threshold that nothing reaches": lambda threshold: threshold + 100.0,
+    "a threshold that everything reaches": lambda threshold: threshold - 100.0,
+    "a threshold of another scale": lambda threshold: 3 * threshold + 1.5,
 }
 
 
@@ -276,7 +351,7 @@ def test_one_answer_for_all_finds_no_more_cards_than_chance(trees: Gate) -> None
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(NETWORK_FAULTS) + len(TREE_FAULTS) + 2 * len(SHIFTS) >= 20
+    assert len(NETWORK_FAULTS) + len(TREE_FAULTS) + 2 * len(SHIFTS) >= 90
 
 
 @pytest.mark.parametrize("kind", ["network", "trees"])
@@ -297,6 +372,20 @@ def test_a_broken_network_is_refused(name: str, network: Gate) -> None:
 def test_broken_trees_are_refused(name: str, trees: Gate) -> None:
     into, fault = TREE_FAULTS[name]
     assert refused(trees, trees.plant(fault, into=into))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn", [1, 2])
+def test_broken_programs_are_refused_on_other_cases(drawn: int, tmp_path: Path) -> None:
+    for text, task, faults in (
+        (NETWORK, SealedSquares(cases=1000), NETWORK_FAULTS),
+        (TREES, SealedRows(), TREE_FAULTS),
+    ):
+        task.drawn = drawn
+        gate = open_gate(text, task, tmp_path / type(task).__name__)
+        assert all_passed(gate.judge(gate.built.program))
+        passed = [name for name, (into, fault) in faults.items() if not refused(gate, gate.plant(fault, into=into))]
+        assert not passed
 
 
 @pytest.mark.parametrize("kind", ["network", "trees"])

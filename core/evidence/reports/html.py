@@ -29,6 +29,7 @@ from featherweight.core.evidence.report import (
 )
 from featherweight.core.evidence.reports import charts, cost_charts
 from featherweight.core.evidence.reports.case_history import shown_history
+from featherweight.core.evidence.reports.planted import gate_part
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
     PROVENANCES,
@@ -79,6 +80,7 @@ def render_html(evidence: Evidence) -> str:
             group_figures=[metric.name for metric in _group_figures(evidence)],
             sensitivities=_sensitivities(evidence.chosen.steps if evidence.chosen else ()),
             parity=parity_sentence(evidence.parity) if evidence.parity is not None else "",
+            gate=gate_part(evidence.gate),
             choice=choice_sentence(evidence),
             candidates=_candidates(evidence.candidates),
             most_flips=MAX_SHOWN_FLIPS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
+from featherweight.core.evidence.reports.planted import gate_sentence
 from featherweight.core.evidence.reports.templates_env import joules_text
 from featherweight.core.evidence.reports.words import PROVENANCES, comparison_notes, parity_sentence
 from featherweight.core.statistics import intervals as s
@@ -60,7 +61,7 @@ def _costs(part: Comparison) -> list[str]:
 
 
 def _beyond(evidence: Evidence, part: Comparison) -> list[str]:
-    """Calibration, groups and parity, a line each where they are known."""
+    """Calibration, groups, parity and planted faults, a line each where they are known."""
     lines = []
     reliability = compared(evidence, part).candidate.reliability
     if reliability is not None and reliability.slope is not None and reliability.intercept is not None:
@@ -74,6 +75,8 @@ def _beyond(evidence: Evidence, part: Comparison) -> list[str]:
         )
     if evidence.parity is not None:
         lines.append(f"- {parity_sentence(evidence.parity)}")
+    if evidence.gate is not None:
+        lines.append(f"- Would the limits notice? {gate_sentence(evidence.gate)}")
     return lines
 
 

@@ -1,0 +1,114 @@
+"""What planted faults told of the gate, for the page, evidence.json and the model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.planted_trial import GateTrial, PlantedResult
+from featherweight.core.terminal import counted
+
+_FINDINGS = {
+    "caught": "caught",
+    "let through": "let through",
+    "allowed": "passes: no more than the limits allow",
+    "refused though allowed": "refused, though the limits would allow it",
+    "no limit looks at it": "passes: no limit looks at what gets worse",
+}
+
+
+def encode_gate(trial: GateTrial | None) -> dict[str, Any] | None:
+    """Plain values for evidence.json."""
+    if trial is None:
+        return None
+    return {
+        "cases": trial.cases,
+        "of_cases": trial.of,
+        "caught": trial.caught,
+        "should_be_caught": trial.should_be_caught,
+        "false_refusals": trial.false_refusals,
+        "harmless_draws": trial.harmless_draws,
+        "always_caught": [one.name for one in trial.found("caught")],
+        "others": [_result(one) for one in trial.faults if one.finding != "caught"],
+        "harmless": [_result(one) for one in trial.harmless],
+        "not_planted": list(trial.not_planted),
+    }
+
+
+def _result(one: PlantedResult) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "finding": one.finding,
+        "limit": one.limit or None,
+        "loss": float(f"{one.loss:.4g}"),
+        "refused": one.refused,
+        "draws": one.draws,
+        **({"unlimited": one.unlimited, "unlimited_loss": float(f"{one.unlimited_loss:.4g}")} if one.unlimited else {}),
+    }
+
+
+def gate_sentence(trial: GateTrial) -> str:
+    """How many planted faults the limits refuse, and how many harmless candidates."""
+    beyond, through = len(trial.beyond), len(trial.found("let through"))
+    said = (
+        f"{counted(len(trial.faults), 'faults')} planted into the baseline's answers on "
+        f"{_cases(trial)}: of {beyond} that harm more than a limit allows, {trial.caught} of "
+        f"{counted(trial.should_be_caught, 'judgements')} were refusals"
+    )
+    said += f" ({counted(through, 'faults')} let through at least once)." if through else "."
+    if near := trial.just_beyond:
+        refused, judged = sum(one.refused for one in near), sum(one.draws for one in near)
+        said += f" Of those made to harm little more than a limit allows, {refused} of {judged}."
+    if blind := len(trial.found("no limit looks at it")):
+        said += f" {blind} more {'does' if blind == 1 else 'do'} harm at which no limit looks."
+    return f"{said} {_false_refusals(trial)}"
+
+
+def _cases(trial: GateTrial) -> str:
+    used = counted(trial.cases, "validation cases")
+    return used if trial.cases == trial.of else f"{used} of {trial.of:,}"
+
+
+def _false_refusals(trial: GateTrial) -> str:
+    if not trial.harmless:
+        return "The limits are so narrow that no candidate counts as harmless."
+    if trial.refuses_a_copy:
+        return (
+            "Even an exact copy of the baseline is refused: there are too few cases for such limits, whatever the "
+            "candidate is."
+        )
+    return f"Of {trial.harmless_draws} judgements of harmless candidates {trial.false_refusals} were refusals."
+
+
+def gate_part(trial: GateTrial | None) -> dict[str, Any] | None:
+    """What `_planted.html.j2` shows."""
+    if trial is None:
+        return None
+    return {
+        "sentence": gate_sentence(trial),
+        "rows": _rows(trial),
+        "caught": [one.name for one in trial.found("caught")],
+        "not_planted": trial.not_planted,
+    }
+
+
+def _rows(trial: GateTrial) -> list[dict[str, str]]:
+    """Those that were not always caught: first what was let through, the largest harm first."""
+    order = {"let through": 0, "no limit looks at it": 1, "allowed": 2, "refused though allowed": 3}
+    shown = [one for one in trial.faults if one.finding != "caught"]
+    return [_row(one) for one in sorted(shown, key=lambda one: (order[one.finding], -one.unlimited_loss))]
+
+
+def _row(one: PlantedResult) -> dict[str, str]:
+    limits = metrics.limits()
+    damage, allowed = "none to what is limited", ""
+    if one.limit and one.loss > 0:
+        rule = limits[one.limit][1]
+        damage, allowed = f"{rule.title}: {rule.describe(one.loss)}", rule.describe(one.allowed)
+    finding = _FINDINGS[one.finding]
+    if one.finding == "let through":
+        finding = f"refused in {one.refused} of {one.draws} judgements"
+    elif one.finding == "no limit looks at it":
+        unlimited = metrics.metric_named(one.unlimited)
+        finding += f" ({unlimited.phrase} worse by {one.unlimited_loss:.4f})"
+    return {"name": one.name, "imitates": one.imitates, "damage": damage, "allowed": allowed, "finding": finding}
