@@ -175,7 +175,7 @@ class _Extreme:
         tails = (self._enough[None] < rest * gains).astype(np.float64)
         near = (np.abs(self._enough[None] - rest * gains) <= spread) & (weights > 1e-13)
         parts = np.broadcast_arrays(self._enough[None], rest, gains)
-        tails[near] = self._at_least(*(part[near] for part in parts))
+        tails[near] = _at_least(*(part[near] for part in parts))
         return np.asarray((weights * tails).sum(axis=1))
 
     def _log_binomial(self, share: Floats, count: Integers) -> Floats:
@@ -185,32 +185,12 @@ class _Extreme:
             logs = logs + np.where(count > 0, count * np.log(share), 0) + np.where(rest > 0, rest * np.log1p(-share), 0)
         return np.asarray(logs)
 
-    def _at_least(self, count: Integers, trials: Integers, share: Floats) -> Floats:
-        """P(Binomial(trials, share) >= count), as a regularized incomplete beta function; all [M]."""
-        found = np.where(count <= 0, 1.0, 0.0)
-        inside = (count > 0) & (count <= trials) & (share > 0)
-        found[(share >= 1) & (count <= trials)] = 1.0
-        inside &= share < 1
-        a, b, x = count[inside], trials[inside] - count[inside] + 1, share[inside]
-        logs = self._factorials[a + b - 1] - self._factorials[a - 1] - self._factorials[b - 1]
-        logs = logs + a * np.log(x) + b * np.log1p(-x)
-        turned = x > (a + 1) / (a + b + 2)
-        one, other = np.where(turned, b, a).astype(np.float64), np.where(turned, a, b).astype(np.float64)
-        part = np.exp(logs) * _continued_fraction(one, other, np.where(turned, 1 - x, x)) / one
-        found[inside] = np.where(turned, 1 - part, part)
-        return found
-
     def _plausible_shares(self, lost: int) -> tuple[float, float]:
         """Clopper and Pearson's interval for the share of lost cases."""
-        trials = np.array([self._trials])
+        from scipy.special import betaincinv
 
-        def more(share: float, count: int) -> float:
-            return float(self._at_least(np.array([count]), trials, np.array([share]))[0])
-
-        low = 0.0 if lost == 0 else bisect(lambda share: more(share, lost) < self._doubt / 2, 0.0, 1.0)
-        high = 1.0
-        if lost < self._trials:
-            high = bisect(lambda share: 1 - more(share, lost + 1) > self._doubt / 2, 0.0, 1.0)
+        low = 0.0 if lost == 0 else float(betaincinv(lost, self._trials - lost + 1, self._doubt / 2))
+        high = 1.0 if lost == self._trials else float(betaincinv(lost + 1, self._trials - lost, 1 - self._doubt / 2))
         return low, high
 
     def _window(self) -> Integers:
@@ -220,22 +200,11 @@ class _Extreme:
         return np.arange(max(0, first), min(self._trials, last) + 1)
 
 
-def _continued_fraction(a: Floats, b: Floats, x: Floats) -> Floats:
-    """Continued fraction of the incomplete beta function, by Lentz's method (Press et al., Numerical Recipes, 6.4)."""
-    tiny = 1e-300
+def _at_least(count: Integers, trials: Integers, share: Floats) -> Floats:
+    """P(Binomial(trials, share) >= count), as a regularized incomplete beta function; all [M]."""
+    from scipy.special import betainc
 
-    def guarded(values: Floats) -> Floats:
-        return np.where(np.abs(values) < tiny, tiny, values)
-
-    c, d = np.ones_like(x), 1 / guarded(1 - (a + b) * x / (a + 1))
-    found = d.copy()
-    for m in range(1, 2000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for step in (even, odd):
-            d = 1 / guarded(1 + step * d)
-            c = guarded(1 + step / c)
-            found = found * c * d
-        if np.abs(c * d - 1).max(initial=0.0) < 1e-10:
-            break
+    found = np.where(count <= 0, 1.0, 0.0)
+    inside = (count > 0) & (count <= trials)
+    found[inside] = betainc(count[inside], trials[inside] - count[inside] + 1, share[inside])
     return found
