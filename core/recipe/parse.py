@@ -52,6 +52,46 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     """tasks: the names that [source] may give, where they are known. Raises UsageError for a file that cannot be read,
     RecipeError for its faults, a card that cannot be read among them."""
+    recipe, faults = _parse(_read_text(path), tasks, reading_card=True)
+    if recipe is None or faults:
+        raise RecipeError(str(path), faults)
+    return recipe
+
+
+def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
+    """The [limits] of a file, which may be a whole recipe, and further ones.
+
+    Raises UsageError for a file that cannot be read and for a limit that is set twice, RecipeError for faults.
+    """
+    table: dict[str, Any] = {} if path is None else _read_limits_table(path)
+    twice = sorted(table.keys() & given.keys())
+    if twice:
+        raise UsageError(f"the limit {twice[0]!r} is set in {path} and on its own; set it once")
+    reader = _Reader(None)
+    limits = reader.limits({**table, **given})
+    if reader.faults:
+        raise RecipeError("limits" if path is None else str(path), reader.faults)
+    return limits
+
+
+def _read_limits_table(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
+    table, faults = _parse_toml(text)
+    if table is not None and "version" in table:  # a recipe, all of which must be right
+        faults = _parse(text, None)[1]
+    elif table is not None:
+        reader = _Reader(None)
+        reader.known(table, "", ("limits",))
+        faults = [*faults, *reader.faults]
+    found = {} if table is None else table.get("limits", {})
+    if not isinstance(found, dict):
+        faults = [*faults, Fault("limits", f"found {_kind(found)}, expected a table [limits]")]
+    if faults:
+        raise RecipeError(str(path), faults)
+    return dict(found)
+
+
+def _read_text(path: Path) -> str:
     with read_errors(path, "the recipe cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
@@ -62,14 +102,10 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     if len(content) > _MAX_BYTES:
         raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
         raise RecipeError(str(path), [fault]) from error
-    recipe, faults = _parse(text, tasks, reading_card=True)
-    if recipe is None or faults:
-        raise RecipeError(str(path), faults)
-    return recipe
 
 
 def read_card(path: str) -> str:
@@ -91,13 +127,9 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 def _parse(
     text: str, tasks: Collection[str] | None, *, reading_card: bool = False
 ) -> tuple[Recipe | None, list[Fault]]:
-    try:
-        table = tomllib.loads(text)
-        _check_integers(table)
-    except RecursionError:
-        return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
-    except ValueError as error:  # a number of thousands of digits is a plain ValueError
-        return None, [Fault("file", f"not TOML: {error}{_unclosed(text, error)}")]
+    table, faults = _parse_toml(text)
+    if table is None:
+        return None, faults
     reader = _Reader(tasks)
     recipe, card = reader.recipe(table), table.get("card")
     if reading_card and isinstance(card, str):
@@ -106,6 +138,17 @@ def _parse(
         except UsageError as error:
             reader.fault("card", str(error).removeprefix("card: "))
     return recipe, reader.faults
+
+
+def _parse_toml(text: str) -> tuple[dict[str, Any] | None, list[Fault]]:
+    try:
+        table = tomllib.loads(text)
+        _check_integers(table)
+    except RecursionError:
+        return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
+    except ValueError as error:  # a number of thousands of digits is a plain ValueError
+        return None, [Fault("file", f"not TOML: {error}{_unclosed(text, error)}")]
+    return table, []
 
 
 def _unclosed(text: str, error: ValueError) -> str:

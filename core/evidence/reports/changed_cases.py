@@ -124,7 +124,10 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
 def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tuple[ShownCase, ...]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
-    views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
+    split = part.split
+    if split == "given":
+        raise TypeError("given cases are of no task, which could show them")
+    views: Sequence[CaseView] = task.show(split, indices.tolist()) if len(indices) else ()
     return tuple(
         ShownCase(
             id=before.ids[i],

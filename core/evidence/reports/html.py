@@ -27,6 +27,7 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports import charts, cost_charts
+from featherweight.core.evidence.reports.in_force import describe_in_force
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
     PROVENANCES,
@@ -81,6 +82,7 @@ def render_html(evidence: Evidence) -> str:
             average_precision_limited=evidence.limits.of(AVERAGE_PRECISION) is not None,
             methods=methods(evidence),
             chosen=evidence.chosen,
+            in_force=describe_in_force(evidence),
         )
     )
 

@@ -24,6 +24,7 @@ from featherweight.core.evidence.report import (
     subgroups,
     summarize_latency,
 )
+from featherweight.core.evidence.reports.in_force import encode_kind
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -47,6 +48,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
     limits and what was found are exact. The split that does not decide has no curves, cases and groups, and what both
     share (timing, size, energy) stands with the one that decides."""
     steps: list[Any] = []
+    is_comparison = evidence.kind == "comparison"
     return {
         "schema": SCHEMA,
         "title": evidence.title,
@@ -58,7 +60,9 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "labels": list(evidence.labels),
         "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
         "warnings": list(notes(evidence)),
-        "validation": _comparison(evidence, evidence.validation),
+        **encode_kind(evidence),
+        "validation": None if is_comparison else _comparison(evidence, evidence.validation),
+        **({"given": _comparison(evidence, evidence.validation)} if is_comparison else {}),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
         "search": None if evidence.search is None else _plain(asdict(evidence.search)),

@@ -126,6 +126,7 @@ def notes(evidence: Evidence) -> tuple[str, ...]:
     part, parity = evidence.deciding, evidence.parity
     found = warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed)
     differs = parity is not None and any(run.flips for run in parity.runs)
+    found = (*evidence.notes, *found)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found
 
 
