@@ -198,6 +198,8 @@ def _csv_header(path: Path, file: BinaryIO) -> list[str]:
         names = [name.strip() for name in next(csv.reader([text], strict=True), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: the first line is no header of CSV in UTF-8 ({type(error).__name__})") from error
+    if not names:
+        raise DataError(f"{path}: the first line is empty; expected the names of the columns")
     other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), None)
     if other:
         raise DataError(f"{path}: its columns are separated by {other!r}; expected commas")

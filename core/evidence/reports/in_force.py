@@ -98,11 +98,11 @@ def describe_in_force(evidence: Evidence) -> InForcePart | None:
     found = evidence.in_force
     if found is None:
         return None
-    share = "stated" if found.stated else "as among these cases"
+    share = "as stated" if found.stated else "as among these cases"
     return InForcePart(
         threshold=f"{found.threshold:.6g}",
-        basis=f"Alarms{' and costs' if found.costs else ''} are counted for {found.prevalence:.3%} of "
-        f"{evidence.labels[1]} ({share}).",
+        basis=f"Alarms{' and costs' if found.costs else ''} are counted for a prevalence of "
+        f"{found.prevalence:.3%} ({share}).",
         figures=tuple(map(_figure_row, found.figures)),
         reproduced=tuple(map(_reproduced_row, found.reproduced)),
         costs="" if found.costs is None else _cost_words(found.costs),
