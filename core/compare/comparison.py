@@ -166,9 +166,7 @@ def _in_force(request: ComparisonRequest, before: Predictions, after: Prediction
     asked = request.in_force
     if asked is None:
         return None
-    return judge_in_force(
-        before, after, asked.threshold, prevalence=asked.prevalence, costs=asked.costs, seed=request.seed
-    )
+    return judge_in_force(before, after, asked.threshold, prevalence=asked.prevalence, costs=asked.costs)
 
 
 def _notes(before: Predictions, after: Predictions) -> list[str]:

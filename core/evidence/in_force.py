@@ -8,17 +8,17 @@ decides otherwise, and no limit on a ranking notices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Draws, Floats, Indices, Scores
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Scores
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics.intervals import Z_TWO_SIDED, Interval, design_effect, share_interval
 from featherweight.core.statistics.paired import paired_share_difference
-from featherweight.core.statistics.resampling import Units, cluster_units
 
 FigureName = Literal["sensitivity", "specificity", "alarms_per_1000"]
 _CONFIDENCE = 0.975
@@ -57,8 +57,8 @@ class KeptFigure:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """The candidate's threshold that gives what the baseline gave, with a bootstrap interval, and what the candidate
-    does there, on the same cases."""
+    """The candidate's threshold that gives what the baseline gave, with a 95% interval, and what the candidate does
+    there, on the same cases."""
 
     name: FigureName
     threshold: Interval
@@ -112,8 +112,6 @@ def judge_in_force(
     *,
     prevalence: float | None = None,
     costs: Costs | None = None,
-    samples: int = 2000,
-    seed: int = 0,
 ) -> InForce:
     """Both programs at one threshold, on the same cases in the same order, of both classes. prevalence: above 0 and
     below 1; that of the cases where it is None."""
@@ -122,8 +120,9 @@ def judge_in_force(
     share = float(positive.mean()) if prevalence is None else prevalence
     found = _share_figure("sensitivity", before, after, positive, baseline.clusters)
     spared = _share_figure("specificity", ~before, ~after, ~positive, baseline.clusters)
-    reproduced = _reproduce(baseline, candidate, before, share, samples, seed)
-    at_costs = None if costs is None else _compare_costs(baseline, candidate, threshold, share, costs, found, spared)
+    names: tuple[FigureName, FigureName] = "sensitivity", "specificity"
+    reproduced = tuple(_reproduce(name, baseline, candidate, before, share) for name in names)
+    at_costs = costs and _compare_costs(baseline, candidate, threshold, share, costs, found, spared)
     figures = found, spared, _alarms(found, spared, share)
     return InForce(threshold, share, prevalence is not None, figures, reproduced, at_costs)
 
@@ -183,78 +182,67 @@ def _weighted_sum(first: Interval, weight: float, second: Interval, other: float
 
 
 def _reproduce(
-    baseline: Predictions, candidate: Predictions, alarms: Bools, prevalence: float, samples: int, seed: int
-) -> tuple[Reproduced, ...]:
+    name: FigureName, baseline: Predictions, candidate: Predictions, alarms: Bools, prevalence: float
+) -> Reproduced:
     """alarms: of the baseline at the threshold in force [N]."""
     positive, scores = baseline.labels == 1, candidate.scores
-    units, unit = _units(baseline, positive)
-    found = (
-        _Matching(scores, positive, alarms, unit, "sensitivity"),
-        _Matching(scores, ~positive, alarms, unit, "specificity"),
-    )
-    drawn: list[list[Floats]] = [[], []]
-    for counts in units.draw(samples, seed):
-        for one, values in zip(found, drawn, strict=True):
-            values.append(one.thresholds(counts))
-    return tuple(
-        _reproduced(one.name, np.concatenate(values), scores, positive, prevalence)
-        for one, values in zip(found, drawn, strict=True)
-    )
-
-
-def _units(of: Predictions, positive: Bools) -> tuple[Units, Indices]:
-    """What is drawn, cases class by class or whole clusters, and each case's unit [N]."""
-    if of.clusters is not None:
-        return cluster_units(of.clusters, positive)
-    unit = np.empty(len(positive), np.intp)
-    positives = int(positive.sum())
-    unit[positive], unit[~positive] = np.arange(positives), np.arange(positives, len(positive))
-    negatives = (np.arange(len(positive)) >= positives).astype(np.int32)
-    return Units([np.ones(count, np.intp) for count in (positives, len(positive) - positives)], negatives), unit
+    inside = positive if name == "sensitivity" else ~positive
+    clusters = None if baseline.clusters is None else baseline.clusters[inside]
+    matching = _Matching(scores[inside], alarms[inside], clusters, np.unique(scores))
+    found = matching.reaching() if name == "sensitivity" else matching.sparing()
+    threshold = matching.interval(found)
+    sensitivity = float((scores[positive] >= threshold.estimate).mean())
+    specificity = float((scores[~positive] < threshold.estimate).mean())
+    per_1000 = 1000 * (prevalence * sensitivity + (1 - prevalence) * (1 - specificity))
+    return Reproduced(name, threshold, sensitivity, specificity, per_1000)
 
 
 class _Matching:
-    """The candidate's threshold that calls as many cases of one class positive as the baseline does: at least so many
-    of the positive ones, at most so many of the negative ones."""
+    """The candidate's thresholds that call as many cases of one class positive as the baseline does. scores: of the
+    class; alarms: the baseline's; levels: all scores that the candidate gives to any case, rising, so that thresholds
+    of whole numbers stay such."""
 
-    def __init__(self, scores: Scores, inside: Bools, alarms: Bools, unit: Indices, name: FigureName) -> None:
-        self.name: FigureName = name
-        order = np.argsort(-scores[inside], kind="stable")
-        self._falling = scores[inside][order]
-        self._units = unit[inside][order]
-        self._alarms = alarms[inside][order].astype(np.int32)
-        self._levels = np.unique(scores)
+    def __init__(self, scores: Scores, alarms: Bools, clusters: Clusters | None, levels: Floats) -> None:
+        self._scores, self._alarms, self._clusters = scores, alarms, clusters
+        self._rising = np.sort(scores)
+        self._levels = np.append(levels, np.nextafter(levels[-1], np.inf))  # from the last one on none is positive
 
-    def thresholds(self, counts: Draws) -> Floats:
-        """In each resample [rows, units]."""
-        drawn = np.take(counts, self._units, axis=1)
-        so_far, wanted = np.cumsum(drawn, axis=1, dtype=np.int64), drawn @ self._alarms
-        if self.name == "sensitivity":
-            place = (so_far < wanted[:, None]).sum(axis=1)
-            found = self._falling[np.minimum(place, len(self._falling) - 1)]
-            return np.asarray(np.where(wanted == 0, np.nextafter(self._levels[-1], np.inf), found))
-        place = (so_far <= wanted[:, None]).sum(axis=1)
-        beyond = place == len(self._falling)  # all of them may be called positive
-        above = self._above(self._falling[np.minimum(place, len(self._falling) - 1)])
-        return np.asarray(np.where(beyond, self._levels[0], above))
+    def _called(self) -> Integers:
+        """How many of the class are called positive from each level on; falling."""
+        return np.asarray(len(self._rising) - np.searchsorted(self._rising, self._levels, "left"), np.int64)
 
-    def _above(self, values: Floats) -> Floats:
-        """The next larger score that the candidate gives to any case, so that thresholds of whole numbers stay such."""
-        place = np.searchsorted(self._levels, values, "right")
-        above = np.append(self._levels, np.nextafter(self._levels[-1], np.inf))
-        return np.asarray(above[place])
+    def reaching(self) -> float:
+        """The highest level that calls at least as many positive."""
+        return float(self._levels[np.flatnonzero(self._called() >= self._alarms.sum())[-1]])
 
+    def sparing(self) -> float:
+        """The lowest level that calls at most as many positive."""
+        return float(self._levels[np.flatnonzero(self._called() <= self._alarms.sum())[0]])
 
-def _reproduced(name: FigureName, drawn: Floats, scores: Scores, positive: Bools, prevalence: float) -> Reproduced:
-    """drawn: float64 [1 + samples], of the cases themselves first."""
-    threshold = float(drawn[0])
-    low, high = (float(end) for end in np.percentile(drawn[1:], [2.5, 97.5], method="inverted_cdf"))
-    sensitivity = float((scores[positive] >= threshold).mean())
-    specificity = float((scores[~positive] < threshold).mean())
-    alarms = 1000 * (prevalence * sensitivity + (1 - prevalence) * (1 - specificity))
-    return Reproduced(
-        name, Interval(threshold, min(low, threshold), max(high, threshold)), sensitivity, specificity, alarms
-    )
+    def interval(self, estimate: float) -> Interval:
+        """All thresholds at which the paired test shows no difference to the baseline: a bootstrap of so few cases as
+        lie around a threshold covers it far too seldom. Between two levels nothing changes, so that the lower end is
+        the level below the last one that is not excluded."""
+        low = self._first(lambda level: not self._differs(level, more=True))
+        high = self._first(lambda level: self._differs(level, more=False)) - 1
+        ends = float(self._levels[max(0, low - 1)]), float(self._levels[high])
+        return Interval(estimate, min(ends[0], estimate), max(ends[1], estimate))
+
+    def _first(self, holds: Callable[[float], bool]) -> int:
+        """The place of the first level at which it holds; it does from there on. One beyond the last where it never
+        does."""
+        low, high = 0, len(self._levels)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if holds(float(self._levels[middle])) else (middle + 1, high)
+        return low
+
+    def _differs(self, level: float, *, more: bool) -> bool:
+        """Whether it is shown that the candidate calls more, or fewer, of the class positive from this level on."""
+        called = np.asarray(self._scores >= level)
+        one, other = (self._alarms, called) if more else (called, self._alarms)
+        found = paired_share_difference(one, other, self._clusters, confidence=_CONFIDENCE)
+        return found is not None and found.low > 0
 
 
 # ---------------------------------------------------------------------------------------------------- costs

@@ -61,7 +61,7 @@ def test_a_reproduced_threshold_is_the_best_of_all_that_are_tried(seed, tied):
     if tied:
         old, new = np.round(old), np.round(new)
     before, after = predictions(old, labels), predictions(new, labels)
-    found = by_name(judge_in_force(before, after, 0.5, samples=20).reproduced)
+    found = by_name(judge_in_force(before, after, 0.5).reproduced)
     positive, tried = labels == 1, np.append(np.unique(new), np.nextafter(new.max(), np.inf))
     wanted = (old[positive] >= 0.5).mean(), (old[~positive] < 0.5).mean()
     enough = [level for level in tried if (new[positive] >= level).mean() >= wanted[0]]
@@ -103,7 +103,7 @@ def test_alarms_and_costs_are_of_the_stated_prevalence():
 
 def test_calling_no_case_positive_may_be_cheapest():
     same = predictions([1, 2, 3, 4], [0, 1, 1, 0])
-    found = judge_in_force(same, same, 2, prevalence=0.001, costs=Costs(1, 100), samples=20)
+    found = judge_in_force(same, same, 2, prevalence=0.001, costs=Costs(1, 100))
     assert found.costs.cheapest_baseline.threshold is None
     assert found.costs.cheapest_baseline.cost == pytest.approx(1)
 
@@ -116,26 +116,24 @@ def test_cases_of_one_patient_tell_less():
         for one in (first, second)
         for clusters in (None, four)
     ]
-    plain, clustered = (judge_in_force(repeated[kind], repeated[kind + 2], 40, samples=500) for kind in (0, 1))
+    plain, clustered = (judge_in_force(repeated[kind], repeated[kind + 2], 40) for kind in (0, 1))
     for narrow, wide in zip(plain.figures, clustered.figures, strict=True):
         assert wide.difference.high - wide.difference.low > 1.3 * (narrow.difference.high - narrow.difference.low)
     for narrow, wide in zip(plain.reproduced, clustered.reproduced, strict=True):
         assert wide.threshold.high - wide.threshold.low >= narrow.threshold.high - narrow.threshold.low
 
 
-def test_the_interval_of_a_threshold_holds_the_true_one():
-    """Of scores that are shifted by 0.3 with noise, on 200 cases: the true threshold is where the share of positives
-    above it is that of A above 1."""
-    from statistics import NormalDist
-
-    normal, inside, trials = NormalDist(), 0, 60
-    spread = (1 + 0.3**2) ** 0.5
-    true = 2 + 0.3 + spread * normal.inv_cdf(1 - (1 - normal.cdf(1 - 2)))
+@pytest.mark.parametrize("noise", [0.3, 0.05])
+def test_the_interval_of_a_threshold_holds_the_true_one(noise):
+    """On 200 cases whose scores are shifted by 0.3: the true threshold is where the share of positives above it is that
+    of A above 1. Percentiles of a bootstrap held it in 89% with the larger noise and in 40% with the smaller one."""
+    inside, trials = 0, 40
+    true = 2 + 0.3 - (1 + noise**2) ** 0.5
     for seed in range(trials):
         generator = np.random.default_rng(seed)
         labels = np.arange(200) % 2
         old = generator.normal(size=200) + 2 * labels
-        new = old + 0.3 + 0.3 * generator.normal(size=200)
-        found = by_name(judge_in_force(predictions(old, labels), predictions(new, labels), 1.0, samples=200).reproduced)
+        new = old + 0.3 + noise * generator.normal(size=200)
+        found = by_name(judge_in_force(predictions(old, labels), predictions(new, labels), 1.0).reproduced)
         inside += found["sensitivity"].threshold.low <= true <= found["sensitivity"].threshold.high
-    assert inside / trials > 0.88
+    assert inside >= 36
