@@ -16,7 +16,7 @@ import argparse
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +25,11 @@ from scipy.special import ndtr, ndtri
 from bench.timing import record, show
 from featherweight.core.arrays import Floats, Labels
 from featherweight.core.statistics import intervals as s
-from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
-from featherweight.core.statistics.paired import paired_share_difference
+from featherweight.core.statistics.paired import exact_bound, paired_share_difference
 from featherweight.core.statistics.reliability import calibration_error_interval
+from featherweight.core.statistics.sample_size import cases_needed_of_own_losses, cases_needed_of_share
 
 Mixture = Sequence[tuple[float, float, float]]
 """Of the scores of a class: weight, mean and standard deviation of each part; the mean may be infinite."""
@@ -240,6 +241,76 @@ def table(metric: str, studies: int, pool: ProcessPoolExecutor) -> list[tuple[st
     return [one.result() for one in waiting]
 
 
+def crossed(cards: int, terminals: int, cases: int, noise: float, studies: int, seed: int) -> tuple[str, ...]:
+    """Cases of cards at terminals, a tenth positive; the candidate's scores get noise of the card and of the terminal.
+    The bound of cases alone, of cards alone and of both kinds."""
+    generator = np.random.default_rng(seed)
+    setting = Setting(cases // 10, cases - cases // 10, 0.95, Change("", 1, 1, noise=math.sqrt(2) * noise))
+    true, failed = auc_loss(setting), np.zeros(3)
+    for _ in range(studies):
+        card, terminal = generator.integers(0, cards, cases), generator.integers(0, terminals, cases)
+        labels = (generator.random(cases) < 0.1).astype(np.int64)
+        before = generator.normal(size=cases) + setting.distance * labels
+        after = before + noise * (generator.normal(size=cards)[card] + generator.normal(size=terminals)[terminal])
+        for place, kinds in enumerate(((), (card,), (card, terminal))):
+            failed[place] += loss_upper_bound(auc_own_losses(before, after, labels, kinds), "as-seen") <= true
+    return f"{cases:,} of {cards} and {terminals}", f"{noise:g}", *(f"{share:.1%}" for share in failed / studies)
+
+
+# ---------------------------------------------------------------------------------------------------- sample sizes
+
+
+def power_of_share(changed: float, loss: float, margin: float, studies: int, seed: int) -> tuple[str, ...]:
+    """Studies with as many cases as are said to be needed, of decisions of which a share changes."""
+    generator, at_hand = np.random.default_rng(seed), 4000
+    gained, lost = (round(at_hand * (changed + sign * loss) / 2) for sign in (-1, 1))
+    changes = np.repeat([1.0, -1.0, 0.0], [gained, lost, at_hand - gained - lost])
+    needed = cases_needed_of_share(changes, margin).as_seen
+    if needed is None:
+        raise ValueError(f"a loss of {loss} cannot be shown to be inside {margin}")
+    share = (gained + lost + 1) / (at_hand + 1)
+    drawn = generator.multinomial(needed, [(share - loss) / 2, (share + loss) / 2, 1 - share], size=studies)
+    kept = [exact_bound(needed, int(gains), int(losses)) >= -margin for gains, losses, _ in drawn]
+    return "share", f"{changed:.1%} change", f"{loss:g}", f"{margin:g}", f"{needed:,}", f"{np.mean(kept):.1%}"
+
+
+def power_of_ranking(
+    metric: str, setting: Setting, margin: float, unseen: Unseen, studies: int, seed: int
+) -> tuple[str, ...]:
+    """Studies of harmless candidates with the median of what twenty studies say is needed."""
+    generator = np.random.default_rng(seed)
+    own = auc_own_losses if metric == "auc" else average_precision_own_losses
+
+    def draw(positives: int, negatives: int) -> OwnLosses:
+        before, after, labels, clusters = replace(setting, positives=positives, negatives=negatives).harmless(generator)
+        return own(before, after, labels, [clusters] if setting.largest > 1 else [])
+
+    at_hand = [draw(setting.positives, setting.negatives) for _ in range(20)]
+    found = [
+        (needed, one) for one in at_hand if (needed := cases_needed_of_own_losses(one, unseen, margin).without_loss)
+    ]
+    times = float(np.median([needed / len(one.parts) for needed, one in found]))
+    more = math.ceil(setting.positives * times), math.ceil(setting.negatives * times)
+    kept = [loss_upper_bound(draw(*more), unseen) <= margin for _ in range(studies)]
+    kind = f"{metric}, {unseen}, {setting.cases}"
+    return kind, "all, slightly", "0", f"{margin:g}", f"{more[0]:,} and {more[1]:,}", f"{np.mean(kept):.1%}"
+
+
+def powers(studies: int, pool: ProcessPoolExecutor) -> list[tuple[str, ...]]:
+    shares = ((0.0, 0.0, 0.03), (0.01, 0.0, 0.02), (0.01, 0.004, 0.02), (0.05, 0.0, 0.02), (0.05, 0.01, 0.02))
+    waiting = [pool.submit(power_of_share, *one, studies, seed) for seed, one in enumerate(shares)]
+    slight, asked = CHANGES[0], []
+    for metric in ("auc", "average_precision"):
+        asked += [
+            (metric, Setting(390, 234, 0.975, slight), 0.004, "as-seen"),
+            (metric, Setting(390, 234, 0.975, slight), 0.02, "lost"),
+            (metric, Setting(150, 5000, 0.95, slight), 0.01, "as-seen"),
+            (metric, Setting(250, 250, 0.95, slight, 4), 0.004, "as-seen"),
+        ]
+    waiting += [pool.submit(power_of_ranking, *one, studies, seed) for seed, one in enumerate(asked)]
+    return [one.result() for one in waiting]
+
+
 # ---------------------------------------------------------------------------------------------------- shares
 
 
@@ -252,7 +323,7 @@ def clustered_share(clusters: int, largest: int, lost: float, whole: bool, studi
         owner = np.repeat(np.arange(clusters), sizes)
         hurt = generator.random(clusters)[owner] < lost if whole else generator.random(len(owner)) < lost
         right = np.ones(len(owner), bool)
-        found = paired_share_difference(right, right & ~hurt, owner)
+        found = paired_share_difference(right, right & ~hurt, [owner])
         failed += found is not None and -found.low <= lost
         shown.append(0.0 if found is None else -found.low)
     kind = "whole clusters" if whole else "single cases"
@@ -291,7 +362,7 @@ def calibration(cases: int, slope: float, prevalence: float, studies: int, seed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--studies", type=int, default=2000, help="Simulated comparisons in each setting.")
-    parser.add_argument("--only", choices=("auc", "average_precision", "shares", "calibration"))
+    parser.add_argument("--only", choices=("auc", "average_precision", "crossed", "power", "shares", "calibration"))
     parser.add_argument("--record", type=Path, help="Write the tables as JSON.")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
@@ -301,6 +372,20 @@ def main() -> None:
         for metric in ("auc", "average_precision"):
             if chosen.only in (None, metric):
                 tables[f"{metric}: passed at the margin, {studies} studies"] = (COLUMNS, table(metric, studies, pool))
+        if chosen.only in (None, "crossed"):
+            crossings = [(500, 100, 5000, noise) for noise in (0.1, 0.5)] + [
+                (2000, 20, 5000, noise) for noise in (0.1, 0.5)
+            ]
+            found = [pool.submit(crossed, *one, studies // 2, seed) for seed, one in enumerate(crossings)]
+            tables["AUC, clusters of two kinds: passed at the margin"] = (
+                ("cases of cards and terminals", "noise of each", "cases alone", "cards", "both"),
+                [one.result() for one in found],
+            )
+        if chosen.only in (None, "power"):
+            tables["power with the cases that are said to be needed: 80% promised"] = (
+                ("bound", "change", "loss", "margin", "needed", "power"),
+                powers(studies // 2, pool),
+            )
         if chosen.only in (None, "shares"):
             settings = [
                 (clusters, largest, lost, whole)

@@ -186,6 +186,10 @@ def optimize(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Search even if the cases are too few to show that the limits are kept."),
+    ] = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, max=1024, help="Threads that run a candidate; the recipe's are used if not given."),
@@ -204,7 +208,7 @@ def optimize(
         telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
         progress_bar(transient=False) as report,
     ):
-        outcome = run_recipe(recipe, out, force=force, threads=threads, budget_s=budget, progress=report)
+        outcome = run_recipe(recipe, out, force=force, anyway=anyway, threads=threads, budget_s=budget, progress=report)
     if as_json:
         print_json(outcome_row(outcome))
     else:

@@ -27,6 +27,7 @@ def run_recipe(
     *,
     task: Task | None = None,
     force: bool = False,
+    anyway: bool = False,
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
@@ -37,9 +38,11 @@ def run_recipe(
     recipe's. Without a budget all candidates of the recipe are tried. With one, the most promising first, and the
     numbers that it lists are the ends of ranges; no candidate is begun that would take longer than what is left. What
     is finished is kept in `runs/NAME/work` below the current folder, so that a killed run goes on and a second one
-    makes nothing twice. With `force` the best candidate is sealed though it misses limits, and the manifest says so.
-    Raises RecipeError, UsageError and DataError for what was asked, LimitError when no candidate keeps the limits
-    (nothing is sealed; the message names the evidence and the page of cases), OutputError when `out` cannot be written.
+    makes nothing twice. Limits that no candidate can be shown to keep on so few cases are refused before the search
+    begins, unless `anyway` or `force` is set. With `force` the best candidate is sealed though it misses limits, and
+    the manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError for such limits
+    and when no candidate keeps them (nothing is sealed; the message names the evidence and the page of cases),
+    OutputError when `out` cannot be written.
     """
     recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
     check_out(out)
@@ -51,7 +54,16 @@ def run_recipe(
     from featherweight.core.optimize import optimize
     from featherweight.core.progress import silent
 
-    return optimize(recipe, task, out, force=force, threads=threads, budget_s=budget_s, progress=progress or silent)
+    return optimize(
+        recipe,
+        task,
+        out,
+        force=force,
+        anyway=anyway,
+        threads=threads,
+        budget_s=budget_s,
+        progress=progress or silent,
+    )
 
 
 def new_recipe(task: str) -> str:

@@ -20,6 +20,7 @@ def optimize(
     *,
     task: Task | None = None,
     force: bool = False,
+    anyway: bool = False,
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
@@ -29,9 +30,10 @@ def optimize(
     recipe: a TOML file; out: the folder that becomes the artifact, an older one is replaced. task: the model and the
     cases that it is judged on, in place of the task that the recipe names in [source]; where its training data may
     change, it has a method `training_digest`, so that nothing is taken from a run with others. force: seal the best
-    candidate though it misses limits. threads: of a session, the recipe's unless given. budget_s: seconds to search;
-    without it all that the recipe lists are tried. progress: called with (stage, done, total). What is finished is kept
-    in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped.
+    candidate though it misses limits. anyway: search though the cases are too few to show that the limits are kept,
+    which is refused before the search else. threads: of a session, the recipe's unless given. budget_s: seconds to
+    search; without it all that the recipe lists are tried. progress: called with (stage, done, total). What is finished
+    is kept in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped.
 
     Needs the extra `train`. Raises RecipeError with every fault of the recipe; UsageError and DataError for what was
     asked; MissingExtraError; LimitError when no candidate keeps the limits (nothing is sealed, the message says which
@@ -45,5 +47,12 @@ def optimize(
     True
     """
     return run_recipe(
-        Path(recipe), Path(out), task=task, force=force, threads=threads, budget_s=budget_s, progress=progress
+        Path(recipe),
+        Path(out),
+        task=task,
+        force=force,
+        anyway=anyway,
+        threads=threads,
+        budget_s=budget_s,
+        progress=progress,
     )

@@ -107,6 +107,10 @@ def _clusters(of: Predictions, inside: Bools) -> Clusters | None:
     return None if of.clusters is None else of.clusters[inside]
 
 
+def _cluster_kinds(of: Predictions, inside: Bools) -> tuple[Clusters, ...]:
+    return tuple(kind[inside] for kind in of.cluster_kinds)
+
+
 def share_right(of: Predictions, inside: Bools) -> float | None:
     """Share of right decisions among the cases `inside` [N]."""
     return float(_right(of, inside).mean()) if inside.any() else None
@@ -118,12 +122,12 @@ def share_right_interval(of: Predictions, inside: Bools) -> s.Interval | None:
 
 def share_right_difference(pair: Pair, inside: Bools) -> s.Difference | None:
     before, after = _right(pair.baseline, inside), _right(pair.candidate, inside)
-    return paired_share_difference(before, after, _clusters(pair.baseline, inside))
+    return paired_share_difference(before, after, _cluster_kinds(pair.baseline, inside))
 
 
 def needed_of_share(pair: Pair, inside: Bools, margin: float) -> Needed:
     before, after = (_right(one, inside).astype(np.float64) for one in (pair.baseline, pair.candidate))
-    return cases_needed_of_share(after - before, margin, _clusters(pair.baseline, inside))
+    return cases_needed_of_share(after - before, margin, _cluster_kinds(pair.baseline, inside))
 
 
 def balanced_accuracy(of: Predictions) -> float | None:
@@ -193,7 +197,10 @@ def card_precision_method(of: Predictions, samples: int) -> str:
 def share_method(of: Predictions, samples: int) -> str:
     said = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
     if of.clusters is not None:
-        said += f", both for the effective number of cases in {counted(_count(of), 'clusters')} (Rao and Scott)"
+        said += (
+            f", both for the effective number of cases in {counted(_count(of), 'clusters')} (Rao and Scott), the bound "
+            "no better than that of each cluster's own part in the loss"
+        )
     return said
 
 

@@ -8,7 +8,7 @@ decides otherwise, and no limit on a ranking notices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -118,8 +118,8 @@ def judge_in_force(
     before, after = (np.asarray(one.scores >= threshold) for one in (baseline, candidate))
     positive = baseline.labels == 1
     share = float(positive.mean()) if prevalence is None else prevalence
-    found = _share_figure("sensitivity", before, after, positive, baseline.clusters)
-    spared = _share_figure("specificity", ~before, ~after, ~positive, baseline.clusters)
+    found = _share_figure("sensitivity", before, after, positive, baseline.cluster_kinds)
+    spared = _share_figure("specificity", ~before, ~after, ~positive, baseline.cluster_kinds)
     names: tuple[FigureName, FigureName] = "sensitivity", "specificity"
     reproduced = tuple(_reproduce(name, baseline, candidate, before, share) for name in names)
     at_costs = costs and _compare_costs(baseline, candidate, threshold, share, costs, found, spared)
@@ -128,19 +128,20 @@ def judge_in_force(
 
 
 def _share_figure(
-    name: FigureName, before: Bools, after: Bools, inside: Bools, clusters: Clusters | None
+    name: FigureName, before: Bools, after: Bools, inside: Bools, clusters: Sequence[Clusters]
 ) -> KeptFigure:
     """Of the share of right decisions among the cases `inside` [N]."""
     one, other = before[inside], after[inside]
-    mine = None if clusters is None else clusters[inside]
-    intervals = [share_interval(part, mine) for part in (one, other)]
+    mine = [kind[inside] for kind in clusters]
+    first = mine[0] if mine else None
+    intervals = [share_interval(part, first) for part in (one, other)]
     found = paired_share_difference(one, other, mine, confidence=_CONFIDENCE)
     turned = paired_share_difference(other, one, mine, confidence=_CONFIDENCE)
     if found is None or turned is None or intervals[0] is None or intervals[1] is None:
         raise ValueError(f"{name}: there are no such cases")
     difference = Interval(found.estimate, found.low, -turned.low)
     shown = difference.low > 0 or difference.high < 0
-    needed = None if shown else _needed(other.astype(np.float64) - one, mine)
+    needed = None if shown else _needed(other.astype(np.float64) - one, first)
     return KeptFigure(name, intervals[0], intervals[1], difference, needed)
 
 
@@ -187,7 +188,7 @@ def _reproduce(
     """alarms: of the baseline at the threshold in force [N]."""
     positive, scores = baseline.labels == 1, candidate.scores
     inside = positive if name == "sensitivity" else ~positive
-    clusters = None if baseline.clusters is None else baseline.clusters[inside]
+    clusters = [kind[inside] for kind in baseline.cluster_kinds]
     matching = _Matching(scores[inside], alarms[inside], clusters, np.unique(scores))
     found = matching.reaching() if name == "sensitivity" else matching.sparing()
     threshold = matching.interval(found)
@@ -202,7 +203,7 @@ class _Matching:
     class; alarms: the baseline's; levels: all scores that the candidate gives to any case, rising, so that thresholds
     of whole numbers stay such."""
 
-    def __init__(self, scores: Scores, alarms: Bools, clusters: Clusters | None, levels: Floats) -> None:
+    def __init__(self, scores: Scores, alarms: Bools, clusters: Sequence[Clusters], levels: Floats) -> None:
         self._scores, self._alarms, self._clusters = scores, alarms, clusters
         self._rising = np.sort(scores)
         self._levels = np.append(levels, np.nextafter(levels[-1], np.inf))  # from the last one on none is positive

@@ -23,6 +23,9 @@ from featherweight.core.terminal import counted
 __all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "warnings"]
 
 SMALL_SAMPLE = 30
+FEW = 100
+"""Cases, or clusters, of the rarer class, below which a bound of a ranking that takes the unseen case for no worse than
+the worst seen fails too often where few cases change much (`bench/levels.py`)."""
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -44,6 +47,15 @@ class Check:
     """The same if the loss is as large as it was seen; None also where that is beyond the limit."""
     seen: float | None = None
     """What these cases show, in the limit's unit: the estimate, of which `found` is the worse end."""
+    cases_least: int | None = None
+    """With fewer cases no candidate can keep the limit, even if nothing changes; None where that cannot be said."""
+
+    @property
+    def cases_in_sight(self) -> int | None:
+        """The larger of what is needed without a loss and with the loss that was seen."""
+        return max(
+            (count for count in (self.cases_needed, self.cases_needed_as_seen) if count is not None), default=None
+        )
 
     @property
     def rule(self) -> Limit:
@@ -147,14 +159,15 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
         return Check(metric, "not measured", None, limit, text)
-    needed, worst, loss = metric.needed(both, difference, limit), 0.0 - difference.low, 0.0 - difference.estimate
+    needed, worst, loss = both.needed(metric, unseen, limit), 0.0 - difference.low, 0.0 - difference.estimate
     text = _loss_text(metric, difference, limit, cases)
     if metric.own_losses is not None:
         text += f" {_assumed(before, unseen)}"
     if worst > limit and loss <= limit:
         text += _too_few(metric, needed)
     status: Status = "passed" if worst <= limit else "failed"
-    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss)
+    least = needed.least
+    return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
 
 
 def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str) -> str:
@@ -178,9 +191,11 @@ def _assumed(before: Predictions, unseen: Unseen) -> str:
         if number
     ]
     lost = " or ".join(f"{share:.2%} of the {kind}" for kind, share in shares)
+    few = min(_independent(before, inside) for inside in (before.labels == 1, before.labels != 1))
     return (
         f"The bound takes the case that was not seen for no worse than the worst that was: such cases cannot exclude "
         f"that up to {lost} are lost altogether."
+        + (f" With fewer than {FEW} of a class it does not hold against few large changes." if few < FEW else "")
     )
 
 

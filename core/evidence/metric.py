@@ -13,7 +13,7 @@ from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
-from featherweight.core.statistics.sample_size import Needed, cases_needed
+from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
 
 Side = Literal["baseline", "candidate"]
 LimitKind = Literal["loss", "max", "min"]
@@ -59,6 +59,13 @@ class Pair:
             else:
                 self._differences[key] = None if metric.difference is None else metric.difference(self)
         return self._differences[key]
+
+    def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
+        """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
+        own, difference = self.own_losses(metric), self.difference(metric, unseen)
+        if own is not None:
+            return cases_needed_of_own_losses(own, unseen, margin)
+        return Needed(None, None, None) if difference is None else metric.needed(self, difference, margin)
 
     @cached_property
     def rankings(self) -> Rankings | None:

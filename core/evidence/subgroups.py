@@ -21,7 +21,8 @@ from featherweight.core.evidence.metric import Metric, Pair
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
-from featherweight.core.statistics.loss_bounds import loss_upper_bound, p_value
+from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import p_value as loss_p_value
 from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
 from featherweight.core.terminal import counted
 
@@ -204,7 +205,7 @@ def _ranked(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
     def low(confidence: float) -> float:
         return max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence))
 
-    return _Test(metric, was, now, margin, limit is not None, low, p_value(own, margin))
+    return _Test(metric, was, now, margin, limit is not None, low, loss_p_value(own, margin))
 
 
 def _by_error(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
@@ -239,18 +240,22 @@ def _share(metric: Metric, both: Pair, part: Bools, limits: Limits) -> _Test:
     was, now, margin = float(right_before.mean()), float(right_after.mean()), limit or 0.0
     if len(right_before) < SMALL_GROUP:
         return _Test(metric, was, now, margin, limit is not None, None, None)
-    clusters = None if before.clusters is None else before.clusters[part]
+    kinds = [kind[part] for kind in before.cluster_kinds]
 
     def low(confidence: float) -> float:
-        found = paired_share_difference(right_before, right_after, clusters, confidence=confidence)
+        found = paired_share_difference(right_before, right_after, kinds, confidence=confidence)
         return -1.0 if found is None else found.low
 
     lost, gained = int((right_before & ~right_after).sum()), int((right_after & ~right_before).sum())
-    effect = s.design_effect(right_after.astype(np.float64) - right_before, clusters)
+    changes = right_after.astype(np.float64) - right_before
+    effect = s.design_effect(changes, kinds[0] if kinds else None)
 
     def of_losses(trials: int, gains: int, losses: int) -> float:
         return exact_p_value(trials, losses, gains, margin)  # their number plays the part of the gains
 
     beyond = was - now > margin
     p_value = at_effective_counts(of_losses, len(right_before), gained, lost, effect) if beyond else 1.0
+    if kinds and beyond:
+        own = OwnLosses(-changes / len(changes), 1 / len(changes), np.ones(len(changes), bool), kinds)
+        p_value = max(p_value, loss_p_value(own, margin))
     return _Test(metric, was, now, margin, limit is not None, low, p_value)

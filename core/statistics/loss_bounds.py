@@ -41,20 +41,22 @@ class OwnLosses:
     lost: float
     positive: Bools
     clusters: Sequence[Clusters] = ()
+    grows: float = 0.0
+    """So much more than in proportion one lost case costs among e times the cases, times their number."""
 
     @property
     def loss(self) -> float:
         return float(self.parts.sum())
 
     @cached_property
-    def events(self) -> tuple[_Events, ...]:
+    def events(self) -> tuple[Events, ...]:
         """The parts as events: of cases, or of each kind of clusters, the intersections of two kinds last."""
         if not self.clusters:
-            return (_Events.of(self, np.arange(len(self.parts))),)
+            return (Events.of(self, np.arange(len(self.parts))),)
         kinds = [_numbered(clusters) for clusters in self.clusters]
         if len(kinds) > 1:
             kinds.append(_numbered(kinds[0] * (int(kinds[1].max()) + 1) + kinds[1]))
-        return tuple(_Events.of(self, places) for places in kinds)
+        return tuple(Events.of(self, places) for places in kinds)
 
 
 def loss_upper_bound(own: OwnLosses, unseen: Unseen, *, confidence: float = 0.95) -> float:
@@ -99,7 +101,7 @@ def _joined(reaches: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
-class _Events:
+class Events:
     """Sums of the losses and of the gains, and of their squares; the largest of either, and the largest if a whole
     cluster of a usual size is lost; few: clusters of the rarer class, None where every case is one of its own."""
 
@@ -109,10 +111,11 @@ class _Events:
     gains_squared: float
     largest: float
     lost: float
-    few: int | None
+    few: float | None
+    grows: float
 
     @classmethod
-    def of(cls, own: OwnLosses, places: Integers) -> _Events:
+    def of(cls, own: OwnLosses, places: Integers) -> Events:
         """places: the cluster of each case, numbered from 0."""
         parts, sizes = np.bincount(places, own.parts), np.bincount(places)
         losses, gains = np.maximum(parts, 0), np.maximum(-parts, 0)
@@ -120,30 +123,95 @@ class _Events:
         usual = float((sizes**2).sum() / sizes.sum())
         few = None
         if len(sizes) < len(places):
-            few = min(len(np.unique(places[inside])) for inside in (own.positive, ~own.positive))
+            few = min(len(np.unique(places[inside])) for inside in (own.positive, ~own.positive) if inside.any())
         squares = float(losses @ losses), float(gains @ gains)
         largest = float(np.abs(parts).max())
-        return cls(float(losses.sum()), squares[0], float(gains.sum()), squares[1], largest, own.lost * usual, few)
+        lost, grows = own.lost * usual, own.grows * usual
+        return cls(float(losses.sum()), squares[0], float(gains.sum()), squares[1], largest, lost, few, grows)
 
-    def reach(self, unseen: Unseen, confidence: float) -> float:
+    def of_more(self, times: float) -> Events:
+        """Of so many times the cases, of the same kind: each has its part in a mean of more."""
+        return Events(
+            self.losses,
+            self.losses_squared / times,
+            self.gains,
+            self.gains_squared / times,
+            self.largest / times,
+            (self.lost + self.grows * math.log(times)) / times,
+            None if self.few is None else self.few * times,
+            self.grows,
+        )
+
+    @property
+    def balanced(self) -> Events:
+        """As many changes, but as much gained as lost."""
+        half, squared = (self.losses + self.gains) / 2, (self.losses_squared + self.gains_squared) / 2
+        return replace(self, losses=half, gains=half, losses_squared=squared, gains_squared=squared)
+
+    @property
+    def unchanged(self) -> Events:
+        """None of the cases loses or gains."""
+        return replace(self, losses=0.0, gains=0.0, losses_squared=0.0, gains_squared=0.0, largest=0.0)
+
+    def reach(self, unseen: Unseen, confidence: float = 0.95) -> float:
         """From the loss that was seen to its bound."""
+        above, below = self._reaches(np.array([self.losses]), np.array([self.gains]), unseen, confidence)
+        return float(np.hypot(above, below)[0]) * self._widening(confidence)
+
+    def chance_within(self, margin: float, unseen: Unseen, confidence: float = 0.95) -> float:
+        """The probability that the bound of another such sample is at most the margin: losses and gains as Poisson
+        counts of equal weights, at the middles of equally probable parts of their distributions."""
+        losses, gains = _likely(self.losses, self.losses_squared), _likely(self.gains, self.gains_squared)
+        above, below = self._reaches(losses, gains, unseen, confidence)
+        bounds = losses[:, None] - gains[None] + np.hypot(above[:, None], below[None]) * self._widening(confidence)
+        return float((bounds <= margin).mean())
+
+    def _reaches(self, losses: Floats, gains: Floats, unseen: Unseen, confidence: float) -> tuple[Floats, Floats]:
+        """Of the losses upwards and of the gains downwards, if they add up to `losses` [N] and `gains` [M]; their
+        weights are those of the sample."""
         worst = self.largest if unseen == "as-seen" else max(self.largest, self.lost)
-        above = _gamma(self.losses + worst, self.losses_squared + worst**2, confidence) - self.losses
-        below = self.gains - _gamma(self.gains, self.gains_squared, 1 - confidence)
-        reach = math.hypot(above, below)
-        return reach if self.few is None else reach * _widening(self.few, confidence)
+        squares = [_weight(*of) * sums for of, sums in ((self._lost, losses), (self._gained, gains))]
+        above = _gamma(losses + worst, squares[0] + worst**2, confidence) - losses
+        return above, gains - _gamma(gains, squares[1], 1 - confidence)
+
+    @property
+    def _lost(self) -> tuple[float, float]:
+        return self.losses, self.losses_squared
+
+    @property
+    def _gained(self) -> tuple[float, float]:
+        return self.gains, self.gains_squared
+
+    def _widening(self, confidence: float) -> float:
+        """Student's quantile over the normal one: between few clusters the variance is hardly known."""
+        from scipy.special import ndtri, stdtrit
+
+        if self.few is None:
+            return 1.0
+        return float(stdtrit(max(1.0, self.few - 1), confidence) / ndtri(confidence))
 
 
-def _widening(clusters: int, confidence: float) -> float:
-    """Student's quantile over the normal one: between few clusters the variance is hardly known."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(stdtrit(max(1, clusters - 1), confidence) / ndtri(confidence))
+def _weight(total: float, squared: float) -> float:
+    """Of events that are all alike."""
+    return squared / total if total > 0 else 0.0
 
 
-def _gamma(mean: float, variance: float, share: float) -> float:
-    """The quantile of a gamma variable of such mean and variance (Fay and Feuer 1997, 2.2): of a sum of Poisson counts,
-    each with its weight, all seen once."""
+def _likely(total: float, squared: float) -> Floats:
+    """Sums [64] of such events, at the middles of equally probable parts of their distribution."""
+    from scipy.special import pdtrik
+
+    if total == 0:
+        return np.zeros(1)
+    weight = squared / total
+    return np.asarray(np.ceil(pdtrik((np.arange(64) + 0.5) / 64, total / weight)) * weight)
+
+
+def _gamma(mean: Floats, variance: Floats, share: float) -> Floats:
+    """The quantiles of gamma variables of such means and variances (Fay and Feuer 1997, 2.2): of sums of Poisson
+    counts, each with its weight, all seen once."""
     from scipy.special import gammaincinv
 
-    return 0.0 if variance == 0 else float(gammaincinv(mean**2 / variance, share)) * variance / mean
+    some = variance > 0
+    shapes = np.divide(mean**2, variance, out=np.ones_like(mean), where=some)
+    scales = np.divide(variance, mean, out=np.zeros_like(mean), where=some)
+    return np.asarray(gammaincinv(shapes, share) * scales)

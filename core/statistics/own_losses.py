@@ -48,7 +48,9 @@ def average_precision_own_losses(
     size = float(np.abs(parts).sum())
     if size > 0:
         parts += (before.average - after.average - float(parts.sum())) * np.abs(parts) / size
-    return OwnLosses(parts, max(before.worst_move(old), after.worst_move(new)), positive, clusters)
+    lost = max(before.worst_move(old), after.worst_move(new))
+    # What one alarm above all positives costs is a sum of 1 / (hits + 1) over their number: it grows as a logarithm.
+    return OwnLosses(parts, lost, positive, clusters, 1 / int(positive.sum()))
 
 
 class _Precisions:

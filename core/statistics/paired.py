@@ -11,7 +11,7 @@ confidence (Berger & Boos, JASA 1994).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Integers
 from featherweight.core.statistics.intervals import Difference, bisect, design_effect
+from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
 
 _DOUBT = 1 / 50
 """Berger and Boos' constant, as a part of the error that is allowed: what the search for the share of lost cases may
@@ -31,30 +32,35 @@ _DEVIATIONS = 7.0
 
 
 def paired_share_difference(
-    baseline_right: Bools, candidate_right: Bools, clusters: Clusters | None = None, *, confidence: float = 0.95
+    baseline_right: Bools, candidate_right: Bools, clusters: Sequence[Clusters] = (), *, confidence: float = 0.95
 ) -> Difference | None:
     """Difference of two paired shares with its one-sided lower bound; None without cases.
 
     Where cases come in clusters (of a patient, a card), changes within one go together: the bound is then that of as
     many cases as would tell as much if they were independent (see `at_effective_counts`), where it is the lower one.
     The design effect of few changes is hardly known, and clusters may be lost whole: the bound is never better than
-    that of as many cases as there are clusters of which none was lost.
+    that of as many cases as there are clusters of which none was lost, nor than that of each case's own part in the
+    loss (core.statistics.loss_bounds), which knows clusters of several kinds. clusters: of each kind.
     """
     trials = len(baseline_right)
     if trials == 0:
         return None
     gained = int((candidate_right & ~baseline_right).sum())
     lost = int((baseline_right & ~candidate_right).sum())
-    effect = design_effect(candidate_right.astype(np.float64) - baseline_right, clusters)
+    first = clusters[0] if clusters else None
+    changes = candidate_right.astype(np.float64) - baseline_right
+    effect = design_effect(changes, first)
 
     def bound(fewer: int, gains: int, losses: int) -> float:
         return exact_bound(fewer, gains, losses, confidence)
 
     low = at_effective_counts(bound, trials, gained, lost, effect)
-    independent = trials if clusters is None else len(np.unique(clusters))
-    return Difference(
-        (gained - lost) / trials, min(low, bound(trials, gained, lost), bound(independent, min(gained, independent), 0))
-    )
+    independent = trials if first is None else len(np.unique(first))
+    low = min(low, bound(trials, gained, lost), bound(independent, min(gained, independent), 0))
+    if first is not None:
+        own = OwnLosses(-changes / trials, 1 / trials, np.ones(trials, bool), clusters)
+        low = min(low, max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence)))
+    return Difference((gained - lost) / trials, low)
 
 
 def at_effective_counts(
@@ -125,12 +131,12 @@ def score_bound(trials: int, gained: int, lost: int, z: float) -> float:
 
     def contradicted(delta: float) -> bool:
         one = np.array([float(lost)]), np.array([float(gained)])
-        return bool(_score(trials, *one, delta)[0] > z)
+        return bool(score_statistic(trials, *one, delta)[0] > z)
 
     return bisect(contradicted, -1.0, estimate)
 
 
-def _score(trials: int, lost: Floats, gained: Floats, delta: float) -> Floats:
+def score_statistic(trials: int, lost: Floats, gained: Floats, delta: float) -> Floats:
     """Tango's statistic of a true difference of `delta`: standard errors between it and what was seen."""
     linear = (2 * trials - gained + lost) * delta - gained - lost
     inside = np.maximum(0.0, linear**2 + 8 * trials * lost * delta * (1 - delta))
@@ -148,12 +154,12 @@ class _Extreme:
         self._factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 2)))])
         self._shares = self._plausible_shares(lost)
         self._lost = self._window()
-        seen = _score(trials, np.array([float(lost)]), np.array([float(gained)]), delta)[0] - 1e-9
+        seen = score_statistic(trials, np.array([float(lost)]), np.array([float(gained)]), delta)[0] - 1e-9
         # More gained cases speak for the candidate. Bisected for all numbers of lost at once.
         too_few, enough = np.full(len(self._lost), -1), trials - self._lost + 1
         while (enough - too_few > 1).any():
             middle = (too_few + enough) // 2
-            reached = _score(trials, self._lost.astype(np.float64), middle.astype(np.float64), delta) >= seen
+            reached = score_statistic(trials, self._lost.astype(np.float64), middle.astype(np.float64), delta) >= seen
             enough, too_few = np.where(reached, middle, enough), np.where(reached, too_few, middle)
         self._enough = enough
 

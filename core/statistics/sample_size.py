@@ -1,63 +1,149 @@
-"""How many cases would show that nothing worse than the margin was lost: the sample size of a paired non-inferiority
-comparison with 80% power at a one-sided 5% (Liu et al., Statistics in Medicine 2002, for shares), from the variance in
-the cases at hand."""
+"""How many cases would show that no more than the margin was lost, in four studies of five: the power of the very bound
+that judges, computed for more cases of the kind at hand. `bench/levels.py` simulates how right it is."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from featherweight.core.arrays import Clusters, Floats
+from featherweight.core.arrays import Bools, Clusters, Floats
 from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, design_effect
+from featherweight.core.statistics.loss_bounds import Events, OwnLosses, Unseen, loss_upper_bound
+from featherweight.core.statistics.paired import score_statistic
 
 POWER = 0.8
-_REACH = Z_ONE_SIDED + NormalDist().inv_cdf(POWER)
+_Z_POWER = NormalDist().inv_cdf(POWER)
+_MOST = 1e9
+"""Cases beyond which nobody has any: none is said then."""
+_PARTS = 256
+"""Equally probable parts of the distribution of the number of changed cases, each stood for by its middle."""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """without_loss: if there is none; as_seen: if the loss is as large as in the cases at hand, None where that is the
-    margin or more; both None where the cases at hand do not tell."""
+    """least: if nothing changes at all: with fewer no candidate can keep the margin; without_loss: if as much changes
+    as in the cases at hand, but nothing is lost; as_seen: if the loss is as large as it was seen, None where that is
+    the margin or more. None too where the cases at hand do not tell."""
 
+    least: int | None
     without_loss: int | None
     as_seen: int | None
 
     def describe(self, kind: str) -> str:
-        """kind: what is counted, `positive cases`."""
-        more = f"; {self.as_seen:,} if it is as large as seen" if self.as_seen else "; none if it is as large as seen"
-        more = "" if self.as_seen == self.without_loss else more
-        return f"about {self.without_loss:,} {kind} would, in four cases of five, if there is no loss{more}"
+        """kind: what is counted, `positive cases`. The larger number comes first: who plans must know it."""
+        if self.as_seen is None:
+            return f"about {self.without_loss or 0:,} {kind} would, in four cases of five, if there is no loss"
+        if self.without_loss is None or self.as_seen <= self.without_loss:
+            return f"about {max(self.as_seen, self.without_loss or 0):,} {kind} would, in four cases of five"
+        return (
+            f"about {self.as_seen:,} {kind} would, in four cases of five, if the loss is as large as seen; "
+            f"{self.without_loss:,} if there is none"
+        )
 
 
 def cases_needed(difference: Difference, cases: int, margin: float) -> Needed:
-    """As many times the cases at hand as makes the error, which shrinks with their root, small enough; the mix of the
-    classes stays as it is."""
+    """Of a bound that lies 1.64 standard errors below the estimate: as many times the cases at hand as make the error,
+    which shrinks with their root, small enough; the mix of the classes stays as it is."""
     error = (difference.estimate - difference.low) / Z_ONE_SIDED
 
     def needed(loss: float) -> int | None:
         if loss >= margin or error <= 0:
             return None
-        return math.ceil(cases * (_REACH * error / (margin - loss)) ** 2)
+        return math.ceil(cases * ((Z_ONE_SIDED + _Z_POWER) * error / (margin - loss)) ** 2)
 
-    return Needed(needed(0.0), needed(max(0.0, -difference.estimate)))
+    return Needed(None, needed(0.0), needed(max(0.0, -difference.estimate)))
 
 
-def cases_needed_of_share(changes: Floats, margin: float, clusters: Clusters | None = None) -> Needed:
-    """For a share. changes: 1 gained, -1 lost, 0 neither [N]. The share of changed cases counts one more than was seen,
-    so that none seen does not mean that none would be; and fewer than the rule of three asks for (of clusters, where
-    cases come in them) never do."""
-    effect = design_effect(changes, clusters)
-    a_cluster = 1.0 if clusters is None else len(clusters) / max(1, len(np.unique(clusters)))
-    changed = (float(abs(changes).sum()) + 1) / (len(changes) + 1)
+def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clusters] = ()) -> Needed:
+    """For the bound of a share (core.statistics.paired). changes: 1 gained, -1 lost, 0 neither [N]. The share of
+    changed cases counts one more than was seen, so that none seen does not mean that none would be."""
+    count = len(changes)
+    first = clusters[0] if clusters else None
+    effect = design_effect(changes, first)
+    a_cluster = 1.0 if first is None else count / max(1, len(np.unique(first)))
+    least = max(effect, a_cluster) * _least_of_share(margin)
+    changed, seen = (float(abs(changes).sum()) + 1) / (count + 1), max(0.0, -float(changes.mean()))
+    own = OwnLosses(-changes / count, 1 / count, np.ones(count, bool), clusters)
 
-    def needed(loss: float) -> int | None:
+    def needed(loss: float, by_own: Callable[[], int | None]) -> int | None:
         if loss >= margin:
             return None
-        by_variance = _REACH**2 * (changed - loss**2) / (margin - loss) ** 2
-        none_lost = math.log(0.05) / math.log1p(-margin) if margin < 1 else 1.0
-        return math.ceil(max(effect * by_variance, max(effect, a_cluster) * none_lost))
+        found = _least_cases(lambda cases: _power_of_share(cases, margin, changed, loss), 1.0)
+        clustered = by_own() if a_cluster > 1 else 0
+        if found is None or clustered is None:
+            return None
+        return max(math.ceil(max(effect * found, least)), clustered)
 
-    return Needed(needed(0.0), needed(max(0.0, -float(changes.mean()))))
+    ranked = cases_needed_of_own_losses(own, "as-seen", margin)
+    return Needed(math.ceil(least), needed(0.0, lambda: ranked.without_loss), needed(seen, lambda: ranked.as_seen))
+
+
+def _least_of_share(margin: float) -> float:
+    """Cases of which none changed whose exact bound is the margin (with the doubt of paired.exact_bound)."""
+    return math.log(0.05 * 0.98) / math.log1p(-margin) if margin < 1 else 1.0
+
+
+def _power_of_share(trials: int, margin: float, changed: float, loss: float) -> float:
+    """The probability that the exact bound keeps the margin, if a share `changed` of the decisions changes and `loss`
+    of them on balance are lost."""
+    from scipy.special import bdtr, bdtrik
+
+    changed = min(1.0, max(changed, loss))
+    middles = (np.arange(_PARTS) + 0.5) / _PARTS
+    total = np.ceil(bdtrik(middles, trials, changed))[:, None]
+    # Of so many changed cases at most so many may be lost: bisected for all parts at once.
+    kept, too_many = np.full_like(total, -1), total + 1
+    while (too_many - kept > 1).any():
+        lost = np.floor((kept + too_many) / 2)
+        passes = _keeps(trials, lost, total - lost, margin)
+        kept, too_many = np.where(passes, lost, kept), np.where(passes, too_many, lost)
+    share_lost = (changed + loss) / (2 * changed)
+    return float(np.where(kept < 0, 0.0, bdtr(np.maximum(kept, 0), total.astype(np.int64), share_lost)).mean())
+
+
+def _keeps(trials: int, lost: Floats, gained: Floats, margin: float) -> Bools:
+    """Whether the exact bound keeps the margin: where Tango's does with so much to spare as the exact one lies beyond
+    it (5% of its reach where all changes are losses, .5% where they are balanced; more with few cases)."""
+    one_sided = np.maximum(lost - gained, 0) / np.maximum(lost + gained, 1)
+    exacter = np.where(lost + gained == 0, 1.056, 1.005 + 0.045 * one_sided) + 0.9 / trials
+    return np.asarray(score_statistic(trials, lost, gained, -margin) >= Z_ONE_SIDED * exacter)
+
+
+def cases_needed_of_own_losses(own: OwnLosses, unseen: Unseen, margin: float) -> Needed:
+    """For the bounds of losses that each case has its part in. The mix of the classes stays as it is."""
+    count, loss = len(own.parts), max(0.0, own.loss)
+    events = max(own.events, key=lambda one: one.reach(unseen))
+    reach = events.reach(unseen)
+    # Clusters of two kinds reach further than those of either: so much less of the margin is left.
+    margin /= 1.0 if reach == 0 else (loss_upper_bound(own, unseen) - own.loss) / reach
+
+    def needed(of: Events) -> int | None:
+        return _least_cases(lambda cases: of.of_more(cases / count).chance_within(margin, unseen), count)
+
+    def unchanged(cases: int) -> float:
+        return 1.0 if events.unchanged.of_more(cases / count).reach(unseen) <= margin else 0.0
+
+    without = needed(events.balanced)
+    as_seen = needed(events) if loss > 0 else without
+    return Needed(_least_cases(unchanged, count), without, as_seen if loss < margin else None)
+
+
+def _least_cases(power: Callable[[int], float], start: float) -> int | None:
+    """The least number of cases with the wanted power, of a power that rises with it; None where not even very many
+    have it."""
+    high = max(2, math.ceil(start))
+    while power(high) < POWER:
+        high *= 2
+        if high > _MOST:
+            return None
+    low = high // 2
+    while low > 1 and power(low) >= POWER:
+        high, low = low, low // 2
+    while high - low > max(1, high // 500):
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high

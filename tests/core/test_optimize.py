@@ -300,3 +300,15 @@ def test_a_step_for_another_kind_of_model_is_told_before_any_work(tmp_path: Path
         optimize(recipe('[[step]]\nkind = "prune-trees"\nratio = 0.5\n'), task, tmp_path / "a", work=tmp_path / "work")
     assert task.asked == []
     assert not (tmp_path / "work").exists()
+
+
+def test_limits_that_so_few_cases_cannot_show_are_refused_before_the_search(tmp_path, monkeypatch):
+    """No candidate is made, and --anyway searches all the same."""
+    monkeypatch.chdir(tmp_path)
+    told = recipe(WEIGHTS.format(0.1), recipe_head("squares", "sensitivity_loss = 0.001", repetitions=5))
+    stages: list[str] = []
+    with pytest.raises(LimitError, match=r"cannot be shown with \d+ positive cases: [\d,]+ are needed"):
+        optimize(told, SquaresTask(), tmp_path / "out", progress=lambda stage, done, total: stages.append(stage))
+    assert stages == []
+    with pytest.raises(LimitError, match="no candidate kept"):
+        optimize(told, SquaresTask(), tmp_path / "out", anyway=True)

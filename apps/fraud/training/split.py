@@ -53,13 +53,14 @@ Row = TypeVar("Row", Transaction, Label)
 @dataclass(frozen=True)
 class SplitRows:
     """Rows that a model is fitted or judged on. rows: their numbers in the data, in the order of time; days: since
-    1970-01-01; customers: numbers that stand for them; span_days: the time that the part covers."""
+    1970-01-01; customers, terminals: numbers that stand for them; span_days: the time that the part covers."""
 
     rows: Integers
     features: FeatureRows
     labels: Labels
     days: Integers
     customers: Clusters
+    terminals: Clusters
     span_days: float
 
     def __len__(self) -> int:
@@ -149,7 +150,8 @@ def split_days(rows: Rows, layout: SplitDays, names: tuple[str, ...]) -> Split:
 
     def part(index: Integers, span_days: float) -> SplitRows:
         features = np.ascontiguousarray(rows.features[np.ix_(index, columns)])
-        return SplitRows(index, features, labels[index], days[index], rows.customers[index], span_days)
+        identities = rows.customers[index], rows.terminals[index]
+        return SplitRows(index, features, labels[index], days[index], *identities, span_days)
 
     def held_out(first: int, count: int) -> SplitRows:
         return part(
@@ -184,8 +186,8 @@ def split_days(rows: Rows, layout: SplitDays, names: tuple[str, ...]) -> Split:
 
 
 def split_cards(path: Path) -> Split:
-    """The ULB cards: the first 70% train, the next 10% validate, the last 20% test. They have no customers: every
-    transaction is its own card."""
+    """The ULB cards: the first 70% train, the next 10% validate, the last 20% test. They have no customers
+    and no terminals: every transaction is its own card."""
     cards = read_cards(path)
     columns = [CARD_FEATURES.index(name) for name in CARD_COLUMNS]
     count = len(cards.labels)
@@ -199,6 +201,7 @@ def split_cards(path: Path) -> Split:
             np.ascontiguousarray(cards.features[start:end][:, columns]),
             cards.labels[start:end].astype(np.int64),
             cards.time_s[start:end] // 86_400,
+            index,
             index,
             span_s / 86_400,
         )

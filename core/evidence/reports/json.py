@@ -59,6 +59,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
         "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
+        "unseen_case": evidence.limits.unseen_case,
         "warnings": list(notes(evidence)),
         **encode_kind(evidence),
         "validation": None if is_comparison else _comparison(evidence, evidence.validation),
@@ -111,6 +112,7 @@ def _check(check: Check) -> dict[str, Any]:
         "explanation": check.explanation,
         "cases_needed": check.cases_needed,
         "cases_needed_as_seen": check.cases_needed_as_seen,
+        "cases_least": check.cases_least,
     }
 
 

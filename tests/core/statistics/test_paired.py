@@ -64,7 +64,7 @@ def test_at_the_exact_bound_no_share_of_lost_cases_makes_what_was_seen_likely(tr
     """By the definition: all pairs that Tango's bound puts at least as high, over all shares, one by one."""
     bound, found = p.exact_bound(trials, gained, lost), pairs(trials)
     seen = p.score_bound(trials, gained, lost, Z)
-    extreme = found[p._score(trials, *found.T.astype(float), seen) >= Z - 1e-6]
+    extreme = found[p.score_statistic(trials, *found.T.astype(float), seen) >= Z - 1e-6]
     plausible = binomtest(lost, trials).proportion_ci(0.999)
     likely = [
         likelihoods(trials, extreme, bound, share).sum()
@@ -145,9 +145,9 @@ def test_changes_that_come_in_clusters_tell_less():
     baseline, candidate = rights(370, 0, 20, 0)
     apart, together = np.arange(390) % 195, np.repeat(np.arange(39), 10)
     plain = p.paired_share_difference(baseline, candidate)
-    assert p.paired_share_difference(baseline, candidate, np.arange(390)) == plain
-    assert p.paired_share_difference(baseline, candidate, apart).low == pytest.approx(plain.low, abs=0.002)
-    clustered = p.paired_share_difference(baseline, candidate, together)
+    assert p.paired_share_difference(baseline, candidate, [np.arange(390)]) == plain
+    assert p.paired_share_difference(baseline, candidate, [apart]).low == pytest.approx(plain.low, abs=0.002)
+    clustered = p.paired_share_difference(baseline, candidate, [together])
     assert clustered.estimate == plain.estimate
     assert clustered.low < plain.low - 0.03
 
@@ -159,7 +159,7 @@ def test_the_clustered_bound_covers_the_truth_where_the_plain_one_does_not():
     for _ in range(40):
         lost = np.repeat(rng.random(120) < 0.08, 5)
         right = np.ones(600, bool)
-        lows = [p.paired_share_difference(right, right & ~lost, given).low for given in (clusters, None)]
+        lows = [p.paired_share_difference(right, right & ~lost, given).low for given in ([clusters], [])]
         covered += np.array(lows) <= -0.08
     assert covered[0] / 40 >= 0.9
     assert covered[1] / 40 <= 0.85
@@ -169,9 +169,9 @@ def test_patients_of_whom_none_changed_prove_no_more_than_as_many_cases():
     """Patients lost whole, 2% of them: among 40 none is in 45 studies of 100, which ten images each do not change."""
     baseline, candidate = rights(400, 0, 0, 0)
     patients = np.repeat(np.arange(40), 10)
-    found = p.paired_share_difference(baseline, candidate, patients)
+    found = p.paired_share_difference(baseline, candidate, [patients])
     assert found.low == pytest.approx(-(1 - 0.049 ** (1 / 40)), abs=1e-4)
     candidate[0] = False
-    assert p.paired_share_difference(baseline, candidate, patients).low <= found.low
-    better = p.paired_share_difference(np.repeat([True, False], 200), np.ones(400, bool), patients)
+    assert p.paired_share_difference(baseline, candidate, [patients]).low <= found.low
+    better = p.paired_share_difference(np.repeat([True, False], 200), np.ones(400, bool), [patients])
     assert better.low > 0.25

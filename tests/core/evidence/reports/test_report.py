@@ -59,8 +59,9 @@ def test_json_is_stable_complete_and_says_the_schema():
     found = json.loads(content)
     assert found["schema"] == "featherweight-evidence/2"
     assert list(found) == [
-        "schema", "title", "created", "passed", "forced", "decided_on", "recipe_sha256", "labels", "limits", "warnings",
-        "validation", "test", "parity", "search", "candidates", "steps", "host", "versions", "facts", "method",
+        "schema", "title", "created", "passed", "forced", "decided_on", "recipe_sha256", "labels", "limits",
+        "unseen_case", "warnings", "validation", "test", "parity", "search", "candidates", "steps", "host", "versions",
+        "facts", "method",
     ]  # fmt: skip
     assert found["decided_on"] == "test"
     assert found["passed"] is True

@@ -1,0 +1,60 @@
+"""What no candidate can show on so few cases is refused before the search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from featherweight.core.errors import LimitError
+from featherweight.core.evidence.enough import check_cases_suffice
+from featherweight.core.evidence.metrics import Limits
+from featherweight.core.task import HeldOut
+from featherweight.core.tensors import Tensors
+
+
+def cases(positives: int, negatives: int, clusters: int | None = None) -> HeldOut:
+    count = positives + negatives
+    inputs: Tensors = {"x": np.zeros((count, 1), np.float32)}
+    owners = None if clusters is None else np.arange(count) % clusters
+    ids = tuple(map(str, range(count)))
+    return HeldOut(ids, inputs, (np.arange(count) < positives).astype(np.int64), clusters=owners)
+
+
+def test_six_positive_cases_cannot_show_a_sensitivity():
+    with pytest.raises(LimitError) as raised:
+        splits = {"validation": cases(200, 50), "test": cases(6, 500)}
+        check_cases_suffice(splits, Limits(sensitivity_loss=0.03), seed=0)
+    assert str(raised.value).splitlines()[1:2] == [
+        "  test cases: sensitivity_loss = 0.0300 cannot be shown with 6 positive cases: 100 are needed"
+    ]
+    assert "--anyway" in str(raised.value)
+
+
+def test_what_is_said_to_be_needed_suffices_and_one_case_less_does_not():
+    limits = Limits(sensitivity_loss=0.03, auc_loss=0.02)
+    check_cases_suffice({"test": cases(100, 20)}, limits, seed=0)
+    with pytest.raises(LimitError, match="99 positive cases: 100 are needed"):
+        check_cases_suffice({"test": cases(99, 20)}, limits, seed=0)
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05])
+def test_a_ranking_whose_unseen_case_is_lost_needs_three_over_the_margin(margin):
+    limits = Limits(auc_loss=margin, unseen_case="lost")
+    with pytest.raises(LimitError, match="auc_loss") as raised:
+        check_cases_suffice({"test": cases(20, 20)}, limits, seed=0)
+    needed = int(str(raised.value).split("cases: ")[2].split()[0].replace(",", ""))
+    assert needed == pytest.approx(2 * 3 / margin, rel=0.02)
+    check_cases_suffice({"test": cases(needed // 2 + 1, needed // 2 + 1)}, limits, seed=0)
+    # A recipe that asks for it where the cases suffice has the other reading here.
+    check_cases_suffice({"test": cases(20, 20)}, Limits(auc_loss=margin, unseen_case="lost-where-possible"), seed=0)
+
+
+def test_patients_are_counted_where_cases_come_in_them():
+    limits = Limits(sensitivity_loss=0.05)
+    check_cases_suffice({"test": cases(200, 200)}, limits, seed=0)
+    with pytest.raises(LimitError, match="200 positive cases"):
+        check_cases_suffice({"test": cases(200, 200, clusters=20)}, limits, seed=0)
+
+
+def test_speed_is_nobodys_number_of_cases():
+    check_cases_suffice({"test": cases(5, 5)}, Limits(latency_ratio_min=2.0, size_ratio_min=2.0), seed=0)
