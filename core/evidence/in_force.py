@@ -122,7 +122,9 @@ def judge_in_force(
     spared = _share_figure("specificity", ~before, ~after, ~positive, baseline.cluster_kinds)
     names: tuple[FigureName, FigureName] = "sensitivity", "specificity"
     reproduced = tuple(_reproduce(name, baseline, candidate, before, share) for name in names)
-    at_costs = costs and _compare_costs(baseline, candidate, threshold, share, costs, found, spared)
+    at_costs = None
+    if costs is not None:
+        at_costs = _compare_costs(baseline, candidate, threshold, share, costs, found, spared)
     figures = found, spared, _alarms(found, spared, share)
     return InForce(threshold, share, prevalence is not None, figures, reproduced, at_costs)
 

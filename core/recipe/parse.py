@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
+from featherweight.core.recipe.text import parse_toml, read_text
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
@@ -42,70 +42,23 @@ from featherweight.core.recipe.types import (
 from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
-_MAX_BYTES = 16_000
-_LINES_LOOKED_AT = 100
-"""Each is a parse of the whole recipe, a millisecond or so."""
-_MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     """tasks: the names that [source] may give, where they are known. Raises UsageError for a file that cannot be read,
     RecipeError for its faults, a card that cannot be read among them."""
-    recipe, faults = _parse(_read_text(path), tasks, reading_card=True)
+    recipe, faults = _parse(read_text(path), tasks, reading_card=True)
     if recipe is None or faults:
         raise RecipeError(str(path), faults)
     return recipe
 
 
-def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
-    """The [limits] of a file, which may be a whole recipe, and further ones.
-
-    Raises UsageError for a file that cannot be read and for a limit that is set twice, RecipeError for faults.
-    """
-    table: dict[str, Any] = {} if path is None else _read_limits_table(path)
-    twice = sorted(table.keys() & given.keys())
-    if twice:
-        raise UsageError(f"the limit {twice[0]!r} is set in {path} and on its own; set it once")
+def parse_limits(document: Mapping[str, Any]) -> tuple[Limits, list[Fault]]:
+    """Of a file that has nothing but a table [limits], and all of its faults."""
     reader = _Reader(None)
-    limits = reader.limits({**table, **given})
-    if reader.faults:
-        raise RecipeError("limits" if path is None else str(path), reader.faults)
-    return limits
-
-
-def _read_limits_table(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
-    table, faults = _parse_toml(text)
-    if table is not None and "version" in table:  # a recipe, all of which must be right
-        faults = _parse(text, None)[1]
-    elif table is not None:
-        reader = _Reader(None)
-        reader.known(table, "", ("limits",))
-        faults = [*faults, *reader.faults]
-    found = {} if table is None else table.get("limits", {})
-    if not isinstance(found, dict):
-        faults = [*faults, Fault("limits", f"found {_kind(found)}, expected a table [limits]")]
-    if faults:
-        raise RecipeError(str(path), faults)
-    return dict(found)
-
-
-def _read_text(path: Path) -> str:
-    with read_errors(path, "the recipe cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
-        raise UsageError(
-            f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
-            "steps and, in [source], the folder of a trained model; begin with: featherweight recipe new"
-        )
-    if len(content) > _MAX_BYTES:
-        raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
-        raise RecipeError(str(path), [fault]) from error
+    reader.known(document, "", ("limits",))
+    return reader.limits(reader.table(document, "limits")), reader.faults
 
 
 def read_card(path: str) -> str:
@@ -127,7 +80,7 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 def _parse(
     text: str, tasks: Collection[str] | None, *, reading_card: bool = False
 ) -> tuple[Recipe | None, list[Fault]]:
-    table, faults = _parse_toml(text)
+    table, faults = parse_toml(text)
     if table is None:
         return None, faults
     reader = _Reader(tasks)
@@ -138,31 +91,6 @@ def _parse(
         except UsageError as error:
             reader.fault("card", str(error).removeprefix("card: "))
     return recipe, reader.faults
-
-
-def _parse_toml(text: str) -> tuple[dict[str, Any] | None, list[Fault]]:
-    try:
-        table = tomllib.loads(text)
-        _check_integers(table)
-    except RecursionError:
-        return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
-    except ValueError as error:  # a number of thousands of digits is a plain ValueError
-        return None, [Fault("file", f"not TOML: {error}{_unclosed(text, error)}")]
-    return table, []
-
-
-def _unclosed(text: str, error: ValueError) -> str:
-    """Where something begins that ends nowhere: the parser itself only says that it came to the end of the text."""
-    if "end of document" not in str(error):
-        return ""
-    lines = text.splitlines(keepends=True)
-    for count in range(len(lines) - 1, max(-1, len(lines) - _LINES_LOOKED_AT), -1):
-        try:
-            tomllib.loads("".join(lines[:count]))
-        except (ValueError, RecursionError):
-            continue
-        return f"; what begins in line {count + 1} is not closed"
-    return ""
 
 
 class _Reader:
@@ -410,19 +338,6 @@ class _Reader:
 def _near(name: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def _check_integers(value: Any) -> None:
-    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
-    match value:
-        case int() if not -(2**63) <= value < 2**63:
-            raise ValueError("an integer of more than 64 bits")
-        case list():
-            for item in value:
-                _check_integers(item)
-        case dict():
-            for item in value.values():
-                _check_integers(item)
 
 
 def _kind(value: Any) -> str:
