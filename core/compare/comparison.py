@@ -37,8 +37,10 @@ class ComparisonOutcome:
     what a reader must be told first; page, document: the evidence for people and for programs.
 
     >>> import featherweight
+    >>> cases = {"id": range(400), "y": [0, 1] * 200}
+    >>> old = {"id": range(400), "score": [0.1, 0.9] * 200}
     >>> outcome = featherweight.compare(
-    ...     "old.csv", "new.csv", data="cases.csv", label="y", limits={"auc_loss": 0.05}, threshold=0.5, out="verdict"
+    ...     old, old, data=cases, label="y", limits={"auc_loss": 0.05}, threshold=0.5, out="verdict"
     ... )
     >>> outcome.passed, [check.name for check in outcome.checks], outcome.page.name
     (True, ['auc_loss'], 'evidence.html')

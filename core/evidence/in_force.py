@@ -17,12 +17,20 @@ import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Scores
 from featherweight.core.evidence.predictions import Predictions
-from featherweight.core.statistics.intervals import Z_TWO_SIDED, Interval, design_effect, share_interval
+from featherweight.core.statistics.intervals import (
+    Z_TWO_SIDED,
+    Interval,
+    design_effect,
+    share_interval,
+    standard_error,
+)
 from featherweight.core.statistics.paired import paired_share_difference
 
 FigureName = Literal["sensitivity", "specificity", "alarms_per_1000"]
 _CONFIDENCE = 0.975
 """Of each end, so that both together make a 95% interval."""
+_CERTAIN, _MANY = 10.0, 200
+"""Standard errors, and changed decisions, beyond which a difference is taken for shown."""
 _POINTS = 400
 """Points of the curve of costs."""
 _MARGIN = 0.005
@@ -244,6 +252,12 @@ class _Matching:
         """Whether it is shown that the candidate calls more, or fewer, of the class positive from this level on."""
         called = np.asarray(self._scores >= level)
         one, other = (self._alarms, called) if more else (called, self._alarms)
+        changes = other.astype(np.float64) - one
+        if changes.sum() <= 0:
+            return False
+        error = standard_error(changes, self._clusters[0] if self._clusters else None)
+        if changes.mean() > _CERTAIN * error and np.abs(changes).sum() > _MANY:
+            return True  # the exact bound takes a second for thousands of changes, and nothing hangs on it here
         found = paired_share_difference(one, other, self._clusters, confidence=_CONFIDENCE)
         return found is not None and found.low > 0
 

@@ -22,6 +22,7 @@ from featherweight.core import cli
 from tests.core.compare.tabled import drawn, shuffled, write
 
 SCHEMA = json.loads(files("featherweight.core.evidence.reports").joinpath("evidence.schema.json").read_text("utf-8"))
+ROOT = Path(__file__).resolve().parents[3]
 Run = Callable[..., str]
 
 
@@ -212,6 +213,30 @@ def test_the_same_scores_twice_are_pointed_out(run: Run) -> None:
     said = run("--threshold", "1", "--limit", "auc_loss=.01", b="old.csv")
     assert "old (B) against old (A)" in said
     assert "were two different ones meant?" in said
+
+
+def test_the_documented_gate_runs(folder: Path) -> None:
+    """The command of the workflow in the documentation, on tables as it names them."""
+    text = (ROOT / "docs" / "examples" / "gate.yml").read_text("utf-8")
+    [command] = re.findall(r"- run: >-\n((?: {10}.*\n)+)", text)
+    [options] = re.findall(r"(?s)```toml\n(\[limits\].*?)```", (ROOT / "docs" / "howto.md").read_text("utf-8"))
+    cases, old, new = drawn(2000, noise=0.02)
+    (folder / "gate").mkdir()
+    (folder / "limits.toml").write_text(options)
+    write(folder / "gate" / "cases.csv", {**cases, "label": cases["y"]})
+    write(folder / "gate" / "in-use.csv", old)
+    write(folder / "gate" / "proposed.csv", new)
+    words = command.split()
+    assert words[0] == "featherweight"
+    program = "from featherweight.core.cli import main; main()"
+    for code in (0, 4):
+        done = subprocess.run([sys.executable, "-c", program, *words[1:]], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        write(folder / "gate" / "proposed.csv", {**new, "score": new["score"] - 1})
+    assert (folder / "verdict" / "evidence.html").is_file()
+    assert set(re.findall(r"uses: (\S+)@", text)) == {
+        "actions/" + name for name in ("checkout", "setup-python", "upload-artifact")
+    }
 
 
 def test_labels_of_names(run: Run, folder: Path) -> None:
