@@ -54,11 +54,10 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     return recipe
 
 
-def parse_limits(document: Mapping[str, Any]) -> tuple[Limits, list[Fault]]:
-    """Of a file that has nothing but a table [limits], and all of its faults."""
+def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
+    """Every fault of a table [limits] with its key; what is at fault is left out."""
     reader = _Reader(None)
-    reader.known(document, "", ("limits",))
-    return reader.limits(reader.table(document, "limits")), reader.faults
+    return reader.limits(table), tuple(reader.faults)
 
 
 def read_card(path: str) -> str:
