@@ -67,6 +67,8 @@ def show_manifest(directory: Path, sha256: str, manifest: Manifest) -> None:
     if manifest.preferences:
         choices = [f"{one.backend} {one.precision}, threads {one.threads}" for one in manifest.preferences]
         row("preferred", "; ".join(choices))
+    for one in manifest.runtimes or ():
+        row("may serve" if one.serves else "may NOT serve", f"{one.backend} {one.precision}: {one.told}")
     for label, files in (
         ("sealed", manifest.sealed),
         ("evidence", manifest.evidence),

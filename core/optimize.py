@@ -19,6 +19,7 @@ from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.files import writing_alone
 from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
@@ -93,12 +94,13 @@ def _optimize(
     tried = explore(recipe, workshop, bench, budget_s, progress)
     tried, told = _time_finalists(bench, tried)
     tried, best, parity = _choose(bench, tried, force)
-    test = None
+    test, by_runtime = None, tuple[RuntimeFigures, ...]()
     if parity is not None:
-        tried, best, test = _report(bench, tried, best)
+        tried, best, test, by_runtime = _report(bench, tried, best)
     missed = missed_limits(best, test)
     sealing = parity is not None and test is not None and (force or not missed)
     evidence = make_evidence(bench, tried, best, test, parity, forced=bool(missed) and sealing)
+    evidence = replace(evidence, runtimes=by_runtime)
     table = write_candidates(work, evidence.candidates)
     if parity is None or not sealing:
         pages = write_evidence(work, evidence), write_cases(work / "refused", evidence, task)
@@ -155,13 +157,15 @@ def _choose(bench: Evaluator, tried: SearchResult, force: bool) -> tuple[SearchR
             trials[place] = _with(trials[place], check)
 
 
-def _report(bench: Evaluator, tried: SearchResult, best: Trial) -> tuple[SearchResult, Trial, Comparison | None]:
+def _report(
+    bench: Evaluator, tried: SearchResult, best: Trial
+) -> tuple[SearchResult, Trial, Comparison | None, tuple[RuntimeFigures, ...]]:
     """The chosen one on the test cases; without a comparison, but with a missed check, when it does not run there."""
     try:
         return tried, *bench.report(best)
     except _FAILURES as error:
         failed = _with(best, _not_run("on the test cases", error))
-        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None
+        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None, ()
 
 
 def _with(trial: Trial, check: Check) -> Trial:

@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from featherweight.core.adapters import describe_ranges, open_adapter
-from featherweight.core.artifact.manifest import Preference
+from featherweight.core.artifact.manifest import Preference, RuntimeEntry
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.errors import FeatherweightError
-from featherweight.core.evidence.judge import warnings
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.change_record import render_change_record
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import encode_evidence
 from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.evidence.reports.words import comparison_notes
 from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.reproduction import check_fresh
@@ -114,7 +114,7 @@ def make_contents(
 ) -> Contents:
     """What is sealed: the chosen program alone, the app's files for it, the evidence, the recipe, and reference
     inputs with which another host can check its own runtimes."""
-    deciding, missing = evidence.deciding, bench.measurements.runtimes.missing
+    missing = bench.measurements.runtimes.missing
     documents = {
         "recipe.toml": render_recipe(bench.recipe).encode(),
         "CHANGE_RECORD.md": render_change_record(evidence).encode(),
@@ -122,9 +122,11 @@ def make_contents(
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [UNCHANGED] if evidence.unchanged else []
-    notes += warnings(deciding.baseline, deciding.candidate, evidence.limits, seed=evidence.seed)
+    notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
+    notes += [f"{one.backend} may not serve it: {one.verdict}" for one in evidence.runtimes if not one.serves]
+    serving = [name for name in parity.agreeing if name in {one.backend for one in evidence.runtimes if one.serves}]
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
@@ -135,7 +137,12 @@ def make_contents(
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
-        preferences=_preferences(bench, trials, best, parity.agreeing),
+        preferences=_preferences(bench, trials, best, serving),
+        runtimes=[
+            RuntimeEntry(backend=one.backend, precision=best.run.program.precision, serves=one.serves, told=one.verdict)
+            for one in evidence.runtimes
+        ]
+        or None,
         documents=documents,
         forced=bool(missed),
         missed_limits=missed,
@@ -175,10 +182,9 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
 def _preferences(bench: Evaluator, trials: Sequence[Trial], best: Trial, agreeing: Sequence[str]) -> list[Preference]:
     """The backend on which the chosen program was judged, and then those on which it keeps the limits at its threshold
     and decides the same, each with its fastest number of threads, fastest first."""
-    threshold = best.measured.predictions.threshold
     mine = [trial for trial in trials if trial.run.program == best.run.program and trial.made is best.made]
     alike = [trial for trial in mine if trial.run.backend in agreeing]
-    fit = [trial for trial in alike if bench.keeps_limits(trial, threshold)]
+    fit = [trial for trial in alike if bench.keeps_limits(trial, best.measured.predictions)]
     first = {best.run.backend: best}
     for trial in sorted(fit, key=lambda trial: trial.p50_ms):
         first.setdefault(trial.run.backend, trial)

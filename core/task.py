@@ -4,6 +4,8 @@ entry point (group `featherweight.tasks`)."""
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -101,11 +103,39 @@ Probability = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """What an app does with a case, by thresholds on the raw score.
+
+    names: of all outcomes, that of the lowest scores first; thresholds: raw scores, one fewer, rising: from each one on
+    the next outcome holds. Two that are equal leave the outcome between them without cases. Raises DataError for
+    thresholds that do not rise or do not fit the names.
+
+    >>> Outcomes(("approve", "review", "decline"), (0.5, 2.0)).names
+    ('approve', 'review', 'decline')
+    """
+
+    names: tuple[str, ...]
+    thresholds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        fits = len(self.thresholds) >= 1 and len(self.names) == len(self.thresholds) + 1
+        if not fits or len(set(self.names)) < len(self.names):
+            raise DataError(
+                f"outcomes: found the names {', '.join(self.names)} and {len(self.thresholds)} thresholds, expected "
+                "different names, one more than there are thresholds, of which there is at least one"
+            )
+        if any(not low <= high for low, high in itertools.pairwise(self.thresholds)) or any(
+            map(math.isnan, self.thresholds)
+        ):
+            raise DataError(f"outcomes: found the thresholds {list(self.thresholds)}, expected rising ones")
+
+
+@dataclass(frozen=True)
 class SealedFiles:
     """What the app seals beside the programs.
 
     files: name -> bytes, opaque to core; probability: raw scores [N] -> calibrated probabilities [N], where the app has
-    them.
+    them; outcomes: where the app acts on more than one threshold, all of them, the decision's among them.
     """
 
     app: str
@@ -113,6 +143,7 @@ class SealedFiles:
     files: Mapping[str, bytes]
     weights_source: str
     probability: Probability | None = None
+    outcomes: Outcomes | None = None
 
 
 HeldOutName = Literal["validation", "test"]
@@ -198,6 +229,16 @@ class StatesLoss(Protocol):
     def training_loss(self) -> TaskLoss:
         """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
         ...
+
+
+@runtime_checkable
+class StatesOutcomes(Protocol):
+    """A task whose app acts on more than one threshold (approve, review, decline): all of them are judged. What it
+    seals with a candidate has the candidate's (`SealedFiles.outcomes`). A task that does not say it has one,
+    `positive_threshold`."""
+
+    baseline_outcomes: Outcomes
+    """The baseline's, on the score of `scores`; `positive_threshold` is one of its thresholds."""
 
 
 @runtime_checkable

@@ -19,8 +19,8 @@ from featherweight.core.program import Kind, Precision
 from featherweight.core.tensors import DType, TensorSpec
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
-"""Version 1 had no packed programs; it is still read."""
+FORMAT_VERSION = 3
+"""Version 1 had no packed programs, version 2 no list of runtimes; both are still read."""
 MANIFEST_BYTES = 1 << 20
 """The largest manifest.json that is read."""
 FILE_BYTES = 1 << 30
@@ -88,6 +88,16 @@ class Preference(_Struct, frozen=True, kw_only=True):
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
 
 
+class RuntimeEntry(_Struct, frozen=True, kw_only=True):
+    """A runtime that was asked for its figures on the test cases when the artifact was sealed. serves: whether they
+    kept the limits, so that it may serve; told: the same in words."""
+
+    backend: Annotated[str, msgspec.Meta(max_length=100)]
+    precision: Precision
+    serves: bool
+    told: Text
+
+
 class DecisionPoint(_Struct, frozen=True, kw_only=True):
     """Where a decision is seen in a program's raw outputs: positive from `threshold` on, in one column of one."""
 
@@ -108,9 +118,10 @@ class ParityEntry(FileEntry, frozen=True, kw_only=True):
 
 
 class Manifest(_Struct, frozen=True, kw_only=True):
-    """What an artifact holds, file by file with its digest; `manifest.json`."""
+    """What an artifact holds, file by file with its digest; `manifest.json`. runtimes: those that may serve it, and
+    those that may not; null where nothing is known of them, as in earlier versions: then any may."""
 
-    format_version: Literal[1, 2] = 2
+    format_version: Literal[1, 2, 3] = 3
     name: Text
     app: Text
     created: Created
@@ -119,6 +130,7 @@ class Manifest(_Struct, frozen=True, kw_only=True):
     labels: tuple[Text, ...]
     programs: Annotated[tuple[ProgramEntry, ...], msgspec.Meta(min_length=1)]
     preferences: tuple[Preference, ...] = ()
+    runtimes: Annotated[tuple[RuntimeEntry, ...], msgspec.Meta(max_length=64)] | None = None
     sealed: tuple[FileEntry, ...]
     evidence: tuple[FileEntry, ...]
     documents: tuple[FileEntry, ...] = ()
@@ -153,9 +165,9 @@ def decode_manifest(content: bytes) -> Manifest:
     """Raises ArtifactError for anything but a valid manifest of this version, and for nothing else."""
     try:
         version = msgspec.json.decode(content, type=_Versioned).format_version
-        if version not in (1, FORMAT_VERSION):
+        if version not in (1, 2, FORMAT_VERSION):
             raise ArtifactError(
-                f"manifest.json: format version {version}; this featherweight reads versions 1 and {FORMAT_VERSION}: "
+                f"manifest.json: format version {version}; this featherweight reads versions 1 to {FORMAT_VERSION}: "
                 "install the featherweight that made the artifact, or make it again"
             )
         manifest = decode_unambiguous(content, Manifest)

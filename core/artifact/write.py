@@ -21,6 +21,7 @@ from featherweight.core.artifact.manifest import (
     ParityEntry,
     Preference,
     ProgramEntry,
+    RuntimeEntry,
     TensorEntry,
     check_manifest,
     encode_manifest,
@@ -47,7 +48,8 @@ class Contents:
     """What goes into an artifact.
 
     sealed: the app's files by name, written below `sealed/`; evidence: `evidence.json`, `evidence.html`;
-    documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), the one judged first;
+    documents: anything for people (`MODEL_CARD.md`); preferences: (backend, precision), the one judged first; runtimes:
+    those that may serve it and those that may not, None where any may;
     versions: package -> version; missed_limits: what a forced artifact did not keep, in words; reference_cases: for the
     parity check on other hosts.
     """
@@ -62,6 +64,7 @@ class Contents:
     versions: Mapping[str, str]
     recipe_sha256: str | None = None
     preferences: Sequence[Preference] = ()
+    runtimes: Sequence[RuntimeEntry] | None = None
     documents: Mapping[str, bytes] = field(default_factory=dict)
     forced: bool = False
     missed_limits: Sequence[str] = ()
@@ -118,6 +121,7 @@ def _laid_out(contents: Contents, created: datetime) -> tuple[dict[str, bytes], 
         labels=tuple(contents.labels),
         programs=tuple(programs),
         preferences=tuple(contents.preferences),
+        runtimes=None if contents.runtimes is None else tuple(contents.runtimes),
         sealed=_place({f"sealed/{name}": content for name, content in contents.sealed.items()}, files),
         evidence=_place(contents.evidence, files),
         documents=_place(contents.documents, files),

@@ -11,6 +11,7 @@ from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import BackendUnavailableError
 from featherweight.core.program import Precision, Program
 
+_UNTRIED = "no figures on the test cases"
 BATCHES = (1, 64)
 """With which a program is tried unless the caller knows better."""
 _USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
@@ -37,19 +38,46 @@ def _runnable(artifact: Artifact, available: Mapping[str, Availability], device:
         found = available.get(name)
         if found is not None and device in found.devices and precision in artifact.precisions:
             program = artifact.program(precision)
-            if found.runs(program.kind, precision):
+            if found.runs(program.kind, precision) and _why_not(artifact, name, precision, device) is None:
                 yield name, program
+
+
+def _why_not(artifact: Artifact, name: str, precision: Precision, device: str) -> str | None:
+    """Why a runtime must not serve the artifact: it has no figures on the test cases, or they missed a limit. Figures
+    are those of a CPU, so that they say nothing of another device; an artifact without a list of runtimes has none."""
+    runtimes = artifact.manifest.runtimes
+    if runtimes is None or device != "cpu":
+        return None
+    known = next((one for one in runtimes if (one.backend, one.precision) == (name, precision)), None)
+    if known is None:
+        return f"{_UNTRIED} in {precision}: it was not tried when the artifact was made"
+    return None if known.serves else known.told
 
 
 def _nothing_runs(artifact: Artifact, available: Mapping[str, Availability], device: str) -> BackendUnavailableError:
     reasons = "; ".join(
-        f"{name}: {found.reason or 'runs ' + ', '.join(found.precisions) + ' on ' + ', '.join(found.devices)}"
-        for name, found in available.items()
+        f"{name}: {found.reason or _refused(artifact, name, found, device)}" for name, found in available.items()
     )
     held = ", ".join(artifact.precisions)
     return BackendUnavailableError(
-        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}"
+        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}{_remedy(artifact)}"
     )
+
+
+def _refused(artifact: Artifact, name: str, found: Availability, device: str) -> str:
+    """Why an available runtime does not serve it."""
+    fit = [one for one in artifact.precisions if found.runs(artifact.program(one).kind, one)]
+    refused = [why for one in fit if (why := _why_not(artifact, name, one, device)) is not None]
+    if device in found.devices and refused:  # what was found says more than that nothing was
+        return next((why for why in refused if not why.startswith(_UNTRIED)), refused[0])
+    return f"runs {', '.join(found.precisions)} on {', '.join(found.devices)}"
+
+
+def _remedy(artifact: Artifact) -> str:
+    serving = [one.backend for one in artifact.manifest.runtimes or () if one.serves]
+    if not serving:
+        return ""
+    return f". It may be served by {', '.join(serving)}; for another runtime, optimize again where it is installed"
 
 
 def _candidates(artifact: Artifact, device: str) -> Iterator[tuple[str, Precision]]:

@@ -24,8 +24,15 @@ BOUND_SAMPLES = 2000
 
 _BOUND = "the bound of the loss from each case's own part of it (Fay and Feuer's gamma limits, joined by MOVER)"
 _UNSEEN: dict[Unseen, str] = {
-    "as-seen": "the case that was not seen taken for no worse than the worst seen",
-    "lost": "the case that was not seen taken for lost altogether",
+    "as-seen": (
+        "the case that was not seen taken for no worse than the worst seen. Simulated, it passes 2 to 4% of "
+        "candidates at the margin where all scores changed slightly, and up to four in five where so few cases are "
+        "lost altogether that most samples hold none of them"
+    ),
+    "lost": (
+        "the case that was not seen taken for lost altogether. Simulated, it passes at most 4% of candidates at the "
+        "margin, whatever changed"
+    ),
 }
 
 
@@ -45,12 +52,14 @@ class ProgramFigures:
 class Compared:
     """differences: of each metric that has one the candidate's gain, paired, with its one-sided 95% lower bound (where
     less is better, baseline minus candidate: a gain is above 0 everywhere); methods: figure -> how its interval and
-    bound were made, in a line each, among them whether cases or clusters were resampled."""
+    bound were made, in a line each, among them whether cases or clusters were resampled; losses_at_least: the loss at
+    the other end, one-sided 95%, of the metrics that lost: above 0 the candidate is shown to be worse."""
 
     baseline: ProgramFigures
     candidate: ProgramFigures
     differences: Mapping[str, Difference | None]
     methods: Mapping[str, str]
+    losses_at_least: Mapping[str, float | None]
 
 
 @lru_cache(maxsize=4)
@@ -62,8 +71,14 @@ def compare(
     both, bounds = (pair(baseline, candidate, samples=count, seed=seed) for count in (samples, BOUND_SAMPLES))
     wanted = metrics.figures(baseline.label_kind)
     differences = {one.name: bounds.difference(one, unseen) for one in wanted if one.is_compared}
+    # At the other end no limit is kept or missed: where nothing was lost, there is nothing to show.
+    lost = [one for one in wanted if (found := differences.get(one.name)) is not None and found.estimate < 0]
     return Compared(
-        _figures(both, "baseline"), _figures(both, "candidate"), differences, _methods(baseline, samples, unseen)
+        _figures(both, "baseline"),
+        _figures(both, "candidate"),
+        differences,
+        _methods(baseline, samples, unseen),
+        {one.name: bounds.loss_at_least(one) for one in lost},
     )
 
 

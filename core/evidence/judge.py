@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from featherweight.core.arrays import Bools
 from featherweight.core.evidence import metrics
+from featherweight.core.evidence.absurd import absurd_limits
 from featherweight.core.evidence.figures import BOUND_SAMPLES
-from featherweight.core.evidence.metric import Limit, Metric, Pair, pair
+from featherweight.core.evidence.group_limits import judge_in_groups
+from featherweight.core.evidence.metric import Asked, Limit, Metric, Pair, pair
 from featherweight.core.evidence.metrics import CHANGED_DECISIONS, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions, check_same_cases
 from featherweight.core.statistics.intervals import Difference
@@ -93,10 +95,13 @@ def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit,
     if kind not in metric.labels:
         text = f"{metric.title} is not for {kind} labels."
         return Check(metric, "not measured", None, limit, text)
-    if rule.judge is None:
+    if metric.whole is None and rule.judge is None:
         both = pair(baseline.predictions, candidate.predictions, samples=BOUND_SAMPLES, seed=seed)
-        return _loss_check(metric, both, limits, limit)
-    finding = rule.judge(baseline, candidate, limit, seed)
+        return _worst_loss_check(metric, both, limits, limit)
+    if metric.whole is not None:
+        finding = judge_in_groups(baseline, candidate, metric.whole, limits, limit, seed=seed)
+    elif rule.judge is not None:
+        finding = rule.judge(baseline, candidate, Asked(limit, BOUND_SAMPLES, seed, limits.prevalence))
     if finding.found is None:
         return Check(metric, "not measured", None, limit, finding.text)
     kept = finding.found >= limit if rule.kind == "min" else finding.found <= limit
@@ -105,7 +110,7 @@ def _check(baseline: Measured, candidate: Measured, metric: Metric, rule: Limit,
 
 def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = None, *, seed: int) -> tuple[str, ...]:
     """What a reader must be told, in plain lines: of the programs, and of what `limits` would not notice."""
-    lines = [] if limits is None else list(_blind_spots(limits))
+    lines = [] if limits is None else [*absurd_limits(baseline.predictions, limits), *_blind_spots(limits)]
     if baseline.latency and candidate.latency:
         ratio = median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms, seed=seed)
         if ratio.low <= 1:
@@ -141,7 +146,7 @@ def _blind_spots(limits: Limits) -> Iterator[str]:
             f"threshold {shifted if len(missing) == 1 else 'set wrong'} would not be noticed. Add "
             f"{_or([one.limit.name for one in (CHANGED_DECISIONS, *missing[:1]) if one.limit is not None])}."
         )
-    ranking = [one for one, _ in metrics.limits().values() if one.reads == "ranking"]
+    ranking = [one for one, _ in metrics.limits().values() if one.reads == "ranking" and one.is_compared]
     if all(limits.of(one) is None for one in ranking):
         yield (
             f"The recipe limits no loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
@@ -151,6 +156,17 @@ def _blind_spots(limits: Limits) -> Iterator[str]:
 
 def _or(words: Sequence[str]) -> str:
     return " or ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])
+
+
+def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
+    """Of a metric that reads decisions the check at the threshold where it is worst: the limit is to be kept at all
+    that the app acts on. Each is judged at 5%: a candidate that must pass all of them passes none too easily."""
+    if metric.reads != "decisions" or len(both.at_thresholds) == 1:
+        return _loss_check(metric, both, limits, limit)
+    checks = [(name, _loss_check(metric, one, limits, limit)) for name, one in both.at_thresholds]
+    name, worst = max(checks, key=lambda named: float("inf") if named[1].found is None else named[1].found)
+    said = f"At the threshold of {name}, the worst of {len(checks)}: {worst.explanation}"
+    return replace(worst, explanation=said)
 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:

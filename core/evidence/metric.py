@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -11,7 +12,7 @@ from featherweight.core.arrays import Floats
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
 from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
-from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
 from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
 
@@ -59,6 +60,38 @@ class Pair:
             else:
                 self._differences[key] = None if metric.difference is None else metric.difference(self)
         return self._differences[key]
+
+    def loss_at_least(self, metric: Metric) -> float | None:
+        """What the candidate loses at least, with 95% confidence: above 0 it is shown to be worse. None where
+        `difference` is."""
+        own = self.own_losses(metric)
+        if own is not None:
+            return loss_lower_bound(own)
+        found = None if metric.difference is None else metric.difference(self._turned)
+        return None if found is None else found.low
+
+    @cached_property
+    def at_thresholds(self) -> tuple[tuple[str, Pair], ...]:
+        """(outcome that begins there, the pair with that threshold as the only one), for every threshold that the app
+        acts on, the lowest first."""
+        names = self.baseline.all_outcomes.names[1:]
+        both = zip(names, self.baseline.at_thresholds, self.candidate.at_thresholds, strict=True)
+        return tuple(
+            (name, self if one is self.baseline and other is self.candidate else pair(one, other, **self._draws))
+            for name, one, other in both
+        )
+
+    @property
+    def _draws(self) -> dict[str, int]:
+        return {"samples": self.samples, "seed": self.seed}
+
+    @cached_property
+    def _turned(self) -> Pair:
+        """The baseline as a candidate in the candidate's place, with the same draws."""
+        found = Pair(self.candidate, self.baseline, self.samples, self.seed)
+        draws = self.card_draws
+        found.__dict__["card_draws"] = draws and {"baseline": draws["candidate"], "candidate": draws["baseline"]}
+        return found
 
     def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
         """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
@@ -112,16 +145,27 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a limit's judge is asked. limit: in its unit; samples, seed: of resamples; prevalence: that predictive
+    values are judged at, None where the recipe states none."""
+
+    limit: float
+    samples: int
+    seed: int
+    prevalence: float | None = None
+
+
+@dataclass(frozen=True)
 class Limit:
-    """name: its key in a recipe's [limits]; title: of its row in the page; judge: (baseline, candidate, limit, seed) ->
-    what was found, of a limit that is no loss: a loss is judged by the metric's paired difference; in_recipes: whether
-    a recipe may set it; meaning: a sentence for those who write recipes."""
+    """name: its key in a recipe's [limits]; title: of its row in the page; judge: what was found, of a limit that is
+    not simply on the metric's paired difference; in_recipes: whether a recipe may set it; meaning: a sentence for those
+    who write recipes."""
 
     name: str
     kind: LimitKind
     title: str
     unit: Unit = "metric"
-    judge: Callable[[Measured, Measured, float, int], Finding] | None = None
+    judge: Callable[[Measured, Measured, Asked], Finding] | None = None
     in_recipes: bool = True
     meaning: str = ""
 
@@ -139,13 +183,15 @@ class Limit:
 
     def fault(self, value: float) -> str | None:
         """What is wrong with such a limit."""
-        inside = value > 0 if self.kind == "min" else 0 <= value <= 1
+        inside = 0 < value <= (1 if self.unit == "metric" else math.inf) if self.kind == "min" else 0 <= value <= 1
         return None if inside and value != float("inf") else f"found {value}, expected {self.expected}"
 
     @property
     def expected(self) -> str:
         """What such a limit may be, in words."""
-        return "a number above 0" if self.kind == "min" else "a number from 0 to 1"
+        if self.kind != "min":
+            return "a number from 0 to 1"
+        return "a number above 0, up to 1" if self.unit == "metric" else "a number above 0"
 
 
 def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:
@@ -168,7 +214,8 @@ class Metric:
     is None where there is none.
 
     lacks: why cases may not give it at all, for a metric that asks more of them than labels: then it is left out of the
-    page; in_groups: whether a limited loss is also compared group by group.
+    page; in_groups: whether a limited loss is also compared group by group; whole: the metric that this one's limit
+    judges in every group.
     """
 
     name: str
@@ -189,6 +236,7 @@ class Metric:
     limit: Limit | None = None
     lacks: str = ""
     in_groups: bool = True
+    whole: Metric | None = None
 
     @property
     def row_title(self) -> str:

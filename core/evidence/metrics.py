@@ -10,6 +10,14 @@ from typing import Final, Literal, get_args
 
 from featherweight.core.errors import Fault
 from featherweight.core.evidence import binary as b
+from featherweight.core.evidence.absolute import (
+    AUC_FLOOR,
+    AVERAGE_PRECISION_FLOOR,
+    CALIBRATION_IN_THE_LARGE,
+    CALIBRATION_SLOPE,
+    NEGATIVE_PREDICTIVE_VALUE,
+    POSITIVE_PREDICTIVE_VALUE,
+)
 from featherweight.core.evidence.metric import Limit, Metric, Pair
 from featherweight.core.evidence.predictions import LabelKind
 from featherweight.core.evidence.running import judge_flips, judge_latency, judge_size
@@ -22,6 +30,8 @@ UnseenCase = Literal["as-seen", "lost", "lost-where-possible"]
 """What a recipe says of the case that its cases do not hold (core.statistics.loss_bounds): it is no worse than the
 worst that was seen, or lost altogether, or the second where the cases are enough to keep the margins so, and else the
 first."""
+GROUPS: Final = "groups"
+"""The table of [limits] that holds in every group of cases."""
 UNSEEN_CASES: Final[tuple[UnseenCase, ...]] = get_args(UnseenCase)
 
 AUC = Metric(
@@ -154,6 +164,12 @@ BRIER_SCORE = Metric(
     interval=b.brier_interval,
     difference=b.brier_gain,
     method=b.brier_method,
+    limit=Limit(
+        "brier_loss",
+        "loss",
+        "Loss of Brier score",
+        meaning="Largest rise of the Brier score, the mean squared error of the calibrated probabilities.",
+    ),
 )
 CALIBRATION_ERROR = Metric(  # without an estimate of its own: what chance adds is only known from resamples
     name="calibration_error",
@@ -230,6 +246,31 @@ PARITY = Metric(  # no recipe sets it: what is sealed must always agree with its
     limit=Limit("parity", "max", "Decisions that change with batch or threads", "count", in_recipes=False),
 )
 
+
+def _in_groups(metric: Metric) -> Metric:
+    """The limit of [limits.groups] on this metric: no group of cases may lose more."""
+    if metric.limit is None:
+        raise TypeError(f"{metric.name} has no limit, so that it can have none in groups")
+    return Metric(
+        name=f"{metric.name}_in_groups",
+        title=f"{metric.title} in groups",
+        phrase=f"{metric.phrase} in groups",
+        unit=metric.unit,
+        direction=metric.direction,
+        reads=metric.reads,
+        labels=metric.labels,
+        limit=Limit(
+            f"{GROUPS}.{metric.limit.name}",
+            "loss",
+            f"{metric.limit.title} in any group",
+            metric.limit.unit,
+            meaning=f"{metric.limit.meaning.rstrip('.')}, in any group of cases that can show it.",
+        ),
+        in_groups=False,
+        whole=metric,
+    )
+
+
 METRICS: tuple[Metric, ...] = (
     AUC,
     AVERAGE_PRECISION,
@@ -240,6 +281,13 @@ METRICS: tuple[Metric, ...] = (
     SPECIFICITY,
     BRIER_SCORE,
     CALIBRATION_ERROR,
+    POSITIVE_PREDICTIVE_VALUE,
+    NEGATIVE_PREDICTIVE_VALUE,
+    AUC_FLOOR,
+    AVERAGE_PRECISION_FLOOR,
+    CALIBRATION_IN_THE_LARGE,
+    CALIBRATION_SLOPE,
+    *(_in_groups(one) for one in (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, BRIER_SCORE)),
     CHANGED_DECISIONS,
     LATENCY,
     SIZE,
@@ -272,15 +320,27 @@ class Limits(Mapping[str, float]):
     95% bound of its loss against the baseline, paired on the same cases, stays inside the margin. A data set too small
     to tell therefore fails. Ratios are baseline over candidate: 2.0 is twice as fast, or half the size.
 
-    unseen_case: what the bounds of rankings assume of the case that was not seen.
+    unseen_case: what the bounds of rankings assume of the case that was not seen; prevalence: that predictive values
+    are judged at; group_columns: whose groups the limits `groups.NAME` hold in, all columns where it is empty.
     """
 
     values_set: tuple[tuple[str, float], ...]
     unseen_case: UnseenCase
+    prevalence: float | None
+    group_columns: tuple[str, ...]
 
-    def __init__(self, *, unseen_case: UnseenCase = "as-seen", **values: float | None) -> None:
+    def __init__(
+        self,
+        *,
+        unseen_case: UnseenCase = "as-seen",
+        prevalence: float | None = None,
+        group_columns: tuple[str, ...] = (),
+        **values: float | None,
+    ) -> None:
         """None asks nothing. Raises TypeError for a limit that the table does not have."""
         object.__setattr__(self, "unseen_case", unseen_case)
+        object.__setattr__(self, "prevalence", prevalence)
+        object.__setattr__(self, "group_columns", group_columns)
         known = limits()
         if unknown := values.keys() - known.keys():
             raise TypeError(f"there is no limit {', '.join(sorted(unknown))}; known: {', '.join(known)}")
@@ -300,10 +360,21 @@ class Limits(Mapping[str, float]):
         """The metric's limit, None where it is not set."""
         return None if metric.limit is None else self.get(metric.limit.name)
 
-    def settings(self) -> dict[str, float | str]:
+    def in_group(self, metric: Metric, column: str) -> float | None:
+        """What the metric may lose in a group of this column: by [limits.groups], else by its limit on all cases."""
+        limit = None if metric.limit is None else self.get(f"{GROUPS}.{metric.limit.name}")
+        held = limit is not None and (not self.group_columns or column in self.group_columns)
+        return limit if held else self.of(metric)
+
+    def settings(self) -> dict[str, float | str | tuple[str, ...]]:
         """What a recipe's [limits] says, without what it need not say."""
         unseen = {} if self.unseen_case == "as-seen" else {"unseen_case": self.unseen_case}
-        return {**dict(self.values_set), **unseen}
+        said: dict[str, float | str | tuple[str, ...]] = {**dict(self.values_set), **unseen}
+        if self.prevalence is not None:
+            said["prevalence"] = self.prevalence
+        if self.group_columns:
+            said[f"{GROUPS}.columns"] = self.group_columns
+        return said
 
     def unseen(self, pair: Pair) -> Unseen:
         """What is assumed on these cases. "lost-where-possible" is "lost" where the cases are enough to keep every
@@ -319,4 +390,15 @@ class Limits(Mapping[str, float]):
         """Every value that makes no sense, keyed `limits.NAME`; the recipe's parser reports them with its own."""
         known = limits()
         found = ((name, known[name][1].fault(value)) for name, value in self.values_set)
-        return tuple(Fault(f"limits.{name}", text) for name, text in found if text is not None)
+        return (*(Fault(f"limits.{name}", text) for name, text in found if text is not None), *self._misfits())
+
+    def _misfits(self) -> Iterator[Fault]:
+        predictive = [name for name in ("ppv_loss", "npv_loss") if name in self]
+        if predictive and self.prevalence is None:
+            yield Fault(f"limits.{predictive[0]}", "needs the prevalence that it is judged at: set limits.prevalence")
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            yield Fault("limits.prevalence", f"found {self.prevalence}, expected a number between 0 and 1")
+        elif self.prevalence is not None and not predictive:
+            yield Fault("limits.prevalence", "nothing is judged at it; set limits.ppv_loss or limits.npv_loss")
+        if self.group_columns and not any(name.startswith(f"{GROUPS}.") for name in self):
+            yield Fault(f"limits.{GROUPS}.columns", "no limit holds in them; set one, such as limits.groups.auc_loss")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats, Labels, Probabilities, Scores, Texts
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Labels, Probabilities, Scores, Texts
 from featherweight.core.errors import DataError
 from featherweight.core.measure.energy import Energy
 from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
 from featherweight.core.statistics import intervals as s
-from featherweight.core.task import Alerts
+from featherweight.core.task import Alerts, Outcomes
 from featherweight.core.terminal import counted
 
 LabelKind = Literal["binary", "multi-class", "multi-label", "regression"]
@@ -28,7 +28,8 @@ class Predictions:
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
     there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters: as in
-    core.task.HeldOut. Raises DataError when these do not fit together.
+    core.task.HeldOut; outcomes: all that the app does by thresholds on the score, `threshold` among them; None where it
+    acts on that alone. Raises DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -40,6 +41,7 @@ class Predictions:
     clusters: Clusters | None = None
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
+    outcomes: Outcomes | None = None
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -49,6 +51,11 @@ class Predictions:
             raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
         if not np.isin(self.labels, [0, 1]).all():
             raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+        if self.outcomes is not None and self.threshold not in self.outcomes.thresholds:
+            raise DataError(
+                f"predictions: the threshold of the decision, {self.threshold}, is none of those of the outcomes, "
+                f"{list(self.outcomes.thresholds)}"
+            )
         self._check_finite("score", self.scores)
         if self.probabilities is not None:
             self._check_finite("probability", self.probabilities)
@@ -77,6 +84,30 @@ class Predictions:
             None if self.probabilities is None else self.probabilities[inside],
             clusters=None if self.clusters is None else self.clusters[inside],
             cross_clusters=None if self.cross_clusters is None else self.cross_clusters[inside],
+            outcomes=self.outcomes,
+        )
+
+    def sealed_with(self, other: Predictions) -> Predictions:
+        """The same scores with the thresholds of another: an artifact has one set of them, whatever runs it."""
+        return replace(self, threshold=other.threshold, outcomes=other.outcomes)
+
+    @cached_property
+    def all_outcomes(self) -> Outcomes:
+        """What the app does; of an app with one threshold yes or no."""
+        return self.outcomes or Outcomes(("negative", "positive"), (self.threshold,))
+
+    @cached_property
+    def outcome_places(self) -> Integers:
+        """int64 [N]: which of `all_outcomes` each case gets."""
+        found = np.searchsorted(np.asarray(self.all_outcomes.thresholds), self.scores, side="right")
+        return found.astype(np.int64)
+
+    @cached_property
+    def at_thresholds(self) -> tuple[Predictions, ...]:
+        """The same with each threshold of `all_outcomes` as the only one; with the decision's this object itself."""
+        return tuple(
+            self if at == self.threshold else replace(self, threshold=at, outcomes=None)
+            for at in self.all_outcomes.thresholds
         )
 
     @cached_property
@@ -149,3 +180,22 @@ def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:
             f"({counted(len(candidate.ids), 'cases')}) were not run on the same cases in the same order, so "
             "that they cannot be compared; run both on one HeldOut"
         )
+    before, after = baseline.all_outcomes.names, candidate.all_outcomes.names
+    if before != after:
+        raise DataError(
+            f"the baseline leads to the outcomes {', '.join(before)} and the candidate to {', '.join(after)}, so that "
+            "they cannot be compared; a task states both alike (StatesOutcomes and SealedFiles.outcomes)"
+        )
+
+
+def changed_outcomes(baseline: Predictions, candidate: Predictions) -> s.Flips:
+    """The cases with another outcome: those that rose (to positive, from review to decline) and those that fell."""
+    before, after = baseline.outcome_places, candidate.outcome_places
+    return s.Flips(np.flatnonzero(after > before), np.flatnonzero(after < before))
+
+
+def outcome_table(baseline: Predictions, candidate: Predictions) -> Integers:
+    """int64 [K, K]: cases by their outcome before (rows) and after (columns), in the order of `all_outcomes`."""
+    count = len(baseline.all_outcomes.names)
+    places = baseline.outcome_places * count + candidate.outcome_places
+    return np.bincount(places, minlength=count * count).astype(np.int64).reshape(count, count)

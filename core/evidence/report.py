@@ -18,7 +18,8 @@ from featherweight.core.evidence.in_force import InForce
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.predictions import Measured, Parity, Predictions
+from featherweight.core.evidence.predictions import Measured, Parity, Predictions, changed_outcomes
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
 from featherweight.core.statistics import intervals as s
@@ -107,7 +108,8 @@ class Comparison:
 @dataclass(frozen=True)
 class Evidence:
     """title: what the model does; created: ISO 8601, UTC; host: names and values; versions: package -> version;
-    facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed."""
+    facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed;
+    runtimes: the sealed program on the test cases by each runtime, empty where none was sealed."""
 
     title: str
     created: str
@@ -125,6 +127,7 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
+    runtimes: tuple[RuntimeFigures, ...] = ()
     kind: Literal["optimization", "comparison"] = "optimization"
     """A comparison of two models as they are has `validation` alone, which holds the given cases; no candidates."""
     in_force: InForce | None = None
@@ -169,26 +172,37 @@ def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:
 
 @dataclass(frozen=True)
 class FlippedCase:
-    """A case whose decision changed; the values are probabilities, or raw scores where there are none."""
+    """A case whose decision changed; the values are probabilities, or raw scores where there are none. to_positive: to
+    a higher outcome; outcomes: before and after, of an app with more than two."""
 
     id: str
     label: int
     baseline: float
     candidate: float
     to_positive: bool
+    outcomes: tuple[str, str] | None = None
 
     @property
     def now_right(self) -> bool:
-        """Whether the candidate decides as the label says."""
+        """Whether the candidate decides as the label says, or nearer to it."""
         return self.to_positive == (self.label == 1)
 
 
 def flipped_cases(baseline: Predictions, candidate: Predictions) -> tuple[FlippedCase, ...]:
     """Every case whose decision changed: those that became wrong first, the largest change first."""
-    flips = s.flipped_decisions(baseline.decisions, candidate.decisions)
+    flips, names = changed_outcomes(baseline, candidate), baseline.all_outcomes.names
+    was, now = baseline.outcome_places, candidate.outcome_places
+    named = len(names) > 2
     before, after = shown_values(baseline, candidate)
     cases = [
-        FlippedCase(baseline.ids[i], int(baseline.labels[i]), float(before[i]), float(after[i]), to_positive)
+        FlippedCase(
+            baseline.ids[i],
+            int(baseline.labels[i]),
+            float(before[i]),
+            float(after[i]),
+            to_positive,
+            (names[was[i]], names[now[i]]) if named else None,
+        )
         for group, to_positive in ((flips.to_positive, True), (flips.to_negative, False))
         for i in group
     ]

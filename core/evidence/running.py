@@ -4,43 +4,56 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.core.evidence.metric import Finding
-from featherweight.core.evidence.predictions import Measured
-from featherweight.core.statistics.intervals import flipped_decisions
+from featherweight.core.evidence.metric import Asked, Finding
+from featherweight.core.evidence.predictions import Measured, Predictions, changed_outcomes, outcome_table
 from featherweight.core.statistics.resampling import median_ratio
+from featherweight.core.statistics.share_bounds import share_upper_bound
 from featherweight.core.terminal import counted
 
 
-def judge_flips(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:
+def judge_flips(baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
+    """Any change of outcome counts; held against the limit is the upper bound of their share."""
     before, after = baseline.predictions, candidate.predictions
-    flips, cases = flipped_decisions(before.decisions, after.decisions), len(before.ids)
-    found = flips.count / cases
+    flips, cases = changed_outcomes(before, after), len(before.ids)
+    seen = flips.count / cases
+    found = share_upper_bound(before.outcome_places != after.outcome_places, before.cluster_kinds)
+    names = before.all_outcomes.names
+    up, down = ("positive", "negative") if len(names) == 2 else ("a higher outcome", "a lower one")
+    moves = f" ({'; '.join(_moves(before, after))})" if len(names) > 2 and flips.count else ""
     return Finding(
         found,
-        found,
-        f"{flips.count} of {counted(cases, 'decisions')} changed ({found:.2%}): {len(flips.to_positive)} to positive, "
-        f"{len(flips.to_negative)} to negative; the limit is {limit:.2%}.",
+        seen,
+        f"{flips.count} of {counted(cases, 'decisions')} changed ({seen:.2%}): {len(flips.to_positive)} to {up}, "
+        f"{len(flips.to_negative)} to {down}{moves}; with 95% confidence at most {found:.2%}, and the limit is "
+        f"{asked.limit:.2%}.",
     )
 
 
-def judge_latency(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:
+def _moves(before: Predictions, after: Predictions) -> list[str]:
+    """Between which outcomes, most cases first."""
+    names, table = before.all_outcomes.names, outcome_table(before, after)
+    moved = [(table[i, j], f"{names[i]} to {names[j]}") for i in range(len(names)) for j in range(len(names)) if i != j]
+    return [f"{name} {count:,}" for count, name in sorted(moved, key=lambda move: -move[0]) if count]
+
+
+def judge_latency(baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
     if baseline.latency is None or candidate.latency is None:
         return Finding(None, None, "Latency was not measured for both programs.")
     before, after = baseline.latency, candidate.latency
     if before.batch != after.batch:
         text = f"Latency was measured at batch {before.batch} and {after.batch}, which cannot be compared."
         return Finding(None, None, text)
-    ratio = median_ratio(before.samples_ms, after.samples_ms, seed=seed)
+    ratio = median_ratio(before.samples_ms, after.samples_ms, seed=asked.seed)
     return Finding(
         ratio.low,
         ratio.estimate,
         f"{ratio.estimate:.2f} times as fast (median {np.median(before.samples_ms):.3g} ms to "
         f"{np.median(after.samples_ms):.3g} ms at batch {after.batch}, {counted(len(after.samples_ms), 'runs')}); 95% "
-        f"interval {ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {limit:g}.",
+        f"interval {ratio.low:.2f} to {ratio.high:.2f}, whose lower end must reach {asked.limit:g}.",
     )
 
 
-def judge_size(baseline: Measured, candidate: Measured, limit: float, seed: int) -> Finding:
+def judge_size(baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
     if baseline.size is None or candidate.size is None:
         return Finding(None, None, "The size was not measured for both programs.")
     before, after = baseline.size, candidate.size
@@ -49,5 +62,5 @@ def judge_size(baseline: Measured, candidate: Measured, limit: float, seed: int)
         found,
         found,
         f"{found:.2f} times smaller as shipped ({before.compressed_bytes:,} bytes to {after.compressed_bytes:,}); "
-        f"unpacked {before.bytes:,} to {after.bytes:,}; the limit is {limit:g}.",
+        f"unpacked {before.bytes:,} to {after.bytes:,}; the limit is {asked.limit:g}.",
     )

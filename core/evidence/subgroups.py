@@ -21,7 +21,7 @@ from featherweight.core.evidence.metric import Metric, Pair
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
-from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import OwnLosses, least_bound, loss_upper_bound
 from featherweight.core.statistics.loss_bounds import p_value as loss_p_value
 from featherweight.core.statistics.paired import at_effective_counts, exact_p_value, paired_share_difference
 from featherweight.core.terminal import counted
@@ -55,6 +55,8 @@ class SubgroupFigure:
     margin: float
     p_value: float | None
     status: SubgroupStatus
+    can_show: bool = True
+    """Whether so many cases could show that the margin is kept, if nothing were lost."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,25 @@ class Subgroups:
 
 
 @dataclass(frozen=True)
+class _Margins:
+    """What may be lost in the groups of one column."""
+
+    limits: Limits
+    column: str
+
+    def of(self, metric: Metric) -> float | None:
+        return self.limits.in_group(metric, self.column)
+
+
+def _always(confidence: float) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
 class _Test:
     """One figure of one group before the correction. low: the bound at a confidence, p_value: of a loss beyond the
-    margin; both None where there are too few cases."""
+    margin; both None where there are too few cases; can_show: whether the bound could keep the margin at a confidence,
+    if nothing were lost."""
 
     metric: Metric
     before: float
@@ -101,6 +119,7 @@ class _Test:
     limited: bool
     low: Callable[[float], float] | None
     p_value: float | None
+    can_show: Callable[[float], bool] = _always
 
     @property
     def gain(self) -> float:
@@ -125,14 +144,14 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
             notes.append(f"{column}: {rest:,} of {counted(len(names), 'values')}, the rarest, {verb} left out.")
         for name in names[shown]:
             inside = values == name
-            groups.append((column, str(name), inside, list(_tests(both, inside, limits))))
+            groups.append((column, str(name), inside, list(_tests(both, inside, _Margins(limits, column)))))
     judged = [test for *_, tests in groups for test in tests if test.p_value is not None]
     adjusted = iter(holm([test.p_value for test in judged if test.p_value is not None]))
     confidence = 1 - 0.05 / max(1, len(judged))
     rows = []
     for column, name, inside, tests in groups:
         figures = tuple(_figure(test, None if test.low is None else next(adjusted), confidence) for test in tests)
-        flips = int((baseline.decisions != candidate.decisions)[inside].sum())
+        flips = int((baseline.outcome_places != candidate.outcome_places)[inside].sum())
         positives = int((baseline.labels[inside] == 1).sum())
         rows.append(Subgroup(column, name, int(inside.sum()), positives, flips, figures))
     method = (
@@ -154,6 +173,7 @@ def holm(p_values: list[float]) -> list[float]:
 
 def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFigure:
     low = None if test.low is None else test.low(confidence)
+    can = low is not None and test.can_show(confidence)
     status: SubgroupStatus
     if low is None or p_value is None:
         status = "too few cases"
@@ -163,10 +183,10 @@ def _figure(test: _Test, p_value: float | None, confidence: float) -> SubgroupFi
         status = "not worse"
     else:
         status = "worse, not shown" if test.limited and -test.gain > test.margin else "no sign of harm"
-    return SubgroupFigure(test.metric.name, test.before, test.after, test.gain, low, test.margin, p_value, status)
+    return SubgroupFigure(test.metric.name, test.before, test.after, test.gain, low, test.margin, p_value, status, can)
 
 
-def _tests(both: Pair, inside: Bools, limits: Limits) -> Iterator[_Test]:
+def _tests(both: Pair, inside: Bools, limits: _Margins) -> Iterator[_Test]:
     """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
     whose loss it limits."""
     positive = both.baseline.labels == 1
@@ -181,8 +201,8 @@ def _tests(both: Pair, inside: Bools, limits: Limits) -> Iterator[_Test]:
         if part.any():
             yield _share(metric, both, part, limits)
     of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY)
-    for metric, rule in metrics.limits().values():
-        limited = rule.kind == "loss" and metric.in_groups and limits.of(metric) is not None
+    for metric, _ in metrics.limits().values():
+        limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
         if both_classes and limited and metric not in of_their_own:
             yield (_by_error if metric.own_losses is None else _ranked)(metric, both, ranked, limits)
 
@@ -192,7 +212,7 @@ def _enough(of: Predictions, inside: Bools) -> bool:
     return min(int((inside & positive).sum()), int((inside & ~positive).sum())) >= SMALL_GROUP
 
 
-def _ranked(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
+def _ranked(metric: Metric, both: Pair, inside: Bools, limits: _Margins) -> _Test:
     part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
     was, now = (
         0.0 if metric.estimate is None else metric.estimate(one) or 0.0 for one in (part.baseline, part.candidate)
@@ -205,10 +225,13 @@ def _ranked(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
     def low(confidence: float) -> float:
         return max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence))
 
-    return _Test(metric, was, now, margin, limit is not None, low, loss_p_value(own, margin))
+    def can_show(confidence: float) -> bool:
+        return least_bound(own, confidence=confidence) <= margin
+
+    return _Test(metric, was, now, margin, limit is not None, low, loss_p_value(own, margin), can_show)
 
 
-def _by_error(metric: Metric, both: Pair, inside: Bools, limits: Limits) -> _Test:
+def _by_error(metric: Metric, both: Pair, inside: Bools, limits: _Margins) -> _Test:
     """From the error that the metric's own bound of the difference is made with."""
     part = Pair(both.baseline.among(inside), both.candidate.among(inside), both.samples, both.seed)
     difference, enough = part.difference(metric, "as-seen"), _enough(both.baseline, inside)
@@ -233,7 +256,7 @@ def _normal(metric: Metric, was: float, now: float, error: float, enough: bool, 
     return replace(unknown, low=low, p_value=p_value)
 
 
-def _share(metric: Metric, both: Pair, part: Bools, limits: Limits) -> _Test:
+def _share(metric: Metric, both: Pair, part: Bools, limits: _Margins) -> _Test:
     before, after, limit = both.baseline, both.candidate, limits.of(metric)
     positive = before.labels == 1
     right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))
@@ -258,4 +281,10 @@ def _share(metric: Metric, both: Pair, part: Bools, limits: Limits) -> _Test:
     if kinds and beyond:
         own = OwnLosses(-changes / len(changes), 1 / len(changes), np.ones(len(changes), bool), kinds)
         p_value = max(p_value, loss_p_value(own, margin))
-    return _Test(metric, was, now, margin, limit is not None, low, p_value)
+
+    independent = min([len(np.unique(kind)) for kind in kinds], default=len(changes))
+
+    def can_show(confidence: float) -> bool:  # the rule of three, for any confidence
+        return bool(1 - (1 - confidence) ** (1 / independent) <= margin)
+
+    return _Test(metric, was, now, margin, limit is not None, low, p_value, can_show)

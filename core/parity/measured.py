@@ -69,6 +69,7 @@ def measure_parity(
     *,
     scores: Scores,
     threshold: float,
+    further_thresholds: Sequence[float] = (),
     backends: Mapping[str, Backend],
     seed: int,
     progress: Progress = silent,
@@ -78,8 +79,8 @@ def measure_parity(
     threshold) and on REFERENCE_INPUTS reference inputs.
 
     backend: where the program was judged; scores: float64 [N], its raw scores of held_out there; threshold: of its
-    decisions. A run that is not possible is in the result with its reason. Raises BackendError when the program does
-    not run on `backend` itself.
+    decisions; further_thresholds: all others that the app acts on. A run that is not possible is in the result with its
+    reason. Raises BackendError when the program does not run on `backend` itself.
     """
     chosen = _pick_cases(scores, threshold)
     with backends[backend].open(program) as session:
@@ -88,6 +89,7 @@ def measure_parity(
         inputs = {name: np.concatenate([array, held_out.tensors[name][chosen]]) for name, array in drawn.items()}
         outputs = run_batches(session, inputs, REFERENCE_BATCH)
     reference = _Reference(task, program, backend, inputs, outputs, _scores(task, outputs), threshold)
+    reference = replace(reference, thresholds=tuple(sorted({threshold, *further_thresholds})))
     seen: list[_Seen] = []
     total = len(backends) * (len(THREADS) + 1)
     plans = [(name, threads) for name in backends for threads in THREADS]
@@ -115,6 +117,7 @@ class _Reference:
     outputs: Tensors
     scores: Scores
     threshold: float
+    thresholds: tuple[float, ...] = ()
 
     @property
     def largest(self) -> float:
@@ -123,9 +126,11 @@ class _Reference:
     def count_flips(self, mine: Floats, scores: Scores) -> tuple[int, int]:
         """Decisions of `scores` [n] that differ from those of `mine`; and further ones that differ by rounding
         alone."""
-        clear = np.abs(mine - self.threshold) > _ROUNDING * self.largest
-        changed = (scores >= self.threshold) != (mine >= self.threshold)
-        return int((changed & clear).sum()), int((changed & ~clear).sum())
+        at = np.asarray(self.thresholds or (self.threshold,))[:, None]
+        clear = np.abs(mine - at) > _ROUNDING * self.largest
+        changed = (scores >= at) != (mine >= at)
+        clearly = (changed & clear).any(axis=0)
+        return int(clearly.sum()), int((changed.any(axis=0) & ~clearly).sum())
 
     def compare(self, run: ParityRun, outputs: Tensors) -> _Seen:
         """outputs: of all cases or of the first ones. Raises BackendError for a score that is not a number."""

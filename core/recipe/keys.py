@@ -42,8 +42,14 @@ _EXAMPLES: dict[str, Setting] = {
     "watts_per_core": 5.0,
     "watts_per_core_range": (3.0, 10.0),
     "price_per_hour": 0.1,
+    "auc_min": 0.9,
+    "average_precision_min": 0.5,
+    "prevalence": 0.02,
+    "calibration_in_the_large_max": 0.2,
+    "calibration_slope_deviation_max": 0.2,
+    f"{metrics.GROUPS}.columns": ("site", "sex"),
 }
-"""Examples of the keys without a default that are not limits."""
+"""Examples of keys without a default."""
 
 
 def top_keys() -> tuple[Key, ...]:
@@ -88,6 +94,16 @@ def limit_keys() -> tuple[Key, ...]:
             "no worse than the worst that was seen, or lost altogether, which no margin allows below about 3 over the "
             "cases of the rarer class.",
             default="as-seen",
+        ),
+        Key(
+            "prevalence",
+            "a number between 0 and 1",
+            "Share of positive cases where the model is used, at which ppv_loss and npv_loss are judged.",
+        ),
+        Key(
+            f"{metrics.GROUPS}.columns",
+            "a list of texts",
+            "Columns of the data whose groups the limits in groups hold in; all columns where it is absent.",
         ),
     )
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from featherweight.core.errors import Fault, RecipeError, UsageError
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.recipe.parse import parse_limits, parse_recipe
+from featherweight.core.recipe.limits import parse_limits
+from featherweight.core.recipe.parse import parse_recipe
 from featherweight.core.recipe.text import parse_toml, read_text
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -12,8 +11,7 @@ from typing import Any, assert_never
 
 from featherweight.core.backends import registry
 from featherweight.core.errors import Fault, RecipeError, UsageError
-from featherweight.core.evidence import metrics
-from featherweight.core.evidence.metrics import UNSEEN_CASES, Limits
+from featherweight.core.evidence.metrics import Limits
 from featherweight.core.files import read_errors
 from featherweight.core.passes.steps import (
     STEPS,
@@ -27,6 +25,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
+from featherweight.core.recipe.limits import parse_limits
 from featherweight.core.recipe.text import parse_toml, read_text
 from featherweight.core.recipe.types import (
     SEED,
@@ -39,6 +38,7 @@ from featherweight.core.recipe.types import (
     Source,
     Value,
 )
+from featherweight.core.recipe.wording import kind_of, near
 from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
@@ -52,12 +52,6 @@ def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     if recipe is None or faults:
         raise RecipeError(str(path), faults)
     return recipe
-
-
-def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
-    """Every fault of a table [limits] with its key; what is at fault is left out."""
-    reader = _Reader(None)
-    return reader.limits(table), tuple(reader.faults)
 
 
 def read_card(path: str) -> str:
@@ -107,7 +101,7 @@ class _Reader:
         if version is None:
             self.fault("version", f"missing; expected version = {VERSION}")
         elif isinstance(version, bool) or version != VERSION:
-            self.fault("version", f"found {_kind(version)}, expected {VERSION}")
+            self.fault("version", f"found {kind_of(version)}, expected {VERSION}")
         self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
@@ -128,14 +122,14 @@ class _Reader:
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
         if not isinstance(found, dict):
-            self.fault(key, f"found {_kind(found)}, expected a table [{key}]")
+            self.fault(key, f"found {kind_of(found)}, expected a table [{key}]")
             return {}
         return found
 
     def known(self, table: Mapping[str, Any], where: str, names: Collection[str]) -> None:
         for key in table:
             if key not in names:
-                hint = _near(key, names) or f"; known here: {', '.join(names)}"
+                hint = near(key, names) or f"; known here: {', '.join(names)}"
                 self.fault(f"{where}{key}", f"unknown key{hint}")
 
     def text(self, table: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -143,7 +137,7 @@ class _Reader:
         if found is None:
             self.fault(where + key, "missing; expected a text")
         elif not isinstance(found, str) or not found.strip():
-            self.fault(where + key, f"found {_kind(found)}, expected a text")
+            self.fault(where + key, f"found {kind_of(found)}, expected a text")
         else:
             return found
         return None
@@ -156,8 +150,8 @@ class _Reader:
             if value is not None:
                 settings.append((key, value))
         if task is not None and self.tasks is not None and task not in self.tasks:
-            near = _near(task, self.tasks)
-            self.fault("source.task", f"no app is called {task!r}; installed: {', '.join(sorted(self.tasks))}{near}")
+            hint = near(task, self.tasks)
+            self.fault("source.task", f"no app is called {task!r}; installed: {', '.join(sorted(self.tasks))}{hint}")
         return None if task is None else Source(task, tuple(settings))
 
     def setting(self, value: Any, key: str) -> Setting | None:
@@ -166,21 +160,21 @@ class _Reader:
             return tuple(item for item in items if item is not None)
         if isinstance(value, str | int | float | bool):
             return value
-        self.fault(key, f"found {_kind(value)}, expected a text, a number, true, false or a list of these")
+        self.fault(key, f"found {kind_of(value)}, expected a text, a number, true, false or a list of these")
         return None
 
     def steps(self, found: Any) -> tuple[Choices, ...]:
         if not isinstance(found, list):
-            self.fault("step", f"found {_kind(found)}, expected [[step]] tables")
+            self.fault("step", f"found {kind_of(found)}, expected [[step]] tables")
             return ()
         parsed: list[Choices] = []
         kinds: list[str] = []
         for index, table in enumerate(found):
             key = f"step[{index}]"
             if not isinstance(table, dict):
-                self.fault(key, f"found {_kind(table)}, expected a [[step]] table")
+                self.fault(key, f"found {kind_of(table)}, expected a [[step]] table")
                 continue
-            kind = self.step_kind(table, key)
+            kind = self.stepkind_of(table, key)
             if kind is not None:
                 kinds.append(kind)
                 self.order(kinds, key)
@@ -194,12 +188,12 @@ class _Reader:
             )
         return tuple(parsed)
 
-    def step_kind(self, table: Mapping[str, Any], key: str) -> str | None:
+    def stepkind_of(self, table: Mapping[str, Any], key: str) -> str | None:
         kind = table.get("kind")
         if isinstance(kind, str) and kind in STEPS:
             return kind
-        found = "missing;" if kind is None else f"found {_kind(kind)},"
-        self.fault(f"{key}.kind", f"{found} expected {Choice(tuple(STEPS))}{_near(str(kind), STEPS)}")
+        found = "missing;" if kind is None else f"found {kind_of(kind)},"
+        self.fault(f"{key}.kind", f"{found} expected {Choice(tuple(STEPS))}{near(str(kind), STEPS)}")
         return None
 
     def order(self, kinds: list[str], key: str) -> None:
@@ -250,11 +244,11 @@ class _Reader:
         match bound:
             case Choice():
                 if not isinstance(found, str) or found not in bound.options:
-                    self.fault(key, f"found {_kind(found)}, expected {bound}{_near(str(found), bound.options)}")
+                    self.fault(key, f"found {kind_of(found)}, expected {bound}{near(str(found), bound.options)}")
                 return str(found)
             case Number():
                 if isinstance(found, bool) or not isinstance(found, int | float):
-                    self.fault(key, f"found {_kind(found)}, expected {bound}")
+                    self.fault(key, f"found {kind_of(found)}, expected {bound}")
                     return 0
                 if (bound.whole and not isinstance(found, int)) or not bound.low <= found <= bound.high:
                     self.fault(key, f"found {found}, expected {bound}")
@@ -275,13 +269,13 @@ class _Reader:
         self.watts(values)
         backends = table.get("backends", ["onnxruntime"])
         if not isinstance(backends, list) or not backends or not all(isinstance(name, str) for name in backends):
-            self.fault("measure.backends", f"found {_kind(backends)}, expected a list of backends' names")
+            self.fault("measure.backends", f"found {kind_of(backends)}, expected a list of backends' names")
             return Measure()
         for index, name in enumerate(backends):
             if name not in registry.NAMES:
                 known = ", ".join(registry.NAMES)
-                near = _near(name, registry.NAMES)
-                self.fault(f"measure.backends[{index}]", f"no backend is called {name!r}; there are {known}{near}")
+                hint = near(name, registry.NAMES)
+                self.fault(f"measure.backends[{index}]", f"no backend is called {name!r}; there are {known}{hint}")
         if len(set(backends)) < len(backends):
             self.fault("measure.backends", "the list names a backend twice")
         return Measure(backends=tuple(backends), **values)
@@ -310,49 +304,11 @@ class _Reader:
         self.known(table, "decision.", [item.name for item in fields(Recalibration)])
         found = table.get("recalibrate", True)
         if not isinstance(found, bool):
-            self.fault("decision.recalibrate", f"found {_kind(found)}, expected true or false")
+            self.fault("decision.recalibrate", f"found {kind_of(found)}, expected true or false")
             return Recalibration()
         return Recalibration(found)
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
-        names = list(metrics.limits())
-        self.known(table, "limits.", [*names, "unseen_case"])
-        values: dict[str, float] = {}
-        for name in names:
-            if name in table:
-                found = table[name]
-                if isinstance(found, bool) or not isinstance(found, int | float):
-                    self.fault(f"limits.{name}", f"found {_kind(found)}, expected a number")
-                else:
-                    values[name] = float(found)
-        unseen = table.get("unseen_case", "as-seen")
-        if unseen not in UNSEEN_CASES:
-            self.fault("limits.unseen_case", f"found {_kind(unseen)}, expected {Choice(UNSEEN_CASES)}")
-            unseen = "as-seen"
-        limits = Limits(unseen_case=unseen, **values)
-        self.faults.extend(limits.faults())
+        limits, faults = parse_limits(table)
+        self.faults.extend(faults)
         return limits
-
-
-def _near(name: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def _kind(value: Any) -> str:
-    """A TOML value's type in plain words."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return f"the text {value!r}" if value.strip() else "an empty text"
-        case list():
-            return "a list"
-        case dict():
-            return "a table"
-        case _:
-            return "a date or time"

@@ -105,7 +105,7 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
 
 def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
     """Loss of the ranking metric that is limited first; of the AUC where none is limited."""
-    ranking = (metric for metric, _ in metrics.limits().values() if metric.reads == "ranking")
+    ranking = (metric for metric, _ in metrics.limits().values() if metric.reads == "ranking" and metric.is_compared)
     metric = next((one for one in ranking if limits.of(one) is not None), AUC)
     was, now = _estimate(metric, before), _estimate(metric, after)
     return None if was is None or now is None else was - now

@@ -13,6 +13,7 @@ from featherweight.core.errors import UsageError
 from featherweight.core.evidence.judge import Check, all_passed, judge
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.hardware import count_usable_cores
 from featherweight.core.measure.energy import cost_per_million, measure_energy
 from featherweight.core.measure.performance import Latency, measure_peak_memory, measure_size, measure_throughput
@@ -24,9 +25,10 @@ from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
+from featherweight.core.search.runtime_table import measure_runtimes
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
-from featherweight.core.task import HeldOut, Probability, SealedFiles, Task, check_held_out
+from featherweight.core.task import HeldOut, Outcomes, Probability, SealedFiles, StatesOutcomes, Task, check_held_out
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8
@@ -111,6 +113,18 @@ def _p50_ms(latency: Latency | None) -> float:
 
 
 @dataclass(frozen=True)
+class _Sealed:
+    """What turns scores into probabilities and outcomes."""
+
+    probability: Probability | None
+    outcomes: Outcomes | None
+
+    @classmethod
+    def of(cls, files: SealedFiles) -> _Sealed:
+        return cls(files.probability, files.outcomes)
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """Where all trials of one recipe are made."""
 
@@ -184,13 +198,15 @@ class Evaluator:
             trial.run.backend,
             scores=predictions.scores,
             threshold=predictions.threshold,
+            further_thresholds=predictions.all_outcomes.thresholds,
             backends={name: runtimes.backends[name] for name in runtimes.supporting(trial.run.program)},
             seed=self.recipe.seed,
             progress=self.progress,
         )
 
-    def report(self, trial: Trial) -> tuple[Trial, Comparison]:
-        """Both programs on the test cases, which run here and nowhere else; and what running them takes."""
+    def report(self, trial: Trial) -> tuple[Trial, Comparison, tuple[RuntimeFigures, ...]]:
+        """Both programs on the test cases, which run here and nowhere else; what running them takes; and the chosen one
+        by every runtime of this host."""
         self.progress("running the test cases", 0, 2)
         run = self.baselines[trial.run.threads]
         trial = replace(
@@ -200,15 +216,18 @@ class Evaluator:
         )
         cases = self.task.test_cases()
         check_held_out(cases, self.task.baseline.inputs, "test")
-        before = self._on(cases, trial.baseline, run, self.task.baseline_probability)
+        before = self._on(cases, trial.baseline, run, self._baseline_files)
         self.progress("running the test cases", 1, 2)
-        after = self._on(cases, trial.measured, trial.run, trial.sealed.probability)
+        after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))
         self.progress("running the test cases", 2, 2)
-        return trial, Comparison("test", before, after, self._checks(before, after))
+        test = Comparison("test", before, after, self._checks(before, after))
+        program, on, probability = trial.run.program, trial.run.backend, trial.sealed.probability
+        limits, seed = self.recipe.limits, self.recipe.seed
+        return trial, test, measure_runtimes(self.task, cases, test, program, on, probability, limits, seed=seed)
 
-    def keeps_limits(self, trial: Trial, threshold: float) -> bool:
-        """Whether a trial keeps the limits with another's threshold: an artifact has one, whatever runs it."""
-        predictions = replace(trial.measured.predictions, threshold=threshold)
+    def keeps_limits(self, trial: Trial, sealed: Predictions) -> bool:
+        """Whether a trial keeps the limits with another's thresholds: an artifact has one set, whatever runs it."""
+        predictions = trial.measured.predictions.sealed_with(sealed)
         return all_passed(self._checks(trial.baseline, replace(trial.measured, predictions=predictions)))
 
     def _checks(self, before: Measured, after: Measured) -> tuple[Check, ...]:
@@ -226,12 +245,17 @@ class Evaluator:
             raise UsageError(f"measure.backends: none of {', '.join(runtimes.backends)} opens the baseline")
         return found
 
+    @property
+    def _baseline_files(self) -> _Sealed:
+        task = self.task
+        return _Sealed(task.baseline_probability, task.baseline_outcomes if isinstance(task, StatesOutcomes) else None)
+
     @cached_property
     def _before(self) -> Measured:
         """The baseline, not timed. Its scores come from one backend for all comparisons."""
         scores = self.measurements.validation_scores(Run(self.baseline_program, self._plain_backends[0], 1))
-        cases, probability = self.measurements.validation_cases, self.task.baseline_probability
-        predictions = _predictions(cases, scores, self.task.positive_threshold, probability)
+        cases = self.measurements.validation_cases
+        predictions = _predictions(cases, scores, self.task.positive_threshold, self._baseline_files)
         return Measured(BASELINE, predictions, size=measure_size(self.baseline_program))
 
     def _time(self, runs: Sequence[Run]) -> dict[Run, Latency]:
@@ -242,7 +266,7 @@ class Evaluator:
     def _trial(self, made: BuiltCandidate, run: Run, timed: Mapping[Run, Latency]) -> Trial:
         scores = self.measurements.validation_scores(run)
         sealed, threshold = self._seal(run)
-        predictions = _predictions(self.measurements.validation_cases, scores, threshold, sealed.probability)
+        predictions = _predictions(self.measurements.validation_cases, scores, threshold, _Sealed.of(sealed))
         measured = Measured(self._name(made, run), predictions, size=measure_size(run.program))
         return self._judged(Trial(made, run, self._before, measured, (), sealed), timed)
 
@@ -287,14 +311,14 @@ class Evaluator:
         cost = None if price is None else cost_per_million(throughput, price, cores=count_usable_cores())
         return replace(measured, throughput=throughput, memory=memory, energy=energy, cost_per_million=cost)
 
-    def _on(self, cases: HeldOut, measured: Measured, run: Run, probability: Probability | None) -> Measured:
+    def _on(self, cases: HeldOut, measured: Measured, run: Run, sealed: _Sealed) -> Measured:
         with self.measurements.runtimes.open(run) as session:
             scores = run_scores(session, cases, self.task)
-        return replace(measured, predictions=_predictions(cases, scores, measured.predictions.threshold, probability))
+        return replace(measured, predictions=_predictions(cases, scores, measured.predictions.threshold, sealed))
 
 
-def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None) -> Predictions:
-    probabilities = None if probability is None else probability(scores)
+def _predictions(cases: HeldOut, scores: Scores, threshold: float, sealed: _Sealed) -> Predictions:
+    probabilities = None if sealed.probability is None else sealed.probability(scores)
     return Predictions(
         cases.ids,
         cases.labels,
@@ -305,4 +329,5 @@ def _predictions(cases: HeldOut, scores: Scores, threshold: float, probability: 
         cases.clusters,
         cases.alerts,
         cases.cross_clusters,
+        sealed.outcomes,
     )

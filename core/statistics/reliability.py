@@ -171,6 +171,34 @@ def calibration_line(
     return slope, intercept
 
 
+def calibration_in_the_large(
+    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
+) -> Interval | None:
+    """Intercept of the logistic recalibration whose slope is held at 1, with its 95% interval from the robust variance
+    (Cox, Biometrika 1958; Van Calster et al., Journal of Clinical Epidemiology 2016): 0 where as many cases are
+    positive as the probabilities say, above it where they say too few. In units of the logit; None where a class is
+    rare. probabilities: float64 [N]; labels, clusters: int64 [N]."""
+    positives = int((labels == 1).sum())
+    if min(positives, len(labels) - positives) < _FEW:
+        return None
+    clipped = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    logits = np.log(clipped / (1 - clipped))
+
+    def means_at(intercept: float) -> Floats:
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits + intercept, -500, 500))))
+
+    intercept = bisect(lambda at: float(means_at(at).sum()) < positives, -50.0, 50.0)
+    means = means_at(intercept)
+    scores, information = np.asarray(labels - means), float((means * (1 - means)).sum())
+    if information <= 0:
+        return None
+    if clusters is not None:
+        _, place = np.unique(clusters, return_inverse=True)
+        scores = np.asarray(np.bincount(place, scores))
+    reach = Z_TWO_SIDED * math.sqrt(float(scores @ scores)) / information
+    return Interval(intercept, intercept - reach, intercept + reach)
+
+
 def balanced_accuracy_interval(sensitivity: Interval | None, specificity: Interval | None) -> Interval | None:
     """The mean of two independent shares, their intervals' distances added as Zou & Donner do (Statistics in Medicine
     2008)."""

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from featherweight.apps.fraud.sealed import DecisionRule, encode
-from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
+from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold, rule_outcomes
 from featherweight.apps.fraud.training.description import read_training
 from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
 from featherweight.core.arrays import Floats32, Labels, Scores, Texts
@@ -68,6 +68,7 @@ class FraudTask:
         self.baseline = trained.core_model()
         self.positive_threshold = raw_threshold(trained.rule)
         self.baseline_probability: Probability | None = trained.rule.probabilities
+        self.baseline_outcomes = rule_outcomes(trained.rule)
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
         """See Task."""
@@ -160,9 +161,8 @@ class FraudTask:
 
     def _sealed(self, rule: DecisionRule) -> tuple[SealedFiles, float]:
         files = {"features.json": encode(self.trained.schema), "decision.json": encode(rule)}
-        return SealedFiles("fraud", LABELS, files, self.trained.training.source, rule.probabilities), raw_threshold(
-            rule
-        )
+        source, outcomes = self.trained.training.source, rule_outcomes(rule)
+        return SealedFiles("fraud", LABELS, files, source, rule.probabilities, outcomes), raw_threshold(rule)
 
 
 def _bands(values: Floats32, edges: tuple[float, ...]) -> Texts:

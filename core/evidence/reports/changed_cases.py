@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from featherweight.core.arrays import Indices, Octets
+from featherweight.core.evidence.predictions import changed_outcomes
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
 from featherweight.core.files import atomic_write, write_errors
@@ -31,20 +32,18 @@ THUMBNAIL = 200
 
 @dataclass(frozen=True)
 class ShownCase:
-    """One case as the page shows it. bars: the values as shares of the scale; image: a data URI, or empty."""
+    """One case as the page shows it. decided: the outcomes before and after; now_right: whether the candidate decides
+    as the label says, or nearer to it than the baseline; bars: the values as shares of the scale; image: a data URI, or
+    empty."""
 
     id: str
     label: int
-    decided: tuple[int, int]
+    decided: tuple[str, str]
+    now_right: bool
     values: tuple[float, float]
     bars: tuple[float, float]
     columns: Mapping[str, str]
     image: str
-
-    @property
-    def now_right(self) -> bool:
-        """Whether the candidate decides as the label says."""
-        return self.decided[1] == self.label
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,16 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
     change = np.abs(values[1] - values[0])
-    if not change.any() and np.array_equal(before.decisions, after.decisions):
+    if not change.any() and np.array_equal(before.outcome_places, after.outcome_places):
         return []
-    flipped = before.decisions != after.decisions
+    flips, flipped = changed_outcomes(before, after), before.outcome_places != after.outcome_places
+    risen = np.isin(np.arange(len(change)), flips.to_positive)
     negative, positive = evidence.labels
+    several = len(before.all_outcomes.names) > 2
+    up, down = ("a higher outcome", "a lower outcome") if several else (positive, negative)
     masks = {
-        f"Decisions that changed to {positive}": (flipped & after.decisions, MAX_SORTED_FLIPS),
-        f"Decisions that changed to {negative}": (flipped & ~after.decisions, MAX_SORTED_FLIPS),
+        f"Decisions that changed to {up}": (flipped & risen, MAX_SORTED_FLIPS),
+        f"Decisions that changed to {down}": (flipped & ~risen, MAX_SORTED_FLIPS),
         "The same decision, but the largest change": (~flipped & (change > 0), MAX_CHANGED),
     }
     groups = []
@@ -127,12 +129,15 @@ def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tupl
     split = part.split
     if split == "given":
         raise TypeError("given cases are of no task, which could show them")
+    was, now, names = before.outcome_places, after.outcome_places, before.all_outcomes.names
+    right = np.where(was == now, after.decisions, now > was) == (before.labels == 1)
     views: Sequence[CaseView] = task.show(split, indices.tolist()) if len(indices) else ()
     return tuple(
         ShownCase(
             id=before.ids[i],
             label=int(before.labels[i]),
-            decided=(int(before.decisions[i]), int(after.decisions[i])),
+            decided=(names[was[i]], names[now[i]]),
+            now_right=bool(right[i]),
             values=(float(values[0][i]), float(values[1][i])),
             bars=(scale.share(values[0][i]), scale.share(values[1][i])),
             columns=view.columns,
@@ -168,7 +173,8 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
             evidence=evidence,
             part=part,
             groups=groups,
-            changed=int((before.decisions != after.decisions).sum()),
+            several=len(before.all_outcomes.names) > 2,
+            changed=changed_outcomes(before, after).count,
             noun="probability" if shown_values(before, after)[0] is before.probabilities else "score",
         )
     )

@@ -135,7 +135,7 @@ def scatter_chart(baseline: Predictions, candidate: Predictions) -> Markup:
     x, y = axes.x(shown_threshold(baseline, before)), axes.y(shown_threshold(candidate, after))
     parts.append(line("threshold", x, axes.top, x, axes.bottom))
     parts.append(line("threshold", axes.left, y, axes.right, y))
-    flipped = baseline.decisions != candidate.decisions
+    flipped = baseline.outcome_places != candidate.outcome_places
     for kind, label in (("negative", 0), ("positive", 1)):
         mine = _thinned(np.flatnonzero(~flipped & (baseline.labels == label)))
         parts.append(dots(kind, [axes.x(value) for value in before[mine]], [axes.y(value) for value in after[mine]]))

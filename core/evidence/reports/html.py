@@ -14,7 +14,8 @@ from featherweight.core.evidence.figures import Compared
 from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import AVERAGE_PRECISION
-from featherweight.core.evidence.predictions import Measured
+from featherweight.core.evidence.outcomes import compare_outcomes
+from featherweight.core.evidence.predictions import Measured, changed_outcomes
 from featherweight.core.evidence.report import (
     CandidateRecord,
     Comparison,
@@ -67,6 +68,9 @@ def render_html(evidence: Evidence) -> str:
             tiles=_tiles(evidence, timed),
             deciding=_split(evidence, deciding),
             validation=_split(evidence, evidence.validation) if evidence.test is not None else None,
+            outcomes=compare_outcomes(
+                deciding.baseline.predictions, deciding.candidate.predictions, seed=evidence.seed
+            ),
             performance=_performance(timed, evidence.seed),
             energies=energy_methods(timed),
             conditions=_conditions(timed),
@@ -108,7 +112,7 @@ def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
     now, was = found.candidate.metrics.get(metric.name), found.baseline.metrics.get(metric.name)
     if now is not None and was is not None:
         tiles.append(_Tile(f"{now.estimate:.4f}", f"{metric.phrase} on the {part.split} cases, was {was.estimate:.4f}"))
-    flips = s.flipped_decisions(part.baseline.predictions.decisions, part.candidate.predictions.decisions)
+    flips = changed_outcomes(part.baseline.predictions, part.candidate.predictions)
     tiles.append(_Tile(f"{flips.count:,}", f"of {counted(len(part.baseline.predictions.ids), 'decisions')} changed"))
     return tiles
 

@@ -13,11 +13,13 @@ import numpy as np
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Band, ProgramFigures
 from featherweight.core.evidence.judge import Check
+from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import (
     CandidateRecord,
     Comparison,
     Evidence,
+    FlippedCase,
     Step,
     compared,
     flipped_cases,
@@ -25,6 +27,8 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports.in_force import encode_kind
+from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
+from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -66,6 +70,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         **({"given": _comparison(evidence, evidence.validation)} if is_comparison else {}),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
+        "runtimes": encode_runtimes(evidence.runtimes),
         "search": None if evidence.search is None else _plain(asdict(evidence.search)),
         "candidates": [_candidate(candidate, steps) for candidate in evidence.candidates],
         "steps": steps,
@@ -98,9 +103,15 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
             "to_negative": sum(not case.to_positive for case in flips),
             "became_wrong": sum(not case.now_right for case in flips),
         },
-        "flipped": [] if other else [_plain(asdict(case), 5) for case in flips[:MAX_RECORDED_FLIPS]],
+        "outcomes": encode_outcomes(compare_outcomes(before, after, seed=evidence.seed)),
+        "flipped": [] if other else [_flip(case) for case in flips[:MAX_RECORDED_FLIPS]],
         "subgroups": None if other else _subgroups(subgroups(evidence, part)),
     }
+
+
+def _flip(case: FlippedCase) -> dict[str, Any]:
+    found: dict[str, Any] = _plain(asdict(case), 5)
+    return {key: value for key, value in found.items() if key != "outcomes" or value is not None}
 
 
 def _check(check: Check) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
 from featherweight.core.evidence.reports.templates_env import joules_text
-from featherweight.core.evidence.reports.words import PROVENANCES, parity_sentence
+from featherweight.core.evidence.reports.words import PROVENANCES, comparison_notes, parity_sentence
 from featherweight.core.statistics import intervals as s
 from featherweight.core.terminal import counted
 
@@ -16,6 +16,7 @@ def render_figures(evidence: Evidence) -> str:
     lines = ["## Measured", "", _cases(part), "", *_metrics(evidence, part), ""]
     lines += ["Against the unpruned fp32 model, on the same cases:", ""]
     lines += [f"- {check.status}: {check.explanation}" for check in part.checks]
+    lines += [f"- Note: {note}" for note in comparison_notes(evidence)]
     lines += [
         "",
         *_costs(part),

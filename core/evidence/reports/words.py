@@ -8,8 +8,10 @@ from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import Check, all_passed, warnings
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import AUC
+from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Parity, ParityRun
-from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared
+from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared, subgroups
+from featherweight.core.evidence.worse import worse_notes
 from featherweight.core.measure.energy import Provenance
 from featherweight.core.terminal import counted
 
@@ -82,7 +84,11 @@ def measured_part(evidence: Evidence) -> Comparison:
 
 def limited_figure(evidence: Evidence) -> Metric:
     """The figure of the ranking that the recipe limits first, that is AUC where it limits none."""
-    limited = (check.metric for check in evidence.deciding.checks if check.metric.reads == "ranking")
+    limited = (
+        check.metric
+        for check in evidence.deciding.checks
+        if check.metric.reads == "ranking" and check.metric.is_compared
+    )
     return next(limited, AUC)
 
 
@@ -121,10 +127,19 @@ def _way(run: ParityRun) -> str:
     return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
 
 
+def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
+    """Of the deciding comparison: what it shows to be worse, limited or not, and what its limits would not notice."""
+    part = evidence.deciding
+    before, after = part.baseline.predictions, part.candidate.predictions
+    outcomes = compare_outcomes(before, after, seed=evidence.seed)
+    found, groups = compared(evidence, part), subgroups(evidence, part)
+    worse = worse_notes(before, after, found, groups, evidence.limits, outcomes)
+    return (*worse, *warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed))
+
+
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
-    part, parity = evidence.deciding, evidence.parity
-    found = warnings(part.baseline, part.candidate, evidence.limits, seed=evidence.seed)
+    parity, found = evidence.parity, comparison_notes(evidence)
     differs = parity is not None and any(run.flips for run in parity.runs)
     found = (*evidence.notes, *found)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found

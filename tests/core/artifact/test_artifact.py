@@ -31,6 +31,7 @@ from featherweight.core.artifact import (
     write_artifact,
 )
 from featherweight.core.artifact import write as writing
+from featherweight.core.artifact.manifest import RuntimeEntry
 from featherweight.core.artifact.packed import pack, unpack
 from featherweight.core.artifact.store import previous_of, render_manifest_digest
 from featherweight.core.backends.base import Availability
@@ -277,7 +278,7 @@ def test_a_program_that_is_stated_to_unpack_to_a_thousand_times_its_size(folder:
 
 def test_version_1_whose_programs_are_not_packed(folder: Path) -> None:
     content = program_entry(folder, FP32.content)
-    seal(folder, content.replace(b'"format_version":2', b'"format_version":1'))
+    seal(folder, content.replace(b'"format_version":3', b'"format_version":1'))
     artifact = read_artifact(folder)
     assert (artifact.manifest.format_version, artifact.program("fp32").content) == (1, FP32.content)
 
@@ -323,7 +324,7 @@ def test_a_file_listed_twice(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format_version": 3}, "format version 3; this featherweight reads versions 1 and 2"),
+        ({"format_version": 4}, "format version 4; this featherweight reads versions 1 to 3"),
         ({"format_version": "1"}, "not a manifest"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"created": "2026-01-01T00:00:00"}, "not a manifest"),
@@ -609,6 +610,24 @@ def test_without_a_measured_order_int8_on_the_default_backend(tmp_path: Path) ->
     assert _choice(artifact, openvino=FULL, onnxruntime=ABSENT) == ("openvino", "int8")
     plain = write_artifact(tmp_path / "b", replace(CONTENTS, programs=(FP32,), preferences=()))
     assert _choice(plain, openvino=FULL) == ("openvino", "bf16")
+
+
+RUNTIMES = (
+    RuntimeEntry(backend="openvino", precision="int8", serves=True, told="kept the limits"),
+    RuntimeEntry(backend="onnxruntime", precision="int8", serves=False, told="missed auc_loss on the test cases"),
+)
+
+
+def test_a_runtime_that_missed_a_limit_or_has_no_figures_does_not_serve(tmp_path: Path) -> None:
+    artifact = write_artifact(tmp_path / "a", replace(CONTENTS, preferences=(), runtimes=RUNTIMES))
+    assert _choice(artifact, onnxruntime=HERE, openvino=FULL) == ("openvino", "int8")
+    with pytest.raises(BackendUnavailableError, match="onnxruntime: missed auc_loss") as told:
+        choose_program(artifact, {"onnxruntime": HERE})
+    assert "It may be served by openvino; for another runtime, optimize again" in str(told.value)
+    with pytest.raises(BackendUnavailableError, match="torch: no figures on the test cases in fp32"):
+        choose_program(artifact, {"torch": replace(HERE, precisions=("fp32",))})
+    free = write_artifact(tmp_path / "b", replace(CONTENTS, preferences=(), runtimes=None))
+    assert _choice(free, onnxruntime=HERE) == ("onnxruntime", "int8")
 
 
 def test_nothing_that_runs(folder: Path) -> None:

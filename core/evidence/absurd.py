@@ -1,0 +1,58 @@
+"""Limits that refuse nothing: a program that gives all cases one score would keep them, or one that is far slower or
+larger. They are pointed out, not refused: a recipe may be meant to measure only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight.core.evidence import metrics
+from featherweight.core.evidence.absolute import AUC_FLOOR, AVERAGE_PRECISION_FLOOR, CALIBRATION_SLOPE
+from featherweight.core.evidence.metric import Metric
+from featherweight.core.evidence.metrics import CHANGED_DECISIONS, Limits
+from featherweight.core.evidence.predictions import Predictions, changed_outcomes
+
+_HARDLY = 0.5
+"""A ratio up to this asks for a program that may be twice as slow or large as the baseline."""
+
+
+def absurd_limits(baseline: Predictions, limits: Limits) -> Iterator[str]:
+    """A sentence for each limit that refuses next to nothing on such cases."""
+    useless = _useless(baseline)
+    for name, (metric, rule) in metrics.limits().items():
+        if (limit := limits.get(name)) is None:
+            continue
+        if rule.unit == "times":
+            if limit <= _HARDLY:
+                yield f"The limit {name} = {limit:g} asks for nothing: the baseline itself is at 1."
+        elif (why := _kept_by(metric.whole or metric, limit, baseline, useless)) is not None:
+            yield f"The limit {name} = {limit:g} refuses nothing: {why} would keep it on these cases."
+
+
+def _useless(baseline: Predictions) -> list[Predictions]:
+    """Programs that give all cases one score: all negative, all positive."""
+    count, outcomes = len(baseline.ids), baseline.all_outcomes
+    probabilities = None if baseline.probabilities is None else np.full(count, baseline.labels.mean())
+    scores = (outcomes.thresholds[0] - 1, outcomes.thresholds[-1] + 1)
+    return [replace(baseline, scores=np.full(count, score), probabilities=probabilities) for score in scores]
+
+
+def _kept_by(metric: Metric, limit: float, baseline: Predictions, useless: list[Predictions]) -> str | None:
+    """What program that is worth nothing would keep the limit, in words."""
+    if metric is CHANGED_DECISIONS:
+        changed = min(changed_outcomes(baseline, one).count for one in useless) / len(baseline.ids)
+        return "a program that decides all cases alike" if limit >= changed else None
+    if metric is AUC_FLOOR:
+        return "a program that guesses" if limit <= 0.5 else None
+    if metric is AVERAGE_PRECISION_FLOOR:
+        return "a program that guesses" if limit <= float((baseline.labels == 1).mean()) else None
+    if metric is CALIBRATION_SLOPE:
+        return "one whose probabilities say nothing of the outcome (slope 0)" if limit >= 1 else None
+    was = None if metric.estimate is None or not metric.is_compared else metric.estimate(baseline)
+    if metric.estimate is None or was is None:
+        return None
+    values = [value for one in useless if (value := metric.estimate(one)) is not None]
+    losses = [was - value if metric.direction == "higher" else value - was for value in values]
+    return "a program that gives all cases one score" if losses and limit >= max(losses) else None

@@ -1,0 +1,216 @@
+"""Limits beyond losses of rankings and decisions: calibration, floors, groups, predictive values, and absurd ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featherweight.core.evidence.absurd import absurd_limits
+from featherweight.core.evidence.judge import Check, judge, warnings
+from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.statistics.predictive_values import (
+    PairedDecisions,
+    predictive_value,
+    predictive_value_difference,
+)
+from featherweight.core.statistics.reliability import calibration_in_the_large
+from tests.core import evidence_cases as made
+
+
+def check_of(before: Predictions, after: Predictions, limits: Limits) -> Check:
+    (check,) = judge(Measured("before", before), Measured("after", after), limits, seed=0)
+    return check
+
+
+def test_a_brier_score_that_rises_beyond_its_limit_is_refused():
+    before = made.predictions(0.0)
+    after = replace(before, probabilities=before.probabilities * 0.55)
+    assert check_of(before, before, Limits(brier_loss=0.01)).status == "passed"
+    check = check_of(before, after, Limits(brier_loss=0.01))
+    assert check.status == "failed"
+    assert check.explanation.startswith("Brier score rose by")
+
+
+def logits(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=count) * 2 - 1
+
+
+def drawn(shift: float, slope: float, count: int = 4000, seed: int = 1) -> Predictions:
+    """Cases whose stated logits are off by `shift` and too sure by 1 / `slope`."""
+    true = logits(count, seed)
+    labels = (np.random.default_rng(seed + 1).random(count) < made.sigmoid(true)).astype(np.int64)
+    stated = made.sigmoid(true / slope - shift)
+    return Predictions(tuple(map(str, range(count))), labels, true, 0.0, stated)
+
+
+@pytest.mark.parametrize(
+    ("found", "limits", "status"),
+    [
+        (drawn(0.0, 1.0), Limits(calibration_in_the_large_max=0.2), "passed"),
+        (drawn(0.4, 1.0), Limits(calibration_in_the_large_max=0.2), "failed"),
+        (drawn(0.0, 1.0), Limits(calibration_slope_deviation_max=0.2), "passed"),
+        (drawn(0.0, 0.5), Limits(calibration_slope_deviation_max=0.2), "failed"),
+        (drawn(0.0, 1.0, count=150), Limits(calibration_slope_deviation_max=0.2), "failed"),
+        (replace(drawn(0.0, 1.0), probabilities=None), Limits(calibration_slope_deviation_max=0.2), "not measured"),
+    ],
+)
+def test_calibration_is_judged_by_the_worse_end_of_its_interval(found, limits, status):
+    assert check_of(found, found, limits).status == status
+
+
+def test_calibration_in_the_large_finds_the_shift_and_holds_its_level():
+    found = drawn(0.4, 1.0)
+    at = calibration_in_the_large(found.probabilities, found.labels)
+    assert at.low < 0.4 < at.high
+    outside = 0
+    for seed in range(200):
+        one = drawn(0.0, 1.0, count=300, seed=seed)
+        interval = calibration_in_the_large(one.probabilities, one.labels)
+        outside += not interval.low <= 0 <= interval.high
+    assert outside / 200 <= 0.1
+
+
+def test_a_baseline_that_guesses_is_refused_by_a_floor_and_passes_without():
+    before = made.predictions(0.0)
+    guess = replace(before, scores=np.random.default_rng(0).normal(size=len(before.labels)))
+    assert check_of(guess, guess, Limits(auc_loss=0.02)).status == "passed"
+    assert check_of(guess, guess, Limits(auc_min=0.9)).status == "failed"
+    assert check_of(guess, guess, Limits(average_precision_min=0.9)).status == "failed"
+    assert check_of(before, before, Limits(auc_min=0.9)).status == "passed"
+    assert check_of(before, before, Limits(average_precision_min=0.9)).status == "passed"
+
+
+def sites(broken: float, sizes: dict[str, int]) -> tuple[Predictions, Predictions]:
+    generator = np.random.default_rng(4)
+    site = np.repeat(list(sizes), list(sizes.values()))
+    labels = np.arange(len(site)) % 2
+    scores = labels * 4.0 - 2 + generator.normal(size=len(site))
+    after = np.where(site == "south", scores - broken, scores)
+    before = Predictions(tuple(map(str, range(len(site)))), labels, scores, 0.0, groups={"site": site})
+    return before, replace(before, scores=after)
+
+
+def test_no_group_may_lose_more_than_the_limit_of_groups():
+    limits = Limits(sensitivity_loss=0.1, **{"groups.sensitivity_loss": 0.1})
+    before, after = sites(1.5, {"north": 4000, "south": 400})
+    whole, groups = judge(Measured("a", before), Measured("b", after), limits, seed=0)
+    assert whole.status == "passed"
+    assert (groups.name, groups.status) == ("groups.sensitivity_loss", "failed")
+    assert "worst is site south (400 cases)" in groups.explanation
+    assert [check.status for check in judge(Measured("a", before), Measured("b", before), limits, seed=0)] == [
+        "passed",
+        "passed",
+    ]
+
+
+def test_a_group_that_cannot_show_it_is_not_measured_and_named():
+    limits = Limits(**{"groups.sensitivity_loss": 0.05})
+    before, _ = sites(0.0, {"north": 4000, "south": 60})
+    check = check_of(before, before, limits)
+    assert check.status == "passed"
+    assert "Not measured, because so few cases cannot show it: site south (60 cases)." in check.explanation
+    small, _ = sites(0.0, {"north": 60, "south": 60})
+    assert check_of(small, small, limits).status == "not measured"
+
+
+def test_a_small_group_that_is_shown_to_lose_more_is_refused():
+    before, after = sites(9.0, {"north": 4000, "south": 60})
+    assert check_of(before, after, Limits(**{"groups.sensitivity_loss": 0.05})).status == "failed"
+
+
+def test_limits_of_groups_hold_in_the_named_columns_alone_and_a_column_must_be_there():
+    before, after = sites(1.5, {"north": 4000, "south": 400})
+    other = {"sex": np.resize(np.array(["f", "f", "m", "m"]), len(before.labels))}
+    both = [replace(one, groups={**one.groups, **other}) for one in (before, after)]
+    held = {"groups.sensitivity_loss": 0.1}
+    assert check_of(*both, Limits(group_columns=("sex",), **held)).status == "passed"
+    assert check_of(*both, Limits(**held)).status == "failed"
+    missing = check_of(*both, Limits(group_columns=("age",), **held))
+    assert missing.status == "not measured"
+    assert "no column age" in missing.explanation
+
+
+shares = st.floats(0.02, 0.98)
+
+
+@given(shares, shares, shares)
+def test_predictive_values_are_bayes(sensitivity: float, specificity: float, prevalence: float):
+    positive = predictive_value("positive", sensitivity, specificity, prevalence)
+    negative = predictive_value("negative", sensitivity, specificity, prevalence)
+    assert positive == pytest.approx(
+        sensitivity * prevalence / (sensitivity * prevalence + (1 - specificity) * (1 - prevalence))
+    )
+    assert negative == pytest.approx(predictive_value("positive", specificity, sensitivity, 1 - prevalence))
+
+
+def decide(generator: np.random.Generator, positive: np.ndarray, share: tuple[float, float]) -> np.ndarray:
+    right = generator.random(len(positive)) < np.where(positive, *share)
+    return np.asarray(right == positive)
+
+
+def test_the_bound_of_a_predictive_value_holds_its_level():
+    generator, above = np.random.default_rng(2), 0
+    positive = np.arange(600) % 3 == 0
+    truth = predictive_value("positive", 0.9, 0.9, 0.05) - predictive_value("positive", 0.9, 0.93, 0.05)
+    for _ in range(300):
+        before = decide(generator, positive, (0.9, 0.93))
+        # The candidate repeats most decisions, and raises some false alarms more.
+        after = before | (~positive & ~before & (generator.random(600) < 0.03 / 0.93))
+        found = predictive_value_difference("positive", PairedDecisions(positive, before, after), 0.05)
+        above += found.low > truth
+    assert above / 300 <= 0.09
+
+
+def test_a_loss_of_predictive_value_is_refused_and_no_decision_is_not_measured():
+    before = made.predictions(0.0)
+    after = replace(before, scores=before.scores + 1.5)
+    limits = Limits(prevalence=0.02, ppv_loss=0.1)
+    check = check_of(before, after, limits)
+    assert check.status == "failed"
+    assert "at a prevalence of 2.00% fell by" in check.explanation
+    assert check_of(before, before, Limits(prevalence=0.02, npv_loss=0.01)).status == "passed"
+    never = replace(before, scores=np.full(len(before.labels), -9.0))
+    assert check_of(before, never, limits).status == "not measured"
+
+
+def test_limits_that_do_not_fit_together_are_named():
+    assert [fault.key for fault in Limits(ppv_loss=0.1).faults()] == ["limits.ppv_loss"]
+    assert [fault.key for fault in Limits(prevalence=0.1).faults()] == ["limits.prevalence"]
+    assert [fault.key for fault in Limits(prevalence=1.0, ppv_loss=0.1).faults()] == ["limits.prevalence"]
+    assert [fault.key for fault in Limits(group_columns=("site",)).faults()] == ["limits.groups.columns"]
+    assert [fault.key for fault in Limits(auc_min=1.5).faults()] == ["limits.auc_min"]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"auc_loss": 1.0},
+        {"average_precision_loss": 0.9},
+        {"sensitivity_loss": 1.0},
+        {"specificity_loss": 0.99},
+        {"brier_loss": 0.5},
+        {"flip_ratio_max": 1.0},
+        {"latency_ratio_min": 0.01},
+        {"size_ratio_min": 0.5},
+        {"auc_min": 0.4},
+        {"average_precision_min": 0.1},
+        {"calibration_slope_deviation_max": 1.0},
+        {"groups.sensitivity_loss": 1.0},
+    ],
+)
+def test_absurd_limits_are_pointed_out(limits):
+    before = Measured("a", made.predictions(0.0))
+    (name,) = limits
+    assert any(name in line for line in warnings(before, before, Limits(**limits), seed=0))
+    assert any(name in line for line in absurd_limits(before.predictions, Limits(**limits)))
+
+
+def test_sensible_limits_are_not():
+    assert list(absurd_limits(made.predictions(0.0), made.LIMITS)) == []
+    sensible = Limits(auc_min=0.9, brier_loss=0.02, average_precision_min=0.9, calibration_slope_deviation_max=0.3)
+    assert list(absurd_limits(made.predictions(0.0), sensible)) == []

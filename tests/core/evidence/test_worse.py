@@ -1,0 +1,119 @@
+"""What the evidence itself shows to be worse is said, limited or not, overall or in a group."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from featherweight.core.evidence.figures import compare
+from featherweight.core.evidence.judge import judge
+from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.report import Comparison
+from featherweight.core.evidence.reports.html import render_html
+from featherweight.core.evidence.reports.json import evidence_as_dict
+from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.evidence.subgroups import compare_subgroups
+from featherweight.core.evidence.worse import MAX_NAMED, worse_notes
+from tests.core import evidence_cases as made
+
+
+def notes_of(before: Predictions, after: Predictions, limits: Limits = made.LIMITS) -> tuple[str, ...]:
+    found = compare(before, after, samples=50, seed=0)
+    return worse_notes(before, after, found, compare_subgroups(before, after, limits, seed=0), limits)
+
+
+def test_nothing_is_said_where_nothing_is_worse():
+    before = made.grouped(made.predictions(0.0))
+    assert notes_of(before, replace(before)) == ()
+
+
+def test_a_brier_score_that_rises_without_a_limit_is_said_and_shown():
+    before = made.predictions(0.0)
+    after = replace(before, probabilities=np.clip(before.probabilities * 0.55, 0, 1))
+    lines = notes_of(before, after)
+    assert "Shown to be worse" in lines[0]
+    assert "Brier score rose by" in lines[0]
+    assert "the recipe does not limit it" in lines[0]
+
+
+def test_a_loss_that_chance_may_explain_is_said_to_be_so():
+    before = made.predictions(0.0)
+    place = np.flatnonzero((before.labels == 1) & before.decisions)[0]
+    scores = before.scores.copy()
+    scores[place] = before.threshold - 0.01
+    (line,) = [line for line in notes_of(before, replace(before, scores=scores)) if "sensitivity" in line]
+    assert line.startswith("Worse than the baseline in these cases, which chance may explain: ")
+
+
+def test_probabilities_that_are_one_number_are_called_worthless_though_they_are_calibrated():
+    before = made.predictions(0.0)
+    after = replace(before, probabilities=np.full(len(before.labels), before.labels.mean()))
+    found = compare(before, after, samples=50, seed=0).candidate.metrics["calibration_error"]
+    assert found is not None
+    assert found.estimate < 0.01
+    assert any("no longer tell cases apart" in line for line in notes_of(before, after))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda values: 1 - values, "the calibration lost or turned the order"),
+        (lambda values: np.round(values), "the calibration lost or turned the order"),
+        (lambda values: 0.5 + (values - 0.5) / 50, "lie closer together than a tenth"),
+    ],
+)
+def test_probabilities_that_tell_less_than_the_scores_are_named(changed, said):
+    before = made.predictions(0.9)
+    lines = notes_of(before, replace(before, probabilities=changed(before.probabilities)))
+    assert any(said in line for line in lines)
+
+
+def sites(cases: int, broken: tuple[str, ...]) -> tuple[Predictions, Predictions]:
+    """25 cases of each site; in the broken ones the candidate guesses."""
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 2, cases)
+    scores = labels * 3.0 + generator.normal(size=cases)
+    site = np.array([f"s{place // 25:02}" for place in range(cases)])
+    after = np.where(np.isin(site, broken), generator.normal(size=cases) + 1.5, scores)
+    before = Predictions(tuple(map(str, range(cases))), labels, scores, 1.5, groups={"site": site})
+    return before, replace(before, scores=after)
+
+
+def test_a_site_whose_cases_are_few_is_named_when_it_gets_worse():
+    lines = notes_of(*sites(1000, ("s07",)), Limits(auc_loss=0.02))
+    (line,) = [line for line in lines if "groups" in line and "site s07 (25 cases, few): AUC fell by" in line]
+    assert line.startswith("Worse in groups")
+
+
+def test_of_many_groups_the_worst_are_named_and_the_others_counted():
+    lines = notes_of(*sites(1000, tuple(f"s{place:02}" for place in range(20))))
+    (line,) = [line for line in lines if line.startswith("Worse in groups")]
+    assert line.count("site s") == MAX_NAMED
+    assert "more figures of groups, which the page has" in line
+
+
+@given(st.floats(0.01, 1.5), st.integers(0, 50))
+def test_every_difference_below_nothing_is_named(noise: float, seed: int):
+    before = made.predictions(0.0, positives=40, negatives=40)
+    moved = np.random.default_rng(seed).normal(size=80) * noise
+    after = replace(before, scores=before.scores + moved)
+    found = compare(before, after, samples=20, seed=0)
+    text = " ".join(worse_notes(before, after, found, compare_subgroups(before, after, Limits(), seed=0), Limits()))
+    for name, difference in found.differences.items():
+        if difference is not None and difference.estimate <= -0.0001:
+            assert name.replace("_", " ").lower() in text.lower()
+
+
+def test_page_json_and_card_say_it():
+    before, after = made.baseline(1), made.candidate(1)
+    worse = replace(after.predictions, probabilities=after.predictions.probabilities * 0.55)
+    after = replace(after, predictions=worse)
+    part = Comparison("test", before, after, judge(before, after, made.LIMITS, seed=0))
+    evidence = replace(made.evidence(), test=part)
+    for text in (render_html(evidence), render_figures(evidence), " ".join(evidence_as_dict(evidence)["warnings"])):
+        assert "Brier score rose by" in text

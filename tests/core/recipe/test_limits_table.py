@@ -1,0 +1,40 @@
+"""[limits] with its table of groups, prevalence and columns."""
+
+from __future__ import annotations
+
+import pytest
+
+from featherweight.core.errors import RecipeError
+from featherweight.core.evidence.metrics import Limits
+from featherweight.core.recipe import parse_recipe, render_recipe
+
+HEAD = 'version = 1\nname = "x"\n[source]\ntask = "fraud"\n[[step]]\nkind = "quantize"\nprecision = "int8"\n[limits]\n'
+
+
+def test_groups_and_prevalence_are_read_and_rendered_back():
+    text = (
+        HEAD
+        + "auc_min = 0.9\nppv_loss = 0.1\nprevalence = 0.02\n[limits.groups]\nauc_loss = 0.05\ncolumns = ['site']\n"
+    )
+    recipe = parse_recipe(text, "recipe.toml")
+    expected = Limits(auc_min=0.9, ppv_loss=0.1, prevalence=0.02, group_columns=("site",), **{"groups.auc_loss": 0.05})
+    assert recipe.limits == expected
+    assert parse_recipe(render_recipe(recipe), "again").limits == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("groups = 1", "limits.groups"),
+        ("groups.latency_ratio_min = 2", "limits.groups.latency_ratio_min"),
+        ("groups.auc_loss = 'x'", "limits.groups.auc_loss"),
+        ("groups.auc_loss = 0.1\ngroups.columns = 'site'", "limits.groups.columns"),
+        ("ppv_loss = 0.1", "limits.ppv_loss"),
+        ("ppv_loss = 0.1\nprevalence = 2", "limits.prevalence"),
+        ("auc_mn = 0.1", "limits.auc_mn"),
+    ],
+)
+def test_each_fault_is_told_by_its_key(lines: str, key: str):
+    with pytest.raises(RecipeError) as told:
+        parse_recipe(HEAD + lines + "\n", "recipe.toml")
+    assert [fault.key for fault in told.value.faults] == [key]
