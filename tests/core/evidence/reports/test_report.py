@@ -60,7 +60,7 @@ def test_json_is_stable_complete_and_says_the_schema():
     assert found["schema"] == "featherweight-evidence/2"
     assert list(found) == [
         "schema", "title", "created", "passed", "forced", "decided_on", "recipe_sha256", "labels", "limits",
-        "unseen_case", "warnings", "validation", "test", "parity", "search", "candidates", "steps", "host", "versions",
+        "unseen_case", "warnings", "validation", "test", "parity", "runtimes", "search", "candidates", "steps", "host", "versions",
         "facts", "method",
     ]  # fmt: skip
     assert found["decided_on"] == "test"
