@@ -20,6 +20,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from featherweight.core.compare.command import EPILOG as COMPARE_EXAMPLES
+from featherweight.core.compare.command import compare
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.files import cache_directory, write_errors
 from featherweight.core.options import AsJson, Budget, Command
@@ -30,6 +32,8 @@ EPILOG = """Examples:
 featherweight hardware
 
 featherweight optimize recipe.toml --out models/chest
+
+featherweight compare old.csv new.csv --data cases.csv --label y --threshold 0.5 --limit auc_loss=0.01 --out verdict
 
 featherweight artifact verify models/chest
 
@@ -219,6 +223,9 @@ def optimize(
         print_json(outcome_row(outcome))
     else:
         show_outcome(outcome)
+
+
+app.command(epilog=COMPARE_EXAMPLES)(compare)
 
 
 @app.command(

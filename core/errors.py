@@ -89,6 +89,7 @@ EXTRA_OF: Mapping[str, str] = {
         ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
     ),
     "openvino": "openvino",
+    "scipy": "compare",
     **dict.fromkeys(
         (
             "cramjam",

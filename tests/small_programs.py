@@ -6,14 +6,14 @@ import onnx
 from onnx import TensorProto, helper
 
 
-def identity_file(note: str = "") -> bytes:
-    """x [N, 4] -> y [N, 4], and a note, by which files differ."""
+def identity_file(note: str = "", columns: int = 4) -> bytes:
+    """x [N, columns] -> y [N, columns], and a note, by which files differ."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "identity",
-        [value("x", TensorProto.FLOAT, ["N", 4])],
-        [value("y", TensorProto.FLOAT, ["N", 4])],
+        [value("x", TensorProto.FLOAT, ["N", columns])],
+        [value("y", TensorProto.FLOAT, ["N", columns])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9, doc_string=note)
     onnx.checker.check_model(model)

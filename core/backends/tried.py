@@ -14,6 +14,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -69,14 +70,26 @@ def check_tried(
     """
     if artifact.directory.resolve().is_relative_to((data_directory() / "models").resolve()):
         return
-    batches = _bounded(artifact, program, batches)
+    check_program_tried(artifact.directory, backend, program, batches=batches, stopping=stopping)
+
+
+def check_program_tried(
+    where: Path,
+    backend: str,
+    program: Program,
+    *,
+    batches: Sequence[int],
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """The same for a program on its own. where: it comes from, for messages."""
+    batches = _bounded(where, program, batches)
     verdict = _Verdict(backend, program, batches)
     if verdict.is_known():
         return
     if backend == "native":
         from featherweight.core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
     order = {"backend": backend, **program.describe(), "batches": batches}
-    what = f"{artifact.directory}: the process that tried its {program.precision} program on {backend}"
+    what = f"{where}: the process that tried its {program.precision} program on {backend}"
     limits = limits_for(len(program.content), batches[-1] * _case_bytes(program.inputs), TIME_S)
     stdout = run_module(
         "featherweight.core.backends.tried",
@@ -92,7 +105,7 @@ def check_tried(
     if answer.get("unavailable"):
         raise BackendUnavailableError(answer["unavailable"])
     if answer.get("fault"):
-        raise ArtifactError(f"{artifact.directory}: {answer['fault']}; do not use this artifact")
+        raise ArtifactError(f"{where}: {answer['fault']}; do not use this artifact")
     verdict.keep()
 
 
@@ -109,12 +122,12 @@ def _case_bytes(specs: Sequence[TensorSpec]) -> int:
     return sum(math.prod(size or 1 for size in spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
-def _bounded(artifact: Artifact, program: Program, batches: Sequence[int]) -> list[int]:
+def _bounded(where: Path, program: Program, batches: Sequence[int]) -> list[int]:
     """The batches that are tried, the largest last."""
     most = INPUT_BYTES // max(1, _case_bytes(program.inputs))
     if most < 1:
         raise ArtifactError(
-            f"{artifact.directory}: one input takes {_case_bytes(program.inputs)} bytes; at most {INPUT_BYTES} are run"
+            f"{where}: one input takes {_case_bytes(program.inputs)} bytes; at most {INPUT_BYTES} are run"
         )
     return sorted({min(batch, most) for batch in batches})
 

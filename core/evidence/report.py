@@ -14,6 +14,7 @@ import numpy as np
 
 from featherweight.core.arrays import Floats
 from featherweight.core.evidence.figures import BOUND_SAMPLES, Compared, compare
+from featherweight.core.evidence.in_force import InForce
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
@@ -101,9 +102,9 @@ class Search:
 @dataclass(frozen=True)
 class Comparison:
     """Baseline and candidate on the same cases. split: `validation`, where the choice was made, so that its figures are
-    a little too good; or `test`, which was run once, after the choice."""
+    a little too good; `test`, which was run once, after the choice; or `given`, to compare two models on."""
 
-    split: Literal["validation", "test"]
+    split: Literal["validation", "test", "given"]
     baseline: Measured
     candidate: Measured
     checks: tuple[Check, ...]
@@ -145,6 +146,12 @@ class Evidence:
     chain: Chain | None = None
     reasons: tuple[tuple[str, str], ...] = ()
     """Limit -> why its margin is what it is, as the recipe says."""
+    kind: Literal["optimization", "comparison"] = "optimization"
+    """A comparison of two models as they are has `validation` alone, which holds the given cases; no candidates."""
+    in_force: InForce | None = None
+    """What changes at a threshold that a site keeps, where that was asked."""
+    notes: tuple[str, ...] = ()
+    """What a reader must be told beside what the figures show."""
 
     @property
     def deciding(self) -> Comparison:

@@ -44,6 +44,7 @@
 Parsing is pure and reports every fault of a file at once, each with its key.
 """
 
+from featherweight.core.recipe.limits_file import read_limits
 from featherweight.core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_card, read_recipe
 from featherweight.core.recipe.types import (
     VERSION,
@@ -76,6 +77,7 @@ __all__ = [
     "describe",
     "parse_recipe",
     "read_card",
+    "read_limits",
     "read_recipe",
     "render_recipe",
     "render_value",

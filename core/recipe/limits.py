@@ -20,7 +20,9 @@ def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     found = dict(_flattened(table, faults))
     names = list(metrics.limits())
     known = [*names, "unseen_case", "prevalence", _COLUMNS]
-    faults += [Fault(f"limits.{name}", f"unknown key{near(name, known)}") for name in found if name not in known]
+    listed = f"; known here: {', '.join(known)}"
+    unknown = [name for name in found if name not in known]
+    faults += [Fault(f"limits.{name}", f"unknown key{near(name, known) or listed}") for name in unknown]
     values: dict[str, float] = {}
     for name in (*names, "prevalence"):
         if name in found:

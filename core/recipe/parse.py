@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -28,6 +27,7 @@ from featherweight.core.passes.steps import (
     Step,
 )
 from featherweight.core.recipe.limits import parse_limits
+from featherweight.core.recipe.text import parse_toml, read_text
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
@@ -40,14 +40,10 @@ from featherweight.core.recipe.types import (
     Source,
     Value,
 )
-from featherweight.core.recipe.wording import check_integers, kind_of, near
+from featherweight.core.recipe.wording import kind_of, near
 from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
-_MAX_BYTES = 16_000
-_LINES_LOOKED_AT = 100
-"""Each is a parse of the whole recipe, a millisecond or so."""
-_MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
 _TOP = (
     "version", "name", "seed", "card", "previous",
     "source", "step", "measure", "limits", "decision", "cases", "reasons",
@@ -58,21 +54,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 def read_recipe(path: Path, *, tasks: Collection[str] | None = None) -> Recipe:
     """tasks: the names that [source] may give, where they are known. Raises UsageError for a file that cannot be read,
     RecipeError for its faults, a card that cannot be read among them."""
-    with read_errors(path, "the recipe cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
-        raise UsageError(
-            f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
-            "steps and, in [source], the folder of a trained model; begin with: featherweight recipe new"
-        )
-    if len(content) > _MAX_BYTES:
-        raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
-        raise RecipeError(str(path), [fault]) from error
-    recipe, faults = _parse(text, tasks, reading_card=True)
+    recipe, faults = _parse(read_text(path), tasks, reading_card=True)
     if recipe is None or faults:
         raise RecipeError(str(path), faults)
     return recipe
@@ -97,13 +79,9 @@ def parse_recipe(text: str, source: str = "recipe") -> Recipe:
 def _parse(
     text: str, tasks: Collection[str] | None, *, reading_card: bool = False
 ) -> tuple[Recipe | None, list[Fault]]:
-    try:
-        table = tomllib.loads(text)
-        check_integers(table)
-    except RecursionError:
-        return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
-    except ValueError as error:  # a number of thousands of digits is a plain ValueError
-        return None, [Fault("file", f"not TOML: {error}{_unclosed(text, error)}")]
+    table, faults = parse_toml(text)
+    if table is None:
+        return None, faults
     reader = _Reader(tasks)
     recipe, card = reader.recipe(table), table.get("card")
     if reading_card and isinstance(card, str):
@@ -112,20 +90,6 @@ def _parse(
         except UsageError as error:
             reader.fault("card", str(error).removeprefix("card: "))
     return recipe, reader.faults
-
-
-def _unclosed(text: str, error: ValueError) -> str:
-    """Where something begins that ends nowhere: the parser itself only says that it came to the end of the text."""
-    if "end of document" not in str(error):
-        return ""
-    lines = text.splitlines(keepends=True)
-    for count in range(len(lines) - 1, max(-1, len(lines) - _LINES_LOOKED_AT), -1):
-        try:
-            tomllib.loads("".join(lines[:count]))
-        except (ValueError, RecursionError):
-            continue
-        return f"; what begins in line {count + 1} is not closed"
-    return ""
 
 
 class _Reader:

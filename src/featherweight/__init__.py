@@ -20,9 +20,11 @@ import featherweight.core  # noqa: F401 - switches the telemetry off before a pr
 TYPE_CHECKING = False  # as type checkers know it; `typing` alone takes longer to import than all of this
 if TYPE_CHECKING:
     from featherweight.core.adapters import InputRange
+    from featherweight.core.api.comparing import compare
     from featherweight.core.api.evidence import SealedEvidence, read_evidence
     from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
     from featherweight.core.api.optimizing import optimize
+    from featherweight.core.compare.comparison import ComparisonOutcome
     from featherweight.core.errors import (
         ArtifactError,
         BackendError,
@@ -47,6 +49,7 @@ _MODULE_OF = {
     "ArtifactError": _ERRORS,
     "BackendError": _ERRORS,
     "BackendUnavailableError": _ERRORS,
+    "ComparisonOutcome": "featherweight.core.compare.comparison",
     "DataError": _ERRORS,
     "DigestError": _ERRORS,
     "FeatherweightError": _ERRORS,
@@ -65,6 +68,7 @@ _MODULE_OF = {
     "TensorError": _ERRORS,
     "UsageError": _ERRORS,
     "WrongModelError": _ERRORS,
+    "compare": "featherweight.core.api.comparing",
     "open_model": "featherweight.core.api.model",
     "optimize": "featherweight.core.api.optimizing",
     "read_evidence": "featherweight.core.api.evidence",
@@ -75,6 +79,7 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "BackendUnavailableError",
+    "ComparisonOutcome",
     "DataError",
     "DigestError",
     "FeatherweightError",
@@ -93,6 +98,7 @@ __all__ = [
     "TensorError",
     "UsageError",
     "WrongModelError",
+    "compare",
     "open_model",
     "optimize",
     "read_evidence",

@@ -16,8 +16,8 @@ VALUES = {"--batch-size": "8", "--image-size": "64", "--max-connections": "9", "
 """What options that take a number are given; others are given a word."""
 SHARED = ("--json", "--model", "--backend", "--verify-decisions", "--max-rejected-share", "--allow-empty", "--data",
           "--report-test", "--max-histories")  # fmt: skip
-OWN_MEANING = {("fraud", "train", "--model")}
-"""The kind of the model to train, not a folder."""
+OWN_MEANING = {("fraud", "train", "--model"), ("compare", "--data")}
+"""The kind of the model to train, not a folder; a table of cases, not a data set."""
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

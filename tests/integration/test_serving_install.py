@@ -156,6 +156,11 @@ def transactions(server: Server) -> Path:
     return path
 
 
+def test_comparing_names_the_missing_extra(server: Server) -> None:
+    words = ("compare", "a.csv", "b.csv", "--data", "c.csv", "--label", "y", "--limit", "auc_loss=0.1", "--out", "v")
+    assert "its extra 'compare'" in server.featherweight(*words, code=2).stderr
+
+
 def test_scoring_names_the_missing_extra(server: Server, transactions: Path) -> None:
     for words in (
         FRAUD,

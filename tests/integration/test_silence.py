@@ -21,6 +21,7 @@ from featherweight.core.cli import app
 from featherweight.core.files import cache_directory
 from tests.fraud.broker import start_broker
 from tests.fraud.serving import wait_until_ready
+from tests.small_programs import identity_file
 from tests.tracing import STRACE, Trace, traced
 
 pytestmark = [pytest.mark.skipif(STRACE is None, reason="strace is not installed"), pytest.mark.timeout(900)]
@@ -74,6 +75,14 @@ def ask(line: str) -> None:
         opener.open(f"{found[1]}/{page}", timeout=30).close()
 
 
+def write_compared(folder: Path) -> None:
+    """Cases, a table of predictions and a program that gives its input back."""
+    rows = [(place, place % 2, (place % 7) / 7) for place in range(60)]
+    (folder / "cases.csv").write_text("id,y,x\n" + "".join(f"{one},{label},{x}\n" for one, label, x in rows))
+    (folder / "old.csv").write_text("id,score\n" + "".join(f"{one},{x}\n" for one, _, x in rows))
+    (folder / "model.onnx").write_bytes(identity_file(columns=1))
+
+
 LOOKING = [
     Case("", "--help"),
     Case("", "--version"),
@@ -84,6 +93,12 @@ LOOKING = [
     Case("recipe new", "fraud {work}/cards.toml", ("cards.toml",)),
     Case("data fetch", "pneumoniamnist --from {work} --to {work}/data", ("data",), (2,)),  # there is no copy
     Case("artifact show", f"{MODELS}/chest-xray"),
+    Case(
+        "compare",
+        "{work}/old.csv {work}/model.onnx --data {work}/cases.csv --label y --features x --threshold 0.5 --limit "
+        "auc_loss=0.9 --threshold-in-force 0.5 --out {work}/verdict",
+        ("verdict",),
+    ),
     Case("artifact verify", f"{MODELS}/chest-xray"),
     Case("artifact verify", f"{MODELS}/card-fraud --json"),
     Case("artifact export", f"{MODELS}/chest-xray --target ort-mobile --out {{work}}/ort", ("ort",)),
@@ -187,6 +202,7 @@ def check(cases: list[Case], place: Place, broker: str = "") -> None:
     recipe = RECIPE.format(work=place.work)
     (place.work / "recipe.toml").write_text(recipe)
     (place.work / "planned.toml").write_text(f"{recipe}[limits]\nauc_loss = 0.5\n[reasons]\nauc_loss = 'a test'\n")
+    write_compared(place.work)
     here = place.work.with_name("here")
     here.mkdir()
     faults = []

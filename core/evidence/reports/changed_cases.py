@@ -126,10 +126,13 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
 def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tuple[ShownCase, ...]:
     before, after = part.baseline.predictions, part.candidate.predictions
     values = shown_values(before, after)
+    split = part.split
+    if split == "given":
+        raise TypeError("given cases are of no task, which could show them")
     was, now, names = before.outcome_places, after.outcome_places, before.all_outcomes.names
     right = np.where(was == now, after.decisions, now > was) == (before.labels == 1)
     places = indices.tolist() if part.places is None else [part.places[index] for index in indices.tolist()]
-    views: Sequence[CaseView] = task.show(part.split, places) if places else ()
+    views: Sequence[CaseView] = task.show(split, places) if places else ()
     return tuple(
         ShownCase(
             id=before.ids[i],

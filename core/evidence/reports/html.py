@@ -29,6 +29,7 @@ from featherweight.core.evidence.report import (
 )
 from featherweight.core.evidence.reports import charts, cost_charts
 from featherweight.core.evidence.reports.case_history import shown_history
+from featherweight.core.evidence.reports.in_force import describe_in_force
 from featherweight.core.evidence.reports.planted import gate_part
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
@@ -89,6 +90,7 @@ def render_html(evidence: Evidence) -> str:
             methods=methods(evidence),
             chosen=evidence.chosen,
             history=shown_history(evidence),
+            in_force=describe_in_force(evidence),
         )
     )
 

@@ -27,6 +27,7 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports.case_history import history_as_dict
+from featherweight.core.evidence.reports.in_force import encode_kind
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
@@ -53,6 +54,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
     limits and what was found are exact. The split that does not decide has no curves, cases and groups, and what both
     share (timing, size, energy) stands with the one that decides."""
     steps: list[Any] = []
+    is_comparison = evidence.kind == "comparison"
     return {
         "schema": SCHEMA,
         "title": evidence.title,
@@ -65,7 +67,9 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
         "unseen_case": evidence.limits.unseen_case,
         "warnings": list(notes(evidence)),
-        "validation": _comparison(evidence, evidence.validation),
+        **encode_kind(evidence),
+        "validation": None if is_comparison else _comparison(evidence, evidence.validation),
+        **({"given": _comparison(evidence, evidence.validation)} if is_comparison else {}),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
         "gate": encode_gate(evidence.gate),

@@ -146,6 +146,7 @@ def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
     parity, found = evidence.parity, (*history_notes(evidence), *comparison_notes(evidence))
     differs = parity is not None and any(run.flips for run in parity.runs)
+    found = (*evidence.notes, *found)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found
 
 

@@ -73,7 +73,7 @@ def test_every_key_of_a_new_recipe_may_be_set_as_it_stands(app: str) -> None:
     recipe = parse_recipe(_SET_BY_HASH.sub(r"\1", text))
     assert recipe.steps == parse_recipe(text).steps
     assert recipe.measure.watts_per_core_range == (3.0, 10.0)
-    shown = set(re.findall(r"^#?(\w+) = ", text, re.MULTILINE))
+    shown = set(re.findall(r"^#?([\w.]+) = ", text, re.MULTILINE))
     sections = [keys.top_keys(), keys.measure_keys(), keys.limit_keys(), keys.decision_keys(), keys.case_keys()]
     sections.append(keys.source_keys(EXAMPLES[app].settings))
     sections += [keys.step_keys(choices.step.kind) for choices in recipe.steps]

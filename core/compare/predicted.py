@@ -1,0 +1,50 @@
+"""One model's predictions on the cases, whatever they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherweight.core.arrays import Probabilities, Scores
+from featherweight.core.compare.cases import Cases
+from featherweight.core.compare.tables import Table
+from featherweight.core.errors import DataError
+from featherweight.core.program import Program
+
+SCORE, PROBABILITY = "score", "probability"
+"""Columns of a table of predictions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """In the order of the cases. name: for the page; source: what was read or run, with its digest; threshold: that the
+    model itself brings; labels: of its classes, negative first, where it has them."""
+
+    name: str
+    source: str
+    scores: Scores
+    probabilities: Probabilities | None = None
+    threshold: float | None = None
+    program: Program | None = None
+    labels: tuple[str, ...] | None = None
+
+
+def read_predictions(table: Table, name: str, source: str, cases: Cases, id_column: str) -> Predicted:
+    """Of a table with the columns id, score and, where there are such, probability; probabilities alone are the scores
+    too. Raises DataError."""
+    if SCORE not in table.columns and PROBABILITY not in table.columns:
+        raise DataError(
+            f"{table.name}: there is no column {SCORE!r} nor {PROBABILITY!r}; a table of predictions has "
+            f"{id_column!r}, {SCORE!r} (larger is more positive) and, if it is known, {PROBABILITY!r}"
+        )
+    order = cases.place(table.texts(id_column), table.name)
+    probabilities = table.numbers(PROBABILITY) if PROBABILITY in table.columns else None
+    if probabilities is not None and (probabilities.min() < 0 or probabilities.max() > 1):
+        raise DataError(f"{table.name}: column {PROBABILITY!r} holds numbers outside of 0 to 1")
+    scores = table.numbers(SCORE) if SCORE in table.columns else probabilities
+    if scores is None:
+        raise TypeError("one of both columns is there")
+    return Predicted(
+        name, source, np.asarray(scores[order]), None if probabilities is None else np.asarray(probabilities[order])
+    )
