@@ -11,6 +11,7 @@ from featherweight.core.backends.tried import check_tried
 from featherweight.core.errors import BackendUnavailableError
 from featherweight.core.program import Precision, Program
 
+_UNTRIED = "no figures on the test cases"
 BATCHES = (1, 64)
 """With which a program is tried unless the caller knows better."""
 _USUAL_ORDER: tuple[Precision, ...] = ("int8", "bf16", "fp32")
@@ -49,7 +50,7 @@ def _why_not(artifact: Artifact, name: str, precision: Precision, device: str) -
         return None
     known = next((one for one in runtimes if (one.backend, one.precision) == (name, precision)), None)
     if known is None:
-        return f"no figures on the test cases in {precision}: it was not tried when the artifact was made"
+        return f"{_UNTRIED} in {precision}: it was not tried when the artifact was made"
     return None if known.serves else known.told
 
 
@@ -67,8 +68,8 @@ def _refused(artifact: Artifact, name: str, found: Availability, device: str) ->
     """Why an available runtime does not serve it."""
     fit = [one for one in artifact.precisions if found.runs(artifact.program(one).kind, one)]
     refused = [why for one in fit if (why := _why_not(artifact, name, one, device)) is not None]
-    if device in found.devices and refused:
-        return refused[0]
+    if device in found.devices and refused:  # what was found says more than that nothing was
+        return next((why for why in refused if not why.startswith(_UNTRIED)), refused[0])
     return f"runs {', '.join(found.precisions)} on {', '.join(found.devices)}"
 
 

@@ -102,6 +102,7 @@ AUC_FLOOR = Metric(
         "min",
         "AUC of the candidate",
         judge=partial(_judge_floor, b.auc_interval, "AUC"),
+        example=0.9,
         meaning="Smallest AUC of the candidate itself: the lower end of its 95% interval must reach it.",
     ),
 )
@@ -116,6 +117,7 @@ AVERAGE_PRECISION_FLOOR = Metric(
         "min",
         "Average precision of the candidate",
         judge=partial(_judge_floor, b.average_precision_interval, "Average precision"),
+        example=0.5,
         meaning="Smallest average precision of the candidate itself: the lower end of its 95% interval must reach it.",
     ),
 )
@@ -132,6 +134,7 @@ CALIBRATION_IN_THE_LARGE = Metric(
         "max",
         "Calibration in the large",
         judge=partial(_judge_calibration, _in_the_large, "Calibration in the large", 0.0),
+        example=0.2,
         meaning=(
             "Largest distance from 0, in logits, of the candidate's calibration in the large: the intercept of a "
             "logistic recalibration with slope 1. Both ends of its 95% interval must lie inside."
@@ -151,6 +154,7 @@ CALIBRATION_SLOPE = Metric(
         "max",
         "Distance of the calibration slope from 1",
         judge=partial(_judge_calibration, _slope, "Calibration slope", 1.0),
+        example=0.2,
         meaning=(
             "Largest distance from 1 of the candidate's calibration slope: that of a logistic recalibration. Both ends "
             "of its 95% interval must lie inside."

@@ -163,7 +163,7 @@ class Asked:
 class Limit:
     """name: its key in a recipe's [limits]; title: of its row in the page; judge: what was found, of a limit that is
     not simply on the metric's paired difference; in_recipes: whether a recipe may set it; meaning: a sentence for those
-    who write recipes."""
+    who write recipes; example: a value for them, where the usual one makes little sense."""
 
     name: str
     kind: LimitKind
@@ -172,6 +172,7 @@ class Limit:
     judge: Callable[[Measured, Measured, Asked], Finding] | None = None
     in_recipes: bool = True
     meaning: str = ""
+    example: float | None = None
 
     def describe(self, value: float) -> str:
         """A limit or what was found, in its unit."""

@@ -26,6 +26,8 @@ class Key:
     required: bool = False
     default: Setting | None = None
     """None where the key is required, and where its absence is a value of its own."""
+    shown: Setting | None = None
+    """An example, where neither the default nor a usual one is."""
     several: bool = False
     """Whether a list of values may stand in its place, each of which is tried."""
 
@@ -34,6 +36,8 @@ class Key:
         """A value that it may have: the default where there is one."""
         if self.default is not None and self.default != "":
             return self.default
+        if self.shown is not None:
+            return self.shown
         return _EXAMPLES.get(self.name, 1.0 if "above" in self.expected else 0.01)
 
 
@@ -42,11 +46,7 @@ _EXAMPLES: dict[str, Setting] = {
     "watts_per_core": 5.0,
     "watts_per_core_range": (3.0, 10.0),
     "price_per_hour": 0.1,
-    "auc_min": 0.9,
-    "average_precision_min": 0.5,
     "prevalence": 0.02,
-    "calibration_in_the_large_max": 0.2,
-    "calibration_slope_deviation_max": 0.2,
     f"{metrics.GROUPS}.columns": ("site", "sex"),
 }
 """Examples of keys without a default."""
@@ -86,7 +86,10 @@ def limit_keys() -> tuple[Key, ...]:
     """The keys of [limits]; a limit that is absent asks nothing."""
     known = metrics.limits().items()
     return (
-        *(Key(name, limit.expected, limit.meaning or f"{limit.title}.") for name, (_, limit) in known),
+        *(
+            Key(name, limit.expected, limit.meaning or f"{limit.title}.", shown=limit.example)
+            for name, (_, limit) in known
+        ),
         Key(
             "unseen_case",
             str(Choice(metrics.UNSEEN_CASES)),
@@ -130,7 +133,7 @@ def _bounded_keys(kind: type[Step] | type[Measure]) -> Iterator[Key]:
         if isinstance(default, tuple) and len(default) == 1:
             [default] = default  # threads = 1 is threads = [1]
         several = is_step or (listed and item.name != "watts_per_core_range")
-        yield Key(item.name, text, meanings.get(item.name, ""), required, default, several)
+        yield Key(item.name, text, meanings.get(item.name, ""), required, default, several=several)
 
 
 def _struct_keys(kind: type[msgspec.Struct]) -> Iterator[Key]:
