@@ -13,7 +13,6 @@ end_as_later(sys.argv[1:], _LISTENING)  # before the imports below, which take a
 
 import json
 import os
-import re
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,7 +22,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.files import cache_directory, write_errors
-from featherweight.core.options import AsJson, Command
+from featherweight.core.options import AsJson, Budget, Command
 from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
@@ -43,12 +42,16 @@ _MAY_BE_EMPTY = ("--topic-prefix", "--topics-prefix", "--until")
 
 _HELP_OF = {
     "data": "List and fetch public data sets.",
+    "evidence": "Plan a comparison; show and complete the record of uses of test cases.",
     "fraud": "Score card transactions: files, REST, Kafka. Train a model.",
     "imaging": "Classify medical images in batches. Train a network.",
 }
 """Groups that are not imported to list them -> what their own help begins with, in short."""
 
-_DATA = EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands")
+_BUILT_IN = (
+    EntryPoint("data", "featherweight.core.datasets.cli:app", "featherweight.commands"),
+    EntryPoint("evidence", "featherweight.core.evidence_cli:app", "featherweight.commands"),
+)
 
 
 class LazyGroups(TyperGroup):
@@ -57,7 +60,7 @@ class LazyGroups(TyperGroup):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._lazy = {_DATA.name: _DATA}
+        self._lazy = {entry.name: entry for entry in _BUILT_IN}
         for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):
             # What is built in cannot be replaced from outside.
             if entry.name not in self.commands:
@@ -156,35 +159,32 @@ def hardware(as_json: AsJson = False) -> None:
         show_hardware(host, found, energy)
 
 
-def _parse_budget(text: str) -> float:
-    """Seconds of "90s", "30m" or "2h"."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise typer.BadParameter(f"found {text!r}, expected a time such as 90s, 30m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
 @app.command(
     epilog="Example: featherweight optimize recipe.toml --out models/chest --budget 30m   "
     "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; "
-    "130 interrupted: the same command goes on where it was."
+    "7 the record of uses is damaged; 130 interrupted: the same command goes on where it was."
 )
 def optimize(
     recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file with source, steps, backends and limits.")],
     out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            parser=_parse_budget,
-            metavar="TIME",
-            help="Time to search for (90s, 30m, 2h). The most promising candidates come first, with new values between "
-            "those that the recipe lists. Without it every value that the recipe lists is tried.",
-        ),
-    ] = None,
+    budget: Budget = None,
     force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Search even if the cases are too few to show that the limits are kept."),
+    ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="A plan that `featherweight evidence plan` wrote; the evidence says whether it was followed."
+        ),
+    ] = None,
+    show_test: Annotated[
+        bool,
+        typer.Option(
+            "--show-test",
+            help="Tell what was found where limits are missed on the test cases; the record of their uses says so.",
+        ),
     ] = False,
     threads: Annotated[
         int | None,
@@ -204,7 +204,17 @@ def optimize(
         telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
         progress_bar(transient=False) as report,
     ):
-        outcome = run_recipe(recipe, out, force=force, anyway=anyway, threads=threads, budget_s=budget, progress=report)
+        outcome = run_recipe(
+            recipe,
+            out,
+            force=force,
+            anyway=anyway,
+            threads=threads,
+            budget_s=budget,
+            progress=report,
+            plan=plan,
+            show_test=show_test,
+        )
     if as_json:
         print_json(outcome_row(outcome))
     else:

@@ -14,13 +14,12 @@ from typing import assert_never
 
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import BackendError, FeatherweightError, LimitError, OutputError, TensorError
-from featherweight.core.evidence.enough import check_cases_suffice
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metrics import PARITY
-from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence
+from featherweight.core.evidence.report import CandidateRecord, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
-from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.files import writing_alone
+from featherweight.core.looking import Look, LookRequest, Looks, prepare_looks, withheld_text
 from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.passes.steps import (
@@ -32,6 +31,7 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Recipe, read_card
+from featherweight.core.record.uses import FILE
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
 from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.explore import explore
@@ -63,18 +63,19 @@ def optimize(
     budget_s: float | None = None,
     progress: Progress = silent,
     work: Path | None = None,
+    looking: LookRequest | None = None,
 ) -> Outcome:
-    """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept."""
+    """`core.request.run_recipe` for a recipe and a task at hand; work: where finished work is kept. looking: at the
+    test cases; without it their uses are written down beside `work`."""
     check_out(out)
     card = read_card(recipe.card)
     _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
-    if not (anyway or force):
-        splits = {"validation": task.validation_cases(), "test": task.test_cases()}
-        check_cases_suffice(splits, recipe.limits, seed=recipe.seed)
     work = work or Path("runs") / recipe.name / "work"
     with writing_alone(out), writing_alone(work, "another name for the recipe, or run it from another folder"):
-        return _optimize(recipe, task, out, card, runtimes, force, budget_s, progress, work)
+        asked = looking or LookRequest(Path(recipe.cases.record) if recipe.cases.record else work.parent / FILE)
+        asked = replace(asked, anyway=anyway or force)
+        return _optimize(recipe, task, out, card, runtimes, force, budget_s, progress, work, asked)
 
 
 def _optimize(
@@ -87,24 +88,27 @@ def _optimize(
     budget_s: float | None,
     progress: Progress,
     work: Path,
+    looking: LookRequest,
 ) -> Outcome:
     workshop = CandidateBuilder(task, recipe, work, progress)
     measurements = Measurements(recipe, task, runtimes, workshop.ledger, progress)
+    looks = prepare_looks(recipe, task, measurements.validation_cases, looking, out.name, work)
     bench = Evaluator(recipe, task, measurements, workshop.baseline(), progress)
     tried = explore(recipe, workshop, bench, budget_s, progress)
     tried, told = _time_finalists(bench, tried)
     tried, best, parity = _choose(bench, tried, force)
-    test, by_runtime = None, tuple[RuntimeFigures, ...]()
+    look = None
     if parity is not None:
-        tried, best, test, by_runtime = _report(bench, tried, best)
+        tried, best, look = _report(bench, tried, best, looks, force)
+    test = None if look is None else look.test
     missed = missed_limits(best, test)
     sealing = parity is not None and test is not None and (force or not missed)
     evidence = make_evidence(bench, tried, best, test, parity, forced=bool(missed) and sealing)
-    evidence = replace(evidence, runtimes=by_runtime)
+    evidence = looks.add_to(evidence, look, sealing=sealing)
     table = write_candidates(work, evidence.candidates)
     if parity is None or not sealing:
         pages = write_evidence(work, evidence), write_cases(work / "refused", evidence, task)
-        raise LimitError(_refusal(evidence, *pages, forced=force))
+        raise LimitError(_refusal(evidence, *pages, looking.record, forced=force))
     contents = make_contents(bench, evidence, tried.trials, best, parity, missed, card)
     contents = replace(contents, notes=[*contents.notes, *told])
     artifact = seal(out, contents, best.run.backend)
@@ -158,14 +162,15 @@ def _choose(bench: Evaluator, tried: SearchResult, force: bool) -> tuple[SearchR
 
 
 def _report(
-    bench: Evaluator, tried: SearchResult, best: Trial
-) -> tuple[SearchResult, Trial, Comparison | None, tuple[RuntimeFigures, ...]]:
+    bench: Evaluator, tried: SearchResult, best: Trial, looks: Looks, force: bool
+) -> tuple[SearchResult, Trial, Look | None]:
     """The chosen one on the test cases; without a comparison, but with a missed check, when it does not run there."""
     try:
-        return tried, *bench.report(best)
+        look = looks.look(bench, best, forced=force)
+        return tried, look.trial, look
     except _FAILURES as error:
         failed = _with(best, _not_run("on the test cases", error))
-        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None, ()
+        return replace(tried, trials=[failed if one is best else one for one in tried.trials]), failed, None
 
 
 def _with(trial: Trial, check: Check) -> Trial:
@@ -223,7 +228,7 @@ def _missed_checks(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if check.status != "passed"]
 
 
-def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool) -> str:
+def _refusal(evidence: Evidence, page: Path, cases: Path | None, looked: Path, *, forced: bool) -> str:
     """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
     spent = evidence.search is not None and bool(evidence.search.stopped)
     remedy = (
@@ -233,6 +238,11 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool
     if cases is not None:
         name = evidence.validation.candidate.name
         remedy += f"\nthe cases that {name} changed: {cases} (holds patients' or cardholders' data)"
+    if evidence.withheld and evidence.uses is not None:
+        first = (
+            f"{evidence.validation.candidate.name} kept the limits on the validation cases but not on the test cases"
+        )
+        return f"{first}; nothing sealed\n  {withheld_text(evidence.uses, looked)}\n{remedy}"
     if evidence.test is not None:
         said = [check.explanation for check in _missed_checks(evidence.test.checks)]
         name = evidence.validation.candidate.name

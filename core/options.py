@@ -3,6 +3,7 @@ declared by its command), and the old names of options that were renamed."""
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,26 @@ Data = Annotated[str, typer.Option("--data", help="Path of a data set, or the ca
 ReportTest = Annotated[
     bool,
     typer.Option("--report-test", help="Measure on the test data too. Use it once, for the last figure."),
+]
+
+
+def _parse_budget(text: str) -> float:
+    """Seconds of "90s", "30m" or "2h"."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise typer.BadParameter(f"found {text!r}, expected a time such as 90s, 30m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        parser=_parse_budget,
+        metavar="TIME",
+        help="Time to search for (90s, 30m, 2h). The most promising candidates come first, with new values between "
+        "those that the recipe lists. Without it every value that the recipe lists is tried.",
+    ),
 ]
 
 OLD_NAMES = {

@@ -4,16 +4,23 @@ half a gigabyte, too long a wait to read that a key is mistyped."""
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import EXTRA_OF, MissingExtraError, UsageError
-from featherweight.core.recipe import Source, read_recipe
+from featherweight.core.files import atomic_write
+from featherweight.core.recipe import Recipe, Source, read_recipe
 from featherweight.core.recipe.commented import RecipeExample, render_commented
+from featherweight.core.record.cases import describe_held_out
+from featherweight.core.record.plan import Plan, digest_plan, encode_plan
+from featherweight.core.record.uses import FILE, Entered, Planned, append_use, check_record, now
 from featherweight.core.search.runtimes import check_backends
 from featherweight.core.task import check_packages
+
+_PACKAGE = (Path(__file__).parent, Path(__file__).parents[1] / "apps")
 
 if TYPE_CHECKING:
     from featherweight.core.outcome import Outcome
@@ -31,6 +38,8 @@ def run_recipe(
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
+    plan: Path | None = None,
+    show_test: bool = False,
 ) -> Outcome:
     """Optimize by the recipe and seal the artifact as folder `out`.
 
@@ -42,7 +51,10 @@ def run_recipe(
     begins, unless `anyway` or `force` is set. With `force` the best candidate is sealed though it misses limits, and
     the manifest says so. Raises RecipeError, UsageError and DataError for what was asked, LimitError for such limits
     and when no candidate keeps them (nothing is sealed; the message names the evidence and the page of cases),
-    OutputError when `out` cannot be written.
+    OutputError when `out` cannot be written, JournalError for a record of uses that is damaged.
+
+    Every use of the test cases is written down (`find_record`); where limits are missed on them, what was found is not
+    told, unless `show_test` asks for it. plan: of `featherweight evidence plan`; the evidence keeps its digest.
     """
     recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
     check_out(out)
@@ -51,9 +63,11 @@ def run_recipe(
         task = open_task(recipe.source)
     else:
         check_packages("optimizing")
+    from featherweight.core.looking import LookRequest
     from featherweight.core.optimize import optimize
     from featherweight.core.progress import silent
 
+    looking = LookRequest(find_record(recipe, recipe_path), plan, show_test)
     return optimize(
         recipe,
         task,
@@ -63,7 +77,74 @@ def run_recipe(
         threads=threads,
         budget_s=budget_s,
         progress=progress or silent,
+        looking=looking,
     )
+
+
+def write_plan(recipe_path: Path, out: Path, control_plan: Path | None = None, *, task: Task | None = None) -> Plan:
+    """Write down what will be judged, by which margins and why, on which cases, before any test case is run; and, with
+    control_plan, the same as a change control plan in Markdown. The record of uses gets the plan's digest.
+
+    Raises RecipeError, UsageError (a margin without a reason among it) and DataError for what was asked, JournalError
+    for a damaged record, OutputError.
+    """
+    recipe, task, record = _read_for_cases(recipe_path, task)
+    from featherweight.core.looking import describe_plan, make_plan
+
+    missing = [name for name in recipe.limits if name not in dict(recipe.reasons)]
+    if missing or not recipe.limits:
+        raise UsageError(
+            f"{recipe_path}: a plan says why each margin is what it is; add to [reasons]: {', '.join(missing)}"
+            if missing
+            else f"{recipe_path}: the recipe sets no limit, so there is nothing to plan; add [limits]"
+        )
+    splits, history = describe_plan(recipe, task, record)
+    plan = make_plan(recipe, splits, history)
+    content = encode_plan(plan)
+    sha256 = digest_plan(content)
+    with atomic_write(out, "the plan cannot be written") as partial:
+        partial.write_bytes(content)
+    if control_plan is not None:
+        from featherweight.core.evidence.reports.control_plan import render_control_plan
+
+        with atomic_write(control_plan, "the change control plan cannot be written") as partial:
+            partial.write_text(render_control_plan(plan, sha256), encoding="utf-8")
+    append_use(record, Planned(at=now(), cases=splits.sets["test"], recipe=recipe.name, plan=sha256))
+    return plan
+
+
+def enter_use(recipe_path: Path, *, uses: int, when: str, words: str, task: Task | None = None) -> Path:
+    """Enter by hand uses of a recipe's test cases that no program wrote down; returns the record. Raises as
+    `write_plan` does."""
+    _, task, record = _read_for_cases(recipe_path, task)
+    from featherweight.core.task import check_held_out
+
+    cases = task.test_cases()
+    check_held_out(cases, task.baseline.inputs, "test")
+    entered = Entered(at=now(), cases=describe_held_out(cases), uses=uses, when=when, words=words)
+    append_use(record, entered)
+    return record
+
+
+def _read_for_cases(recipe_path: Path, task: Task | None) -> tuple[Recipe, Task, Path]:
+    """Recipe, task and record, the last one whole and such that it can be added to."""
+    recipe = read_recipe(recipe_path, tasks=_registered() if task is None else None)
+    record = find_record(recipe, recipe_path)
+    check_record(record)
+    return recipe, open_task(recipe.source) if task is None else task, record
+
+
+def find_record(recipe: Recipe, path: Path) -> Path:
+    """The file in which the uses of a recipe's test cases are written down: the one that it names; else
+    `test-uses.jsonl` beside the recipe, one for all recipes of the folder; in `runs/NAME` below the current folder for
+    a recipe that lies in the installed package, or where nothing may be written."""
+    if recipe.cases.record:
+        return Path(recipe.cases.record)
+    folder = Path(os.path.realpath(path)).parent
+    packaged = any(folder.is_relative_to(Path(os.path.realpath(part))) for part in _PACKAGE)
+    if packaged or not os.access(folder, os.W_OK | os.X_OK):
+        return Path("runs") / recipe.name / FILE
+    return path.parent / FILE
 
 
 def new_recipe(task: str) -> str:

@@ -17,6 +17,7 @@ from featherweight.core.errors import FeatherweightError
 from featherweight.core.evidence.planted_trial import GateTrial, try_gate
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
+from featherweight.core.evidence.reports.case_history import history_notes
 from featherweight.core.evidence.reports.change_record import render_change_record
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import encode_evidence
@@ -133,6 +134,7 @@ def make_contents(
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
     notes = [UNCHANGED] if evidence.unchanged else []
+    notes += history_notes(evidence)
     notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes

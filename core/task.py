@@ -251,6 +251,34 @@ class DigestsData(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsFirstModel(Protocol):
+    """A task whose baseline came from an earlier change, and that still has what the first model of the chain gave:
+    losses are then bound against it on the same cases, in place of a sum."""
+
+    def first_scores(self) -> tuple[Scores, float]:
+        """The first model's raw scores [N] of the cases of `test_cases`, and its decision threshold."""
+        ...
+
+
+SplitName = Literal["training", "validation", "test"]
+
+
+@runtime_checkable
+class StatesSplits(Protocol):
+    """A task that gives what is needed to see that its splits are different cases: copies and patients that are in two
+    of them are refused. Of a task that does not, a sample of the training inputs is compared, and no patients."""
+
+    def training_inputs(self) -> Iterator[Tensors]:
+        """Every training input once, as the program takes them, in batches."""
+        ...
+
+    def split_clusters(self, split: SplitName) -> Sequence[str] | None:
+        """Whose each case of the split is, in a text that is the same in all splits: of which patient, say. None where
+        the same may be in several, as cards are where the splits are days."""
+        ...
+
+
 class TaskFactory(Protocol):
     """An app's entry point: settings of a recipe in, the task out."""
 

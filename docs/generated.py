@@ -53,6 +53,8 @@ def recipe() -> str:
     parts += ["### `[measure]`\n", _keys(keys.measure_keys())]
     parts += ["### `[limits]`\n", _keys(keys.limit_keys())]
     parts += ["### `[decision]`\n", _keys(keys.decision_keys())]
+    parts += ["### `[cases]`\n", _keys(keys.case_keys())]
+    parts += ["### `[reasons]`\n", _keys(keys.reason_keys())]
     return "\n".join(parts)
 
 

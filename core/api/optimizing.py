@@ -24,6 +24,8 @@ def optimize(
     threads: int | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
+    plan: str | PathLike[str] | None = None,
+    show_test: bool = False,
 ) -> Outcome:
     """Try what a recipe says, and seal the fastest candidate that keeps all its limits as the artifact `out`.
 
@@ -34,6 +36,9 @@ def optimize(
     which is refused before the search else. threads: of a session, the recipe's unless given. budget_s: seconds to
     search; without it all that the recipe lists are tried. progress: called with (stage, done, total). What is finished
     is kept in `runs/NAME/work` below the current folder, so that a second call goes on where the first one stopped.
+    plan: a file that `featherweight evidence plan` wrote before. show_test: tell the figures of test cases on which
+    limits were missed; every use of the test cases is written down, in `test-uses.jsonl` beside the recipe or where it
+    says.
 
     Needs the extra `train`. Raises RecipeError with every fault of the recipe; UsageError and DataError for what was
     asked; MissingExtraError; LimitError when no candidate keeps the limits (nothing is sealed, the message says which
@@ -55,4 +60,6 @@ def optimize(
         threads=threads,
         budget_s=budget_s,
         progress=progress,
+        plan=None if plan is None else Path(plan),
+        show_test=show_test,
     )

@@ -16,13 +16,13 @@ from featherweight.core.terminal import counted
 
 def check_cases_suffice(parts: Mapping[str, HeldOut], limits: Limits, *, seed: int) -> None:
     """parts: name of a split -> its cases, whose labels alone are looked at. Raises LimitError where a limit would be
-    missed by a candidate that decides everything right, as the baseline does: by any candidate, then."""
+    missed by a candidate that decides everything right, as the baseline does: by any that is not better than it."""
     missed = [(part, check) for part, cases in parts.items() for check in _out_of_reach(cases, limits, seed)]
     if not missed:
         return
     lines = [f"  {_line(part, parts[part], check)}" for part, check in missed]
     raise LimitError(
-        "these limits cannot be shown with the cases at hand, whatever the candidate:\n"
+        "these limits cannot be shown with the cases at hand, even if nothing gets worse:\n"
         + "\n".join(lines)
         + "\nbring more cases or set wider limits; --anyway searches all the same"
     )

@@ -24,8 +24,15 @@ BOUND_SAMPLES = 2000
 
 _BOUND = "the bound of the loss from each case's own part of it (Fay and Feuer's gamma limits, joined by MOVER)"
 _UNSEEN: dict[Unseen, str] = {
-    "as-seen": "the case that was not seen taken for no worse than the worst seen",
-    "lost": "the case that was not seen taken for lost altogether",
+    "as-seen": (
+        "the case that was not seen taken for no worse than the worst seen. Simulated, it passes 2 to 4% of "
+        "candidates at the margin where all scores changed slightly, and up to four in five where so few cases are "
+        "lost altogether that most samples hold none of them"
+    ),
+    "lost": (
+        "the case that was not seen taken for lost altogether. Simulated, it passes at most 4% of candidates at the "
+        "margin, whatever changed"
+    ),
 }
 
 

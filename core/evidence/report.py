@@ -22,6 +22,10 @@ from featherweight.core.evidence.predictions import Measured, Parity, Prediction
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
+from featherweight.core.record.chain import Chain
+from featherweight.core.record.plan import PlanFollowed
+from featherweight.core.record.splits import SplitsFound
+from featherweight.core.record.uses import CaseUses
 from featherweight.core.statistics import intervals as s
 
 Step = Mapping[str, object]
@@ -103,6 +107,8 @@ class Comparison:
     baseline: Measured
     candidate: Measured
     checks: tuple[Check, ...]
+    places: tuple[int, ...] | None = None
+    """Of its cases among the task's, where copies were left out."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,15 @@ class Evidence:
     gate: GateTrial | None = None
     """Planted faults on the validation cases: what these limits would notice."""
     runtimes: tuple[RuntimeFigures, ...] = ()
+    uses: CaseUses | None = None
+    """The record of this use of the test cases and of those before it."""
+    withheld: tuple[str, ...] = ()
+    """Limits that were missed on test cases whose figures are not told: `test` is None then."""
+    splits: SplitsFound | None = None
+    plan: PlanFollowed | None = None
+    chain: Chain | None = None
+    reasons: tuple[tuple[str, str], ...] = ()
+    """Limit -> why its margin is what it is, as the recipe says."""
 
     @property
     def deciding(self) -> Comparison:
@@ -139,7 +154,8 @@ class Evidence:
     @property
     def passed(self) -> bool:
         """Whether every check passed, on the validation and the test cases."""
-        return all(all_passed(part.checks) for part in (self.validation, self.test) if part is not None)
+        kept = all(all_passed(part.checks) for part in (self.validation, self.test) if part is not None)
+        return kept and not self.withheld
 
     @property
     def chosen(self) -> CandidateRecord | None:

@@ -35,6 +35,12 @@
     [decision]
     recalibrate = true          # false: the baseline's own calibration and threshold stay
 
+    [cases]
+    record = "uses.jsonl"       # optional: where every use of the test cases is written down
+
+    [reasons]                   # why each margin is what it is, for `featherweight evidence plan`
+    auc_loss = "what two readers differ by"
+
 Parsing is pure and reports every fault of a file at once, each with its key.
 """
 
@@ -42,6 +48,7 @@ from featherweight.core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_c
 from featherweight.core.recipe.types import (
     VERSION,
     Candidate,
+    CaseRules,
     Choices,
     Measure,
     Recalibration,
@@ -58,6 +65,7 @@ __all__ = [
     "MAX_CANDIDATES",
     "VERSION",
     "Candidate",
+    "CaseRules",
     "Choices",
     "Measure",
     "Recalibration",

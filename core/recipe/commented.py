@@ -17,7 +17,7 @@ from featherweight.core.evidence.judge import Limits
 from featherweight.core.fields import summary_line
 from featherweight.core.passes.steps import STEPS
 from featherweight.core.recipe import keys
-from featherweight.core.recipe.types import VERSION, Choices, Measure, Recipe, Setting, render_value
+from featherweight.core.recipe.types import VERSION, CaseRules, Choices, Measure, Recipe, Setting, render_value
 
 _WIDTH = 118
 
@@ -45,7 +45,8 @@ def _lines(recipe: Recipe, settings: type[msgspec.Struct]) -> Iterator[str]:
         "example; take the # away to set it."
     )
     top: dict[str, Setting] = {"version": VERSION, "name": recipe.name, "seed": recipe.seed}
-    yield from _keys(keys.top_keys(), top | ({"card": recipe.card} if recipe.card else {}))
+    optional: dict[str, Setting] = {"card": recipe.card, "previous": recipe.previous}
+    yield from _keys(keys.top_keys(), top | {name: text for name, text in optional.items() if text})
     yield from ("", "[source]")
     yield from _keys(keys.source_keys(settings), {"task": task, **dict(recipe.source.settings)})
     yield ""
@@ -62,6 +63,19 @@ def _lines(recipe: Recipe, settings: type[msgspec.Struct]) -> Iterator[str]:
     yield from _keys(keys.limit_keys(), recipe.limits.settings())
     yield from ("", "[decision]")
     yield from _keys(keys.decision_keys(), {} if recipe.decision.recalibrate else {"recalibrate": False})
+    yield from ("", "[cases]")
+    yield from _keys(keys.case_keys(), _changed(asdict(recipe.cases), asdict(CaseRules())))
+    yield ""
+    yield from _comment(
+        "Why each margin is what it is: `featherweight evidence plan` asks for it. A key for each limit that is set."
+    )
+    yield "[reasons]"
+    reasons = dict(recipe.reasons)
+    wanted = [key for key in keys.reason_keys() if key.name in recipe.limits]
+    yield from (
+        f"{key.name} = {render_value(reasons[key.name])}" if key.name in reasons else f'#{key.name} = "why"'
+        for key in wanted
+    )
 
 
 def _step(choices: Choices) -> Iterator[str]:

@@ -12,7 +12,7 @@ from featherweight.core.backends import registry
 from featherweight.core.evidence import metrics
 from featherweight.core.fields import field_meanings
 from featherweight.core.passes.steps import STEPS, Choice, Step
-from featherweight.core.recipe.types import VERSION, Measure, Recalibration, Recipe, Setting, Source
+from featherweight.core.recipe.types import VERSION, CaseRules, Measure, Recalibration, Recipe, Setting, Source
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Key:
 
 _EXAMPLES: dict[str, Setting] = {
     "card": "card.md",
+    "previous": "models/before",
+    "record": "test-uses.jsonl",
     "watts_per_core": 5.0,
     "watts_per_core_range": (3.0, 10.0),
     "price_per_hour": 0.1,
@@ -61,6 +63,7 @@ def top_keys() -> tuple[Key, ...]:
         Key("name", "a text", meanings["name"], required=True),
         Key("seed", str(bounds["seed"]), meanings["seed"], default=0),
         Key("card", "a text", meanings["card"], default=""),
+        Key("previous", "a text", meanings["previous"], default=""),
     )
 
 
@@ -120,8 +123,22 @@ def decision_keys() -> tuple[Key, ...]:
     )
 
 
-def _bounded_keys(kind: type[Step] | type[Measure]) -> Iterator[Key]:
-    meanings, is_step = field_meanings(kind), kind is not Measure
+def case_keys() -> tuple[Key, ...]:
+    """The keys of [cases]."""
+    meaning = field_meanings(CaseRules)["record"]
+    return (Key("record", "a text", meaning, default=""), *_bounded_keys(CaseRules))
+
+
+def reason_keys() -> tuple[Key, ...]:
+    """The keys of [reasons]: one for each limit."""
+    return tuple(
+        Key(name, "a text", f"Why the margin of {limit.title[:1].lower()}{limit.title[1:]} is what it is.")
+        for name, (_, limit) in metrics.limits().items()
+    )
+
+
+def _bounded_keys(kind: type[Step] | type[Measure] | type[CaseRules]) -> Iterator[Key]:
+    meanings, is_step = field_meanings(kind), kind not in (Measure, CaseRules)
     for item in fields(kind):
         if (bound := item.metadata.get("bound")) is None:
             continue

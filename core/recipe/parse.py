@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from featherweight.core.backends import registry
 from featherweight.core.errors import Fault, RecipeError, UsageError
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.files import read_errors
 from featherweight.core.passes.steps import (
@@ -30,6 +31,7 @@ from featherweight.core.recipe.limits import parse_limits
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
+    CaseRules,
     Choices,
     Measure,
     Recalibration,
@@ -38,7 +40,7 @@ from featherweight.core.recipe.types import (
     Source,
     Value,
 )
-from featherweight.core.recipe.wording import kind_of, near
+from featherweight.core.recipe.wording import check_integers, kind_of, near
 from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
@@ -46,6 +48,10 @@ _MAX_BYTES = 16_000
 _LINES_LOOKED_AT = 100
 """Each is a parse of the whole recipe, a millisecond or so."""
 _MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
+_TOP = (
+    "version", "name", "seed", "card", "previous",
+    "source", "step", "measure", "limits", "decision", "cases", "reasons",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -93,7 +99,7 @@ def _parse(
 ) -> tuple[Recipe | None, list[Fault]]:
     try:
         table = tomllib.loads(text)
-        _check_integers(table)
+        check_integers(table)
     except RecursionError:
         return None, [Fault("file", "not TOML: lists or tables are nested too deep")]
     except ValueError as error:  # a number of thousands of digits is a plain ValueError
@@ -138,7 +144,7 @@ class _Reader:
             self.fault("version", f"missing; expected version = {VERSION}")
         elif isinstance(version, bool) or version != VERSION:
             self.fault("version", f"found {kind_of(version)}, expected {VERSION}")
-        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
+        self.known(table, "", _TOP)
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
             self.fault(
@@ -146,14 +152,19 @@ class _Reader:
             )
         seed = self.value(table.get("seed", 0), "seed", SEED)
         card = self.text(table, "card", "") if "card" in table else ""
+        previous = self.text(table, "previous", "") if "previous" in table else ""
         source = self.source(self.table(table, "source"))
         steps = self.steps(table.get("step", []))
         measure = self.measure(self.table(table, "measure"))
         limits = self.limits(self.table(table, "limits"))
         decision = self.decision(self.table(table, "decision"))
+        cases = self.cases(self.table(table, "cases"))
+        reasons = self.reasons(self.table(table, "reasons"), limits)
         if self.faults or name is None or source is None:
             return None
-        return Recipe(name, source, steps, measure, limits, int(seed), card or "", decision)
+        return Recipe(
+            name, source, steps, measure, limits, int(seed), card or "", decision, cases, previous or "", reasons
+        )
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -210,7 +221,7 @@ class _Reader:
             if not isinstance(table, dict):
                 self.fault(key, f"found {kind_of(table)}, expected a [[step]] table")
                 continue
-            kind = self.stepkind_of(table, key)
+            kind = self.step_kind(table, key)
             if kind is not None:
                 kinds.append(kind)
                 self.order(kinds, key)
@@ -224,7 +235,7 @@ class _Reader:
             )
         return tuple(parsed)
 
-    def stepkind_of(self, table: Mapping[str, Any], key: str) -> str | None:
+    def step_kind(self, table: Mapping[str, Any], key: str) -> str | None:
         kind = table.get("kind")
         if isinstance(kind, str) and kind in STEPS:
             return kind
@@ -344,20 +355,28 @@ class _Reader:
             return Recalibration()
         return Recalibration(found)
 
+    def cases(self, table: Mapping[str, Any]) -> CaseRules:
+        self.known(table, "cases.", [item.name for item in fields(CaseRules)])
+        values = {
+            item.name: self.value(table[item.name], f"cases.{item.name}", item.metadata["bound"])
+            for item in fields(CaseRules)
+            if item.name in table and item.metadata
+        }
+        record = self.text(table, "record", "cases.") if "record" in table else ""
+        return CaseRules(record=record or "", **values)
+
+    def reasons(self, table: Mapping[str, Any], limits: Limits) -> tuple[tuple[str, str], ...]:
+        """Of limits that are set: a reason for another one is a slip, or its limit is forgotten."""
+        self.known(table, "reasons.", list(metrics.limits()))
+        found = []
+        for name in [name for name in table if name in metrics.limits()]:
+            if name not in limits:
+                self.fault(f"reasons.{name}", f"a reason for a limit that is not set; set limits.{name}")
+            text = self.text(table, name, "reasons.")
+            found += [(name, text)] if text is not None else []
+        return tuple(found)
+
     def limits(self, table: Mapping[str, Any]) -> Limits:
         limits, faults = parse_limits(table)
         self.faults.extend(faults)
         return limits
-
-
-def _check_integers(value: Any) -> None:
-    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
-    match value:
-        case int() if not -(2**63) <= value < 2**63:
-            raise ValueError("an integer of more than 64 bits")
-        case list():
-            for item in value:
-                _check_integers(item)
-        case dict():
-            for item in value.values():
-                _check_integers(item)

@@ -84,6 +84,20 @@ class Recalibration:
 
 
 @dataclass(frozen=True)
+class CaseRules:
+    """The record of the uses of the test cases, and what is known of cases that are in two splits."""
+
+    record: str = ""
+    """The file in which every use of the test cases is written down (JSON lines, only ever added to; paths are relative
+    to the current folder). Empty: test-uses.jsonl beside the recipe, or, where nothing may be written there and for a
+    recipe of the installed package, in runs/NAME."""
+    known_copies: int = bounded(Number(0, 10**9, whole=True), default=0)
+    """So many inputs are known to be in two of training, validation and test cases; more are refused."""
+    known_shared_clusters: int = bounded(Number(0, 10**9, whole=True), default=0)
+    """So many patients, say, are known to have cases in two splits; more are refused."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that a recipe's file says, checked."""
 
@@ -99,6 +113,12 @@ class Recipe:
     """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
     measured figures. Empty: the artifact gets no model card."""
     decision: Recalibration = field(default_factory=Recalibration)
+    cases: CaseRules = field(default_factory=CaseRules)
+    previous: str = ""
+    """The artifact (a folder) whose program the baseline is, where a change follows a change: losses are then stated
+    against the first model of the chain too."""
+    reasons: tuple[tuple[str, str], ...] = ()
+    """Limit -> why its margin is what it is, in words, in the order of the file."""
 
     @property
     def sha256(self) -> str:
@@ -147,6 +167,7 @@ def render_recipe(recipe: Recipe) -> str:
     """TOML that parses to the same recipe; every value is written, defaults too."""
     lines = [f"version = {VERSION}", f"name = {render_value(recipe.name)}", f"seed = {recipe.seed}"]
     lines += [f"card = {render_value(recipe.card)}"] if recipe.card else []
+    lines += [f"previous = {render_value(recipe.previous)}"] if recipe.previous else []
     lines += ["", "[source]"]
     lines.append(f"task = {render_value(recipe.source.task)}")
     lines += [f"{_key(name)} = {render_value(value)}" for name, value in recipe.source.settings]
@@ -162,6 +183,11 @@ def render_recipe(recipe: Recipe) -> str:
     for name, table in tables.items():
         lines += ["", f"[{name}]"]
         lines += [f"{key} = {render_value(value)}" for key, value in table.items() if value is not None]
+    # Only where they say something: recipes that do not have them keep their digests.
+    changed = {key: value for key, value in asdict(recipe.cases).items() if value != getattr(CaseRules(), key)}
+    for name, added in {"cases": changed, "reasons": dict(recipe.reasons)}.items():
+        lines += ["", f"[{name}]"] if added else []
+        lines += [f"{key} = {render_value(value)}" for key, value in added.items()]
     return "\n".join(lines) + "\n"
 
 

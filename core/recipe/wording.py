@@ -1,4 +1,4 @@
-"""How faults of a recipe are worded."""
+"""Values of TOML, and how faults of a recipe are worded."""
 
 from __future__ import annotations
 
@@ -30,3 +30,16 @@ def kind_of(value: Any) -> str:
             return "a table"
         case _:
             return "a date or time"
+
+
+def check_integers(value: Any) -> None:
+    """Raise ValueError for one beyond TOML's 64 bits: Python reads them all, but cannot print or convert them all."""
+    match value:
+        case int() if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer of more than 64 bits")
+        case list():
+            for item in value:
+                check_integers(item)
+        case dict():
+            for item in value.values():
+                check_integers(item)

@@ -23,6 +23,7 @@ from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.record.splits import without_copies
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
 from featherweight.core.search.runtime_table import measure_runtimes
@@ -214,13 +215,15 @@ class Evaluator:
             baseline=self._add_costs(trial.baseline, run),
             measured=self._add_costs(trial.measured, trial.run),
         )
-        cases = self.task.test_cases()
-        check_held_out(cases, self.task.baseline.inputs, "test")
+        whole = self.task.test_cases()
+        check_held_out(whole, self.task.baseline.inputs, "test")
+        cases, places = without_copies(whole)
         before = self._on(cases, trial.baseline, run, self._baseline_files)
         self.progress("running the test cases", 1, 2)
         after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))
         self.progress("running the test cases", 2, 2)
-        test = Comparison("test", before, after, self._checks(before, after))
+        kept = None if cases is whole else tuple(places.tolist())
+        test = Comparison("test", before, after, self._checks(before, after), kept)
         program, on, probability = trial.run.program, trial.run.backend, trial.sealed.probability
         limits, seed = self.recipe.limits, self.recipe.seed
         return trial, test, measure_runtimes(self.task, cases, test, program, on, probability, limits, seed=seed)

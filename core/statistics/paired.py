@@ -57,7 +57,7 @@ def paired_share_difference(
     low = at_effective_counts(bound, trials, gained, lost, effect)
     independent = trials if first is None else len(np.unique(first))
     low = min(low, bound(trials, gained, lost), bound(independent, min(gained, independent), 0))
-    if first is not None:
+    if any(len(np.unique(kind)) < trials for kind in clusters):
         own = OwnLosses(-changes / trials, 1 / trials, np.ones(trials, bool), clusters)
         low = min(low, max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence)))
     return Difference((gained - lost) / trials, low)

@@ -100,7 +100,14 @@ IMAGING = [
         "--data {work}/images --out {work}/network --network compact --image-size 32 --epochs 1 --batch-size 16",
         ("network",),
     ),
-    Case("optimize", "{work}/recipe.toml --out {work}/model --force", ("model", "model-cases.html", "./runs")),
+    Case("evidence plan", "{work}/planned.toml --out {work}/plan.json", ("plan.json", "test-uses.jsonl")),
+    Case("evidence enter-use", "{work}/planned.toml --uses 2 --when 2026 --words tuning", ("test-uses.jsonl",)),
+    Case(
+        "optimize",
+        "{work}/recipe.toml --out {work}/model --force",
+        ("model", "model-cases.html", "test-uses.jsonl", "./runs"),
+    ),
+    Case("evidence uses", "{work}/test-uses.jsonl --artifact {work}/model"),
 ]
 FRAUD = [
     Case("fraud synthesize", "{work}/cards --customers 60 --terminals 80 --days 40 --jsonl", ("cards",)),
@@ -177,7 +184,9 @@ def broker() -> Iterator[str]:
 
 
 def check(cases: list[Case], place: Place, broker: str = "") -> None:
-    (place.work / "recipe.toml").write_text(RECIPE.format(work=place.work))
+    recipe = RECIPE.format(work=place.work)
+    (place.work / "recipe.toml").write_text(recipe)
+    (place.work / "planned.toml").write_text(f"{recipe}[limits]\nauc_loss = 0.5\n[reasons]\nauc_loss = 'a test'\n")
     here = place.work.with_name("here")
     here.mkdir()
     faults = []

@@ -20,7 +20,7 @@ from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
 from featherweight.core.arrays import Floats32, Labels, Scores, Texts
 from featherweight.core.errors import UsageError
 from featherweight.core.recipe.commented import RecipeExample
-from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles
+from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import INPUT, OUTPUT
 
@@ -89,6 +89,13 @@ class FraudTask:
 
         train = self.parts.train
         return digest_tensors({"features": train.features, "labels": train.labels})
+
+    def training_inputs(self) -> Iterator[Tensors]:
+        """See StatesSplits."""
+        return iter([{INPUT: self.parts.train.features}])
+
+    def split_clusters(self, split: SplitName) -> None:
+        """See StatesSplits: the splits are days, and cards are used on many."""
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         """See Task."""

@@ -20,7 +20,7 @@ from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import UsageError
 from featherweight.core.recipe.commented import RecipeExample
-from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles
+from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ class ImagingTask:
 
         train = self.split.train
         return digest_tensors({"images": train.images, "labels": train.labels})
+
+    def training_inputs(self) -> Iterator[Tensors]:
+        """See StatesSplits."""
+        images = self.split.train.images
+        return (_inputs(images[start : start + 64]) for start in range(0, len(images), 64))
+
+    def split_clusters(self, split: SplitName) -> Sequence[str]:
+        """See StatesSplits: the patients."""
+        parts = {"training": self.split.train, "validation": self.split.validation, "test": self.split.test}
+        return parts[split].patients
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         """See Task."""

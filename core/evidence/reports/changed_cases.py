@@ -128,7 +128,8 @@ def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tupl
     values = shown_values(before, after)
     was, now, names = before.outcome_places, after.outcome_places, before.all_outcomes.names
     right = np.where(was == now, after.decisions, now > was) == (before.labels == 1)
-    views: Sequence[CaseView] = task.show(part.split, indices.tolist()) if len(indices) else ()
+    places = indices.tolist() if part.places is None else [part.places[index] for index in indices.tolist()]
+    views: Sequence[CaseView] = task.show(part.split, places) if places else ()
     return tuple(
         ShownCase(
             id=before.ids[i],

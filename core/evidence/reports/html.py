@@ -28,6 +28,7 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports import charts, cost_charts
+from featherweight.core.evidence.reports.case_history import shown_history
 from featherweight.core.evidence.reports.planted import gate_part
 from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
@@ -87,6 +88,7 @@ def render_html(evidence: Evidence) -> str:
             average_precision_limited=evidence.limits.of(AVERAGE_PRECISION) is not None,
             methods=methods(evidence),
             chosen=evidence.chosen,
+            history=shown_history(evidence),
         )
     )
 

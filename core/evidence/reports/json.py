@@ -26,6 +26,7 @@ from featherweight.core.evidence.report import (
     subgroups,
     summarize_latency,
 )
+from featherweight.core.evidence.reports.case_history import history_as_dict
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
@@ -75,6 +76,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "host": dict(evidence.host),
         "versions": dict(evidence.versions),
         "facts": dict(evidence.facts),
+        **history_as_dict(evidence),
         "method": {
             "interval": 0.95,
             "bootstrap_samples": evidence.bootstrap_samples,

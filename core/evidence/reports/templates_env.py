@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from featherweight.core.evidence.reports.case_history import describe_verdict
 from featherweight.core.terminal import counted, finalize_html
 
 
@@ -20,8 +22,18 @@ def open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted)
+    environment.filters.update(
+        bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted, verdict=describe_verdict
+    )
     return environment
+
+
+_MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
+
+
+def markdown_text(value: object) -> str:
+    """Text that Markdown leaves as it is: on one line, its marks escaped, no tags."""
+    return _MARKS.sub(r"\\\1", " ".join(str(value).split())).replace("<", "&lt;")
 
 
 def bytes_text(count: float) -> str:

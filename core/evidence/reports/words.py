@@ -11,6 +11,7 @@ from featherweight.core.evidence.metrics import AUC
 from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Parity, ParityRun
 from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared, subgroups
+from featherweight.core.evidence.reports.case_history import history_notes
 from featherweight.core.evidence.worse import worse_notes
 from featherweight.core.measure.energy import Provenance
 from featherweight.core.terminal import counted
@@ -38,6 +39,10 @@ def headline(evidence: Evidence) -> Headline:
     missed = [(part.split, check) for part in parts for check in part.checks if check.status != "passed"]
     splits = " and on ".join(f"the {part.split} cases" for part in parts)
     count = len(evidence.deciding.checks)
+    if evidence.withheld:
+        names = ", ".join(metrics.limits()[name][1].title for name in evidence.withheld if name in metrics.limits())
+        told = "By how much is not told, so that nothing is tuned on them; what follows is of the validation cases."
+        return Headline(False, "Not passed", f"Limits not kept on the test cases: {names or 'see the record'}. {told}")
     if not count:
         return Headline(False, "Not judged", "The recipe sets no limit, so nothing was decided; the figures follow.")
     if not missed:
@@ -139,7 +144,7 @@ def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
 
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
-    parity, found = evidence.parity, comparison_notes(evidence)
+    parity, found = evidence.parity, (*history_notes(evidence), *comparison_notes(evidence))
     differs = parity is not None and any(run.flips for run in parity.runs)
     return (*found, parity_sentence(parity)) if parity is not None and differs else found
 

@@ -21,8 +21,8 @@ def cases(positives: int, negatives: int, clusters: int | None = None) -> HeldOu
 
 
 def test_six_positive_cases_cannot_show_a_sensitivity():
+    splits = {"validation": cases(200, 50), "test": cases(6, 500)}
     with pytest.raises(LimitError) as raised:
-        splits = {"validation": cases(200, 50), "test": cases(6, 500)}
         check_cases_suffice(splits, Limits(sensitivity_loss=0.03), seed=0)
     assert str(raised.value).splitlines()[1:2] == [
         "  test cases: sensitivity_loss = 0.0300 cannot be shown with 6 positive cases: 100 are needed"

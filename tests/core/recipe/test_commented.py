@@ -30,13 +30,15 @@ SOURCE = '[source]\ntask = "imaging"\n'
 
 
 def test_the_keys_are_those_of_the_parser() -> None:
-    tables = {"source", "step", "measure", "limits", "decision"}
+    tables = {"source", "step", "measure", "limits", "decision", "cases", "reasons"}
     top = {key.name for key in keys.top_keys()} | tables
     assert known_to_the_parser(f"zzzzzz = 1\n{HEAD}{SOURCE}", "zzzzzz") == top
     for table, found in (
         ("measure", keys.measure_keys()),
         ("limits", keys.limit_keys()),
         ("decision", keys.decision_keys()),
+        ("cases", keys.case_keys()),
+        ("reasons", keys.reason_keys()),
     ):
         known = known_to_the_parser(f"{HEAD}{SOURCE}[{table}]\nzzzzzz = 1\n", f"{table}.zzzzzz")
         assert known == {key.name for key in found}
@@ -47,7 +49,7 @@ def test_the_keys_are_those_of_the_parser() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    tables = [keys.top_keys(), keys.measure_keys(), keys.limit_keys(), keys.decision_keys()]
+    tables = [keys.top_keys(), keys.measure_keys(), keys.limit_keys(), keys.decision_keys(), keys.case_keys()]
     tables += [keys.step_keys(kind) for kind in STEPS]
     tables += [keys.source_keys(example.settings) for example in EXAMPLES.values()]
     found = [key for table in tables for key in table]
@@ -72,7 +74,7 @@ def test_every_key_of_a_new_recipe_may_be_set_as_it_stands(app: str) -> None:
     assert recipe.steps == parse_recipe(text).steps
     assert recipe.measure.watts_per_core_range == (3.0, 10.0)
     shown = set(re.findall(r"^#?(\w+) = ", text, re.MULTILINE))
-    sections = [keys.top_keys(), keys.measure_keys(), keys.limit_keys(), keys.decision_keys()]
+    sections = [keys.top_keys(), keys.measure_keys(), keys.limit_keys(), keys.decision_keys(), keys.case_keys()]
     sections.append(keys.source_keys(EXAMPLES[app].settings))
     sections += [keys.step_keys(choices.step.kind) for choices in recipe.steps]
     assert {key.name for section in sections for key in section} <= shown

@@ -1,0 +1,238 @@
+"""Whether training, validation and test cases are different cases.
+
+What a model was fitted or chosen on says nothing of how it decides on others. Found are inputs that are the same byte
+for byte, pictures that are near copies, and patients (or whatever the task says that no two splits may share). Nothing
+is run here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from featherweight.core.arrays import Indices
+from featherweight.core.errors import DataError
+from featherweight.core.record.cases import CaseSet, describe_cases, digest_inputs
+from featherweight.core.record.pictures import Hashes, hash_inputs, near_pairs, picture_input
+from featherweight.core.task import HeldOut, SplitName, StatesSplits, Task
+from featherweight.core.tensors import Tensors
+from featherweight.core.terminal import counted
+
+SPLITS: tuple[SplitName, ...] = ("training", "validation", "test")
+MAX_TRAINING_SAMPLE = 20_000
+"""Training inputs that are looked at where the task does not give all of them."""
+MAX_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two cases that are the same, or look it: places in their splits. near: only the pictures are alike."""
+
+    first: tuple[SplitName, int]
+    second: tuple[SplitName, int]
+    near: bool
+
+
+@dataclass(frozen=True)
+class SplitsFound:
+    """sets: what is kept of each split; copies: inputs that are in two splits, by the two; clusters: patients, say, by
+    the two, None where the task names none that must be apart; near: pictures that are near copies, by the two; pairs:
+    the first of all of these; repeated: test cases that are copies of another one with the same label; contradictory:
+    inputs that have both labels among the test cases; sampled: whether the training inputs are a sample only."""
+
+    sets: Mapping[SplitName, CaseSet]
+    copies: Mapping[tuple[SplitName, SplitName], int]
+    clusters: Mapping[tuple[SplitName, SplitName], int] | None
+    near: Mapping[tuple[SplitName, SplitName], int]
+    pairs: tuple[Pair, ...] = ()
+    repeated: int = 0
+    contradictory: int = 0
+    sampled: bool = False
+    pictures: bool = False
+    known: bool = field(default=False)
+    """Whether the recipe states what was found."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    inputs: list[bytes]
+    hashes: Hashes | None
+
+
+def compare_splits(task: Task, validation: HeldOut, test: HeldOut) -> SplitsFound:
+    """Seconds for ten thousand pictures of 224 x 224 pixels. The cases are those of the task, found right by
+    `core.task.check_held_out`."""
+    name = picture_input(tuple(task.baseline.inputs))
+    found: dict[SplitName, _Split] = {
+        "training": _read_training(task, name),
+        "validation": _Split(*_digested(validation.tensors, name)),
+        "test": _Split(*_digested(test.tensors, name)),
+    }
+    sets = {
+        "training": describe_cases(found["training"].inputs),
+        "validation": describe_cases(found["validation"].inputs, validation.labels),
+        "test": describe_cases(found["test"].inputs, test.labels),
+    }
+    copies, near, pairs = {}, {}, list[Pair]()
+    for both in itertools.combinations(SPLITS, 2):
+        same = _same(found, both)
+        alike = [] if not name else _alike(found, both, {(pair.first[1], pair.second[1]) for pair in same})
+        copies[both], near[both] = len({found[both[1]].inputs[pair.second[1]] for pair in same}), len(alike)
+        pairs += [*same[:MAX_LISTED], *alike[:MAX_LISTED]]
+    kept, contradictory = _distinct(found["test"].inputs, test.labels)
+    return SplitsFound(
+        {split: sets[split] for split in SPLITS},
+        copies,
+        _shared_clusters(task),
+        near,
+        tuple(pairs),
+        repeated=len(test.labels) - len(kept),
+        contradictory=contradictory,
+        sampled=not isinstance(task, StatesSplits),
+        pictures=bool(name),
+    )
+
+
+def training_inputs(task: Task) -> Iterator[Tensors]:
+    """All of them where the task gives them, else a sample."""
+    return (
+        task.training_inputs()
+        if isinstance(task, StatesSplits)
+        else task.calibration_batches(MAX_TRAINING_SAMPLE, seed=0)
+    )
+
+
+def _read_training(task: Task, name: str) -> _Split:
+    inputs, hashes = list[bytes](), list[Hashes]()
+    for batch in training_inputs(task):
+        digests, found = _digested(batch, name)
+        inputs += digests
+        hashes += [] if found is None else [found]
+    return _Split(inputs, np.concatenate(hashes) if hashes else None)
+
+
+def _digested(tensors: Tensors, name: str) -> tuple[list[bytes], Hashes | None]:
+    return digest_inputs(tensors), hash_inputs(tensors, name) if name else None
+
+
+def _same(found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName]) -> list[Pair]:
+    first = {one: place for place, one in reversed(list(enumerate(found[both[0]].inputs)))}
+    second = enumerate(found[both[1]].inputs)
+    return [Pair((both[0], first[one]), (both[1], place), False) for place, one in second if one in first]
+
+
+def _alike(
+    found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName], same: set[tuple[int, int]]
+) -> list[Pair]:
+    one, other = (found[split].hashes for split in both)
+    if one is None or other is None:
+        return []
+    inputs = [found[split].inputs for split in both]
+    return [
+        Pair((both[0], place), (both[1], beside), True)
+        for place, beside in near_pairs(one, other)
+        if (place, beside) not in same and inputs[0][place] != inputs[1][beside]
+    ]
+
+
+def _shared_clusters(task: Task) -> dict[tuple[SplitName, SplitName], int] | None:
+    if not isinstance(task, StatesSplits):
+        return None
+    named = {split: task.split_clusters(split) for split in SPLITS}
+    return {
+        (one, other): len(set(first) & set(second))
+        for (one, first), (other, second) in itertools.combinations(named.items(), 2)
+        if first is not None and second is not None
+    } or None
+
+
+def _distinct(inputs: Sequence[bytes], labels: Sequence[int] | np.ndarray) -> tuple[Indices, int]:
+    """Places of the first case of each input and label; how many inputs have both labels."""
+    first: dict[tuple[bytes, int], int] = {}
+    for place, (one, label) in enumerate(zip(inputs, labels, strict=True)):
+        first.setdefault((one, int(label)), place)
+    return np.array(sorted(first.values()), np.int64), len(first) - len({one for one, _ in first})
+
+
+def without_copies(cases: HeldOut) -> tuple[HeldOut, Indices]:
+    """Each input counts once: a case that is in the data ten times is one observation. Also the places of the cases
+    that stay."""
+    kept, _ = _distinct(digest_inputs(cases.tensors), cases.labels)
+    if len(kept) == len(cases.labels):
+        return cases, kept
+    alerts = cases.alerts
+    return (
+        HeldOut(
+            tuple(cases.ids[place] for place in kept),
+            {name: array[kept] for name, array in cases.tensors.items()},
+            cases.labels[kept],
+            {name: values[kept] for name, values in cases.groups.items()},
+            None if cases.clusters is None else cases.clusters[kept],
+            None if alerts is None else replace(alerts, days=alerts.days[kept], eligible=alerts.eligible[kept]),
+            None if cases.cross_clusters is None else cases.cross_clusters[kept],
+        ),
+        kept,
+    )
+
+
+def check_apart(found: SplitsFound, known_copies: int, known_clusters: int, page: str) -> SplitsFound:
+    """What was found, marked as known where the recipe states it. page: where the cases are listed.
+
+    Raises DataError for more than the recipe states."""
+    faults = []
+    for what, counts, known, key in (
+        ("inputs are", found.copies, known_copies, "known_copies"),
+        ("patients (or whatever cases belong to) are", found.clusters or {}, known_clusters, "known_shared_clusters"),
+    ):
+        total = sum(counts.values())
+        if total > known:
+            faults.append(f"{total:,} {what} in two splits ({_by_pair(counts)}); {_stated(known)}{key} = {total}")
+    if not faults:
+        return replace(found, known=known_copies > 0 or known_clusters > 0)
+    raise DataError(
+        "the cases that judge are not new to the model: "
+        + "; ".join(faults)
+        + f". A case that was learned from, or that the choice was made on, proves nothing. {page}Take them out of one "
+        "of the splits, or, where that is known and accepted, state the number in [cases] of the recipe; the evidence "
+        "then says so in its first lines"
+    )
+
+
+def _stated(known: int) -> str:
+    return f"the recipe states {known:,}: " if known else "to accept it: "
+
+
+Kind = Literal["copies", "near", "clusters"]
+
+
+def _by_pair(counts: Mapping[tuple[SplitName, SplitName], int]) -> str:
+    return ", ".join(f"{count:,} in {one} and {other}" for (one, other), count in counts.items() if count)
+
+
+def split_notes(found: SplitsFound) -> tuple[str, ...]:
+    """What a reader must be told before anything else."""
+    lines = []
+    if sum(found.copies.values()):
+        lines.append(
+            f"Inputs that are in two splits ({_by_pair(found.copies)}): the recipe states that this is known. What "
+            "these cases show is too good."
+        )
+    if found.clusters and sum(found.clusters.values()):
+        lines.append(
+            f"Patients, or whatever cases belong to, that are in two splits ({_by_pair(found.clusters)}): the recipe "
+            "states that this is known. What their cases show may be too good."
+        )
+    if sum(found.near.values()):
+        lines.append(
+            f"Pictures that look the same are in two splits ({_by_pair(found.near)}; fewer than 9 of 256 bits of a "
+            "difference hash apart). The page of copies beside the finished work shows both; look at them."
+        )
+    if found.repeated:
+        lines.append(f"{counted(found.repeated, 'test cases')} left out: copies of other test cases, which count once.")
+    if found.contradictory:
+        lines.append(f"{counted(found.contradictory, 'inputs')} among the test cases with both labels.")
+    return tuple(lines)
