@@ -145,7 +145,7 @@ def prepare_looks(
     planned = None if request.plan is None else read_plan(request.plan)
     test = _test_cases(task)
     if not request.anyway:
-        check_cases_suffice({"validation": validation, "test": test}, recipe.limits, seed=recipe.seed)
+        check_cases_suffice({"validation": validation, "test": without_copies(test)[0]}, recipe.limits, seed=recipe.seed)
     splits = _check_splits(recipe, task, validation, test, work)
     followed = None
     if planned is not None:
