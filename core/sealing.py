@@ -23,6 +23,7 @@ from featherweight.core.evidence.reports.model_card import render_figures
 from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.reproduction import check_fresh
+from featherweight.core.population import describe_split
 from featherweight.core.recipe import render_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import Evaluator, Trial
@@ -50,7 +51,8 @@ def make_evidence(
 ) -> Evidence:
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
     baseline, runtimes = best.baseline, bench.measurements.runtimes
-    labels = best.sealed.labels
+    labels, cases = best.sealed.labels, bench.measurements.validation_cases
+    population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors)
     facts = {
         "weights": best.sealed.weights_source,
         "recipe": bench.recipe.name,
@@ -59,10 +61,10 @@ def make_evidence(
         **{f"not tried: {name}": reason for name, reason in runtimes.missing.items()},
     }
     return Evidence(
-        title=f"{bench.recipe.name}: {_title(best)}",
+        title=bench.recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         limits=bench.recipe.limits,
-        validation=Comparison("validation", baseline, best.measured, best.checks),
+        validation=Comparison("validation", baseline, best.measured, best.checks, population=population),
         test=test,
         candidates=make_records(bench.recipe, tried, best if test is not None else None),
         labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
@@ -74,6 +76,9 @@ def make_evidence(
         seed=bench.recipe.seed,
         search=tried.search,
         parity=None if parity is None else parity.parity,
+        statement=bench.statement,
+        recipe_text=render_recipe(bench.recipe),
+        objective=bench.recipe.objective.describe(),
     )
 
 
@@ -85,11 +90,6 @@ def _input_range(best: Trial) -> str:
     except FeatherweightError as error:  # hours of work are not thrown away for a line of the page
         return f"not stated: {error}"
     return "not stated by the app" if adapter is None else describe_ranges(adapter.ranges)
-
-
-def _title(best: Trial) -> str:
-    """Trial names hold what is in the program, and nothing that was given up."""
-    return f"not optimized, {best.measured.name}" if best.unchanged else best.measured.name
 
 
 def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:

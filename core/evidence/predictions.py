@@ -27,8 +27,8 @@ class Predictions:
 
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
-    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters: as in
-    core.task.HeldOut. Raises DataError when these do not fit together.
+    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters, cluster_noun: as
+    in core.task.HeldOut. Raises DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -40,6 +40,7 @@ class Predictions:
     clusters: Clusters | None = None
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
+    cluster_noun: str = "clusters"
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -77,6 +78,7 @@ class Predictions:
             None if self.probabilities is None else self.probabilities[inside],
             clusters=None if self.clusters is None else self.clusters[inside],
             cross_clusters=None if self.cross_clusters is None else self.cross_clusters[inside],
+            cluster_noun=self.cluster_noun,
         )
 
     @cached_property
@@ -108,6 +110,10 @@ class Measured:
     energy: Energy | None = None
     cost_per_million: float | None = None
     """Cost of a million decisions, in the unit of the recipe's price; None without a price."""
+    description: str = ""
+    """What `name` stands for: the steps that made it and where it runs."""
+    program_sha256: str = ""
+    """Digest of the program's file; empty where that is not known."""
 
 
 @dataclass(frozen=True)

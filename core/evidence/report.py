@@ -20,6 +20,7 @@ from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
+from featherweight.core.population import DataStatement, SplitPopulation
 from featherweight.core.statistics import intervals as s
 
 Step = Mapping[str, object]
@@ -68,6 +69,8 @@ class CandidateRecord:
     """What would let it pass, where it missed a limit."""
     slower_int8: str = ""
     """Why int8 is slower here than the same in fp32, where it is; names the operators."""
+    description: str = ""
+    """What the short `name` stands for: the steps and where it runs."""
 
     @property
     def outcome(self) -> str:
@@ -101,11 +104,12 @@ class Comparison:
     baseline: Measured
     candidate: Measured
     checks: tuple[Check, ...]
+    population: SplitPopulation | None = None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """title: what the model does; created: ISO 8601, UTC; host: names and values; versions: package -> version;
+    """title: the artifact's name; created: ISO 8601, UTC; host: names and values; versions: package -> version;
     facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed."""
 
     title: str
@@ -124,6 +128,11 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
+    statement: DataStatement = field(default_factory=DataStatement)
+    recipe_text: str = ""
+    """The recipe as it is rendered, whose digest is `recipe_sha256`."""
+    objective: str = ""
+    """Which of the candidates that kept all limits was wanted, in words; empty: the fastest."""
 
     @property
     def deciding(self) -> Comparison:

@@ -28,6 +28,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
+from featherweight.core.recipe.objective import EXPECTED, FASTEST, NAMED, Objective
 from featherweight.core.recipe.types import (
     SEED,
     VERSION,
@@ -138,7 +139,11 @@ class _Reader:
             self.fault("version", f"missing; expected version = {VERSION}")
         elif isinstance(version, bool) or version != VERSION:
             self.fault("version", f"found {_kind(version)}, expected {VERSION}")
-        self.known(table, "", ("version", "name", "seed", "card", "source", "step", "measure", "limits", "decision"))
+        self.known(
+            table,
+            "",
+            ("version", "name", "seed", "card", "objective", "source", "step", "measure", "limits", "decision"),
+        )
         name = self.text(table, "name", "")
         if name is not None and not _NAME.fullmatch(name):
             self.fault(
@@ -151,9 +156,10 @@ class _Reader:
         measure = self.measure(self.table(table, "measure"))
         limits = self.limits(self.table(table, "limits"))
         decision = self.decision(self.table(table, "decision"))
+        objective = self.objective(table["objective"]) if "objective" in table else FASTEST
         if self.faults or name is None or source is None:
             return None
-        return Recipe(name, source, steps, measure, limits, int(seed), card or "", decision)
+        return Recipe(name, source, steps, measure, limits, int(seed), card or "", decision, objective)
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -343,6 +349,21 @@ class _Reader:
             self.fault("decision.recalibrate", f"found {_kind(found)}, expected true or false")
             return Recalibration()
         return Recalibration(found)
+
+    def objective(self, found: Any) -> Objective:
+        if isinstance(found, str) and found in NAMED:
+            return NAMED[found]
+        if not isinstance(found, dict):
+            self.fault("objective", f"found {_kind(found)}, expected {EXPECTED}")
+            return FASTEST
+        self.known(found, "objective.", ("speed", "size"))
+        weights = {
+            name: self.value(found.get(name, 0.0), f"objective.{name}", Number(0, 1)) for name in ("speed", "size")
+        }
+        if not any(weights.values()):
+            self.fault("objective", f"found no weight above 0, expected {EXPECTED}")
+            return FASTEST
+        return Objective(**weights) if weights["size"] else FASTEST
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         names = list(metrics.limits())
