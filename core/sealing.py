@@ -125,13 +125,14 @@ def make_contents(
     notes += warnings(deciding.baseline, deciding.candidate, evidence.limits, seed=evidence.seed)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]
     notes += parity.notes
+    document = encode_evidence(evidence)
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
         labels=best.sealed.labels,
         programs=[best.run.program],
         sealed=best.sealed.files,
-        evidence={"evidence.json": encode_evidence(evidence), "evidence.html": render_html(evidence).encode()},
+        evidence={"evidence.json": document, "evidence.html": render_html(evidence, document).encode()},
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
@@ -167,8 +168,9 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
     page = folder / "evidence.html"
     with write_errors(page, "the evidence cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evidence.json").write_bytes(encode_evidence(evidence))
-        page.write_bytes(render_html(evidence).encode())
+        document = encode_evidence(evidence)
+        (folder / "evidence.json").write_bytes(document)
+        page.write_bytes(render_html(evidence, document).encode())
     return page
 
 

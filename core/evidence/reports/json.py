@@ -24,6 +24,7 @@ from featherweight.core.evidence.report import (
     subgroups,
     summarize_latency,
 )
+from featherweight.core.evidence.reports.population import population_as_dict
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -67,6 +68,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "host": dict(evidence.host),
         "versions": dict(evidence.versions),
         "facts": dict(evidence.facts),
+        **population_as_dict(evidence),
         "method": {
             "interval": 0.95,
             "bootstrap_samples": evidence.bootstrap_samples,
@@ -124,6 +126,7 @@ def _measured(measured: Measured, figures: ProgramFigures, deciding: Measured | 
     predictions, curves = measured.predictions, deciding is None
     return {
         "name": measured.name,
+        "description": measured.description,
         "threshold": predictions.threshold,
         "confusion": asdict(predictions.confusion),
         "metrics": {name: None if one is None else _plain(asdict(one)) for name, one in figures.metrics.items()},
@@ -201,6 +204,7 @@ def _candidate(candidate: CandidateRecord, steps: list[Any]) -> dict[str, Any]:
     layer by layer; its checks stand whole with the validation cases."""
     return {
         "name": candidate.name,
+        "description": candidate.description,
         "chosen": candidate.chosen,
         "outcome": candidate.outcome,
         "settings": _plain(candidate.settings),
