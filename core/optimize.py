@@ -38,7 +38,6 @@ from featherweight.core.search.records import SearchResult, write_candidates
 from featherweight.core.search.runtimes import Runtimes, find_runtimes
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import Task
-from featherweight.core.terminal import counted
 
 __all__ = ["Outcome", "optimize"]
 
@@ -222,7 +221,9 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool
     name = evidence.validation.candidate.name  # of those that missed the fewest limits the best, so the nearest
     nearest = next(one for one in evidence.candidates if one.name == name)
     missed, came = _missed_checks(nearest.checks), "nearest"
-    verdict = f"none of {counted(len(evidence.candidates), 'candidates')} kept the recipe's limits"
+    tried = len(evidence.candidates)
+    none = "the one candidate did not keep" if tried == 1 else f"none of {tried:,} candidates kept"
+    verdict = f"{none} the recipe's limits"
     if any(one.checks and all_passed(one.checks) for one in evidence.candidates):
         verdict, came = f"{name} kept the limits on the validation cases but cannot be run again", "stopped"
     if evidence.test is not None:

@@ -36,8 +36,8 @@ class Objective:
         if self.name:
             return f"the {self.name}"
         return (
-            f"the one with the best weighted geometric mean of speed ({self.speed:g}) and size ({self.size:g}), each "
-            "against the baseline's"
+            f"the one with the best weighted geometric mean of speed (weight {self.speed:g}) and size (weight "
+            f"{self.size:g})"
         )
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from featherweight.core.arrays import Indices, Octets
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
+from featherweight.core.evidence.reports.words import purpose_sentence
 from featherweight.core.files import atomic_write, write_errors
 from featherweight.core.task import CaseView, Task
 
@@ -163,6 +164,7 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
         .get_template("cases.html.j2")
         .render(
             evidence=evidence,
+            purpose=purpose_sentence(evidence),
             part=part,
             groups=groups,
             changed=int((before.decisions != after.decisions).sum()),

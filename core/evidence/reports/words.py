@@ -172,7 +172,7 @@ def choice_sentence(evidence: Evidence) -> str:
     elif not all_passed(evidence.chosen.checks):
         taken = f"None kept all limits; of those that missed the fewest {wanted} was sealed, by force."
     else:
-        taken = f"Of those that kept all limits {wanted} was chosen"
+        taken = f"{wanted[:1].upper()}{wanted[1:]} that kept all limits was chosen"
         fastest = wanted == "the fastest"
         quicker = [one for one in evidence.candidates if fastest and _is_quicker(one, evidence.chosen)]
         threads = any(one.threads > evidence.chosen.threads for one in quicker)
