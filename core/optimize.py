@@ -220,10 +220,8 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, *, forced: bool
     told, and what to do. The page tells of all others."""
     name = evidence.validation.candidate.name  # of those that missed the fewest limits the best, so the nearest
     nearest = next(one for one in evidence.candidates if one.name == name)
-    missed, came = _missed_checks(nearest.checks), "nearest"
-    tried = len(evidence.candidates)
-    none = "the one candidate did not keep" if tried == 1 else f"none of {tried:,} candidates kept"
-    verdict = f"{none} the recipe's limits"
+    missed, came = _missed_checks(nearest.checks), f"nearest of {len(evidence.candidates):,}"
+    verdict = "no candidate kept the recipe's limits"
     if any(one.checks and all_passed(one.checks) for one in evidence.candidates):
         verdict, came = f"{name} kept the limits on the validation cases but cannot be run again", "stopped"
     if evidence.test is not None:

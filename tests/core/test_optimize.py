@@ -172,8 +172,8 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     with pytest.raises(LimitError) as caught:
         optimize(recipe(WEIGHTS.format("0.99")), task, tmp_path / "artifact", work=tmp_path / "work")
     verdict, nearest, way_out, rest, action = str(caught.value).splitlines()
-    assert verdict == "the one candidate did not keep the recipe's limits, so nothing was sealed"
-    assert nearest.startswith("  nearest: c1 (prune weights 0.99 on onnxruntime): AUC fell by ")
+    assert verdict == "no candidate kept the recipe's limits, so nothing was sealed"
+    assert nearest.startswith("  nearest of 1: c1 (prune weights 0.99 on onnxruntime): AUC fell by ")
     assert way_out.startswith("  what would let it pass: ")
     assert "prune less than 0.99" in way_out
     assert rest.startswith(f"  all candidates and figures: {tmp_path / 'work' / 'evidence.html'}; ")
