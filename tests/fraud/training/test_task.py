@@ -109,7 +109,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
 
 def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "network", Network(width=8, layers=1, epochs=6, batch=64, learning_rate=0.02), monkeypatch)
-    task = FraudTask(read_trained(tmp_path), parts, batch=100)
+    task = FraudTask(read_trained(tmp_path), parts, batch=100, reference=REFERENCES["records"])
     first, again, other = (next(iter(task.training_batches(epoch, 0)))[0] for epoch in (0, 0, 1))
     assert first.shape == (100, len(models.COLUMNS))
     assert np.array_equal(first, again, equal_nan=True)
