@@ -49,7 +49,7 @@ test-versions: ## `test` with each of these Pythons that is installed here, each
 	done; \
 	echo "test-versions: ran with:$${ran:- none}; failed with:$${failed:- none}"; [ -n "$$ran" ] && [ -z "$$failed" ]
 
-test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, Java, Maven, strace, qemu-user
+test-tools: ## what some tests use beyond pip, where it can be had: Apache Kafka, Java, Maven, strace, qemu-user, Chromium, axe-core
 	@tests/tools/fetch.sh
 
 check: $(STAMP) ## what CI and a reviewer ask for: lint, format, types, layers, tests

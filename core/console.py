@@ -165,7 +165,9 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         "backend": outcome.backend,
         "programs": [{"precision": p.precision, "file": p.file, "bytes": p.bytes} for p in artifact.manifest.programs],
         "unchanged": outcome.unchanged,
-        "refused": [{"candidate": one.name, "reason": one.reason} for one in outcome.refused],
+        "refused": [
+            {"candidate": one.name, "description": one.description, "reason": one.reason} for one in outcome.refused
+        ],
         "forced": artifact.manifest.forced,
         "missed_limits": list(artifact.manifest.missed_limits),
         "warnings": list(outcome.warnings),
@@ -180,7 +182,9 @@ def show_outcome(outcome: Outcome) -> None:
     console, artifact = open_console(), outcome.artifact
     _show_front(outcome)
     for one in outcome.refused:
-        console.print(Text.assemble(("refused ", "yellow"), f"{one.name}: {one.reason}"), soft_wrap=True)
+        console.print(
+            Text.assemble(("refused ", "yellow"), f"{one.name} ({one.description}): {one.reason}"), soft_wrap=True
+        )
     console.print(Text.assemble(("sealed  ", "green"), str(artifact.directory)), soft_wrap=True)
     if outcome.unchanged:
         console.print(Text("        not optimized: this is the baseline itself", "yellow"), soft_wrap=True)
@@ -202,14 +206,15 @@ def _show_front(outcome: Outcome) -> None:
     """The candidates that no other beats in speed, size and loss at once, the fastest first."""
     records = outcome.evidence.candidates
     front = [one for one in records if one.latency is not None and (one.on_front or one.chosen)]
-    table = Table("front", "p50 ms", "bytes", "loss", "", box=None, padding=(0, 2, 0, 0))
+    table = Table("front", "made by", "p50 ms", "bytes", "loss (at most)", "", box=None, padding=(0, 2, 0, 0))
     for one in sorted(front, key=lambda one: one.latency.p50_ms if one.latency else 0.0):
         time = "" if one.latency is None else f"{one.latency.p50_ms:.3g}"
         size = "" if one.size_bytes is None else f"{one.size_bytes:,}"
-        loss = "" if one.loss is None else f"{one.loss:.4f}"
+        bound = next((check.found for check in one.checks if check.metric.reads == "ranking"), None)
+        loss = "" if one.loss is None or bound is None else f"{one.loss:.4f} ({bound:.4f})"
         missed = [check.name for check in one.checks if check.status != "passed"]
         verdict = Text("chosen", "green") if one.chosen else Text(f"missed {', '.join(missed)}" if missed else "passed")
-        table.add_row(Text(one.name), time, size, loss, verdict)
+        table.add_row(Text(one.name), Text(one.description), time, size, loss, verdict)
     console = open_console()
     console.print(table)
     found = outcome.evidence.search

@@ -21,7 +21,7 @@ from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.recipe import Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
-from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits
+from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, without_copies
 from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import HeldOut, KeepsFirstModel, Task, check_held_out
@@ -145,7 +145,8 @@ def prepare_looks(
     planned = None if request.plan is None else read_plan(request.plan)
     test = _test_cases(task)
     if not request.anyway:
-        check_cases_suffice({"validation": validation, "test": without_copies(test)[0]}, recipe.limits, seed=recipe.seed)
+        counted_once = {"validation": validation, "test": without_copies(test)[0]}
+        check_cases_suffice(counted_once, recipe.limits, seed=recipe.seed)
     splits = _check_splits(recipe, task, validation, test, work)
     followed = None
     if planned is not None:
@@ -202,15 +203,11 @@ def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
     )
 
 
-def withheld_text(uses: CaseUses, record: Path) -> str:
-    """What a refusal on test cases says in place of what was found."""
+def withheld_limits(uses: CaseUses) -> str:
+    """What a refusal on test cases says in place of what was found: a candidate that is changed until it passes is
+    chosen on the test cases, and their bounds hold no more."""
     limits = uses.this.limits or {}
-    missed = ", ".join(f"{name} (limit {limits[name]})" if name in limits else name for name in uses.this.missed)
-    return (
-        f"missed there: {missed}\n  by how much is not told: a candidate that is changed until it passes is chosen on "
-        f"the test cases, and their bounds hold no more. This was use {uses.number} of them in {record}; --show-test "
-        "runs them once more and tells, and the record then says so"
-    )
+    return ", ".join(f"{name} (limit {limits[name]})" if name in limits else name for name in uses.this.missed)
 
 
 def _loss_limits() -> tuple[str, ...]:

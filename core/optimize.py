@@ -19,7 +19,7 @@ from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.report import CandidateRecord, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
 from featherweight.core.files import writing_alone
-from featherweight.core.looking import Look, LookRequest, Looks, prepare_looks, withheld_text
+from featherweight.core.looking import Look, LookRequest, Looks, prepare_looks, withheld_limits
 from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.passes.steps import (
@@ -30,7 +30,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
 )
 from featherweight.core.progress import Progress, silent
-from featherweight.core.recipe import Recipe, read_card
+from featherweight.core.recipe import FASTEST, Objective, Recipe, read_card
 from featherweight.core.record.uses import FILE
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
 from featherweight.core.search.candidates import CandidateBuilder
@@ -48,8 +48,6 @@ _FAILURES = (BackendError, TensorError, MemoryError)
 """Failures of one program's run: others may succeed. Faults of the data or the disk concern all."""
 _WORTH_A_THREAD = 1.1
 """So much faster is what more threads must make a program; a tree on two threads is as fast as on one."""
-_TOLD = 10
-"""Candidates that a refusal names."""
 
 
 def optimize(
@@ -147,7 +145,7 @@ def _choose(bench: Evaluator, tried: SearchResult, force: bool) -> tuple[SearchR
     that nothing is chosen."""
     trials, measured = list(tried.trials), dict[int, MeasuredParity | None]()
     while True:
-        place = _best(trials, bench.recipe.seed)
+        place = _best(trials, bench.recipe.seed, bench.recipe.objective)
         if not (force or all_passed(trials[place].checks)):
             return replace(tried, trials=trials), trials[place], None
         if place in measured:
@@ -191,30 +189,33 @@ def _write_cases_beside(out: Path, evidence: Evidence, task: Task) -> Path | Non
         raise OutputError(f"{out} is sealed and whole, but without its page of cases: {error}") from error
 
 
-def _best(trials: Sequence[Trial], seed: int) -> int:
+def _best(trials: Sequence[Trial], seed: int, objective: Objective = FASTEST) -> int:
     """Where it stands. Those that were timed together come first: times of two runs do not compare, because the host
     may have been slower in one of them. Of the same program on the same backend, more threads must be worth it: where
-    they are not, the fastest with no more threads than that one needs. Of those that are not shown to be slower than
-    it, the smallest: inside the noise a smaller file is worth more than a shorter time."""
+    they are not, the best with no more threads than that one needs. Of those that are not shown to be worse than it by
+    the objective, the smallest: inside the noise a smaller file is worth more than a shorter time."""
 
     def rank(trial: Trial) -> tuple[bool, int, bool]:
         return *_missed(trial), not trial.final
 
-    fastest = min(trials, key=lambda trial: (*rank(trial), trial.p50_ms))
-    equal = [place for place, trial in enumerate(trials) if rank(trial) == rank(fastest)]
+    def cost(trial: Trial) -> tuple[float, float]:
+        return trial.cost(objective), trial.p50_ms
+
+    first = min(trials, key=lambda trial: (*rank(trial), *cost(trial)))
+    equal = [place for place, trial in enumerate(trials) if rank(trial) == rank(first)]
     threads = min(
         trial.run.threads
         for trial in (trials[place] for place in equal)
-        if trial.made is fastest.made
-        and (trial.run.program, trial.run.backend) == (fastest.run.program, fastest.run.backend)
-        and trial.p50_ms <= _WORTH_A_THREAD * fastest.p50_ms
+        if trial.made is first.made
+        and (trial.run.program, trial.run.backend) == (first.run.program, first.run.backend)
+        and trial.p50_ms <= _WORTH_A_THREAD * first.p50_ms
     )
     fit = [place for place in equal if trials[place].run.threads <= threads]
-    quickest = min(fit, key=lambda place: trials[place].p50_ms)
-    smaller = [place for place in fit if trials[place].size_bytes < trials[quickest].size_bytes]
-    alike = [place for place in smaller if not trials[place].shown_slower_than(trials[quickest], seed)]
+    best = min(fit, key=lambda place: cost(trials[place]))
+    smaller = [place for place in fit if trials[place].size_bytes < trials[best].size_bytes]
+    alike = [place for place in smaller if not trials[place].shown_worse_than(trials[best], objective, seed)]
     if not alike:
-        return quickest
+        return best
     return min(alike, key=lambda place: (trials[place].size_bytes, trials[place].run.threads, trials[place].p50_ms))
 
 
@@ -229,30 +230,45 @@ def _missed_checks(checks: Sequence[Check]) -> list[Check]:
 
 
 def _refusal(evidence: Evidence, page: Path, cases: Path | None, looked: Path, *, forced: bool) -> str:
-    """Which limit stopped which candidate, and what would let it pass; of many, those that came nearest."""
-    spent = evidence.search is not None and bool(evidence.search.stopped)
-    remedy = (
-        f"see {page}; " + ("give it more time (the same command goes on), or " if spent else "") + "change the recipe"
-    )
-    remedy += "" if forced else ", or seal it all the same with --force"
-    if cases is not None:
-        name = evidence.validation.candidate.name
-        remedy += f"\nthe cases that {name} changed: {cases} (holds patients' or cardholders' data)"
-    if evidence.withheld and evidence.uses is not None:
-        first = (
-            f"{evidence.validation.candidate.name} kept the limits on the validation cases but not on the test cases"
-        )
-        return f"{first}; nothing sealed\n  {withheld_text(evidence.uses, looked)}\n{remedy}"
+    """Five lines: the verdict, what came nearest and which limit stopped it, what would let it pass, where the rest is
+    told, and what to do. The page tells of all others. looked: the record of uses of the test cases."""
+    name = evidence.validation.candidate.name  # of those that missed the fewest limits the best, so the nearest
+    nearest = next(one for one in evidence.candidates if one.name == name)
+    missed, came = _missed_checks(nearest.checks), f"nearest of {len(evidence.candidates):,}"
+    verdict = "no candidate kept the recipe's limits"
+    if any(one.checks and all_passed(one.checks) for one in evidence.candidates):
+        verdict, came = f"{name} kept the limits on the validation cases but cannot be run again", "stopped"
+    withheld = evidence.uses if evidence.withheld else None
+    if withheld is not None:
+        verdict = f"{name} kept the limits on the validation cases but not on the test cases"
     if evidence.test is not None:
-        said = [check.explanation for check in _missed_checks(evidence.test.checks)]
-        name = evidence.validation.candidate.name
-        first = f"{name} kept the limits on the validation cases but not on the test cases; nothing sealed"
-        return "\n  ".join([first, *said]) + f"\n{remedy}"
-    lines = ["no candidate kept the recipe's limits, so nothing was sealed"]
-    nearest = sorted(evidence.candidates, key=lambda one: (not one.checks, *_missed(one)))
-    for record in nearest[:_TOLD]:
-        lines.append(f"  {record.name}: {record.outcome}")
-        lines += [f"    {check.explanation}" for check in _missed_checks(record.checks)]
-        lines += [f"    {record.advice}"] if record.advice else []
-    lines += [f"  and {len(nearest) - _TOLD} more"] if len(nearest) > _TOLD else []
-    return "\n".join([*lines, remedy])
+        came, missed = "missed", _missed_checks(evidence.test.checks)
+        verdict = f"{nearest.name} kept the limits on the validation cases but not on the test cases"
+    more = f" (and {', '.join(check.name for check in missed[1:])})" if len(missed) > 1 else ""
+    stopped = f"{missed[0].explanation}{more}" if missed else nearest.outcome
+    way_out = _way_out(nearest, missed)
+    if withheld is not None:
+        came, stopped = "missed there", withheld_limits(withheld)
+        way_out = f"not told; --show-test tells, and {looked} will say so (this was use {withheld.number})"
+    spent = evidence.search is not None and bool(evidence.search.stopped)
+    changed = "" if cases is None else f"; the cases that it changed: {cases} (holds patients' or cardholders' data)"
+    actions = ["give it more time (the same command goes on)"] * spent + ["change the recipe"]
+    actions += [] if forced else ["seal it all the same with --force"]
+    return "\n".join(
+        (
+            f"{verdict}, so nothing was sealed",
+            f"  {came}: {nearest.name} ({nearest.description or nearest.name}): {stopped}",
+            f"  what would let it pass: {way_out}",
+            f"  all candidates and figures: {page}{changed}",
+            f"  what to do: {', or '.join(actions)}",
+        )
+    )
+
+
+def _way_out(nearest: CandidateRecord, missed: Sequence[Check]) -> str:
+    if nearest.advice:
+        return nearest.advice
+    needed = next((check.cases_needed_as_seen for check in missed if check.cases_needed_as_seen is not None), None)
+    if needed is not None:
+        return f"about {needed:,} {missed[0].metric.cases}, if its loss is as it was seen"
+    return "see the page" if missed else "a candidate that can be made and run"

@@ -26,6 +26,7 @@ from featherweight.core.evidence.reports.words import comparison_notes
 from featherweight.core.files import write_errors
 from featherweight.core.parity.measured import MeasuredParity
 from featherweight.core.parity.reproduction import check_fresh
+from featherweight.core.population import describe_split
 from featherweight.core.recipe import render_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import Evaluator, Trial
@@ -53,7 +54,8 @@ def make_evidence(
 ) -> Evidence:
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
     baseline, runtimes = best.baseline, bench.measurements.runtimes
-    labels = best.sealed.labels
+    labels, cases = best.sealed.labels, bench.measurements.validation_cases
+    population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors)
     facts = {
         "weights": best.sealed.weights_source,
         "recipe": bench.recipe.name,
@@ -62,10 +64,10 @@ def make_evidence(
         **{f"not tried: {name}": reason for name, reason in runtimes.missing.items()},
     }
     return Evidence(
-        title=f"{bench.recipe.name}: {_title(best)}",
+        title=bench.recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         limits=bench.recipe.limits,
-        validation=Comparison("validation", baseline, best.measured, best.checks),
+        validation=Comparison("validation", baseline, best.measured, best.checks, population=population),
         test=test,
         candidates=make_records(bench.recipe, tried, best if test is not None else None),
         labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
@@ -78,6 +80,9 @@ def make_evidence(
         search=tried.search,
         parity=None if parity is None else parity.parity,
         gate=None if test is None else _try_gate(bench, baseline),
+        statement=bench.statement,
+        recipe_text=render_recipe(bench.recipe),
+        objective=bench.recipe.objective.describe(),
     )
 
 
@@ -97,11 +102,6 @@ def _input_range(best: Trial) -> str:
     except FeatherweightError as error:  # hours of work are not thrown away for a line of the page
         return f"not stated: {error}"
     return "not stated by the app" if adapter is None else describe_ranges(adapter.ranges)
-
-
-def _title(best: Trial) -> str:
-    """Trial names hold what is in the program, and nothing that was given up."""
-    return f"not optimized, {best.measured.name}" if best.unchanged else best.measured.name
 
 
 def missed_limits(best: Trial, test: Comparison | None) -> tuple[str, ...]:
@@ -140,13 +140,14 @@ def make_contents(
     notes += parity.notes
     notes += [f"{one.backend} may not serve it: {one.verdict}" for one in evidence.runtimes if not one.serves]
     serving = [name for name in parity.agreeing if name in {one.backend for one in evidence.runtimes if one.serves}]
+    document = encode_evidence(evidence)
     return Contents(
         name=bench.recipe.name,
         app=best.sealed.app,
         labels=best.sealed.labels,
         programs=[best.run.program],
         sealed=best.sealed.files,
-        evidence={"evidence.json": encode_evidence(evidence), "evidence.html": render_html(evidence).encode()},
+        evidence={"evidence.json": document, "evidence.html": render_html(evidence, document).encode()},
         weights_source=best.sealed.weights_source,
         versions=evidence.versions,
         recipe_sha256=evidence.recipe_sha256,
@@ -187,8 +188,9 @@ def write_evidence(folder: Path, evidence: Evidence) -> Path:
     page = folder / "evidence.html"
     with write_errors(page, "the evidence cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "evidence.json").write_bytes(encode_evidence(evidence))
-        page.write_bytes(render_html(evidence).encode())
+        document = encode_evidence(evidence)
+        (folder / "evidence.json").write_bytes(document)
+        page.write_bytes(render_html(evidence, document).encode())
     return page
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Labels, Octets, Scores, Texts
 from featherweight.core.errors import DataError, MissingExtraError, TensorError
+from featherweight.core.population import DataStatement
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
 
@@ -45,7 +46,8 @@ class HeldOut:
     is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
     int64 [N], cases of one cluster (patient, card) depend on each other and are resampled together; alerts: where
     precision among the day's alerts is asked for, which needs clusters; cross_clusters: int64 [N], clusters of a second
-    kind that cut across the first (terminals across cards).
+    kind that cut across the first (terminals across cards); cluster_noun: what a reader calls the clusters, in the
+    plural ("patients").
     """
 
     ids: tuple[str, ...]
@@ -55,6 +57,7 @@ class HeldOut:
     clusters: Clusters | None = None
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
+    cluster_noun: str = "clusters"
 
     def batches(self, size: int) -> Iterator[Tensors]:
         """The inputs in batches of up to `size` cases, in order."""
@@ -276,6 +279,16 @@ class StatesSplits(Protocol):
     def split_clusters(self, split: SplitName) -> Sequence[str] | None:
         """Whose each case of the split is, in a text that is the same in all splits: of which patient, say. None where
         the same may be in several, as cards are where the splits are days."""
+        ...
+
+
+@runtime_checkable
+class StatesData(Protocol):
+    """A task that says what its model is for, who set the labels and what it was trained on. The evidence repeats it;
+    of a task that does not, it says that nothing is stated."""
+
+    def data_statement(self) -> DataStatement:
+        """Asked once, when the evidence is written."""
         ...
 
 

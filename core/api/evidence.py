@@ -68,7 +68,7 @@ class _Document(msgspec.Struct, frozen=True):
 class SealedEvidence:
     """What was measured and judged when an artifact was made.
 
-    name: of the artifact; title: what was done to the model; created: ISO 8601, UTC; passed: whether every limit was
+    name: of the artifact; title: as evidence.json has it; created: ISO 8601, UTC; passed: whether every limit was
     kept; forced: sealed though one was not; decided_on: `test`, cases that were run once, or `validation`; cases: how
     many of them; limits: one result a limit; baseline, candidate: metric -> estimate with 95% interval, None where it
     was not measured, of the model before and after; warnings: what a reader must be told; facts: further lines, among

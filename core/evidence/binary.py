@@ -176,18 +176,14 @@ def _count(of: Predictions) -> int:
 
 def resampled(of: Predictions, samples: int) -> str:
     """How a bootstrap of the cases is made."""
-    what = (
-        "of the cases, class by class"
-        if of.clusters is None
-        else f"of the {counted(_count(of), 'clusters')} (patients, cards)"
-    )
+    what = "of the cases, class by class" if of.clusters is None else f"of the {counted(_count(of), of.cluster_noun)}"
     return f"percentiles of {samples:,} bootstrap resamples {what}"
 
 
 def auc_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "DeLong's variance over cases"
-    return f"Obuchowski's variance over {counted(_count(of), 'clusters')}"
+    return f"Obuchowski's variance over {counted(_count(of), of.cluster_noun)}"
 
 
 def card_precision_method(of: Predictions, samples: int) -> str:
@@ -198,8 +194,8 @@ def share_method(of: Predictions, samples: int) -> str:
     said = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
     if of.clusters is not None:
         said += (
-            f", both for the effective number of cases in {counted(_count(of), 'clusters')} (Rao and Scott), the bound "
-            "no better than that of each cluster's own part in the loss"
+            f", both for the effective number of cases in {counted(_count(of), of.cluster_noun)} (Rao and Scott), the "
+            "bound no better than that of each one's own part in the loss"
         )
     return said
 
@@ -207,4 +203,4 @@ def share_method(of: Predictions, samples: int) -> str:
 def brier_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "normal, paired over cases"
-    return f"normal, paired, variance between {counted(_count(of), 'clusters')}"
+    return f"normal, paired, variance between {counted(_count(of), of.cluster_noun)}"

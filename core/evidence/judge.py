@@ -255,7 +255,7 @@ def _clusters(predictions: Predictions, inside: Bools) -> str:
         return ""
     found = predictions.clusters[inside]
     count = len(np.unique(found))
-    return f" in {counted(count, 'clusters')}" if count < len(found) else ""
+    return f" in {counted(count, predictions.cluster_noun)}" if count < len(found) else ""
 
 
 def _change(estimate: float) -> str:

@@ -27,9 +27,9 @@ class Predictions:
 
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
-    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters: as in
-    core.task.HeldOut; outcomes: all that the app does by thresholds on the score, `threshold` among them; None where it
-    acts on that alone. Raises DataError when these do not fit together.
+    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters, cluster_noun: as
+    in core.task.HeldOut; outcomes: all that the app does by thresholds on the score, `threshold` among them; None where
+    it acts on that alone. Raises DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -42,6 +42,7 @@ class Predictions:
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
     outcomes: Outcomes | None = None
+    cluster_noun: str = "clusters"
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -85,6 +86,7 @@ class Predictions:
             clusters=None if self.clusters is None else self.clusters[inside],
             cross_clusters=None if self.cross_clusters is None else self.cross_clusters[inside],
             outcomes=self.outcomes,
+            cluster_noun=self.cluster_noun,
         )
 
     def sealed_with(self, other: Predictions) -> Predictions:
@@ -139,6 +141,10 @@ class Measured:
     energy: Energy | None = None
     cost_per_million: float | None = None
     """Cost of a million decisions, in the unit of the recipe's price; None without a price."""
+    description: str = ""
+    """What `name` stands for: the steps that made it and where it runs."""
+    program_sha256: str = ""
+    """Digest of the program's file; empty where that is not known."""
 
 
 @dataclass(frozen=True)

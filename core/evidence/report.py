@@ -23,6 +23,7 @@ from featherweight.core.evidence.predictions import Measured, Parity, Prediction
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups
 from featherweight.core.measure.performance import Latency
+from featherweight.core.population import DataStatement, SplitPopulation
 from featherweight.core.record.chain import Chain
 from featherweight.core.record.plan import PlanFollowed
 from featherweight.core.record.splits import SplitsFound
@@ -75,6 +76,8 @@ class CandidateRecord:
     """What would let it pass, where it missed a limit."""
     slower_int8: str = ""
     """Why int8 is slower here than the same in fp32, where it is; names the operators."""
+    description: str = ""
+    """What the short `name` stands for: the steps and where it runs."""
 
     @property
     def outcome(self) -> str:
@@ -108,13 +111,14 @@ class Comparison:
     baseline: Measured
     candidate: Measured
     checks: tuple[Check, ...]
+    population: SplitPopulation | None = None
     places: tuple[int, ...] | None = None
     """Of its cases among the task's, where copies were left out."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """title: what the model does; created: ISO 8601, UTC; host: names and values; versions: package -> version;
+    """title: the artifact's name; created: ISO 8601, UTC; host: names and values; versions: package -> version;
     facts: further lines for the page (data set, source of the weights); forced: sealed though a limit was missed;
     runtimes: the sealed program on the test cases by each runtime, empty where none was sealed."""
 
@@ -152,6 +156,11 @@ class Evidence:
     """What changes at a threshold that a site keeps, where that was asked."""
     notes: tuple[str, ...] = ()
     """What a reader must be told beside what the figures show."""
+    statement: DataStatement = field(default_factory=DataStatement)
+    recipe_text: str = ""
+    """The recipe as it is rendered, whose digest is `recipe_sha256`."""
+    objective: str = ""
+    """Which of the candidates that kept all limits was wanted, in words; empty: the fastest."""
 
     @property
     def deciding(self) -> Comparison:

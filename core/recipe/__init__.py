@@ -4,6 +4,7 @@
     name = "chest-xray"
     seed = 0
     card = "card.md"            # optional: the words of the model card; paths are relative to the current folder
+    objective = "smallest"      # optional: of those that keep all limits; else "fastest", or {speed = 0.7, size = 0.3}
 
     [source]
     task = "imaging"            # an entry point of the group featherweight.tasks; the other keys are the app's own
@@ -45,6 +46,7 @@ Parsing is pure and reports every fault of a file at once, each with its key.
 """
 
 from featherweight.core.recipe.limits_file import read_limits
+from featherweight.core.recipe.objective import FASTEST, SMALLEST, Objective
 from featherweight.core.recipe.parse import MAX_CANDIDATES, parse_recipe, read_card, read_recipe
 from featherweight.core.recipe.types import (
     VERSION,
@@ -63,12 +65,15 @@ from featherweight.core.recipe.types import (
 )
 
 __all__ = [
+    "FASTEST",
     "MAX_CANDIDATES",
+    "SMALLEST",
     "VERSION",
     "Candidate",
     "CaseRules",
     "Choices",
     "Measure",
+    "Objective",
     "Recalibration",
     "Recipe",
     "Setting",

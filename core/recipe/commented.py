@@ -17,6 +17,7 @@ from featherweight.core.evidence.judge import Limits
 from featherweight.core.fields import summary_line
 from featherweight.core.passes.steps import STEPS
 from featherweight.core.recipe import keys
+from featherweight.core.recipe.objective import FASTEST
 from featherweight.core.recipe.types import VERSION, CaseRules, Choices, Measure, Recipe, Setting, render_value
 
 _WIDTH = 118
@@ -44,9 +45,11 @@ def _lines(recipe: Recipe, settings: type[msgspec.Struct]) -> Iterator[str]:
         f"recipe.toml --out models/{recipe.name}. A key behind a # has the value that is shown, its default or an "
         "example; take the # away to set it."
     )
-    top: dict[str, Setting] = {"version": VERSION, "name": recipe.name, "seed": recipe.seed}
-    optional: dict[str, Setting] = {"card": recipe.card, "previous": recipe.previous}
-    yield from _keys(keys.top_keys(), top | {name: text for name, text in optional.items() if text})
+    top: dict[str, Setting | dict[str, float]] = {"version": VERSION, "name": recipe.name, "seed": recipe.seed}
+    optional = {"card": recipe.card, "previous": recipe.previous}
+    top |= {name: text for name, text in optional.items() if text}
+    top |= {"objective": recipe.objective.setting} if recipe.objective != FASTEST else {}
+    yield from _keys(keys.top_keys(), top)
     yield from ("", "[source]")
     yield from _keys(keys.source_keys(settings), {"task": task, **dict(recipe.source.settings)})
     yield ""
@@ -98,7 +101,7 @@ def _changed(given: Mapping[str, Setting], defaults: Mapping[str, Setting | None
     return {name: value for name, value in given.items() if value is not None and value != defaults[name]}
 
 
-def _keys(known: Sequence[keys.Key], given: Mapping[str, Setting]) -> Iterator[str]:
+def _keys(known: Sequence[keys.Key], given: Mapping[str, Setting | dict[str, float]]) -> Iterator[str]:
     for key in known:
         yield from _comment(f"{key.meaning} {key.expected[:1].upper()}{key.expected[1:]}.")
         value = render_value(given.get(key.name, key.example))

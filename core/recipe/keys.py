@@ -12,6 +12,7 @@ from featherweight.core.backends import registry
 from featherweight.core.evidence import metrics
 from featherweight.core.fields import field_meanings
 from featherweight.core.passes.steps import STEPS, Choice, Step
+from featherweight.core.recipe.objective import EXPECTED
 from featherweight.core.recipe.types import VERSION, CaseRules, Measure, Recalibration, Recipe, Setting, Source
 
 
@@ -64,6 +65,7 @@ def top_keys() -> tuple[Key, ...]:
         Key("seed", str(bounds["seed"]), meanings["seed"], default=0),
         Key("card", "a text", meanings["card"], default=""),
         Key("previous", "a text", meanings["previous"], default=""),
+        Key("objective", EXPECTED, meanings["objective"], default="fastest"),
     )
 
 

@@ -27,6 +27,7 @@ from featherweight.core.passes.steps import (
     Step,
 )
 from featherweight.core.recipe.limits import parse_limits
+from featherweight.core.recipe.objective import EXPECTED, FASTEST, NAMED, Objective
 from featherweight.core.recipe.text import parse_toml, read_text
 from featherweight.core.recipe.types import (
     SEED,
@@ -45,7 +46,7 @@ from featherweight.core.terminal import counted
 
 MAX_CANDIDATES = 50
 _TOP = (
-    "version", "name", "seed", "card", "previous",
+    "version", "name", "seed", "card", "objective", "previous",
     "source", "step", "measure", "limits", "decision", "cases", "reasons",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -124,11 +125,11 @@ class _Reader:
         decision = self.decision(self.table(table, "decision"))
         cases = self.cases(self.table(table, "cases"))
         reasons = self.reasons(self.table(table, "reasons"), limits)
+        objective = self.objective(table["objective"]) if "objective" in table else FASTEST
         if self.faults or name is None or source is None:
             return None
-        return Recipe(
-            name, source, steps, measure, limits, int(seed), card or "", decision, cases, previous or "", reasons
-        )
+        rules = int(seed), card or "", decision, objective, cases, previous or "", reasons
+        return Recipe(name, source, steps, measure, limits, *rules)
 
     def table(self, parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
         found = parent.get(key, {})
@@ -339,6 +340,21 @@ class _Reader:
             text = self.text(table, name, "reasons.")
             found += [(name, text)] if text is not None else []
         return tuple(found)
+
+    def objective(self, found: Any) -> Objective:
+        if isinstance(found, str) and found in NAMED:
+            return NAMED[found]
+        if not isinstance(found, dict):
+            self.fault("objective", f"found {kind_of(found)}, expected {EXPECTED}")
+            return FASTEST
+        self.known(found, "objective.", ("speed", "size"))
+        weights = {
+            name: self.value(found.get(name, 0.0), f"objective.{name}", Number(0, 1)) for name in ("speed", "size")
+        }
+        if not any(weights.values()):
+            self.fault("objective", f"found no weight above 0, expected {EXPECTED}")
+            return FASTEST
+        return Objective(**weights) if weights["size"] else FASTEST
 
     def limits(self, table: Mapping[str, Any]) -> Limits:
         limits, faults = parse_limits(table)

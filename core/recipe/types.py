@@ -20,6 +20,7 @@ from featherweight.core.passes.steps import (
     Step,
     bounded,
 )
+from featherweight.core.recipe.objective import FASTEST, Objective
 from featherweight.core.terminal import counted
 
 VERSION = 1
@@ -113,6 +114,10 @@ class Recipe:
     """A Markdown file (relative to the current folder, as the paths in [source] are): what MODEL_CARD.md says above the
     measured figures. Empty: the artifact gets no model card."""
     decision: Recalibration = field(default_factory=Recalibration)
+    objective: Objective = FASTEST
+    """Which of the candidates that keep all limits is sealed: the fastest, the smallest, or the one with the best
+    weighted geometric mean of speed and size against the baseline. Differences within the noise of the times go to the
+    smaller."""
     cases: CaseRules = field(default_factory=CaseRules)
     previous: str = ""
     """The artifact (a folder) whose program the baseline is, where a change follows a change: losses are then stated
@@ -168,6 +173,7 @@ def render_recipe(recipe: Recipe) -> str:
     lines = [f"version = {VERSION}", f"name = {render_value(recipe.name)}", f"seed = {recipe.seed}"]
     lines += [f"card = {render_value(recipe.card)}"] if recipe.card else []
     lines += [f"previous = {render_value(recipe.previous)}"] if recipe.previous else []
+    lines += [f"objective = {render_value(recipe.objective.setting)}"] if recipe.objective != FASTEST else []
     lines += ["", "[source]"]
     lines.append(f"task = {render_value(recipe.source.task)}")
     lines += [f"{_key(name)} = {render_value(value)}" for name, value in recipe.source.settings]
@@ -195,7 +201,7 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else render_value(name)
 
 
-def render_value(value: Setting | list[Setting]) -> str:
+def render_value(value: Setting | list[Setting] | dict[str, float]) -> str:
     """A value in TOML."""
     match value:
         case bool():
@@ -207,6 +213,8 @@ def render_value(value: Setting | list[Setting]) -> str:
         case str():
             # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case dict():
+            return "{" + ", ".join(f"{name} = {render_value(item)}" for name, item in value.items()) + "}"
         case tuple() | list():
             return "[" + ", ".join(render_value(item) for item in value) + "]"
         case _:

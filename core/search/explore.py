@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import BackendError, FeatherweightError, MissingExtraError, OutputError, UsageError
@@ -76,6 +76,7 @@ class _Exploration:
         self.listed = candidates(self.recipe)
         self._start, self._longest_s = time.monotonic(), 0.0
         self._costs: dict[Candidate, Cost] = {}
+        self._named = 0
 
     @property
     def elapsed_s(self) -> float:
@@ -139,9 +140,12 @@ class _Exploration:
         except Exception as error:  # noqa: BLE001
             self.failures[candidate.name] = told = self._told(candidate, error)
             one, trials = BuiltCandidate(candidate, None, str(told)), []
-        self.made.append(one)
         known = {trial.run for trial in self.trials}  # candidates that differ in the quantization share their fp32
         trials = [trial for trial in trials if not (trial.in_its_place and trial.run in known)]
+        named = [f"c{self._named + number}" for number in range(1, max(1, len(trials)) + 1)]
+        self._named += len(named)
+        trials = [trial.named(name) for trial, name in zip(trials, named, strict=False)]
+        self.made.append(one if trials else replace(one, name=named[0]))
         self.trials += trials
         self.tried[candidate] = any(trial.good_enough for trial in trials) if trials else None
         return trials

@@ -42,7 +42,9 @@ def make_records(recipe: Recipe, tried: SearchResult, chosen: Trial | None) -> t
             settings = _settings(recipe, one.candidate, quantized=True)
             reason = one.reason or "no backend of the recipe opened this program"
             made = () if one.built is None else one.built.records
-            records.append(CandidateRecord(one.candidate.name, settings, tuple(map(asdict, made)), reason=reason))
+            name, description = one.name or one.candidate.name, one.candidate.name
+            steps = tuple(map(asdict, made))
+            records.append(CandidateRecord(name, settings, steps, reason=reason, description=description))
     return tuple(advise(mark_front(records), spent=tried.search is not None and bool(tried.search.stopped)))
 
 
@@ -51,8 +53,8 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
     path = folder / "candidates.csv"
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = "candidate threads on_front chosen p50_ms p95_ms size_bytes loss auc average_precision outcome advice"
-    writer.writerow([*columns.split(), "slower_int8", "settings", "steps"])
+    columns = "candidate description threads on_front chosen p50_ms p95_ms size_bytes loss auc average_precision"
+    writer.writerow([*columns.split(), "outcome", "advice", "slower_int8", "settings", "steps"])
     for one in records:
         times = ("", "") if one.latency is None else (one.latency.p50_ms, one.latency.p95_ms)
         figures = [
@@ -60,7 +62,19 @@ def write_candidates(folder: Path, records: Sequence[CandidateRecord]) -> Path:
         ]
         said = [one.outcome, one.advice, one.slower_int8]
         nested = [json.dumps(dict(one.settings)), json.dumps(one.steps, default=str)]
-        writer.writerow([one.name, one.threads, int(one.on_front), int(one.chosen), *times, *figures, *said, *nested])
+        writer.writerow(
+            [
+                one.name,
+                one.description,
+                one.threads,
+                int(one.on_front),
+                int(one.chosen),
+                *times,
+                *figures,
+                *said,
+                *nested,
+            ]
+        )
     with atomic_write(path, "the table of candidates cannot be written", make_folder=True) as partial:
         partial.write_text(text.getvalue(), encoding="utf-8")
     return path
@@ -71,12 +85,11 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
     is_chosen = chosen is not None and trial.measured.name == chosen.measured.name
     reason = ""
     if chosen is not None and all_passed(trial.checks) and not is_chosen:
-        if trial.p50_ms >= chosen.p50_ms:
-            reason = f"slower than {chosen.measured.name}"
+        if trial.cost(recipe.objective) >= chosen.cost(recipe.objective):
+            worse = {"fastest": "slower", "smallest": "larger"}.get(recipe.objective.name, "worse on balance")
+            reason = f"{worse} than {chosen.measured.name}"
         elif chosen.final and not trial.final:
-            reason = (
-                f"not among the nearly fastest and smallest, which were timed once more; {chosen.measured.name} was"
-            )
+            reason = f"not among the nearly best and smallest, which were timed once more; {chosen.measured.name} was"
         elif trial.run.threads > chosen.run.threads:
             reason = f"with more threads hardly faster than {chosen.measured.name}"
         else:
@@ -100,6 +113,7 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
         threads=trial.run.threads,
         loss=_loss(recipe.limits, trial.baseline.predictions, predictions),
         slower_int8=trial.slower_int8,
+        description=trial.measured.description,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from featherweight.core.passes.steps import Number, Step
-from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.recipe import FASTEST, Candidate, Objective, Recipe
 
 REFINEMENTS = 16
 """Values between two of a list lie no closer than this part of the whole list's range."""
@@ -32,7 +32,13 @@ class Cost:
     @property
     def rank(self) -> tuple[float, float, float]:
         """What sorts costs: less work first, then fewer bytes, then more effort spent."""
-        return self.work, self.bytes, -self.effort
+        return self.rank_by(FASTEST)
+
+    def rank_by(self, objective: Objective) -> tuple[float, float, float]:
+        """The same where the recipe asks for something else than speed: its objective first."""
+        if objective == FASTEST:
+            return self.work, self.bytes, -self.effort
+        return objective.cost(max(self.work, 1.0), max(self.bytes, 1.0)), self.work, -self.effort
 
     def less_in_every_way(self, other: Cost) -> bool:
         """What loses too much at `other` does so at this one: no more weights and training, and less of something."""
@@ -57,12 +63,14 @@ def next_promising(recipe: Recipe, listed: Sequence[Candidate], tried: Tried, co
     The same arguments give the same answer. Where being good enough is monotone in cost, the cheapest of `listed` that
     is so is found before anything that is needless is tried. Numeric lists of the recipe are taken as ranges.
     """
-    ranked = sorted(listed, key=lambda candidate: cost(candidate).rank)
-    best = _cheapest_good(tried, cost)
+    goal = recipe.objective
+    ranked = sorted(listed, key=lambda candidate: cost(candidate).rank_by(goal))
+    best = _cheapest_good(tried, cost, goal)
     failed = [cost(candidate) for candidate, enough in tried.items() if enough is False]
     ruled_out = {one for one in ranked if any(cost(one).less_in_every_way(other) for other in failed)}
     left = [one for one in ranked if one not in tried]
-    live = [one for one in left if one not in ruled_out and (best is None or cost(one).rank < cost(best).rank)]
+    least = None if best is None else cost(best).rank_by(goal)
+    live = [one for one in left if one not in ruled_out and (least is None or cost(one).rank_by(goal) < least)]
     if live:
         return live[len(live) // 2]
     between = None if best is None else _refined(recipe, best, tried, cost)
@@ -73,9 +81,9 @@ def next_promising(recipe: Recipe, listed: Sequence[Candidate], tried: Tried, co
     return next(iter([*dearer, *cheaper]), None)
 
 
-def _cheapest_good(tried: Tried, cost: Costs) -> Candidate | None:
+def _cheapest_good(tried: Tried, cost: Costs, goal: Objective) -> Candidate | None:
     good = [candidate for candidate, enough in tried.items() if enough]
-    return min(good, key=lambda candidate: cost(candidate).rank, default=None)
+    return min(good, key=lambda candidate: cost(candidate).rank_by(goal), default=None)
 
 
 def _refined(recipe: Recipe, best: Candidate, tried: Tried, cost: Costs) -> Candidate | None:
@@ -87,21 +95,21 @@ def _refined(recipe: Recipe, best: Candidate, tried: Tried, cost: Costs) -> Cand
                 continue
             numbers = [float(value) for value in values]
             least = max((max(numbers) - min(numbers)) / REFINEMENTS, 2.0 if bound.whole else 0.0)
-            middle = _between(best, place, name, bound, least, tried, cost)
+            middle = _between(best, place, name, bound, least, tried, cost, recipe.objective)
             if middle is not None and middle not in tried:
                 return middle
     return None
 
 
 def _between(
-    best: Candidate, place: int, name: str, bound: Number, least: float, tried: Tried, cost: Costs
+    best: Candidate, place: int, name: str, bound: Number, least: float, tried: Tried, cost: Costs, goal: Objective
 ) -> Candidate | None:
     here = float(getattr(best.steps[place], name))
     failures = [
         float(getattr(candidate.steps[place], name))
         for candidate, enough in tried.items()
         if enough is False
-        and cost(candidate).rank[:2] < cost(best).rank[:2]
+        and cost(candidate).rank_by(goal)[:2] < cost(best).rank_by(goal)[:2]
         and _with(candidate, place, name, getattr(best.steps[place], name)) == best
     ]
     nearest = min(failures, key=lambda value: abs(value - here), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,21 +21,32 @@ from featherweight.core.measure.performance import Latency, measure_peak_memory,
 from featherweight.core.model import StepRecord
 from featherweight.core.parity.measured import MeasuredParity, measure_parity
 from featherweight.core.passes.steps import QuantizeStep
+from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
-from featherweight.core.recipe import Candidate, Recipe
+from featherweight.core.recipe import Candidate, Objective, Recipe
 from featherweight.core.record.splits import without_copies
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
 from featherweight.core.search.runtime_table import measure_runtimes
 from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
-from featherweight.core.task import HeldOut, Outcomes, Probability, SealedFiles, StatesOutcomes, Task, check_held_out
+from featherweight.core.task import (
+    HeldOut,
+    Outcomes,
+    Probability,
+    SealedFiles,
+    StatesData,
+    StatesOutcomes,
+    Task,
+    check_held_out,
+)
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8
 _NEARLY = 1.5
-"""A candidate that passed and took up to so many times as long as the fastest is timed again beside it."""
+"""A candidate that passed and took up to so many times as long as the fastest (or is worse by this factor, by another
+objective) is timed again beside it."""
 _SLOWER = 0.95
 """fp32 takes the place of int8 where it needs less than this part of the time."""
 _ENERGY_S = 2.0
@@ -47,6 +59,8 @@ class BuiltCandidate:
     candidate: Candidate
     built: BuildResult | None
     reason: str = ""
+    name: str = ""
+    """Its short name among those that were tried, where it has no trial that could bear it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,10 @@ class Trial:
     slower_int8: str = ""
     final: bool = False
     """Timed once more, together with others: its time compares with theirs, and not with one of another run."""
+
+    def named(self, name: str) -> Trial:
+        """The same under its short name; the description stays."""
+        return replace(self, measured=replace(self.measured, name=name))
 
     @property
     def p50_ms(self) -> float:
@@ -91,12 +109,20 @@ class Trial:
         """As shipped."""
         return float("inf") if self.measured.size is None else self.measured.size.compressed_bytes
 
-    def shown_slower_than(self, other: Trial, seed: int) -> bool:
-        """By more than the noise of both: the whole 95% interval of the ratio of their medians says so."""
+    def cost(self, objective: Objective) -> float:
+        """The less, the better by the recipe's objective."""
+        return objective.cost(self.p50_ms, self.size_bytes)
+
+    def shown_worse_than(self, other: Trial, objective: Objective, seed: int) -> bool:
+        """By the objective, and by more than the noise of both times: with the end of the 95% interval of the ratio of
+        their medians that is best for this one."""
         mine, theirs = self.measured.latency, other.measured.latency
+        if not objective.speed:
+            return self.cost(objective) > other.cost(objective)
         if mine is None or theirs is None:
             return mine is None and theirs is not None
-        return median_ratio(theirs.samples_ms, mine.samples_ms, seed=seed).high < 1
+        at_best = median_ratio(theirs.samples_ms, mine.samples_ms, seed=seed).high
+        return objective.cost(1.0, self.size_bytes) > objective.cost(at_best, other.size_bytes)
 
     @property
     def good_enough(self) -> bool:
@@ -145,12 +171,26 @@ class Evaluator:
             for count in self._threads
         }
 
+    @cached_property
+    def statement(self) -> DataStatement:
+        """What the task says of its model and its data. Raises UsageError where that is something else."""
+        if not isinstance(self.task, StatesData):
+            return DataStatement()
+        found: object = self.task.data_statement()
+        if not isinstance(found, DataStatement):
+            raise UsageError(
+                f"the task's data_statement() returns {found!r}, expected a DataStatement of "
+                "featherweight.core.population"
+            )
+        return found
+
     def check_baseline(self) -> None:
         """Time and score it now: without it nothing can be judged, and making a candidate may take hours.
 
-        Raises UsageError when no backend opens it, BackendError when one fails or a score is not a number.
+        Raises UsageError when no backend opens it or what the task states is not a DataStatement, BackendError when one
+        fails or a score is not a number.
         """
-        _ = self.baselines, self._before
+        _ = self.baselines, self._before, self.statement
 
     def try_one(self, made: BuiltCandidate) -> list[Trial]:
         """A trial on every backend that opens the program, with every number of threads; none where no backend does.
@@ -176,10 +216,11 @@ class Evaluator:
         return trials
 
     def finals(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that passed and were nearly the fastest are timed again, now in one run: that decides among them. Where
-        they are many, those come first that no other beats in both time and size."""
-        passed = sorted((trial for trial in trials if all_passed(trial.checks)), key=lambda trial: trial.p50_ms)
-        nearly = [trial for trial in passed if trial.p50_ms <= _NEARLY * passed[0].p50_ms]
+        """Those that passed and were nearly the best by the objective are timed again, now in one run: that decides
+        among them. Where they are many, those come first that no other beats in both that and size."""
+        goal = self.recipe.objective
+        passed = sorted((one for one in trials if all_passed(one.checks)), key=lambda one: (one.cost(goal), one.p50_ms))
+        nearly = [trial for trial in passed if trial.cost(goal) <= math.log(_NEARLY) + passed[0].cost(goal)]
         least = [min((one.size_bytes for one in nearly[:place]), default=float("inf")) for place in range(len(nearly))]
         order = sorted(range(len(nearly)), key=lambda place: (nearly[place].size_bytes >= least[place], place))
         finalists = [nearly[place] for place in sorted(order[:FINALISTS])]
@@ -223,7 +264,8 @@ class Evaluator:
         after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))
         self.progress("running the test cases", 2, 2)
         kept = None if cases is whole else tuple(places.tolist())
-        test = Comparison("test", before, after, self._checks(before, after), kept)
+        population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors)
+        test = Comparison("test", before, after, self._checks(before, after), population=population, places=kept)
         program, on, probability = trial.run.program, trial.run.backend, trial.sealed.probability
         limits, seed = self.recipe.limits, self.recipe.seed
         return trial, test, measure_runtimes(self.task, cases, test, program, on, probability, limits, seed=seed)
@@ -259,7 +301,8 @@ class Evaluator:
         scores = self.measurements.validation_scores(Run(self.baseline_program, self._plain_backends[0], 1))
         cases = self.measurements.validation_cases
         predictions = _predictions(cases, scores, self.task.positive_threshold, self._baseline_files)
-        return Measured(BASELINE, predictions, size=measure_size(self.baseline_program))
+        size, digest = measure_size(self.baseline_program), self.baseline_program.sha256
+        return Measured(BASELINE, predictions, size=size, program_sha256=digest)
 
     def _time(self, runs: Sequence[Run]) -> dict[Run, Latency]:
         """Interleaved with the baselines of all numbers of threads."""
@@ -270,7 +313,8 @@ class Evaluator:
         scores = self.measurements.validation_scores(run)
         sealed, threshold = self._seal(run)
         predictions = _predictions(self.measurements.validation_cases, scores, threshold, _Sealed.of(sealed))
-        measured = Measured(self._name(made, run), predictions, size=measure_size(run.program))
+        name, size = self._describe(made, run), measure_size(run.program)
+        measured = Measured(name, predictions, size=size, description=name, program_sha256=run.program.sha256)
         return self._judged(Trial(made, run, self._before, measured, (), sealed), timed)
 
     def _judged(self, trial: Trial, timed: Mapping[Run, Latency]) -> Trial:
@@ -278,7 +322,7 @@ class Evaluator:
         measured = replace(trial.measured, latency=timed[trial.run])
         return replace(trial, baseline=baseline, measured=measured, checks=self._checks(baseline, measured))
 
-    def _name(self, made: BuiltCandidate, run: Run) -> str:
+    def _describe(self, made: BuiltCandidate, run: Run) -> str:
         others = [f"{run.threads} thread{'s' * (run.threads > 1)}"] if len(self._threads) > 1 else []
         candidate = made.candidate
         if made.built is not None and run.program is made.built.plain:  # what was given up is in no name
@@ -333,4 +377,5 @@ def _predictions(cases: HeldOut, scores: Scores, threshold: float, sealed: _Seal
         cases.alerts,
         cases.cross_clusters,
         sealed.outcomes,
+        cases.cluster_noun,
     )

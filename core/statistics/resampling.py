@@ -304,14 +304,20 @@ def chunks(samples: int, width: int) -> Iterator[int]:
 
 def median_ratio(baseline: Floats, candidate: Floats, *, samples: int = 2000, seed: int) -> Interval:
     """Median of `baseline` over median of `candidate` with a 95% bootstrap percentile interval."""
+    return quantile_ratio(baseline, candidate, 50, samples=samples, seed=seed)
+
+
+def quantile_ratio(baseline: Floats, candidate: Floats, quantile: float, *, samples: int = 2000, seed: int) -> Interval:
+    """The same for another quantile, in percent (50 is the median)."""
     generator = np.random.default_rng(seed)
 
-    def medians(values: Floats) -> Floats:
+    def drawn(values: Floats) -> Floats:
         draws = (generator.integers(len(values), size=(size, len(values))) for size in chunks(samples, len(values)))
-        return np.concatenate([np.median(values[draw], axis=1) for draw in draws])
+        return np.concatenate([np.percentile(values[draw], quantile, axis=1) for draw in draws])
 
-    ratios = medians(baseline) / medians(candidate)
-    return percentile_interval(float(np.median(baseline) / np.median(candidate)), ratios)
+    ratios = drawn(baseline) / drawn(candidate)
+    estimate = float(np.percentile(baseline, quantile) / np.percentile(candidate, quantile))
+    return percentile_interval(estimate, ratios)
 
 
 def percentile_interval(estimate: float, drawn: Floats) -> Interval:

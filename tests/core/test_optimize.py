@@ -181,7 +181,13 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     task = SquaresTask()
     with pytest.raises(LimitError) as caught:
         optimize(recipe(WEIGHTS.format("0.99")), task, tmp_path / "artifact", work=tmp_path / "work")
-    assert "prune weights 0.99 on onnxruntime: missed auc_loss" in str(caught.value)
+    verdict, nearest, way_out, rest, action = str(caught.value).splitlines()
+    assert verdict == "no candidate kept the recipe's limits, so nothing was sealed"
+    assert nearest.startswith("  nearest of 1: c1 (prune weights 0.99 on onnxruntime): AUC fell by ")
+    assert way_out.startswith("  what would let it pass: ")
+    assert "prune less than 0.99" in way_out
+    assert rest.startswith(f"  all candidates and figures: {tmp_path / 'work' / 'evidence.html'}; ")
+    assert action == "  what to do: change the recipe, or seal it all the same with --force"
     assert "the limit is 0.0300" in str(caught.value)
     assert caught.value.exit_code == 4
     assert [path.name for path in tmp_path.iterdir()] == ["work"]
@@ -190,6 +196,11 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     evidence = json.loads((tmp_path / "work" / "evidence.json").read_bytes())
     assert evidence["test"] is None
     assert not evidence["passed"]
+    assert [(one["name"], one["description"]) for one in evidence["candidates"]] == [
+        ("c1", "prune weights 0.99 on onnxruntime")
+    ]
+    shown = (tmp_path / "work" / "evidence.html").read_text()
+    assert all(check["explanation"].split(";")[0] in shown for check in evidence["validation"]["checks"])
     page = tmp_path / "work" / "refused-cases.html"
     assert str(page) in str(caught.value)
     assert re.search(r">v\d+<", page.read_text())
@@ -219,7 +230,9 @@ def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> Non
     steps = recipe(WEIGHTS.format("0.1"), HEAD + "sensitivity_loss = 0.1\n")
     with pytest.raises(LimitError, match="not on the test cases") as caught:
         optimize(steps, FewTestCases(), tmp_path / "artifact", work=tmp_path / "work", anyway=True)
-    assert "missed there: sensitivity_loss (limit 0.1)" in str(caught.value)
+    assert "missed there: " in str(caught.value)
+    assert "sensitivity_loss (limit 0.1)" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 5
     page = tmp_path / "work" / "refused-cases.html"
     assert str(page) in str(caught.value)
     assert re.search(r">v\d+<", page.read_text())

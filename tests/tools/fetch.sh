@@ -54,8 +54,26 @@ bring_kafka() {
     fi
 }
 
+bring_browser_checks() {
+    local folder=.tools/browser wanted=tests/tools/browser/package.json
+    if cmp -s "$wanted" "$folder/.complete"; then
+        said "the checks of pages are here"
+    elif ! command -v npm >/dev/null; then
+        said "the checks of pages cannot be had (axe-core, playwright-core): no npm"
+    elif rm -rf "$folder" && mkdir -p "$folder" && cp "$wanted" "$folder/package.json" &&
+        timeout 300 npm install --prefix "$folder" --no-audit --no-fund --no-package-lock --ignore-scripts >>"$log" 2>&1; then
+        cp "$wanted" "$folder/.complete"
+        said "the checks of pages fetched: axe-core, playwright-core"
+    else
+        said "the checks of pages cannot be had (axe-core, playwright-core): $(tail -n 1 "$log" | cut -c1-200)"
+    fi
+}
+
 bring_package strace strace "the test that nothing is sent"
 bring_package qemu-x86_64 qemu-user "the tests on an emulated processor"
 bring_package java default-jre-headless "Apache Kafka"
 bring_package mvn maven "Apache Kafka"
 bring_kafka
+bring_package chromium chromium "the checks of pages"
+bring_package npm npm "the checks of pages"
+bring_browser_checks

@@ -19,6 +19,7 @@ from featherweight.apps.fraud.training.description import read_training
 from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts
 from featherweight.core.arrays import Floats32, Labels, Scores, Texts
 from featherweight.core.errors import UsageError
+from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
@@ -54,17 +55,43 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Form of the data: records (a folder with transactions and labels), handbook or ulb."""
     batch: Annotated[int, msgspec.Meta(ge=1)] = 256
     """Rows in one training step of `recover`; networks only."""
+    reference_standard: str = ""
+    """Who or what decided which transaction is a fraud, for the evidence. Empty: what the form of the data says."""
+    reference_source: str = ""
+    """Where the reference standard is stated: a publication, a protocol."""
 
 
 RECIPE = RecipeExample(Path(__file__).parents[1] / "recipes" / "new.toml", SourceSettings)
 """For `featherweight recipe new fraud`."""
 
 
-class FraudTask:
-    """Fulfils core.task.Task for a model with one input of features and one margin."""
+REFERENCES: Mapping[str, tuple[str, str]] = {
+    "records": (
+        "the labels file: the last label of a transaction counts, one without a label is taken for legitimate; who "
+        "decided it, and how, is not stated",
+        "",
+    ),
+    "handbook": (
+        "set by the simulator that made the transactions",
+        "Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection, Universite Libre de "
+        "Bruxelles (2022)",
+    ),
+    "ulb": (
+        "the column Class as it was published; how the frauds were found is not stated",
+        "Dal Pozzolo et al., Calibrating Probability with Undersampling for Unbalanced Classification, CIDM (2015)",
+    ),
+}
+"""Form of the data -> (reference standard, its source), as the data sets state them."""
 
-    def __init__(self, trained: Trained, parts: Split, batch: int = 256) -> None:
-        self.trained, self.parts, self.batch = trained, parts, batch
+
+class FraudTask:
+    """Fulfils core.task.Task for a model with one input of features and one margin. reference: the reference standard
+    and its source."""
+
+    def __init__(
+        self, trained: Trained, parts: Split, batch: int = 256, *, reference: tuple[str, str] = ("", "")
+    ) -> None:
+        self.trained, self.parts, self.batch, self.reference = trained, parts, batch, reference
         self.baseline = trained.core_model()
         self.positive_threshold = raw_threshold(trained.rule)
         self.baseline_probability: Probability | None = trained.rule.probabilities
@@ -96,6 +123,12 @@ class FraudTask:
 
     def split_clusters(self, split: SplitName) -> None:
         """See StatesSplits: the splits are days, and cards are used on many."""
+
+    def data_statement(self) -> DataStatement:
+        """See core.task.StatesData."""
+        train = self._held_out(self.parts.train)
+        population = describe_split(train.labels, train.clusters, train.groups, train.tensors)
+        return DataStatement("scores how likely a card transaction is a fraud", *self.reference, population)
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         """See Task."""
@@ -154,7 +187,7 @@ class FraudTask:
             return HeldOut(ids, inputs, part.labels, groups)
         # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
         alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_per_day)))
-        return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts, part.terminals)
+        return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts, part.terminals, cluster_noun="cards")
 
     def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""
@@ -198,4 +231,8 @@ def open_task(settings: Mapping[str, Any]) -> FraudTask:
         )
     from featherweight.apps.fraud.training.trained import read_trained
 
-    return FraudTask(read_trained(Path(source.model)), parts, source.batch)
+    standard, stated_in = REFERENCES[source.reader]
+    if source.reference_standard:  # which is not stated where the form's own is
+        standard, stated_in = source.reference_standard, ""
+    reference = standard, source.reference_source or stated_in
+    return FraudTask(read_trained(Path(source.model)), parts, source.batch, reference=reference)

@@ -19,6 +19,7 @@ from featherweight.apps.imaging.training.description import read_description
 from featherweight.apps.imaging.training.layouts import read_split
 from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import UsageError
+from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
@@ -52,17 +53,47 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     stages: Stages = ()
     """Progressive resizing of `recover` as [[side, epochs], ...]: so many epochs on images of this side in pixels.
     Epochs that it does not name are at the network's full size."""
+    reference_standard: str = ""
+    """Who or what decided which label an image has, for the evidence. Empty: what the layout itself says."""
+    reference_source: str = ""
+    """Where the reference standard is stated: a publication, a protocol."""
 
 
 RECIPE = RecipeExample(Path(__file__).parents[1] / "recipes" / "new.toml", SourceSettings)
 """For `featherweight recipe new imaging`."""
 
 
-class ImagingTask:
-    """Fulfils core.task.Task for a network with one grey input and one logit."""
+_KERMANY = "Kermany et al., Cell 172, 1122-1131 (2018)"
+REFERENCES: Mapping[str, tuple[str, str]] = {
+    "kermany": (
+        "graded by two expert physicians, the test images checked by a third, after unreadable ones were left out",
+        _KERMANY,
+    ),
+    "medmnist": (
+        "the labels that the set was published with; of PneumoniaMNIST those of the chest x-rays that it is made from",
+        f"Yang et al., Scientific Data 10, 41 (2023); {_KERMANY}",
+    ),
+    "folder": ("the column label of labels.csv; who decided it, and how, is not stated", ""),
+}
+"""Layout -> (reference standard, its source), as the data sets state them."""
 
-    def __init__(self, trained: Trained, split: Split, batch: int = 32, stages: Stages = ()) -> None:
+
+class ImagingTask:
+    """Fulfils core.task.Task for a network with one grey input and one logit. reference: the reference standard and its
+    source; cluster_noun: what those are called whose images depend on each other."""
+
+    def __init__(
+        self,
+        trained: Trained,
+        split: Split,
+        batch: int = 32,
+        stages: Stages = (),
+        *,
+        reference: tuple[str, str] = ("", ""),
+        cluster_noun: str = "patients",
+    ) -> None:
         self.trained, self.split, self.batch = trained, split, batch
+        self.reference, self.cluster_noun = reference, cluster_noun
         self._sides = [side for side, epochs in stages for _ in range(epochs)]
         self.baseline = trained.model()
         self.positive_threshold = raw_threshold(trained.decision)
@@ -98,6 +129,15 @@ class ImagingTask:
         parts = {"training": self.split.train, "validation": self.split.validation, "test": self.split.test}
         return parts[split].patients
 
+    def data_statement(self) -> DataStatement:
+        """See core.task.StatesData."""
+        train = self.split.train
+        negative, positive = self.trained.description.labels
+        standard, source = self.reference
+        clusters = np.unique(train.patients, return_inverse=True)[1].astype(np.int64)
+        population = describe_split(train.labels, clusters, train.groups, {"image": train.images})
+        return DataStatement(f"tells {positive} from {negative} on a grey medical image", standard, source, population)
+
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
         """See Task."""
         order = np.random.default_rng(seed).permutation(len(self.split.train))[:samples]
@@ -106,17 +146,17 @@ class ImagingTask:
 
     def validation_cases(self) -> HeldOut:
         """See Task."""
-        return _held_out(self.split.validation)
+        return self._held_out(self.split.validation)
 
     def calibration_cases(self) -> HeldOut:
         """See Task: the validation cases in several views."""
         from featherweight.apps.imaging.training.fit import calibration_views
 
-        return _held_out(calibration_views(self.split.validation))
+        return self._held_out(calibration_views(self.split.validation))
 
     def test_cases(self) -> HeldOut:
         """See Task."""
-        return _held_out(self.split.test)
+        return self._held_out(self.split.test)
 
     def scores(self, outputs: Tensors) -> Scores:
         """float64 [N]: the program's logits."""
@@ -150,6 +190,11 @@ class ImagingTask:
         """See Task: the baseline's own decision."""
         return self._sealed(self.trained.decision)[0]
 
+    def _held_out(self, cases: Cases) -> HeldOut:
+        patients = np.unique(cases.patients, return_inverse=True)[1].astype(np.int64)
+        inputs, noun = _inputs(cases.images), self.cluster_noun
+        return HeldOut(cases.ids, inputs, cases.labels, cases.groups, patients, cluster_noun=noun)
+
     def _sealed(self, decision: DecisionRule) -> tuple[SealedFiles, float]:
         files = {"preprocess.json": encode(self.trained.preprocess), "decision.json": encode(decision)}
         description = self.trained.description
@@ -159,11 +204,6 @@ class ImagingTask:
 
 def _inputs(images: GreyBytes) -> Tensors:
     return {"image": images[:, None].astype(np.float32) / 255}
-
-
-def _held_out(cases: Cases) -> HeldOut:
-    _, patients = np.unique(cases.patients, return_inverse=True)
-    return HeldOut(cases.ids, _inputs(cases.images), cases.labels, cases.groups, patients.astype(np.int64))
 
 
 def open_task(settings: Mapping[str, Any]) -> ImagingTask:
@@ -179,4 +219,9 @@ def open_task(settings: Mapping[str, Any]) -> ImagingTask:
     from featherweight.apps.imaging.training.trained import read_trained
 
     trained = read_trained(Path(source.network))
-    return ImagingTask(trained, split, source.batch, source.stages)
+    standard, stated_in = REFERENCES[source.reader]
+    if source.reference_standard:  # which is not stated where the layout's own is
+        standard, stated_in = source.reference_standard, ""
+    reference = standard, source.reference_source or stated_in
+    noun = "images" if source.reader == "medmnist" else "patients"  # which names no patients
+    return ImagingTask(trained, split, source.batch, source.stages, reference=reference, cluster_noun=noun)

@@ -35,6 +35,7 @@ from featherweight.core.evidence.reports.words import (
     measured_part,
     methods,
     parity_sentence,
+    purpose_sentence,
 )
 from featherweight.core.evidence.subgroups import Subgroup
 from featherweight.core.measure.energy import Energy
@@ -48,6 +49,8 @@ def render_change_record(evidence: Evidence) -> str:
     found = headline(evidence)
     lines = [
         f"# Change record: {markdown_text(evidence.title)}",
+        "",
+        f"{markdown_text(purpose_sentence(evidence))}.",
         "",
         f"**{found.text}.** {markdown_text(found.detail)}",
         "",
@@ -86,8 +89,9 @@ def render_change_record(evidence: Evidence) -> str:
 def _description(evidence: Evidence) -> list[str]:
     timed = measured_part(evidence)
     before, after = timed.baseline, timed.candidate
+    made = f" ({markdown_text(after.description)})" if after.description else ""
     lines = [
-        f"The program *{markdown_text(before.name)}* is replaced by *{markdown_text(after.name)}*, "
+        f"The program *{markdown_text(before.name)}* is replaced by *{markdown_text(after.name)}*{made}, "
         + (
             "which is the same model, not optimized:"
             if evidence.unchanged
@@ -195,8 +199,9 @@ def _benefits(evidence: Evidence) -> list[str]:
         )
     if before.size and after.size:
         old, new = before.size.compressed_bytes, after.size.compressed_bytes
-        smaller = f"{old / new:.2f} times smaller"
-        lines.append(f"- Size as shipped: {bytes_text(old)} before, {bytes_text(new)} after, {smaller}.")
+        lines.append(
+            f"- Size as shipped: {bytes_text(old)} before, {bytes_text(new)} after ({old:,} and {new:,} bytes)."
+        )
     if before.energy or after.energy:
         lines.append(f"- Energy of a case: {_energy(before.energy)} before, {_energy(after.energy)} after.")
         lines[-1] += f" {markdown_text(energy_methods(part))}"

@@ -19,6 +19,7 @@ from featherweight.core.arrays import Indices, Octets
 from featherweight.core.evidence.predictions import changed_outcomes
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
+from featherweight.core.evidence.reports.words import purpose_sentence
 from featherweight.core.files import atomic_write, write_errors
 from featherweight.core.task import CaseView, Task
 
@@ -172,6 +173,7 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
         .get_template("cases.html.j2")
         .render(
             evidence=evidence,
+            purpose=purpose_sentence(evidence),
             part=part,
             groups=groups,
             several=len(before.all_outcomes.names) > 2,

@@ -42,17 +42,15 @@ def latency_chart(baseline: Latency | None, candidate: Latency | None) -> Markup
 def pareto_chart(
     candidates: Sequence[CandidateRecord], baseline_ms: float | None, margin: float | None
 ) -> Markup | None:
-    """Every candidate's loss over its latency, as large as its file, with its row's number in the table; the front is
+    """Every candidate's loss over its latency, as large as its file, with its name; the front is
     joined. None where fewer than two candidates were measured."""
     drawn = [
-        (place, one, one.latency.p50_ms, one.loss)
-        for place, one in enumerate(candidates, 1)
-        if one.latency is not None and one.loss is not None
+        (one, one.latency.p50_ms, one.loss) for one in candidates if one.latency is not None and one.loss is not None
     ]
     if len(drawn) < 2:
         return None
-    times = [ms for *_, ms, _ in drawn] + ([baseline_ms] if baseline_ms else [])
-    losses = [loss for *_, loss in drawn] + [0.0] + ([margin] if margin else [])
+    times = [ms for _, ms, _ in drawn] + ([baseline_ms] if baseline_ms else [])
+    losses = [loss for _, _, loss in drawn] + [0.0] + ([margin] if margin else [])
     # One candidate that lost everything would press all others onto the axis: it is drawn at the edge.
     most = max(3 * margin, float(np.median(losses))) if margin else max(losses)
     low, high = min(losses), min(max(losses), most)
@@ -61,13 +59,13 @@ def pareto_chart(
     parts = [axes.draw("median latency in milliseconds (log scale)", "loss against the baseline")]
     if margin:
         parts.append(line("margin", axes.left, axes.y(margin), axes.right, axes.y(margin)))
-    front = sorted((ms, loss) for _, one, ms, loss in drawn if one.on_front and loss <= high)
+    front = sorted((ms, loss) for one, ms, loss in drawn if one.on_front and loss <= high)
     if len(front) > 1:
         parts.append(axes.path("front", [ms for ms, _ in front], [loss for _, loss in front]))
     if baseline_ms:
         parts.append(point("baseline", axes.x(baseline_ms), axes.y(0), f"baseline, {ms_text(baseline_ms)}", 5))
-    largest = max((one.size_bytes or 0 for _, one, *_ in drawn), default=0) or 1
-    for place, one, ms, loss in sorted(drawn, key=lambda found: found[1].chosen):
+    largest = max((one.size_bytes or 0 for one, *_ in drawn), default=0) or 1
+    for one, ms, loss in sorted(drawn, key=lambda found: found[0].chosen):
         x, y = axes.x(ms), axes.y(min(loss, high + room / 2))
         size = 2.5 + 5 * math.sqrt((one.size_bytes or largest) / largest)
         kept = all_passed(one.checks)
@@ -76,7 +74,7 @@ def pareto_chart(
         parts.append(point(kind, x, y, f"{one.name}: {ms_text(ms)}, {found}, loss {loss:.4f}; {one.outcome}", size))
         if not kept and not one.chosen:
             parts.append(f'<path class="miss" d="M{short(x - 3)} {short(y - 3)}l6 6m0 -6l-6 6"/>')
-        parts.append(text(x + size + 2, y - size, str(place), "label" if one.chosen else ""))
+        parts.append(text(x + size + 2, y - size, one.name, "label" if one.chosen else ""))
     return picture("Loss and latency of every candidate", parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,13 @@ from featherweight.core.evidence.report import (
 )
 from featherweight.core.evidence.reports import charts, cost_charts
 from featherweight.core.evidence.reports.case_history import shown_history
+from featherweight.core.evidence.reports.costs import TIMES, CostRow, cost_rows
 from featherweight.core.evidence.reports.in_force import describe_in_force
+from featherweight.core.evidence.reports.json import encode_evidence
 from featherweight.core.evidence.reports.planted import gate_part
-from featherweight.core.evidence.reports.templates_env import bytes_text, joules_text, ms_text, open_templates
+from featherweight.core.evidence.reports.population import digest_rows, population_table
+from featherweight.core.evidence.reports.templates_env import bytes_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
-    PROVENANCES,
     choice_sentence,
     energy_methods,
     figure_titles,
@@ -43,22 +46,23 @@ from featherweight.core.evidence.reports.words import (
     methods,
     notes,
     parity_sentence,
+    purpose_sentence,
 )
 from featherweight.core.evidence.subgroups import Subgroups
-from featherweight.core.measure.energy import Energy
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import resampling as r
 from featherweight.core.terminal import counted
 
-TIMES = "\N{MULTIPLICATION SIGN}"
 MAX_SHOWN_FLIPS = 100
 """Rows of the list of changed decisions; evidence.json lists more."""
 MAX_CANDIDATES = 12
 """With more, those that are neither chosen nor on the front are folded away."""
 
 
-def render_html(evidence: Evidence) -> str:
-    """One page without scripts or outside references; all texts escaped. Takes as long as its bootstraps."""
+def render_html(evidence: Evidence, document: bytes | None = None) -> str:
+    """One page without scripts or outside references; all texts escaped. Takes as long as its bootstraps. document:
+    what `encode_evidence` gives, where it is at hand; the page tells its digest."""
+    digest = hashlib.sha256(encode_evidence(evidence) if document is None else document).hexdigest()
     deciding, timed = evidence.deciding, measured_part(evidence)
     return (
         open_templates()
@@ -66,6 +70,10 @@ def render_html(evidence: Evidence) -> str:
         .render(
             evidence=evidence,
             headline=headline(evidence),
+            purpose=purpose_sentence(evidence),
+            population=population_table(evidence),
+            digest=digest,
+            digests=digest_rows(evidence, digest),
             notes=notes(evidence),
             tiles=_tiles(evidence, timed),
             deciding=_split(evidence, deciding),
@@ -73,7 +81,7 @@ def render_html(evidence: Evidence) -> str:
             outcomes=compare_outcomes(
                 deciding.baseline.predictions, deciding.candidate.predictions, seed=evidence.seed
             ),
-            performance=_performance(timed, evidence.seed),
+            performance=cost_rows(timed, evidence.seed),
             energies=energy_methods(timed),
             conditions=_conditions(timed),
             pictures=_pictures(evidence),
@@ -103,19 +111,21 @@ class _Tile:
 
 def _tiles(evidence: Evidence, timed: Comparison) -> list[_Tile]:
     part = evidence.deciding
-    before, after = timed.baseline, timed.candidate
     tiles = []
-    if before.latency and after.latency:
-        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=evidence.seed)
-        quick = ms_text(summarize_latency(after.latency).p50_ms)
-        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", f"as fast: now {quick} at batch {after.latency.batch}"))
-    if before.size and after.size:
-        smaller = f"{before.size.compressed_bytes / after.size.compressed_bytes:.3g}{TIMES}"
-        tiles.append(_Tile(smaller, f"smaller: now {bytes_text(after.size.compressed_bytes)}"))
+    if timed.baseline.latency and (latency := timed.candidate.latency):
+        ratio = r.median_ratio(timed.baseline.latency.samples_ms, latency.samples_ms, seed=evidence.seed)
+        quick = ms_text(summarize_latency(latency).p50_ms)
+        span = f"as fast [{ratio.low:.3g}, {ratio.high:.3g}]: now {quick} at batch {latency.batch}"
+        tiles.append(_Tile(f"{ratio.estimate:.3g}{TIMES}", span))
+    if timed.baseline.size and timed.candidate.size:
+        old, new = (bytes_text(one.size.compressed_bytes) for one in (timed.baseline, timed.candidate) if one.size)
+        tiles.append(_Tile(new, f"as shipped, was {old}"))
     metric, found = limited_figure(evidence), compared(evidence, part)
     now, was = found.candidate.metrics.get(metric.name), found.baseline.metrics.get(metric.name)
     if now is not None and was is not None:
-        tiles.append(_Tile(f"{now.estimate:.4f}", f"{metric.phrase} on the {part.split} cases, was {was.estimate:.4f}"))
+        before, after = (f"[{one.low:.4f}, {one.high:.4f}]" for one in (was, now))
+        told = f"{metric.phrase} {after} on the {part.split} cases, was {was.estimate:.4f} {before}"
+        tiles.append(_Tile(f"{now.estimate:.4f}", told))
     flips = changed_outcomes(part.baseline.predictions, part.candidate.predictions)
     tiles.append(_Tile(f"{flips.count:,}", f"of {counted(len(part.baseline.predictions.ids), 'decisions')} changed"))
     return tiles
@@ -157,7 +167,9 @@ def _split(evidence: Evidence, part: Comparison) -> _Split:
         if old is None and new is None and metric.lacks:
             continue
         sign = -1 if metric.direction == "lower" else 1
-        gain = None if old is None or new is None else sign * (new.estimate - old.estimate)
+        # No gain without its bound: what has none shows both figures with their intervals alone.
+        known = old is not None and new is not None and bound is not None
+        gain = sign * (new.estimate - old.estimate) if known and old is not None and new is not None else None
         rows.append(_MetricRow(metric.row_title, old, new, gain, None if bound is None else bound.low))
     flips = flipped_cases(part.baseline.predictions, part.candidate.predictions)
     wrong = sum(not case.now_right for case in flips)
@@ -176,78 +188,7 @@ def _limit_row(part: Comparison, check: Check) -> _LimitRow:
     return _LimitRow(check, cases, charts.margin_chart(check))
 
 
-@dataclass(frozen=True)
-class _Row:
-    name: str
-    baseline: str
-    candidate: str
-    ratio: str = ""
-
-
-def _performance(part: Comparison, seed: int) -> list[_Row]:
-    """Times, memory, sizes, energy and cost side by side; ratios are always 'how many times better'."""
-    before, after = part.baseline, part.candidate
-    rows = []
-    if before.latency and after.latency:
-        old, new = summarize_latency(before.latency), summarize_latency(after.latency)
-        ratio = r.median_ratio(before.latency.samples_ms, after.latency.samples_ms, seed=seed)
-        text = f"{ratio.estimate:.2f}{TIMES} [{ratio.low:.2f}, {ratio.high:.2f}]"
-        batch = f"batch {new.batch}"
-        rows.append(_Row(f"Latency p50, {batch}", ms_text(old.p50_ms), ms_text(new.p50_ms), text))
-        for name in ("p95", "p99"):
-            was, now = getattr(old, f"{name}_ms"), getattr(new, f"{name}_ms")
-            rows.append(_Row(f"Latency {name}, {batch}", ms_text(was), ms_text(now), _times(was, now)))
-    if before.throughput and after.throughput:
-        was, now = before.throughput.cases_per_s, after.throughput.cases_per_s
-        name = f"Throughput, batch {after.throughput.batch}"
-        rows.append(_Row(name, f"{was:,.4g} cases/s", f"{now:,.4g} cases/s", _times(now, was)))
-    if before.memory and after.memory:
-        was, now = before.memory.used_bytes, after.memory.used_bytes
-        rows.append(_Row("Peak memory above the interpreter", bytes_text(was), bytes_text(now), _times(was, now)))
-    if before.size and after.size:
-        rows.append(_size_row("Program, as shipped", before.size.compressed_bytes, after.size.compressed_bytes))
-        rows.append(_size_row("The same, unpacked", before.size.bytes, after.size.bytes))
-    if before.energy or after.energy:
-        rows.append(_energy_row(before.energy, after.energy))
-    if before.cost_per_million is not None or after.cost_per_million is not None:
-        rows.append(_cost_row(before.cost_per_million, after.cost_per_million))
-    return rows
-
-
-def _size_row(name: str, before: int, after: int) -> _Row:
-    return _Row(name, bytes_text(before), bytes_text(after), _times(before, after))
-
-
-def _energy_row(before: Energy | None, after: Energy | None) -> _Row:
-    """A ratio only of two figures that come from the same kind of source."""
-
-    def words(energy: Energy | None) -> str:
-        if energy is None:
-            return "not measured"
-        if energy.joules is None:
-            return PROVENANCES[energy.provenance]
-        span = f" [{joules_text(energy.low)}, {joules_text(energy.high)}]" if energy.low and energy.high else ""
-        return f"{joules_text(energy.joules)}{span}\n{PROVENANCES[energy.provenance]}"
-
-    ratio = "—"
-    if before and after and before.joules and after.joules:
-        same = before.provenance == after.provenance
-        ratio = _times(before.joules, after.joules) if same else "not comparable"
-    return _Row("Energy of a case", words(before), words(after), ratio)
-
-
-def _cost_row(before: float | None, after: float | None) -> _Row:
-    was, now = ("—" if cost is None else f"{cost:,.4g}" for cost in (before, after))
-    return _Row(
-        "A million decisions, in the price's unit", was, now, _times(before, after) if before and after else "—"
-    )
-
-
-def _times(before: float, after: float) -> str:
-    return f"{before / after:.2f}{TIMES}" if after > 0 else "—"
-
-
-def _conditions(part: Comparison) -> list[_Row]:
+def _conditions(part: Comparison) -> list[CostRow]:
     """Who was compared, under what."""
 
     def words(measured: Measured) -> Mapping[str, str]:
@@ -263,7 +204,7 @@ def _conditions(part: Comparison) -> list[_Row]:
 
     before, after = words(part.baseline), words(part.candidate)
     names = list(dict.fromkeys([*before, *after]))
-    return [_Row(name, before.get(name, "—"), after.get(name, "—")) for name in names]
+    return [CostRow(name, before.get(name, "—"), after.get(name, "—")) for name in names]
 
 
 def _pictures(evidence: Evidence) -> dict[str, Any]:
@@ -346,11 +287,10 @@ def _amount(found: object) -> float | None:
     return None
 
 
-def _candidates(candidates: Sequence[CandidateRecord]) -> list[tuple[str, list[tuple[int, CandidateRecord]]]]:
-    """Title and rows of each table, every candidate with its number in the picture."""
-    rows = list(enumerate(candidates, 1))
-    if len(rows) <= MAX_CANDIDATES:
-        return [("", rows)] if rows else []
-    best = [(place, one) for place, one in rows if one.chosen or one.on_front]
-    others = [(place, one) for place, one in rows if not (one.chosen or one.on_front)]
+def _candidates(candidates: Sequence[CandidateRecord]) -> list[tuple[str, list[CandidateRecord]]]:
+    """Title and rows of each table."""
+    if len(candidates) <= MAX_CANDIDATES:
+        return [("", list(candidates))] if candidates else []
+    best = [one for one in candidates if one.chosen or one.on_front]
+    others = [one for one in candidates if not (one.chosen or one.on_front)]
     return [("", best), (f"The other {len(others)}", others)]

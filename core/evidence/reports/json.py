@@ -30,6 +30,7 @@ from featherweight.core.evidence.reports.case_history import history_as_dict
 from featherweight.core.evidence.reports.in_force import encode_kind
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
+from featherweight.core.evidence.reports.population import population_as_dict
 from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
@@ -81,6 +82,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "versions": dict(evidence.versions),
         "facts": dict(evidence.facts),
         **history_as_dict(evidence),
+        **population_as_dict(evidence),
         "method": {
             "interval": 0.95,
             "bootstrap_samples": evidence.bootstrap_samples,
@@ -145,6 +147,7 @@ def _measured(measured: Measured, figures: ProgramFigures, deciding: Measured | 
     predictions, curves = measured.predictions, deciding is None
     return {
         "name": measured.name,
+        "description": measured.description,
         "threshold": predictions.threshold,
         "confusion": asdict(predictions.confusion),
         "metrics": {name: None if one is None else _plain(asdict(one)) for name, one in figures.metrics.items()},
@@ -222,6 +225,7 @@ def _candidate(candidate: CandidateRecord, steps: list[Any]) -> dict[str, Any]:
     layer by layer; its checks stand whole with the validation cases."""
     return {
         "name": candidate.name,
+        "description": candidate.description,
         "chosen": candidate.chosen,
         "outcome": candidate.outcome,
         "settings": _plain(candidate.settings),

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
 from featherweight.core.evidence.reports.planted import gate_sentence
+from featherweight.core.evidence.reports.population import population_table
 from featherweight.core.evidence.reports.templates_env import joules_text
-from featherweight.core.evidence.reports.words import PROVENANCES, comparison_notes, parity_sentence
+from featherweight.core.evidence.reports.words import (
+    PROVENANCES,
+    headline,
+    limit_text,
+    notes,
+    parity_sentence,
+    purpose_sentence,
+)
 from featherweight.core.statistics import intervals as s
 from featherweight.core.terminal import counted
 
 
 def render_figures(evidence: Evidence) -> str:
-    """The section "Measured": metrics of the deciding cases, checks, speed and size, each beside the baseline's."""
-    part = evidence.deciding
-    lines = ["## Measured", "", _cases(part), "", *_metrics(evidence, part), ""]
-    lines += ["Against the unpruned fp32 model, on the same cases:", ""]
-    lines += [f"- {check.status}: {check.explanation}" for check in part.checks]
-    lines += [f"- Note: {note}" for note in comparison_notes(evidence)]
+    """The section "Measured": verdict, limits and notes; then cases, metrics, speed and size beside the baseline's."""
+    part, found = evidence.deciding, headline(evidence)
+    lines = ["## Measured", "", f"{_text(evidence.title)}. {_text(purpose_sentence(evidence))}.", ""]
+    lines += [f"**{found.text}.** {_text(found.detail)}", ""]
+    if part.checks:
+        lines += ["| what must not get worse | verdict | seen | at worst (95%) | limit |", "|---|---|---|---|---|"]
+        lines += [_limit_row(check) for check in part.checks]
+        lines += ["", *(f"- {check.status}: {_text(check.explanation)}" for check in part.checks), ""]
+    lines += [f"**Note.** {_text(note)}\n" for note in notes(evidence)]
+    lines += [*_population(evidence), "", _cases(part), "", *_metrics(evidence, part), ""]
     lines += [
-        "",
         *_costs(part),
         *_beyond(evidence, part),
         "",
@@ -27,6 +39,27 @@ def render_figures(evidence: Evidence) -> str:
         "what changed, how it was checked and what that means.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _limit_row(check: Check) -> str:
+    seen, found, limit = (limit_text(check, value) for value in (check.seen, check.found, check.limit))
+    sign = "≥" if check.rule.kind == "min" else "≤"
+    seen = "-" if check.seen is None else seen
+    return f"| {_text(check.rule.title)} | {check.status} | {seen} | {found} | {sign} {limit} |"
+
+
+def _population(evidence: Evidence) -> list[str]:
+    table, statement = population_table(evidence), evidence.statement
+    lines = [f"| | {' | '.join(table.splits)} |", "|---" * (1 + len(table.splits)) + "|"]
+    lines += [f"| {_text(name)} | {' | '.join(amounts)} |" for name, amounts in table.rows]
+    standard = statement.reference_standard or "not stated by the task"
+    source = f" ({_text(statement.reference_source)})" if statement.reference_source else ""
+    return [*lines, "", f"Reference standard: {_text(standard)}{source}."]
+
+
+def _text(value: str) -> str:
+    """On one line, without what would end a cell or begin a tag."""
+    return " ".join(value.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _cases(part: Comparison) -> str:

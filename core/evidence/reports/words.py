@@ -56,6 +56,13 @@ def headline(evidence: Evidence) -> Headline:
     return Headline(False, "Not passed", f"Limits not kept: {names}.{forced} {basis(evidence)}")
 
 
+def purpose_sentence(evidence: Evidence) -> str:
+    """What the model is for, in one line: as the task says, or what its labels say."""
+    negative, positive = evidence.labels
+    said = evidence.statement.purpose or f"decides between {negative} and {positive}"
+    return said[:1].upper() + said[1:].rstrip(".")
+
+
 def basis(evidence: Evidence) -> str:
     """What the verdict rests on."""
     part = evidence.deciding
@@ -179,15 +186,16 @@ def search_sentence(search: Search) -> str:
 
 def choice_sentence(evidence: Evidence) -> str:
     """How many candidates there were, and which was taken."""
-    count = len(evidence.candidates)
+    count, wanted = len(evidence.candidates), evidence.objective or "the fastest"
     tried = search_sentence(evidence.search) if evidence.search else f"{count} candidate{'s' * (count != 1)} tried."
     if evidence.chosen is None:
         taken = "None was sealed."
     elif not all_passed(evidence.chosen.checks):
-        taken = "None kept all limits; of those that missed the fewest the fastest was sealed, by force."
+        taken = f"None kept all limits; of those that missed the fewest {wanted} was sealed, by force."
     else:
-        taken = "The fastest that kept all limits was chosen"
-        quicker = [one for one in evidence.candidates if _is_quicker(one, evidence.chosen)]
+        taken = f"{wanted[:1].upper()}{wanted[1:]} that kept all limits was chosen"
+        fastest = wanted == "the fastest"
+        quicker = [one for one in evidence.candidates if fastest and _is_quicker(one, evidence.chosen)]
         threads = any(one.threads > evidence.chosen.threads for one in quicker)
         larger = any(one.threads <= evidence.chosen.threads for one in quicker)
         beaten = ["more threads, which were hardly faster"] * threads

@@ -23,8 +23,11 @@ from featherweight.core.passes.steps import (
     RecoverStep,
 )
 from featherweight.core.recipe import (
+    FASTEST,
+    SMALLEST,
     Choices,
     Measure,
+    Objective,
     Recalibration,
     Recipe,
     Source,
@@ -312,3 +315,36 @@ def test_a_choice_that_is_a_list_is_a_fault_and_no_traceback() -> None:
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "windows.toml").write_bytes(b"\xef\xbb\xbf" + HEAD.encode())
     assert read_recipe(tmp_path / "windows.toml") == parse_recipe(HEAD)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", FASTEST),
+        ('objective = "fastest"', FASTEST),
+        ('objective = "smallest"', SMALLEST),
+        ("objective = {speed = 0.7, size = 0.3}", Objective(0.7, 0.3)),
+        ("objective = {speed = 1}", FASTEST),
+    ],
+)
+def test_an_objective_is_read_and_rendered_only_where_it_is_not_the_default(text: str, found: Objective) -> None:
+    recipe = parse_recipe(f'version = 1\nname = "a"\n{text}\n[source]\ntask = "imaging"\n')
+    assert recipe.objective == found
+    assert parse_recipe(render_recipe(recipe)) == recipe
+    assert ("objective" in render_recipe(recipe)) is (found != FASTEST)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ('"cheapest"', 'objective: found the text \'cheapest\', expected "fastest", "smallest" or weights'),
+        ("{speed = 0, size = 0}", "objective: found no weight above 0"),
+        ("{speed = 2}", "objective.speed: found 2, expected a number from 0 to 1"),
+        ("{quality = 1}", "objective.quality: unknown key"),
+        ("3", "objective: found the number 3"),
+    ],
+)
+def test_an_objective_that_is_none_of_these_is_refused(value: str, told: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(f'version = 1\nname = "a"\nobjective = {value}\n[source]\ntask = "imaging"\n')
+    assert told in str(caught.value)

@@ -132,9 +132,11 @@ def test_an_unforeseen_error_costs_one_candidate_and_is_reported(
     assert cause in (tmp_path / "work" / "candidates.csv").read_text()
     assert cause in outcome.artifact.evidence["evidence.html"].decode().replace("&#39;", "'")
     assert "raise self.error" in (tmp_path / "work" / "unforeseen.log").read_text()
-    assert outcome_row(outcome)["refused"] == [{"candidate": refused.name, "reason": refused.reason}]
+    assert outcome_row(outcome)["refused"] == [
+        {"candidate": refused.name, "description": refused.description, "reason": refused.reason}
+    ]
     show_outcome(outcome)
-    assert "refused int8 (calibration_samples 7): an unforeseen error" in capsys.readouterr().out
+    assert "refused c1 (int8 (calibration_samples 7)): an unforeseen error" in capsys.readouterr().out
 
 
 def test_what_stops_the_process_stops_the_search(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from featherweight.core.console import outcome_row, show_outcome
 from featherweight.core.evidence.judge import Check
 from featherweight.core.measure.performance import Latency, Size
 from featherweight.core.optimize import Outcome, _best, optimize
-from featherweight.core.recipe import candidates, parse_recipe
+from featherweight.core.recipe import SMALLEST, Objective, candidates, parse_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import FINALISTS, BuiltCandidate, Evaluator, Trial
 from tests.core.search.test_optimize_search import HEAD, QUANTIZED, Planted, planted
@@ -50,6 +50,28 @@ def test_inside_the_noise_the_smaller_is_taken_and_beyond_it_the_faster(one: Tri
     assert _best([timed(one, "same size", 1.2, 3000, seed=5), small], seed=0) == 1
 
 
+def test_the_objective_decides_and_differences_inside_the_noise_go_to_the_smaller(one: Trial) -> None:
+    quick, small, tiny = timed(one, "quick", 1.0, 9000), timed(one, "small", 1.2, 3000), timed(one, "tiny", 9.0, 1000)
+    trials = [quick, tiny, small]
+    assert _best(trials, seed=0) == 0
+    assert _best(trials, seed=0, objective=SMALLEST) == 1
+    # On balance: 1.2 times the time for a third of the size is worth it, 9 times for a ninth is not.
+    assert _best(trials, seed=0, objective=Objective(0.7, 0.3)) == 2
+    assert _best(trials, seed=0, objective=Objective(0.95, 0.05)) == 0
+    # Of one size the faster; of nearly one mean, which the noise does not tell apart, the smaller.
+    assert _best([timed(one, "slower", 1.3, 3000), small], seed=0, objective=SMALLEST) == 1
+    near = timed(one, "near", 1.002 * 2**0.5, 4500, seed=3)
+    assert _best([quick, near], seed=0, objective=Objective(2 / 3, 1 / 3)) == 1
+    assert _best([quick, timed(one, "worse", 1.6, 4500, seed=3)], seed=0, objective=Objective(2 / 3, 1 / 3)) == 0
+
+
+def test_the_finalists_are_nearly_the_best_by_the_objective(tmp_path: Path, one: Trial) -> None:
+    text = HEAD.format(0.5).replace("[1, 2]", "1")
+    bench, _ = planted(SquaresTask(), parse_recipe('objective = "smallest"\n' + text), tmp_path, {"fp32": [7.0]})
+    trials = [timed(one, "quick", 1.0, 9000), timed(one, "tiny", 9.0, 1000), timed(one, "small", 8.0, 1400)]
+    assert [trial.final for trial in bench.finals(trials)] == [False, True, True]
+
+
 def test_less_noise_shows_a_smaller_difference(one: Trial) -> None:
     quick, small = (
         timed(one, name, ms, size, noise=0.001, seed=size) for name, ms, size in (("q", 1, 9), ("s", 1.004, 3))
@@ -78,7 +100,7 @@ def test_the_time_of_another_run_is_not_compared(one: Trial) -> None:
     assert _best([apart, replace(other, checks=(missed,)), replace(slow, checks=(missed,))], seed=0) == 0
     recipe = parse_recipe(HEAD.format(0.5).replace("[1, 2]", "1"))
     (record, _, _) = make_records(recipe, SearchResult([one.made], [apart, other, slow], None), slow)
-    assert record.outcome.startswith("not among the nearly fastest and smallest, which were timed once more")
+    assert record.outcome.startswith("not among the nearly best and smallest, which were timed once more")
 
 
 def test_finals_that_cannot_be_run_leave_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +149,7 @@ def test_a_result_that_is_the_baseline_is_not_called_optimized(
 ) -> None:
     evidence, artifact = unchanged.evidence, unchanged.artifact
     assert unchanged.unchanged
-    assert evidence.title == "rows: not optimized, as it is on onnxruntime"
+    assert (evidence.title, evidence.validation.candidate.description) == ("rows", "as it is on onnxruntime")
     assert artifact.manifest.notes[0].startswith("The model was not optimized: the sealed program is the baseline")
     page = artifact.evidence["evidence.html"].decode()
     assert "Unchanged" in page
@@ -142,13 +164,13 @@ def test_a_result_that_is_the_baseline_is_not_called_optimized(
 def test_no_title_and_no_record_names_a_step_that_was_given_up(unchanged: Outcome) -> None:
     records = unchanged.evidence.candidates
     plain = [one for one in records if one.settings["precision"] == "fp32"]
-    assert [one.name for one in plain] == ["as it is on onnxruntime"], "the fp32 of both variants is one program"
+    assert [one.description for one in plain] == ["as it is on onnxruntime"], "the fp32 of both variants is one program"
     assert [one.chosen for one in plain] == [True]
     assert [step["name"] for step in plain[0].steps] == ["export"]
     assert "step[0].method" not in plain[0].settings
     assert [one.settings["step[0].method"] for one in records if one not in plain] == ["minmax", "percentile"]
     deciding = json.loads(unchanged.artifact.evidence["evidence.json"])
-    named = [deciding["title"], deciding["validation"]["candidate"]["name"], deciding["test"]["candidate"]["name"]]
+    named = [deciding["title"], *(deciding[split]["candidate"]["description"] for split in ("validation", "test"))]
     assert not any("int8" in name for name in named)
     section = unchanged.artifact.documents["CHANGE_RECORD.md"].decode().split("## 2.")[0]
     assert "int8" not in section

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -165,9 +166,8 @@ def test_a_resumed_search_repeats_nothing_and_other_limits_need_no_trial(run: En
     assert found.kept == found.tried
     with pytest.raises(LimitError) as caught:
         optimize(recipe(1e-6), TreesTask(), tmp_path / "strict", work=run.folder / "work")
-    assert "prune trees 0.3 (calibration_samples 2000) on onnxruntime (1 thread): missed average_precision_loss" in str(
-        caught.value
-    )
+    assert re.search(r"nearest of \d+: c\d+ \(prune trees 0\.3", str(caught.value))
+    assert " (prune trees 0.3 (calibration_samples 2000) on onnxruntime (1 thread)): Average" in str(caught.value)
     assert "None kept average_precision_loss: prune less than 0.3, or allow more." in str(caught.value)
     written = {path for path in (run.folder / "work" / "ledger").iterdir() if path not in kept}
     assert not [path for path in written if not path.name.startswith("timed")]
@@ -268,7 +268,7 @@ def test_where_int8_is_slower_the_same_in_fp32_takes_its_place_and_the_cause_is_
     assert plain.p50_ms < slower.p50_ms
     assert slower.slower_int8.startswith("int8 takes 1.5 ms on onnxruntime, fp32 1 ms")
     records = make_records(written, SearchResult([made], [plain, slower], None), plain)  # type: ignore[arg-type]
-    assert records[0].name == "as it is on onnxruntime"
+    assert records[0].description == "as it is on onnxruntime"
     assert [step["name"] for step in records[0].steps] == ["export"]
     assert records[1].slower_int8 == slower.slower_int8
     assert not plain.slower_int8

@@ -16,8 +16,8 @@ from featherweight.apps.fraud.training.command import run_training
 from featherweight.apps.fraud.training.description import SplitDays
 from featherweight.apps.fraud.training.fit import margins
 from featherweight.apps.fraud.training.models import LightGBM, ModelSettings, Network
-from featherweight.apps.fraud.training.split import Split, read_parts
-from featherweight.apps.fraud.training.task import FraudTask, open_task
+from featherweight.apps.fraud.training.split import READERS, Split, read_parts
+from featherweight.apps.fraud.training.task import REFERENCES, FraudTask, open_task
 from featherweight.apps.fraud.training.trained import read_trained
 from featherweight.core.artifact.store import read_artifact
 from featherweight.core.errors import DataError, UsageError
@@ -109,7 +109,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
 
 def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(cards, tmp_path, "network", Network(width=8, layers=1, epochs=6, batch=64, learning_rate=0.02), monkeypatch)
-    task = FraudTask(read_trained(tmp_path), parts, batch=100)
+    task = FraudTask(read_trained(tmp_path), parts, batch=100, reference=REFERENCES["records"])
     first, again, other = (next(iter(task.training_batches(epoch, 0)))[0] for epoch in (0, 0, 1))
     assert first.shape == (100, len(models.COLUMNS))
     assert np.array_equal(first, again, equal_nan=True)
@@ -129,6 +129,14 @@ def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monke
     validation, test = task.validation_cases(), task.test_cases()
     assert np.array_equal(validation.clusters, parts.validation.customers)
     assert validation.alerts is not None
+    assert validation.cluster_noun == "cards"
+    stated = task.data_statement()
+    assert stated.reference_standard == REFERENCES["records"][0]
+    assert "not stated" in stated.reference_standard, "nobody knows who labelled one's own files"
+    assert stated.training is not None
+    assert stated.training.cases == len(parts.train)
+    assert stated.training.positives == int((parts.train.labels == 1).sum())
+    assert set(REFERENCES) == set(READERS)
     assert validation.alerts.per_day == 8
     assert np.array_equal(validation.alerts.days, parts.validation.days)
     amounts, bands = parts.validation.features[:, models.COLUMNS.index("amount")], validation.groups["amount"]

@@ -11,11 +11,12 @@ import pytest
 
 from featherweight.apps.imaging.sealed import DecisionRule, Preprocess, decode_decision
 from featherweight.apps.imaging.training.cases import Cases, Split
-from featherweight.apps.imaging.training.layouts import read_split
+from featherweight.apps.imaging.training.layouts import LAYOUTS, read_split
 from featherweight.apps.imaging.training.network import build
-from featherweight.apps.imaging.training.task import ImagingTask, open_task
+from featherweight.apps.imaging.training.task import REFERENCES, ImagingTask, open_task
 from featherweight.apps.imaging.training.trained import Description, Trained
 from featherweight.core.errors import DataError, UsageError
+from featherweight.core.task import StatesData
 
 SOURCE = {"network": "nowhere", "data": "nothing", "reader": "folder"}
 
@@ -91,6 +92,21 @@ def test_cases_carry_patients_groups_and_views() -> None:
     first, last = task.show("test", [1, 3])
     assert (first.columns, last.columns) == ({"site": "south"}, {"site": "north"})
     assert np.array_equal(first.image, task.split.test.images[1])
+
+
+def test_it_states_what_it_is_for_who_set_the_labels_and_what_it_was_trained_on() -> None:
+    task = ImagingTask(_trained(side=28), _split(side=28), reference=REFERENCES["kermany"])
+    assert isinstance(task, StatesData)
+    stated = task.data_statement()
+    negative, positive = task.trained.description.labels
+    assert stated.purpose == f"tells {positive} from {negative} on a grey medical image"
+    assert "two expert physicians" in stated.reference_standard
+    assert "Cell 172" in stated.reference_source
+    assert stated.training is not None
+    assert (stated.training.cases, stated.training.positives, stated.training.clusters) == (4, 2, 3)
+    assert stated.training.groups == {"site": {"north": 2, "south": 2}}
+    assert task.test_cases().cluster_noun == "patients"
+    assert set(REFERENCES) == set(LAYOUTS)
 
 
 def test_files_with_the_baselines_own_calibration() -> None:
