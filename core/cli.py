@@ -161,8 +161,8 @@ def hardware(as_json: AsJson = False) -> None:
 
 @app.command(
     epilog="Example: featherweight optimize recipe.toml --out models/chest --budget 30m   "
-    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; 7 the record of uses is damaged; "
-    "130 interrupted: the same command goes on where it was."
+    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; 7 the "
+    "record of uses is damaged; 130 interrupted: the same command goes on where it was."
 )
 def optimize(
     recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file with source, steps, backends and limits.")],

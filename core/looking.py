@@ -11,6 +11,7 @@ import numpy as np
 
 from featherweight.core.errors import DataError
 from featherweight.core.evidence import metrics
+from featherweight.core.evidence.enough import check_cases_suffice
 from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured
@@ -19,7 +20,7 @@ from featherweight.core.evidence.reports.copies import write_copies
 from featherweight.core.recipe import Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
-from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits
+from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, without_copies
 from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import HeldOut, KeepsFirstModel, Task, check_held_out
@@ -29,11 +30,12 @@ from featherweight.core.terminal import counted
 @dataclass(frozen=True)
 class LookRequest:
     """record: the file of uses; plan: a file of `featherweight evidence plan`; show: tell the figures of test cases on
-    which limits were missed."""
+    which limits were missed; anyway: search though the cases are too few to show that the limits are kept."""
 
     record: Path
     plan: Path | None = None
     show: bool = False
+    anyway: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,17 @@ def prepare_looks(
     """Check all that would be found wrong hours later. work: where the page of copies is written.
 
     Raises DataError for cases that are in two splits, and for a plan that cannot be read; JournalError for a record
-    that is damaged; OutputError for one that could not be written; UsageError for a chain without evidence.
+    that is damaged; OutputError for one that could not be written; LimitError for cases that are too few; UsageError
+    for a chain without evidence.
     """
     history = check_record(request.record)
     chain = read_chain(Path(recipe.previous), _loss_limits()) if recipe.previous else None
     planned = None if request.plan is None else read_plan(request.plan)
-    splits = check_splits(recipe, task, validation, work)
+    test = _read_test(task)
+    if not request.anyway:
+        once = {"validation": validation, "test": without_copies(test)[0]}
+        check_cases_suffice(once, recipe.limits, seed=recipe.seed)
+    splits = check_splits(recipe, task, validation, test, work)
     followed = None
     if planned is not None:
         plan, digest = planned
@@ -147,10 +154,14 @@ def prepare_looks(
     return Looks(recipe, request, artifact, splits, followed, chain)
 
 
-def check_splits(recipe: Recipe, task: Task, validation: HeldOut, work: Path) -> SplitsFound:
-    """Whether the splits are different cases; a page shows those that are not. Raises DataError."""
+def _read_test(task: Task) -> HeldOut:
     test = task.test_cases()
     check_held_out(test, task.baseline.inputs, "test")
+    return test
+
+
+def check_splits(recipe: Recipe, task: Task, validation: HeldOut, test: HeldOut, work: Path) -> SplitsFound:
+    """Whether the splits are different cases; a page shows those that are not. Raises DataError."""
     found = compare_splits(task, validation, test)
     page = write_copies(work, recipe.name, found, task, validation, test)
     shown = "" if page is None else f"They are listed on {page} (holds patients' or cardholders' data). "
@@ -161,7 +172,9 @@ def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound
     """What a plan says of the cases, and what is on record of them. Raises as `check_splits` does."""
     cases = task.validation_cases()
     check_held_out(cases, task.baseline.inputs, "validation")
-    return check_splits(recipe, task, cases, Path("runs") / recipe.name / "work"), check_record(record)
+    return check_splits(recipe, task, cases, _read_test(task), Path("runs") / recipe.name / "work"), check_record(
+        record
+    )
 
 
 def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:

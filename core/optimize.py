@@ -14,7 +14,6 @@ from typing import assert_never
 
 from featherweight.core.artifact.write import check_out
 from featherweight.core.errors import BackendError, FeatherweightError, LimitError, OutputError, TensorError
-from featherweight.core.evidence.enough import check_cases_suffice
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metrics import PARITY
 from featherweight.core.evidence.report import CandidateRecord, Evidence
@@ -72,12 +71,10 @@ def optimize(
     card = read_card(recipe.card)
     _check_steps(recipe, task)
     runtimes = find_runtimes(recipe.measure, task.baseline.kind, threads)
-    if not (anyway or force):
-        splits = {"validation": task.validation_cases(), "test": task.test_cases()}
-        check_cases_suffice(splits, recipe.limits, seed=recipe.seed)
     work = work or Path("runs") / recipe.name / "work"
     with writing_alone(out), writing_alone(work, "another name for the recipe, or run it from another folder"):
         asked = looking or LookRequest(Path(recipe.cases.record) if recipe.cases.record else work.parent / FILE)
+        asked = replace(asked, anyway=anyway or force)
         return _optimize(recipe, task, out, card, runtimes, force, budget_s, progress, work, asked)
 
 
