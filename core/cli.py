@@ -24,7 +24,7 @@ from featherweight.core.compare.command import EPILOG as COMPARE_EXAMPLES
 from featherweight.core.compare.command import compare
 from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
 from featherweight.core.files import cache_directory, write_errors
-from featherweight.core.options import AsJson, Budget, Command
+from featherweight.core.options import AsJson, Budget, Command, PlanFile, ShowTest
 from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
@@ -177,19 +177,8 @@ def optimize(
         bool,
         typer.Option("--anyway", help="Search even if the cases are too few to show that the limits are kept."),
     ] = False,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            help="A plan that `featherweight evidence plan` wrote; the evidence says whether it was followed."
-        ),
-    ] = None,
-    show_test: Annotated[
-        bool,
-        typer.Option(
-            "--show-test",
-            help="Tell what was found where limits are missed on the test cases; the record of their uses says so.",
-        ),
-    ] = False,
+    plan: PlanFile = None,
+    show_test: ShowTest = False,
     threads: Annotated[
         int | None,
         typer.Option(min=1, max=1024, help="Threads that run a candidate; the recipe's are used if not given."),

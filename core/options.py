@@ -68,6 +68,20 @@ Budget = Annotated[
     ),
 ]
 
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", help="A plan that `featherweight evidence plan` wrote; the evidence says whether it was followed."
+    ),
+]
+ShowTest = Annotated[
+    bool,
+    typer.Option(
+        "--show-test",
+        help="Tell what was found where limits are missed on the test cases; the record of their uses says so.",
+    ),
+]
+
 OLD_NAMES = {
     "--alerts-a-day": "--alerts-per-day",
     "--batch": "--batch-size",

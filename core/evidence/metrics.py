@@ -45,12 +45,7 @@ AUC = Metric(
     interval=b.auc_interval,
     own_losses=b.auc_losses,
     method=b.auc_method,
-    limit=Limit(
-        "auc_loss",
-        "loss",
-        "Loss of AUC",
-        meaning="Largest loss of the area under the ROC curve.",
-    ),
+    limit=Limit("auc_loss", "loss", "Loss of AUC", meaning="Largest loss of the area under the ROC curve."),
 )
 AVERAGE_PRECISION = Metric(
     name="average_precision",

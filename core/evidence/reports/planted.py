@@ -80,15 +80,15 @@ def _false_refusals(trial: GateTrial) -> str:
     return f"Of {trial.harmless_draws} judgements of harmless candidates {trial.false_refusals} were refusals."
 
 
-def gate_part(trial: GateTrial | None) -> dict[str, Any] | None:
-    """What `_planted.html.j2` shows."""
+def gate_part(trial: GateTrial | None, cluster_noun: str) -> dict[str, Any] | None:
+    """What `_planted.html.j2` shows. cluster_noun: what the clusters of these cases are called."""
     if trial is None:
         return None
     return {
         "sentence": gate_sentence(trial),
-        "rows": _rows(trial),
-        "caught": [one.name for one in trial.found("caught")],
-        "not_planted": trial.not_planted,
+        "rows": [{**row, "name": row["name"].replace("clusters", cluster_noun)} for row in _rows(trial)],
+        "caught": [one.name.replace("clusters", cluster_noun) for one in trial.found("caught")],
+        "not_planted": [name.replace("clusters", cluster_noun) for name in trial.not_planted],
     }
 
 

@@ -137,7 +137,7 @@ def test_what_cases_cannot_have_is_not_planted() -> None:
     assert "The largest cluster is lost" in found.not_planted
     assert "The rarest group has one answer" in found.not_planted
     assert "All probabilities are one number" in found.not_planted
-    part = gate_part(found)
+    part = gate_part(found, "patients")
     assert part is not None
     assert part["not_planted"] == found.not_planted
 
