@@ -175,9 +175,7 @@ CALIBRATION_ERROR = Metric(  # without an estimate of its own: what chance adds 
     labels=BINARY,
     direction="lower",
     interval=b.calibration_error_interval,
-    method=lambda of, samples: (
-        "ten bins, without what chance adds; tests of the bins' gaps, inverted; simulated, it holds 90 to 98%"
-    ),
+    method=lambda of, samples: b.CALIBRATION_ERROR_METHOD,
 )
 CHANGED_DECISIONS = Metric(
     name="changed_decisions",
