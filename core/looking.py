@@ -68,11 +68,11 @@ class Looks:
         begun = self._begin(best, forced=forced)
         try:
             trial, test, runtimes = bench.report(best)
+            chain = None if self.chain is None else replace(self.chain, direct=self._direct(bench.task, test))
         except BaseException as error:
             if isinstance(error, Exception):
                 end_use(self.request.record, begun, "could not be run")
             raise
-        chain = None if self.chain is None else replace(self.chain, direct=self._direct(bench.task, test))
         missed = [check.name for check in test.checks if check.status != "passed"]
         verdict: Verdict = "missed" if missed else "kept"
         uses = end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
@@ -91,10 +91,24 @@ class Looks:
                 f"the first model's scores are {len(scores)} for {counted(len(before.ids), 'test cases')}, expected "
                 "one for each"
             )
-        first = replace(before, scores=np.asarray(scores, np.float64)[places], threshold=threshold, probabilities=None)
+        first = replace(
+            before,
+            scores=np.asarray(scores, np.float64)[places],
+            threshold=threshold,
+            probabilities=None,
+            outcomes=None,
+        )
         asked: dict[str, Any] = {name: limit for name, limit in self.recipe.limits.items() if name in _loss_limits()}
-        losses = Limits(unseen_case=self.recipe.limits.unseen_case, **asked)
-        checks = judge(Measured("first model", first), test.candidate, losses, seed=self.recipe.seed)
+        limits = self.recipe.limits
+        losses = Limits(
+            unseen_case=limits.unseen_case,
+            group_columns=limits.group_columns,
+            prevalence=limits.prevalence,
+            **asked,
+        )
+        # By the decision's threshold alone: of further ones the first model has none.
+        now = replace(test.candidate, predictions=replace(test.candidate.predictions, outcomes=None))
+        checks = judge(Measured("first model", first), now, losses, seed=self.recipe.seed)
         return {check.name: check.found for check in checks}
 
     def _begin(self, best: Trial, *, forced: bool) -> Begun:
@@ -145,7 +159,7 @@ def prepare_looks(
     planned = None if request.plan is None else read_plan(request.plan)
     test = _test_cases(task)
     if not request.anyway:
-        counted_once = {"validation": validation, "test": without_copies(test)[0]}
+        counted_once = {"validation": validation, "test": without_copies(test, task)[0]}
         check_cases_suffice(counted_once, recipe.limits, seed=recipe.seed)
     splits = _check_splits(recipe, task, validation, test, work)
     followed = None

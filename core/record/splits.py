@@ -8,7 +8,7 @@ is run here.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -83,7 +83,7 @@ def compare_splits(task: Task, validation: HeldOut, test: HeldOut) -> SplitsFoun
         alike = [] if not name else _alike(found, both, {(pair.first[1], pair.second[1]) for pair in same})
         copies[both], near[both] = len({found[both[1]].inputs[pair.second[1]] for pair in same}), len(alike)
         pairs += [*same[:MAX_LISTED], *alike[:MAX_LISTED]]
-    kept, contradictory = _distinct(found["test"].inputs, test.labels)
+    kept, contradictory = _distinct(found["test"].inputs, test, bool(name))
     return SplitsFound(
         {split: sets[split] for split in SPLITS},
         copies,
@@ -150,30 +150,37 @@ def _shared_clusters(task: Task) -> dict[tuple[SplitName, SplitName], int] | Non
     } or None
 
 
-def _distinct(inputs: Sequence[bytes], labels: Sequence[int] | np.ndarray) -> tuple[Indices, int]:
-    """Places of the first case of each input and label; how many inputs have both labels."""
-    first: dict[tuple[bytes, int], int] = {}
-    for place, (one, label) in enumerate(zip(inputs, labels, strict=True)):
-        first.setdefault((one, int(label)), place)
-    return np.array(sorted(first.values()), np.int64), len(first) - len({one for one, _ in first})
+def _distinct(inputs: Sequence[bytes], cases: HeldOut, pictures: bool) -> tuple[Indices, int]:
+    """Places of the first case of each input and label; how many inputs have both labels. Rows of a table may be equal
+    by chance, where columns have few values: they are copies only within one cluster (a card, a patient)."""
+    labels = cases.labels.tolist()
+    owners: Iterable[int] = itertools.repeat(0)
+    if not pictures:
+        owners = range(len(labels)) if cases.clusters is None else cases.clusters.tolist()
+    first: dict[tuple[bytes, int, int], int] = {}
+    for place, (one, label, owner) in enumerate(zip(inputs, labels, owners, strict=False)):
+        first.setdefault((one, label, owner), place)
+    both = {(one, label) for one, label, _ in first}
+    return np.array(sorted(first.values()), np.int64), len(both) - len({one for one, _ in both})
 
 
-def without_copies(cases: HeldOut) -> tuple[HeldOut, Indices]:
+def without_copies(cases: HeldOut, task: Task) -> tuple[HeldOut, Indices]:
     """Each input counts once: a case that is in the data ten times is one observation. Also the places of the cases
     that stay."""
-    kept, _ = _distinct(digest_inputs(cases.tensors), cases.labels)
+    kept, _ = _distinct(digest_inputs(cases.tensors), cases, bool(picture_input(tuple(task.baseline.inputs))))
     if len(kept) == len(cases.labels):
         return cases, kept
     alerts = cases.alerts
     return (
-        HeldOut(
-            tuple(cases.ids[place] for place in kept),
-            {name: array[kept] for name, array in cases.tensors.items()},
-            cases.labels[kept],
-            {name: values[kept] for name, values in cases.groups.items()},
-            None if cases.clusters is None else cases.clusters[kept],
-            None if alerts is None else replace(alerts, days=alerts.days[kept], eligible=alerts.eligible[kept]),
-            None if cases.cross_clusters is None else cases.cross_clusters[kept],
+        replace(
+            cases,
+            ids=tuple(cases.ids[place] for place in kept),
+            tensors={name: array[kept] for name, array in cases.tensors.items()},
+            labels=cases.labels[kept],
+            groups={name: values[kept] for name, values in cases.groups.items()},
+            clusters=None if cases.clusters is None else cases.clusters[kept],
+            alerts=None if alerts is None else replace(alerts, days=alerts.days[kept], eligible=alerts.eligible[kept]),
+            cross_clusters=None if cases.cross_clusters is None else cases.cross_clusters[kept],
         ),
         kept,
     )

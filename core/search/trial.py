@@ -258,7 +258,7 @@ class Evaluator:
         )
         whole = self.task.test_cases()
         check_held_out(whole, self.task.baseline.inputs, "test")
-        cases, places = without_copies(whole)
+        cases, places = without_copies(whole, self.task)
         before = self._on(cases, trial.baseline, run, self._baseline_files)
         self.progress("running the test cases", 1, 2)
         after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))

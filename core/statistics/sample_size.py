@@ -62,6 +62,8 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
     """For the bound of a share (core.statistics.paired). changes: 1 gained, -1 lost, 0 neither [N]. The share of
     changed cases counts one more than was seen, so that none seen does not mean that none would be."""
     count = len(changes)
+    if margin <= 0:  # no number of cases shows that nothing at all is lost
+        return Needed(None, None, None)
     first = clusters[0] if clusters else None
     effect = design_effect(changes, first)
     a_cluster = 1.0 if first is None else count / max(1, len(np.unique(first)))

@@ -171,6 +171,12 @@ def test_none_lost_still_needs_as_many_cases_as_the_rule_of_three():
     assert cases_needed(Difference(0.0, 0.0), 100, 0.02).without_loss is None
 
 
+def test_no_number_of_cases_shows_that_nothing_at_all_is_lost():
+    assert cases_needed_of_share(np.zeros(50), 0.0) == Needed(None, None, None)
+    before = made.measured("a", made.predictions(0.0), ms=1, size=9)
+    assert by_name(judge(before, before, Limits(sensitivity_loss=0.0, auc_loss=0.0), seed=0))["auc_loss"].found == 0
+
+
 def test_the_rule_of_three_counts_patients_where_images_come_in_them():
     patients = np.repeat(np.arange(40), 10)
     assert cases_needed_of_share(np.zeros(400), 0.02, [patients]).without_loss >= 10 * 149

@@ -174,17 +174,33 @@ def test_copies_among_the_test_cases_count_once() -> None:
         Alerts(alerts.days[places], alerts.eligible[places], alerts.per_day),
         np.arange(103),
     )
-    found, kept = without_copies(repeated)
+    found, kept = without_copies(repeated, TreesTask(100))
     assert kept.tolist() == list(range(100))
     assert found.ids == repeated.ids[:100]
     np.testing.assert_array_equal(found.labels, cases.labels)
     np.testing.assert_array_equal(found.tensors["features"], cases.tensors["features"])
     assert found.alerts is not None
     assert len(found.alerts.days) == len(found.alerts.eligible) == 100
-    assert without_copies(cases)[0] is cases
+    assert without_copies(cases, TreesTask(100))[0] is cases
     flipped = repeated.labels.copy()
     flipped[102] = 1 - flipped[102]
-    assert len(without_copies(replace(repeated, labels=flipped))[0].labels) == 101
+    assert len(without_copies(replace(repeated, labels=flipped), TreesTask(100))[0].labels) == 101
+
+
+def test_equal_rows_of_a_table_are_copies_within_one_cluster_alone() -> None:
+    """Of columns with few values many rows are equal by chance: 5,000 of four bits are not 16 cases."""
+    draw = np.random.default_rng(0)
+    rows = draw.integers(0, 2, (5000, 4)).astype(np.float32)
+    table = HeldOut(
+        tuple(map(str, range(5000))), {"features": rows}, draw.integers(0, 2, 5000), clusters=np.arange(5000)
+    )
+    task = TreesTask(100)
+    assert without_copies(table, task)[0] is table
+    assert without_copies(replace(table, clusters=None), task)[0].clusters is None
+    assert len(without_copies(replace(table, clusters=None), task)[0].labels) == 5000
+    one = replace(table, clusters=np.zeros(5000, np.int64), cluster_noun="cards")
+    assert len(without_copies(one, task)[0].labels) == 32
+    assert without_copies(one, task)[0].cluster_noun == "cards"
 
 
 def test_ten_thousand_pictures_take_seconds() -> None:
