@@ -33,6 +33,7 @@ from featherweight.core.inspection import inspect_program
 from featherweight.core.program import Kind, Program
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import DType, Tensors, TensorSpec
+from featherweight.core.terminal import counted
 
 _BACKEND = "onnxruntime"
 _MAX_PROGRAM_BYTES = 2 << 30
@@ -69,7 +70,7 @@ class Inputs:
             raise TypeError("neither arrays nor a table")
         if len(spec.shape) == 2 and inputs == 1 and self.features:
             if spec.shape[1] not in (None, len(self.features)):
-                raise DataError(f"--features names {len(self.features)} columns; the program takes {spec}")
+                raise DataError(f"--features names {counted(len(self.features), 'columns')}; the program takes {spec}")
             columns = [table.numbers(name, may_lack=True) for name in self.features]
             return self._fitting(np.stack(columns, axis=1)[self.order], spec)
         if len(spec.shape) == 1 or spec.shape[1:] == (1,):

@@ -11,13 +11,9 @@ from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from featherweight.core.arrays import Indices
+from featherweight.core.arrays import Array, Floats32, Hashes, Indices
 from featherweight.core.tensors import Tensors, TensorSpec
-
-Hashes = npt.NDArray[np.uint64]
-"""[N, 4]: 256 bits of each picture."""
 
 NEAR_BITS = 8
 """Pictures whose hashes differ in no more bits are near copies."""
@@ -43,15 +39,15 @@ def _channel_axis(shape: tuple[int | None, ...]) -> int | None:
     return None
 
 
-def as_pictures(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def as_pictures(array: Array) -> Floats32:
     """Grey pictures float32 [N, H, W] of a tensor [N, C, H, W] or [N, H, W, C]."""
     axis = _channel_axis(array.shape)
     if axis is None:
         raise ValueError(f"found {array.shape}, expected pictures")
-    return cast(npt.NDArray[np.float32], np.asarray(array, np.float32).mean(axis=axis, dtype=np.float32))
+    return cast(Floats32, np.asarray(array, np.float32).mean(axis=axis, dtype=np.float32))
 
 
-def hash_pictures(pictures: npt.NDArray[np.float32]) -> Hashes:
+def hash_pictures(pictures: Floats32) -> Hashes:
     """pictures: [N, H, W], both sides 17 or more. A flat picture gets the hash 0."""
     count, height, width = pictures.shape
     rows, columns = np.arange(_SIDE) * height // _SIDE, np.arange(_SIDE + 1) * width // (_SIDE + 1)

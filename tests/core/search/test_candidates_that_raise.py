@@ -147,6 +147,8 @@ def test_what_stops_the_process_stops_the_search(tmp_path: Path) -> None:
 def test_where_all_fail_each_is_named_and_the_table_is_there(tmp_path: Path) -> None:
     class Failing(SquaresTask):
         def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
+            if samples > 100:  # the search looks for copies of test cases among the training inputs before
+                return super().calibration_batches(samples, seed)
             raise KeyError(samples)
 
     with pytest.raises(FeatherweightError) as caught:
