@@ -55,7 +55,7 @@ UInt16s = npt.NDArray[np.uint16]
 UInt32s = npt.NDArray[np.uint32]
 """uint32, any shape."""
 Hashes = npt.NDArray[np.uint64]
-"""[N, 4]: 256 bits of each picture."""
+"""uint64 [N, 4]: 256 bits of each picture."""
 UInt64s = npt.NDArray[np.uint64]
 """uint64, any shape."""
 Int32s = npt.NDArray[np.int32]

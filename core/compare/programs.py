@@ -178,7 +178,9 @@ def _flat(output: Array) -> Scores:
 def _finite(scores: Scores, source: str, inputs: Inputs) -> Scores:
     wrong = int((~np.isfinite(scores)).sum())
     if wrong:
-        raise DataError(f"{source}: gives no finite number for {wrong:,} of {len(scores):,} cases of {inputs.name}")
+        raise DataError(
+            f"{source}: gives no finite number for {wrong:,} of {counted(len(scores), 'cases')} of {inputs.name}"
+        )
     return scores
 
 

@@ -148,9 +148,8 @@ def table_of(name: str, columns: Mapping[str, Any]) -> Table:
             ) from error
     sizes = {len(values) for values in found.values()}
     if len(sizes) > 1:
-        raise DataError(
-            f"{name}: the columns differ in their number of rows ({', '.join(map(str, sorted(sizes)[:5]))})"
-        )
+        found_sizes = ", ".join(map(str, sorted(sizes)[:5]))
+        raise DataError(f"{name}: the columns have different numbers of rows ({found_sizes})")
     return _checked(name, found)
 
 
@@ -250,8 +249,8 @@ def _check_claims(path: Path, metadata: Any) -> None:
         size += metadata.row_group(group).total_byte_size
     if metadata.num_rows > MAX_ROWS or size > MAX_BYTES:
         raise DataError(
-            f"{path}: says that it holds {counted(metadata.num_rows, 'rows')} of {size:,} bytes; at most {MAX_ROWS:,} and "
-            f"{MAX_BYTES:,} are read"
+            f"{path}: says that it holds {counted(metadata.num_rows, 'rows')} of {size:,} bytes; at most "
+            f"{MAX_ROWS:,} and {MAX_BYTES:,} are read"
         )
 
 

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Indices
+from featherweight.core.arrays import Hashes, Indices
 from featherweight.core.errors import DataError
 from featherweight.core.record.cases import CaseSet, describe_cases, digest_inputs
-from featherweight.core.record.pictures import Hashes, hash_inputs, near_pairs, picture_input
+from featherweight.core.record.pictures import hash_inputs, near_pairs, picture_input
 from featherweight.core.task import HeldOut, SplitName, StatesSplits, Task
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted

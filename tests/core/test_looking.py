@@ -264,7 +264,11 @@ class Repeating(FewTestCases):
         places = np.r_[5:40, 5:15]
         tensors = {"features": cases.tensors["features"][places]}
         return replace(
-            cases, ids=tuple(f"t{n}" for n in range(45)), tensors=tensors, labels=cases.labels[places], clusters=None
+            cases,
+            ids=tuple(f"t{n}" for n in range(45)),
+            tensors=tensors,
+            labels=cases.labels[places],
+            clusters=places,  # rows of a table are copies within one patient
         )
 
 

@@ -115,7 +115,7 @@ def test_a_table_in_memory() -> None:
     table = table_of("a", {"id": range(3), "score": np.array([1, 2, 3], np.float32)})
     assert table.texts("id") == ["0", "1", "2"]
     assert table.numbers("score").tolist() == [1, 2, 3]
-    with pytest.raises(DataError, match="have 2, 3 rows"):
+    with pytest.raises(DataError, match=r"numbers of rows \(2, 3\)"):
         table_of("a", {"id": [1, 2, 3], "score": [1, 2]})
     with pytest.raises(DataError, match="'x' is not one value a row"):
         table_of("a", {"x": np.zeros((2, 2))})

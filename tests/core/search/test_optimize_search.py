@@ -103,7 +103,7 @@ def test_the_chosen_one_passes_and_is_the_fastest_that_does(run: Ended) -> None:
     ]
     # On a busy host the noise may be that large; then the smaller one is taken. And of one that was not timed together
     # with it the host may have been quieter.
-    apart = "not among the nearly best"
+    apart = ("not among the nearly best", "with more threads", "larger than")
     assert all((one.size_bytes or 0) > (chosen.size_bytes or 0) or one.outcome.startswith(apart) for one in quicker)
     assert {record.threads for record in records} == {1, 2}
     preferences = read_artifact(run.folder / "artifact").manifest.preferences
@@ -167,7 +167,8 @@ def test_a_resumed_search_repeats_nothing_and_other_limits_need_no_trial(run: En
     with pytest.raises(LimitError) as caught:
         optimize(recipe(1e-6), TreesTask(), tmp_path / "strict", work=run.folder / "work")
     assert re.search(r"nearest of \d+: c\d+ \(prune trees 0\.", str(caught.value))
-    assert " (prune trees 0.3 (calibration_samples 2000) on onnxruntime (1 thread)): Average" in str(caught.value)
+    assert "(calibration_samples 2000) on onnxruntime" in str(caught.value)
+    assert ": Average precision " in str(caught.value)
     assert "None kept average_precision_loss: prune less than 0.3, or allow more." in str(caught.value)
     written = {path for path in (run.folder / "work" / "ledger").iterdir() if path not in kept}
     assert not [path for path in written if not path.name.startswith("timed")]
