@@ -7,6 +7,7 @@ the test cases run, once, for the chosen one alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -225,6 +226,15 @@ def _missed(of: Trial | CandidateRecord) -> tuple[bool, int]:
     return any(check.metric is PARITY and check.status == "not measured" for check in missed), len(missed)
 
 
+def _distance(record: CandidateRecord) -> tuple[bool, int, float]:
+    """How far from being sealed: after what it misses, by how much of each limit, in all."""
+    apart = 0.0
+    for check in _missed_checks(record.checks):
+        beyond = math.inf if check.found is None else abs(check.found - check.limit)
+        apart += beyond / max(check.limit, 1e-9)
+    return (*_missed(record), apart)
+
+
 def _missed_checks(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if check.status != "passed"]
 
@@ -232,12 +242,14 @@ def _missed_checks(checks: Sequence[Check]) -> list[Check]:
 def _refusal(evidence: Evidence, page: Path, cases: Path | None, looked: Path, *, forced: bool) -> str:
     """Five lines: the verdict, what came nearest and which limit stopped it, what would let it pass, where the rest is
     told, and what to do. The page tells of all others. looked: the record of uses of the test cases."""
-    name = evidence.validation.candidate.name  # of those that missed the fewest limits the best, so the nearest
-    nearest = next(one for one in evidence.candidates if one.name == name)
-    missed, came = _missed_checks(nearest.checks), f"nearest of {len(evidence.candidates):,}"
-    verdict = "no candidate kept the recipe's limits"
+    name = evidence.validation.candidate.name
+    shown = next(one for one in evidence.candidates if one.name == name)
+    nearest = min((one for one in evidence.candidates if one.checks), key=_distance, default=shown)
+    came, verdict = f"nearest of {len(evidence.candidates):,}", "no candidate kept the recipe's limits"
     if any(one.checks and all_passed(one.checks) for one in evidence.candidates):
+        nearest = shown
         verdict, came = f"{name} kept the limits on the validation cases but cannot be run again", "stopped"
+    missed = _missed_checks(nearest.checks)
     withheld = evidence.uses if evidence.withheld else None
     if withheld is not None:
         verdict = f"{name} kept the limits on the validation cases but not on the test cases"
@@ -251,7 +263,9 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, looked: Path, *
         came, stopped = "missed there", withheld_limits(withheld)
         way_out = f"not told; --show-test tells, and {looked} will say so (this was use {withheld.number})"
     spent = evidence.search is not None and bool(evidence.search.stopped)
-    changed = "" if cases is None else f"; the cases that it changed: {cases} (holds patients' or cardholders' data)"
+    changed = (
+        "" if cases is None else f"; the cases that {name} changed: {cases} (holds patients' or cardholders' data)"
+    )
     actions = ["give it more time (the same command goes on)"] * spent + ["change the recipe"]
     actions += [] if forced else ["seal it all the same with --force"]
     return "\n".join(
