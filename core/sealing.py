@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from featherweight.core.adapters import describe_ranges, open_adapter
 from featherweight.core.artifact.manifest import Preference, RuntimeEntry
 from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
+from featherweight.core.backends.opening import installed_versions
 from featherweight.core.errors import FeatherweightError
 from featherweight.core.evidence.planted_trial import GateTrial, try_gate
 from featherweight.core.evidence.predictions import Measured
@@ -72,7 +71,7 @@ def make_evidence(
         candidates=make_records(bench.recipe, tried, best if test is not None else None),
         labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
         host=runtimes.host,
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
         facts=facts,
         recipe_sha256=bench.recipe.sha256,
         forced=forced,
@@ -207,13 +206,3 @@ def _preferences(bench: Evaluator, trials: Sequence[Trial], best: Trial, agreein
         Preference(backend=trial.run.backend, precision=trial.run.program.precision, threads=trial.run.threads)
         for trial in first.values()
     ]
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import platform
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
@@ -51,6 +52,12 @@ def installed_version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of Python, and of those that are installed."""
+    found = {package: installed_version(package) for package in packages}
+    return {"python": platform.python_version(), **{package: version for package, version in found.items() if version}}
 
 
 def check_specs(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from featherweight.core.backends.opening import installed_versions
 from featherweight.core.compare.cases import Cases, read_cases
 from featherweight.core.compare.predicted import Predicted, read_predictions
 from featherweight.core.compare.request import ComparisonRequest, Source
@@ -102,7 +101,7 @@ def make_evidence(request: ComparisonRequest) -> Evidence:
         test=None,
         candidates=(),
         labels=_class_names(cases, first, second),
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
         facts=_facts(request, data, first, second),
         seed=request.seed,
         kind="comparison",
@@ -191,13 +190,3 @@ def _facts(request: ComparisonRequest, data: Table, first: Predicted, second: Pr
 
 def _described(path: Path) -> str:
     return f"{path}, sha256 {file_digest(path)}"
-
-
-def _versions() -> Mapping[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -31,7 +31,6 @@ from featherweight.core.evidence.reports.in_force import encode_kind
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.population import population_as_dict
-from featherweight.core.evidence.reports.runtimes_json import encode_runtimes
 from featherweight.core.evidence.reports.words import methods, notes
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
@@ -74,7 +73,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
         "gate": encode_gate(evidence.gate),
-        "runtimes": encode_runtimes(evidence.runtimes),
+        "runtimes": [_plain(asdict(row)) for row in evidence.runtimes],
         "search": None if evidence.search is None else _plain(asdict(evidence.search)),
         "candidates": [_candidate(candidate, steps) for candidate in evidence.candidates],
         "steps": steps,
