@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,8 +13,10 @@ from featherweight.core.evidence.reports.case_history import describe_verdict
 from featherweight.core.terminal import counted, finalize_html
 
 
+@cache
 def open_templates() -> Environment:
-    """Everything that a template is given is escaped."""
+    """Everything that a template is given is escaped. One for all pages: to compile the templates takes longer than to
+    fill them in."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
