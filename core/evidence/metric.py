@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Literal
 
 from featherweight.core.arrays import Floats
+from featherweight.core.errors import UsageError
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
 from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
@@ -197,6 +199,17 @@ class Limit:
         if self.kind != "min":
             return "a number from 0 to 1"
         return "a number above 0, up to 1" if self.unit == "metric" else "a number above 0"
+
+
+def limit_value(name: str, value: object) -> float:
+    """A limit as a float. name: its key. Raises TypeError for what is not a number, UsageError for an integer that no
+    float holds."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"the limit {name} is of the type {type(value).__name__}; give a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError(f"the limit {name} is a number of too many digits; give one that a float holds") from None
 
 
 def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:
