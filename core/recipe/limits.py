@@ -9,7 +9,7 @@ from featherweight.core.errors import Fault
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metrics import GROUPS, UNSEEN_CASES, Limits
 from featherweight.core.passes.steps import Choice
-from featherweight.core.recipe.wording import kind_of, near
+from featherweight.core.recipe.wording import as_float, kind_of, near
 
 _COLUMNS = f"{GROUPS}.columns"
 
@@ -27,10 +27,11 @@ def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     for name in (*names, "prevalence"):
         if name in found:
             value = found[name]
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = None if isinstance(value, bool) or not isinstance(value, int | float) else as_float(value)
+            if number is None:
                 faults.append(Fault(f"limits.{name}", f"found {kind_of(value)}, expected a number"))
             else:
-                values[name] = float(value)
+                values[name] = number
     unseen = found.get("unseen_case", "as-seen")
     if unseen not in UNSEEN_CASES:
         faults.append(Fault("limits.unseen_case", f"found {kind_of(unseen)}, expected {Choice(UNSEEN_CASES)}"))

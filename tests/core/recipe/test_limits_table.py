@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from featherweight.core.errors import RecipeError
+from featherweight.core.errors import RecipeError, UsageError
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.recipe import parse_recipe, render_recipe
+from featherweight.core.recipe.limits import parse_limits
 
 HEAD = 'version = 1\nname = "x"\n[source]\ntask = "fraud"\n[[step]]\nkind = "quantize"\nprecision = "int8"\n[limits]\n'
 
@@ -38,3 +40,25 @@ def test_each_fault_is_told_by_its_key(lines: str, key: str):
     with pytest.raises(RecipeError) as told:
         parse_recipe(HEAD + lines + "\n", "recipe.toml")
     assert [fault.key for fault in told.value.faults] == [key]
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["auc_loss", "prevalence", "latency_ratio_min"])
+def test_numbers_that_no_float_holds_are_refused_in_a_sentence(name: str, sign: int, digits: int) -> None:
+    limits, faults = parse_limits({name: sign * 10**digits})
+    assert str(faults[0]) == f"limits.{name}: found a number of too many digits, expected a number"
+    assert name not in limits
+    with pytest.raises(UsageError, match=f"the limit {name} is a number of too many digits"):
+        Limits(**{name: sign * 10**digits})
+
+
+def test_limits_of_the_api_are_numbers() -> None:
+    for wrong in ("0.01", True, [0.01]):
+        with pytest.raises(TypeError, match="the limit auc_loss is of the type"):
+            Limits(auc_loss=wrong)  # type: ignore[arg-type]
+    assert Limits(auc_loss=np.float32(0.5))["auc_loss"] == 0.5
+    assert [fault.key for fault in Limits(auc_loss=float("nan"), sensitivity_loss=float("inf")).faults()] == [
+        "limits.auc_loss",
+        "limits.sensitivity_loss",
+    ]
