@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featherweight.core.files import is_there
 from featherweight.core.options import AsJson
 from featherweight.core.terminal import counted, open_console, printable, say
 
@@ -39,9 +40,12 @@ def plan(
     of the training, validation and test cases. Its own digest goes into the record of uses of the test cases, so that
     evidence can show that the plan is older than its results.
     """
-    from featherweight.core.request import write_plan
+    from featherweight.core.request import record_of, write_plan
 
+    record = record_of(recipe)
+    is_new = not is_there(record)
     found = write_plan(recipe, out, control_plan)
+    _tell_new(record, is_new=is_new)
     test = found.splits["test"]
     say(f"{out}: {counted(len(found.limits), 'limits')} on {counted(test.cases, 'test cases')} ({test.sha256[:12]})")
     say(f"{counted(found.earlier_uses, 'earlier uses')} of these test cases on record")
@@ -65,7 +69,6 @@ def uses(
     """Show every use of test cases that is on record, after every line was checked against the one before it."""
     from featherweight.core.console import print_json
     from featherweight.core.errors import DataError
-    from featherweight.core.files import is_there
     from featherweight.core.record.uses import read_uses
 
     if not is_there(record):
@@ -95,10 +98,19 @@ def enter_use_command(
 
     The entry says that it was made by hand, and counts in all later evidence on these cases. It cannot be taken back.
     """
-    from featherweight.core.request import enter_use
+    from featherweight.core.request import enter_use, record_of
 
+    is_new = not is_there(record_of(recipe))
     record = enter_use(recipe, uses=uses, when=when, words=words)
+    _tell_new(record, is_new=is_new)
     say(f"{record}: {counted(uses, 'uses')} entered by hand")
+
+
+def _tell_new(record: Path, *, is_new: bool) -> None:
+    from featherweight.core.record.uses import begins_here
+
+    if is_new:
+        say(begins_here(record))
 
 
 def _check_artifact(history: History, record: Path, folder: Path) -> None:

@@ -89,9 +89,10 @@ class CaseRules:
     """The record of the uses of the test cases, and what is known of cases that are in two splits."""
 
     record: str = ""
-    """The file in which every use of the test cases is written down (JSON lines, only ever added to; paths are relative
-    to the current folder). Empty: test-uses.jsonl beside the recipe, or, where nothing may be written there and for a
-    recipe of the installed package, in runs/NAME."""
+    """The file in which every use of the test cases is written down (JSON lines, only ever added to). Its path alone is
+    relative to the recipe's own folder: a record that depended on where a command is run from would be forgotten. Empty:
+    test-uses.jsonl beside the recipe, or, where nothing may be written there and for a recipe of the installed package,
+    in runs/NAME."""
     known_copies: int = bounded(Number(0, 10**9, whole=True), default=0)
     """So many inputs are known to be in two of training, validation and test cases; more are refused."""
     known_shared_clusters: int = bounded(Number(0, 10**9, whole=True), default=0)

@@ -170,6 +170,8 @@ class CaseUses:
     record: str
     head: str
     lines: int
+    begins: bool = False
+    """The record begins with this use: nothing is known of what was done before."""
 
     @property
     def number(self) -> int:
@@ -197,7 +199,7 @@ def _uses(path: Path, history: History, begun: Begun) -> CaseUses:
     ends = tuple(line for line in history.lines[places[0] :] if isinstance(line, Ended))
     earlier = replace(before, lines=(*before.lines, *ends)).uses_of(begun.cases)
     this = _use(begun, {line.use: line for line in ends}, 1.0, same=True)
-    return CaseUses(begun.cases, this, earlier, path.name, history.head, len(history.lines))
+    return CaseUses(begun.cases, this, earlier, path.name, history.head, len(history.lines), begins=not places[0])
 
 
 def _use(line: Begun | Entered, ends: Mapping[str, Ended], shared: float, same: bool) -> Use:
@@ -214,6 +216,11 @@ def _use(line: Begun | Entered, ends: Mapping[str, Ended], shared: float, same: 
 def now() -> str:
     """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def begins_here(path: Path) -> str:
+    """What a user is told where there was no record: a slip in its path would make all earlier uses forgotten."""
+    return f"no record of uses of the test cases was found at {path}; a new one begins"
 
 
 def read_uses(path: Path) -> History:

@@ -24,7 +24,7 @@ from featherweight.core.recipe import parse_recipe, read_recipe
 from featherweight.core.record.cases import describe_held_out
 from featherweight.core.record.chain import read_chain
 from featherweight.core.record.uses import Begun, CaseUses, begin_use, now, read_uses
-from featherweight.core.request import enter_use, find_record, write_plan
+from featherweight.core.request import enter_use, find_record, record_of, write_plan
 from featherweight.core.task import HeldOut
 from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask
@@ -76,6 +76,20 @@ def next_use(folder: Path) -> CaseUses:
 
 STRICT = "sensitivity_loss = 0.05"
 WIDE = "sensitivity_loss = 0.5"
+
+
+def test_the_same_recipe_has_the_same_record_wherever_it_is_run_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipes" / "recipe.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(recipe_head("rows", EASY) + '[cases]\nrecord = "uses.jsonl"\n')
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert enter_use(recipe, uses=1, when="2026", words="a look", task=FewTestCases()) == recipe.parent / "uses.jsonl"
+        assert record_of(recipe) == recipe.parent / "uses.jsonl"
+    assert len(read_uses(recipe.parent / "uses.jsonl").lines) == 2
 
 
 def test_a_refusal_tells_no_bound_and_the_next_use_tells_of_the_refusal(tmp_path: Path) -> None:
@@ -171,11 +185,16 @@ def test_a_use_that_was_killed_between_begin_and_end_is_on_record(tmp_path: Path
 def test_the_first_use_has_nothing_to_tell_but_the_page_has_the_digests(tmp_path: Path) -> None:
     outcome = run(tmp_path, EASY)
     assert "use of these test cases" not in notes(outcome)
+    begins = f"no record of uses of the test cases was found at {tmp_path / 'uses.jsonl'}; a new one begins"
+    assert begins in outcome.warnings
+    assert begins not in outcome.artifact.manifest.notes
     page = outcome.artifact.evidence["evidence.html"].decode()
     assert "Use 1 of these test cases" in page
+    assert "The record begins with this use" in page
     assert "Compared byte for byte" in page
     document = json.loads(outcome.artifact.evidence["evidence.json"])
     assert document["splits"]["cases"] == {"training": 3000, "validation": 800, "test": 40}
+    assert document["test_uses"]["begins"] is True
     assert document["test_uses"]["cases"]["sha256"] == document["splits"]["sha256"]["test"]
 
 
@@ -352,7 +371,11 @@ def test_where_the_record_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     recipe = parse_recipe(recipe_head("rows", EASY))
     assert find_record(recipe, tmp_path / "recipe.toml") == tmp_path / "test-uses.jsonl"
     named = parse_recipe(recipe_head("rows", EASY) + '[cases]\nrecord = "named.jsonl"\n')
-    assert find_record(named, tmp_path / "recipe.toml") == Path("named.jsonl")
+    assert find_record(named, tmp_path / "recipe.toml") == tmp_path / "named.jsonl"
+    beside = parse_recipe(recipe_head("rows", EASY) + '[cases]\nrecord = "../other/named.jsonl"\n')
+    assert find_record(beside, Path("recipes/recipe.toml")) == Path("recipes/../other/named.jsonl")
+    absolute = parse_recipe(recipe_head("rows", EASY) + f"[cases]\nrecord = '{tmp_path}/named.jsonl'\n")
+    assert find_record(absolute, Path("elsewhere/recipe.toml")) == tmp_path / "named.jsonl"
     bundled = Path(featherweight.__file__).parents[2] / "apps" / "imaging" / "recipes" / "demo.toml"
     assert bundled.is_file()
     assert find_record(recipe, bundled) == Path("runs/rows/test-uses.jsonl")

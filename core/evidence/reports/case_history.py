@@ -168,6 +168,7 @@ def _uses_as_dict(found: CaseUses) -> dict[str, Any]:
     return {
         "number": found.number,
         "record": found.record,
+        "begins": found.begins,
         "head": found.head,
         "lines": found.lines,
         "cases": msgspec.to_builtins(found.cases),
