@@ -143,29 +143,32 @@ def _show(history: History) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from featherweight.core.record.uses import Ended
+
+    ended = {line.use for line in history.lines if isinstance(line, Ended)}
     table = Table("line", "when", "cases", "what", box=None, padding=(0, 2, 0, 0))
     for number, line in enumerate(history.lines, 1):
-        cases, words = _describe(history, line)
-        table.add_row(str(number), line.at, cases, Text(printable(words)))
+        cases = "" if isinstance(line, Ended) else line.cases.sha256[:12]
+        table.add_row(*(Text(printable(cell)) for cell in (str(number), line.at, cases, _describe(line, ended))))
     console = open_console()
     console.print(table)
     console.print(Text(f"{counted(len(history.lines), 'lines')}, each as it was written; head {history.head}"))
 
 
-def _describe(history: History, line: Line) -> tuple[str, str]:
-    from featherweight.core.evidence.reports.case_history import describe_use
+def _describe(line: Line, ended: set[str]) -> str:
+    """ended: ids of the uses that have ended."""
     from featherweight.core.record.uses import Begun, Ended, Entered, Planned
 
     match line:
         case Ended():
             missed = f": {', '.join(line.missed)}" if line.missed else ""
-            return "", f"ended: {line.verdict}{missed}{', sealed by force' if line.forced else ''}"
+            return f"ended: {line.verdict}{missed}{', sealed by force' if line.forced else ''}"
         case Planned():
-            return line.cases.sha256[:12], f"planned: {line.recipe}, plan {line.plan[:12]}"
+            return f"planned: {line.recipe}, plan {line.plan[:12]}"
         case Begun():
             limits = ", ".join(f"{name} {limit}" for name, limit in line.limits.items())
             shown = ", figures to be shown" if line.shown else ""
-            return line.cases.sha256[:12], f"begun: {line.recipe} ({limits}) {line.candidate}{shown}"
+            unfinished = "" if line.use in ended else "; not ended: it was stopped, or is running"
+            return f"begun: {line.recipe} ({limits}) {line.candidate}{shown}{unfinished}"
         case Entered():
-            [use] = [one for one in history.uses_of(line.cases) if one.words == line.words and one.at == line.when][:1]
-            return line.cases.sha256[:12], describe_use(use)
+            return f"{line.when}: {counted(line.uses, 'uses')} entered by hand ({line.words})"

@@ -212,7 +212,7 @@ def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
             name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in recipe.limits.items()
         },
         unseen_case=recipe.limits.unseen_case,
-        splits=dict(splits.sets),
+        splits={split: found.shown for split, found in splits.sets.items()},
         earlier_uses=sum(use.count for use in history.uses_of(splits.sets["test"])),
     )
 

@@ -90,9 +90,9 @@ class CaseRules:
 
     record: str = ""
     """The file in which every use of the test cases is written down (JSON lines, only ever added to). Its path alone is
-    relative to the recipe's own folder: a record that depended on where a command is run from would be forgotten. Empty:
-    test-uses.jsonl beside the recipe, or, where nothing may be written there and for a recipe of the installed package,
-    in runs/NAME."""
+    relative to the recipe's own folder: a record that depended on where a command is run from would be forgotten.
+    Empty: test-uses.jsonl beside the recipe, or, where nothing may be written there and for a recipe of the installed
+    package, in runs/NAME."""
     known_copies: int = bounded(Number(0, 10**9, whole=True), default=0)
     """So many inputs are known to be in two of training, validation and test cases; more are refused."""
     known_shared_clusters: int = bounded(Number(0, 10**9, whole=True), default=0)

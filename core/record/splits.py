@@ -17,6 +17,7 @@ import numpy as np
 from featherweight.core.arrays import Hashes, Indices
 from featherweight.core.errors import DataError
 from featherweight.core.record.cases import CaseSet, describe_cases, digest_inputs
+from featherweight.core.record.likeness import digest_looks
 from featherweight.core.record.pictures import hash_inputs, near_pairs, picture_input
 from featherweight.core.task import HeldOut, SplitName, StatesSplits, Task
 from featherweight.core.tensors import Tensors
@@ -75,7 +76,12 @@ def compare_splits(task: Task, validation: HeldOut, test: HeldOut) -> SplitsFoun
     sets = {
         "training": describe_cases(found["training"].inputs),
         "validation": describe_cases(found["validation"].inputs, validation.labels),
-        "test": describe_cases(found["test"].inputs, test.labels),
+        "test": describe_cases(
+            found["test"].inputs,
+            test.labels,
+            names=test.ids,
+            looks=digest_looks(test.tensors, found["test"].hashes),
+        ),
     }
     copies, near, pairs = {}, {}, list[Pair]()
     for both in itertools.combinations(SPLITS, 2):

@@ -61,9 +61,19 @@ def describe_use(use: Use) -> str:
         words = f"{use.at}: {counted(use.count, 'uses')} entered by hand ({use.words})"
     else:
         words = f"{use.at} by the recipe {use.recipe}: {describe_verdict(use)}"
+    return words if use.same_labels else f"{words} [{describe_share(use)}]"
+
+
+def describe_share(use: Use) -> str:
+    """How many of the cases it was of, and how that is known."""
     if use.same_labels:
-        return words
-    return f"{words} [about {use.shared:.0%} of the cases, or with other labels]"
+        return "all, same labels"
+    how = {
+        "inputs": f"about {use.shared:.0%} of the cases, or with other labels",
+        "names": f"about {use.shared:.0%} of the cases by their names; their inputs are others",
+        "looks": f"{use.shared:.0%} or more of the cases by what they look like; their inputs are others",
+    }
+    return how[use.known_by]
 
 
 def describe_verdict(use: Use) -> str:
@@ -171,7 +181,7 @@ def _uses_as_dict(found: CaseUses) -> dict[str, Any]:
         "begins": found.begins,
         "head": found.head,
         "lines": found.lines,
-        "cases": msgspec.to_builtins(found.cases),
+        "cases": msgspec.to_builtins(found.cases.shown),
         "this": _use_as_dict(found.this),
         "earlier": [_use_as_dict(use) for use in found.earlier[-MAX_USES:]],
     }
