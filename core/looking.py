@@ -18,7 +18,7 @@ from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.copies import write_copies
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
-from featherweight.core.recipe import Recipe, describe
+from featherweight.core.recipe import Measure, Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
 from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, without_copies
@@ -167,7 +167,9 @@ def prepare_looks(
         plan, digest = planned
         differences = plan_differences(plan, make_plan(recipe, splits, history))
         in_time = history.planned_before_use(digest, splits.sets["test"])
-        followed = PlanFollowed(plan, digest, in_time, differences)
+        before = history.plans_before_use(splits.sets["test"])
+        place = before.index(digest) + 1 if digest in before else 1
+        followed = PlanFollowed(plan, digest, in_time, differences, place, max(1, len(before)))
     return Looks(recipe, request, artifact, splits, followed, chain)
 
 
@@ -196,7 +198,9 @@ def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound
 
 def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
     """The plan of what the recipe says, on these cases."""
-    reasons, known = dict(recipe.reasons), metrics.limits()
+    reasons, known, limits = dict(recipe.reasons), metrics.limits(), recipe.limits
+    measure = replace(recipe.measure, backends=Measure().backends)
+    rest = replace(recipe, steps=(), measure=measure, limits=Limits(), seed=0, reasons=())
     return Plan(
         created=now(),
         recipe=recipe.name,
@@ -208,10 +212,12 @@ def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
         ),
         backends=recipe.measure.backends,
         seed=recipe.seed,
-        limits={
-            name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in recipe.limits.items()
+        limits={name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in limits.items()},
+        unseen_case=limits.unseen_case,
+        settings={
+            name: value for name, value in limits.settings().items() if name not in limits and name != "unseen_case"
         },
-        unseen_case=recipe.limits.unseen_case,
+        rest_sha256=rest.sha256,
         splits={split: found.shown for split, found in splits.sets.items()},
         earlier_uses=sum(use.count for use in history.uses_of(splits.sets["test"])),
     )

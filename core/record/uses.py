@@ -115,6 +115,17 @@ class History:
                 return False if known else None
         return None
 
+    def plans_before_use(self, cases: CaseSet) -> tuple[str, ...]:
+        """Digests of the different plans that were written down for these cases before their first use, in order."""
+        found = dict[str, None]()
+        for line in self.lines:
+            if isinstance(line, Ended) or line.cases.overlap(cases) <= SAME:
+                continue
+            if not isinstance(line, Planned):
+                break
+            found[line.plan] = None
+        return tuple(found)
+
     def find_line(self, digest: str) -> int | None:
         """The number of the line with this digest, from 1; None where it is gone."""
         return self.digests.index(digest) + 1 if digest in self.digests else None

@@ -87,8 +87,8 @@ def test_the_same_recipe_has_the_same_record_wherever_it_is_run_from(
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        assert enter_use(recipe, uses=1, when="2026", words="a look", task=FewTestCases()) == recipe.parent / "uses.jsonl"
-        assert record_of(recipe) == recipe.parent / "uses.jsonl"
+        record = enter_use(recipe, uses=1, when="2026", words="a look", task=FewTestCases())
+        assert record == record_of(recipe) == recipe.parent / "uses.jsonl"
     assert len(read_uses(recipe.parent / "uses.jsonl").lines) == 2
 
 

@@ -113,6 +113,13 @@ def plan_notes(found: PlanFollowed) -> list[str]:
             f"The record of uses does not have the plan {found.sha256[:12]}, so that its age rests on what it says of "
             "itself."
         )
+    if found.of > 1:
+        lines.append(
+            f"{found.of} plans were written for these test cases before their first use on record; this is the "
+            f"{ordinal(found.place).lower()} of them."
+            if found.in_time
+            else f"{found.of} plans were written for these test cases before their first use on record."
+        )
     if found.differences:
         lines.append(f"The plan differs from what was run: {'; '.join(found.differences)}.")
     return lines
@@ -160,6 +167,7 @@ def history_as_dict(evidence: Evidence) -> dict[str, Any]:
             "sha256": plan.sha256,
             "created": plan.plan.created,
             "in_time": plan.in_time,
+            "before_use": plan.of,
             "differences": list(plan.differences),
         }
     if evidence.chain is not None:
