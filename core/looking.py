@@ -74,8 +74,10 @@ class Looks:
                 end_use(self.request.record, begun, "could not be run")
             raise
         missed = [check.name for check in test.checks if check.status != "passed"]
-        verdict: Verdict = "missed" if missed else "kept"
-        uses = end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
+        before = [check.name for check in best.checks if check.status != "passed"]
+        is_forced = forced and bool(missed or before)
+        verdict: Verdict = "forced" if is_forced else "missed" if missed else "kept"
+        uses = end_use(self.request.record, begun, verdict, missed, forced=is_forced, missed_before=before)
         return Look(trial, test, runtimes, uses, chain)
 
     def _direct(self, task: Task, test: Comparison) -> dict[str, float | None]:
@@ -131,12 +133,15 @@ class Looks:
         """The evidence with what is known of the cases; without the figures of test cases on which limits were missed,
         unless they are to be shown or the candidate is sealed all the same."""
         uses = None if look is None else look.uses
+        chain = self.chain if look is None else look.chain
+        if chain is not None:
+            chain = replace(chain, baseline=evidence.validation.baseline.program_sha256)
         evidence = replace(
             evidence,
             uses=uses,
             splits=self.splits,
             plan=self.plan,
-            chain=self.chain if look is None else look.chain,
+            chain=chain,
             reasons=self.recipe.reasons,
             runtimes=() if look is None else look.runtimes,
         )

@@ -19,7 +19,9 @@ MAX_ENTERED = 100_000
 FIRST = "0" * 64
 """What the first line has as the digest of the line before it."""
 
-Verdict = Literal["kept", "missed", "could not be run"]
+Verdict = Literal["kept", "missed", "forced", "could not be run"]
+"""forced: sealed though limits were missed, on these cases or, before, on the validation cases. Older lines have
+"missed" with `forced` there, and "kept" where they were missed on the validation cases alone."""
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=1000)]
@@ -54,12 +56,14 @@ class Begun(_Line, frozen=True, tag="begun"):
 
 
 class Ended(_Line, frozen=True, tag="ended"):
-    """What came of the use of the same id. missed: names of limits."""
+    """What came of the use of the same id. missed: names of limits; missed_before: those that the candidate missed on
+    the validation cases."""
 
     use: _Name
     verdict: Verdict
     missed: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=1000)] = ()
     forced: bool = False
+    missed_before: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=1000)] = ()
 
 
 class Planned(_Line, frozen=True, tag="planned"):

@@ -79,6 +79,7 @@ class Use:
     artifact: str = ""
     plan: str = ""
     missed: tuple[str, ...] = ()
+    missed_before: tuple[str, ...] = ()
     forced: bool = False
     shown: bool = False
     words: str = ""
@@ -157,10 +158,23 @@ def begin_use(path: Path, begun: Begun) -> CaseUses:
 
 
 def end_use(
-    path: Path, begun: Begun, verdict: Verdict, missed: Sequence[str] = (), *, forced: bool = False
+    path: Path,
+    begun: Begun,
+    verdict: Verdict,
+    missed: Sequence[str] = (),
+    *,
+    forced: bool = False,
+    missed_before: Sequence[str] = (),
 ) -> CaseUses:
     """Write down what came of it. Raises as `append_use` does."""
-    ended = Ended(at=now(), use=begun.use, verdict=verdict, missed=tuple(missed), forced=forced)
+    ended = Ended(
+        at=now(),
+        use=begun.use,
+        verdict=verdict,
+        missed=tuple(missed),
+        forced=forced,
+        missed_before=tuple(missed_before),
+    )
     return _uses(path, append_use(path, ended), begun)
 
 
@@ -185,7 +199,10 @@ def _use(line: Begun | Entered, ends: Mapping[str, Ended], used: CaseSet, asked:
         line.at, "not finished", *known, 1, line.recipe, line.recipe_sha256, line.limits, line.candidate,
         line.artifact, line.plan, shown=line.shown,
     )  # fmt: skip
-    return use if end is None else replace(use, verdict=end.verdict, missed=end.missed, forced=end.forced)
+    if end is None:
+        return use
+    missed, before = end.missed, end.missed_before
+    return replace(use, verdict=end.verdict, missed=missed, missed_before=before, forced=end.forced)
 
 
 def now() -> str:

@@ -17,13 +17,13 @@ import featherweight
 import featherweight.core.evidence.reports as reports
 from featherweight.core.artifact.store import read_artifact
 from featherweight.core.errors import DataError, JournalError, LimitError, UsageError
-from featherweight.core.evidence.reports.case_history import plan_notes, use_notes
+from featherweight.core.evidence.reports.case_history import describe_verdict, plan_notes, use_notes
 from featherweight.core.looking import LookRequest, prepare_looks
 from featherweight.core.optimize import Outcome, optimize
 from featherweight.core.recipe import parse_recipe, read_recipe
 from featherweight.core.record.cases import describe_held_out
 from featherweight.core.record.chain import read_chain
-from featherweight.core.record.uses import Begun, CaseUses, begin_use, now, read_uses
+from featherweight.core.record.uses import Begun, CaseUses, Ended, begin_use, now, read_uses
 from featherweight.core.request import enter_use, find_record, record_of, write_plan
 from featherweight.core.task import HeldOut
 from tests.core.recipes import recipe_head
@@ -149,6 +149,33 @@ def test_a_use_by_force_is_on_record_as_that(tmp_path: Path) -> None:
     assert outcome.evidence.test is not None
     [told] = use_notes(next_use(tmp_path))
     assert "sealed by force though it missed sensitivity_loss at 0.05" in told
+
+
+class FewValidationCases(TreesTask):
+    """So few validation cases that they cannot show what the test cases show."""
+
+    def __init__(self) -> None:
+        super().__init__(800)
+
+    def validation_cases(self) -> HeldOut:
+        cases = super().validation_cases()
+        tensors = {"features": cases.tensors["features"][:40]}
+        return HeldOut(cases.ids[:40], tensors, cases.labels[:40], {}, np.arange(40))
+
+
+def test_an_artifact_that_missed_limits_before_the_test_cases_is_on_record_as_forced(tmp_path: Path) -> None:
+    outcome = run(tmp_path, STRICT, task=FewValidationCases(), force=True)
+    assert outcome.forced
+    assert outcome.evidence.test is not None
+    assert all(check.status == "passed" for check in outcome.evidence.test.checks)
+    [_, ended] = read_uses(tmp_path / "uses.jsonl").lines
+    assert isinstance(ended, Ended)
+    assert (ended.verdict, ended.forced) == ("forced", True)
+    assert (ended.missed, ended.missed_before) == ((), ("sensitivity_loss",))
+    SCHEMA.validate(json.loads(outcome.artifact.evidence["evidence.json"]))
+    assert outcome.evidence.uses is not None
+    told = describe_verdict(outcome.evidence.uses.this)
+    assert told == "sealed by force though it missed sensitivity_loss at 0.05 on the validation cases"
 
 
 KILLED = """
@@ -350,6 +377,11 @@ def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> N
     assert chain["method"] == "sum of bounds"
     assert chain["losses"]["average_precision_loss"] == pytest.approx(2 * check.found, rel=0.2)
     worst = chain["losses"]["average_precision_loss"]
+    # Both were made from the same baseline, so that the second does not follow the first.
+    document = json.loads(second.artifact.evidence["evidence.json"])
+    SCHEMA.validate(document)
+    assert document["chain"]["baseline_is_previous"] is False
+    assert any("another change of the same model and not a change after that one" in line for line in second.warnings)
     told = any("this is the second change of the model" in line for line in second.warnings)
     assert told == (worst > 0.05)
     again = optimize(

@@ -3,7 +3,7 @@ splits, earlier changes. The page, evidence.json, the change record and the cons
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -78,19 +78,25 @@ def describe_share(use: Use) -> str:
 
 def describe_verdict(use: Use) -> str:
     """What came of it, with the limits that were missed as they were then."""
+    if use.forced:
+        parts = [_at(use, use.missed)] if use.missed else []
+        parts += [f"{_at(use, use.missed_before)} on the validation cases"] if use.missed_before else []
+        return f"sealed by force though it missed {', and '.join(parts) or 'a limit'}"
     if use.verdict == "missed":
-        limits = use.limits or {}
-        missed = ", ".join(f"{name} at {limits[name]}" if name in limits else name for name in use.missed)
-        shown = ", and its figures were shown" if use.shown and not use.forced else ""
-        return f"{'sealed by force though it missed' if use.forced else 'refused at'} {missed}{shown}"
+        return f"refused at {_at(use, use.missed)}{', and its figures were shown' if use.shown else ''}"
     return {"kept": "limits kept", "not finished": "begun and not finished"}.get(use.verdict, use.verdict)
+
+
+def _at(use: Use, missed: Sequence[str]) -> str:
+    limits = use.limits or {}
+    return ", ".join(f"{name} at {limits[name]}" if name in limits else name for name in missed)
 
 
 def _changed_limits(found: CaseUses) -> str:
     """Limits that were missed before and are others now."""
     now, changed = found.this.limits or {}, dict[str, str]()
     for use in found.earlier:
-        for name in use.missed:
+        for name in (*use.missed, *use.missed_before):
             before = (use.limits or {}).get(name)
             if before is not None and before != now.get(name):
                 after = now.get(name)
@@ -136,9 +142,9 @@ def chain_losses(evidence: Evidence, chain: Chain) -> dict[str, tuple[float | No
 def _chain_notes(evidence: Evidence, chain: Chain) -> list[str]:
     if evidence.withheld:
         return []
+    lines = unlinked_notes(chain)
     how = "on the same cases" if chain.direct else "as the sum of the bounds of all changes"
     number = ordinal(len(chain.links) + 1).lower()
-    lines = []
     for name, (bound, limit) in chain_losses(evidence, chain).items():
         title = metrics.limits()[name][1].title
         if bound is None:
@@ -152,6 +158,22 @@ def _chain_notes(evidence: Evidence, chain: Chain) -> list[str]:
                 f"({how}), more than the {limit:g} that one change may lose."
             )
     return lines
+
+
+def unlinked_notes(chain: Chain) -> list[str]:
+    """Where the baseline is not the program of the artifact that the recipe says it came from."""
+    if chain.goes_on is not False:
+        return []
+    previous = chain.links[-1].artifact
+    if chain.baseline == chain.made_from:
+        return [
+            f"The baseline is the program that {previous} was made from, not the one in {previous}, which the recipe "
+            "names as previous: this is another change of the same model and not a change after that one."
+        ]
+    return [
+        f"The baseline is not byte for byte the program in {previous}, which the recipe names as previous, so that it "
+        "is not shown that this change follows that one."
+    ]
 
 
 def history_as_dict(evidence: Evidence) -> dict[str, Any]:
@@ -175,6 +197,7 @@ def history_as_dict(evidence: Evidence) -> dict[str, Any]:
         found["chain"] = {
             "links": [msgspec.to_builtins(link) for link in evidence.chain.links],
             "method": "same cases" if evidence.chain.direct else "sum of bounds",
+            "baseline_is_previous": evidence.chain.goes_on,
             "losses": {name: bound for name, (bound, _) in losses.items()},
         }
     if evidence.reasons:
@@ -197,7 +220,8 @@ def _uses_as_dict(found: CaseUses) -> dict[str, Any]:
 
 def _use_as_dict(use: Use) -> dict[str, Any]:
     plain = asdict(use)
-    return {**plain, "limits": dict(use.limits or {}), "missed": list(use.missed), "shared": round(use.shared, 3)}
+    missed = {"missed": list(use.missed), "missed_before": list(use.missed_before)}
+    return {**plain, **missed, "limits": dict(use.limits or {}), "shared": round(use.shared, 3)}
 
 
 def _splits_as_dict(found: SplitsFound) -> dict[str, Any]:
