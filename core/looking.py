@@ -21,7 +21,7 @@ from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.recipe import Measure, Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
-from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, without_copies
+from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, mark_known, without_copies
 from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import HeldOut, KeepsFirstModel, Task, check_held_out
@@ -187,10 +187,11 @@ def _test_cases(task: Task) -> HeldOut:
 
 def _check_splits(recipe: Recipe, task: Task, validation: HeldOut, test: HeldOut, work: Path) -> SplitsFound:
     """Whether the splits are different cases; a page shows those that are not. Raises DataError."""
-    found = compare_splits(task, validation, test)
+    rules = recipe.cases
+    found = mark_known(compare_splits(task, validation, test), rules.known_copies, rules.known_shared_clusters)
     page = write_copies(work, recipe.name, found, task, validation, test)
     shown = "" if page is None else f"They are listed on {page} (holds patients' or cardholders' data). "
-    return check_apart(found, recipe.cases.known_copies, recipe.cases.known_shared_clusters, shown)
+    return check_apart(found, rules.known_copies, rules.known_shared_clusters, shown)
 
 
 def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound, History]:
