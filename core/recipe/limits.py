@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from featherweight.core.errors import Fault
@@ -17,7 +17,7 @@ _COLUMNS = f"{GROUPS}.columns"
 def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     """Every fault with its key; what is at fault is left out."""
     faults: list[Fault] = []
-    found = dict(_flattened(table, faults))
+    found = flatten_groups(table, "limits", faults)
     names = list(metrics.limits())
     known = [*names, "unseen_case", "prevalence", _COLUMNS]
     listed = f"; known here: {', '.join(known)}"
@@ -40,14 +40,19 @@ def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     return limits, (*faults, *limits.faults())
 
 
-def _flattened(table: Mapping[str, Any], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if name != GROUPS:
-            yield name, value
-        elif isinstance(value, Mapping):
-            yield from ((f"{GROUPS}.{inner}", one) for inner, one in value.items())
-        else:
-            faults.append(Fault(f"limits.{GROUPS}", f"found {kind_of(value)}, expected a table"))
+def flatten_groups(table: Mapping[str, Any], where: str, faults: list[Fault]) -> dict[str, Any]:
+    """The keys of the table [WHERE.groups] as `groups.NAME`, beside the others. What is set in both ways is a fault:
+    which of them counts would depend on their order."""
+    groups = table.get(GROUPS, {})
+    if not isinstance(groups, Mapping):
+        faults.append(Fault(f"{where}.{GROUPS}", f"found {kind_of(groups)}, expected a table"))
+        groups = {}
+    inner = {f"{GROUPS}.{name}": value for name, value in groups.items()}
+    outer = {name: value for name, value in table.items() if name != GROUPS}
+    faults += [
+        Fault(f"{where}.{name}", f"set here and in [{where}.{GROUPS}]; set it once") for name in inner if name in outer
+    ]
+    return {**outer, **inner}
 
 
 def _columns(found: Mapping[str, Any], faults: list[Fault]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from featherweight.core.evidence.reports.case_history import describe_verdict
+from featherweight.core.evidence.reports.case_history import describe_share, describe_verdict
 from featherweight.core.terminal import counted, finalize_html
 
 
@@ -26,7 +26,13 @@ def open_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted, verdict=describe_verdict
+        bytes=bytes_text,
+        ms=ms_text,
+        value=value_text,
+        long=is_long,
+        counted=counted,
+        verdict=describe_verdict,
+        share=describe_share,
     )
     return environment
 
