@@ -19,6 +19,9 @@ def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
     Raises UsageError for a file that cannot be read and for a limit that is set twice, RecipeError for faults.
     """
     table = {} if path is None else _read_table(path)
+    strange = [name for name in given if not isinstance(name, str)]
+    if strange:
+        raise UsageError(f"limits: found a {type(strange[0]).__name__} as a name; expected texts, such as 'auc_loss'")
     twice = sorted(table.keys() & given.keys())
     if twice:
         raise UsageError(f"the limit {twice[0]!r} is set in {path} and on its own; set it once")

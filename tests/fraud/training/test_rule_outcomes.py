@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from featherweight.apps.fraud.decision.policy import choose_outcome
+from featherweight.apps.fraud.decision.policy import choose_outcome, rule_outcomes
 from featherweight.apps.fraud.sealed import DecisionRule
-from featherweight.apps.fraud.training.calibration import raw_threshold, rule_outcomes
+from featherweight.apps.fraud.training.calibration import raw_threshold
 
 
 @given(st.floats(-20, 20), st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0.1, 5), st.floats(-3, 3))
