@@ -18,6 +18,7 @@ import numpy as np
 from featherweight.core.arrays import Array, Bools, Probabilities, Scores, Texts
 from featherweight.core.errors import EXTRA_OF, MissingExtraError, TensorError, UsageError
 from featherweight.core.tensors import Tensors, TensorSpec
+from featherweight.core.thresholds import Outcomes
 
 GROUP = "featherweight.models"
 _ROUNDING = 1e-6
@@ -80,6 +81,9 @@ class ModelAdapter(Protocol):
 
     ranges: tuple[InputRange, ...]
     """What the program's inputs may be."""
+    outcomes: Outcomes | None
+    """All that the app does by thresholds on the score, of which the lowest is that of its decision; None where it acts
+    on one alone, which its evidence names."""
 
     def cases(self, arrays: Any) -> Cases:
         """What a programmer gave ([N, ...] or a sequence) as one element a case. Raises TensorError."""

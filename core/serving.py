@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featherweight.core.adapters import ModelAdapter, open_adapter
 from featherweight.core.artifact import Artifact, read_artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES, choose_program, open_fastest_named
 from featherweight.core.backends.registry import find_backend, probe_all
 from featherweight.core.backends.tried import check_tried
 from featherweight.core.closing import Closing
-from featherweight.core.errors import FeatherweightError
+from featherweight.core.errors import ArtifactError, FeatherweightError
 from featherweight.core.parity.reproduction import BATCHES as REFERENCE_BATCHES
 from featherweight.core.parity.reproduction import check_session
 from featherweight.core.program import Program
@@ -67,6 +68,16 @@ class ModelSource:
         """Read and verify the folder. Raises ArtifactError for what cannot be trusted, WrongModelError where there is
         no artifact or, where an app is named, one of another app."""
         return read_artifact(self.folder, app=app)
+
+    def open_adapter(self, artifact: Artifact) -> ModelAdapter | None:
+        """How arrays become the artifact's inputs and outputs decisions; None where its app is not installed. Raises
+        ArtifactError for sealed files that are not the app's, and as `core.adapters.open_adapter` does."""
+        manifest = artifact.manifest
+        inputs = tuple(entry.spec() for entry in manifest.inputs)
+        try:
+            return open_adapter(manifest.app, manifest.labels, artifact.sealed, inputs)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.folder}: {error}") from error
 
     def choose(self, artifact: Artifact) -> ChosenProgram:
         """Choose what is to run, for callers that have other things to check before a session is open; verify its

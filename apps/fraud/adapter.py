@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from featherweight.apps.fraud.decision.policy import choose_outcome
+from featherweight.apps.fraud.decision.policy import choose_outcome, rule_outcomes
 from featherweight.apps.fraud.sealed import FeatureSchema, decode_features, decode_rule
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
 from featherweight.core.arrays import Array, FeatureRows
@@ -50,6 +50,7 @@ class FraudAdapter:
                 "the artifact again"
             )
         self._input = inputs[0].name
+        self.outcomes = rule_outcomes(self._rule)
         self._positive = labels[-1] if labels else "fraud"
         self.ranges = tuple(_range(self._input, schema, column) for column in range(len(schema.names)))
 

@@ -42,6 +42,7 @@ class ImagingAdapter:
                 f"float32 [N, 1, {self._side}, {self._side}] and two labels; make the artifact again"
             )
         self._input, self._labels = inputs[0].name, tuple(labels)
+        self.outcomes = None
         # What version 1 of preprocess.json means: the grey level of white is 1.
         self.ranges = (InputRange(self._input, 0.0, 1.0, "grey level, 0 is black and 1 is white"),)
 

@@ -17,7 +17,6 @@ from featherweight.core.adapters import (
     ModelAdapter,
     check_ranges,
     describe_ranges,
-    open_adapter,
 )
 from featherweight.core.api.evidence import SealedEvidence, parse_evidence
 from featherweight.core.api.notebook import render_description, render_predictions
@@ -26,7 +25,7 @@ from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.fastest import BATCHES
 from featherweight.core.closing import Closing
-from featherweight.core.errors import ArtifactError, BackendError, UsageError
+from featherweight.core.errors import BackendError, UsageError
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
@@ -286,10 +285,7 @@ def open_model(
     artifact = source.read()
     manifest = artifact.manifest
     inputs = tuple(entry.spec() for entry in manifest.inputs)
-    try:
-        adapter = open_adapter(manifest.app, manifest.labels, artifact.sealed, inputs)
-    except ArtifactError as error:
-        raise ArtifactError(f"{folder}: {error}") from error
+    adapter = source.open_adapter(artifact)
     opened = source.open(artifact)
     description = ModelDescription(
         folder=Path(folder),

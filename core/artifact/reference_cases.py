@@ -30,7 +30,7 @@ MAX_REFERENCE_BYTES = 64 << 20
 ABSURD = 1000
 """A tolerance above this many times the largest output is refused."""
 
-_DAMAGED = (
+DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     SyntaxError, TensorError, tokenize.TokenError, TypeError, ValueError,
 )  # fmt: skip
@@ -82,7 +82,7 @@ def decode_reference_cases(content: bytes, manifest: Manifest) -> ReferenceCases
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             given = _read_members(archive, "input", inputs, entry.cases)
             expected = _read_members(archive, "output", outputs, entry.cases)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ArtifactError(
             f"{REFERENCE_FILE}: not the reference inputs and outputs that the manifest describes: {error}"
         ) from error

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from featherweight.core.arrays import Array
-from featherweight.core.compare.tables import open_bounded
+from featherweight.core.artifact.reference_cases import DAMAGED
+from featherweight.core.compare.bounded import open_bounded
 from featherweight.core.errors import DataError
 
 MAX_BYTES = 4 << 30
@@ -20,11 +19,6 @@ MAX_BYTES = 4 << 30
 MAX_ARRAYS = 1000
 _PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """What numpy writes."""
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
-    tokenize.TokenError, TypeError, ValueError,
-)  # fmt: skip
-"""What zipfile and numpy raise for bytes that are no such archive (core.artifact.reference_cases)."""
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -36,7 +30,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
                     raise ValueError(f"more than {MAX_ARRAYS} arrays or {MAX_BYTES:,} bytes unpacked")
                 return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise DataError(
                 f"{path}: is no archive of arrays that is read here ({type(error).__name__}); write it with "
                 "numpy.savez, arrays of numbers or texts"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.core.arrays import Clusters, Indices, Labels, Texts
-from featherweight.core.compare.tables import Table
+from featherweight.core.compare.tables import Table, some_rows
 from featherweight.core.errors import DataError
 from featherweight.core.terminal import counted
 
-_NAMED = 5
-"""Ids and values that a message names."""
+MAX_CLUSTERS = 2
+"""Kinds of clusters that bounds are made for (cards, and terminals across them)."""
 UNKNOWN = "(unknown)"
 """The group of cases whose column is empty."""
 _TRUTHS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
@@ -21,41 +21,46 @@ _TRUTHS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of the table of cases mean. positive: the label of the positive class, where labels are not 0
-    and 1."""
+    """What the columns of the table of cases mean. clusters: of each kind; positive: the label of the positive class,
+    where labels are not 0 and 1."""
 
     label: str
     id: str = "id"
-    cluster: str | None = None
+    clusters: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     positive: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all columns that are read."""
+        return (self.id, self.label, *self.clusters, *self.groups)
 
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """names: of the negative and the positive class."""
+    """names: of the negative and the positive class; clusters: int64 [N] of each kind."""
 
     ids: tuple[str, ...]
     labels: Labels
     names: tuple[str, str]
-    clusters: Clusters | None
+    clusters: tuple[Clusters, ...]
     groups: Mapping[str, Texts]
 
     def place(self, ids: Sequence[str], source: str) -> Indices:
         """For each case its place among `ids`, which must be the ids of the cases, each once, in any order. Raises
         DataError."""
         places = _places(ids, source)
-        missing = [one for one in self.ids if one not in places]
+        missing = [row for row, one in enumerate(self.ids, 1) if one not in places]
         if missing:
             raise DataError(
-                f"{source}: lacks {counted(len(missing), 'cases')} of the {len(self.ids):,} ({_some(missing)}); every "
-                "case needs a prediction of both models"
+                f"{source}: lacks {counted(len(missing), 'cases')} of the {len(self.ids):,} ({some_rows(missing)} of "
+                "the cases); every case needs a prediction of both models"
             )
         if len(places) > len(self.ids):
             known = set(self.ids)
-            extra = [one for one in places if one not in known]
+            extra = [row for row, one in enumerate(ids, 1) if one not in known]
             raise DataError(
-                f"{source}: has {counted(len(extra), 'ids')} that the cases do not have ({_some(extra)}); compare "
+                f"{source}: has {counted(len(extra), 'ids')} that the cases do not have ({some_rows(extra)}); compare "
                 "on all cases, or leave those rows out on purpose"
             )
         return np.array([places[one] for one in self.ids], np.intp)
@@ -71,9 +76,9 @@ def read_cases(table: Table, columns: Columns) -> Cases:
             raise DataError(
                 f"{table.name}: column {columns.label!r} holds no {kind} case ({names[label]}); both classes are needed"
             )
-    clusters = None
-    if columns.cluster is not None:
-        clusters = np.asarray(np.unique(table.texts(columns.cluster), return_inverse=True)[1], np.int64)
+    clusters = tuple(
+        np.asarray(np.unique(table.texts(name), return_inverse=True)[1], np.int64) for name in columns.clusters
+    )
     groups = {name: np.array(table.texts(name, missing=UNKNOWN)) for name in columns.groups}
     return Cases(ids, labels, names, clusters, groups)
 
@@ -87,20 +92,20 @@ def _labels(table: Table, columns: Columns) -> tuple[Labels, tuple[str, str]]:
     else:
         values = table.texts(columns.label)
     distinct = sorted(set(values))
-    shown = ", ".join(repr(value) for value in distinct[:_NAMED]) + (", ..." if len(distinct) > _NAMED else "")
+    held = counted(len(distinct), "different values")  # which are not told: it may be the column of names
     if columns.positive is not None:
         if columns.positive not in distinct:
             raise DataError(
-                f"{table.name}: column {columns.label!r} never holds {columns.positive!r}, the positive class; found "
-                f"{shown}"
+                f"{table.name}: column {columns.label!r} never holds {columns.positive!r}, the positive class; it "
+                f"holds {held}"
             )
         others = [value for value in distinct if value != columns.positive]
         negative = others[0] if len(others) == 1 else f"not {columns.positive}"
         return np.array([value == columns.positive for value in values], np.int64), (negative, columns.positive)
     if any(value.lower() not in _TRUTHS for value in distinct):
         raise DataError(
-            f"{table.name}: column {columns.label!r} holds {shown}; expected 0 and 1, or the name of the positive "
-            "class (--positive NAME)"
+            f"{table.name}: column {columns.label!r} holds {held}, others than 0 and 1; give the name of the "
+            "positive class (--positive NAME), or another column"
         )
     return np.array([_TRUTHS[value.lower()] for value in values], np.int64), ("negative", "positive")
 
@@ -108,14 +113,9 @@ def _labels(table: Table, columns: Columns) -> tuple[Labels, tuple[str, str]]:
 def _places(ids: Sequence[str], source: str) -> dict[str, int]:
     places = {one: place for place, one in enumerate(ids)}
     if len(places) < len(ids):
-        doubled = [one for place, one in enumerate(ids) if places[one] != place]
+        doubled = [place + 1 for place, one in enumerate(ids) if places[one] != place]
         raise DataError(
-            f"{source}: has {counted(len(doubled), 'rows')} whose id another row has too ({_some(doubled)}); every "
+            f"{source}: has {counted(len(doubled), 'rows')} whose id a later row has too ({some_rows(doubled)}); every "
             "case must stand there once"
         )
     return places
-
-
-def _some(ids: Sequence[str]) -> str:
-    first = ", ".join(ascii(one[:60]) for one in list(dict.fromkeys(ids))[:_NAMED])
-    return first + (", ..." if len(ids) > _NAMED else "")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.core.arrays import Probabilities, Scores
+from featherweight.core.compare.bounded import LARGEST
 from featherweight.core.compare.cases import Cases
 from featherweight.core.compare.tables import Table
 from featherweight.core.errors import DataError
 from featherweight.core.program import Program
+from featherweight.core.terminal import counted
 
 SCORE, PROBABILITY = "score", "probability"
 """Columns of a table of predictions."""
@@ -18,19 +20,21 @@ SCORE, PROBABILITY = "score", "probability"
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """In the order of the cases. name: for the page; source: what was read or run, with its digest; threshold: that the
-    model itself brings; labels: of its classes, negative first, where it has them."""
+    """In the order of the cases. name: for the page; source: what was read or run; sha256: the digest of that; labels:
+    of its classes, negative first, where it has them; digests: of what each case was run
+    on, if it was."""
 
     name: str
     source: str
     scores: Scores
     probabilities: Probabilities | None = None
-    threshold: float | None = None
     program: Program | None = None
     labels: tuple[str, ...] | None = None
+    sha256: str = ""
+    digests: tuple[bytes, ...] = ()
 
 
-def read_predictions(table: Table, name: str, source: str, cases: Cases, id_column: str) -> Predicted:
+def read_predictions(table: Table, name: str, cases: Cases, id_column: str) -> Predicted:
     """Of a table with the columns id, score and, where there are such, probability; probabilities alone are the scores
     too. Raises DataError."""
     if SCORE not in table.columns and PROBABILITY not in table.columns:
@@ -45,6 +49,21 @@ def read_predictions(table: Table, name: str, source: str, cases: Cases, id_colu
     scores = table.numbers(SCORE) if SCORE in table.columns else probabilities
     if scores is None:
         raise TypeError("one of both columns is there")
+    check_sane(scores, table.name)
     return Predicted(
-        name, source, np.asarray(scores[order]), None if probabilities is None else np.asarray(probabilities[order])
+        name,
+        f"{table.name}, sha256 {table.sha256}",
+        np.asarray(scores[order]),
+        None if probabilities is None else np.asarray(probabilities[order]),
+        sha256=table.sha256,
     )
+
+
+def check_sane(scores: Scores, source: str) -> None:
+    """Raise DataError for finite numbers that no score has, whose squares and sums would not be finite."""
+    wrong = int((np.abs(scores) > LARGEST).sum())
+    if wrong:
+        raise DataError(
+            f"{source}: gives {counted(wrong, 'cases')} a score beyond {LARGEST:g}; scores that mean anything are "
+            "smaller: scale them, or give their ranks"
+        )

@@ -12,28 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.core.adapters import ModelAdapter, check_ranges, open_adapter
-from featherweight.core.arrays import Array, Indices, Scores
+from featherweight.core.adapters import Decisions, ModelAdapter, check_ranges
+from featherweight.core.arrays import Array, Scores
 from featherweight.core.artifact import Artifact
 from featherweight.core.backends.base import Session
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.backends.tried import check_program_tried
-from featherweight.core.compare.archives import read_arrays
-from featherweight.core.compare.cases import Cases
-from featherweight.core.compare.predicted import Predicted
-from featherweight.core.compare.tables import Table, open_bounded, read_table
-from featherweight.core.errors import (
-    ArtifactError,
-    BackendError,
-    DataError,
-    TensorError,
-    UsageError,
-)
+from featherweight.core.compare.bounded import is_sane, open_bounded
+from featherweight.core.compare.inputs import Inputs
+from featherweight.core.compare.outcomes import Decides
+from featherweight.core.compare.predicted import Predicted, check_sane
+from featherweight.core.errors import ArtifactError, BackendError, DataError, TensorError, UsageError
 from featherweight.core.inspection import inspect_program
 from featherweight.core.program import Kind, Program
+from featherweight.core.record.cases import digest_inputs
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import DType, Tensors, TensorSpec
 from featherweight.core.terminal import counted
+from featherweight.core.thresholds import Outcomes
 
 _BACKEND = "onnxruntime"
 _MAX_PROGRAM_BYTES = 2 << 30
@@ -41,70 +37,6 @@ _BATCH_BYTES = 64 << 20
 _BATCH = 256
 _DTYPES: Mapping[int, DType] = {1: "float32", 2: "uint8", 6: "int32", 7: "int64"}
 """ONNX's number of a type -> the types that sessions take."""
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What the models are run on. arrays: name -> [rows, ...], table: columns; one of them is None. order: of each case
-    its place among the rows. features: the columns of an input [N, F] that has no names of its own."""
-
-    name: str
-    arrays: Mapping[str, Array] | None
-    table: Table | None
-    order: Indices
-    features: tuple[str, ...] = ()
-
-    def tensors(self, specs: Sequence[TensorSpec]) -> Tensors:
-        """All of a program's inputs, in the order of the cases. Raises DataError."""
-        return {spec.name: self._tensor(spec, len(specs)) for spec in specs}
-
-    def _tensor(self, spec: TensorSpec, inputs: int) -> Array:
-        if self.arrays is not None:
-            if spec.name not in self.arrays:
-                raise DataError(
-                    f"{self.name}: there is no array {spec.name!r}; found {', '.join(sorted(self.arrays)[:20])}"
-                )
-            return self._fitting(self.arrays[spec.name][self.order], spec)
-        table = self.table
-        if table is None:
-            raise TypeError("neither arrays nor a table")
-        if len(spec.shape) == 2 and inputs == 1 and self.features:
-            if spec.shape[1] not in (None, len(self.features)):
-                raise DataError(f"--features names {counted(len(self.features), 'columns')}; the program takes {spec}")
-            columns = [table.numbers(name, may_lack=True) for name in self.features]
-            return self._fitting(np.stack(columns, axis=1)[self.order], spec)
-        if len(spec.shape) == 1 or spec.shape[1:] == (1,):
-            values = table.numbers(spec.name, may_lack=True)[self.order]
-            return self._fitting(values.reshape(len(values), *spec.shape[1:]), spec)
-        raise DataError(
-            f"{self.name}: the program takes {spec}, which no column is; name the columns in order by --features, or "
-            "give an archive of arrays by --inputs (numpy.savez)"
-        )
-
-    def _fitting(self, values: Array, spec: TensorSpec) -> Array:
-        wanted = np.dtype(spec.dtype)
-        if wanted.kind in "iu":
-            low, high = np.iinfo(wanted).min, np.iinfo(wanted).max
-            whole = np.isfinite(values) & (values == np.floor(values)) & (values >= low) & (values <= high)
-            if not whole.all():
-                raise DataError(f"{self.name}: input {spec.name!r} takes {spec.dtype}; found other numbers")
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(values, wanted)
-
-
-def open_inputs(source: Path | Table, cases: Cases, id_column: str, features: tuple[str, ...]) -> Inputs:
-    """Raises DataError for what cannot be read or has not the ids of the cases."""
-    if isinstance(source, Table) or source.suffix.lower() != ".npz":
-        table = source if isinstance(source, Table) else read_table(source)
-        return Inputs(table.name, None, table, cases.place(table.texts(id_column), table.name), features)
-    arrays = read_arrays(source)
-    ids = arrays.pop(id_column, None)
-    if ids is None or ids.ndim != 1 or ids.dtype.kind not in "iuU":
-        raise DataError(f"{source}: there is no array {id_column!r} of the cases' ids beside the inputs")
-    rows = {name: len(array) for name, array in arrays.items() if array.ndim}
-    if not rows or set(rows.values()) != {len(ids)} or len(rows) < len(arrays):
-        raise DataError(f"{source}: the arrays have not one row for each of the {len(ids):,} ids")
-    return Inputs(str(source), arrays, None, cases.place([str(one).strip() for one in ids.tolist()], str(source)))
 
 
 # ---------------------------------------------------------------------------------------------------- ONNX files
@@ -122,6 +54,7 @@ def run_onnx(path: Path, inputs: Inputs) -> Predicted:
             output = _score_output(session)
             tensors = inputs.tensors(session.inputs)
             scores = [_flat(session.run(part)[output]) for part in _batches(tensors)]
+            digests = digest_inputs(tensors)
     except (BackendError, ArtifactError, TensorError) as error:
         text = str(error).removeprefix(f"{path}: ").replace("; do not use this artifact", "")
         raise DataError(f"{path}: {text}; or run it elsewhere and give a table of its predictions") from error
@@ -130,6 +63,8 @@ def run_onnx(path: Path, inputs: Inputs) -> Predicted:
         f"{path}, sha256 {program.sha256}, on {_BACKEND}",
         _finite(np.concatenate(scores), str(path), inputs),
         program=program,
+        sha256=program.sha256,
+        digests=tuple(digests),
     )
 
 
@@ -181,40 +116,63 @@ def _finite(scores: Scores, source: str, inputs: Inputs) -> Scores:
         raise DataError(
             f"{source}: gives no finite number for {wrong:,} of {counted(len(scores), 'cases')} of {inputs.name}"
         )
+    check_sane(scores, source)
     return scores
 
 
 # ---------------------------------------------------------------------------------------------------- artifacts
 
 
-def run_artifact(folder: Path, inputs: Inputs) -> Predicted:
-    """An artifact's scores, calibrated probabilities and the threshold that its evidence was decided at. Raises
-    ArtifactError for one that cannot be trusted, DataError for inputs that do not fit it."""
+@dataclass(frozen=True, eq=False)
+class ArtifactModel:
+    """An artifact that was read and verified. decides: at which thresholds; None where nothing says it."""
+
+    source: ModelSource
+    artifact: Artifact
+    adapter: ModelAdapter
+    decides: Decides | None
+
+    def run(self, inputs: Inputs) -> Predicted:
+        """Its scores and calibrated probabilities. Raises ArtifactError for a program that fails when it is tried,
+        DataError for inputs that do not fit."""
+        folder, manifest, decided, digests = (
+            self.source.folder,
+            self.artifact.manifest,
+            list[Decisions](),
+            list[bytes](),
+        )
+        specs = tuple(entry.spec() for entry in manifest.inputs)
+        with self.source.open(self.artifact, batches=(1, _BATCH)) as opened, _data_errors(folder):
+            for part in _prepared(self.adapter, inputs, specs):
+                decided.append(self.adapter.decide(opened.session.run(part)))
+                digests += digest_inputs(part)
+        return Predicted(
+            manifest.name,
+            f"{folder}, sha256 {self.artifact.sha256}, on {opened.backend} {opened.program.precision}",
+            _finite(np.concatenate([one.scores for one in decided]), str(folder), inputs),
+            np.concatenate([one.probabilities for one in decided]),
+            opened.program,
+            manifest.labels if len(manifest.labels) == 2 else None,
+            self.artifact.sha256,
+            tuple(digests),
+        )
+
+
+def open_artifact(folder: Path) -> ArtifactModel:
+    """Raises ArtifactError for one that cannot be trusted, UsageError for one of an app that is not installed."""
     source = ModelSource(folder)
     artifact = source.read()
-    manifest = artifact.manifest
-    specs = tuple(entry.spec() for entry in manifest.inputs)
-    try:
-        adapter = open_adapter(manifest.app, manifest.labels, artifact.sealed, specs)
-    except ArtifactError as error:
-        raise ArtifactError(f"{folder}: {error}") from error
+    adapter = source.open_adapter(artifact)
     if adapter is None:
         raise UsageError(
-            f"{folder}: no installed app is called {manifest.app!r}, so it is not known how its outputs become scores; "
-            "give a table of its predictions"
+            f"{folder}: no installed app is called {artifact.manifest.app!r}, so it is not known how its outputs "
+            "become scores; give a table of its predictions"
         )
-    with source.open(artifact, batches=(1, _BATCH)) as opened, _data_errors(folder):
-        decided = [adapter.decide(opened.session.run(part)) for part in _prepared(adapter, inputs, specs)]
-    scores = np.concatenate([one.scores for one in decided])
-    return Predicted(
-        manifest.name,
-        f"{folder}, sha256 {artifact.sha256}, on {opened.backend} {opened.program.precision}",
-        _finite(scores, str(folder), inputs),
-        np.concatenate([one.probabilities for one in decided]),
-        sealed_threshold(artifact),
-        opened.program,
-        manifest.labels if len(manifest.labels) == 2 else None,
-    )
+    outcomes: Outcomes | None = getattr(adapter, "outcomes", None)  # an app of another package may be older
+    if outcomes is not None:
+        return ArtifactModel(source, artifact, adapter, Decides(outcomes.thresholds[0], outcomes))
+    threshold = sealed_threshold(artifact)
+    return ArtifactModel(source, artifact, adapter, None if threshold is None else Decides(threshold))
 
 
 @contextmanager
@@ -232,7 +190,7 @@ def _prepared(adapter: ModelAdapter, inputs: Inputs, specs: Sequence[TensorSpec]
     given = inputs.arrays if inputs.arrays is not None else {}
     if inputs.table is not None:
         names = [one.name for one in adapter.ranges if one.name]
-        rows = adapter.cases({name: inputs.table.numbers(name, may_lack=True)[inputs.order] for name in names})
+        rows = adapter.cases(dict(zip(names, inputs.columns(names), strict=True)))
     elif own <= given.keys() or len(given) != 1:
         tensors = inputs.tensors(specs)
         for part in _batches(tensors):
@@ -253,4 +211,4 @@ def sealed_threshold(artifact: Artifact) -> float | None:
         found = document[document["decided_on"]]["candidate"]["threshold"]
     except (KeyError, ValueError, TypeError, RecursionError):
         return None
-    return float(found) if isinstance(found, int | float) and np.isfinite(found) else None
+    return float(found) if isinstance(found, int | float) and is_sane(found) else None

@@ -14,8 +14,8 @@ def outcome_row(outcome: ComparisonOutcome) -> dict[str, Any]:
     """What `compare --json` prints."""
     return {
         "passed": outcome.passed,
-        "title": outcome.evidence.title,
-        "cases": len(outcome.evidence.deciding.baseline.predictions.ids),
+        "title": outcome.title,
+        "cases": outcome.cases,
         "checks": [
             {
                 "name": check.name,
@@ -29,6 +29,7 @@ def outcome_row(outcome: ComparisonOutcome) -> dict[str, Any]:
         "notes": list(outcome.notes),
         "page": str(outcome.page),
         "evidence": str(outcome.document),
+        "record": str(outcome.record),
     }
 
 
@@ -36,11 +37,11 @@ def show_comparison(outcome: ComparisonOutcome) -> None:
     """The verdict first, then each limit and what a reader must be told, and last where the page is."""
     console, kept = open_console(), sum(check.status == "passed" for check in outcome.checks)
     verdict = Text("passed", "green") if outcome.passed else Text("not passed", "bold red")
-    told = f": {outcome.evidence.title}; {kept} of {counted(len(outcome.checks), 'limits')} kept"
+    told = f": {outcome.title}; {kept} of {counted(len(outcome.checks), 'limits')} kept"
     console.print(Text.assemble(verdict, told), soft_wrap=True)
     for check in outcome.checks:
         style = "green" if check.status == "passed" else "bold red"
         console.print(Text.assemble("  ", (f"{check.status}  ", style), check.explanation), soft_wrap=True)
     for note in outcome.notes:
         console.print(Text.assemble(("  note  ", "yellow"), note), soft_wrap=True)
-    console.print(Text(f"page: {outcome.page}"), soft_wrap=True)
+    console.print(Text(f"page: {outcome.page}; record of uses: {outcome.record}"), soft_wrap=True)

@@ -15,8 +15,9 @@ from featherweight.core.measure.energy import Energy
 from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.card_precision import Desk
-from featherweight.core.task import Alerts, Outcomes
+from featherweight.core.task import Alerts
 from featherweight.core.terminal import counted
+from featherweight.core.thresholds import Outcomes
 
 LabelKind = Literal["binary", "multi-class", "multi-label", "regression"]
 """What the labels of a task are; today all are binary (core.task.check_held_out)."""

@@ -18,6 +18,9 @@ def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
 
     Raises UsageError for a file that cannot be read and for a limit that is set twice, RecipeError for faults.
     """
+    strange = [name for name in given if not isinstance(name, str)]
+    if strange:
+        raise UsageError(f"limits: found a {type(strange[0]).__name__} as a name; expected texts, such as 'auc_loss'")
     faults: list[Fault] = []
     # Flat, so that `groups.auc_loss` of a command is seen to be the `auc_loss` of the file's [limits.groups].
     of_file = flatten_groups({} if path is None else _read_table(path), "limits", faults)

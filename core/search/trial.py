@@ -33,7 +33,6 @@ from featherweight.core.search.runtimes import Run
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.task import (
     HeldOut,
-    Outcomes,
     Probability,
     SealedFiles,
     StatesData,
@@ -41,6 +40,7 @@ from featherweight.core.task import (
     Task,
     check_held_out,
 )
+from featherweight.core.thresholds import Outcomes
 
 BASELINE = "fp32 baseline"
 FINALISTS = 8

@@ -11,7 +11,6 @@ from featherweight.core.arrays import Labels, Scores
 from featherweight.core.calibration import fit_platt
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
-from featherweight.core.task import Outcomes
 from featherweight.core.terminal import counted
 
 DECLINE_PROBABILITY = 0.9
@@ -75,8 +74,3 @@ def fit_rule(
 def raw_threshold(rule: DecisionRule) -> float:
     """The margin at which a transaction becomes an alert."""
     return rule.score_at(rule.review_threshold)
-
-
-def rule_outcomes(rule: DecisionRule) -> Outcomes:
-    """All that `decision.policy.choose_outcome` does, by thresholds on the margin."""
-    return Outcomes(("approve", "review", "decline"), (raw_threshold(rule), rule.score_at(rule.decline_threshold)))

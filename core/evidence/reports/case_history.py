@@ -26,15 +26,20 @@ _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", 
 
 def history_notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, as sentences."""
-    lines = [] if evidence.uses is None else use_notes(evidence.uses)
+    lines = [] if evidence.uses is None else use_notes(evidence.uses, cases_noun(evidence))
     lines += [] if evidence.plan is None else plan_notes(evidence.plan)
     lines += [] if evidence.splits is None else split_notes(evidence.splits)
     lines += [] if evidence.chain is None else _chain_notes(evidence, evidence.chain)
     return tuple(lines)
 
 
-def use_notes(found: CaseUses) -> list[str]:
-    """Nothing for the first use."""
+def cases_noun(evidence: Evidence) -> str:
+    """What the cases are called whose uses are on record."""
+    return "cases" if evidence.kind == "comparison" else "test cases"
+
+
+def use_notes(found: CaseUses, noun: str = "test cases") -> list[str]:
+    """Nothing for the first use. noun: what the cases are called."""
     if not found.earlier:
         return []
     told = [describe_use(use) for use in found.earlier[-MAX_TOLD:]]
@@ -42,7 +47,7 @@ def use_notes(found: CaseUses) -> list[str]:
     before = f"{'before them others; ' if left else ''}{'; '.join(told)}"
     changed = _changed_limits(found)
     return [
-        f"{ordinal(found.number)} use of these test cases on record: {before}.{changed} The bounds hold for a "
+        f"{ordinal(found.number)} use of these {noun} on record: {before}.{changed} The bounds hold for a "
         "candidate that was not chosen on these cases; whoever changes something after a look chooses on them."
     ]
 
@@ -60,7 +65,8 @@ def describe_use(use: Use) -> str:
     if use.verdict == "entered by hand":
         words = f"{use.at}: {counted(use.count, 'uses')} entered by hand ({use.words})"
     else:
-        words = f"{use.at} by the recipe {use.recipe}: {describe_verdict(use)}"
+        by = f"by the recipe {use.recipe}" if use.recipe else f"to compare {use.candidate}"
+        words = f"{use.at} {by}: {describe_verdict(use)}"
     return words if use.same_labels else f"{words} [{describe_share(use)}]"
 
 
@@ -243,6 +249,7 @@ def _splits_as_dict(found: SplitsFound) -> dict[str, Any]:
 def shown_history(evidence: Evidence) -> dict[str, Any]:
     """What the page's part needs beside the evidence itself."""
     return {
+        "noun": cases_noun(evidence),
         "apart": "" if evidence.splits is None else apart_sentence(evidence.splits),
         "earlier": () if evidence.uses is None else evidence.uses.earlier[-MAX_USES:],
         "losses": {} if evidence.chain is None or evidence.withheld else chain_losses(evidence, evidence.chain),

@@ -47,6 +47,7 @@ from featherweight.core.evidence.reports.words import (
     notes,
     parity_sentence,
     purpose_sentence,
+    tells_nothing,
 )
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.statistics import intervals as s
@@ -63,6 +64,8 @@ def render_html(evidence: Evidence, document: bytes | None = None) -> str:
     """One page without scripts or outside references; all texts escaped. Takes as long as its bootstraps. document:
     what `encode_evidence` gives, where it is at hand; the page tells its digest."""
     digest = hashlib.sha256(encode_evidence(evidence) if document is None else document).hexdigest()
+    if tells_nothing(evidence):
+        return _render_refusal(evidence, digest)
     deciding, timed = evidence.deciding, measured_part(evidence)
     return (
         open_templates()
@@ -99,6 +102,29 @@ def render_html(evidence: Evidence, document: bytes | None = None) -> str:
             chosen=evidence.chosen,
             history=shown_history(evidence),
             in_force=describe_in_force(evidence),
+        )
+    )
+
+
+def _render_refusal(evidence: Evidence, digest: str) -> str:
+    """The verdict, the limits that were missed, the cases and what was compared; no figure of either model."""
+    missed = [check for check in evidence.deciding.checks if check.status != "passed"]
+    return (
+        open_templates()
+        .get_template("refused.html.j2")
+        .render(
+            evidence=evidence,
+            part=evidence.deciding,
+            cases=len(evidence.deciding.baseline.predictions.ids),
+            headline=headline(evidence),
+            purpose=purpose_sentence(evidence),
+            missed=missed,
+            notes=notes(evidence),
+            population=population_table(evidence),
+            history=shown_history(evidence),
+            conditions=(),
+            digest=digest,
+            digests=digest_rows(evidence, digest),
         )
     )
 

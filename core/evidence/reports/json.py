@@ -31,7 +31,7 @@ from featherweight.core.evidence.reports.in_force import encode_kind
 from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.population import population_as_dict
-from featherweight.core.evidence.reports.words import methods, notes
+from featherweight.core.evidence.reports.words import methods, notes, tells_nothing
 from featherweight.core.evidence.subgroups import Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
 
@@ -69,7 +69,11 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "warnings": list(notes(evidence)),
         **encode_kind(evidence),
         "validation": None if is_comparison else _comparison(evidence, evidence.validation),
-        **({"given": _comparison(evidence, evidence.validation)} if is_comparison else {}),
+        **(
+            {"given": _comparison(evidence, evidence.validation)}
+            if is_comparison and not tells_nothing(evidence)
+            else {}
+        ),
         "test": None if evidence.test is None else _comparison(evidence, evidence.test),
         "parity": None if evidence.parity is None else _plain(asdict(evidence.parity)),
         "gate": encode_gate(evidence.gate),

@@ -41,6 +41,11 @@ def headline(evidence: Evidence) -> Headline:
     count = len(evidence.deciding.checks)
     if evidence.withheld:
         names = ", ".join(metrics.limits()[name][1].title for name in evidence.withheld if name in metrics.limits())
+        if evidence.kind == "comparison":
+            told = (
+                "By how much is not told, so that nothing is tuned on them; --show-test tells, and the record says so."
+            )
+            return Headline(False, "Not passed", f"Limits not kept on the given cases: {names}. {told}")
         told = "By how much is not told, so that nothing is tuned on them; what follows is of the validation cases."
         return Headline(False, "Not passed", f"Limits not kept on the test cases: {names or 'see the record'}. {told}")
     if not count:
@@ -139,6 +144,12 @@ def _way(run: ParityRun) -> str:
     return f"{run.backend} at batch {run.batch} with {run.threads} thread{'s' if run.threads > 1 else ''}"
 
 
+def tells_nothing(evidence: Evidence) -> bool:
+    """Whether no figure of the cases is told: those of a comparison that missed limits. (An optimization tells those of
+    the validation cases.)"""
+    return evidence.kind == "comparison" and bool(evidence.withheld)
+
+
 def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
     """Of the deciding comparison: what it shows to be worse, limited or not, and what its limits would not notice."""
     part = evidence.deciding
@@ -151,6 +162,8 @@ def comparison_notes(evidence: Evidence) -> tuple[str, ...]:
 
 def notes(evidence: Evidence) -> tuple[str, ...]:
     """What a reader must be told before anything else, whatever the limits are."""
+    if tells_nothing(evidence):
+        return (*evidence.notes, *history_notes(evidence))
     parity, found = evidence.parity, (*history_notes(evidence), *comparison_notes(evidence))
     differs = parity is not None and any(run.flips for run in parity.runs)
     found = (*evidence.notes, *found)
@@ -159,6 +172,8 @@ def notes(evidence: Evidence) -> tuple[str, ...]:
 
 def methods(evidence: Evidence) -> dict[str, str]:
     """Name of a figure -> how its interval was made, of the figures that the cases could give."""
+    if tells_nothing(evidence):
+        return {}
     found = compared(evidence, evidence.deciding)
     absent = {name for name, figure in found.candidate.metrics.items() if figure is None}
     return {name: text for name, text in found.methods.items() if name not in absent}

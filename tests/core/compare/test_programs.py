@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 import featherweight
 from featherweight.core.bundled import data_directory
 from featherweight.core.compare.cases import Cases, Columns, read_cases
-from featherweight.core.compare.programs import open_inputs, run_artifact, run_onnx
+from featherweight.core.compare.inputs import open_inputs
+from featherweight.core.compare.programs import open_artifact, run_onnx
 from featherweight.core.compare.tables import table_of
 from featherweight.core.errors import DataError, WrongModelError
 from tests.small_programs import file_that_does_not_open
@@ -122,11 +123,17 @@ def test_an_artifact_of_rows_gives_what_open_model_gives() -> None:
         values = np.random.default_rng(2).random((COUNT, len(names)))
         wanted = model.predict(values)
     table = table_of("data", {"id": IDS, **{name: values[:, k] for k, name in enumerate(names)}})
-    found = run_artifact(MODELS / "card-fraud", open_inputs(table, the_cases(), "id", ()))
+    found = open_artifact(MODELS / "card-fraud").run(open_inputs(table, the_cases(), "id", ()))
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-6)
     np.testing.assert_allclose(found.probabilities, wanted.probabilities, rtol=1e-6)
     document = featherweight.read_evidence(MODELS / "card-fraud").document
-    assert found.threshold == document["test"]["candidate"]["threshold"]
+    decides = open_artifact(MODELS / "card-fraud").decides
+    assert decides is not None
+    assert decides.outcomes is not None
+    assert decides.threshold == document["test"]["candidate"]["threshold"] == decides.outcomes.thresholds[0]
+    assert decides.outcomes.names == ("approve", "review", "decline")
+    served = np.array(decides.outcomes.names)[np.searchsorted(decides.outcomes.thresholds, wanted.scores, "right")]
+    assert served.tolist() == wanted.decisions.tolist()
     assert found.labels == ("legitimate", "fraud")
 
 
@@ -134,15 +141,15 @@ def test_an_artifact_of_images_runs_on_an_archive(tmp_path: Path) -> None:
     images = np.random.default_rng(3).integers(0, 256, (4, 60, 50), np.uint8)
     cases = read_cases(table_of("data", {"id": range(4), "y": [0, 1, 0, 1]}), Columns("y"))
     np.savez(tmp_path / "x.npz", id=np.arange(4)[::-1], images=images[::-1])
-    found = run_artifact(MODELS / "chest-xray", open_inputs(tmp_path / "x.npz", cases, "id", ()))
+    found = open_artifact(MODELS / "chest-xray").run(open_inputs(tmp_path / "x.npz", cases, "id", ()))
     with featherweight.open_model(MODELS / "chest-xray") as model:
         wanted = model.predict(images)
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-6)
     np.savez(tmp_path / "x.npz", id=np.arange(4), image=np.full((4, 1, 224, 224), 2, np.float32))
     with pytest.raises(DataError, match="the inputs do not fit the model"):
-        run_artifact(MODELS / "chest-xray", open_inputs(tmp_path / "x.npz", cases, "id", ()))
+        open_artifact(MODELS / "chest-xray").run(open_inputs(tmp_path / "x.npz", cases, "id", ()))
 
 
 def test_a_folder_that_is_no_artifact_is_told(tmp_path: Path) -> None:
     with pytest.raises(WrongModelError):
-        run_artifact(tmp_path, open_inputs(table_of("data", rows()), the_cases(), "id", ()))
+        open_artifact(tmp_path)

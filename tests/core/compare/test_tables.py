@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featherweight.core.compare import archives, tables
+from featherweight.core.compare import archives, bounded, parquet
 from featherweight.core.compare.archives import read_arrays
 from featherweight.core.compare.tables import read_table, table_of
 from featherweight.core.errors import DataError
@@ -87,7 +87,7 @@ def test_few_bytes_that_stand_for_many_rows_are_refused(tmp_path: Path, monkeypa
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"id": rows}), path)
     assert path.stat().st_size < 20_000
-    monkeypatch.setattr(tables, "MAX_ROWS", 100_000)
+    monkeypatch.setattr(parquet, "MAX_ROWS", 100_000)
     refused(path, "300,000 rows")
 
 
@@ -106,8 +106,7 @@ def test_a_file_too_large_a_pipe_and_a_folder_are_refused(tmp_path: Path, monkey
     refused(tmp_path / "folder.csv", "expected a regular file")
     refused(tmp_path / "none.csv", "No such file")
     path = write(tmp_path / "t.csv", {"id": [1]})
-    monkeypatch.setattr(tables, "MAX_BYTES", 2)
-    with pytest.raises(DataError, match="at most 2 are read"), tables.open_bounded(path, tables.MAX_BYTES):
+    with pytest.raises(DataError, match="at most 2 are read"), bounded.open_bounded(path, 2):
         pass
 
 

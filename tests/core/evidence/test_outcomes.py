@@ -18,7 +18,7 @@ from featherweight.core.evidence.report import Comparison, flipped_cases
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import evidence_as_dict
 from featherweight.core.statistics.share_bounds import share_upper_bound
-from featherweight.core.task import Outcomes
+from featherweight.core.thresholds import Outcomes
 from tests.core import evidence_cases as made
 
 NAMES = ("approve", "review", "decline")

@@ -1,0 +1,53 @@
+"""The use of the cases as the record of uses has it: begun before a model is run on them, ended with the verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from featherweight.core.compare.cases import Cases
+from featherweight.core.compare.request import ComparisonRequest
+from featherweight.core.evidence.judge import Check
+from featherweight.core.record.cases import CaseSet, describe_cases
+from featherweight.core.record.uses import Begun, begin_use, now
+
+
+def describe_ids(cases: Cases) -> CaseSet:
+    """The cases as a record knows them again: by ids and labels, since tables of predictions have nothing else that is
+    the same from one model to the next."""
+    return describe_cases([hashlib.sha256(b"id\0" + one.encode()).digest() for one in cases.ids], cases.labels)
+
+
+def begin(request: ComparisonRequest, cases: Cases, names: tuple[str, str], record: Path) -> Begun:
+    """Write down that the cases are about to be used. Raises as `core.record.uses.append_use` does."""
+    begun = Begun(
+        at=now(),
+        use=uuid.uuid4().hex[:16],
+        cases=describe_ids(cases),
+        recipe="",
+        recipe_sha256="",
+        limits=request.limits.settings(),
+        candidate=f"{names[1]} against {names[0]}",
+        artifact="",
+        shown=request.show,
+    )
+    begin_use(record, begun)
+    return begun
+
+
+def untold(check: Check) -> Check:
+    """A check without what was found. What could not be measured says why: nothing is tuned on that."""
+    if check.found is None:
+        return check
+    limit = check.rule.describe(check.limit)
+    text = (
+        f"{check.rule.title}: kept."
+        if check.status == "passed"
+        else f"{check.rule.title}: not kept; the limit is {limit}. By how much is not told (--show-test tells, and the "
+        "record of uses says so)."
+    )
+    return replace(
+        check, found=None, seen=None, cases_needed=None, cases_needed_as_seen=None, cases_least=None, explanation=text
+    )
