@@ -244,7 +244,7 @@ def try_programs(seeds: int) -> ProgramFaults:
         number = len(faults) + len(planted.SHIFTS)
         apps.append(
             AppFaults(
-                app=app,
+                app={"network": "networks", "trees": "tree ensembles"}[app],
                 faults=number,
                 seeds=seeds,
                 judged=number * seeds,

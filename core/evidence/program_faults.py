@@ -36,16 +36,18 @@ class ProgramFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def describe(self) -> str:
         """In sentences, for a page."""
         of = " and ".join(f"{one.faults} of {one.app}" for one in self.apps)
-        faults, judged = sum(one.faults for one in self.apps), sum(one.judged for one in self.apps)
-        refused = sum(one.refused for one in self.apps)
-        honest, against = (sum(getattr(one, f"honest_{name}") for one in self.apps) for name in ("judged", "refused"))
+        judged, refused, honest, against = (
+            sum(getattr(one, name) for one in self.apps)
+            for name in ("judged", "refused", "honest_judged", "honest_refused")
+        )
         passed = sorted({name for one in self.apps for name in one.passed})
-        through = f" ({'; '.join(passed)} passed at least once)" if passed else ""
+        through = f" (let through at least once: {'; '.join(passed)})" if passed else ""
         return (
-            f"Programs that are really broken are not made of this model: featherweight {self.featherweight} was tried "
-            f"with {faults:,} of them ({of}), on cases of {counted(max(one.seeds for one in self.apps), 'seeds')}, on "
-            f"{self.date}: {refused:,} of "
-            f"{counted(judged, 'judgements')} were refusals{through}, and {against} of {honest} of the honest programs."
+            f"Faults of programs are planted in programs of their own, not in this one: featherweight "
+            f"{self.featherweight} was given {sum(one.faults for one in self.apps)} ({of}) on "
+            f"{counted(max(one.seeds for one in self.apps), 'sets of cases')} on {self.date}; {refused:,} of "
+            f"{counted(judged, 'judgements')} were refusals{through}, and {against} of {honest} of programs without a "
+            "fault."
         )
 
 
