@@ -1,7 +1,11 @@
 """How good the gate is, beside what others' gates would say: planted faults of scores, each of them judged on three
 draws of the cases by every gate.
 
-    python -m bench.gate [--seeds 3] [--record bench/results/gate.json]
+    python -m bench.gate [--seeds 3] [--recipe FILE]... [--record bench/results/gate.json]
+    python -m bench.gate --programs core/evidence/program_faults.json
+
+The second puts programs that are really broken (`tests.planted_programs`) through the gate, and writes what the pages
+of evidence quote.
 
 The gates:
 
@@ -16,25 +20,39 @@ The gates:
   against the recipe's margin of the ranking;
 * estimate: the recipe's limits, without any bound.
 
-The cases are drawn: 1,500 images of 700 patients, and 3,000 transactions of cards with a desk of alerts; no data set is
-read. A fault counts whose true harm to these cases is beyond a limit of the recipe.
+The cases are drawn: 1,500 images of 700 patients, and 3,000 transactions of cards with a desk of alerts. --recipe adds
+those of a recipe whose model is trained: its own limits, on the baseline's answers on its validation cases; no test
+case is judged, and in the place of other cases other seeds choose faults and draws. A fault counts whose true harm to
+these cases is beyond a limit of the recipe.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from bench.timing import record, show
+from featherweight.core.backends.opening import installed_version
+from featherweight.core.backends.registry import DEFAULT, find_backend
+from featherweight.core.evidence.judge import all_passed
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION, METRICS, Limits
 from featherweight.core.evidence.planted_result import GateTrial
 from featherweight.core.evidence.planted_trial import Refuses, true_loss, try_gate
 from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.program_faults import AppFaults, ProgramFaults
+from featherweight.core.recipe import read_recipe
+from featherweight.core.request import open_task
+from featherweight.core.search.candidates import CandidateBuilder
+from featherweight.core.search.measurements import run_scores
 from featherweight.core.statistics import intervals as s
 from featherweight.core.task import Alerts, Outcomes
 
@@ -149,32 +167,125 @@ def row(gate: str, trials: Sequence[GateTrial]) -> tuple[str, ...]:
     )
 
 
+Rows = list[tuple[str, ...]]
+Tables = dict[str, tuple[Sequence[str], Rows]]
+
+
+def of_recipe(path: Path) -> tuple[str, Predictions, Limits]:
+    """The recipe's name, its baseline's answers on the validation cases, and its limits on answers."""
+    recipe = read_recipe(path)
+    task = open_task(recipe.source)
+    cases, sealed = task.validation_cases(), task.seal_unchanged()
+    with tempfile.TemporaryDirectory() as work:
+        program = CandidateBuilder(task, recipe, Path(work)).baseline()
+        with find_backend(DEFAULT).open(program) as session:
+            scores = run_scores(session, cases, task)
+    found = Predictions(
+        cases.ids,
+        cases.labels,
+        scores,
+        task.positive_threshold,
+        None if sealed.probability is None else sealed.probability(scores),
+        cases.groups,
+        cases.clusters,
+        cases.alerts,
+        cases.cross_clusters,
+        sealed.outcomes,
+        cases.cluster_noun,
+    )
+    return recipe.name, found, recipe.limits
+
+
+def _the_same(answers: Predictions, seed: int) -> Predictions:
+    return answers
+
+
+def compare_gates(app: str, cases: Callable[[int], Predictions], limits: Limits, seeds: int) -> tuple[Tables, Rows]:
+    """The table of all gates, and what ours let through."""
+    rows: Rows = []
+    through: Rows = []
+    for gate, refuses in others(limits).items():
+        trials = []
+        for seed in range(seeds):
+            found = try_gate(cases(seed), limits, seed=seed, refuses=refuses)
+            if not isinstance(found, GateTrial):
+                raise SystemExit(f"{app}: {found.reason}")
+            trials.append(found)
+        rows.append(row(gate, trials))
+        if refuses is None:
+            through += [
+                (app, str(seed), one.name, one.limit, f"{one.times:.2f}", f"{one.refused} of {one.draws}")
+                for seed, trial in enumerate(trials)
+                for one in trial.found("let through")
+            ]
+    return {f"{app}: planted faults, {seeds} sets of cases, 3 to 6 draws of each": (COLUMNS, rows)}, through
+
+
+def try_programs(seeds: int) -> ProgramFaults:
+    """Every broken program of `tests.planted_programs`, on cases of so many seeds."""
+    from tests import planted_programs as planted
+
+    apps = []
+    for app, faults in planted.APPS.items():
+        passed: list[str] = []
+        honest = 0
+        for drawn in range(seeds):
+            with tempfile.TemporaryDirectory() as work:
+                gate = planted.open_app(app, drawn, Path(work))
+                honest += not all_passed(gate.judge(gate.built.program))
+                passed += [
+                    name
+                    for name, (into, fault) in faults.items()
+                    if not planted.refused(gate, gate.plant(fault, into=into))
+                ]
+                passed += [
+                    name for name, shift in planted.SHIFTS.items() if all_passed(planted.judge_shifted(gate, shift))
+                ]
+        number = len(faults) + len(planted.SHIFTS)
+        apps.append(
+            AppFaults(
+                app={"network": "networks", "trees": "tree ensembles"}[app],
+                faults=number,
+                seeds=seeds,
+                judged=number * seeds,
+                refused=number * seeds - len(passed),
+                honest_judged=seeds,
+                honest_refused=honest,
+                passed=tuple(sorted(set(passed))),
+            )
+        )
+    return ProgramFaults(
+        featherweight=installed_version("featherweight"),
+        command="python -m bench.gate --programs core/evidence/program_faults.json",
+        date=datetime.now(UTC).date().isoformat(),
+        apps=tuple(apps),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="Sets of cases that are drawn.")
+    parser.add_argument("--recipe", type=Path, action="append", default=[], help="Also on its validation cases.")
     parser.add_argument("--record", type=Path, help="Write the tables as JSON.")
+    parser.add_argument("--programs", type=Path, help="Judge broken programs only, and write what was found as JSON.")
     chosen = parser.parse_args()
-    tables: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {}
-    through: list[tuple[str, ...]] = []
-    for app, (cases, limits) in APPS.items():
-        rows = []
-        for gate, refuses in others(limits).items():
-            trials = []
-            for seed in range(chosen.seeds):
-                found = try_gate(cases(seed), limits, seed=seed, refuses=refuses)
-                if not isinstance(found, GateTrial):
-                    raise SystemExit(f"{app}: {found.reason}")
-                trials.append(found)
-            rows.append(row(gate, trials))
-            if refuses is None:
-                through += [
-                    (app, str(seed), one.name, one.limit, f"{one.times:.2f}", f"{one.refused} of {one.draws}")
-                    for seed, trial in enumerate(trials)
-                    for one in trial.found("let through")
-                ]
-        title = f"{app}: planted faults, {chosen.seeds} sets of cases, 3 to 6 draws of each"
-        tables[title] = (COLUMNS, rows)
-        show(title, *tables[title])
+    if chosen.programs:
+        found = try_programs(chosen.seeds)
+        chosen.programs.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        print(found.describe())
+        return
+    tables: Tables = {}
+    through: Rows = []
+    apps = dict(APPS)
+    for path in chosen.recipe:
+        name, answers, limits = of_recipe(path)
+        apps[f"{name} ({len(answers.ids):,} validation cases)"] = partial(_the_same, answers), limits
+    for app, (cases, limits) in apps.items():
+        table, passed = compare_gates(app, cases, limits, chosen.seeds)
+        through += passed
+        for title, (columns, rows) in table.items():
+            tables[title] = (columns, rows)
+            show(title, columns, rows)
     columns = ("app", "set", "fault", "limit", "times the limit", "refused")
     tables["what our gate let through at least once"] = (columns, through)
     show("what our gate let through at least once", columns, through)

@@ -86,10 +86,15 @@ def make_evidence(
     )
 
 
-def _try_gate(bench: Evaluator, baseline: Measured) -> GateTrial | None:
+def _try_gate(bench: Evaluator, baseline: Measured) -> GateTrial | NoTrial:
     """On the validation cases: what the limits would notice is asked of no test case."""
     bench.progress("planting faults", 0, 1)
-    found = try_gate(baseline.predictions, bench.recipe.limits, seed=bench.recipe.seed)
+    found: GateTrial | NoTrial
+    try:
+        found = try_gate(baseline.predictions, bench.recipe.limits, seed=bench.recipe.seed)
+    except Exception as error:  # noqa: BLE001 - hours of work are not thrown away for a trial of the gate
+        # Its text may name a case, which is a patient's or a card's.
+        found = NoTrial(f"it ended with a fault of featherweight itself ({type(error).__name__})")
     bench.progress("planting faults", 1, 1)
     return found
 

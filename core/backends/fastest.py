@@ -60,9 +60,9 @@ def _nothing_runs(artifact: Artifact, available: Mapping[str, Availability], dev
     reasons = "; ".join(
         f"{name}: {found.reason or _refused(artifact, name, found, device)}" for name, found in available.items()
     )
-    held = ", ".join(artifact.precisions)
+    held, remedy = ", ".join(artifact.precisions), _remedy(artifact, device)
     return BackendUnavailableError(
-        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}{_remedy(artifact, device)}"
+        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}{remedy}"
     )
 
 

@@ -35,7 +35,9 @@ def _useless(baseline: Predictions) -> list[Predictions]:
     """Programs that give all cases one score: all negative, all positive."""
     count, outcomes = len(baseline.ids), baseline.all_outcomes
     probabilities = None if baseline.probabilities is None else np.full(count, baseline.labels.mean())
-    scores = (outcomes.thresholds[0] - 1, outcomes.thresholds[-1] + 1)
+    ends = (outcomes.thresholds[0] - 1, outcomes.thresholds[-1] + 1)
+    # A threshold that is infinite leaves no score beyond it: then that decision is never, or always, made.
+    scores = [score for score in ends if np.isfinite(score)] or [0.0]
     return [replace(baseline, scores=np.full(count, score), probabilities=probabilities) for score in scores]
 
 

@@ -16,10 +16,12 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from featherweight.core.arrays import Bools
+from featherweight.core.errors import DataError
 from featherweight.core.evidence import metrics
+from featherweight.core.evidence.absolute import AUC_FLOOR, AVERAGE_PRECISION_FLOOR
 from featherweight.core.evidence.judge import judge_one
 from featherweight.core.evidence.metric import Asked, Limit, Metric
-from featherweight.core.evidence.metrics import CHANGED_DECISIONS, Limits
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, CHANGED_DECISIONS, Limits
 from featherweight.core.evidence.planted import GRADED, HARMLESS, PLANTED, GradedFault, PlantedFault
 from featherweight.core.evidence.planted_draws import MAX_CASES, Drawn, Units, take_cases
 from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult, share_of_limit
@@ -37,6 +39,8 @@ _BEYOND = 1 + 1e-9
 _JUST_BEYOND = 1.25
 """Times what a limit allows: the harm of graded faults."""
 _STEPS = 10
+_FLOORS = {AUC_FLOOR: AUC, AVERAGE_PRECISION_FLOOR: AVERAGE_PRECISION}
+"""Limits on the candidate itself -> what they are on."""
 _WORTH_TELLING = 0.01
 """So much worse must a metric without a limit be that it is told."""
 
@@ -72,7 +76,7 @@ def try_gate(
             faults.append(judged)
     harmless = []
     for place, fault in enumerate(HARMLESS):
-        planted = fault.plant(bench.whole, np.random.default_rng([seed, 2, place])) or bench.whole
+        planted = _planted(fault, bench.whole, [seed, 2, place]) or bench.whole
         result = bench.measure(fault, planted)
         if bench.is_harmless(planted):
             harmless.append(bench.judge(result, planted, HARMLESS_DRAWS))
@@ -125,7 +129,7 @@ class _Bench:
 
     def plant(self, fault: PlantedFault, seed: list[int]) -> Predictions | None:
         """None where the cases have not what it takes, or nothing would change."""
-        found = fault.plant(self.whole, np.random.default_rng(seed))
+        found = _planted(fault, self.whole, seed)
         if found is None or _same(found, self.whole):
             return None
         return self.whole.answered(
@@ -180,8 +184,7 @@ class _Bench:
         """Whether no limit is used up by half, or hardly more than by the baseline itself."""
         own = self._own
         return all(
-            share_of_limit(rule, loss, limit)
-            <= max(0.5, 1.001 * share_of_limit(*own[name]) if name in own else 0.0)
+            share_of_limit(rule, loss, limit) <= max(0.5, 1.001 * share_of_limit(*own[name]) if name in own else 0.0)
             for name, (rule, loss, limit) in self._losses(planted).items()
         )
 
@@ -254,7 +257,19 @@ def _cost(metric: Metric, rule: Limit) -> int:
 
 def _is_dear_to_see(metric: Metric, rule: Limit) -> bool:
     """Whether what these cases lose is found as their bound is, so that it spares nothing."""
-    return metric.whole is not None or (rule.judge is not None and metric is not CHANGED_DECISIONS)
+    seen = metric is CHANGED_DECISIONS or metric in _FLOORS
+    return metric.whole is not None or (rule.judge is not None and not seen)
+
+
+def _planted(fault: PlantedFault, whole: Predictions, seed: list[int]) -> Predictions | None:
+    """None also where what comes out is no answer: scores near the largest number there is leave room for no fault that
+    makes them larger."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            found = fault.plant(whole, np.random.default_rng(seed))
+            return found if found is None or found.all_outcomes else None
+        except DataError:
+            return None
 
 
 def _same(one: Predictions, other: Predictions) -> bool:
@@ -269,6 +284,9 @@ def true_loss(metric: Metric, rule: Limit, limits: Limits, before: Predictions, 
     """What these cases lose, in the limit's unit; None where they cannot say, and for limits of groups."""
     if metric is CHANGED_DECISIONS:
         return changed_outcomes(before, after).count / len(before.ids)
+    if metric in _FLOORS:
+        estimate = _FLOORS[metric].estimate
+        return None if estimate is None else estimate(after)
     if rule.judge is not None:
         asked = Asked(limits[rule.name], _SAMPLES, 0, limits.prevalence)
         return rule.judge(Measured("baseline", before), Measured("planted", after), asked).seen

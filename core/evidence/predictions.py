@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -54,6 +55,8 @@ class Predictions:
             raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
         if not ((self.labels == 0) | (self.labels == 1)).all():
             raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+        if math.isnan(self.threshold):
+            raise DataError("predictions: the threshold is not a number")
         if self.outcomes is not None and self.threshold not in self.outcomes.thresholds:
             raise DataError(
                 f"predictions: the threshold of the decision, {self.threshold}, is none of those of the outcomes, "

@@ -138,7 +138,7 @@ class Evidence:
     seed: int = 0
     search: Search | None = None
     parity: Parity | None = None
-    gate: GateTrial | None = None
+    gate: GateTrial | NoTrial | None = None
     """Planted faults on the validation cases: what these limits would notice."""
     runtimes: tuple[RuntimeFigures, ...] = ()
     uses: CaseUses | None = None

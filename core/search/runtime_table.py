@@ -18,10 +18,9 @@ from featherweight.core.program import Program
 from featherweight.core.search.measurements import run_scores
 from featherweight.core.task import HeldOut, Probability, Task
 
-
 NO_WORSE = 5e-5
-"""By so little, less than half of the last digit that is printed, may a limit that was missed be missed by more: rounding
-differs from runtime to runtime."""
+"""By so little, less than half of the last digit that is printed, may a limit that was missed be missed by more:
+rounding differs from runtime to runtime."""
 
 
 def measure_runtimes(

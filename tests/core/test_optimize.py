@@ -218,6 +218,21 @@ def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
     assert json.loads(outcome.artifact.evidence["evidence.json"])["forced"] is True
 
 
+def test_a_trial_of_the_gate_that_fails_costs_no_run_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("patient 4711")
+
+    monkeypatch.setattr("featherweight.core.sealing.try_gate", broken)
+    outcome = optimize(recipe(WEIGHTS.format("0.1")), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work")
+    told = json.loads(outcome.artifact.evidence["evidence.json"])["gate"]["no_trial"]
+    page = outcome.artifact.evidence["evidence.html"].decode()
+    assert "ZeroDivisionError" in told
+    assert f"No fault was planted to see: {told}." in page
+    assert "4711" not in told + page
+
+
 class FewTestCases(SquaresTask):
     """So few test cases that they cannot show what the validation cases showed."""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult
+from featherweight.core.evidence.program_faults import read_program_faults
 from featherweight.core.terminal import counted
 
 _FINDINGS = {
@@ -17,10 +20,13 @@ _FINDINGS = {
 }
 
 
-def encode_gate(trial: GateTrial | None) -> dict[str, Any] | None:
+def encode_gate(trial: GateTrial | NoTrial | None) -> dict[str, Any] | None:
     """Plain values for evidence.json."""
     if trial is None:
         return None
+    programs = msgspec.to_builtins(read_program_faults())
+    if isinstance(trial, NoTrial):
+        return {"no_trial": trial.reason, "programs": programs}
     return {
         "cases": trial.cases,
         "of_cases": trial.of,
@@ -32,6 +38,7 @@ def encode_gate(trial: GateTrial | None) -> dict[str, Any] | None:
         "others": [_result(one) for one in trial.faults if one.finding != "caught"],
         "harmless": [_result(one) for one in trial.harmless],
         "not_planted": list(trial.not_planted),
+        "programs": programs,
     }
 
 
@@ -47,8 +54,10 @@ def _result(one: PlantedResult) -> dict[str, Any]:
     }
 
 
-def gate_sentence(trial: GateTrial) -> str:
+def gate_sentence(trial: GateTrial | NoTrial) -> str:
     """How many planted faults the limits refuse, and how many harmless candidates."""
+    if isinstance(trial, NoTrial):
+        return f"No fault was planted to see: {trial.reason}."
     beyond, through = len(trial.beyond), len(trial.found("let through"))
     said = (
         f"{counted(len(trial.faults), 'faults')} planted into the baseline's answers on "
@@ -80,12 +89,17 @@ def _false_refusals(trial: GateTrial) -> str:
     return f"Of {trial.harmless_draws} judgements of harmless candidates {trial.false_refusals} were refusals."
 
 
-def gate_part(trial: GateTrial | None, cluster_noun: str) -> dict[str, Any] | None:
+def gate_part(trial: GateTrial | NoTrial | None, cluster_noun: str) -> dict[str, Any] | None:
     """What `_planted.html.j2` shows. cluster_noun: what the clusters of these cases are called."""
     if trial is None:
         return None
+    programs = read_program_faults().describe()
+    if isinstance(trial, NoTrial):
+        return {"sentence": gate_sentence(trial), "programs": programs, "tried": False}
     return {
         "sentence": gate_sentence(trial),
+        "programs": programs,
+        "tried": True,
         "rows": [{**row, "name": row["name"].replace("clusters", cluster_noun)} for row in _rows(trial)],
         "caught": [one.name.replace("clusters", cluster_noun) for one in trial.found("caught")],
         "not_planted": [name.replace("clusters", cluster_noun) for name in trial.not_planted],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from bench.gate import APPS, CARDS, IMAGES, cards, images
+from featherweight.core.arrays import Draws
 from featherweight.core.evidence import planted_trial
 from featherweight.core.evidence.judge import Check, judge_one
 from featherweight.core.evidence.metrics import Limits
@@ -16,7 +18,9 @@ from featherweight.core.evidence.planted import HARMLESS, PLANTED
 from featherweight.core.evidence.planted_draws import MAX_CASES
 from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult
 from featherweight.core.evidence.planted_trial import try_gate
-from featherweight.core.evidence.reports.planted import gate_part, gate_sentence
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.reports.planted import encode_gate, gate_part, gate_sentence
+from featherweight.core.statistics.resampling import Units
 
 SEEDS = (0, 1, 2)
 
@@ -25,7 +29,7 @@ SEEDS = (0, 1, 2)
 def trial(app: str, seed: int = 0) -> GateTrial:
     cases, limits = APPS[app]
     found = try_gate(cases(seed), limits, seed=seed)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     return found
 
 
@@ -69,17 +73,18 @@ def test_a_gate_that_takes_the_estimate_for_the_bound_lets_more_through(monkeypa
     caught = [sum(one.refused for one in trial("images", seed).just_beyond) for seed in SEEDS]
     monkeypatch.setattr(planted_trial, "judge_one", estimate)
     weak = [try_gate(images(seed), IMAGES, seed=seed) for seed in SEEDS]
-    assert all(found is not None for found in weak)
-    judged = sum(one.draws for found in weak if found for one in found.just_beyond)
+    weak = [found for found in weak if isinstance(found, GateTrial)]
+    assert len(weak) == len(SEEDS)
+    judged = sum(one.draws for found in weak for one in found.just_beyond)
     assert sum(caught) >= 0.93 * judged
-    assert sum(one.refused for found in weak if found for one in found.just_beyond) <= 0.85 * judged
+    assert sum(one.refused for found in weak for one in found.just_beyond) <= 0.85 * judged
 
 
 def test_a_gate_that_refuses_everything_is_shown_to_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = judge_one
     monkeypatch.setattr(planted_trial, "judge_one", lambda *a, **k: replace(honest(*a, **k), status="failed"))
     found = try_gate(images(0), IMAGES, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert found.false_refusals == found.harmless_draws > 0
     assert "Even an exact copy of the baseline is refused" in gate_sentence(found)
 
@@ -122,7 +127,7 @@ def test_what_no_limit_looks_at_is_told() -> None:
 def test_of_many_cases_some_are_used_and_all_clusters_with_a_positive_case() -> None:
     of = cards(0, cases=12_000)
     found = try_gate(of, CARDS, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert MAX_CASES - 50 <= found.cases <= MAX_CASES
     assert found.of == 12_000
     assert f"{found.cases:,} validation cases of 12,000" in gate_sentence(found)
@@ -135,7 +140,7 @@ def test_the_same_seed_gives_the_same_trial() -> None:
 def test_what_cases_cannot_have_is_not_planted() -> None:
     of = replace(images(0, cases=400), groups={}, clusters=None, probabilities=None)
     found = try_gate(of, IMAGES, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert "The largest cluster is lost" in found.not_planted
     assert "The rarest group has one answer" in found.not_planted
     assert "All probabilities are one number" in found.not_planted
@@ -149,14 +154,14 @@ def test_a_fault_that_changes_nothing_is_not_planted() -> None:
     of = images(0, cases=400)
     of = replace(of, scores=np.abs(of.scores), threshold=0.0)
     found = try_gate(of, IMAGES, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert {"Threshold of the other sign", "The sign of the score is lost"} <= set(found.not_planted)
 
 
 def test_a_floor_that_the_baseline_reaches_leaves_harmless_candidates_harmless() -> None:
     limits = Limits(auc_loss=0.01, auc_min=0.9)
     found = try_gate(images(0, cases=600), limits, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert found.harmless_draws >= 30
     assert {one.limit for one in found.faults} == {"auc_loss", "auc_min"}
 
@@ -167,15 +172,83 @@ def test_outcomes_that_vanish_are_refused() -> None:
         assert found[name].finding == "caught", found[name]
 
 
-def test_nothing_is_tried_where_no_limit_looks_at_answers() -> None:
-    assert try_gate(images(0, cases=100), Limits(latency_ratio_min=2.0), seed=0) is None
-    assert try_gate(images(0, cases=100), Limits(), seed=0) is None
-    one_class = images(0, cases=100)
-    assert try_gate(replace(one_class, labels=np.zeros(100, np.int64)), IMAGES, seed=0) is None
+def test_nothing_is_tried_where_no_limit_looks_at_answers_and_it_is_said_why() -> None:
+    of = images(0, cases=100)
+    one_class = replace(of, labels=np.zeros(100, np.int64))
+    never = replace(of, threshold=np.inf)
+    for cases, limits, why in (
+        (of, Limits(latency_ratio_min=2.0), "no limit looks at answers"),
+        (of, Limits(), "no limit looks at answers"),
+        (one_class, IMAGES, "all of one class"),
+        (never, IMAGES, "a threshold is infinite"),
+    ):
+        found = try_gate(cases, limits, seed=0)
+        assert isinstance(found, NoTrial)
+        assert why in found.reason
+        assert why in gate_sentence(found)
+        encoded = encode_gate(found)
+        assert encoded is not None
+        assert encoded["no_trial"] == found.reason
+        part = gate_part(found, "patients")
+        assert part is not None
+        assert why in part["sentence"]
+
+
+def test_scores_near_the_largest_number_leave_room_for_fewer_faults() -> None:
+    of = images(0, cases=100)
+    far = replace(of, scores=np.where(of.labels == 1, 1e308, -1e308), threshold=0.0, clusters=None)
+    found = try_gate(far, IMAGES, seed=0)
+    assert isinstance(found, GateTrial)
+    assert len(found.not_planted) > len(try_gate_of(of).not_planted)
+
+
+def try_gate_of(of: Predictions) -> GateTrial:
+    found = try_gate(of, IMAGES, seed=0)
+    assert isinstance(found, GateTrial)
+    return found
+
+
+def test_a_fault_in_one_group_counts_against_the_limit_of_groups() -> None:
+    """The whole loses too little for a limit; the limit of groups sees it, and refuses it, in one judgement."""
+    limits = Limits(auc_loss=0.3, unseen_case="lost", **{"groups.sensitivity_loss": 0.3})
+    found = try_gate(images(0), limits, seed=0)
+    assert isinstance(found, GateTrial)
+    harmed = {one.name: one for one in found.faults}["Positives of the rarest group sink"]
+    assert (harmed.limit, harmed.finding, harmed.draws) == ("groups.sensitivity_loss", "caught", 1)
+    assert harmed.loss > 0.5
+    blind = try_gate(images(0), Limits(auc_loss=0.3, unseen_case="lost"), seed=0)
+    assert isinstance(blind, GateTrial)
+    missed = {one.name: one for one in blind.faults}["Positives of the rarest group sink"]
+    assert missed.finding == "no limit looks at it"
+    assert not found.false_refusals
+
+
+def test_of_groups_only_those_count_that_a_limit_holds_in_and_can_show_it() -> None:
+    limits = Limits(unseen_case="lost", group_columns=("device",), **{"groups.sensitivity_loss": 0.3})
+    found = try_gate(images(0), limits, seed=0)
+    assert isinstance(found, GateTrial)
+    rare_site = {one.name: one for one in found.faults}["Positives of the rarest group sink"]
+    assert rare_site.limit == "groups.sensitivity_loss"
+    assert rare_site.loss < 0.3, "the rarest group is a site, spread over all devices"
+
+
+def test_cards_are_drawn_once_for_all_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them is what the trial's time would go to."""
+    drawn: list[int] = []
+    honest = Units.draw
+
+    def counted(self: Units, samples: int, seed: int) -> Iterator[Draws]:
+        drawn.append(samples)
+        return honest(self, samples, seed)
+
+    monkeypatch.setattr(Units, "draw", counted)
+    found = try_gate(cards(0, cases=1000), CARDS, seed=0)
+    assert isinstance(found, GateTrial)
+    assert 0 < len(drawn) <= 1 + planted_trial.HARMLESS_DRAWS
 
 
 def test_too_few_cases_refuse_even_a_copy() -> None:
     found = try_gate(images(0, cases=80), IMAGES, seed=0)
-    assert found is not None
+    assert isinstance(found, GateTrial)
     assert found.refuses_a_copy
     assert "too few cases" in gate_sentence(found)

@@ -101,7 +101,9 @@ def test_a_runtime_that_decides_otherwise_is_refused_when_it_serves(
 def test_by_force_no_runtime_serves_that_misses_the_same_limits_by_more(
     wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    narrow = RECIPE.replace("average_precision_loss = 0.05", "average_precision_loss = 1e-6").replace("= 0.05", "= 1e-6")
+    narrow = RECIPE.replace("average_precision_loss = 0.05", "average_precision_loss = 1e-6").replace(
+        "= 0.05", "= 1e-6"
+    )
     if wrong:
         monkeypatch.setattr(
             Native,
