@@ -55,7 +55,7 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     def __post_init__(self) -> None:
         if self.positives > self.cases:
-            raise ValueError(f"found {self.positives} positives among {self.cases} cases")
+            raise ValueError(f"positives: found {self.positives:,}, more than the {self.cases:,} in all")
 
     @property
     def shown(self) -> CaseSet:

@@ -352,13 +352,14 @@ def test_a_case_in_two_splits_stops_the_run_before_the_search(tmp_path: Path) ->
 class Keeping(TreesTask):
     """Still has the scores of the first model, which is its baseline."""
 
-    def __init__(self, first: Outcome) -> None:
+    def __init__(self, first: Outcome, record: Path, kept: int = 800) -> None:
         super().__init__(800)
         assert first.evidence.test is not None
-        self.first = first.evidence.test.baseline.predictions
+        self.first, self.record, self.kept = first.evidence.test.baseline.predictions, record, kept
 
     def first_scores(self) -> tuple[np.ndarray, float]:
-        return self.first.scores, self.first.threshold
+        assert isinstance(read_uses(self.record).lines[-1], Begun)  # before anything of the test cases is asked for
+        return self.first.scores[: self.kept], self.first.threshold
 
 
 def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> None:
@@ -384,9 +385,18 @@ def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> N
     assert any("another change of the same model and not a change after that one" in line for line in second.warnings)
     told = any("this is the second change of the model" in line for line in second.warnings)
     assert told == (worst > 0.05)
+    record = tmp_path / "uses.jsonl"
+    with pytest.raises(DataError, match="the first model's scores are 799 for 800 test cases"):
+        optimize(
+            recipe, Keeping(first, record, 799), tmp_path / "again", work=tmp_path / "work", looking=LookRequest(record)
+        )
+    ended = read_uses(record).lines[-1]
+    assert isinstance(ended, Ended)
+    assert ended.verdict == "could not be run"
     again = optimize(
-        recipe, Keeping(first), tmp_path / "again", work=tmp_path / "work", looking=LookRequest(tmp_path / "uses.jsonl")
+        recipe, Keeping(first, record), tmp_path / "again", work=tmp_path / "work", looking=LookRequest(record)
     )
+    assert any("could not be run" in line for line in again.warnings)
     direct = json.loads(again.artifact.evidence["evidence.json"])["chain"]
     assert direct["method"] == "same cases"
     # The first model is the baseline here, so that what one change lost is all that was lost.

@@ -18,6 +18,7 @@ from featherweight.core.evidence.report import (
     summarize_latency,
 )
 from featherweight.core.evidence.reports.case_history import history_notes, record_lines
+from featherweight.core.evidence.reports.record_tables import outcome_tables, runtime_table
 from featherweight.core.evidence.reports.templates_env import (
     bytes_text,
     joules_text,
@@ -176,6 +177,7 @@ def _protocol(evidence: Evidence) -> list[str]:
         lines += ["", f"**Choice among candidates.** {markdown_text(choice_sentence(evidence))}"]
     if evidence.parity is not None:
         lines += ["", f"**Other ways of running it.** {markdown_text(parity_sentence(evidence.parity))}"]
+    lines += runtime_table(evidence)
     where = [*evidence.host.items(), *evidence.versions.items(), *evidence.facts.items()]
     lines += [
         "",
@@ -234,6 +236,8 @@ def _risks(evidence: Evidence) -> list[str]:
         f"Of {counted(len(before.ids), f'{part.split} decisions')} {len(flips):,} changed. Newly missed "
         f"cases of {positive}: {missed}; new false alarms on {negative}: {alarms}; earlier errors that are now right: "
         f"{len(flips) - len(wrong)}.",
+        "",
+        *outcome_tables(evidence),
         "",
         "| figure | before | after |",
         "|---|---|---|",

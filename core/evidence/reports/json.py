@@ -66,6 +66,8 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "labels": list(evidence.labels),
         "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
         "unseen_case": evidence.limits.unseen_case,
+        "prevalence": evidence.limits.prevalence,
+        "group_columns": list(evidence.limits.group_columns),
         "warnings": list(notes(evidence)),
         **encode_kind(evidence),
         "validation": None if is_comparison else _comparison(evidence, evidence.validation),

@@ -7,7 +7,7 @@ from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence, compared, subgroups, summarize_latency
 from featherweight.core.evidence.reports.planted import gate_sentence
 from featherweight.core.evidence.reports.population import population_table
-from featherweight.core.evidence.reports.templates_env import joules_text
+from featherweight.core.evidence.reports.templates_env import joules_text, markdown_text
 from featherweight.core.evidence.reports.words import (
     PROVENANCES,
     headline,
@@ -23,13 +23,13 @@ from featherweight.core.terminal import counted
 def render_figures(evidence: Evidence) -> str:
     """The section "Measured": verdict, limits and notes; then cases, metrics, speed and size beside the baseline's."""
     part, found = evidence.deciding, headline(evidence)
-    lines = ["## Measured", "", f"{_text(evidence.title)}. {_text(purpose_sentence(evidence))}.", ""]
-    lines += [f"**{found.text}.** {_text(found.detail)}", ""]
+    lines = ["## Measured", "", f"{markdown_text(evidence.title)}. {markdown_text(purpose_sentence(evidence))}.", ""]
+    lines += [f"**{found.text}.** {markdown_text(found.detail)}", ""]
     if part.checks:
         lines += ["| what must not get worse | verdict | seen | at worst (95%) | limit |", "|---|---|---|---|---|"]
         lines += [_limit_row(check) for check in part.checks]
-        lines += ["", *(f"- {check.status}: {_text(check.explanation)}" for check in part.checks), ""]
-    lines += [f"**Note.** {_text(note)}\n" for note in notes(evidence)]
+        lines += ["", *(f"- {check.status}: {markdown_text(check.explanation)}" for check in part.checks), ""]
+    lines += [f"**Note.** {markdown_text(note)}\n" for note in notes(evidence)]
     lines += [*_population(evidence), "", _cases(part), "", *_metrics(evidence, part), ""]
     lines += [
         *_costs(part),
@@ -45,21 +45,16 @@ def _limit_row(check: Check) -> str:
     seen, found, limit = (limit_text(check, value) for value in (check.seen, check.found, check.limit))
     sign = "≥" if check.rule.kind == "min" else "≤"
     seen = "-" if check.seen is None else seen
-    return f"| {_text(check.rule.title)} | {check.status} | {seen} | {found} | {sign} {limit} |"
+    return f"| {markdown_text(check.rule.title)} | {check.status} | {seen} | {found} | {sign} {limit} |"
 
 
 def _population(evidence: Evidence) -> list[str]:
     table, statement = population_table(evidence), evidence.statement
     lines = [f"| | {' | '.join(table.splits)} |", "|---" * (1 + len(table.splits)) + "|"]
-    lines += [f"| {_text(name)} | {' | '.join(amounts)} |" for name, amounts in table.rows]
+    lines += [f"| {markdown_text(name)} | {' | '.join(map(markdown_text, amounts))} |" for name, amounts in table.rows]
     standard = statement.reference_standard or "not stated by the task"
-    source = f" ({_text(statement.reference_source)})" if statement.reference_source else ""
-    return [*lines, "", f"Reference standard: {_text(standard)}{source}."]
-
-
-def _text(value: str) -> str:
-    """On one line, without what would end a cell or begin a tag."""
-    return " ".join(value.split()).replace("|", "\\|").replace("<", "&lt;")
+    source = f" ({markdown_text(statement.reference_source)})" if statement.reference_source else ""
+    return [*lines, "", f"Reference standard: {markdown_text(standard)}{source}."]
 
 
 def _cases(part: Comparison) -> str:
@@ -89,7 +84,7 @@ def _costs(part: Comparison) -> list[str]:
     for name, one in (("This model", part.candidate), ("Unpruned fp32", part.baseline)):
         cost = _cost(one)
         if cost:
-            lines.append(f"- {name}: {cost}")
+            lines.append(f"- {name}: {markdown_text(cost)}")
     return lines
 
 
@@ -102,14 +97,14 @@ def _beyond(evidence: Evidence, part: Comparison) -> list[str]:
         lines.append(f"- Calibration slope {_interval(slope)}, intercept {_interval(intercept)}; 1 and 0 are perfect.")
     groups = subgroups(evidence, part)
     if groups.rows:
-        worse = [f"{row.column} {row.value}" for row in groups.rows if row.status == "shown worse"]
+        worse = [markdown_text(f"{row.column} {row.value}") for row in groups.rows if row.status == "shown worse"]
         lines.append(
             f"- Groups: {len(groups.rows)} compared with the baseline, shown worse: {', '.join(worse) or 'none'}."
         )
     if evidence.parity is not None:
-        lines.append(f"- {parity_sentence(evidence.parity)}")
+        lines.append(f"- {markdown_text(parity_sentence(evidence.parity))}")
     if evidence.gate is not None:
-        lines.append(f"- Would the limits notice? {gate_sentence(evidence.gate)}")
+        lines.append(f"- Would the limits notice? {markdown_text(gate_sentence(evidence.gate))}")
     return lines
 
 

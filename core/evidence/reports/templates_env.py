@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from featherweight.core.evidence.reports.case_history import describe_share, describe_verdict
-from featherweight.core.terminal import counted, finalize_html
+from featherweight.core.terminal import counted, finalize_html, printable
 
 
 @cache
@@ -37,12 +37,16 @@ def open_templates() -> Environment:
     return environment
 
 
-_MARKS = re.compile(r"([\\`*\[\]|]|(?<![^\W_])_|_(?![^\W_]))")
+_MARKS = re.compile(
+    r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])"
+    r"|^>|^[#+=-](?=[ #=-])|(?:(?<=^\d)|(?<=^\d\d))[.)](?= |$)"  # what begins a quote, a heading or a list
+    r"|&(?=#?\w+;))"  # what names a character
+)
 
 
 def markdown_text(value: object) -> str:
-    """Text that Markdown leaves as it is: on one line, its marks escaped, no tags."""
-    return _MARKS.sub(r"\\\1", " ".join(str(value).split())).replace("<", "&lt;")
+    """Text that Markdown leaves as it is: on one line, its marks escaped, no tags, no control characters."""
+    return printable(_MARKS.sub(r"\\\1", " ".join(str(value).split())).replace("<", "&lt;"))
 
 
 def bytes_text(count: float) -> str:

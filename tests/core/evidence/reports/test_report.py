@@ -22,7 +22,11 @@ from featherweight.core.evidence.reports.costs import TIMES
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import encode_evidence, evidence_as_dict
 from featherweight.core.evidence.reports.model_card import render_figures
+from featherweight.core.evidence.reports.templates_env import markdown_text
 from featherweight.core.evidence.reports.words import choice_sentence, parity_sentence
+from featherweight.core.evidence.runtime_figures import RuntimeFigures
+from featherweight.core.population import DataStatement
+from featherweight.core.task import Outcomes
 from tests.core import evidence_cases as made
 
 
@@ -61,8 +65,8 @@ def test_json_is_stable_complete_and_says_the_schema():
     assert found["schema"] == "featherweight-evidence/2"
     assert list(found) == [
         "schema", "title", "created", "passed", "forced", "decided_on", "recipe_sha256", "labels", "limits",
-        "unseen_case", "warnings", "validation", "test", "parity", "gate", "runtimes", "search", "candidates", "steps",
-        "host", "versions", "facts", "purpose", "objective", "population", "programs", "recipe", "method",
+        "unseen_case", "prevalence", "group_columns", "warnings", "validation", "test", "parity", "gate", "runtimes",
+        "search", "candidates", "steps", "host", "versions", "facts", "purpose", "objective", "population", "programs", "recipe", "method",
     ]  # fmt: skip
     assert found["decided_on"] == "test"
     assert found["passed"] is True
@@ -377,6 +381,96 @@ def test_texts_from_outside_stay_text_in_markdown():
     assert r"\[c\](javascript" in text
     assert "\n# b" not in text
     assert len(re.findall(r"^# ", text, re.M)) == 1
+
+
+ATTACKS = ("<b>x</b> | a\n# b", "[c](javascript:d)", "*e* _f_ ~~g~~", "&lt;h&gt;", "\x1b[2J\u202e")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_texts_from_outside_stay_text_in_the_model_card(attack: str):
+    """Rendered, the card has none of what the texts ask for."""
+    evidence = made.full_evidence()
+    part = evidence.test
+    assert part is not None
+
+    def hostile(one):
+        groups = {attack: np.asarray([attack, f"{attack} other"])[np.arange(624) % 2]}
+        latency = replace(one.latency, conditions=replace(one.latency.conditions, backend=attack))
+        return replace(one, name=attack, predictions=replace(one.predictions, groups=groups), latency=latency)
+
+    test = replace(part, baseline=hostile(part.baseline), candidate=hostile(part.candidate))
+    runs = tuple(replace(one, backend=attack, reason=attack) for one in made.PARITY.runs)
+    statement = DataStatement(purpose=attack, reference_standard=attack, reference_source=attack)
+    parity = replace(made.PARITY, runs=runs)
+    card = render_figures(
+        replace(evidence, title=attack, labels=(attack, attack), test=test, parity=parity, statement=statement)
+    )
+    plain = render_figures(replace(evidence, statement=statement))
+    assert card.count(markdown_text(attack)) > plain.count(markdown_text(attack)) > 0
+    bare = card.replace(markdown_text(attack), "")
+    for part_of in ("<b>", "# b", "[c]", "*e*", "_f_", "~~", "&lt;h", "\x1b", "\u202e"):
+        assert part_of not in bare
+    assert "\x1b" not in card
+    assert len(re.findall(r"^#", card, re.M)) == 1
+    width = {line.count("|") - line.count("\\|") for line in card.splitlines() if line.startswith("| ")}
+    assert width <= {3, 4, 5, 6}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("# heading", r"\# heading"),
+        ("- item", r"\- item"),
+        ("12. item", r"12\. item"),
+        ("> quote", r"\> quote"),
+        ("AT&T &amp; x", r"AT&T \&amp; x"),
+        ("auc_loss 0.5 -0.1", "auc_loss 0.5 -0.1"),
+        ("-0.1", "-0.1"),
+        ("0.5 of AUC", "0.5 of AUC"),
+    ],
+)
+def test_what_begins_a_block_or_names_a_character_in_markdown_is_escaped(text: str, shown: str):
+    assert markdown_text(text) == shown
+
+
+def test_the_change_record_has_the_outcomes_and_the_runtimes_of_the_json():
+    evidence = made.full_evidence()
+    part = evidence.test
+    assert part is not None
+
+    def acting(one, low, high):
+        outcomes = Outcomes(("approve", "review", "decline"), (low, high))
+        return replace(one, predictions=replace(one.predictions, threshold=low, outcomes=outcomes))
+
+    test = replace(part, baseline=acting(part.baseline, 0.1, 2.0), candidate=acting(part.candidate, 0.2, 2.1))
+    runtimes = (
+        RuntimeFigures("onnxruntime", "int8", True, True, 0.9871, 0.9911, 0.0, 0),
+        RuntimeFigures("openvino|x", "int8", False, False, 0.9, 0.95, 0.25, 1234, ("auc_loss",)),
+        RuntimeFigures("torch", "int8", False, False, reason="does not open it"),
+    )
+    evidence = replace(evidence, test=test, runtimes=runtimes)
+    record, found = render_change_record(evidence), json.loads(encode_evidence(evidence))
+    assert "| before | approve | review | decline |" in record
+    outcomes = found["test"]["outcomes"]
+    for name, row in zip(outcomes["names"], outcomes["moves"], strict=True):
+        assert f"| {name} | {' | '.join(str(count) for count in row)} |" in record
+    for one in outcomes["thresholds"]:
+        for figure in one["figures"].values():
+            before, after, gain = (figure[name] for name in ("baseline", "candidate", "difference"))
+            cells = [f"{part['estimate']:.4f} ({part['low']:.4f} to {part['high']:.4f})" for part in (before, after)]
+            assert f"| {cells[0]} | {cells[1]} | {gain['estimate']:+.4f} | {gain['low']:+.4f} |" in record
+    assert "| onnxruntime (judged) | int8 | 0.9871 | 0.9911 | 0 | 0 | yes: kept the limits |" in record
+    assert r"| openvino\|x | int8 | 0.9000 | 0.9500 | 0.25 | 1,234 | no: missed auc" in record
+    assert "| torch | int8 | - | - | - | - | no: no figures on the test cases: does not open it |" in record
+    assert "| before | negative | positive |" in render_change_record(made.full_evidence())
+
+
+def test_the_json_has_what_the_limits_rest_on():
+    limits = Limits(ppv_loss=0.1, prevalence=0.02, group_columns=("site",), **{"groups.auc_loss": 0.05})
+    found = json.loads(encode_evidence(replace(made.evidence(), limits=limits)))
+    assert (found["prevalence"], found["group_columns"]) == (0.02, ["site"])
+    found = json.loads(encode_evidence(made.evidence()))
+    assert (found["prevalence"], found["group_columns"]) == (None, [])
 
 
 def test_more_texts_from_outside_are_escaped_on_the_page():
