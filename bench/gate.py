@@ -32,7 +32,8 @@ import numpy as np
 from bench.timing import record, show
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION, METRICS, Limits
-from featherweight.core.evidence.planted_trial import GateTrial, Refuses, true_loss, try_gate
+from featherweight.core.evidence.planted_result import GateTrial
+from featherweight.core.evidence.planted_trial import Refuses, true_loss, try_gate
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.task import Alerts, Outcomes
@@ -161,8 +162,8 @@ def main() -> None:
             trials = []
             for seed in range(chosen.seeds):
                 found = try_gate(cases(seed), limits, seed=seed, refuses=refuses)
-                if found is None:
-                    raise SystemExit(f"{app}: the limits look at no answers")
+                if not isinstance(found, GateTrial):
+                    raise SystemExit(f"{app}: {found.reason}")
                 trials.append(found)
             rows.append(row(gate, trials))
             if refuses is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featherweight.core.files import is_there
 from featherweight.core.options import AsJson
 from featherweight.core.terminal import counted, open_console, printable, say
 
@@ -39,9 +40,12 @@ def plan(
     of the training, validation and test cases. Its own digest goes into the record of uses of the test cases, so that
     evidence can show that the plan is older than its results.
     """
-    from featherweight.core.request import write_plan
+    from featherweight.core.request import record_of, write_plan
 
+    record = record_of(recipe)
+    is_new = not is_there(record)
     found = write_plan(recipe, out, control_plan)
+    _tell_new(record, is_new=is_new)
     test = found.splits["test"]
     say(f"{out}: {counted(len(found.limits), 'limits')} on {counted(test.cases, 'test cases')} ({test.sha256[:12]})")
     say(f"{counted(found.earlier_uses, 'earlier uses')} of these test cases on record")
@@ -65,7 +69,6 @@ def uses(
     """Show every use of test cases that is on record, after every line was checked against the one before it."""
     from featherweight.core.console import print_json
     from featherweight.core.errors import DataError
-    from featherweight.core.files import is_there
     from featherweight.core.record.uses import read_uses
 
     if not is_there(record):
@@ -95,10 +98,19 @@ def enter_use_command(
 
     The entry says that it was made by hand, and counts in all later evidence on these cases. It cannot be taken back.
     """
-    from featherweight.core.request import enter_use
+    from featherweight.core.request import enter_use, record_of
 
+    is_new = not is_there(record_of(recipe))
     record = enter_use(recipe, uses=uses, when=when, words=words)
+    _tell_new(record, is_new=is_new)
     say(f"{record}: {counted(uses, 'uses')} entered by hand")
+
+
+def _tell_new(record: Path, *, is_new: bool) -> None:
+    from featherweight.core.record.uses import begins_here
+
+    if is_new:
+        say(begins_here(record))
 
 
 def _check_artifact(history: History, record: Path, folder: Path) -> None:
@@ -131,29 +143,32 @@ def _show(history: History) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from featherweight.core.record.uses import Ended
+
+    ended = {line.use for line in history.lines if isinstance(line, Ended)}
     table = Table("line", "when", "cases", "what", box=None, padding=(0, 2, 0, 0))
     for number, line in enumerate(history.lines, 1):
-        cases, words = _describe(history, line)
-        table.add_row(str(number), line.at, cases, Text(printable(words)))
+        cases = "" if isinstance(line, Ended) else line.cases.sha256[:12]
+        table.add_row(*(Text(printable(cell)) for cell in (str(number), line.at, cases, _describe(line, ended))))
     console = open_console()
     console.print(table)
     console.print(Text(f"{counted(len(history.lines), 'lines')}, each as it was written; head {history.head}"))
 
 
-def _describe(history: History, line: Line) -> tuple[str, str]:
-    from featherweight.core.evidence.reports.case_history import describe_use
+def _describe(line: Line, ended: set[str]) -> str:
+    """ended: ids of the uses that have ended."""
     from featherweight.core.record.uses import Begun, Ended, Entered, Planned
 
     match line:
         case Ended():
             missed = f": {', '.join(line.missed)}" if line.missed else ""
-            return "", f"ended: {line.verdict}{missed}{', sealed by force' if line.forced else ''}"
+            return f"ended: {line.verdict}{missed}{', sealed by force' if line.forced else ''}"
         case Planned():
-            return line.cases.sha256[:12], f"planned: {line.recipe}, plan {line.plan[:12]}"
+            return f"planned: {line.recipe}, plan {line.plan[:12]}"
         case Begun():
             limits = ", ".join(f"{name} {limit}" for name, limit in line.limits.items())
             shown = ", figures to be shown" if line.shown else ""
-            return line.cases.sha256[:12], f"begun: {line.recipe} ({limits}) {line.candidate}{shown}"
+            unfinished = "" if line.use in ended else "; not ended: it was stopped, or is running"
+            return f"begun: {line.recipe} ({limits}) {line.candidate}{shown}{unfinished}"
         case Entered():
-            [use] = [one for one in history.uses_of(line.cases) if one.words == line.words and one.at == line.when][:1]
-            return line.cases.sha256[:12], describe_use(use)
+            return f"{line.when}: {counted(line.uses, 'uses')} entered by hand ({line.words})"

@@ -18,10 +18,10 @@ from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.copies import write_copies
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
-from featherweight.core.recipe import Recipe, describe
+from featherweight.core.recipe import Measure, Recipe, describe
 from featherweight.core.record.chain import Chain, read_chain
 from featherweight.core.record.plan import Margin, Plan, PlanFollowed, plan_differences, read_plan
-from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, without_copies
+from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, mark_known, without_copies
 from featherweight.core.record.uses import Begun, CaseUses, History, Verdict, begin_use, check_record, end_use, now
 from featherweight.core.search.trial import Evaluator, Trial
 from featherweight.core.task import HeldOut, KeepsFirstModel, Task, check_held_out
@@ -74,8 +74,10 @@ class Looks:
                 end_use(self.request.record, begun, "could not be run")
             raise
         missed = [check.name for check in test.checks if check.status != "passed"]
-        verdict: Verdict = "missed" if missed else "kept"
-        uses = end_use(self.request.record, begun, verdict, missed, forced=forced and bool(missed))
+        before = [check.name for check in best.checks if check.status != "passed"]
+        is_forced = forced and bool(missed or before)
+        verdict: Verdict = "forced" if is_forced else "missed" if missed else "kept"
+        uses = end_use(self.request.record, begun, verdict, missed, forced=is_forced, missed_before=before)
         return Look(trial, test, runtimes, uses, chain)
 
     def _direct(self, task: Task, test: Comparison) -> dict[str, float | None]:
@@ -131,12 +133,15 @@ class Looks:
         """The evidence with what is known of the cases; without the figures of test cases on which limits were missed,
         unless they are to be shown or the candidate is sealed all the same."""
         uses = None if look is None else look.uses
+        chain = self.chain if look is None else look.chain
+        if chain is not None:
+            chain = replace(chain, baseline=evidence.validation.baseline.program_sha256)
         evidence = replace(
             evidence,
             uses=uses,
             splits=self.splits,
             plan=self.plan,
-            chain=self.chain if look is None else look.chain,
+            chain=chain,
             reasons=self.recipe.reasons,
             runtimes=() if look is None else look.runtimes,
         )
@@ -167,7 +172,9 @@ def prepare_looks(
         plan, digest = planned
         differences = plan_differences(plan, make_plan(recipe, splits, history))
         in_time = history.planned_before_use(digest, splits.sets["test"])
-        followed = PlanFollowed(plan, digest, in_time, differences)
+        before = history.plans_before_use(splits.sets["test"])
+        place = before.index(digest) + 1 if digest in before else 1
+        followed = PlanFollowed(plan, digest, in_time, differences, place, max(1, len(before)))
     return Looks(recipe, request, artifact, splits, followed, chain)
 
 
@@ -180,10 +187,11 @@ def _test_cases(task: Task) -> HeldOut:
 
 def _check_splits(recipe: Recipe, task: Task, validation: HeldOut, test: HeldOut, work: Path) -> SplitsFound:
     """Whether the splits are different cases; a page shows those that are not. Raises DataError."""
-    found = compare_splits(task, validation, test)
+    rules = recipe.cases
+    found = mark_known(compare_splits(task, validation, test), rules.known_copies, rules.known_shared_clusters)
     page = write_copies(work, recipe.name, found, task, validation, test)
     shown = "" if page is None else f"They are listed on {page} (holds patients' or cardholders' data). "
-    return check_apart(found, recipe.cases.known_copies, recipe.cases.known_shared_clusters, shown)
+    return check_apart(found, rules.known_copies, rules.known_shared_clusters, shown)
 
 
 def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound, History]:
@@ -196,7 +204,9 @@ def describe_plan(recipe: Recipe, task: Task, record: Path) -> tuple[SplitsFound
 
 def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
     """The plan of what the recipe says, on these cases."""
-    reasons, known = dict(recipe.reasons), metrics.limits()
+    reasons, known, limits = dict(recipe.reasons), metrics.limits(), recipe.limits
+    measure = replace(recipe.measure, backends=Measure().backends)
+    rest = replace(recipe, steps=(), measure=measure, limits=Limits(), seed=0, reasons=())
     return Plan(
         created=now(),
         recipe=recipe.name,
@@ -208,11 +218,13 @@ def make_plan(recipe: Recipe, splits: SplitsFound, history: History) -> Plan:
         ),
         backends=recipe.measure.backends,
         seed=recipe.seed,
-        limits={
-            name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in recipe.limits.items()
+        limits={name: Margin(limit, known[name][1].title, reasons.get(name, "")) for name, limit in limits.items()},
+        unseen_case=limits.unseen_case,
+        settings={
+            name: value for name, value in limits.settings().items() if name not in limits and name != "unseen_case"
         },
-        unseen_case=recipe.limits.unseen_case,
-        splits=dict(splits.sets),
+        rest_sha256=rest.sha256,
+        splits={split: found.shown for split, found in splits.sets.items()},
         earlier_uses=sum(use.count for use in history.uses_of(splits.sets["test"])),
     )
 

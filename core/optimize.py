@@ -32,7 +32,7 @@ from featherweight.core.passes.steps import (
 )
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import FASTEST, Objective, Recipe, read_card
-from featherweight.core.record.uses import FILE
+from featherweight.core.record.uses import FILE, begins_here
 from featherweight.core.sealing import make_contents, make_evidence, missed_limits, seal, write_evidence
 from featherweight.core.search.candidates import CandidateBuilder
 from featherweight.core.search.explore import explore
@@ -112,7 +112,9 @@ def _optimize(
     contents = replace(contents, notes=[*contents.notes, *told])
     artifact = seal(out, contents, best.run.backend)
     page = _write_cases_beside(out, evidence, task)
-    return Outcome(artifact, evidence, best.run.backend, tuple(contents.notes), table, page)
+    # Said here alone: the path is this machine's, and what is sealed travels.
+    begun = [begins_here(looking.record)] if look is not None and look.uses.begins else []
+    return Outcome(artifact, evidence, best.run.backend, (*contents.notes, *begun), table, page)
 
 
 def _check_steps(recipe: Recipe, task: Task) -> None:
@@ -261,7 +263,8 @@ def _refusal(evidence: Evidence, page: Path, cases: Path | None, looked: Path, *
     way_out = _way_out(nearest, missed)
     if withheld is not None:
         came, stopped = "missed there", withheld_limits(withheld)
-        way_out = f"not told; --show-test tells, and {looked} will say so (this was use {withheld.number})"
+        way_out = f"not told; --show-test tells, and {looked} will say so (this was use {withheld.number}"
+        way_out += ", with which a new record begins)" if withheld.begins else ")"
     spent = evidence.search is not None and bool(evidence.search.stopped)
     changed = (
         "" if cases is None else f"; the cases that {name} changed: {cases} (holds patients' or cardholders' data)"

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from featherweight.core.arrays import Probabilities, Scores
+from featherweight.core.errors import DataError
 
 LARGEST_LOGIT: Final = 36.0
 """Log-odds are clipped to this: float64 tells the probability of 36 from one, and that of 37 no longer. So every
@@ -44,5 +45,23 @@ class PlattScaling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return np.array([self.probability(score) for score in scores.tolist()], dtype=np.float64)
 
     def score_at(self, probability: float) -> float:
-        """The score whose probability this is."""
-        return (math.log(probability / (1 - probability)) - self.intercept) / self.slope
+        """The lowest score whose probability is at least this one, to the last bit: a score reaches it if and only if
+        its probability reaches `probability`, so that evidence, which compares scores, and apps, which compare
+        probabilities, decide the same. Infinite where every score's does (minus), or none's. Raises DataError for what
+        is not a probability."""
+        if not 0 <= probability <= 1:
+            raise DataError(f"a threshold of {probability} is not a probability; give a number from 0 to 1")
+        if self.probability(-math.inf) >= probability:
+            return -math.inf
+        if self.probability(math.inf) < probability:
+            return math.inf
+        logit = math.log(probability / (1 - probability)) if probability < 1 else LARGEST_LOGIT
+        low = high = (logit - self.intercept) / self.slope
+        step = max(1 / self.slope, abs(low)) * 1e-15
+        while self.probability(low) >= probability:
+            low, step = low - step, 2 * step
+        while self.probability(high) < probability:
+            high, step = high + step, 2 * step
+        while low < (middle := low + (high - low) / 2) < high:
+            low, high = (low, middle) if self.probability(middle) >= probability else (middle, high)
+        return high

@@ -135,16 +135,22 @@ def _read_for_cases(recipe_path: Path, task: Task | None) -> tuple[Recipe, Task,
 
 
 def find_record(recipe: Recipe, path: Path) -> Path:
-    """The file in which the uses of a recipe's test cases are written down: the one that it names; else
-    `test-uses.jsonl` beside the recipe, one for all recipes of the folder; in `runs/NAME` below the current folder for
-    a recipe that lies in the installed package, or where nothing may be written."""
+    """The file in which the uses of a recipe's test cases are written down: the one that it names, relative to the
+    recipe's own folder, so that the same recipe has the same record wherever it is run from; else `test-uses.jsonl`
+    beside the recipe, one for all recipes of the folder; in `runs/NAME` below the current folder for a recipe that lies
+    in the installed package, or where nothing may be written."""
     if recipe.cases.record:
-        return Path(recipe.cases.record)
+        return path.parent / recipe.cases.record
     folder = Path(os.path.realpath(path)).parent
     packaged = any(folder.is_relative_to(Path(os.path.realpath(part))) for part in _PACKAGE)
     if packaged or not os.access(folder, os.W_OK | os.X_OK):
         return Path("runs") / recipe.name / FILE
     return path.parent / FILE
+
+
+def record_of(recipe_path: Path) -> Path:
+    """`find_record` of a recipe's file. Raises RecipeError, UsageError."""
+    return find_record(read_recipe(recipe_path), recipe_path)
 
 
 def new_recipe(task: str) -> str:

@@ -13,7 +13,8 @@ from featherweight.core.artifact.store import Artifact
 from featherweight.core.artifact.write import Contents, write_artifact
 from featherweight.core.backends.opening import installed_versions
 from featherweight.core.errors import FeatherweightError
-from featherweight.core.evidence.planted_trial import GateTrial, try_gate
+from featherweight.core.evidence.planted_result import GateTrial, NoTrial
+from featherweight.core.evidence.planted_trial import try_gate
 from featherweight.core.evidence.predictions import Measured
 from featherweight.core.evidence.report import Comparison, Evidence
 from featherweight.core.evidence.reports.case_history import history_notes

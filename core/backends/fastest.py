@@ -43,11 +43,13 @@ def _runnable(artifact: Artifact, available: Mapping[str, Availability], device:
 
 
 def _why_not(artifact: Artifact, name: str, precision: Precision, device: str) -> str | None:
-    """Why a runtime must not serve the artifact: it has no figures on the test cases, or they missed a limit. Figures
-    are those of a CPU, so that they say nothing of another device; an artifact without a list of runtimes has none."""
+    """Why a runtime must not serve the artifact: it has no figures on the test cases, or they missed a limit. All
+    figures are those of a CPU; an artifact without a list of runtimes has none, and is of a version that asked none."""
     runtimes = artifact.manifest.runtimes
-    if runtimes is None or device != "cpu":
+    if runtimes is None:
         return None
+    if device != "cpu":
+        return f"{_UNTRIED} on {device}: an artifact is judged on the CPU, where it may be served"
     known = next((one for one in runtimes if (one.backend, one.precision) == (name, precision)), None)
     if known is None:
         return f"{_UNTRIED} in {precision}: it was not tried when the artifact was made"
@@ -60,7 +62,7 @@ def _nothing_runs(artifact: Artifact, available: Mapping[str, Availability], dev
     )
     held = ", ".join(artifact.precisions)
     return BackendUnavailableError(
-        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}{_remedy(artifact)}"
+        f"nothing here runs the artifact {artifact.manifest.name!r} ({held}) on {device}: {reasons}{_remedy(artifact, device)}"
     )
 
 
@@ -73,10 +75,12 @@ def _refused(artifact: Artifact, name: str, found: Availability, device: str) ->
     return f"runs {', '.join(found.precisions)} on {', '.join(found.devices)}"
 
 
-def _remedy(artifact: Artifact) -> str:
+def _remedy(artifact: Artifact, device: str) -> str:
     serving = [one.backend for one in artifact.manifest.runtimes or () if one.serves]
     if not serving:
         return ""
+    if device != "cpu":
+        return f". On the CPU it may be served by {', '.join(serving)}"
     return f". It may be served by {', '.join(serving)}; for another runtime, optimize again where it is installed"
 
 

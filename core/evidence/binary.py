@@ -9,7 +9,6 @@ from featherweight.core.evidence.metric import Pair, Side
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import reliability as r
-from featherweight.core.statistics.card_precision import card_precision as mean_card_precision
 from featherweight.core.statistics.loss_bounds import OwnLosses
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
 from featherweight.core.statistics.paired import paired_share_difference
@@ -65,10 +64,7 @@ def average_precision_losses(pair: Pair) -> OwnLosses | None:
 
 
 def card_precision(of: Predictions) -> float | None:
-    if of.clusters is None or of.alerts is None:
-        return None
-    days, eligible, per_day = of.alerts.days, of.alerts.eligible, of.alerts.per_day
-    return mean_card_precision(of.scores, of.labels, of.clusters, days=days, eligible=eligible, per_day=per_day)
+    return None if of.desk is None else of.desk.precision(of.scores)
 
 
 def card_precision_interval(pair: Pair, side: Side) -> s.Interval | None:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from numbers import Real
 from typing import Literal
 
 from featherweight.core.arrays import Floats
+from featherweight.core.errors import UsageError
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
-from featherweight.core.statistics.card_precision import card_precision_draws
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
@@ -116,20 +117,14 @@ class Pair:
         """Card precision of both in the same resamples of the cards [1 + samples], that of the cases themselves first.
         None without alerts and clusters, and where no compromised card can raise an alert: 0 against 0 would prove
         nothing."""
-        labels, alerts, clusters = self.baseline.labels, self.baseline.alerts, self.baseline.clusters
-        if alerts is None or clusters is None or not (labels[alerts.eligible] == 1).any():
+        desk, key = self.baseline.desk, (self.samples, self.seed)
+        if desk is None or not desk.can_alert:
             return None
-        before, after = card_precision_draws(
-            (self.baseline.scores, self.candidate.scores),
-            labels,
-            clusters,
-            days=alerts.days,
-            eligible=alerts.eligible,
-            per_day=alerts.per_day,
-            samples=self.samples,
-            seed=self.seed,
-        )
-        return {"baseline": before, "candidate": after}
+        missing = [one for one in (self.baseline, self.candidate) if key not in one.card_draws]
+        drawn = desk.draws([one.scores for one in missing], samples=self.samples, seed=self.seed)
+        for one, found in zip(missing, drawn, strict=True):
+            one.card_draws[key] = found
+        return {"baseline": self.baseline.card_draws[key], "candidate": self.candidate.card_draws[key]}
 
 
 @lru_cache(maxsize=64)
@@ -197,6 +192,17 @@ class Limit:
         if self.kind != "min":
             return "a number from 0 to 1"
         return "a number above 0, up to 1" if self.unit == "metric" else "a number above 0"
+
+
+def limit_value(name: str, value: object) -> float:
+    """A limit as a float. name: its key. Raises TypeError for what is not a number, UsageError for an integer that no
+    float holds."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"the limit {name} is of the type {type(value).__name__}; give a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError(f"the limit {name} is a number of too many digits; give one that a float holds") from None
 
 
 def needed_by_error(pair: Pair, difference: Difference, margin: float) -> Needed:

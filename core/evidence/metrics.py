@@ -18,7 +18,7 @@ from featherweight.core.evidence.absolute import (
     NEGATIVE_PREDICTIVE_VALUE,
     POSITIVE_PREDICTIVE_VALUE,
 )
-from featherweight.core.evidence.metric import Limit, Metric, Pair
+from featherweight.core.evidence.metric import Limit, Metric, Pair, limit_value
 from featherweight.core.evidence.predictions import LabelKind
 from featherweight.core.evidence.running import judge_flips, judge_latency, judge_size
 from featherweight.core.statistics.loss_bounds import Unseen, least_bound
@@ -332,15 +332,16 @@ class Limits(Mapping[str, float]):
         group_columns: tuple[str, ...] = (),
         **values: float | None,
     ) -> None:
-        """None asks nothing. Raises TypeError for a limit that the table does not have."""
+        """None asks nothing. Raises TypeError for a limit that the table does not have, and as `limit_value`."""
         object.__setattr__(self, "unseen_case", unseen_case)
-        object.__setattr__(self, "prevalence", prevalence)
+        object.__setattr__(self, "prevalence", None if prevalence is None else limit_value("prevalence", prevalence))
         object.__setattr__(self, "group_columns", group_columns)
         known = limits()
         if unknown := values.keys() - known.keys():
             raise TypeError(f"there is no limit {', '.join(sorted(unknown))}; known: {', '.join(known)}")
         found = ((name, values.get(name)) for name in known)
-        object.__setattr__(self, "values_set", tuple((name, value) for name, value in found if value is not None))
+        held = tuple((name, limit_value(name, value)) for name, value in found if value is not None)
+        object.__setattr__(self, "values_set", held)
 
     def __getitem__(self, name: str) -> float:
         return dict(self.values_set)[name]

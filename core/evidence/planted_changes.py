@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,10 +22,18 @@ a class)."""
 
 def rescored(of: Predictions, scores: Floats) -> Predictions:
     """With these scores, and with the probabilities that the baseline's calibration gives them."""
+    found = _calibrated(of)
+    probabilities = None if found is None else np.interp(scores, *found)
+    return replace(of, scores=scores, probabilities=probabilities)
+
+
+@lru_cache(maxsize=2)
+def _calibrated(of: Predictions) -> tuple[Floats, Floats] | None:
+    """The baseline's scores, rising, and their probabilities: the same for all that is planted in it."""
     if of.probabilities is None:
-        return replace(of, scores=scores)
+        return None
     order = np.argsort(of.scores, kind="stable")
-    return replace(of, scores=scores, probabilities=np.interp(scores, of.scores[order], of.probabilities[order]))
+    return of.scores[order], of.probabilities[order]
 
 
 def rethresholded(of: Predictions, change: Callable[[float], float]) -> Predictions:

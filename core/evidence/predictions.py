@@ -14,6 +14,7 @@ from featherweight.core.errors import DataError
 from featherweight.core.measure.energy import Energy
 from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
 from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.card_precision import Desk
 from featherweight.core.task import Alerts
 from featherweight.core.terminal import counted
 from featherweight.core.thresholds import Outcomes
@@ -51,7 +52,7 @@ class Predictions:
             lengths["probabilities"] = len(self.probabilities)
         if len(set(lengths.values())) != 1 or not self.ids:
             raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
-        if not np.isin(self.labels, [0, 1]).all():
+        if not ((self.labels == 0) | (self.labels == 1)).all():
             raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
         if self.outcomes is not None and self.threshold not in self.outcomes.thresholds:
             raise DataError(
@@ -65,8 +66,9 @@ class Predictions:
                 raise DataError("predictions: found probabilities outside 0..1")
 
     def _check_finite(self, what: str, values: Floats) -> None:
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = np.flatnonzero(~finite)
             first = bad[0]
             raise DataError(
                 f"predictions: case {self.ids[first]} has the {what} {values[first]} ({len(bad)} such cases)"
@@ -89,6 +91,32 @@ class Predictions:
             outcomes=self.outcomes,
             cluster_noun=self.cluster_noun,
         )
+
+    def answered(
+        self,
+        scores: Scores,
+        probabilities: Probabilities | None,
+        *,
+        threshold: float,
+        outcomes: Outcomes | None,
+    ) -> Predictions:
+        """The same cases with other answers. What was prepared of the cases alone is shared."""
+        found = replace(self, scores=scores, probabilities=probabilities, threshold=threshold, outcomes=outcomes)
+        found.__dict__["desk"] = self.desk
+        return found
+
+    @cached_property
+    def desk(self) -> Desk | None:
+        """What card precision ranks; None without alerts and clusters."""
+        alerts, clusters = self.alerts, self.clusters
+        if alerts is None or clusters is None:
+            return None
+        return Desk(self.labels, clusters, days=alerts.days, eligible=alerts.eligible, per_day=alerts.per_day)
+
+    @cached_property
+    def card_draws(self) -> dict[tuple[int, int], Floats]:
+        """(samples, seed) -> card precision in these resamples of the desk, of those that were drawn already."""
+        return {}
 
     def sealed_with(self, other: Predictions) -> Predictions:
         """The same scores with the thresholds of another: an artifact has one set of them, whatever runs it."""

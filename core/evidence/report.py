@@ -18,7 +18,7 @@ from featherweight.core.evidence.in_force import InForce
 from featherweight.core.evidence.judge import Check, all_passed
 from featherweight.core.evidence.metric import pair
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.planted_trial import GateTrial
+from featherweight.core.evidence.planted_result import GateTrial, NoTrial
 from featherweight.core.evidence.predictions import Measured, Parity, Predictions, changed_outcomes
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.evidence.subgroups import Subgroups, compare_subgroups

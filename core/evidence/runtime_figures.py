@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class RuntimeFigures:
     """One runtime. auc, average_precision: of the program by it; difference: the largest of a raw score against the
     runtime on which the program was judged; changed: outcomes that differ from that one's; missed: limits on decisions,
-    rankings and probabilities that it did not keep; serves: whether an artifact may be served by it; reason: why it has
-    no figures, which are then None."""
+    rankings and probabilities that it did not keep; worse: those of them that the judged runtime kept, or missed by
+    less; serves: whether an artifact may be served by it; reason: why it has no figures, which are then None."""
 
     backend: str
     precision: str
@@ -22,6 +22,7 @@ class RuntimeFigures:
     difference: float | None = None
     changed: int | None = None
     missed: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
     reason: str = ""
 
     @property
@@ -29,5 +30,6 @@ class RuntimeFigures:
         """In a few words, why it may or may not serve."""
         if self.reason:
             return f"no figures on the test cases: {self.reason}"
-        kept = f"missed {', '.join(self.missed)} on the test cases" if self.missed else "kept the limits"
-        return kept if self.serves or not self.missed else f"{kept}, which the judged runtime kept"
+        if self.worse:
+            return f"missed {', '.join(self.worse)} on the test cases, which the judged runtime kept or missed by less"
+        return f"missed {', '.join(self.missed)} on the test cases" if self.missed else "kept the limits"

@@ -18,7 +18,16 @@ from featherweight.core.fields import summary_line
 from featherweight.core.passes.steps import STEPS
 from featherweight.core.recipe import keys
 from featherweight.core.recipe.objective import FASTEST
-from featherweight.core.recipe.types import VERSION, CaseRules, Choices, Measure, Recipe, Setting, render_value
+from featherweight.core.recipe.types import (
+    VERSION,
+    CaseRules,
+    Choices,
+    Measure,
+    Recipe,
+    Setting,
+    render_key,
+    render_value,
+)
 
 _WIDTH = 118
 
@@ -76,7 +85,9 @@ def _lines(recipe: Recipe, settings: type[msgspec.Struct]) -> Iterator[str]:
     reasons = dict(recipe.reasons)
     wanted = [key for key in keys.reason_keys() if key.name in recipe.limits]
     yield from (
-        f"{key.name} = {render_value(reasons[key.name])}" if key.name in reasons else f'#{key.name} = "why"'
+        f"{render_key(key.name)} = {render_value(reasons[key.name])}"
+        if key.name in reasons
+        else f'#{render_key(key.name)} = "why"'
         for key in wanted
     )
 

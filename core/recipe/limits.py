@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from featherweight.core.errors import Fault
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metrics import GROUPS, UNSEEN_CASES, Limits
 from featherweight.core.passes.steps import Choice
-from featherweight.core.recipe.wording import kind_of, near
+from featherweight.core.recipe.wording import as_float, kind_of, near
 
 _COLUMNS = f"{GROUPS}.columns"
 
@@ -17,7 +17,7 @@ _COLUMNS = f"{GROUPS}.columns"
 def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     """Every fault with its key; what is at fault is left out."""
     faults: list[Fault] = []
-    found = dict(_flattened(table, faults))
+    found = flatten_groups(table, "limits", faults)
     names = list(metrics.limits())
     known = [*names, "unseen_case", "prevalence", _COLUMNS]
     listed = f"; known here: {', '.join(known)}"
@@ -27,10 +27,11 @@ def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     for name in (*names, "prevalence"):
         if name in found:
             value = found[name]
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            number = None if isinstance(value, bool) or not isinstance(value, int | float) else as_float(value)
+            if number is None:
                 faults.append(Fault(f"limits.{name}", f"found {kind_of(value)}, expected a number"))
             else:
-                values[name] = float(value)
+                values[name] = number
     unseen = found.get("unseen_case", "as-seen")
     if unseen not in UNSEEN_CASES:
         faults.append(Fault("limits.unseen_case", f"found {kind_of(unseen)}, expected {Choice(UNSEEN_CASES)}"))
@@ -39,14 +40,19 @@ def parse_limits(table: Mapping[str, Any]) -> tuple[Limits, tuple[Fault, ...]]:
     return limits, (*faults, *limits.faults())
 
 
-def _flattened(table: Mapping[str, Any], faults: list[Fault]) -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if name != GROUPS:
-            yield name, value
-        elif isinstance(value, Mapping):
-            yield from ((f"{GROUPS}.{inner}", one) for inner, one in value.items())
-        else:
-            faults.append(Fault(f"limits.{GROUPS}", f"found {kind_of(value)}, expected a table"))
+def flatten_groups(table: Mapping[str, Any], where: str, faults: list[Fault]) -> dict[str, Any]:
+    """The keys of the table [WHERE.groups] as `groups.NAME`, beside the others. What is set in both ways is a fault:
+    which of them counts would depend on their order."""
+    groups = table.get(GROUPS, {})
+    if not isinstance(groups, Mapping):
+        faults.append(Fault(f"{where}.{GROUPS}", f"found {kind_of(groups)}, expected a table"))
+        groups = {}
+    inner = {f"{GROUPS}.{name}": value for name, value in groups.items()}
+    outer = {name: value for name, value in table.items() if name != GROUPS}
+    faults += [
+        Fault(f"{where}.{name}", f"set here and in [{where}.{GROUPS}]; set it once") for name in inner if name in outer
+    ]
+    return {**outer, **inner}
 
 
 def _columns(found: Mapping[str, Any], faults: list[Fault]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from featherweight.core.errors import Fault, RecipeError, UsageError
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.recipe.limits import parse_limits
+from featherweight.core.recipe.limits import flatten_groups, parse_limits
 from featherweight.core.recipe.parse import parse_recipe
 from featherweight.core.recipe.text import parse_toml, read_text
 
@@ -18,14 +18,18 @@ def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
 
     Raises UsageError for a file that cannot be read and for a limit that is set twice, RecipeError for faults.
     """
-    table = {} if path is None else _read_table(path)
     strange = [name for name in given if not isinstance(name, str)]
     if strange:
         raise UsageError(f"limits: found a {type(strange[0]).__name__} as a name; expected texts, such as 'auc_loss'")
-    twice = sorted(table.keys() & given.keys())
+    faults: list[Fault] = []
+    # Flat, so that `groups.auc_loss` of a command is seen to be the `auc_loss` of the file's [limits.groups].
+    of_file = flatten_groups({} if path is None else _read_table(path), "limits", faults)
+    alone = flatten_groups(given, "limits", faults)
+    twice = sorted(of_file.keys() & alone.keys(), key=str)
     if twice:
         raise UsageError(f"the limit {twice[0]!r} is set in {path} and on its own; set it once")
-    limits, faults = parse_limits({**table, **given})
+    limits, found = parse_limits({**of_file, **alone})
+    faults += found
     if faults:
         raise RecipeError("limits" if path is None else str(path), faults)
     return limits

@@ -26,7 +26,7 @@ from featherweight.core.passes.steps import (
     RecoverStep,
     Step,
 )
-from featherweight.core.recipe.limits import parse_limits
+from featherweight.core.recipe.limits import flatten_groups, parse_limits
 from featherweight.core.recipe.objective import EXPECTED, FASTEST, NAMED, Objective
 from featherweight.core.recipe.text import parse_toml, read_text
 from featherweight.core.recipe.types import (
@@ -331,7 +331,9 @@ class _Reader:
         return CaseRules(record=record or "", **values)
 
     def reasons(self, table: Mapping[str, Any], limits: Limits) -> tuple[tuple[str, str], ...]:
-        """Of limits that are set: a reason for another one is a slip, or its limit is forgotten."""
+        """Of limits that are set: a reason for another one is a slip, or its limit is forgotten. Those of limits on
+        groups stand in a table of their own, as the limits do, or under quoted keys."""
+        table = flatten_groups(table, "reasons", self.faults)
         self.known(table, "reasons.", list(metrics.limits()))
         found = []
         for name in [name for name in table if name in metrics.limits()]:

@@ -89,9 +89,10 @@ class CaseRules:
     """The record of the uses of the test cases, and what is known of cases that are in two splits."""
 
     record: str = ""
-    """The file in which every use of the test cases is written down (JSON lines, only ever added to; paths are relative
-    to the current folder). Empty: test-uses.jsonl beside the recipe, or, where nothing may be written there and for a
-    recipe of the installed package, in runs/NAME."""
+    """The file in which every use of the test cases is written down (JSON lines, only ever added to). Its path alone is
+    relative to the recipe's own folder: a record that depended on where a command is run from would be forgotten.
+    Empty: test-uses.jsonl beside the recipe, or, where nothing may be written there and for a recipe of the installed
+    package, in runs/NAME."""
     known_copies: int = bounded(Number(0, 10**9, whole=True), default=0)
     """So many inputs are known to be in two of training, validation and test cases; more are refused."""
     known_shared_clusters: int = bounded(Number(0, 10**9, whole=True), default=0)
@@ -176,7 +177,7 @@ def render_recipe(recipe: Recipe) -> str:
     lines += [f"objective = {render_value(recipe.objective.setting)}"] if recipe.objective != FASTEST else []
     lines += ["", "[source]"]
     lines.append(f"task = {render_value(recipe.source.task)}")
-    lines += [f"{_key(name)} = {render_value(value)}" for name, value in recipe.source.settings]
+    lines += [f"{render_key(name)} = {render_value(value)}" for name, value in recipe.source.settings]
     for choices in recipe.steps:
         lists = dict(choices.lists)
         lines += ["", "[[step]]", f"kind = {render_value(choices.step.kind)}"]
@@ -191,13 +192,15 @@ def render_recipe(recipe: Recipe) -> str:
         lines += [f"{key} = {render_value(value)}" for key, value in table.items() if value is not None]
     # Only where they say something: recipes that do not have them keep their digests.
     changed = {key: value for key, value in asdict(recipe.cases).items() if value != getattr(CaseRules(), key)}
+    # A reason's key is one name, `groups.auc_loss` too, and no table in a table.
     for name, added in {"cases": changed, "reasons": dict(recipe.reasons)}.items():
         lines += ["", f"[{name}]"] if added else []
-        lines += [f"{key} = {render_value(value)}" for key, value in added.items()]
+        lines += [f"{render_key(key)} = {render_value(value)}" for key, value in added.items()]
     return "\n".join(lines) + "\n"
 
 
-def _key(name: str) -> str:
+def render_key(name: str) -> str:
+    """A key of TOML: bare where it may be, else quoted."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else render_value(name)
 
 

@@ -20,6 +20,8 @@ def kind_of(value: Any) -> str:
             return "nothing"
         case bool():
             return "true or false"
+        case int() if as_float(value) is None:
+            return "a number of too many digits"
         case int() | float():
             return f"the number {value}"
         case str():
@@ -30,6 +32,14 @@ def kind_of(value: Any) -> str:
             return "a table"
         case _:
             return "a date or time"
+
+
+def as_float(value: int | float) -> float | None:
+    """None for an integer that no float holds: Python keeps those of any length, and a caller may give one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def check_integers(value: Any) -> None:

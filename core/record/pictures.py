@@ -2,17 +2,20 @@
 
 A difference hash (Krawetz, "Kind of Like That", 2013): the picture in 16 x 17 blocks, and of each block whether it is
 brighter than the one to the left of it. On 5,840 chest x-rays no two of different patients differ in fewer than 12 of
-the 256 bits, while the same picture at another size or as a JPEG differs in 0 to 6.
+the 256 bits. Of 624, the same picture as a JPEG, brighter or at half the size was found in 98.9% and more; at three
+sevenths of the size without smoothing in 82%, at two sevenths in 31%; shifted by 1% of the width, cut by 4% or turned
+by two degrees in 1 to 3%; mirrored, inverted or turned by a quarter in none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
-from featherweight.core.arrays import Array, Floats32, Hashes, Indices
+from featherweight.core.arrays import Array, Bools, Floats32, Hashes, Indices, Integers
 from featherweight.core.tensors import Tensors, TensorSpec
 
 NEAR_BITS = 8
@@ -67,8 +70,34 @@ def hash_inputs(tensors: Tensors, name: str, size: int = 256) -> Hashes:
     return np.concatenate(parts) if parts else np.empty((0, 4), np.uint64)
 
 
-def near_pairs(first: Hashes, second: Hashes) -> Iterator[tuple[int, int]]:
-    """Places of pictures in both that are near copies of each other."""
+@dataclass(frozen=True)
+class NearCopies:
+    """count: pictures of the second set that have a near copy in the first; pairs: the first pairs of places in both,
+    one for each of them as long as there is room."""
+
+    count: int
+    pairs: tuple[tuple[int, int], ...]
+
+
+def find_near(first: Hashes, second: Hashes, most: int, same: tuple[Integers, Integers] | None = None) -> NearCopies:
+    """Counted to the end, but no more than `most` pairs are kept: sets of pictures that all look the same (phantoms,
+    say) have as many pairs as both numbers multiplied. same: a number for each picture in both; those with the same one
+    are byte for byte the same, and no near copies."""
+    found, pairs = np.zeros(len(second), bool), list[tuple[int, int]]()
+    for rows, columns, near in _near_blocks(first, second):
+        if same is not None:
+            near &= same[0][rows][:, None] != same[1][columns]
+        new = near.any(axis=0) & ~found[columns]
+        if len(pairs) < most:
+            places = np.flatnonzero(new)[: most - len(pairs)]
+            pairs += [(int(rows[near[:, place].argmax()]), int(columns[place])) for place in places]
+        found[columns[new]] = True
+    return NearCopies(int(found.sum()), tuple(pairs))
+
+
+def _near_blocks(first: Hashes, second: Hashes) -> Iterator[tuple[Indices, Indices, Bools]]:
+    """Blocks of the table of all pairs: the places of its rows in the first, of its columns in the second, and whether
+    each pair is near. A block has few megabytes."""
     whole, step = np.flatnonzero(second.any(axis=1)), max(1, _CHUNK // max(1, len(second)))
     columns: list[Hashes] = [np.ascontiguousarray(second[whole, word]) for word in range(4)]
     mine: Indices = np.flatnonzero(first.any(axis=1))
@@ -77,5 +106,4 @@ def near_pairs(first: Hashes, second: Hashes) -> Iterator[tuple[int, int]]:
         bits = np.zeros((len(places), len(whole)), np.uint16)
         for word, column in enumerate(columns):
             bits += np.bitwise_count(first[places, word][:, None] ^ column)
-        for row, column_place in zip(*np.nonzero(bits <= NEAR_BITS), strict=True):
-            yield int(places[row]), int(whole[column_place])
+        yield places, whole, bits <= NEAR_BITS

@@ -29,8 +29,9 @@ class Margin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """steps: the recipe's, in words; unseen_case: as in [limits]; earlier_uses: of the test cases, on record when the
-    plan was written."""
+    """steps: the recipe's, in words; unseen_case: as in [limits]; settings: what else [limits] says, such as the
+    prevalence and the columns of groups; earlier_uses: of the test cases, on record when the plan was written;
+    rest_sha256: of the recipe without what the plan itself says; empty in older plans."""
 
     schema: Literal["featherweight-plan/1"] = "featherweight-plan/1"
     created: str
@@ -44,17 +45,22 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     unseen_case: str
     splits: dict[SplitName, CaseSet]
     earlier_uses: int
+    settings: dict[str, float | str | tuple[str, ...]] = {}
+    rest_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class PlanFollowed:
     """A plan beside what was run. in_time: written down in the record before any use of the test cases; None where the
-    record does not have it. differences: sentences."""
+    record does not have it. differences: sentences. place, of: its place among the plans that were written for these
+    cases before their first use, from 1, and how many these are: who writes several can choose among them."""
 
     plan: Plan
     sha256: str
     in_time: bool | None
     differences: tuple[str, ...]
+    place: int = 1
+    of: int = 1
 
 
 def encode_plan(plan: Plan) -> bytes:
@@ -84,6 +90,9 @@ def read_plan(path: Path) -> tuple[Plan, str]:
 def plan_differences(plan: Plan, run: Plan) -> tuple[str, ...]:
     """What was run otherwise than planned. run: the plan that would be written now."""
     lines = [_changed_limit(name, plan.limits, run.limits) for name in {**plan.limits, **run.limits}]
+    for name in {**plan.settings, **run.settings}:
+        planned, now = _setting(plan.settings.get(name)), _setting(run.settings.get(name))
+        lines.append(f"{name}: planned {planned}, run with {now}" if planned != now else "")
     for what, before, after in (
         ("seed", plan.seed, run.seed),
         ("assumption of the unseen case", plan.unseen_case, run.unseen_case),
@@ -96,20 +105,27 @@ def plan_differences(plan: Plan, run: Plan) -> tuple[str, ...]:
         if one is None or other is None or one.sha256 != other.sha256:
             lines.append(f"the {split} cases or their labels: planned {_cases(one)}, run {_cases(other)}")
     found = tuple(filter(None, lines))
-    if not found and plan.recipe_sha256 != run.recipe_sha256:
-        return ("the recipe, in what is not part of the plan",)
-    return found
+    if plan.rest_sha256:
+        is_other = plan.rest_sha256 != run.rest_sha256
+    else:  # an older plan, which only says that the recipe is another one
+        is_other = not found and plan.recipe_sha256 != run.recipe_sha256
+    rest = "the recipe in what the plan does not say, such as its source, how it measures or decides"
+    return (*found, rest) if is_other else found
 
 
 def _changed_limit(name: str, planned: Mapping[str, Margin], run: Mapping[str, Margin]) -> str:
     before, after = planned.get(name), run.get(name)
     if before is not None and after is not None and before.limit == after.limit:
-        return ""
+        return "" if before.reason == after.reason else f"{name}: the reason for its margin was changed"
     return f"{name}: planned {_limit(before)}, run with {_limit(after)}"
 
 
 def _limit(margin: Margin | None) -> str:
     return "no limit" if margin is None else f"{margin.limit:g}"
+
+
+def _setting(value: float | str | tuple[str, ...] | None) -> str:
+    return "none" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _cases(found: CaseSet | None) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Hashes, Indices
+from featherweight.core.arrays import Hashes, Indices, Integers
 from featherweight.core.errors import DataError
 from featherweight.core.record.cases import CaseSet, describe_cases, digest_inputs
-from featherweight.core.record.pictures import hash_inputs, near_pairs, picture_input
+from featherweight.core.record.likeness import digest_looks
+from featherweight.core.record.pictures import find_near, hash_inputs, picture_input
 from featherweight.core.task import HeldOut, SplitName, StatesSplits, Task
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
@@ -26,6 +27,10 @@ SPLITS: tuple[SplitName, ...] = ("training", "validation", "test")
 MAX_TRAINING_SAMPLE = 20_000
 """Training inputs that are looked at where the task does not give all of them."""
 MAX_LISTED = 50
+
+
+KnownKind = Literal["copies", "clusters"]
+"""What a recipe may state as known."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Pair:
 @dataclass(frozen=True)
 class SplitsFound:
     """sets: what is kept of each split; copies: inputs that are in two splits, by the two; clusters: patients, say, by
-    the two, None where the task names none that must be apart; near: pictures that are near copies, by the two; pairs:
+    the two, None where the task names none that must be apart; near: pictures of the second of two splits that are near
+    copies of one in the first, by the two; pairs:
     the first of all of these; repeated: test cases that are copies of another one with the same label; contradictory:
     inputs that have both labels among the test cases; sampled: whether the training inputs are a sample only."""
 
@@ -53,8 +59,8 @@ class SplitsFound:
     contradictory: int = 0
     sampled: bool = False
     pictures: bool = False
-    known: bool = field(default=False)
-    """Whether the recipe states what was found."""
+    known: frozenset[KnownKind] = frozenset()
+    """What of it the recipe states; nothing before it was compared with the recipe."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,18 @@ def compare_splits(task: Task, validation: HeldOut, test: HeldOut) -> SplitsFoun
     sets = {
         "training": describe_cases(found["training"].inputs),
         "validation": describe_cases(found["validation"].inputs, validation.labels),
-        "test": describe_cases(found["test"].inputs, test.labels),
+        "test": describe_cases(
+            found["test"].inputs,
+            test.labels,
+            names=test.ids,
+            looks=digest_looks(test.tensors, found["test"].hashes),
+        ),
     }
     copies, near, pairs = {}, {}, list[Pair]()
     for both in itertools.combinations(SPLITS, 2):
-        same = _same(found, both)
-        alike = [] if not name else _alike(found, both, {(pair.first[1], pair.second[1]) for pair in same})
-        copies[both], near[both] = len({found[both[1]].inputs[pair.second[1]] for pair in same}), len(alike)
-        pairs += [*same[:MAX_LISTED], *alike[:MAX_LISTED]]
+        copies[both], same = _same(found, both)
+        near[both], alike = _alike(found, both)
+        pairs += [*same, *alike]
     kept, contradictory = _distinct(found["test"].inputs, test, bool(name))
     return SplitsFound(
         {split: sets[split] for split in SPLITS},
@@ -119,24 +129,27 @@ def _digested(tensors: Tensors, name: str) -> tuple[list[bytes], Hashes | None]:
     return digest_inputs(tensors), hash_inputs(tensors, name) if name else None
 
 
-def _same(found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName]) -> list[Pair]:
+def _same(found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName]) -> tuple[int, list[Pair]]:
+    """How many inputs are in both, and the first pairs."""
     first = {one: place for place, one in reversed(list(enumerate(found[both[0]].inputs)))}
     second = enumerate(found[both[1]].inputs)
-    return [Pair((both[0], first[one]), (both[1], place), False) for place, one in second if one in first]
+    listed = itertools.islice(((place, one) for place, one in second if one in first), MAX_LISTED)
+    pairs = [Pair((both[0], first[one]), (both[1], place), False) for place, one in listed]
+    return len(first.keys() & set(found[both[1]].inputs)), pairs
 
 
-def _alike(
-    found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName], same: set[tuple[int, int]]
-) -> list[Pair]:
+def _alike(found: Mapping[SplitName, _Split], both: tuple[SplitName, SplitName]) -> tuple[int, list[Pair]]:
+    """How many pictures of the second split look like one of the first, and the first pairs."""
     one, other = (found[split].hashes for split in both)
     if one is None or other is None:
-        return []
-    inputs = [found[split].inputs for split in both]
-    return [
-        Pair((both[0], place), (both[1], beside), True)
-        for place, beside in near_pairs(one, other)
-        if (place, beside) not in same and inputs[0][place] != inputs[1][beside]
+        return 0, []
+    numbers = dict[bytes, int]()
+    of_both: list[Integers] = [
+        np.array([numbers.setdefault(digest, len(numbers)) for digest in found[split].inputs], np.int64)
+        for split in both
     ]
+    near = find_near(one, other, MAX_LISTED, (of_both[0], of_both[1]))
+    return near.count, [Pair((both[0], place), (both[1], beside), True) for place, beside in near.pairs]
 
 
 def _shared_clusters(task: Task) -> dict[tuple[SplitName, SplitName], int] | None:
@@ -186,20 +199,37 @@ def without_copies(cases: HeldOut, task: Task) -> tuple[HeldOut, Indices]:
     )
 
 
+def mark_known(found: SplitsFound, known_copies: int, known_clusters: int) -> SplitsFound:
+    """What was found, marked as known where the recipe states so many."""
+    known = set[KnownKind]()
+    if sum(found.copies.values()) <= known_copies:
+        known.add("copies")
+    if sum((found.clusters or {}).values()) <= known_clusters:
+        known.add("clusters")
+    return replace(found, known=frozenset(known))
+
+
 def check_apart(found: SplitsFound, known_copies: int, known_clusters: int, page: str) -> SplitsFound:
     """What was found, marked as known where the recipe states it. page: where the cases are listed.
 
     Raises DataError for more than the recipe states."""
-    faults = []
-    for what, counts, known, key in (
-        ("inputs are", found.copies, known_copies, "known_copies"),
-        ("patients (or whatever cases belong to) are", found.clusters or {}, known_clusters, "known_shared_clusters"),
-    ):
-        total = sum(counts.values())
-        if total > known:
+    found, faults = mark_known(found, known_copies, known_clusters), []
+    kinds: tuple[tuple[KnownKind, str, Mapping[tuple[SplitName, SplitName], int], int, str], ...] = (
+        ("copies", "inputs are", found.copies, known_copies, "known_copies"),
+        (
+            "clusters",
+            "patients (or whatever cases belong to) are",
+            found.clusters or {},
+            known_clusters,
+            "known_shared_clusters",
+        ),
+    )
+    for kind, what, counts, known, key in kinds:
+        if kind not in found.known:
+            total = sum(counts.values())
             faults.append(f"{total:,} {what} in two splits ({_by_pair(counts)}); {_stated(known)}{key} = {total}")
     if not faults:
-        return replace(found, known=known_copies > 0 or known_clusters > 0)
+        return found
     raise DataError(
         "the cases that judge are not new to the model: "
         + "; ".join(faults)
@@ -213,11 +243,12 @@ def _stated(known: int) -> str:
     return f"the recipe states {known:,}: " if known else "to accept it: "
 
 
-Kind = Literal["copies", "near", "clusters"]
-
-
 def _by_pair(counts: Mapping[tuple[SplitName, SplitName], int]) -> str:
     return ", ".join(f"{count:,} in {one} and {other}" for (one, other), count in counts.items() if count)
+
+
+def _known(found: SplitsFound, kind: KnownKind) -> str:
+    return "the recipe states that this is known" if kind in found.known else "more than the recipe states as known"
 
 
 def split_notes(found: SplitsFound) -> tuple[str, ...]:
@@ -225,13 +256,13 @@ def split_notes(found: SplitsFound) -> tuple[str, ...]:
     lines = []
     if sum(found.copies.values()):
         lines.append(
-            f"Inputs that are in two splits ({_by_pair(found.copies)}): the recipe states that this is known. What "
-            "these cases show is too good."
+            f"Inputs that are in two splits ({_by_pair(found.copies)}): {_known(found, 'copies')}. What these cases "
+            "show is too good."
         )
     if found.clusters and sum(found.clusters.values()):
         lines.append(
-            f"Patients, or whatever cases belong to, that are in two splits ({_by_pair(found.clusters)}): the recipe "
-            "states that this is known. What their cases show may be too good."
+            f"Patients, or whatever cases belong to, that are in two splits ({_by_pair(found.clusters)}): "
+            f"{_known(found, 'clusters')}. What their cases show may be too good."
         )
     if sum(found.near.values()):
         lines.append(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Literal
 
 import msgspec
 
-from featherweight.core.errors import JournalError, OutputError
+from featherweight.core.errors import JournalError, OutputError, UsageError
 from featherweight.core.files import (
     check_folder,
     is_there,
@@ -35,81 +34,43 @@ from featherweight.core.files import (
     read_errors,
     take_record_lock,
 )
-from featherweight.core.keys import decode_unambiguous
-from featherweight.core.record.cases import CaseSet
+from featherweight.core.record.cases import CaseSet, KnownBy
+from featherweight.core.record.lines import (
+    FIRST,
+    MAX_BYTES,
+    Begun,
+    Ended,
+    Entered,
+    Line,
+    LineError,
+    Planned,
+    Verdict,
+    parse_lines,
+)
+
+__all__ = [
+    "Begun", "CaseUses", "Ended", "Entered", "History", "Line", "Planned", "Use", "Verdict", "append_use", "begin_use",
+    "begins_here", "check_record", "end_use", "now", "parse_uses", "read_uses",
+]  # fmt: skip
 
 FILE = "test-uses.jsonl"
 SAME = 0.1
 """Sets of which a larger share of the cases is the same count as the same cases."""
-_MAX_BYTES = 16 * 1024**2
-_FIRST = "0" * 64
 _WAIT_S = 20.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-
-Verdict = Literal["kept", "missed", "could not be run"]
-
-
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", kw_only=True):
-    at: str
-    """When the line was written: ISO 8601, UTC."""
-    previous: str = ""
-    """SHA-256 of the line before this one, without its end."""
-
-
-class Begun(_Line, frozen=True, tag="begun"):
-    """The cases are about to be run."""
-
-    use: str
-    cases: CaseSet
-    recipe: str
-    recipe_sha256: str
-    limits: dict[str, float | str | tuple[str, ...]]
-    candidate: str
-    artifact: str
-    plan: str = ""
-    shown: bool = False
-    """Whether the figures would be shown though limits were missed."""
-
-
-class Ended(_Line, frozen=True, tag="ended"):
-    """What came of the use of the same id. missed: names of limits."""
-
-    use: str
-    verdict: Verdict
-    missed: tuple[str, ...] = ()
-    forced: bool = False
-
-
-class Planned(_Line, frozen=True, tag="planned"):
-    """A plan was written for these cases."""
-
-    cases: CaseSet
-    recipe: str
-    plan: str
-
-
-class Entered(_Line, frozen=True, tag="entered by hand"):
-    """Uses that no program wrote down. when: a date or a time span in words."""
-
-    cases: CaseSet
-    uses: int
-    when: str
-    words: str
-
-
-Line = Begun | Ended | Planned | Entered
 
 
 @dataclass(frozen=True)
 class Use:
     """One use of test cases, or several that were entered together. shared: share of its cases that are the same as
-    those asked about; same_labels: whether the cases and labels are exactly the same. verdict: "not finished" where no
-    line says how it ended; "entered by hand"."""
+    those asked about, and known_by what that is known; same_labels: whether cases and labels are exactly the same.
+    verdict: "not finished" where no line says how it ended; "entered by hand"."""
 
     at: str
     verdict: Verdict | Literal["not finished", "entered by hand"]
     shared: float
     same_labels: bool
+    known_by: KnownBy = "inputs"
     count: int = 1
     recipe: str = ""
     recipe_sha256: str = ""
@@ -118,6 +79,7 @@ class Use:
     artifact: str = ""
     plan: str = ""
     missed: tuple[str, ...] = ()
+    missed_before: tuple[str, ...] = ()
     forced: bool = False
     shown: bool = False
     words: str = ""
@@ -133,15 +95,15 @@ class History:
     @property
     def head(self) -> str:
         """The digest of the last line."""
-        return self.digests[-1] if self.digests else _FIRST
+        return self.digests[-1] if self.digests else FIRST
 
     def uses_of(self, cases: CaseSet) -> tuple[Use, ...]:
         """In the order in which they were written down."""
         ends = {line.use: line for line in self.lines if isinstance(line, Ended)}
         return tuple(
-            _use(line, ends, shared, line.cases.sha256 == cases.sha256)
+            _use(line, ends, line.cases, cases)
             for line in self.lines
-            if isinstance(line, Begun | Entered) and (shared := line.cases.overlap(cases)) > SAME
+            if isinstance(line, Begun | Entered) and line.cases.overlap(cases) > SAME
         )
 
     def planned_before_use(self, plan: str, cases: CaseSet) -> bool | None:
@@ -153,6 +115,17 @@ class History:
                 known = any(isinstance(one, Planned) and one.plan == plan for one in self.lines)
                 return False if known else None
         return None
+
+    def plans_before_use(self, cases: CaseSet) -> tuple[str, ...]:
+        """Digests of the different plans that were written down for these cases before their first use, in order."""
+        found = dict[str, None]()
+        for line in self.lines:
+            if isinstance(line, Ended) or line.cases.overlap(cases) <= SAME:
+                continue
+            if not isinstance(line, Planned):
+                break
+            found[line.plan] = None
+        return tuple(found)
 
     def find_line(self, digest: str) -> int | None:
         """The number of the line with this digest, from 1; None where it is gone."""
@@ -170,6 +143,8 @@ class CaseUses:
     record: str
     head: str
     lines: int
+    begins: bool = False
+    """The record begins with this use: nothing is known of what was done before."""
 
     @property
     def number(self) -> int:
@@ -183,10 +158,23 @@ def begin_use(path: Path, begun: Begun) -> CaseUses:
 
 
 def end_use(
-    path: Path, begun: Begun, verdict: Verdict, missed: Sequence[str] = (), *, forced: bool = False
+    path: Path,
+    begun: Begun,
+    verdict: Verdict,
+    missed: Sequence[str] = (),
+    *,
+    forced: bool = False,
+    missed_before: Sequence[str] = (),
 ) -> CaseUses:
     """Write down what came of it. Raises as `append_use` does."""
-    ended = Ended(at=now(), use=begun.use, verdict=verdict, missed=tuple(missed), forced=forced)
+    ended = Ended(
+        at=now(),
+        use=begun.use,
+        verdict=verdict,
+        missed=tuple(missed),
+        forced=forced,
+        missed_before=tuple(missed_before),
+    )
     return _uses(path, append_use(path, ended), begun)
 
 
@@ -196,24 +184,35 @@ def _uses(path: Path, history: History, begun: Begun) -> CaseUses:
     # Ends that were written since belong to the uses before this one.
     ends = tuple(line for line in history.lines[places[0] :] if isinstance(line, Ended))
     earlier = replace(before, lines=(*before.lines, *ends)).uses_of(begun.cases)
-    this = _use(begun, {line.use: line for line in ends}, 1.0, same=True)
-    return CaseUses(begun.cases, this, earlier, path.name, history.head, len(history.lines))
+    this = _use(begun, {line.use: line for line in ends}, begun.cases, begun.cases)
+    return CaseUses(begun.cases, this, earlier, path.name, history.head, len(history.lines), begins=not places[0])
 
 
-def _use(line: Begun | Entered, ends: Mapping[str, Ended], shared: float, same: bool) -> Use:
+def _use(line: Begun | Entered, ends: Mapping[str, Ended], used: CaseSet, asked: CaseSet) -> Use:
+    shares = used.overlaps(asked)
+    known_by: KnownBy = max(shares, key=lambda way: shares[way])
+    known = shares[known_by], used.sha256 == asked.sha256, known_by
     if isinstance(line, Entered):
-        return Use(line.when, "entered by hand", shared, same, line.uses, words=line.words)
+        return Use(line.when, "entered by hand", *known, line.uses, words=line.words)
     end = ends.get(line.use)
     use = Use(
-        line.at, "not finished", shared, same, 1, line.recipe, line.recipe_sha256, line.limits, line.candidate,
+        line.at, "not finished", *known, 1, line.recipe, line.recipe_sha256, line.limits, line.candidate,
         line.artifact, line.plan, shown=line.shown,
     )  # fmt: skip
-    return use if end is None else replace(use, verdict=end.verdict, missed=end.missed, forced=end.forced)
+    if end is None:
+        return use
+    missed, before = end.missed, end.missed_before
+    return replace(use, verdict=end.verdict, missed=missed, missed_before=before, forced=end.forced)
 
 
 def now() -> str:
     """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def begins_here(path: Path) -> str:
+    """What a user is told where there was no record: a slip in its path would make all earlier uses forgotten."""
+    return f"no record of uses of the test cases was found at {path}; a new one begins"
 
 
 def read_uses(path: Path) -> History:
@@ -222,7 +221,7 @@ def read_uses(path: Path) -> History:
     with read_errors(path, "the record of uses cannot be read"):
         try:
             with open_regular(path) as file:
-                content = file.read(_MAX_BYTES + 1)
+                content = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return History()
     return parse_uses(content, str(path))
@@ -242,52 +241,55 @@ def check_record(path: Path) -> History:
 
 def parse_uses(content: bytes, where: str) -> History:
     """Raises JournalError."""
-    if len(content) > _MAX_BYTES:
-        raise JournalError(f"{where}: found more than {_MAX_BYTES:,} bytes, which no record of uses needs")
-    rows = content.split(b"\n")
-    if rows.pop():
-        raise _damaged(where, len(rows) + 1, "it is cut short, so it was not written whole", "remove this line alone")
-    lines, digests = list[Line](), list[str]()
-    for number, row in enumerate(rows, 1):
-        try:
-            line: Line = decode_unambiguous(row, Line)  # type: ignore[arg-type]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _damaged(where, number, f"it is not a line of a record ({error})") from error
-        if line.previous != (digests[-1] if digests else _FIRST):
-            raise _damaged(where, number, "the line before it is not the one that it was written after")
-        lines.append(line)
-        digests.append(hashlib.sha256(row).hexdigest())
-    return History(tuple(lines), tuple(digests))
-
-
-def _damaged(where: str, number: int, why: str, remedy: str = "bring the file back as it was") -> JournalError:
-    return JournalError(
-        f"{where}: line {number} of the record of uses cannot be trusted: {why}. A line was changed, removed or added "
-        f"by hand, or the disk is damaged; {remedy} (from a copy, or the version control)"
-    )
+    try:
+        return History(*parse_lines(content))
+    except LineError as error:
+        raise JournalError(
+            f"{where}: line {error.number} of the record of uses cannot be trusted: {error.why}. A line was changed, "
+            f"removed or added by hand, or the disk is damaged; {error.remedy} (from a copy, or the version control)"
+        ) from error
+    except ValueError as error:
+        raise JournalError(f"{where}: {error}") from error
 
 
 def append_use(path: Path, line: Line) -> History:
     """Add a line, whose `previous` is filled in here, and see it on the disk. Returns the record with it.
 
-    Raises JournalError as `read_uses` does, OutputError where it cannot be written, UsageError when another process
-    holds it for long.
+    Raises JournalError as `read_uses` does, OutputError where it cannot be written or the record is full, UsageError
+    for a line that could not be read again, and when another process holds the record for long.
     """
     with _locked(path) as handle:
-        history = parse_uses(_read_all(handle), str(path))
-        line = msgspec.structs.replace(line, previous=history.head)
-        row = msgspec.json.encode(line)
-        content = row + b"\n"
+        before = _read_all(handle)
+        history = parse_uses(before, str(path))
+        row = msgspec.json.encode(_shortened(msgspec.structs.replace(line, previous=history.head), history)) + b"\n"
+        if len(before) + len(row) > MAX_BYTES:
+            raise OutputError(f"{path}: the record of uses is full ({MAX_BYTES:,} bytes); name another for new cases")
+        try:
+            found = History(*parse_lines(before + row))
+        except ValueError as error:
+            raise UsageError(f"{path}: nothing was written, because it could not be read again: {error}") from error
+        content = row
         while content:
             content = content[os.write(handle, content) :]
         os.fsync(handle)
-    return History((*history.lines, line), (*history.digests, hashlib.sha256(row).hexdigest()))
+    return found
+
+
+def _shortened(line: Line, history: History) -> Line:
+    """Cases that an earlier line describes are named by their digest: their sketches are most of a line."""
+    if isinstance(line, Ended):
+        return line
+    described = {one.cases.sha256: one.cases for one in history.lines if not isinstance(one, Ended)}
+    if described.get(line.cases.sha256) != line.cases:
+        return line
+    bare = msgspec.structs.replace(line.cases.shown, sketch=())
+    return msgspec.structs.replace(line, cases=bare)
 
 
 def _read_all(handle: int) -> bytes:
     os.lseek(handle, 0, os.SEEK_SET)
     parts, size = [], 0
-    while size <= _MAX_BYTES and (part := os.read(handle, 1 << 20)):
+    while size <= MAX_BYTES and (part := os.read(handle, 1 << 20)):
         parts.append(part)
         size += len(part)
     return b"".join(parts)

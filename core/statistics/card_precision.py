@@ -3,8 +3,9 @@ compromised (the Fraud Detection Handbook's card precision top-k; Le Borgne et a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,10 +19,7 @@ def card_precision(
     """scores, labels, clusters, days, eligible: of each case [N]. Each day the cards are ranked by their highest score
     among the eligible cases, and the share of compromised ones among the first `per_day` counts; those are found and
     leave the days that follow. The mean over the days; 0 without an eligible case."""
-    if not eligible.any():
-        return 0.0
-    units, (ranked,) = _ranked([scores], labels, clusters, days, eligible)
-    return float(_mean_share(ranked, units.whole(), per_day)[0])
+    return Desk(labels, clusters, days=days, eligible=eligible, per_day=per_day).precision(scores)
 
 
 def card_precision_draws(
@@ -37,25 +35,72 @@ def card_precision_draws(
 ) -> list[Floats]:
     """Card precision of each of `scorers` in the same resamples of the cards [1 + samples], that of the cases
     themselves first; the days stay as they are. A card drawn twice is two cards."""
-    if not eligible.any():
-        return [np.zeros(1 + samples) for _ in scorers]
-    units, ranked = _ranked(scorers, labels, clusters, days, eligible)
-    drawn: list[list[Floats]] = [[] for _ in scorers]
-    for counts in units.draw(samples, seed):
-        for one, found in zip(ranked, drawn, strict=True):
-            found.append(_mean_share(one, counts, per_day))
-    return [np.concatenate(found) for found in drawn]
+    desk = Desk(labels, clusters, days=days, eligible=eligible, per_day=per_day)
+    return desk.draws(scorers, samples=samples, seed=seed)
 
 
-def _ranked(
-    scorers: Sequence[Floats], labels: Labels, clusters: Clusters, days: Integers, eligible: Bools
-) -> tuple[Units, list[list[_Day]]]:
-    """The cards as units of a resample, and each scorer's days."""
-    positive = labels[eligible] == 1
-    units, cards = cluster_units(clusters[eligible], positive)
-    return units, [
-        _rank_days(scores[eligible], days[eligible], clusters[eligible], cards, positive) for scores in scorers
-    ]
+class Desk:
+    """What the cards of each day are ranked from, prepared once for all scorers of the same cases. Arguments as of
+    `card_precision`."""
+
+    def __init__(self, labels: Labels, clusters: Clusters, *, days: Integers, eligible: Bools, per_day: int) -> None:
+        self._places, self._per_day = np.flatnonzero(eligible), per_day
+        self._labels, self._clusters, self._days_of = labels, clusters, days
+        self._kept: dict[tuple[int, int], list[Draws]] = {}
+
+    @cached_property
+    def can_alert(self) -> bool:
+        """Whether a compromised card can raise an alert."""
+        return bool((self._labels[self._places] == 1).any())
+
+    def precision(self, scores: Scores) -> float:
+        """Of the cases themselves."""
+        if not len(self._places):
+            return 0.0
+        return float(_mean_share(self._ranked(scores), self._units.whole(), self._per_day)[0])
+
+    def draws(self, scorers: Sequence[Floats], *, samples: int, seed: int) -> list[Floats]:
+        """As `card_precision_draws`."""
+        if not len(self._places):
+            return [np.zeros(1 + samples) for _ in scorers]
+        ranked = [self._ranked(scores) for scores in scorers]
+        drawn: list[list[Floats]] = [[] for _ in scorers]
+        for counts in self._counts(samples, seed):
+            for one, found in zip(ranked, drawn, strict=True):
+                found.append(_mean_share(one, counts, self._per_day))
+        return [np.concatenate(found) for found in drawn]
+
+    def _counts(self, samples: int, seed: int) -> Iterable[Draws]:
+        """How often each card was drawn; kept where that is little."""
+        if samples * self._units.count > _MOST_KEPT:
+            return self._units.draw(samples, seed)
+        if (samples, seed) not in self._kept:
+            self._kept[samples, seed] = list(self._units.draw(samples, seed))
+        return self._kept[samples, seed]
+
+    def _ranked(self, scores: Scores) -> list[_Day]:
+        seen = scores[self._places]
+        return [day.ranked(seen) for day in self._days]
+
+    @property
+    def _units(self) -> Units:
+        """The cards as units of a resample."""
+        return self._cards[0]
+
+    @cached_property
+    def _cards(self) -> tuple[Units, Indices]:
+        """And the unit of each eligible case."""
+        return cluster_units(self._clusters[self._places], self._labels[self._places] == 1)
+
+    @cached_property
+    def _days(self) -> list[_Unranked]:
+        days, clusters = self._days_of[self._places], self._clusters[self._places]
+        positive, units = self._labels[self._places] == 1, self._cards[1]
+        return [_Unranked.of(np.flatnonzero(days == day), clusters, positive, units) for day in np.unique(days)]
+
+
+_MOST_KEPT = 1_000_000
+"""Counts of resamples."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +111,26 @@ class _Day:
     compromised: Bools
 
 
-def _rank_days(scores: Scores, days: Integers, clusters: Clusters, cards: Indices, positive: Bools) -> list[_Day]:
-    """Where scores are equal, the card with the lower number comes first, as in the handbook; `cards` are numbered by
-    what is known of their labels and must not decide."""
-    found = []
-    for day in np.unique(days):
-        rows = np.flatnonzero(days == day)
-        names, first, place = np.unique(clusters[rows], return_index=True, return_inverse=True)
-        highest = np.full(len(names), -np.inf)
-        np.maximum.at(highest, place, scores[rows])
-        compromised = np.bincount(place, positive[rows]) > 0
-        order = np.argsort(-highest, kind="stable")
-        found.append(_Day(cards[rows][first][order], compromised[order]))
-    return found
+@dataclass(frozen=True)
+class _Unranked:
+    """A day's cards, the lowest number first. rows: the day's cases by card; starts: where each card's begin."""
+
+    rows: Indices
+    starts: Indices
+    cards: Indices
+    compromised: Bools
+
+    @classmethod
+    def of(cls, rows: Indices, clusters: Clusters, positive: Bools, units: Indices) -> _Unranked:
+        order = rows[np.argsort(clusters[rows], kind="stable")]
+        starts = np.flatnonzero(np.diff(clusters[order], prepend=clusters[order[0]] - 1))
+        return cls(order, starts, units[order[starts]], np.logical_or.reduceat(positive[order], starts))
+
+    def ranked(self, scores: Floats) -> _Day:
+        """Where scores are equal, the card with the lower number comes first, as in the handbook; units are numbered by
+        what is known of their labels and must not decide."""
+        order = np.argsort(-np.maximum.reduceat(scores[self.rows], self.starts), kind="stable")
+        return _Day(self.cards[order], self.compromised[order])
 
 
 def _mean_share(days: Sequence[_Day], counts: Draws, per_day: int) -> Floats:

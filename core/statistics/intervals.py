@@ -43,8 +43,11 @@ class Difference:
 
 def roc_auc(scores: Scores, labels: Labels) -> float | None:
     """Area under the ROC curve: the share of (positive, negative) pairs in the right order, ties counting half."""
-    parts = _placements(scores, labels)
-    return None if parts is None else parts.auc
+    positive = labels == 1
+    negatives = len(labels) - int(positive.sum())
+    if negatives in (0, len(labels)):
+        return None
+    return float(((midranks(scores)[positive] - midranks(scores[positive])) / negatives).mean())
 
 
 def roc_auc_interval(scores: Scores, labels: Labels, clusters: Clusters | None = None) -> Interval | None:
@@ -133,9 +136,13 @@ def _placements(scores: Scores, labels: Labels) -> _Placements | None:
 
 def midranks(values: Floats) -> Floats:
     """Ranks from 1; tied values share the mean of their ranks."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - (counts - 1) / 2)[inverse], dtype=np.float64)
+    order = np.argsort(values)
+    rising = values[order]
+    starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1])[: len(rising)])
+    counts = np.diff(starts, append=len(rising))
+    ranks = np.empty(len(rising))
+    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    return ranks
 
 
 def _newcombe_auc_low(auc: float, positives: int, negatives: int, z: float) -> float:

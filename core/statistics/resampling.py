@@ -57,8 +57,9 @@ def average_precision(scores: Scores, labels: Labels) -> float | None:
         return None
     if positive.all():
         return 1.0
-    units, curves = _by_case([scores], positive)
-    return float(_average_precision(*curves[0].count(units.whole()))[0])
+    levels, counts = np.unique(-scores[positive], return_counts=True)
+    hits, alarms = np.cumsum(counts), np.searchsorted(np.sort(-scores[~positive]), levels, side="right")
+    return float(_average_precision(hits[None].astype(np.float64), alarms[None].astype(np.float64))[0])
 
 
 def average_precision_draws(
@@ -149,6 +150,11 @@ class Units:
         self._groups = groups
         self._negatives = negatives
 
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return sum(len(sizes) for sizes in self._groups)
+
     def whole(self) -> Draws:
         """How often each unit [1, units] is there in the cases themselves."""
         return np.concatenate(self._groups)[None].astype(np.int32)
@@ -162,7 +168,7 @@ class Units:
         generator = np.random.default_rng(seed)
         yield self.whole()
         owners = [np.repeat(np.arange(len(sizes)), sizes) for sizes in self._groups]
-        for rows in chunks(samples, sum(len(sizes) for sizes in self._groups)):
+        for rows in chunks(samples, self.count):
             yield np.stack([self._one(owners, generator) for _ in range(rows)])
 
     def _one(self, owners: Sequence[Indices], generator: np.random.Generator) -> Int32s:

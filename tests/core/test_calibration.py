@@ -27,7 +27,31 @@ def test_every_probability_lies_between_0_and_1_and_is_ordered_as_the_scores(
     found = scaling.probability(score)
     assert 0 < found < 1
     assert scaling.probability(score - 1) <= found <= scaling.probability(score + 1)
-    assert math.isfinite(scaling.score_at(found))
+    inside = PLAIN.probability(-LARGEST_LOGIT) < found < PLAIN.probability(LARGEST_LOGIT)
+    assert math.isfinite(scaling.score_at(found)) or not inside
+
+
+@given(st.floats(1e-9, 1 - 1e-9), st.floats(1e-6, 1e6), st.floats(-1e4, 1e4), st.integers(0, 100))
+def test_a_score_reaches_the_threshold_where_its_probability_does(
+    probability: float, slope: float, intercept: float, steps: int
+) -> None:
+    """What is judged by scores is what is served by probabilities, also at the threshold and next to it."""
+    scaling = PlattScaling(slope=slope, intercept=intercept)
+    threshold = scaling.score_at(probability)
+    unit = math.ulp(threshold)
+    scores = [threshold, threshold - unit, threshold + unit, threshold - steps * unit, threshold + steps * unit]
+    scores += [float(np.float32(score)) for score in scores] + [threshold - 1e-9 / slope, threshold + 1e-9 / slope]
+    for score in scores:
+        assert (score >= threshold) == (scaling.probability(score) >= probability), score - threshold
+
+
+def test_a_threshold_that_no_score_reaches_is_never_reached_and_0_always() -> None:
+    assert PLAIN.score_at(1.0) == math.inf
+    assert PLAIN.score_at(0.0) == -math.inf
+    assert PLAIN.score_at(PLAIN.probability(math.inf)) <= LARGEST_LOGIT
+    for wrong in (math.nan, -0.1, 1.1):
+        with pytest.raises(DataError, match="not a probability"):
+            PLAIN.score_at(wrong)
 
 
 def test_a_score_that_is_no_number_has_no_probability() -> None:

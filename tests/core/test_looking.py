@@ -17,14 +17,14 @@ import featherweight
 import featherweight.core.evidence.reports as reports
 from featherweight.core.artifact.store import read_artifact
 from featherweight.core.errors import DataError, JournalError, LimitError, UsageError
-from featherweight.core.evidence.reports.case_history import plan_notes, use_notes
+from featherweight.core.evidence.reports.case_history import describe_verdict, plan_notes, use_notes
 from featherweight.core.looking import LookRequest, prepare_looks
 from featherweight.core.optimize import Outcome, optimize
 from featherweight.core.recipe import parse_recipe, read_recipe
 from featherweight.core.record.cases import describe_held_out
 from featherweight.core.record.chain import read_chain
-from featherweight.core.record.uses import Begun, CaseUses, begin_use, now, read_uses
-from featherweight.core.request import enter_use, find_record, write_plan
+from featherweight.core.record.uses import Begun, CaseUses, Ended, begin_use, now, read_uses
+from featherweight.core.request import enter_use, find_record, record_of, write_plan
 from featherweight.core.task import HeldOut
 from tests.core.recipes import recipe_head
 from tests.fakes import TreesTask
@@ -76,6 +76,20 @@ def next_use(folder: Path) -> CaseUses:
 
 STRICT = "sensitivity_loss = 0.05"
 WIDE = "sensitivity_loss = 0.5"
+
+
+def test_the_same_recipe_has_the_same_record_wherever_it_is_run_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipes" / "recipe.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(recipe_head("rows", EASY) + '[cases]\nrecord = "uses.jsonl"\n')
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        record = enter_use(recipe, uses=1, when="2026", words="a look", task=FewTestCases())
+        assert record == record_of(recipe) == recipe.parent / "uses.jsonl"
+    assert len(read_uses(recipe.parent / "uses.jsonl").lines) == 2
 
 
 def test_a_refusal_tells_no_bound_and_the_next_use_tells_of_the_refusal(tmp_path: Path) -> None:
@@ -137,6 +151,33 @@ def test_a_use_by_force_is_on_record_as_that(tmp_path: Path) -> None:
     assert "sealed by force though it missed sensitivity_loss at 0.05" in told
 
 
+class FewValidationCases(TreesTask):
+    """So few validation cases that they cannot show what the test cases show."""
+
+    def __init__(self) -> None:
+        super().__init__(800)
+
+    def validation_cases(self) -> HeldOut:
+        cases = super().validation_cases()
+        tensors = {"features": cases.tensors["features"][:40]}
+        return HeldOut(cases.ids[:40], tensors, cases.labels[:40], {}, np.arange(40))
+
+
+def test_an_artifact_that_missed_limits_before_the_test_cases_is_on_record_as_forced(tmp_path: Path) -> None:
+    outcome = run(tmp_path, STRICT, task=FewValidationCases(), force=True)
+    assert outcome.forced
+    assert outcome.evidence.test is not None
+    assert all(check.status == "passed" for check in outcome.evidence.test.checks)
+    [_, ended] = read_uses(tmp_path / "uses.jsonl").lines
+    assert isinstance(ended, Ended)
+    assert (ended.verdict, ended.forced) == ("forced", True)
+    assert (ended.missed, ended.missed_before) == ((), ("sensitivity_loss",))
+    SCHEMA.validate(json.loads(outcome.artifact.evidence["evidence.json"]))
+    assert outcome.evidence.uses is not None
+    told = describe_verdict(outcome.evidence.uses.this)
+    assert told == "sealed by force though it missed sensitivity_loss at 0.05 on the validation cases"
+
+
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -171,11 +212,16 @@ def test_a_use_that_was_killed_between_begin_and_end_is_on_record(tmp_path: Path
 def test_the_first_use_has_nothing_to_tell_but_the_page_has_the_digests(tmp_path: Path) -> None:
     outcome = run(tmp_path, EASY)
     assert "use of these test cases" not in notes(outcome)
+    begins = f"no record of uses of the test cases was found at {tmp_path / 'uses.jsonl'}; a new one begins"
+    assert begins in outcome.warnings
+    assert begins not in outcome.artifact.manifest.notes
     page = outcome.artifact.evidence["evidence.html"].decode()
     assert "Use 1 of these test cases" in page
+    assert "The record begins with this use" in page
     assert "Compared byte for byte" in page
     document = json.loads(outcome.artifact.evidence["evidence.json"])
     assert document["splits"]["cases"] == {"training": 3000, "validation": 800, "test": 40}
+    assert document["test_uses"]["begins"] is True
     assert document["test_uses"]["cases"]["sha256"] == document["splits"]["sha256"]["test"]
 
 
@@ -331,6 +377,11 @@ def test_a_change_after_a_change_is_told_what_all_have_lost(tmp_path: Path) -> N
     assert chain["method"] == "sum of bounds"
     assert chain["losses"]["average_precision_loss"] == pytest.approx(2 * check.found, rel=0.2)
     worst = chain["losses"]["average_precision_loss"]
+    # Both were made from the same baseline, so that the second does not follow the first.
+    document = json.loads(second.artifact.evidence["evidence.json"])
+    SCHEMA.validate(document)
+    assert document["chain"]["baseline_is_previous"] is False
+    assert any("another change of the same model and not a change after that one" in line for line in second.warnings)
     told = any("this is the second change of the model" in line for line in second.warnings)
     assert told == (worst > 0.05)
     again = optimize(
@@ -352,7 +403,11 @@ def test_where_the_record_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     recipe = parse_recipe(recipe_head("rows", EASY))
     assert find_record(recipe, tmp_path / "recipe.toml") == tmp_path / "test-uses.jsonl"
     named = parse_recipe(recipe_head("rows", EASY) + '[cases]\nrecord = "named.jsonl"\n')
-    assert find_record(named, tmp_path / "recipe.toml") == Path("named.jsonl")
+    assert find_record(named, tmp_path / "recipe.toml") == tmp_path / "named.jsonl"
+    beside = parse_recipe(recipe_head("rows", EASY) + '[cases]\nrecord = "../other/named.jsonl"\n')
+    assert find_record(beside, Path("recipes/recipe.toml")) == Path("recipes/../other/named.jsonl")
+    absolute = parse_recipe(recipe_head("rows", EASY) + f"[cases]\nrecord = '{tmp_path}/named.jsonl'\n")
+    assert find_record(absolute, Path("elsewhere/recipe.toml")) == tmp_path / "named.jsonl"
     bundled = Path(featherweight.__file__).parents[2] / "apps" / "imaging" / "recipes" / "demo.toml"
     assert bundled.is_file()
     assert find_record(recipe, bundled) == Path("runs/rows/test-uses.jsonl")

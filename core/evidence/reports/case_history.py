@@ -3,7 +3,7 @@ splits, earlier changes. The page, evidence.json, the change record and the cons
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -67,26 +67,42 @@ def describe_use(use: Use) -> str:
     else:
         by = f"by the recipe {use.recipe}" if use.recipe else f"to compare {use.candidate}"
         words = f"{use.at} {by}: {describe_verdict(use)}"
+    return words if use.same_labels else f"{words} [{describe_share(use)}]"
+
+
+def describe_share(use: Use) -> str:
+    """How many of the cases it was of, and how that is known."""
     if use.same_labels:
-        return words
-    return f"{words} [about {use.shared:.0%} of the cases, or with other labels]"
+        return "all, same labels"
+    how = {
+        "inputs": f"about {use.shared:.0%} of the cases, or with other labels",
+        "names": f"about {use.shared:.0%} of the cases by their names; their inputs are others",
+        "looks": f"{use.shared:.0%} or more of the cases by what they look like; their inputs are others",
+    }
+    return how[use.known_by]
 
 
 def describe_verdict(use: Use) -> str:
     """What came of it, with the limits that were missed as they were then."""
+    if use.forced:
+        parts = [_at(use, use.missed)] if use.missed else []
+        parts += [f"{_at(use, use.missed_before)} on the validation cases"] if use.missed_before else []
+        return f"sealed by force though it missed {', and '.join(parts) or 'a limit'}"
     if use.verdict == "missed":
-        limits = use.limits or {}
-        missed = ", ".join(f"{name} at {limits[name]}" if name in limits else name for name in use.missed)
-        shown = ", and its figures were shown" if use.shown and not use.forced else ""
-        return f"{'sealed by force though it missed' if use.forced else 'refused at'} {missed}{shown}"
+        return f"refused at {_at(use, use.missed)}{', and its figures were shown' if use.shown else ''}"
     return {"kept": "limits kept", "not finished": "begun and not finished"}.get(use.verdict, use.verdict)
+
+
+def _at(use: Use, missed: Sequence[str]) -> str:
+    limits = use.limits or {}
+    return ", ".join(f"{name} at {limits[name]}" if name in limits else name for name in missed)
 
 
 def _changed_limits(found: CaseUses) -> str:
     """Limits that were missed before and are others now."""
     now, changed = found.this.limits or {}, dict[str, str]()
     for use in found.earlier:
-        for name in use.missed:
+        for name in (*use.missed, *use.missed_before):
             before = (use.limits or {}).get(name)
             if before is not None and before != now.get(name):
                 after = now.get(name)
@@ -109,6 +125,13 @@ def plan_notes(found: PlanFollowed) -> list[str]:
             f"The record of uses does not have the plan {found.sha256[:12]}, so that its age rests on what it says of "
             "itself."
         )
+    if found.of > 1:
+        lines.append(
+            f"{found.of} plans were written for these test cases before their first use on record; this is the "
+            f"{ordinal(found.place).lower()} of them."
+            if found.in_time
+            else f"{found.of} plans were written for these test cases before their first use on record."
+        )
     if found.differences:
         lines.append(f"The plan differs from what was run: {'; '.join(found.differences)}.")
     return lines
@@ -125,9 +148,9 @@ def chain_losses(evidence: Evidence, chain: Chain) -> dict[str, tuple[float | No
 def _chain_notes(evidence: Evidence, chain: Chain) -> list[str]:
     if evidence.withheld:
         return []
+    lines = unlinked_notes(chain)
     how = "on the same cases" if chain.direct else "as the sum of the bounds of all changes"
     number = ordinal(len(chain.links) + 1).lower()
-    lines = []
     for name, (bound, limit) in chain_losses(evidence, chain).items():
         title = metrics.limits()[name][1].title
         if bound is None:
@@ -143,6 +166,22 @@ def _chain_notes(evidence: Evidence, chain: Chain) -> list[str]:
     return lines
 
 
+def unlinked_notes(chain: Chain) -> list[str]:
+    """Where the baseline is not the program of the artifact that the recipe says it came from."""
+    if chain.goes_on is not False:
+        return []
+    previous = chain.links[-1].artifact
+    if chain.baseline == chain.made_from:
+        return [
+            f"The baseline is the program that {previous} was made from, not the one in {previous}, which the recipe "
+            "names as previous: this is another change of the same model and not a change after that one."
+        ]
+    return [
+        f"The baseline is not byte for byte the program in {previous}, which the recipe names as previous, so that it "
+        "is not shown that this change follows that one."
+    ]
+
+
 def history_as_dict(evidence: Evidence) -> dict[str, Any]:
     """The parts of evidence.json; those that are not known are left out."""
     found: dict[str, Any] = {"withheld": list(evidence.withheld)} if evidence.withheld else {}
@@ -156,6 +195,7 @@ def history_as_dict(evidence: Evidence) -> dict[str, Any]:
             "sha256": plan.sha256,
             "created": plan.plan.created,
             "in_time": plan.in_time,
+            "before_use": plan.of,
             "differences": list(plan.differences),
         }
     if evidence.chain is not None:
@@ -163,6 +203,7 @@ def history_as_dict(evidence: Evidence) -> dict[str, Any]:
         found["chain"] = {
             "links": [msgspec.to_builtins(link) for link in evidence.chain.links],
             "method": "same cases" if evidence.chain.direct else "sum of bounds",
+            "baseline_is_previous": evidence.chain.goes_on,
             "losses": {name: bound for name, (bound, _) in losses.items()},
         }
     if evidence.reasons:
@@ -174,9 +215,10 @@ def _uses_as_dict(found: CaseUses) -> dict[str, Any]:
     return {
         "number": found.number,
         "record": found.record,
+        "begins": found.begins,
         "head": found.head,
         "lines": found.lines,
-        "cases": msgspec.to_builtins(found.cases),
+        "cases": msgspec.to_builtins(found.cases.shown),
         "this": _use_as_dict(found.this),
         "earlier": [_use_as_dict(use) for use in found.earlier[-MAX_USES:]],
     }
@@ -184,7 +226,8 @@ def _uses_as_dict(found: CaseUses) -> dict[str, Any]:
 
 def _use_as_dict(use: Use) -> dict[str, Any]:
     plain = asdict(use)
-    return {**plain, "limits": dict(use.limits or {}), "missed": list(use.missed), "shared": round(use.shared, 3)}
+    missed = {"missed": list(use.missed), "missed_before": list(use.missed_before)}
+    return {**plain, **missed, "limits": dict(use.limits or {}), "shared": round(use.shared, 3)}
 
 
 def _splits_as_dict(found: SplitsFound) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def render_control_plan(plan: Plan, sha256: str) -> str:
         "",
         "All criteria must be kept, on the validation cases and on the test cases. A criterion on a loss is kept when "
         "the one-sided 95% bound of the loss, paired on the same cases, is inside the margin: too few cases count "
-        f"against the change. The case that was not seen is taken as: {markdown_text(plan.unseen_case)}. Random seed: "
-        f"{plan.seed}.",
+        f"against the change. The case that was not seen is taken as: {markdown_text(plan.unseen_case)}. "
+        f"{_settings(plan)}Random seed: {plan.seed}.",
         "",
         "### If a criterion is not kept",
         "",
@@ -113,6 +113,20 @@ def _cases(split: str, found: CaseSet) -> str:
 def _margin(name: str, limit: float) -> str:
     known = metrics.limits().get(name)
     return f"{limit:g}" if known is None else known[1].describe(limit)
+
+
+def _settings(plan: Plan) -> str:
+    """What the limits rest on beside their margins."""
+    found, groups = dict(plan.settings), f"{metrics.GROUPS}.columns"
+    columns, lines = found.pop(groups, ()), []
+    if isinstance(columns, tuple) and columns:
+        lines.append(f"Criteria in groups hold in those of: {', '.join(columns)}. ")
+    elif any(name.startswith(f"{metrics.GROUPS}.") for name in plan.limits):
+        lines.append("Criteria in groups hold in those of every column that the data has. ")
+    if "prevalence" in found:
+        lines.append(f"Predictive values are judged at a share of positive cases of {found.pop('prevalence')}. ")
+    lines += [f"{name}: {value}. " for name, value in found.items()]
+    return markdown_text("".join(lines)) + " " * bool(lines)
 
 
 def _not_limited(plan: Plan) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featherweight.core.evidence import metrics
-from featherweight.core.evidence.planted_trial import GateTrial, PlantedResult
+from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult
 from featherweight.core.terminal import counted
 
 _FINDINGS = {

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from featherweight.core.evidence.reports.case_history import describe_verdict
+from featherweight.core.evidence.reports.case_history import describe_share, describe_verdict
 from featherweight.core.terminal import counted, finalize_html
 
 
+@cache
 def open_templates() -> Environment:
-    """Everything that a template is given is escaped."""
+    """Everything that a template is given is escaped. One for all pages: to compile the templates takes longer than to
+    fill them in."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -23,7 +26,13 @@ def open_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bytes=bytes_text, ms=ms_text, value=value_text, long=is_long, counted=counted, verdict=describe_verdict
+        bytes=bytes_text,
+        ms=ms_text,
+        value=value_text,
+        long=is_long,
+        counted=counted,
+        verdict=describe_verdict,
+        share=describe_share,
     )
     return environment
 

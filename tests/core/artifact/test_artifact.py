@@ -626,7 +626,12 @@ def test_a_runtime_that_missed_a_limit_or_has_no_figures_does_not_serve(tmp_path
     assert "It may be served by openvino; for another runtime, optimize again" in str(told.value)
     with pytest.raises(BackendUnavailableError, match="torch: no figures on the test cases in fp32"):
         choose_program(artifact, {"torch": replace(HERE, precisions=("fp32",))})
+    there = replace(FULL, devices=("cpu", "cuda"))
+    with pytest.raises(BackendUnavailableError, match="openvino: no figures on the test cases on cuda") as told:
+        choose_program(artifact, {"openvino": there}, device="cuda")
+    assert "On the CPU it may be served by openvino" in str(told.value)
     free = write_artifact(tmp_path / "b", replace(CONTENTS, preferences=(), runtimes=None))
+    assert choose_program(free, {"openvino": there}, device="cuda")[0] == "openvino"
     assert _choice(free, onnxruntime=HERE) == ("onnxruntime", "int8")
 
 

@@ -13,7 +13,9 @@ from featherweight.core.evidence import planted_trial
 from featherweight.core.evidence.judge import Check, judge_one
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.planted import HARMLESS, PLANTED
-from featherweight.core.evidence.planted_trial import MAX_CASES, GateTrial, PlantedResult, try_gate
+from featherweight.core.evidence.planted_draws import MAX_CASES
+from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult
+from featherweight.core.evidence.planted_trial import try_gate
 from featherweight.core.evidence.reports.planted import gate_part, gate_sentence
 
 SEEDS = (0, 1, 2)

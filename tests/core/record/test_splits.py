@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import io
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from featherweight.core.errors import DataError
-from featherweight.core.record.pictures import hash_pictures, near_pairs, picture_input
-from featherweight.core.record.splits import SplitsFound, check_apart, compare_splits, split_notes, without_copies
+from featherweight.core.evidence.reports.copies import write_copies
+from featherweight.core.record.pictures import NearCopies, find_near, hash_pictures, picture_input
+from featherweight.core.record.splits import (
+    MAX_LISTED,
+    SplitsFound,
+    check_apart,
+    compare_splits,
+    mark_known,
+    split_notes,
+    without_copies,
+)
 from featherweight.core.task import Alerts, HeldOut, SplitName
 from featherweight.core.tensors import Tensors, TensorSpec
 from tests.datasets import local_copy
-from tests.fakes import SquaresTask, TreesTask, images
+from tests.fakes import SIDE, SquaresTask, TreesTask, images
 
 
 class Known(SquaresTask):
@@ -132,16 +143,62 @@ def test_on_real_x_rays_near_copies_are_the_same_picture_and_no_others_are() -> 
 
     split = read_kermany(local_copy("chest_xray_224"))
     train, test = (hash_pictures(part.images.astype(np.float32) / 255) for part in (split.train, split.test))
-    assert list(near_pairs(train, test)) == []
+    assert find_near(train, test, 10) == NearCopies(0, ())
     some = split.test.images[::10].astype(np.float32) / 255
     again = np.stack([jpeg(picture, 60, 150) for picture in some])
-    found = {one for one, other in near_pairs(hash_pictures(some), hash_pictures(again)) if one == other}
-    assert len(found) >= 0.95 * len(some)
+    found = find_near(hash_pictures(some), hash_pictures(again), len(some))
+    assert found.count >= 0.95 * len(some)
+    assert sum(one == other for one, other in found.pairs) >= 0.9 * found.count
+    for otherwise in (some[:, :, ::-1], 1 - some, np.rot90(some, 1, (1, 2))):  # what the docs say is not found
+        assert find_near(hash_pictures(some), hash_pictures(np.ascontiguousarray(otherwise)), 10).count == 0
 
 
 def test_flat_pictures_are_near_to_nothing() -> None:
     flat = hash_pictures(np.zeros((3, 40, 40), np.float32))
-    assert list(near_pairs(flat, flat)) == []
+    assert find_near(flat, flat, 10) == NearCopies(0, ())
+
+
+def alike(count: int, seed: int) -> np.ndarray:
+    """One picture with a little noise, as pictures of a phantom are."""
+    at = np.arange(SIDE)
+    base = np.add.outer(np.sin(at / 3), np.cos(at / 2)).astype(np.float32)
+    noise = np.random.default_rng(seed).normal(0, 0.002, (count, 1, SIDE, SIDE))
+    return (base + noise).astype(np.float32)
+
+
+def test_pictures_that_all_look_the_same_are_counted_and_few_of_them_listed() -> None:
+    """Of 700 and 600 there are 420,000 pairs."""
+    task = Known(600)
+    task.train = alike(700, 0)
+    test = replace(task.test_cases(), tensors={"image": alike(600, 1)})
+    test.tensors["image"][:5] = task.train[7]  # copies, and near copies of the others
+    validation = task.validation_cases()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = compare_splits(task, validation, test)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+    assert found.near["training", "test"] == 600
+    assert found.copies["training", "test"] == 1
+    listed = [pair for pair in found.pairs if pair.first[0] == "training" and pair.second[0] == "test"]
+    assert sum(pair.near for pair in listed) == MAX_LISTED
+    assert [(pair.first[1], pair.second[1]) for pair in listed if not pair.near] == [(7, place) for place in range(5)]
+    assert all(pair.first[1] != 7 or pair.second[1] >= 5 for pair in listed if pair.near)
+
+
+def test_what_is_not_stated_as_known_is_not_said_to_be(tmp_path: Path) -> None:
+    task = Known()
+    task.train[77] = task.test_cases().tensors["image"][5]
+    task.patients["test"][8] = "b1"
+    found = compare(task)
+    validation, test = task.validation_cases(), task.test_cases()
+    for copies, clusters in ((0, 0), (1, 0), (0, 1), (1, 1), (9, 0)):
+        marked = mark_known(found, copies, clusters)
+        page = write_copies(tmp_path, "squares", marked, task, validation, test)
+        assert page is not None
+        of_copies, of_patients = split_notes(marked)
+        for note, is_known in ((of_copies, copies >= 1), (of_patients, clusters >= 1)):
+            assert ("the recipe states that this is known" in note) == is_known
+            assert ("more than the recipe states as known" in note) != is_known
+            assert note in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featherweight.core.errors import DataError, JournalError, OutputError
+from featherweight.core.errors import DataError, JournalError, OutputError, UsageError
+from featherweight.core.evidence.reports.case_history import describe_use
+from featherweight.core.evidence_cli import uses
 from featherweight.core.record.cases import describe_cases
 from featherweight.core.record.uses import (
     Begun,
@@ -172,5 +175,125 @@ def test_nothing_of_a_case_is_in_the_record(tmp_path: Path) -> None:
     path = tmp_path / "uses.jsonl"
     fill(path)
     first = json.loads(path.read_text().splitlines()[0])
-    assert first["cases"].keys() == {"cases", "positives", "sha256", "sketch"}
+    assert first["cases"].keys() == {"cases", "positives", "sha256", "sketch", "inputs"}
     assert path.stat().st_size < 20_000
+
+
+def test_the_same_cases_are_described_once_in_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "uses.jsonl"
+    large = describe_cases([hashlib.sha256(bytes([n % 256, n // 256])).digest() for n in range(3000)])
+    for name in "abc":
+        begin_use(path, begun(name, cases=large))
+    sizes = [len(line) for line in path.read_bytes().splitlines()]
+    assert sizes[0] > 8000
+    assert max(sizes[1:]) < 1000
+    history = read_uses(path)
+    assert [line.cases for line in history.lines] == [large] * 3  # type: ignore[union-attr]
+    named = describe_cases([bytes([n]) * 32 for n in range(40)], names=["Anna", "Berta"])
+    for one in (CASES, named, CASES):  # of the same digest, and each as it was given
+        found = append_use(path, Planned(at=now(), cases=one, recipe="chest", plan="1" * 64))
+    assert [line.cases for line in found.lines[3:]] == [CASES, named, CASES]  # type: ignore[union-attr]
+    assert read_uses(path) == found
+
+
+def test_parts_and_new_preparations_of_the_cases_are_told_with_their_share(tmp_path: Path) -> None:
+    path, digests = tmp_path / "uses.jsonl", [bytes([number]) * 32 for number in range(40)]
+    names = [f"scan {number}" for number in range(100, 140)]
+    begin_use(path, begun("whole", cases=describe_cases(digests, names=names)))
+    some = describe_cases([*digests[:10], *(bytes([number]) * 32 for number in range(200, 210))])
+    again = describe_cases([bytes([number, 1]) * 16 for number in range(40)], names=names)
+    [use] = read_uses(path).uses_of(some)
+    assert (use.shared, use.known_by) == (0.5, "inputs")
+    assert "about 50% of the cases, or with other labels" in describe_use(use)
+    [use] = read_uses(path).uses_of(again)
+    assert (use.shared, use.known_by, use.same_labels) == (1.0, "names", False)
+    assert "about 100% of the cases by their names; their inputs are others" in describe_use(use)
+
+
+def made_by_hand(**given: object) -> bytes:
+    """A line as somebody may write one, with the digest that it needs."""
+    cases = {"cases": 10, "positives": 5, "sha256": "a" * 64, "sketch": ["a" * 16]}
+    line = {"kind": "entered by hand", "at": now(), "previous": "0" * 64, "cases": cases, "uses": 1, "when": "2026"}
+    return json.dumps({**line, "words": "tuning", **given}).encode() + b"\n"
+
+
+def of_cases(**given: object) -> dict[str, object]:
+    return {"cases": 10, "positives": 5, "sha256": "a" * 64, "sketch": ["a" * 16], **given}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"uses": -5},
+        {"uses": 0},
+        {"uses": 10**30},
+        {"uses": 1e30},
+        {"cases": of_cases(cases=0, positives=0)},
+        {"cases": of_cases(cases=0, positives=0, sketch=[])},
+        {"cases": of_cases(sketch=[], sha256="b" * 64)},
+        {"cases": of_cases(positives=11)},
+        {"cases": of_cases(cases=10**30)},
+        {"cases": of_cases(sha256="x")},
+        {"cases": of_cases(sketch=["[bold]"])},
+        {"cases": of_cases(sketch=["a" * 16] * 65)},
+        {"cases": of_cases(inputs="a" * 100_000)},
+        {"cases": of_cases(names="<script>")},
+        {"at": "[/bold]\x1b]0;title\x07"},
+        {"words": "x" * 20_000},
+        {"words": "x" * 15_000_000},
+        {"kind": "ended", "use": "a", "verdict": "kept"},
+        {"previous": "x" * 64},
+        {"words": ["[" * 50_000]},
+    ],
+    ids=lambda given: str(given)[:60],
+)
+def test_lines_that_say_what_cannot_be_are_refused_with_their_number(given: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "uses.jsonl"
+    path.write_bytes(made_by_hand())
+    assert read_uses(path).lines
+    row = {**json.loads(made_by_hand(**given)), "previous": given.get("previous", read_uses(path).head)}
+    if given.get("kind") == "ended":
+        row = {key: row[key] for key in ("kind", "at", "previous", "use", "verdict")}
+    path.write_bytes(path.read_bytes() + json.dumps(row).encode() + b"\n")
+    with pytest.raises(JournalError, match="line 2 of the record of uses cannot be trusted") as caught:
+        read_uses(path)
+    assert caught.value.exit_code == 7
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_use_begins_and_ends_once(tmp_path: Path) -> None:
+    path = tmp_path / "uses.jsonl"
+    fill(path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match=r"nothing was written.*begins a use that was begun before"):
+        begin_use(path, begun("a"))
+    with pytest.raises(UsageError, match="ends a use that was not begun before, or that has ended"):
+        end_use(path, begun("a"), "kept")
+    assert path.read_bytes() == before
+
+
+def test_nothing_is_written_that_could_not_be_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "uses.jsonl"
+    fill(path)
+    before = path.read_bytes()
+    for words in ("x" * 10_001, "x" * (17 << 20)):
+        with pytest.raises((UsageError, OutputError), match=r"could not be read again|is full"):
+            append_use(path, Entered(at=now(), cases=CASES, uses=1, when="2026", words=words))
+    monkeypatch.setattr("featherweight.core.record.uses.MAX_BYTES", len(before) + 100)
+    with pytest.raises(OutputError, match="the record of uses is full"):
+        append_use(path, begun("late"))
+    assert path.read_bytes() == before
+
+
+def test_what_a_record_says_is_shown_as_text_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "uses.jsonl"
+    path.write_bytes(made_by_hand(when="[/bold][link=http://evil]\x1b]0;title\x07", words="[red]x\u202e"))
+    begin_use(path, begun("died"))
+    uses(path)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert "[/bold][link=http://evil]" in shown.replace("\n", "").replace(" ", "")
+    assert "not ended" in " ".join(shown.split())

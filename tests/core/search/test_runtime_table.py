@@ -30,8 +30,9 @@ RECIPE = (
 )
 
 
-def seal(folder: Path) -> Outcome:
-    return optimize(parse_recipe(RECIPE), TreesTask(), folder / "artifact", work=folder / "work")
+def seal(folder: Path, *, recipe: str = RECIPE, force: bool = False) -> Outcome:
+    where = folder / "artifact"
+    return optimize(parse_recipe(recipe), TreesTask(), where, work=folder / "work", force=force, anyway=force)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,27 @@ def test_a_runtime_that_decides_otherwise_is_refused_when_it_serves(
         source.choose(source.read())
     fit = ModelSource(sealed.artifact.directory)
     assert fit.choose(fit.read()).backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_by_force_no_runtime_serves_that_misses_the_same_limits_by_more(
+    wrong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = RECIPE.replace("average_precision_loss = 0.05", "average_precision_loss = 1e-6").replace("= 0.05", "= 1e-6")
+    if wrong:
+        monkeypatch.setattr(
+            Native,
+            "open",
+            lambda self, program, *, device="cpu", threads=1, honest=Native.open: _Wrong(
+                honest(self, program, threads=threads)
+            ),
+        )
+    rows = {row.backend: row for row in seal(tmp_path, recipe=narrow, force=True).evidence.runtimes}
+    assert set(rows["onnxruntime"].missed) == {"average_precision_loss", "flip_ratio_max"}
+    assert rows["native"].missed == rows["onnxruntime"].missed
+    assert rows["native"].serves is not wrong
+    assert rows["native"].worse == (rows["native"].missed if wrong else ())
+    assert ("kept or missed by less" in rows["native"].verdict) is wrong
 
 
 def _fails(self: Native, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
