@@ -52,6 +52,7 @@ SCORES = np.random.default_rng(0).random(COUNT)
         ({"threshold": {5: 1e40}}, "threshold 5"),
         ({"threshold": "0.5"}, "threshold"),
         ({"limits": {5: 0.1}}, "found a int as a name"),
+        ({"limits": {"auc_loss": 10**400}}, "auc_loss"),
         ({"limits": {"auc_loss": float("inf")}}, "auc_loss: found inf"),
         ({"seed": -1}, "seed"),
         ({"cluster": ["y", "y"]}, "different ones"),

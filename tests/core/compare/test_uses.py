@@ -14,8 +14,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import featherweight
+from featherweight.core.compare.cases import Columns, read_cases
 from featherweight.core.compare.copies import copies_notes
+from featherweight.core.compare.predicted import read_predictions
+from featherweight.core.compare.tables import table_of
+from featherweight.core.compare.uses import describe_ids
 from featherweight.core.errors import DataError, JournalError
+from featherweight.core.record.cases import CaseSet
 from featherweight.core.record.uses import Begun, Ended, read_uses
 from tests.core.compare.tabled import drawn, write
 
@@ -112,6 +117,22 @@ def test_a_run_that_fails_is_on_record(tmp_path: Path) -> None:
         )
 
 
+def test_cases_are_known_again_by_their_ids_and_others_are_not() -> None:
+    def described(ids: object, labels: object) -> CaseSet:
+        return describe_ids(read_cases(table_of("data", {"id": ids, "y": labels}), Columns("y")))
+
+    names, labels = [f"case {k * 7}" for k in range(400)], [0, 1] * 200
+    whole = described(names, labels)
+    turned = described(names[::-1], labels[::-1])
+    assert turned == whole
+    assert whole.overlap(described(names[:300], labels[:300])) == 1
+    assert whole.overlap(described(names, labels[::-1])) == 1  # labelled anew
+    assert whole.overlap(described([f"another {k * 7}" for k in range(400)], labels)) == 0
+    numbered = described(range(400), labels)
+    assert numbered == described(range(399, -1, -1), labels[::-1])
+    assert numbered.overlap(described(range(400), [1, *labels[1:]])) == 0  # other cases that are counted alike
+
+
 def test_copies_under_other_ids_are_counted(tmp_path: Path) -> None:
     labels = np.array([0, 1] * 100)
     scores = np.random.default_rng(0).normal(size=200) + 2 * labels
@@ -175,10 +196,6 @@ def test_a_handful_of_the_rarer_class_shows_nothing(tmp_path: Path) -> None:
 
 
 def test_no_copies_of_nothing() -> None:
-    from featherweight.core.compare.cases import Columns, read_cases
-    from featherweight.core.compare.predicted import read_predictions
-    from featherweight.core.compare.tables import table_of
-
     found = read_cases(table_of("data", {"id": [1, 2], "y": [0, 1]}), Columns("y"))
     one = read_predictions(table_of("a", {"id": [1, 2], "score": [-0.0, 0.0]}), "a", found, "id")
     assert copies_notes(found, one, one) == []
