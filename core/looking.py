@@ -67,7 +67,7 @@ class Looks:
         does."""
         begun = self._begin(best, forced=forced)
         try:
-            trial, test, runtimes = bench.report(best)
+            trial, test, runtimes = bench.report(best, begun.cases)
             chain = None if self.chain is None else replace(self.chain, direct=self._direct(bench.task, test))
         except BaseException as error:
             if isinstance(error, Exception):

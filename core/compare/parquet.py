@@ -63,9 +63,10 @@ def _check_claims(path: Path, rows: int, fields: list[Any]) -> None:
         raise DataError(f"{path}: says that it holds {counted(rows, 'rows')}; at most {MAX_ROWS:,} are read")
     width = 0
     for field in fields:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        encoded = pa.types.is_dictionary(field.type)
+        kind = field.type.value_type if encoded else field.type
         plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        if not (plain or is_text(kind)) or (plain and kind is not field.type):
+        if not (is_text(kind) or (plain and not encoded)):
             raise DataError(f"{path}: column {field.name!r} holds {field.type}; expected texts or numbers")
         width += kind.bit_width if plain else 32
     if rows * width > 8 * MAX_BYTES:

@@ -66,7 +66,7 @@ class ComparisonRequest:
         for threshold in self.thresholds:
             values = threshold.values() if isinstance(threshold, Mapping) else () if threshold is None else (threshold,)
             if not all(map(is_sane, values)):
-                raise UsageError(f"a threshold is not a finite number of at most {LARGEST:g}")
+                raise UsageError(f"a threshold: not a finite number of at most {LARGEST:g}")
         if len(self.columns.clusters) > MAX_CLUSTERS or len(set(self.columns.clusters)) < len(self.columns.clusters):
             raise UsageError(
                 f"found the columns {', '.join(self.columns.clusters)} of clusters; expected up to {MAX_CLUSTERS} "
@@ -117,7 +117,7 @@ def one_number(what: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         found = float("nan")
     if not is_sane(found):
-        raise UsageError(f"{what}: expected a finite number of at most {LARGEST:g}")
+        raise UsageError(f"{what}: not a finite number of at most {LARGEST:g}")
     return found
 
 

@@ -11,13 +11,20 @@ from featherweight.core.compare.cases import Cases
 from featherweight.core.compare.request import ComparisonRequest
 from featherweight.core.evidence.judge import Check
 from featherweight.core.record.cases import CaseSet, describe_cases
+from featherweight.core.record.likeness import digest_names
 from featherweight.core.record.uses import Begun, begin_use, now
 
 
 def describe_ids(cases: Cases) -> CaseSet:
     """The cases as a record knows them again: by ids and labels, since tables of predictions have nothing else that is
-    the same from one model to the next."""
-    return describe_cases([hashlib.sha256(b"id\0" + one.encode()).digest() for one in cases.ids], cases.labels)
+    the same from one model to the next. Ids that only count the cases name nothing: such cases are known as a whole
+    alone, by all their labels, or other cases would be taken for them."""
+    whole = b"id"
+    if not digest_names(cases.ids):
+        both = sorted(zip(cases.ids, cases.labels.tolist(), strict=True))
+        whole = hashlib.sha256(repr(both).encode()).digest()
+    inputs = [hashlib.sha256(whole + b"\0" + one.encode()).digest() for one in cases.ids]
+    return describe_cases(inputs, cases.labels, names=cases.ids)
 
 
 def begin(request: ComparisonRequest, cases: Cases, names: tuple[str, str], record: Path) -> Begun:

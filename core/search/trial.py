@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from featherweight.core.arrays import Scores
-from featherweight.core.errors import UsageError
+from featherweight.core.errors import DataError, UsageError
 from featherweight.core.evidence.judge import Check, all_passed, judge
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison
@@ -25,6 +25,7 @@ from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Objective, Recipe
+from featherweight.core.record.cases import CaseSet, describe_held_out
 from featherweight.core.record.splits import without_copies
 from featherweight.core.search.candidates import BuildResult
 from featherweight.core.search.measurements import Measurements, run_scores
@@ -246,9 +247,12 @@ class Evaluator:
             progress=self.progress,
         )
 
-    def report(self, trial: Trial) -> tuple[Trial, Comparison, tuple[RuntimeFigures, ...]]:
+    def report(
+        self, trial: Trial, on_record: CaseSet | None = None
+    ) -> tuple[Trial, Comparison, tuple[RuntimeFigures, ...]]:
         """Both programs on the test cases, which run here and nowhere else; what running them takes; and the chosen one
-        by every runtime of this host."""
+        by every runtime of this host. on_record: what the record of uses says that these cases are; raises DataError
+        for others."""
         self.progress("running the test cases", 0, 2)
         run = self.baselines[trial.run.threads]
         trial = replace(
@@ -258,6 +262,11 @@ class Evaluator:
         )
         whole = self.task.test_cases()
         check_held_out(whole, self.task.baseline.inputs, "test")
+        if on_record is not None and describe_held_out(whole).sha256 != on_record.sha256:
+            raise DataError(
+                "the test cases are not those that were read before the search and are on record: the data was changed "
+                "in between, or the task does not give the same cases twice; start again"
+            )
         cases, places = without_copies(whole, self.task)
         before = self._on(cases, trial.baseline, run, self._baseline_files)
         self.progress("running the test cases", 1, 2)

@@ -325,6 +325,28 @@ def test_copies_among_the_test_cases_are_left_out_and_said(tmp_path: Path) -> No
     assert "10 test cases left out: copies of other test cases" in notes(outcome)
 
 
+class Changing(FewTestCases):
+    """Whose file of test cases is another one when they are run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def test_cases(self) -> HeldOut:
+        self.read += 1
+        cases = super().test_cases()
+        return cases if self.read == 1 else replace(cases, labels=1 - cases.labels)
+
+
+def test_test_cases_that_changed_since_they_were_put_on_record_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the test cases are not those that were read before the search"):
+        run(tmp_path, EASY, task=Changing())
+    begun, ended = read_uses(tmp_path / "uses.jsonl").lines
+    assert isinstance(begun, Begun)
+    assert ended.verdict == "could not be run"
+    assert not (tmp_path / "artifact").exists()
+
+
 class Leaking(FewTestCases):
     """Two of the test cases are validation cases."""
 

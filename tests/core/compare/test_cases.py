@@ -26,13 +26,13 @@ def test_the_order_of_the_rows_does_not_matter(count, random):
     order = random.sample(range(count), count)
     found = read_cases(table_of("data", {"id": ids, "y": [place % 2 for place in range(count)]}), Columns("y"))
     shuffled = {"id": [ids[place] for place in order], "score": np.array(order, float)}
-    predicted = read_predictions(table_of("a", shuffled), "a", "a", found, "id")
+    predicted = read_predictions(table_of("a", shuffled), "a", found, "id")
     assert predicted.scores.tolist() == list(range(count))
 
 
 def test_clusters_and_groups_are_read():
-    found = read_cases(table_of("data", CASES), Columns("y", cluster="patient", groups=("sex",)))
-    assert found.clusters.tolist() == [0, 0, 1, 2]
+    found = read_cases(table_of("data", CASES), Columns("y", clusters=("patient",), groups=("sex",)))
+    assert [kind.tolist() for kind in found.clusters] == [[0, 0, 1, 2]]
     assert found.groups["sex"].tolist() == ["f", UNKNOWN, "m", "f"]
     assert found.names == ("negative", "positive")
 
@@ -40,11 +40,11 @@ def test_clusters_and_groups_are_read():
 def test_a_missing_cluster_is_refused():
     table = table_of("data", {**CASES, "patient": ["p", None, "", "r"]})
     with pytest.raises(DataError, match=r"column 'patient' is empty in 2 rows \(rows 2, 3\)"):
-        read_cases(table, Columns("y", cluster="patient"))
+        read_cases(table, Columns("y", clusters=("patient",)))
 
 
 def test_ids_are_each_there_once():
-    with pytest.raises(DataError, match=r"data: has 2 rows whose id another row has too \('a', 'b'\)"):
+    with pytest.raises(DataError, match=r"data: has 2 rows whose id a later row has too \(rows 1, 2\)"):
         cases(id=["a", "b", "a", "b"])
     with pytest.raises(DataError, match=r"column 'id' is empty in 1 row"):
         cases(id=["a", None, "c", "d"])
@@ -53,16 +53,16 @@ def test_ids_are_each_there_once():
 @pytest.mark.parametrize(
     ("ids", "said"),
     [
-        (["a", "b", "c"], r"new: lacks 1 case of the 4 \('d'\)"),
-        (["a", "b", "c", "x"], r"new: lacks 1 case of the 4 \('d'\)"),
-        (["a", "b", "c", "d", "x", "y"], r"new: has 2 ids that the cases do not have \('x', 'y'\)"),
-        (["a", "b", "c", "d", "d"], r"new: has 1 row whose id another row has too \('d'\)"),
+        (["a", "b", "c"], r"new: lacks 1 case of the 4 \(row 4 of the cases\)"),
+        (["a", "b", "c", "x"], r"new: lacks 1 case of the 4 \(row 4 of the cases\)"),
+        (["a", "b", "c", "d", "x", "y"], r"new: has 2 ids that the cases do not have \(rows 5, 6\)"),
+        (["a", "b", "c", "d", "d"], r"new: has 1 row whose id a later row has too \(row 4\)"),
     ],
 )
 def test_predictions_are_of_the_cases_and_no_others(ids, said):
     table = table_of("new", {"id": ids, "score": np.arange(float(len(ids)))})
     with pytest.raises(DataError, match=said):
-        read_predictions(table, "new", "new", cases(), "id")
+        read_predictions(table, "new", cases(), "id")
 
 
 def test_no_more_than_a_few_ids_are_named():
@@ -82,12 +82,12 @@ def test_labels_of_zero_and_one_in_any_kind(labels):
 
 def test_named_labels_need_the_positive_one():
     names = ["benign", "cancer", "cancer", "benign"]
-    with pytest.raises(DataError, match=r"holds 'benign', 'cancer'; expected 0 and 1"):
+    with pytest.raises(DataError, match="holds 2 different values, others than 0 and 1"):
         cases(y=names)
     table = table_of("data", {**CASES, "y": names})
     found = read_cases(table, Columns("y", positive="cancer"))
     assert (found.labels.tolist(), found.names) == ([0, 1, 1, 0], ("benign", "cancer"))
-    with pytest.raises(DataError, match="never holds 'canser'"):
+    with pytest.raises(DataError, match="never holds 'canser', the positive class; it holds 2 different values"):
         read_cases(table, Columns("y", positive="canser"))
     several = table_of("data", {**CASES, "y": ["benign", "cancer", "cyst", "benign"]})
     assert read_cases(several, Columns("y", positive="cancer")).names == ("not cancer", "cancer")
@@ -108,10 +108,10 @@ def test_both_classes_are_needed():
 
 def test_probabilities_alone_are_scores_and_lie_between_0_and_1():
     table = table_of("a", {"id": CASES["id"], "probability": [0.1, 0.9, 0.8, 0.2]})
-    found = read_predictions(table, "a", "a", cases(), "id")
+    found = read_predictions(table, "a", cases(), "id")
     assert found.scores.tolist() == found.probabilities.tolist() == [0.1, 0.9, 0.8, 0.2]
     wrong = table_of("a", {"id": CASES["id"], "score": [1.0, 2, 3, 4], "probability": [0.1, 1.5, 0.8, 0.2]})
     with pytest.raises(DataError, match="outside of 0 to 1"):
-        read_predictions(wrong, "a", "a", cases(), "id")
+        read_predictions(wrong, "a", cases(), "id")
     with pytest.raises(DataError, match="no column 'score' nor 'probability'"):
-        read_predictions(table_of("a", {"id": CASES["id"]}), "a", "a", cases(), "id")
+        read_predictions(table_of("a", {"id": CASES["id"]}), "a", cases(), "id")

@@ -185,7 +185,18 @@ def test_limits_are_those_of_recipes(run: Run, folder: Path) -> None:
         (("--threshold-in-force", "1", "--limit", "auc_loss=.1", "--cost-alarm", "2"), "without the other"),
         (("--threshold-in-force", "inf", "--limit", "auc_loss=.1"), "not a finite number"),
         (("--threshold", "1", "--limit", "auc_loss=.1", "--cluster", "ward"), "no column 'ward'"),
-        (("--threshold", "1", "--limit", "auc_loss=.1", "--label", "site"), "expected 0 and 1"),
+        (("--threshold", "1", "--limit", "auc_loss=.1", "--label", "site"), "others than 0 and 1"),
+        (("--threshold", "review=1", "--threshold", "2", "--limit", "auc_loss=.1"), "a different NAME=VALUE"),
+        (("--threshold", "1e400", "--limit", "auc_loss=.1"), "not a finite number"),
+        (("--threshold", "1", "--limit", "auc_loss=" + "9" * 400), "limits.auc_loss: found inf"),
+        (
+            ("--threshold", "1", "--limit", "auc_loss=.1", "--cluster", "patient", "--cluster", "patient"),
+            "different ones",
+        ),
+        (
+            ("--threshold-in-force", "1", "--limit", "auc_loss=.1", "--cost-alarm", "1e308", "--cost-missed", "1"),
+            "at most",
+        ),
     ],
 )
 def test_what_is_asked_wrongly_is_told(run: Run, folder: Path, words: tuple[str, ...], said: str) -> None:

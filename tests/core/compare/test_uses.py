@@ -1,0 +1,201 @@
+"""Comparing uses cases up: each use is on record, a refusal tells nothing to tune on, copies are counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+import featherweight
+from featherweight.core.compare.cases import Columns, read_cases
+from featherweight.core.compare.copies import copies_notes
+from featherweight.core.compare.predicted import read_predictions
+from featherweight.core.compare.tables import table_of
+from featherweight.core.compare.uses import describe_ids
+from featherweight.core.errors import DataError, JournalError
+from featherweight.core.record.cases import CaseSet
+from featherweight.core.record.uses import Begun, Ended, read_uses
+from tests.core.compare.tabled import drawn, write
+
+SCHEMA = json.loads(files("featherweight.core.evidence.reports").joinpath("evidence.schema.json").read_text("utf-8"))
+
+
+def compared(folder: Path, *words: str, code: int = 0) -> str:
+    program = "from featherweight.core.cli import main; main()"
+    usual = ["compare", "old.csv", "new.csv", "--data", "cases.csv", "--label", "y", "--out", "out/verdict"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *usual, *words], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    cases, old, new = drawn()
+    for name, columns in (("cases", cases), ("old", old), ("new", {**new, "score": new["score"] - 0.5 * cases["y"]})):
+        write(tmp_path / f"{name}.csv", columns)
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / "limits.toml").write_text("[limits]\nsensitivity_loss = 0.02\nauc_loss = 0.5\n")
+    return tmp_path
+
+
+def test_a_refusal_is_on_record_and_tells_no_figure(folder: Path) -> None:
+    asked = ("--limits", "gate/limits.toml", "--threshold", "1")
+    said = compared(folder, *asked, code=4)
+    assert "sensitivity: not kept; the limit is 0.0200" in said
+    assert "with 95% confidence" not in said
+    document = json.loads((folder / "out" / "verdict" / "evidence.json").read_text())
+    Draft202012Validator(SCHEMA).validate(document)
+    assert (document["passed"], document["withheld"], "given" in document) == (False, ["sensitivity_loss"], False)
+    assert document["test_uses"]["number"] == 1
+    page = (folder / "out" / "verdict" / "evidence.html").read_text("utf-8")
+    assert "By how much is not told" in page
+    for word in ("95% confidence", "[0.", "<svg", "case-1"):
+        assert word not in page, word
+    begun, ended = read_uses(folder / "gate" / "test-uses.jsonl").lines
+    assert isinstance(begun, Begun)
+    assert isinstance(ended, Ended)
+    assert (begun.candidate, begun.shown, begun.cases.cases) == ("new against old", False, 400)
+    assert (ended.verdict, ended.missed) == ("missed", ("sensitivity_loss",))
+    again = compared(folder, *asked, "--show-test", code=4)
+    assert "Second use of these cases on record" in again
+    assert "to compare new against old: refused at sensitivity_loss at 0.02" in again
+    assert "with 95% confidence the loss is at most" in again
+    document = json.loads((folder / "out" / "verdict" / "evidence.json").read_text())
+    Draft202012Validator(SCHEMA).validate(document)
+    assert document["given"]["checks"][1]["found"] > 0.02
+    facts = document["facts"]
+    for name in ("A, the baseline", "B, the candidate", "cases", "limits"):
+        assert "sha256" in facts[name], name
+
+
+def test_where_the_record_is(folder: Path) -> None:
+    limit = ("--threshold", "1", "--limit", "auc_loss=.5")
+    said = compared(folder, *limit)
+    assert "record of uses: out/test-uses.jsonl" in said
+    compared(folder, *limit, "--record", "elsewhere/uses.jsonl")
+    assert len(read_uses(folder / "elsewhere" / "uses.jsonl").lines) == 2
+    (folder / "out" / "test-uses.jsonl").write_text("{}\n")
+    compared(folder, *limit, code=7)
+    if os.geteuid():
+        (folder / "gate").chmod(0o500)
+        assert "--record" in compared(folder, "--threshold", "1", "--limits", "gate/limits.toml", code=6)
+
+
+def test_mistakes_use_nothing_up(folder: Path) -> None:
+    (folder / "new.csv").write_text("id,score\ncase-1,2\n")
+    compared(folder, "--threshold", "1", "--limit", "auc_loss=.5", code=2)
+    compared(folder, "--limit", "auc_loss=.5", code=2)
+    assert not (folder / "out").exists()
+
+
+def test_a_run_that_fails_is_on_record(tmp_path: Path) -> None:
+    from tests.core.compare.test_programs import one_input
+
+    cases, old, _ = drawn(60)
+    data = {**cases, "a": np.full(60, np.nan), "b": np.zeros(60), "c": np.zeros(60)}
+    model, record = one_input(tmp_path / "m.onnx"), tmp_path / "uses.jsonl"
+    with pytest.raises(DataError, match="no finite number for 60 of 60 cases"):
+        featherweight.compare(
+            old, model, data=data, label="y", limits={"auc_loss": 0.5}, threshold=1, features=("a", "b", "c"),
+            out=tmp_path / "v", record=record,
+        )  # fmt: skip
+    assert read_uses(record).lines[1].verdict == "could not be run"
+    record.write_bytes(record.read_bytes()[:-1])
+    with pytest.raises(JournalError, match="cut short"):
+        featherweight.compare(
+            old, old, data=cases, label="y", limits={"auc_loss": 0.5}, threshold=1, out=tmp_path / "v", record=record
+        )
+
+
+def test_cases_are_known_again_by_their_ids_and_others_are_not() -> None:
+    def described(ids: object, labels: object) -> CaseSet:
+        return describe_ids(read_cases(table_of("data", {"id": ids, "y": labels}), Columns("y")))
+
+    names, labels = [f"case {k * 7}" for k in range(400)], [0, 1] * 200
+    whole = described(names, labels)
+    turned = described(names[::-1], labels[::-1])
+    assert turned == whole
+    assert whole.overlap(described(names[:300], labels[:300])) == 1
+    assert whole.overlap(described(names, labels[::-1])) == 1  # labelled anew
+    assert whole.overlap(described([f"another {k * 7}" for k in range(400)], labels)) == 0
+    numbered = described(range(400), labels)
+    assert numbered == described(range(399, -1, -1), labels[::-1])
+    assert numbered.overlap(described(range(400), [1, *labels[1:]])) == 0  # other cases that are counted alike
+
+
+def test_copies_under_other_ids_are_counted(tmp_path: Path) -> None:
+    labels = np.array([0, 1] * 100)
+    scores = np.random.default_rng(0).normal(size=200) + 2 * labels
+    rows = np.tile(np.arange(200), 50)
+    ids = np.arange(len(rows))
+    cases, table = {"id": ids, "y": labels[rows]}, {"id": ids, "score": scores[rows]}
+    other = {"id": ids, "score": scores[rows] + 0.001}
+    asked = {"data": cases, "label": "y", "limits": {"auc_loss": 0.5}, "threshold": 0.5, "out": tmp_path / "v"}
+    notes = " ".join(featherweight.compare(table, other, **asked).notes)
+    assert "9,800 cases of 10,000 are equal to another one in label and both scores" in notes
+    assert "there are 200 different cases" in notes
+    assert "equal to another" in json.dumps(json.loads((tmp_path / "v" / "evidence.json").read_text())["warnings"])
+    few = {"id": range(200), "y": labels}
+    plain = featherweight.compare(
+        {"id": range(200), "score": scores}, {"id": range(200), "score": scores + 0.001}, **{**asked, "data": few}
+    )
+    assert not [note for note in plain.notes if "equal to another" in note]
+
+
+def test_scores_of_few_digits_are_equal_by_chance(tmp_path: Path) -> None:
+    labels = np.array([0, 1] * 500)
+    scores = np.round(np.random.default_rng(0).random(1000), 2)
+    table = {"id": range(1000), "score": scores}
+    found = featherweight.compare(
+        table, {"id": range(1000), "score": scores + 1}, data={"id": range(1000), "y": labels}, label="y",
+        limits={"auc_loss": 0.5}, threshold=0.5, out=tmp_path / "v",
+    )  # fmt: skip
+    assert any("that may be chance" in note for note in found.notes)
+
+
+def test_the_same_file_twice_is_pointed_out(folder: Path) -> None:
+    (folder / "new.csv").write_bytes((folder / "old.csv").read_bytes())
+    said = compared(folder, "--threshold", "1", "--limit", "auc_loss=.5")
+    assert "A and B are the same to the last byte" in said
+
+
+def test_two_kinds_of_clusters_widen_the_bounds(tmp_path: Path) -> None:
+    cases, old, new = drawn(800, noise=0.6)
+    cases = {**cases, "terminal": [f"t{place % 80}" for place in range(800)]}
+    asked = {"data": cases, "label": "y", "limits": {"auc_loss": 0.5}, "threshold": 1, "out": tmp_path / "v"}
+    one = featherweight.compare(old, new, cluster="patient", **asked)
+    both = featherweight.compare(old, new, cluster=("patient", "terminal"), **asked)
+    assert both.evidence is not None
+    kinds = both.evidence.validation.baseline.predictions.cluster_kinds
+    assert [len(np.unique(kind)) for kind in kinds] == [400, 80]
+    assert both.checks[0].found != one.checks[0].found
+    assert "column 'patient' and across them column 'terminal'" in both.evidence.facts["cases of one cluster"]
+
+
+def test_a_handful_of_the_rarer_class_shows_nothing(tmp_path: Path) -> None:
+    for positives, status in ((1, "not measured"), (5, "not measured"), (28, "not measured"), (29, "passed")):
+        labels = np.array([1] * positives + [0] * 400)
+        table = {"id": range(len(labels)), "score": labels + np.linspace(0, 0.5, len(labels))}
+        asked = {"data": {"id": range(len(labels)), "y": labels}, "label": "y", "threshold": 0.9, "out": tmp_path / "v"}
+        limits = {"auc_loss": 0.01, "average_precision_loss": 0.1}
+        found = featherweight.compare(table, table, limits=limits, **asked)
+        assert [check.status for check in found.checks] == [status] * 2, positives
+        assert found.passed is (status == "passed")
+    wide = featherweight.compare(table, table, limits={"auc_loss": 0.5, "unseen_case": "lost"}, **asked)
+    assert wide.passed  # that bound takes a case that is lost altogether into account, and needs no least number
+
+
+def test_no_copies_of_nothing() -> None:
+    found = read_cases(table_of("data", {"id": [1, 2], "y": [0, 1]}), Columns("y"))
+    one = read_predictions(table_of("a", {"id": [1, 2], "score": [-0.0, 0.0]}), "a", found, "id")
+    assert copies_notes(found, one, one) == []
