@@ -58,11 +58,11 @@ def _judge_calibration(
 
 
 def _in_the_large(of: Predictions) -> Interval | None:
-    return None if of.probabilities is None else calibration_in_the_large(of.probabilities, of.labels, of.clusters)
+    return None if of.probabilities is None else calibration_in_the_large(of.probabilities, of.labels, of.cluster_kinds)
 
 
 def _slope(of: Predictions) -> Interval | None:
-    return None if of.probabilities is None else calibration_line(of.probabilities, of.labels, of.clusters)[0]
+    return None if of.probabilities is None else calibration_line(of.probabilities, of.labels, of.cluster_kinds)[0]
 
 
 def _judge_predictive_value(sign: Sign, baseline: Measured, candidate: Measured, asked: Asked) -> Finding:

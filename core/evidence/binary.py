@@ -11,7 +11,7 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import reliability as r
 from featherweight.core.statistics.card_precision import card_precision as mean_card_precision
 from featherweight.core.statistics.loss_bounds import OwnLosses
-from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
+from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses, brier_own_losses
 from featherweight.core.statistics.paired import paired_share_difference
 from featherweight.core.statistics.resampling import average_precision as ranked_precision
 from featherweight.core.statistics.resampling import (
@@ -30,7 +30,7 @@ def auc(of: Predictions) -> float | None:
 
 def auc_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    return s.roc_auc_interval(of.scores, of.labels, of.clusters)
+    return s.roc_auc_interval(of.scores, of.labels, of.cluster_kinds)
 
 
 def auc_losses(pair: Pair) -> OwnLosses | None:
@@ -103,10 +103,6 @@ def _right(of: Predictions, inside: Bools) -> Bools:
     return np.asarray(of.decisions == (of.labels == 1))[inside]
 
 
-def _clusters(of: Predictions, inside: Bools) -> Clusters | None:
-    return None if of.clusters is None else of.clusters[inside]
-
-
 def _cluster_kinds(of: Predictions, inside: Bools) -> tuple[Clusters, ...]:
     return tuple(kind[inside] for kind in of.cluster_kinds)
 
@@ -117,7 +113,7 @@ def share_right(of: Predictions, inside: Bools) -> float | None:
 
 
 def share_right_interval(of: Predictions, inside: Bools) -> s.Interval | None:
-    return s.share_interval(_right(of, inside), _clusters(of, inside))
+    return s.share_interval(_right(of, inside), _cluster_kinds(of, inside))
 
 
 def share_right_difference(pair: Pair, inside: Bools) -> s.Difference | None:
@@ -150,14 +146,15 @@ def brier_score(of: Predictions) -> float | None:
 
 def brier_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    return None if of.probabilities is None else r.brier_interval(of.probabilities, of.labels, of.clusters)
+    return None if of.probabilities is None else r.brier_interval(of.probabilities, of.labels, of.cluster_kinds)
 
 
-def brier_gain(pair: Pair) -> s.Difference | None:
+def brier_losses(pair: Pair) -> OwnLosses | None:
+    """Each case's own part of the loss; None without probabilities."""
     before, after = pair.baseline, pair.candidate
     if before.probabilities is None or after.probabilities is None:
         return None
-    return r.brier_gain(before.probabilities, after.probabilities, before.labels, before.clusters)
+    return brier_own_losses(before.probabilities, after.probabilities, before.labels, before.cluster_kinds)
 
 
 CALIBRATION_ERROR_METHOD = (
@@ -169,7 +166,9 @@ def calibration_error_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
     if of.probabilities is None:
         return None
-    return r.calibration_error_interval(of.probabilities, of.labels, of.clusters, samples=pair.samples, seed=pair.seed)
+    return r.calibration_error_interval(
+        of.probabilities, of.labels, of.cluster_kinds, samples=pair.samples, seed=pair.seed
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- methods
@@ -207,5 +206,5 @@ def share_method(of: Predictions, samples: int) -> str:
 
 def brier_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
-        return "normal, paired over cases"
-    return f"normal, paired, variance between {counted(_count(of), of.cluster_noun)}"
+        return "normal interval of the mean squared error"
+    return f"normal interval of the mean squared error, variance between {counted(_count(of), of.cluster_noun)}"

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats
+from featherweight.core.statistics.cluster_kinds import fewest_clusters
 from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, design_effect
 from featherweight.core.statistics.loss_bounds import Events, OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.paired import score_statistic
@@ -64,9 +65,8 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
     count = len(changes)
     if margin <= 0:  # no number of cases shows that nothing at all is lost
         return Needed(None, None, None)
-    first = clusters[0] if clusters else None
-    effect = design_effect(changes, first)
-    a_cluster = 1.0 if first is None else count / max(1, len(np.unique(first)))
+    effect = design_effect(changes, clusters)
+    a_cluster = count / max(1, fewest_clusters(clusters, count))
     least = max(effect, a_cluster) * _least_of_share(margin)
     changed, seen = (float(abs(changes).sum()) + 1) / (count + 1), max(0.0, -float(changes.mean()))
     own = OwnLosses(-changes / count, 1 / count, np.ones(count, bool), clusters)
