@@ -25,6 +25,7 @@ from scipy.special import ndtr, ndtri
 from bench.timing import record, show
 from featherweight.core.arrays import Floats, Labels
 from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.average_precision import precision_influence
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
 from featherweight.core.statistics.paired import exact_bound, paired_share_difference
@@ -171,23 +172,6 @@ def jackknife_upper(own: OwnLosses, influence: Floats) -> float:
     if abs(skew) > 1e-9:
         low = 3 / skew * (float(np.cbrt(1 + skew * (low - skew / 6))) - 1)
     return own.loss - math.sqrt(variance) * low
-
-
-def precision_influence(scores: Floats, labels: Labels) -> Floats:
-    """The derivative of average precision by the weight of each case [N]."""
-    order = np.argsort(-scores, kind="stable")
-    positive = labels[order] == 1
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    level = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
-    hits, alarms = np.cumsum(positive)[ends], np.cumsum(~positive)[ends]
-    gained = np.diff(hits, prepend=0)
-    precision, whole = hits / (hits + alarms), hits[-1]
-    of_hits = np.cumsum((gained * alarms / (hits + alarms) ** 2)[::-1])[::-1]
-    of_alarms = np.cumsum((gained * hits / (hits + alarms) ** 2)[::-1])[::-1]
-    average = float((gained * precision).sum()) / whole
-    found = np.empty(len(scores))
-    found[order] = np.where(positive, precision[level] - average + of_hits[level], -of_alarms[level]) / whole
-    return found
 
 
 def bounds(metric: str, study: tuple[Floats, Floats, Labels, Labels]) -> tuple[float, float, float]:

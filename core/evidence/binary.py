@@ -9,6 +9,9 @@ from featherweight.core.evidence.metric import Pair, Side
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import reliability as r
+from featherweight.core.statistics.average_precision import (
+    average_precision_interval as logit_interval_of_average_precision,
+)
 from featherweight.core.statistics.card_precision import card_precision as mean_card_precision
 from featherweight.core.statistics.loss_bounds import OwnLosses
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses, brier_own_losses
@@ -33,6 +36,11 @@ def auc_interval(pair: Pair, side: Side) -> s.Interval | None:
     return s.roc_auc_interval(of.scores, of.labels, of.cluster_kinds)
 
 
+def auc_floor(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    return s.roc_auc_floor(of.scores, of.labels, of.cluster_kinds)
+
+
 def auc_losses(pair: Pair) -> OwnLosses | None:
     """Each case's own part of the loss; None where a class has no case."""
     before, after = pair.baseline, pair.candidate
@@ -50,10 +58,8 @@ def average_precision(of: Predictions) -> float | None:
 
 
 def average_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
-    found = pair.rankings
-    if found is None:
-        return None
-    return (found.baseline if side == "baseline" else found.candidate).average_precision
+    of = pair.side(side)
+    return logit_interval_of_average_precision(of.scores, of.labels, of.cluster_kinds)
 
 
 def average_precision_losses(pair: Pair) -> OwnLosses | None:
@@ -188,6 +194,11 @@ def auc_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "DeLong's variance over cases"
     return f"Obuchowski's variance over {counted(_count(of), of.cluster_noun)}"
+
+
+def average_precision_method(of: Predictions, samples: int) -> str:
+    what = "cases" if of.clusters is None else counted(_count(of), of.cluster_noun)
+    return f"infinitesimal jackknife over {what}, on the logit scale with Student's quantile of the positive ones"
 
 
 def card_precision_method(of: Predictions, samples: int) -> str:

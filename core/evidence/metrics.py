@@ -56,7 +56,7 @@ AVERAGE_PRECISION = Metric(
     estimate=b.average_precision,
     interval=b.average_precision_interval,
     own_losses=b.average_precision_losses,
-    method=b.resampled,
+    method=b.average_precision_method,
     limit=Limit(
         "average_precision_loss",
         "loss",

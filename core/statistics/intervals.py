@@ -60,14 +60,30 @@ def roc_auc_interval(scores: Scores, labels: Labels, clusters: Kinds = None) -> 
         return None
     auc, variance = parts.auc, parts.variance(labels, clusters)
     if variance <= _ROUNDING or not 0 < auc < 1:
-        positives, negatives = (
-            fewest_clusters(kinds_among(clusters, inside), int(inside.sum())) for inside in (labels == 1, labels != 1)
-        )
-        low = _newcombe_auc_low(auc, positives, negatives, Z_TWO_SIDED)
-        return Interval(auc, low, 1 - _newcombe_auc_low(1 - auc, positives, negatives, Z_TWO_SIDED))
+        independent = _independent(labels, clusters)
+        low = _newcombe_auc_low(auc, *independent, Z_TWO_SIDED)
+        return Interval(auc, low, 1 - _newcombe_auc_low(1 - auc, *independent, Z_TWO_SIDED))
     middle = math.log(auc / (1 - auc))
     reach = Z_TWO_SIDED * math.sqrt(variance) / (auc * (1 - auc))
     return Interval(auc, _sigmoid(middle - reach), _sigmoid(middle + reach))
+
+
+def roc_auc_floor(scores: Scores, labels: Labels, clusters: Kinds = None) -> Interval | None:
+    """The same interval, whose lower end is no higher than that of Newcombe's, of as many cases as there are clusters:
+    where few cases are ranked wrongly DeLong's variance hardly knows of them (`bench/levels.py`)."""
+    found = roc_auc_interval(scores, labels, clusters)
+    if found is None:
+        return None
+    low = _newcombe_auc_low(found.estimate, *_independent(labels, clusters), Z_TWO_SIDED)
+    return Interval(found.estimate, min(found.low, low), found.high)
+
+
+def _independent(labels: Labels, clusters: Kinds) -> tuple[int, int]:
+    """Positive and negative cases, or clusters that hold some, of the kind that has the fewest."""
+    positive, negative = (
+        fewest_clusters(kinds_among(clusters, inside), int(inside.sum())) for inside in (labels == 1, labels != 1)
+    )
+    return positive, negative
 
 
 def roc_auc_difference(

@@ -214,3 +214,36 @@ def test_sensible_limits_are_not():
     assert list(absurd_limits(made.predictions(0.0), made.LIMITS)) == []
     sensible = Limits(auc_min=0.9, brier_loss=0.02, average_precision_min=0.9, calibration_slope_deviation_max=0.3)
     assert list(absurd_limits(made.predictions(0.0), sensible)) == []
+
+
+def ranked(positives: int, negatives: int, shift: float, seed: int = 0) -> Predictions:
+    labels = np.repeat([1, 0], [positives, negatives])
+    scores = np.random.default_rng(seed).normal(size=len(labels)) + shift * labels
+    return Predictions(tuple(map(str, range(len(labels)))), labels, scores, 0.5)
+
+
+@pytest.mark.parametrize("limits", [Limits(average_precision_min=0.8), Limits(auc_min=0.8)])
+def test_a_floor_is_not_shown_by_a_perfect_ranking_of_few(limits):
+    few = ranked(2, 300, 50.0)
+    check = check_of(few, few, limits)
+    assert check.status == "not measured"
+    assert "cannot be shown with 2 positive cases: 20 are needed" in check.explanation
+    many = ranked(40, 300, 50.0)
+    assert check_of(many, many, limits).status == "passed"
+    patients = replace(many, clusters=np.arange(340) // 4, cluster_noun="patients")
+    assert "with 10 patients with positive cases" in check_of(patients, patients, limits).explanation
+    perfect = Limits(**{name: 1.0 for name, _ in limits.values_set})
+    assert check_of(many, many, perfect).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "true"), [("average_precision_min", 0.962), ("average_precision_min", 0.657), ("auc_min", 0.9976)]
+)
+def test_a_floor_at_the_truth_is_seldom_reached(limit, true):
+    """Percentiles of a bootstrap, and DeLong's variance, let 8 to 15% pass with so few positive cases."""
+    shift = 2.5 if true == 0.657 else 4.0
+    passed = 0
+    for seed in range(120):
+        one = ranked(20, 600, shift, seed)
+        passed += check_of(one, one, Limits(**{limit: true})).status == "passed"
+    assert passed / 120 <= 0.09
