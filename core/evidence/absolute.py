@@ -19,8 +19,8 @@ BINARY: frozenset[LabelKind] = frozenset({"binary"})
 
 
 FLOOR_CASES = 20
-"""Cases of a class, or clusters that hold some, below which no floor is shown: the interval of a nearly perfect ranking of
-fewer fails too often (`bench/levels.py`)."""
+"""Cases of a class, or clusters that hold some, below which no floor is shown: the interval of a nearly perfect ranking
+of fewer fails too often (`bench/levels.py`)."""
 
 
 def _judge_floor(
@@ -41,8 +41,8 @@ def _judge_floor(
             return Finding(
                 None,
                 found.estimate,
-                f"{title} of the candidate is {found.estimate:.4f}; that it is at least {asked.limit:g} cannot be shown "
-                f"with {independent} {what}: {FLOOR_CASES} are needed.",
+                f"{title} of the candidate is {found.estimate:.4f}; that it is at least {asked.limit:g} cannot be "
+                f"shown with {independent} {what}: {FLOOR_CASES} are needed.",
             )
     return Finding(
         found.low,

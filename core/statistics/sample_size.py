@@ -54,7 +54,8 @@ def cases_needed(difference: Difference, cases: int, margin: float) -> Needed:
     def needed(loss: float) -> int | None:
         if loss >= margin or error <= 0:
             return None
-        return math.ceil(cases * ((Z_ONE_SIDED + _Z_POWER) * error / (margin - loss)) ** 2)
+        times = (Z_ONE_SIDED + _Z_POWER) * error / (margin - loss)
+        return None if times > _MOST or cases * times**2 > _MOST else math.ceil(cases * times**2)
 
     return Needed(None, needed(0.0), needed(max(0.0, -difference.estimate)))
 
@@ -63,7 +64,7 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
     """For the bound of a share (core.statistics.paired). changes: 1 gained, -1 lost, 0 neither [N]. The share of
     changed cases counts one more than was seen, so that none seen does not mean that none would be."""
     count = len(changes)
-    if margin <= 0:  # no number of cases shows that nothing at all is lost
+    if margin <= 0 or _least_of_share(margin) > _MOST:  # no number of cases shows that nothing at all is lost
         return Needed(None, None, None)
     effect = design_effect(changes, clusters)
     a_cluster = count / max(1, fewest_clusters(clusters, count))
@@ -86,7 +87,9 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
 
 def _least_of_share(margin: float) -> float:
     """Cases of which none changed whose exact bound is the margin (with the doubt of paired.exact_bound)."""
-    return math.log(0.05 * 0.98) / math.log1p(-margin) if margin < 1 else 1.0
+    if margin >= 1:
+        return 1.0
+    return math.inf if margin < 1 / _MOST else math.log(0.05 * 0.98) / math.log1p(-margin)
 
 
 def _power_of_share(trials: int, margin: float, changed: float, loss: float) -> float:
