@@ -13,6 +13,7 @@ lost altogether, so that AUC and average precision of the population are known w
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,9 +23,11 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from bench.limit_levels import simulate_all
 from bench.timing import record, show
 from featherweight.core.arrays import Floats, Labels
 from featherweight.core.statistics import intervals as s
+from featherweight.core.statistics.average_precision import precision_influence
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
 from featherweight.core.statistics.paired import exact_bound, paired_share_difference
@@ -171,23 +174,6 @@ def jackknife_upper(own: OwnLosses, influence: Floats) -> float:
     if abs(skew) > 1e-9:
         low = 3 / skew * (float(np.cbrt(1 + skew * (low - skew / 6))) - 1)
     return own.loss - math.sqrt(variance) * low
-
-
-def precision_influence(scores: Floats, labels: Labels) -> Floats:
-    """The derivative of average precision by the weight of each case [N]."""
-    order = np.argsort(-scores, kind="stable")
-    positive = labels[order] == 1
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    level = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
-    hits, alarms = np.cumsum(positive)[ends], np.cumsum(~positive)[ends]
-    gained = np.diff(hits, prepend=0)
-    precision, whole = hits / (hits + alarms), hits[-1]
-    of_hits = np.cumsum((gained * alarms / (hits + alarms) ** 2)[::-1])[::-1]
-    of_alarms = np.cumsum((gained * hits / (hits + alarms) ** 2)[::-1])[::-1]
-    average = float((gained * precision).sum()) / whole
-    found = np.empty(len(scores))
-    found[order] = np.where(positive, precision[level] - average + of_hits[level], -of_alarms[level]) / whole
-    return found
 
 
 def bounds(metric: str, study: tuple[Floats, Floats, Labels, Labels]) -> tuple[float, float, float]:
@@ -362,7 +348,9 @@ def calibration(cases: int, slope: float, prevalence: float, studies: int, seed:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--studies", type=int, default=2000, help="Simulated comparisons in each setting.")
-    parser.add_argument("--only", choices=("auc", "average_precision", "crossed", "power", "shares", "calibration"))
+    parser.add_argument(
+        "--only", choices=("auc", "average_precision", "crossed", "power", "shares", "calibration", "limits")
+    )
     parser.add_argument("--record", type=Path, help="Write the tables as JSON.")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
@@ -407,10 +395,19 @@ def main() -> None:
             waiting = [pool.submit(calibration, *one, studies // 4, seed) for seed, one in enumerate(asked)]
             columns = ("cases", "prevalence", "slope", "true error", "held")
             tables["interval of the calibration error"] = (columns, [one.result() for one in waiting])
+        if chosen.only in (None, "limits"):
+            tables.update(simulate_all(studies // 2, pool))
     for title, (columns, rows) in tables.items():
         show(title, columns, rows)
     if chosen.record:
-        record(chosen.record, tables)
+        earlier = known_tables(chosen.record) if chosen.only else {}
+        record(chosen.record, {**earlier, **tables})
+
+
+def known_tables(path: Path) -> dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]]:
+    """Of a record of which a part is simulated again."""
+    known = json.loads(path.read_text())["tables"] if path.is_file() else {}
+    return {title: (list(rows[0]), [list(row.values()) for row in rows]) for title, rows in known.items() if rows}
 
 
 if __name__ == "__main__":

@@ -10,11 +10,17 @@ from functools import partial
 from featherweight.core.evidence import binary as b
 from featherweight.core.evidence.metric import Asked, Finding, Limit, Metric, Pair, Side, pair
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
+from featherweight.core.statistics.cluster_kinds import fewest_clusters, kinds_among
 from featherweight.core.statistics.intervals import Interval
 from featherweight.core.statistics.predictive_values import PairedDecisions, Sign, predictive_value_difference
 from featherweight.core.statistics.reliability import calibration_in_the_large, calibration_line
 
 BINARY: frozenset[LabelKind] = frozenset({"binary"})
+
+
+FLOOR_CASES = 20
+"""Cases of a class, or clusters that hold some, below which no floor is shown: the interval of a nearly perfect ranking
+of fewer fails too often (`bench/levels.py`)."""
 
 
 def _judge_floor(
@@ -25,9 +31,19 @@ def _judge_floor(
     asked: Asked,
 ) -> Finding:
     both = pair(baseline.predictions, candidate.predictions, samples=asked.samples, seed=asked.seed)
-    found = interval(both, "candidate")
+    found, of = interval(both, "candidate"), candidate.predictions
     if found is None:
         return Finding(None, None, f"{title} of the candidate cannot be had from these cases.")
+    for kind, inside in (("positive", of.labels == 1), ("negative", of.labels != 1)):
+        independent = fewest_clusters(kinds_among(of.cluster_kinds, inside), int(inside.sum()))
+        if independent < FLOOR_CASES:
+            what = f"{kind} cases" if independent == inside.sum() else f"{of.cluster_noun} with {kind} cases"
+            return Finding(
+                None,
+                found.estimate,
+                f"{title} of the candidate is {found.estimate:.4f}; that it is at least {asked.limit:g} cannot be "
+                f"shown with {independent} {what}: {FLOOR_CASES} are needed.",
+            )
     return Finding(
         found.low,
         found.estimate,
@@ -58,11 +74,11 @@ def _judge_calibration(
 
 
 def _in_the_large(of: Predictions) -> Interval | None:
-    return None if of.probabilities is None else calibration_in_the_large(of.probabilities, of.labels, of.clusters)
+    return None if of.probabilities is None else calibration_in_the_large(of.probabilities, of.labels, of.cluster_kinds)
 
 
 def _slope(of: Predictions) -> Interval | None:
-    return None if of.probabilities is None else calibration_line(of.probabilities, of.labels, of.clusters)[0]
+    return None if of.probabilities is None else calibration_line(of.probabilities, of.labels, of.cluster_kinds)[0]
 
 
 def _judge_predictive_value(sign: Sign, baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
@@ -101,7 +117,7 @@ AUC_FLOOR = Metric(
         "auc_min",
         "min",
         "AUC of the candidate",
-        judge=partial(_judge_floor, b.auc_interval, "AUC"),
+        judge=partial(_judge_floor, b.auc_floor, "AUC"),
         example=0.9,
         meaning="Smallest AUC of the candidate itself: the lower end of its 95% interval must reach it.",
     ),

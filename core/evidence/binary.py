@@ -9,8 +9,11 @@ from featherweight.core.evidence.metric import Pair, Side
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import reliability as r
+from featherweight.core.statistics.average_precision import (
+    average_precision_interval as logit_interval_of_average_precision,
+)
 from featherweight.core.statistics.loss_bounds import OwnLosses
-from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses
+from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses, brier_own_losses
 from featherweight.core.statistics.paired import paired_share_difference
 from featherweight.core.statistics.resampling import average_precision as ranked_precision
 from featherweight.core.statistics.resampling import (
@@ -29,7 +32,12 @@ def auc(of: Predictions) -> float | None:
 
 def auc_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    return s.roc_auc_interval(of.scores, of.labels, of.clusters)
+    return s.roc_auc_interval(of.scores, of.labels, of.cluster_kinds)
+
+
+def auc_floor(pair: Pair, side: Side) -> s.Interval | None:
+    of = pair.side(side)
+    return s.roc_auc_floor(of.scores, of.labels, of.cluster_kinds)
 
 
 def auc_losses(pair: Pair) -> OwnLosses | None:
@@ -49,10 +57,8 @@ def average_precision(of: Predictions) -> float | None:
 
 
 def average_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
-    found = pair.rankings
-    if found is None:
-        return None
-    return (found.baseline if side == "baseline" else found.candidate).average_precision
+    of = pair.side(side)
+    return logit_interval_of_average_precision(of.scores, of.labels, of.cluster_kinds)
 
 
 def average_precision_losses(pair: Pair) -> OwnLosses | None:
@@ -99,10 +105,6 @@ def _right(of: Predictions, inside: Bools) -> Bools:
     return np.asarray(of.decisions == (of.labels == 1))[inside]
 
 
-def _clusters(of: Predictions, inside: Bools) -> Clusters | None:
-    return None if of.clusters is None else of.clusters[inside]
-
-
 def _cluster_kinds(of: Predictions, inside: Bools) -> tuple[Clusters, ...]:
     return tuple(kind[inside] for kind in of.cluster_kinds)
 
@@ -113,7 +115,7 @@ def share_right(of: Predictions, inside: Bools) -> float | None:
 
 
 def share_right_interval(of: Predictions, inside: Bools) -> s.Interval | None:
-    return s.share_interval(_right(of, inside), _clusters(of, inside))
+    return s.share_interval(_right(of, inside), _cluster_kinds(of, inside))
 
 
 def share_right_difference(pair: Pair, inside: Bools) -> s.Difference | None:
@@ -146,14 +148,15 @@ def brier_score(of: Predictions) -> float | None:
 
 def brier_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    return None if of.probabilities is None else r.brier_interval(of.probabilities, of.labels, of.clusters)
+    return None if of.probabilities is None else r.brier_interval(of.probabilities, of.labels, of.cluster_kinds)
 
 
-def brier_gain(pair: Pair) -> s.Difference | None:
+def brier_losses(pair: Pair) -> OwnLosses | None:
+    """Each case's own part of the loss; None without probabilities."""
     before, after = pair.baseline, pair.candidate
     if before.probabilities is None or after.probabilities is None:
         return None
-    return r.brier_gain(before.probabilities, after.probabilities, before.labels, before.clusters)
+    return brier_own_losses(before.probabilities, after.probabilities, before.labels, before.cluster_kinds)
 
 
 CALIBRATION_ERROR_METHOD = (
@@ -165,7 +168,9 @@ def calibration_error_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
     if of.probabilities is None:
         return None
-    return r.calibration_error_interval(of.probabilities, of.labels, of.clusters, samples=pair.samples, seed=pair.seed)
+    return r.calibration_error_interval(
+        of.probabilities, of.labels, of.cluster_kinds, samples=pair.samples, seed=pair.seed
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- methods
@@ -187,6 +192,11 @@ def auc_method(of: Predictions, samples: int) -> str:
     return f"Obuchowski's variance over {counted(_count(of), of.cluster_noun)}"
 
 
+def average_precision_method(of: Predictions, samples: int) -> str:
+    what = "cases" if of.clusters is None else counted(_count(of), of.cluster_noun)
+    return f"infinitesimal jackknife over {what}, on the logit scale with Student's quantile of the positive ones"
+
+
 def card_precision_method(of: Predictions, samples: int) -> str:
     return f"percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
 
@@ -203,5 +213,5 @@ def share_method(of: Predictions, samples: int) -> str:
 
 def brier_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
-        return "normal, paired over cases"
-    return f"normal, paired, variance between {counted(_count(of), of.cluster_noun)}"
+        return "normal interval of the mean squared error"
+    return f"normal interval of the mean squared error, variance between {counted(_count(of), of.cluster_noun)}"

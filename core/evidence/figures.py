@@ -88,7 +88,7 @@ def _figures(both: Pair, side: Side) -> ProgramFigures:
         one.name: None if one.interval is None else one.interval(both, side)
         for one in metrics.figures(both.baseline.label_kind)
     }
-    lines = None if of.probabilities is None else reliability(of.probabilities, of.labels, of.clusters)
+    lines = None if of.probabilities is None else reliability(of.probabilities, of.labels, of.cluster_kinds)
     if rankings is None:
         return ProgramFigures(found, None, None, lines)
     ranking = rankings.baseline if side == "baseline" else rankings.candidate

@@ -1,10 +1,13 @@
 """Limits that hold in every group of cases ([limits.groups]): none may lose more than the margin.
 
-A group keeps the margin when its bound does, with all bounds of the table of groups holding together (Bonferroni). A
-group so small that its bound could not keep the margin though it lost nothing is not measured, and named; it counts
-only where it is shown to lose more, after Holm's correction."""
+A group keeps the margin when its bound does, with all bounds of such limits holding together (Bonferroni). A group so
+small that its bound could not keep the margin though it lost nothing is not measured, and named; it counts only where
+it is shown to lose more, after Holm's correction. One that lost more in these cases, which chance may explain, is named
+apart. Sensitivity and specificity are judged at every threshold that the app acts on."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from featherweight.core.evidence.metric import Finding, Metric
 from featherweight.core.evidence.metrics import Limits
@@ -32,29 +35,44 @@ def judge_in_groups(
         text = f"The data has no column {', '.join(missing)} to group cases by; it has {known}."
         return Finding(None, None, text)
     judged = [(row, figure, loss) for row, figure in rows if (loss := _worst(figure)) is not None]
-    unmeasured = [row for row, figure in rows if _worst(figure) is None]
-    left_out = f" Not measured, because so few cases cannot show it: {_names(unmeasured)}." if unmeasured else ""
+    said = "".join(_left_out([(row, figure) for row, figure in rows if _worst(figure) is None]))
     if not judged:
-        text = f"{metric.title} cannot be judged in any of {counted(len(rows), 'groups')}.{left_out}"
+        text = f"{metric.title} cannot be judged in any of {counted(len(groups.rows), 'groups')}.{said}"
         return Finding(None, None, text if rows else f"{metric.title}: the data has no groups of cases.")
     row, figure, worst = max(judged, key=lambda one: one[2])
-    seen = -(figure.difference or 0.0)
+    number = len({(one.column, one.value) for one, *_ in judged})
     return Finding(
         worst,
-        seen,
-        f"{metric.title} was compared in {counted(len(judged), 'groups')}; worst is {row.column} {row.value} "
-        f"({counted(row.cases, 'cases')}), where the loss is {seen:.4f} and with 95% confidence (in all groups "
-        f"together) at most {worst:.4f}; the limit is {limit:.4f}.{left_out}",
+        figure.loss,
+        f"{metric.title} was compared in {counted(number, 'groups')}; worst is {_name(row, figure)}, where the loss is "
+        f"{figure.loss:.4f} and with 95% confidence (in all groups together) at most {worst:.4f}; the limit is "
+        f"{limit:.4f}.{said}",
     )
 
 
 def _worst(figure: SubgroupFigure) -> float | None:
-    """The bound of the loss; what was lost where the group is small and shown to lose more; else None."""
+    """The bound of the loss, where the group can show it or is shown to lose more; else None."""
     if figure.low is None or not (figure.can_show or figure.status == "shown worse"):
         return None
     return 0.0 - figure.low
 
 
-def _names(rows: list[Subgroup]) -> str:
-    named = [f"{row.column} {row.value} ({counted(row.cases, 'cases')})" for row in rows[:_NAMED]]
-    return ", ".join(named) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+def _left_out(unmeasured: list[tuple[Subgroup, SubgroupFigure]]) -> Iterator[str]:
+    lost = [(row, figure) for row, figure in unmeasured if figure.loss > figure.margin]
+    if lost:
+        worst = sorted(lost, key=lambda one: -one[1].loss)
+        named = [f"{_name(row, figure)} {figure.loss:.4f}" for row, figure in worst]
+        yield f" Lost more than the limit in so few cases that chance may explain it: {_some(named)}."
+    kept = {_name(row): None for row, figure in unmeasured if figure.loss <= figure.margin}
+    if kept:
+        yield f" Not measured, because so few cases cannot show it: {_some(list(kept))}."
+
+
+def _name(row: Subgroup, figure: SubgroupFigure | None = None) -> str:
+    at = f", threshold of {figure.threshold}" if figure is not None and figure.threshold else ""
+    return f"{row.column} {row.value} ({counted(row.cases, 'cases')}{at})"
+
+
+def _some(named: list[str]) -> str:
+    more = len(named) - _NAMED
+    return ", ".join(named[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -190,7 +190,7 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     needed, worst, loss = both.needed(metric, unseen, limit), 0.0 - difference.low, 0.0 - difference.estimate
     text = _loss_text(metric, difference, limit, cases)
     if metric.own_losses is not None:
-        text += f" {_assumed(before, unseen)}"
+        text += f" {_assumed(metric, before, unseen)}"
     if worst > limit and loss <= limit:
         text += _too_few(metric, needed)
     status: Status = "passed" if worst <= limit else "failed"
@@ -205,8 +205,8 @@ def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str)
     return f"{metric.title} {change}; with 95% confidence {bound}, and the limit is {_digits(limit)} ({cases})."
 
 
-def _assumed(before: Predictions, unseen: Unseen) -> str:
-    """What the bound of a ranking assumes, and what its cases cannot exclude without that."""
+def _assumed(metric: Metric, before: Predictions, unseen: Unseen) -> str:
+    """What the bound of a ranking or of probabilities assumes, and what its cases cannot exclude without that."""
     if unseen == "lost":
         return "The bound holds though a case like none of these be lost altogether."
     counts = before.confusion
@@ -219,11 +219,18 @@ def _assumed(before: Predictions, unseen: Unseen) -> str:
         if number
     ]
     lost = " or ".join(f"{share:.2%} of the {kind}" for kind, share in shares)
-    few = min(_independent(before, inside) for inside in (before.labels == 1, before.labels != 1))
+    # The mean of all errors does not hang on the rarer class, as a ranking does.
+    parts = (
+        [np.ones(len(before.labels), bool)]
+        if metric.reads == "probabilities"
+        else [before.labels == 1, before.labels != 1]
+    )
+    few = min(_independent(before, inside) for inside in parts)
+    of_what = "cases" if metric.reads == "probabilities" else "of a class"
     return (
         f"The bound takes the case that was not seen for no worse than the worst that was: such cases cannot exclude "
         f"that up to {lost} are lost altogether."
-        + (f" With fewer than {FEW} of a class it does not hold against few large changes." if few < FEW else "")
+        + (f" With fewer than {FEW} {of_what} it does not hold against few large changes." if few < FEW else "")
     )
 
 

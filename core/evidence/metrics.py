@@ -56,7 +56,7 @@ AVERAGE_PRECISION = Metric(
     estimate=b.average_precision,
     interval=b.average_precision_interval,
     own_losses=b.average_precision_losses,
-    method=b.resampled,
+    method=b.average_precision_method,
     limit=Limit(
         "average_precision_loss",
         "loss",
@@ -157,7 +157,7 @@ BRIER_SCORE = Metric(
     direction="lower",
     estimate=b.brier_score,
     interval=b.brier_interval,
-    difference=b.brier_gain,
+    own_losses=b.brier_losses,
     method=b.brier_method,
     limit=Limit(
         "brier_loss",
@@ -358,9 +358,14 @@ class Limits(Mapping[str, float]):
 
     def in_group(self, metric: Metric, column: str) -> float | None:
         """What the metric may lose in a group of this column: by [limits.groups], else by its limit on all cases."""
-        limit = None if metric.limit is None else self.get(f"{GROUPS}.{metric.limit.name}")
-        held = limit is not None and (not self.group_columns or column in self.group_columns)
-        return limit if held else self.of(metric)
+        if metric.limit is not None and self.holds_in_groups(metric, column):
+            return self[f"{GROUPS}.{metric.limit.name}"]
+        return self.of(metric)
+
+    def holds_in_groups(self, metric: Metric, column: str) -> bool:
+        """Whether a limit of [limits.groups] is on this metric in the groups of this column."""
+        limited = metric.limit is not None and f"{GROUPS}.{metric.limit.name}" in self
+        return limited and (not self.group_columns or column in self.group_columns)
 
     def settings(self) -> dict[str, float | str | tuple[str, ...]]:
         """What a recipe's [limits] says, without what it need not say."""

@@ -12,6 +12,7 @@ import numpy as np
 from featherweight.core.arrays import Probabilities
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Compared
+from featherweight.core.evidence.group_tests import SMALL_GROUP
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import CALIBRATION_ERROR, Limits
 from featherweight.core.evidence.outcomes import OutcomeComparison
@@ -158,8 +159,9 @@ def _in_group(row: Subgroup, figure: SubgroupFigure) -> _Loss:
     metric, loss = metrics.metric_named(figure.name), -(figure.difference or 0.0)
     cases = {"all": min(row.positives, row.cases - row.positives) or row.cases, "positive": row.positives}
     count = cases.get(metric.counted or "all", row.cases - row.positives)
-    few = ", few" if figure.low is None else ""
-    what = f"{row.column} {row.value} ({counted(row.cases, 'cases')}{few}): {_change(metric, loss)}"
+    few = ", few" if count < SMALL_GROUP else ""
+    at = f" at the threshold of {figure.threshold}" if figure.threshold else ""
+    what = f"{row.column} {row.value} ({counted(row.cases, 'cases')}{few}):{at} {_change(metric, loss)}"
     return _Loss(what, loss, loss * max(1, count) ** 0.5)
 
 

@@ -14,7 +14,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Scores
+from featherweight.core.arrays import Bools, Floats, Indices, Integers, Labels, Scores
+from featherweight.core.statistics.cluster_kinds import Kinds, between_clusters, fewest_clusters, kinds_among, kinds_of
 
 Z_TWO_SIDED = NormalDist().inv_cdf(0.975)
 Z_ONE_SIDED = NormalDist().inv_cdf(0.95)
@@ -50,28 +51,46 @@ def roc_auc(scores: Scores, labels: Labels) -> float | None:
     return float(((midranks(scores)[positive] - midranks(scores[positive])) / negatives).mean())
 
 
-def roc_auc_interval(scores: Scores, labels: Labels, clusters: Clusters | None = None) -> Interval | None:
+def roc_auc_interval(scores: Scores, labels: Labels, clusters: Kinds = None) -> Interval | None:
     """95% interval on the logit scale with DeLong's variance (DeLong et al., Biometrics 1988; logit: Pepe 2003, 5.2),
-    or where cases come in clusters Obuchowski's (Biometrics 1997).
+    or where cases come in clusters Obuchowski's (Biometrics 1997), of two kinds of clusters joined.
 
     Where that variance is zero (a perfect ranking, or a class of one case) it says nothing, and the score interval of
-    Newcombe (Statistics in Medicine 2006, method 5) is used.
+    Newcombe (Statistics in Medicine 2006, method 5) is used, of as many cases as there are clusters.
     """
     parts = _placements(scores, labels)
     if parts is None:
         return None
     auc, variance = parts.auc, parts.variance(labels, clusters)
     if variance <= _ROUNDING or not 0 < auc < 1:
-        positives, negatives = len(parts.positive), len(parts.negative)
-        low = _newcombe_auc_low(auc, positives, negatives, Z_TWO_SIDED)
-        return Interval(auc, low, 1 - _newcombe_auc_low(1 - auc, positives, negatives, Z_TWO_SIDED))
+        independent = _independent(labels, clusters)
+        low = _newcombe_auc_low(auc, *independent, Z_TWO_SIDED)
+        return Interval(auc, low, 1 - _newcombe_auc_low(1 - auc, *independent, Z_TWO_SIDED))
     middle = math.log(auc / (1 - auc))
     reach = Z_TWO_SIDED * math.sqrt(variance) / (auc * (1 - auc))
     return Interval(auc, _sigmoid(middle - reach), _sigmoid(middle + reach))
 
 
+def roc_auc_floor(scores: Scores, labels: Labels, clusters: Kinds = None) -> Interval | None:
+    """The same interval, whose lower end is no higher than that of Newcombe's, of as many cases as there are clusters:
+    where few cases are ranked wrongly DeLong's variance hardly knows of them (`bench/levels.py`)."""
+    found = roc_auc_interval(scores, labels, clusters)
+    if found is None:
+        return None
+    low = _newcombe_auc_low(found.estimate, *_independent(labels, clusters), Z_TWO_SIDED)
+    return Interval(found.estimate, min(found.low, low), found.high)
+
+
+def _independent(labels: Labels, clusters: Kinds) -> tuple[int, int]:
+    """Positive and negative cases, or clusters that hold some, of the kind that has the fewest."""
+    positive, negative = (
+        fewest_clusters(kinds_among(clusters, inside), int(inside.sum())) for inside in (labels == 1, labels != 1)
+    )
+    return positive, negative
+
+
 def roc_auc_difference(
-    baseline: Floats, candidate: Floats, labels: Labels, clusters: Clusters | None = None
+    baseline: Floats, candidate: Floats, labels: Labels, clusters: Kinds = None
 ) -> Difference | None:
     """Paired difference of two scorers' AUC on the same cases (DeLong et al. 1988; computed as Sun & Xu, IEEE Signal
     Processing Letters 2014; variance with clusters: Obuchowski 1997).
@@ -106,21 +125,24 @@ class _Placements:
     positive: Floats
     negative: Floats
 
-    def variance(self, labels: Labels, clusters: Clusters | None) -> float:
+    def variance(self, labels: Labels, clusters: Kinds) -> float:
         if min(len(self.positive), len(self.negative)) < 2:
             return 0.0
-        if clusters is None:
+        if not kinds_of(clusters):
             return sum(float(np.var(values, ddof=1)) / len(values) for values in (self.positive, self.negative))
-        names, place = np.unique(clusters, return_inverse=True)
-        found, sums = 0.0, []
+        return between_clusters(lambda place: self._between(labels, place), clusters)
+
+    def _between(self, labels: Labels, place: Integers) -> float:
+        """place: each case's cluster, numbered from 0."""
+        number, found, sums = int(place.max()) + 1, 0.0, []
         for values, inside in ((self.positive, labels == 1), (self.negative, labels != 1)):
-            apart = np.bincount(place[inside], values - values.mean(), len(names)) / len(values)
+            apart = np.bincount(place[inside], values - values.mean(), number) / len(values)
             count = len(np.unique(place[inside]))
             if count < 2:
                 return 0.0
             found += float(apart @ apart) * count / (count - 1)
             sums.append(apart)
-        return found + 2 * float(sums[0] @ sums[1]) * len(names) / (len(names) - 1)
+        return found + 2 * float(sums[0] @ sums[1]) * number / max(1, number - 1)
 
 
 def _placements(scores: Scores, labels: Labels) -> _Placements | None:
@@ -222,29 +244,30 @@ def wilson_bounds(shares: Floats | np.float64, trials: Floats | np.float64) -> t
     return low, high
 
 
-def share_interval(hits: Bools, clusters: Clusters | None = None) -> Interval | None:
+def share_interval(hits: Bools, clusters: Kinds = None) -> Interval | None:
     """Wilson's interval of the share of `hits` [N], of as many independent cases as tell as much where they come in
     clusters (Rao & Scott, Biometrics 1992)."""
     effect = design_effect(hits.astype(np.float64), clusters)
     return wilson_interval(int(hits.sum()) / effect, len(hits) / effect)
 
 
-def design_effect(values: Floats, clusters: Clusters | None) -> float:
-    """How many times larger the variance of the mean of `values` [N] is for cases in clusters than for independent
-    ones; at least 1, and 1 where all values are the same."""
-    if clusters is None or len(values) < 2:
+def design_effect(values: Floats, clusters: Kinds) -> float:
+    """How many times larger the variance of the mean of `values` [N] is for cases in clusters, of one kind or of two,
+    than for independent ones; at least 1, and 1 where all values are the same."""
+    if not kinds_of(clusters) or len(values) < 2:
         return 1.0
-    apart = values - values.mean()
-    single = float(apart @ apart)
-    _, place = np.unique(clusters, return_inverse=True)
-    sums = np.bincount(place, apart)
-    if single == 0 or len(sums) < 2:
-        return 1.0
-    cases, count = len(values), len(sums)
-    return max(1.0, float(sums @ sums) * count / (count - 1) / (single * cases / (cases - 1)))
+    apart, cases = values - values.mean(), len(values)
+    single = float(apart @ apart) * cases / (cases - 1)
+
+    def effect(place: Integers) -> float:
+        sums = np.bincount(place, apart)
+        count = len(sums)
+        return 1.0 if count < 2 else float(sums @ sums) * count / (count - 1) / single
+
+    return 1.0 if single == 0 else max(1.0, between_clusters(effect, clusters))
 
 
-def standard_error(values: Floats, clusters: Clusters | None = None) -> float:
+def standard_error(values: Floats, clusters: Kinds = None) -> float:
     """Standard error of the mean of `values` [N]; 0 for one value."""
     if len(values) < 2:
         return 0.0

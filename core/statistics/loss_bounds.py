@@ -25,6 +25,7 @@ from typing import Literal
 import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Integers
+from featherweight.core.statistics.cluster_kinds import joined, numbered_kinds
 from featherweight.core.statistics.intervals import bisect
 
 Unseen = Literal["as-seen", "lost"]
@@ -53,16 +54,13 @@ class OwnLosses:
         """The parts as events: of cases, or of each kind of clusters, the intersections of two kinds last."""
         if not self.clusters:
             return (Events.of(self, np.arange(len(self.parts))),)
-        kinds = [_numbered(clusters) for clusters in self.clusters]
-        if len(kinds) > 1:
-            kinds.append(_numbered(kinds[0] * (int(kinds[1].max()) + 1) + kinds[1]))
-        return tuple(Events.of(self, places) for places in kinds)
+        return tuple(Events.of(self, places) for places in numbered_kinds(self.clusters))
 
 
 def loss_upper_bound(own: OwnLosses, unseen: Unseen, *, confidence: float = 0.95) -> float:
     """The loss is at most this, with so much confidence one-sided. Never below the loss that was seen; 0 where no case
     changed and `unseen` is "as-seen": the two programs are then the same to these cases."""
-    return own.loss + _joined([events.reach(unseen, confidence) for events in own.events])
+    return own.loss + math.sqrt(joined([events.reach(unseen, confidence) ** 2 for events in own.events]))
 
 
 def loss_lower_bound(own: OwnLosses, *, confidence: float = 0.95) -> float:
@@ -87,17 +85,6 @@ def p_value(own: OwnLosses, margin: float) -> float:
         return -loss_upper_bound(turned, "as-seen", confidence=1 - level) <= margin
 
     return bisect(contradicted, 1e-9, 0.5, steps=30)
-
-
-def _numbered(clusters: Integers) -> Integers:
-    return np.asarray(np.unique(clusters, return_inverse=True)[1], np.int64)
-
-
-def _joined(reaches: Sequence[float]) -> float:
-    if len(reaches) < 3:
-        return reaches[0]
-    first, second, both = reaches
-    return max(first, second, math.sqrt(max(0.0, first**2 + second**2 - both**2)))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Each case's own part of the loss of a ranking: of AUC and of average precision.
+"""Each case's own part of a loss: of AUC, of average precision and of the Brier score, whose parts are the squared
+errors.
 
-Both scorers are put on one scale, the midranks of all cases. A case moves from its old rank to its new one; its part
-is what its move alone costs, the mean of that among the others' old ranks and among their new ones (of the AUC the
-parts of positives and negatives then add up to the loss exactly: Shapley's value of two players). What the parts of
-average precision leave of the loss, which is little, is shared out in proportion to their size.
+Of rankings, both scorers are put on one scale, the midranks of all cases. A case moves from its old rank to its new
+one; its part is what its move alone costs, the mean of that among the others' old ranks and among their new ones (of
+the AUC the parts of positives and negatives then add up to the loss exactly: Shapley's value of two players). What the
+parts of average precision leave of the loss, which is little, is shared out in proportion to their size.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Scores
+from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Probabilities, Scores
 from featherweight.core.statistics.intervals import midranks
 from featherweight.core.statistics.loss_bounds import OwnLosses
 
@@ -51,6 +52,16 @@ def average_precision_own_losses(
     lost = max(before.worst_move(old), after.worst_move(new))
     # What one alarm above all positives costs is a sum of 1 / (hits + 1) over their number: it grows as a logarithm.
     return OwnLosses(parts, lost, positive, clusters, 1 / int(positive.sum()))
+
+
+def brier_own_losses(
+    baseline: Probabilities, candidate: Probabilities, labels: Labels, clusters: Sequence[Clusters] = ()
+) -> OwnLosses:
+    """The worst that may happen to a case is a certain and right probability that becomes a certain and wrong one: one
+    over the number of cases."""
+    count = len(labels)
+    parts = ((candidate - labels) ** 2 - (baseline - labels) ** 2) / count
+    return OwnLosses(parts, 1 / count, np.ones(count, bool), clusters)
 
 
 class _Precisions:

@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Integers
+from featherweight.core.statistics.cluster_kinds import fewest_clusters
 from featherweight.core.statistics.intervals import Difference, bisect, design_effect
 from featherweight.core.statistics.loss_bounds import OwnLosses, loss_upper_bound
 
@@ -39,25 +40,24 @@ def paired_share_difference(
     Where cases come in clusters (of a patient, a card), changes within one go together: the bound is then that of as
     many cases as would tell as much if they were independent (see `at_effective_counts`), where it is the lower one.
     The design effect of few changes is hardly known, and clusters may be lost whole: the bound is never better than
-    that of as many cases as there are clusters of which none was lost, nor than that of each case's own part in the
-    loss (core.statistics.loss_bounds), which knows clusters of several kinds. clusters: of each kind.
+    that of as many cases as there are clusters of which none was lost, of the kind that has the fewest, nor than that
+    of each case's own part in the loss (core.statistics.loss_bounds). clusters: of each kind.
     """
     trials = len(baseline_right)
     if trials == 0:
         return None
     gained = int((candidate_right & ~baseline_right).sum())
     lost = int((baseline_right & ~candidate_right).sum())
-    first = clusters[0] if clusters else None
     changes = candidate_right.astype(np.float64) - baseline_right
-    effect = design_effect(changes, first)
+    effect = design_effect(changes, clusters)
 
     def bound(fewer: int, gains: int, losses: int) -> float:
         return exact_bound(fewer, gains, losses, confidence)
 
     low = at_effective_counts(bound, trials, gained, lost, effect)
-    independent = trials if first is None else len(np.unique(first))
+    independent = fewest_clusters(clusters, trials)
     low = min(low, bound(trials, gained, lost), bound(independent, min(gained, independent), 0))
-    if any(len(np.unique(kind)) < trials for kind in clusters):
+    if independent < trials:
         own = OwnLosses(-changes / trials, 1 / trials, np.ones(trials, bool), clusters)
         low = min(low, max(-1.0, -loss_upper_bound(own, "as-seen", confidence=confidence)))
     return Difference((gained - lost) / trials, low)

@@ -15,7 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats
+from featherweight.core.arrays import Bools, Clusters, Floats, Integers
+from featherweight.core.statistics.cluster_kinds import between_clusters, kinds_among
 from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, share_interval
 from featherweight.core.statistics.paired import paired_share_difference
 
@@ -95,16 +96,17 @@ def _delta_reach(
     vary together."""
     parts = [_own_parts(sign, decisions.positive, *one, prevalence) for one in zip(right, shares, strict=True)]
     kinds = decisions.clusters or (np.arange(len(decisions.positive)),)
-    reaches = []
-    for kind in kinds:
-        sums = [_cluster_sums(one, kind) for one in parts]
+
+    def squared_reach(place: Integers) -> float:
+        sums = [np.asarray(np.bincount(place, one), np.float64) for one in parts]
         spread = [math.sqrt(float(one @ one) * len(one) / max(1, len(one) - 1)) for one in sums]
         together = float(sums[0] @ sums[1]) * len(sums[0]) / max(1, len(sums[0]) - 1)
         above = _logit_moved(values[0], spread[0]) - values[0]
         below = values[1] - _logit_moved(values[1], -spread[1])
         correlation = together / (spread[0] * spread[1]) if spread[0] > 0 and spread[1] > 0 else 0.0
-        reaches.append(math.sqrt(max(0.0, above**2 + below**2 - 2 * correlation * above * below)))
-    return max(reaches)
+        return max(0.0, above**2 + below**2 - 2 * correlation * above * below)
+
+    return math.sqrt(between_clusters(squared_reach, kinds))
 
 
 def _own_parts(sign: Sign, positive: Bools, right: Bools, share: tuple[float, float], prevalence: float) -> Floats:
@@ -117,11 +119,6 @@ def _own_parts(sign: Sign, positive: Bools, right: Bools, share: tuple[float, fl
     for inside, slope, mean in ((positive, slopes[0], share[0]), (~positive, slopes[1], share[1])):
         parts[inside] = slope * (right[inside] - mean) / inside.sum()
     return parts
-
-
-def _cluster_sums(parts: Floats, clusters: Clusters) -> Floats:
-    _, place = np.unique(clusters, return_inverse=True)
-    return np.asarray(np.bincount(place, parts), np.float64)
 
 
 def _logit_moved(value: float, error: float) -> float:
@@ -147,11 +144,11 @@ def _mover_reach(
 
     seen, reaches = loss(before, changes), []
     for place, inside in enumerate((decisions.positive, ~decisions.positive)):
-        kinds = [kind[inside] for kind in decisions.clusters]
+        kinds = kinds_among(decisions.clusters, inside)
         found = paired_share_difference(right[0][inside], right[1][inside], kinds)
         low = -1.0 if found is None else found.low
         reaches.append(loss(before, _with(changes, place, low)) - seen)
-        interval = share_interval(right[0][inside], kinds[0] if kinds else None)
+        interval = share_interval(right[0][inside], kinds)
         ends = () if interval is None else (interval.low, interval.high)
         reaches.append(max((loss(_with(before, place, end), changes) - seen for end in ends), default=0.0))
     return math.hypot(*(max(0.0, reach) for reach in reaches))

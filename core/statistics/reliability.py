@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.core.arrays import Clusters, Floats, Indices, Labels, Probabilities
+from featherweight.core.arrays import Floats, Indices, Labels, Probabilities
+from featherweight.core.statistics.cluster_kinds import (
+    Kinds,
+    between_clusters,
+    kinds_among,
+    kinds_of,
+    numbered_kinds,
+)
 from featherweight.core.statistics.intervals import (
-    Z_ONE_SIDED,
     Z_TWO_SIDED,
-    Difference,
     Interval,
     bisect,
     design_effect,
@@ -50,18 +55,11 @@ def brier_score(probabilities: Probabilities, labels: Labels) -> float:
     return float(np.mean((probabilities - labels) ** 2))
 
 
-def brier_interval(probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None) -> Interval:
+def brier_interval(probabilities: Probabilities, labels: Labels, clusters: Kinds = None) -> Interval:
     """The mean of the squared distances with its 95% normal interval."""
     squares = (probabilities - labels) ** 2
     mean, reach = float(squares.mean()), Z_TWO_SIDED * standard_error(squares, clusters)
     return Interval(mean, max(0.0, mean - reach), min(1.0, mean + reach))
-
-
-def brier_gain(baseline: Floats, candidate: Floats, labels: Labels, clusters: Clusters | None = None) -> Difference:
-    """Paired: by how much the candidate's Brier score is the smaller one, with its one-sided 95% lower bound."""
-    gains = (baseline - labels) ** 2 - (candidate - labels) ** 2
-    mean = float(gains.mean())
-    return Difference(mean, max(-1.0, mean - Z_ONE_SIDED * standard_error(gains, clusters)))
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
@@ -71,7 +69,7 @@ def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> 
 
 
 def calibration_error_interval(
-    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None, *, samples: int = 2000, seed: int
+    probabilities: Probabilities, labels: Labels, clusters: Kinds = None, *, samples: int = 2000, seed: int
 ) -> Interval:
     """`expected_calibration_error` without what chance adds to it, and its 95% interval.
 
@@ -84,11 +82,7 @@ def calibration_error_interval(
     """
     gaps = _gaps(probabilities, labels)
     sums = gaps.sum(axis=0)
-    if clusters is not None:
-        _, place = np.unique(clusters, return_inverse=True)
-        gaps = np.stack([np.bincount(place, column) for column in gaps.T], axis=1)
-    apart = gaps - gaps.mean(axis=0)
-    values, vectors = np.linalg.eigh(apart.T @ apart)
+    values, vectors = np.linalg.eigh(_covariance(gaps - gaps.mean(axis=0), clusters))
     spread = vectors * np.sqrt(np.maximum(values, 0))
     noise = np.random.default_rng(seed).normal(size=(samples, BINS)) @ spread.T
     plain = float(np.abs(sums).sum())
@@ -105,6 +99,20 @@ def calibration_error_interval(
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
+def _covariance(scores: Floats, clusters: Kinds) -> Floats:
+    """float64 [K, K]: of the sum of scores [N, K] whose mean is 0, between clusters where there are any: of two kinds
+    the joined one, or that of the kind that varies more where the joined one varies less."""
+    if not kinds_of(clusters):
+        return np.asarray(scores.T @ scores)
+    found = []
+    for place in numbered_kinds(clusters):
+        sums = np.stack([np.bincount(place, column) for column in scores.T], axis=1)
+        found.append(np.asarray(sums.T @ sums))
+    if len(found) > 1:
+        found[2:] = [found[0] + found[1] - found[2]]
+    return max(found, key=lambda one: float(np.trace(one)))
+
+
 def _gaps(probabilities: Probabilities, labels: Labels) -> Floats:
     """[N, BINS]: each case's share of the gap of its bin; the error is the sum over bins of |their sum|."""
     return np.asarray(np.eye(BINS)[_bin_of(probabilities)] * (probabilities - labels)[:, None] / len(labels))
@@ -114,14 +122,14 @@ def _bin_of(probabilities: Probabilities) -> Indices:
     return np.clip((probabilities * BINS).astype(np.intp), 0, BINS - 1)
 
 
-def reliability(probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None) -> Reliability:
+def reliability(probabilities: Probabilities, labels: Labels, clusters: Kinds = None) -> Reliability:
     """The curve's bins that have cases, and the regression's slope and intercept."""
     slope, intercept = calibration_line(probabilities, labels, clusters)
     return Reliability(reliability_bins(probabilities, labels, clusters), slope, intercept)
 
 
 def reliability_bins(
-    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
+    probabilities: Probabilities, labels: Labels, clusters: Kinds = None
 ) -> tuple[ReliabilityBin, ...]:
     """The cases by their probability, with the share of positives in each bin. probabilities: float64 [N]; labels,
     clusters: int64 [N]."""
@@ -130,7 +138,7 @@ def reliability_bins(
     for index in np.unique(which):
         inside = which == index
         hits = labels[inside] == 1
-        effect = design_effect(hits.astype(np.float64), None if clusters is None else clusters[inside])
+        effect = design_effect(hits.astype(np.float64), kinds_among(clusters, inside))
         share = wilson_interval(int(hits.sum()) / effect, int(inside.sum()) / effect)
         if share is not None:
             found.append(ReliabilityBin(int(inside.sum()), float(probabilities[inside].mean()), share))
@@ -138,7 +146,7 @@ def reliability_bins(
 
 
 def calibration_line(
-    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
+    probabilities: Probabilities, labels: Labels, clusters: Kinds = None
 ) -> tuple[Interval | None, Interval | None]:
     """Slope and intercept with 95% intervals from the robust (sandwich) variance, by Newton's method."""
     positives = int((labels == 1).sum())
@@ -158,12 +166,8 @@ def calibration_line(
             break
     else:
         return None, None
-    scores = design * (labels - means)[:, None]
-    if clusters is not None:
-        _, place = np.unique(clusters, return_inverse=True)
-        scores = np.stack([np.bincount(place, column) for column in scores.T], axis=1)
-    inverse = np.linalg.inv(information)
-    errors = np.sqrt(np.diag(inverse @ (scores.T @ scores) @ inverse))
+    scores = (design * (labels - means)[:, None]) @ np.linalg.inv(information)
+    errors = np.sqrt([_sum_variance(column, clusters) for column in scores.T])
     slope, intercept = (
         Interval(float(value), float(value - Z_TWO_SIDED * error), float(value + Z_TWO_SIDED * error))
         for value, error in zip(found, errors, strict=True)
@@ -171,9 +175,7 @@ def calibration_line(
     return slope, intercept
 
 
-def calibration_in_the_large(
-    probabilities: Probabilities, labels: Labels, clusters: Clusters | None = None
-) -> Interval | None:
+def calibration_in_the_large(probabilities: Probabilities, labels: Labels, clusters: Kinds = None) -> Interval | None:
     """Intercept of the logistic recalibration whose slope is held at 1, with its 95% interval from the robust variance
     (Cox, Biometrika 1958; Van Calster et al., Journal of Clinical Epidemiology 2016): 0 where as many cases are
     positive as the probabilities say, above it where they say too few. In units of the logit; None where a class is
@@ -192,11 +194,15 @@ def calibration_in_the_large(
     scores, information = np.asarray(labels - means), float((means * (1 - means)).sum())
     if information <= 0:
         return None
-    if clusters is not None:
-        _, place = np.unique(clusters, return_inverse=True)
-        scores = np.asarray(np.bincount(place, scores))
-    reach = Z_TWO_SIDED * math.sqrt(float(scores @ scores)) / information
+    reach = Z_TWO_SIDED * math.sqrt(_sum_variance(scores, clusters)) / information
     return Interval(intercept, intercept - reach, intercept + reach)
+
+
+def _sum_variance(values: Floats, clusters: Kinds) -> float:
+    """Of the sum of `values` [N], which is 0."""
+    if not kinds_of(clusters):
+        return float(values @ values)
+    return between_clusters(lambda place: float(np.sum(np.bincount(place, values) ** 2)), clusters)
 
 
 def balanced_accuracy_interval(sensitivity: Interval | None, specificity: Interval | None) -> Interval | None:

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats
+from featherweight.core.statistics.cluster_kinds import fewest_clusters
 from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, design_effect
 from featherweight.core.statistics.loss_bounds import Events, OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.paired import score_statistic
@@ -53,7 +54,8 @@ def cases_needed(difference: Difference, cases: int, margin: float) -> Needed:
     def needed(loss: float) -> int | None:
         if loss >= margin or error <= 0:
             return None
-        return math.ceil(cases * ((Z_ONE_SIDED + _Z_POWER) * error / (margin - loss)) ** 2)
+        times = (Z_ONE_SIDED + _Z_POWER) * error / (margin - loss)
+        return None if times > _MOST or cases * times**2 > _MOST else math.ceil(cases * times**2)
 
     return Needed(None, needed(0.0), needed(max(0.0, -difference.estimate)))
 
@@ -62,11 +64,10 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
     """For the bound of a share (core.statistics.paired). changes: 1 gained, -1 lost, 0 neither [N]. The share of
     changed cases counts one more than was seen, so that none seen does not mean that none would be."""
     count = len(changes)
-    if margin <= 0:  # no number of cases shows that nothing at all is lost
+    if margin <= 0 or _least_of_share(margin) > _MOST:  # no number of cases shows that nothing at all is lost
         return Needed(None, None, None)
-    first = clusters[0] if clusters else None
-    effect = design_effect(changes, first)
-    a_cluster = 1.0 if first is None else count / max(1, len(np.unique(first)))
+    effect = design_effect(changes, clusters)
+    a_cluster = count / max(1, fewest_clusters(clusters, count))
     least = max(effect, a_cluster) * _least_of_share(margin)
     changed, seen = (float(abs(changes).sum()) + 1) / (count + 1), max(0.0, -float(changes.mean()))
     own = OwnLosses(-changes / count, 1 / count, np.ones(count, bool), clusters)
@@ -86,7 +87,9 @@ def cases_needed_of_share(changes: Floats, margin: float, clusters: Sequence[Clu
 
 def _least_of_share(margin: float) -> float:
     """Cases of which none changed whose exact bound is the margin (with the doubt of paired.exact_bound)."""
-    return math.log(0.05 * 0.98) / math.log1p(-margin) if margin < 1 else 1.0
+    if margin >= 1:
+        return 1.0
+    return math.inf if margin < 1 / _MOST else math.log(0.05 * 0.98) / math.log1p(-margin)
 
 
 def _power_of_share(trials: int, margin: float, changed: float, loss: float) -> float:

@@ -184,7 +184,12 @@ def margin_chart(check: Check) -> Markup | None:
 
 def forest_chart(rows: Sequence[Subgroup], metric: Metric, whole: s.Difference | None) -> Markup | None:
     """One figure's difference in each group with its lower bound, below them the whole. None where no group has it."""
-    found = [(_group(row), row.cases, one) for row in rows for one in row.figures if one.name == metric.name]
+    found = [
+        (f"{_group(row)}{f' at {one.threshold}' if one.threshold else ''}", row.cases, one)
+        for row in rows
+        for one in row.figures
+        if one.name == metric.name
+    ]
     drawn = [(name, cases, one) for name, cases, one in found if one.difference is not None and one.low is not None]
     if not drawn:
         return None

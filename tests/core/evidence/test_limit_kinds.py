@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from featherweight.core.errors import LimitError
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.absurd import absurd_limits
+from featherweight.core.evidence.enough import check_cases_suffice
 from featherweight.core.evidence.judge import Check, judge, warnings
-from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.metrics import UNSEEN_CASES, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.statistics.predictive_values import (
     PairedDecisions,
@@ -19,6 +23,7 @@ from featherweight.core.statistics.predictive_values import (
     predictive_value_difference,
 )
 from featherweight.core.statistics.reliability import calibration_in_the_large
+from featherweight.core.task import Alerts, HeldOut, Outcomes
 from tests.core import evidence_cases as made
 
 
@@ -214,3 +219,86 @@ def test_sensible_limits_are_not():
     assert list(absurd_limits(made.predictions(0.0), made.LIMITS)) == []
     sensible = Limits(auc_min=0.9, brier_loss=0.02, average_precision_min=0.9, calibration_slope_deviation_max=0.3)
     assert list(absurd_limits(made.predictions(0.0), sensible)) == []
+
+
+def ranked(positives: int, negatives: int, shift: float, seed: int = 0) -> Predictions:
+    labels = np.repeat([1, 0], [positives, negatives])
+    scores = np.random.default_rng(seed).normal(size=len(labels)) + shift * labels
+    return Predictions(tuple(map(str, range(len(labels)))), labels, scores, 0.5)
+
+
+@pytest.mark.parametrize("limits", [Limits(average_precision_min=0.8), Limits(auc_min=0.8)])
+def test_a_floor_is_not_shown_by_a_perfect_ranking_of_few(limits):
+    few = ranked(2, 300, 50.0)
+    check = check_of(few, few, limits)
+    assert check.status == "not measured"
+    assert "cannot be shown with 2 positive cases: 20 are needed" in check.explanation
+    many = ranked(40, 300, 50.0)
+    assert check_of(many, many, limits).status == "passed"
+    patients = replace(many, clusters=np.arange(340) // 4, cluster_noun="patients")
+    assert "with 10 patients with positive cases" in check_of(patients, patients, limits).explanation
+    perfect = Limits(**{name: 1.0 for name, _ in limits.values_set})
+    assert check_of(many, many, perfect).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "true"), [("average_precision_min", 0.962), ("average_precision_min", 0.657), ("auc_min", 0.9976)]
+)
+def test_a_floor_at_the_truth_is_seldom_reached(limit, true):
+    """Percentiles of a bootstrap, and DeLong's variance, let 8 to 15% pass with so few positive cases."""
+    shift = 2.5 if true == 0.657 else 4.0
+    passed = 0
+    for seed in range(120):
+        one = ranked(20, 600, shift, seed)
+        passed += check_of(one, one, Limits(**{limit: true})).status == "passed"
+    assert passed / 120 <= 0.09
+
+
+LIMITED = [name for name, (metric, _) in metrics.limits().items() if metric.reads != "running"]
+
+
+def spread_out(cases: int, seed: int, lost: int) -> tuple[Predictions, Predictions]:
+    """Two programs with everything that limits ask for: groups, clusters of two kinds, probabilities, alerts, outcomes;
+    the first cases are lost."""
+    draw = np.random.default_rng(seed)
+    labels = np.resize([1, 0, 0], cases).astype(np.int64)
+    scores = np.round(draw.normal(size=cases) + 2 * labels, 2)
+    before = Predictions(
+        tuple(map(str, range(cases))),
+        labels,
+        scores,
+        0.5,
+        made.sigmoid(scores),
+        groups={"site": draw.choice(["a", "b", "c"], cases)},
+        clusters=draw.integers(0, cases, cases),
+        cross_clusters=draw.integers(0, 1 + cases // 3, cases),
+        alerts=Alerts(draw.integers(0, 3, cases), np.ones(cases, bool), 2),
+        outcomes=Outcomes(("approve", "review", "decline"), (0.5, 2.0)),
+    )
+    after = np.where(np.arange(cases) < lost, -scores, scores)
+    return before, replace(before, scores=after, probabilities=made.sigmoid(after))
+
+
+@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))
+@given(
+    st.sampled_from([1, 2, 3, 25, 60]),
+    st.integers(0, 5),
+    st.integers(0, 1000),
+    st.sampled_from([0.0, 5e-324, 1e-300, 1e-12, 0.05, 1.0 - 1e-16, 1.0]),
+    st.sampled_from(UNSEEN_CASES),
+)
+def test_no_limit_however_small_or_large_is_more_than_missed(cases, lost, seed, limit, unseen):
+    before, after = spread_out(cases, seed, lost)
+    limits = Limits(unseen_case=unseen, prevalence=0.02, **dict.fromkeys(LIMITED, limit))
+    for one in (before, after):
+        checks = judge(Measured("a", before), Measured("b", one), limits, seed=0)
+        assert [check.name for check in checks] == LIMITED
+        for check in checks:
+            assert check.found is None or np.isfinite(check.found)
+            assert check.cases_in_sight is None or check.cases_in_sight > 0
+            if check.metric.limit.kind == "loss" and check.seen is not None and check.seen > limit:
+                assert check.status != "passed"
+    tuple(warnings(Measured("a", before), Measured("b", after), limits, seed=0))
+    held = HeldOut(before.ids, {}, before.labels, before.groups, before.clusters, alerts=before.alerts)
+    with contextlib.suppress(LimitError):
+        check_cases_suffice({"test": held}, limits, seed=0)

@@ -6,12 +6,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featherweight.core.evidence.figures import compare
+from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.predictions import Predictions
-from featherweight.core.evidence.subgroups import MAX_VALUES, MIN_CASES, Subgroup, compare_subgroups, holm
+from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.evidence.subgroups import (
+    MAX_VALUES,
+    MIN_CASES,
+    OTHER_VALUES,
+    Subgroup,
+    compare_subgroups,
+    holm,
+)
+from featherweight.core.evidence.worse import worse_notes
+from featherweight.core.task import Outcomes
 
 LIMITS = Limits(auc_loss=0.02, sensitivity_loss=0.05)
 
@@ -73,7 +84,7 @@ def test_a_subtype_is_ranked_against_the_other_class() -> None:
     assert normal.positives == 0
 
 
-def test_few_cases_are_shown_but_not_judged_and_rare_values_are_left_out() -> None:
+def test_few_cases_have_wide_bounds_and_rare_values_are_one_group() -> None:
     before, after = pair(4)
     rng = np.random.default_rng(0)
     scanner = np.array([f"scanner {min(n, 39)}" for n in rng.geometric(0.08, 1200)])
@@ -81,13 +92,16 @@ def test_few_cases_are_shown_but_not_judged_and_rare_values_are_left_out() -> No
     groups = {"scanner": scanner, "one": one_of}
     table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS, seed=0)
     rare = found(table.rows, "one", "rare")
-    assert rare.status == "too few cases"
-    assert all(one.low is None and one.p_value is None and one.difference is not None for one in rare.figures)
+    assert {one.status for one in rare.figures} <= {"too few cases", "worse, not shown"}
+    assert all(one.low is not None and one.p_value is not None for one in rare.figures)
+    assert not any(one.can_show for one in rare.figures)
     rows = [row for row in table.rows if row.column == "scanner"]
-    assert len(rows) == MAX_VALUES
-    assert [row.cases for row in rows] == sorted((row.cases for row in rows), reverse=True)
+    assert len(rows) == MAX_VALUES + 1
+    assert [row.cases for row in rows[:-1]] == sorted((row.cases for row in rows[:-1]), reverse=True)
+    assert rows[-1].value == OTHER_VALUES
+    assert sum(row.cases for row in rows) == 1200
     assert len(table.notes) == 1
-    assert "scanner" in table.notes[0]
+    assert f"judged as {OTHER_VALUES} ({rows[-1].cases} cases)" in table.notes[0]
     judged = [one for row in table.rows for one in row.figures if one.p_value is not None]
     assert table.tests == len(judged)
 
@@ -169,7 +183,124 @@ def test_a_value_that_stands_for_single_cases_is_not_written_down() -> None:
     few = np.where(np.arange(1200) < MIN_CASES - 1, "one family", "all others")
     groups = {"patient": names, "family": few}
     table = compare_subgroups(replace(before, groups=groups), replace(after, groups=groups), LIMITS, seed=0)
-    assert [(row.column, row.value) for row in table.rows] == [("family", "all others")]
+    assert [(row.column, row.value) for row in table.rows] == [
+        ("patient", OTHER_VALUES),
+        ("family", "all others"),
+        ("family", OTHER_VALUES),
+    ]
     assert [note.split(":")[0] for note in table.notes] == ["patient", "family"]
     assert "1,200 of 1,200" in table.notes[0]
     assert not any("name of" in note or "one family" in note for note in table.notes)
+
+
+def lost(positives: int, others: int, gone: int) -> tuple[Predictions, Predictions]:
+    """Right decisions in a small group and a large one; of the small group's positives so many are lost."""
+    site = np.repeat(["small", "large"], [positives + 30, others])
+    labels = np.concatenate([np.ones(positives), np.zeros(30), np.arange(others) % 2]).astype(np.int64)
+    scores = 2.0 * labels - 1 + 0.001 * np.arange(len(labels))
+    after = np.where(np.arange(len(labels)) < gone, -9.0, scores)
+    before = Predictions(tuple(map(str, range(len(labels)))), labels, scores, 0.0, groups={"site": site})
+    return before, replace(before, scores=after)
+
+
+@given(st.integers(1, 25), st.sampled_from([0.01, 0.05, 0.2]))
+def test_losing_all_positives_of_a_group_is_shown_whenever_chance_does_not_explain_it(
+    positives: int, margin: float
+) -> None:
+    """However few they are. A net loss of the margin may be of many changes both ways: all of the changes are losses
+    with a probability of up to ((1 + margin) / 2) ** positives."""
+    limits = Limits(group_columns=("site",), **{"groups.sensitivity_loss": margin})
+    table = compare_subgroups(*lost(positives, 400, positives), limits, seed=0)
+    (figure,) = [one for one in found(table.rows, "site", "small").figures if one.name == "sensitivity"]
+    likely = min(1.0, 2 * (((1 + margin) / 2) ** positives + 1e-5))  # of two groups
+    assert figure.p_value == pytest.approx(likely, rel=1e-3, abs=1e-5)
+    assert figure.status == ("shown worse" if likely <= 0.05 else "worse, not shown")
+
+
+def test_columns_that_no_limit_names_change_nothing_of_what_it_judges() -> None:
+    before, after = lost(60, 1200, 5)
+    noise = {f"c{place}": np.random.default_rng(place).choice(list("abcdefghijkl"), 1290) for place in range(3)}
+    for columns in ((), ("site",)):
+        limits = Limits(auc_loss=0.01, group_columns=columns, **{"groups.sensitivity_loss": 0.06})
+        tables = [
+            compare_subgroups(*(replace(one, groups={**one.groups, **more}) for one in (before, after)), limits, seed=0)
+            for more in ({}, noise)
+        ]
+        alone, among = (
+            next(one for one in found(table.rows, "site", "small").figures if one.name == "sensitivity")
+            for table in tables
+        )
+        assert (alone.can_show, among.can_show) == (True, True)
+        assert alone.low is not None
+        assert among.low is not None
+        if columns:
+            assert alone == among
+        else:  # all columns are named then: a bound may reach further, and none nearer (but for the steps of a search)
+            assert among.low - 1e-3 <= alone.low < -0.06
+
+
+@settings(max_examples=15)
+@given(st.integers(20, 200), st.sampled_from([0.02, 0.05, 0.1]), st.integers(0, 5))
+def test_a_group_that_lost_nothing_keeps_what_it_is_said_to_be_able_to_show(
+    positives: int, margin: float, columns: int
+) -> None:
+    """The bound and what the cases could show at best are one reading, of shares and of rankings."""
+    before, _ = lost(positives, 400, 0)
+    more = {f"c{place}": np.resize(list("xxyyzz"), len(before.labels)) for place in range(columns)}
+    before = replace(before, groups={**before.groups, **more})
+    for unseen in ("as-seen", "lost", "lost-where-possible"):
+        limits = Limits(unseen_case=unseen, **{"groups.sensitivity_loss": margin, "groups.auc_loss": margin})
+        for row in compare_subgroups(before, replace(before), limits, seed=0).rows:
+            for figure in row.figures:
+                if figure.name in ("sensitivity", "auc"):
+                    assert figure.can_show == (figure.low is not None and figure.low >= -margin)
+                    assert figure.status == ("not worse" if figure.can_show else "no sign of harm")
+
+
+def test_the_unseen_case_of_a_group_is_what_the_limits_say_of_it() -> None:
+    before, _ = lost(40, 400, 0)
+    lows = {}
+    for unseen in ("as-seen", "lost", "lost-where-possible"):
+        limits = Limits(unseen_case=unseen, group_columns=("site",), **{"groups.auc_loss": 0.05})
+        row = found(compare_subgroups(before, replace(before), limits, seed=0).rows, "site", "small")
+        lows[unseen] = next((one.low, one.can_show) for one in row.figures if one.name == "auc")
+    assert lows["as-seen"] == (0, True)
+    assert lows["lost"][0] == pytest.approx(np.log(0.05 / 2) / 30, abs=1e-3)  # one of the rarer class, none seen
+    assert lows["lost"][1] is False
+    assert lows["lost-where-possible"] == (0, True)
+
+
+def test_a_group_is_judged_at_every_threshold_that_the_app_acts_on() -> None:
+    before, _ = lost(60, 600, 0)
+    outcomes = Outcomes(("approve", "review", "decline"), (0.0, 0.5))
+    before = replace(before, outcomes=outcomes)
+    small = (before.groups["site"] == "small") & (before.labels == 1)
+    after = replace(before, scores=np.where(small, 0.25, before.scores))  # still reviewed, no longer declined
+    limits = Limits(**{"groups.sensitivity_loss": 0.1})
+    row = found(compare_subgroups(before, after, limits, seed=0).rows, "site", "small")
+    assert [(one.threshold, one.status) for one in row.figures if one.name == "sensitivity"] == [
+        ("", "not worse"),
+        ("decline", "shown worse"),
+    ]
+    (check,) = judge(Measured("a", before), Measured("b", after), limits, seed=0)
+    assert check.status == "failed"
+    assert "threshold of decline" in check.explanation
+    found_notes = worse_notes(
+        before, after, compare(before, after, samples=50, seed=0), compare_subgroups(before, after, limits, seed=0),
+        limits,
+    )  # fmt: skip
+    assert any("site small" in line and "at the threshold of decline" in line for line in found_notes)
+
+
+def test_what_few_cases_lost_beyond_a_limit_is_named_apart_and_never_called_unmeasured() -> None:
+    limits = Limits(**{"groups.sensitivity_loss": 0.05})
+    before, after = lost(6, 600, 1)
+    (check,) = judge(Measured("a", before), Measured("b", after), limits, seed=0)
+    assert check.status == "passed"
+    assert "chance may explain it: site small (36 cases) 0.1667" in check.explanation
+    assert "Not measured" not in check.explanation
+    groups = compare_subgroups(before, after, limits, seed=0)
+    notes = worse_notes(before, after, compare(before, after, samples=50, seed=0), groups, limits)
+    assert any(
+        "chance may explain" in line and "site small (36 cases, few): sensitivity fell" in line for line in notes
+    )

@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
 
 from featherweight.core.statistics import reliability as c
+from featherweight.core.statistics.loss_bounds import least_bound, loss_upper_bound
+from featherweight.core.statistics.own_losses import brier_own_losses
 
 
 def cases(rng: np.random.Generator, count: int, sharpening: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -77,16 +79,29 @@ def test_where_no_line_can_be_fitted_there_is_none():
     assert c.calibration_line(np.full(40, 0.5), np.tile([0, 1], 20)) == (None, None)
 
 
-def test_brier_gain_is_paired_and_its_bound_covers_the_truth():
+def test_the_parts_of_the_brier_loss_add_up_and_its_bound_covers_the_truth():
     rng, covered = np.random.default_rng(7), 0
     for _ in range(300):
         labels = rng.integers(0, 2, 200)
         base, one, other = rng.normal(size=(3, 200))
         first, second = (norm.cdf(0.8 * (2 * labels - 1) + base + 0.4 * own) for own in (one, other))
-        found = c.brier_gain(first, second, labels)
-        covered += found.low <= 0
-    assert 0.91 <= covered / 300 <= 0.985
-    assert found.estimate == pytest.approx(brier_score_loss(labels, first) - brier_score_loss(labels, second))
+        own = brier_own_losses(first, second, labels)
+        covered += loss_upper_bound(own, "as-seen") >= 0
+    assert covered / 300 >= 0.94
+    assert own.loss == pytest.approx(brier_score_loss(labels, second) - brier_score_loss(labels, first))
+
+
+def test_few_probabilities_that_turn_are_bounded_where_the_unseen_one_is_taken_for_lost():
+    """A normal bound passes 13% of such studies."""
+    rng, labels = np.random.default_rng(0), np.resize([0, 1], 390)
+    right = np.where(labels == 1, 0.98, 0.02)
+    share = 0.005 / (0.98**2 - 0.02**2)
+    failed = 0
+    for _ in range(400):
+        turned = np.where(rng.random(390) < share, 1 - right, right)
+        failed += loss_upper_bound(brier_own_losses(right, turned, labels), "lost") <= 0.005
+    assert failed == 0  # 600 cases are the least that can show it
+    assert least_bound(brier_own_losses(right, right, labels)) == pytest.approx(-np.log(0.05) / 390)
 
 
 def test_balanced_accuracy_lies_between_its_parts():
