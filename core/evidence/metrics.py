@@ -58,10 +58,7 @@ AVERAGE_PRECISION = Metric(
     own_losses=b.average_precision_losses,
     method=b.average_precision_method,
     limit=Limit(
-        "average_precision_loss",
-        "loss",
-        "Loss of average precision",
-        meaning="Largest loss of average precision.",
+        "average_precision_loss", "loss", "Loss of average precision", meaning="Largest loss of average precision."
     ),
 )
 CARD_PRECISION = Metric(
@@ -79,10 +76,7 @@ CARD_PRECISION = Metric(
         "card_precision_loss",
         "loss",
         "Loss of card precision",
-        meaning=(
-            "Largest loss of card precision: the mean share of compromised cards among each day's alerts; "
-            "only where the data has cards and alerts."
-        ),
+        meaning="Largest loss of card precision: the mean share of compromised cards among each day's alerts.",
     ),
     lacks="the data names no cards, none compromised, or no desk of alerts",
     in_groups=False,  # a desk looks at the cards of all groups
