@@ -26,7 +26,7 @@ class AppFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class ProgramFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """featherweight: the version that it was found on; command, date: how and when."""
+    """featherweight: the version that it was found on; command, date: how and when; apps: none where it was not run."""
 
     featherweight: str
     command: str
@@ -35,6 +35,8 @@ class ProgramFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     def describe(self) -> str:
         """In sentences, for a page."""
+        if not self.apps:
+            return f"Faults of programs were not run on featherweight {self.featherweight}."
         of = " and ".join(f"{one.faults} of {one.app}" for one in self.apps)
         judged, refused, honest, against = (
             sum(getattr(one, name) for one in self.apps)
