@@ -66,7 +66,8 @@ def test_json_is_stable_complete_and_says_the_schema():
     assert list(found) == [
         "schema", "title", "created", "passed", "forced", "decided_on", "recipe_sha256", "labels", "limits",
         "unseen_case", "prevalence", "group_columns", "warnings", "validation", "test", "parity", "gate", "runtimes",
-        "search", "candidates", "steps", "host", "versions", "facts", "purpose", "objective", "population", "programs", "recipe", "method",
+        "search", "candidates", "steps", "host", "versions", "facts", "purpose", "objective", "population", "programs",
+        "recipe", "method",
     ]  # fmt: skip
     assert found["decided_on"] == "test"
     assert found["passed"] is True
