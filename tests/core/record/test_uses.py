@@ -261,6 +261,13 @@ def test_lines_that_say_what_cannot_be_are_refused_with_their_number(given: dict
     assert len(str(caught.value)) < 1000
 
 
+def test_a_line_that_is_long_for_nothing_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "uses.jsonl"
+    path.write_bytes(made_by_hand()[:-2] + b" " * 300_000 + b"}\n")
+    with pytest.raises(JournalError, match=r"line 1 .*more than 262,144 bytes"):
+        read_uses(path)
+
+
 def test_a_use_begins_and_ends_once(tmp_path: Path) -> None:
     path = tmp_path / "uses.jsonl"
     fill(path)
