@@ -58,10 +58,7 @@ AVERAGE_PRECISION = Metric(
     own_losses=b.average_precision_losses,
     method=b.average_precision_method,
     limit=Limit(
-        "average_precision_loss",
-        "loss",
-        "Loss of average precision",
-        meaning="Largest loss of average precision.",
+        "average_precision_loss", "loss", "Loss of average precision", meaning="Largest loss of average precision."
     ),
 )
 CARD_PRECISION = Metric(
@@ -357,14 +354,14 @@ class Limits(Mapping[str, float]):
 
     def in_group(self, metric: Metric, column: str) -> float | None:
         """What the metric may lose in a group of this column: by [limits.groups], else by its limit on all cases."""
-        if metric.limit is not None and self.holds_in_groups(metric, column):
-            return self[f"{GROUPS}.{metric.limit.name}"]
-        return self.of(metric)
+        if metric.limit is None or not self.holds_in_groups(metric, column):
+            return self.of(metric)
+        return self[f"{GROUPS}.{metric.limit.name}"]
 
     def holds_in_groups(self, metric: Metric, column: str) -> bool:
         """Whether a limit of [limits.groups] is on this metric in the groups of this column."""
-        limited = metric.limit is not None and f"{GROUPS}.{metric.limit.name}" in self
-        return limited and (not self.group_columns or column in self.group_columns)
+        named = not self.group_columns or column in self.group_columns
+        return named and metric.limit is not None and f"{GROUPS}.{metric.limit.name}" in self
 
     def settings(self) -> dict[str, float | str | tuple[str, ...]]:
         """What a recipe's [limits] says, without what it need not say."""
