@@ -352,14 +352,13 @@ class Limits(Mapping[str, float]):
 
     def in_group(self, metric: Metric, column: str) -> float | None:
         """What the metric may lose in a group of this column: by [limits.groups], else by its limit on all cases."""
-        if metric.limit is not None and self.holds_in_groups(metric, column):
-            return self[f"{GROUPS}.{metric.limit.name}"]
-        return self.of(metric)
+        limit = None if metric.limit is None else self.get(f"{GROUPS}.{metric.limit.name}")
+        return limit if self.holds_in_groups(metric, column) else self.of(metric)
 
     def holds_in_groups(self, metric: Metric, column: str) -> bool:
         """Whether a limit of [limits.groups] is on this metric in the groups of this column."""
-        limited = metric.limit is not None and f"{GROUPS}.{metric.limit.name}" in self
-        return limited and (not self.group_columns or column in self.group_columns)
+        columns = self.group_columns or (column,)
+        return column in columns and metric.limit is not None and f"{GROUPS}.{metric.limit.name}" in self
 
     def settings(self) -> dict[str, float | str | tuple[str, ...]]:
         """What a recipe's [limits] says, without what it need not say."""

@@ -25,7 +25,7 @@ def share_upper_bound(hits: Bools, clusters: Kinds = None, *, confidence: float 
         effect = design_effect(hits.astype(np.float64), clusters) * _few_clusters(cases, independent, confidence)
         whole = _clopper_pearson(0.0, float(independent), confidence)
         own = OwnLosses(hits / cases, 1 / cases, np.ones(cases, bool), kinds_of(clusters))
-        parts = min(1.0, loss_upper_bound(own, "as-seen", confidence=confidence))
+        parts = min(1.0, loss_upper_bound(own, "lost", confidence=confidence))
         bound = max(bound, whole, parts, _clopper_pearson(count / effect, cases / effect, confidence))
     return bound
 

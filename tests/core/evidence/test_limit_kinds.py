@@ -279,9 +279,9 @@ def spread_out(cases: int, seed: int, lost: int) -> tuple[Predictions, Predictio
     return before, replace(before, scores=after, probabilities=made.sigmoid(after))
 
 
-@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=5, phases=(Phase.explicit, Phase.generate))
 @given(
-    st.sampled_from([1, 2, 3, 25, 60]),
+    st.sampled_from([1, 2, 3, 30]),
     st.integers(0, 5),
     st.integers(0, 1000),
     st.sampled_from([0.0, 5e-324, 1e-300, 1e-12, 0.05, 1.0 - 1e-16, 1.0]),

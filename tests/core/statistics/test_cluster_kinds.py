@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from featherweight.core.arrays import Clusters
@@ -59,7 +59,7 @@ LOWER: dict[str, Callable[[Cases, Kinds], float]] = {
 
 
 @pytest.mark.parametrize("figure", LOWER)
-@settings(max_examples=12)
+@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
 @given(st.integers(0, 10**6), st.integers(4, 200), st.integers(4, 200))
 def test_two_kinds_reach_at_least_as_far_as_either_and_their_order_is_the_same(
     figure: str, seed: int, cards: int, terminals: int
