@@ -20,7 +20,6 @@ from featherweight.core.compare.tables import Table, is_table, read_table
 from featherweight.core.compare.uses import begin, untold
 from featherweight.core.digests import file_digest
 from featherweight.core.errors import MissingExtraError, UsageError
-from featherweight.core.evidence.enough import hold_back
 from featherweight.core.evidence.in_force import InForce, judge_in_force
 from featherweight.core.evidence.judge import Check, judge
 from featherweight.core.evidence.metrics import SIZE
@@ -183,7 +182,7 @@ def _judged(
     first, second = (replace(one.run(), name=one.name) for one in models)
     sized = request.limits.of(SIZE) is not None
     before, after = (_measured(one, at, cases, sized=sized) for one, at in zip((first, second), decides, strict=True))
-    checks = hold_back(judge(before, after, request.limits, seed=request.seed), before, after, request.limits)
+    checks = judge(before, after, request.limits, seed=request.seed)
     return Evidence(
         title=f"{second.name} against {first.name}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -28,6 +29,13 @@ SMALL_SAMPLE = 30
 FEW = 100
 """Cases, or clusters, of the rarer class, below which a bound of a ranking that takes the unseen case for no worse than
 the worst seen fails too often where few cases change much (`bench/levels.py`)."""
+
+LARGEST_UNSEEN: Final = 0.1
+"""Share of a class that may be lost altogether and not one of its cases be among those at hand."""
+LEAST_AS_SEEN: Final = math.ceil(math.log(0.05) / math.log(1 - LARGEST_UNSEEN))
+"""Cases, or clusters, of the rarer class, below which no bound of a ranking is believed that takes the unseen case for
+no worse than the worst seen: 29. With n of them, a share p of the class that is lost altogether leaves no trace in
+(1 - p)^n of all samples, and with fewer than 29 a tenth of it is missed in more than 5%."""
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -183,6 +191,10 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
+    if metric.reads == "ranking" and metric.own_losses is not None and unseen != "lost":
+        few = _fewest_of_a_class(before)
+        if few < LEAST_AS_SEEN:
+            return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
@@ -196,6 +208,23 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     status: Status = "passed" if worst <= limit else "failed"
     least = needed.least
     return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
+
+
+def _fewest_of_a_class(of: Predictions) -> int:
+    """Cases of the rarer class, or clusters where cases come in such, of the kind with the fewest."""
+
+    def count(inside: Bools) -> int:
+        return min([int(inside.sum()), *(len(np.unique(kind[inside])) for kind in of.cluster_kinds)])
+
+    return min(count(of.labels == 1), count(of.labels != 1))
+
+
+def _not_shown(metric: Metric, few: int) -> str:
+    return (
+        f"{metric.title}: that little is lost cannot be shown. There are {few} independent cases of the rarer class; "
+        f"with fewer than {LEAST_AS_SEEN} nothing excludes that {LARGEST_UNSEEN:.0%} of it are lost altogether and not "
+        "one seen."
+    )
 
 
 def _loss_text(metric: Metric, difference: Difference, limit: float, cases: str) -> str:

@@ -20,7 +20,7 @@ def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
     """
     strange = [name for name in given if not isinstance(name, str)]
     if strange:
-        raise UsageError(f"limits: found a {type(strange[0]).__name__} as a name; expected texts, such as 'auc_loss'")
+        raise UsageError(f"limits: found a {type(strange[0]).__name__} as a name; expected texts, such as auc_loss")
     faults: list[Fault] = []
     # Flat, so that `groups.auc_loss` of a command is seen to be the `auc_loss` of the file's [limits.groups].
     of_file = flatten_groups({} if path is None else _read_table(path), "limits", faults)

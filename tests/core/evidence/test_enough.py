@@ -35,9 +35,9 @@ def test_six_positive_cases_cannot_show_a_sensitivity():
 
 def test_what_is_said_to_be_needed_suffices_and_one_case_less_does_not():
     limits = Limits(sensitivity_loss=0.03, auc_loss=0.02)
-    check_cases_suffice({"test": cases(100, 20)}, limits, seed=0)
+    check_cases_suffice({"test": cases(100, 30)}, limits, seed=0)
     with pytest.raises(LimitError, match="99 positive cases: 100 are needed"):
-        check_cases_suffice({"test": cases(99, 20)}, limits, seed=0)
+        check_cases_suffice({"test": cases(99, 30)}, limits, seed=0)
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05])
@@ -49,7 +49,7 @@ def test_a_ranking_whose_unseen_case_is_lost_needs_three_over_the_margin(margin)
     assert needed == pytest.approx(2 * 3 / margin, rel=0.02)
     check_cases_suffice({"test": cases(needed // 2 + 1, needed // 2 + 1)}, limits, seed=0)
     # A recipe that asks for it where the cases suffice has the other reading here.
-    check_cases_suffice({"test": cases(20, 20)}, Limits(auc_loss=margin, unseen_case="lost-where-possible"), seed=0)
+    check_cases_suffice({"test": cases(29, 29)}, Limits(auc_loss=margin, unseen_case="lost-where-possible"), seed=0)
 
 
 def test_patients_are_counted_where_cases_come_in_them():
@@ -72,3 +72,12 @@ def test_no_wide_limit_is_refused_where_cases_are_many(name):
     _, rule = metrics.limits()[name]
     value = 0.5 if rule.kind == "min" else 0.2
     check_cases_suffice({"test": many}, Limits(prevalence=0.1, **{name: value}), seed=0)
+
+
+def test_a_ranking_of_a_handful_is_not_believed_as_it_was_seen():
+    """With 28 of a class a tenth of it may be lost altogether and none of that seen."""
+    check_cases_suffice({"test": cases(29, 500)}, Limits(auc_loss=0.05), seed=0)
+    with pytest.raises(LimitError, match="28 independent cases of the rarer class; with fewer than 29"):
+        check_cases_suffice({"test": cases(28, 500)}, Limits(auc_loss=0.05), seed=0)
+    with pytest.raises(LimitError, match="20 independent cases"):
+        check_cases_suffice({"test": cases(100, 500, clusters=20)}, Limits(auc_loss=0.05), seed=0)

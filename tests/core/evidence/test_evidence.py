@@ -231,7 +231,7 @@ def test_the_check_and_the_report_name_the_same_bounds_and_say_how_they_were_mad
     for check in judge(before, after, limits, seed=7):
         assert check.found == pytest.approx(-found.differences[check.metric.name].low)
     assert found.candidate.metrics.keys() <= found.methods.keys()
-    assert "resamples of the cases" in found.methods["average_precision"]
+    assert "infinitesimal jackknife over cases" in found.methods["average_precision"]
     clustered = replace(before.predictions, clusters=np.arange(624) // 2)
     again = compare(clustered, replace(after.predictions, clusters=np.arange(624) // 2), samples=100, seed=0)
     assert "312 clusters" in again.methods["average_precision"]
