@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from featherweight.apps.fraud.decision.policy import choose_outcome, rule_outcomes
-from featherweight.apps.fraud.sealed import FeatureSchema, decode_features, decode_rule
+from featherweight.apps.fraud.decision.policy import choose_outcome
+from featherweight.apps.fraud.sealed import FeatureSchema, decode_features, decode_rule, rule_outcomes
 from featherweight.core.adapters import Cases, Decisions, InputRange, check_ranges
 from featherweight.core.arrays import Array, FeatureRows
 from featherweight.core.errors import ArtifactError, TensorError

@@ -11,6 +11,7 @@ from featherweight.core.errors import ArtifactError
 from featherweight.core.platt import PlattScaling, Probability
 from featherweight.core.sealed import decode_sealed
 from featherweight.core.sealed import encode as encode
+from featherweight.core.thresholds import Outcomes
 
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 """The program's columns are float32: what is larger would be infinite there."""
@@ -67,3 +68,9 @@ def decode_rule(content: bytes) -> DecisionRule:
     if rule.decline_threshold < rule.review_threshold:
         raise ArtifactError("decision.json: decline_threshold is below review_threshold; expected it at or above")
     return rule
+
+
+def rule_outcomes(rule: DecisionRule) -> Outcomes:
+    """All that `decision.policy.choose_outcome` does, by thresholds on the margin, the score that the model gives."""
+    thresholds = rule.score_at(rule.review_threshold), rule.score_at(rule.decline_threshold)
+    return Outcomes(("approve", "review", "decline"), thresholds)

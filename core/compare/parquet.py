@@ -84,6 +84,7 @@ def _read_batches(path: Path, whole: Any, rows: int, found: dict[str, list[pa.Ar
             raise DataError(f"{path}: holds more than the {counted(rows, 'rows')} that it says")
         for name, parts in found.items():
             values = batch.column(name)
+            values.validate(full=True)  # raises for texts that are not UTF-8, and for indices beyond their dictionary
             size += _decoded_bytes(path, name, values)
             if size > MAX_BYTES:
                 raise DataError(f"{path}: its columns take more than {MAX_BYTES:,} bytes; leave out what is not needed")

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Texts
+from featherweight.core.arrays import Bools, Integers, Texts
 from featherweight.core.evidence.group_tests import GroupMargins, GroupTest, tests_in_group
 from featherweight.core.evidence.metric import Pair
 from featherweight.core.evidence.metrics import Limits
@@ -141,7 +141,7 @@ def _values(values: Texts) -> Iterator[tuple[str, Bools]]:
         yield (OTHER_VALUES if OTHER_VALUES not in names[named] else f"all {OTHER_VALUES}"), others
 
 
-def _named(counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
+def _named(counts: Integers) -> list[int]:
     """counts: cases of each value. The places of those that are named."""
     order = np.argsort(-counts, kind="stable")
     return [int(place) for place in order[:MAX_VALUES] if counts[place] >= MIN_CASES]

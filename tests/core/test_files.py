@@ -166,7 +166,7 @@ SYSTEM = {"OSError", "IOError", "EnvironmentError"}
 # Each says more than that a file cannot be read or written, and why.
 WORDED_APART = {
     "core/parity/avx2.py": "a process that gives no answer",
-    "core/compare/tables.py": "what Arrow says of a table may quote a value of it",
+    "core/compare/parquet.py": "what Arrow says of a table may quote a value of it",
     "core/measure/energy.py": "a counter, whose loss is a note of the measurement",
     "apps/fraud/http/server.py": "an address",
     "apps/imaging/batch/decode.py": "a process that does not start",

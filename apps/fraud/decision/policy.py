@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from featherweight.apps.fraud.features.histories import CONFLICT, DUPLICATE, NEW
 from featherweight.apps.fraud.sealed import DecisionRule
 from featherweight.apps.fraud.transactions import Decision, Outcome, Transaction
-from featherweight.core.thresholds import Outcomes
 
 
 def choose_outcome(probability: float, rule: DecisionRule) -> Outcome:
@@ -15,12 +14,6 @@ def choose_outcome(probability: float, rule: DecisionRule) -> Outcome:
     if probability >= rule.decline_threshold:
         return "decline"
     return "review" if probability >= rule.review_threshold else "approve"
-
-
-def rule_outcomes(rule: DecisionRule) -> Outcomes:
-    """All that `choose_outcome` does, by thresholds on the margin, the score that the model gives."""
-    thresholds = rule.score_at(rule.review_threshold), rule.score_at(rule.decline_threshold)
-    return Outcomes(("approve", "review", "decline"), thresholds)
 
 
 def fall_back(transaction: Transaction, rule: DecisionRule, model: str) -> Decision:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import numpy as np
 
-from featherweight.apps.fraud.decision.policy import rule_outcomes
-from featherweight.apps.fraud.sealed import DecisionRule, encode
+from featherweight.apps.fraud.sealed import DecisionRule, encode, rule_outcomes
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
 from featherweight.apps.fraud.training.description import read_training
 from featherweight.apps.fraud.training.split import Split, SplitRows, read_parts

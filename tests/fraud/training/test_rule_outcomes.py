@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.apps.fraud.decision.policy import choose_outcome, rule_outcomes
-from featherweight.apps.fraud.sealed import DecisionRule
+from featherweight.apps.fraud.decision.policy import choose_outcome
+from featherweight.apps.fraud.sealed import DecisionRule, rule_outcomes
 from featherweight.apps.fraud.training.calibration import raw_threshold
 
 
