@@ -97,7 +97,7 @@ LOOKING = [
         "compare",
         "{work}/old.csv {work}/model.onnx --data {work}/cases.csv --label y --features x --threshold 0.5 --limit "
         "auc_loss=0.9 --threshold-in-force 0.5 --out {work}/verdict",
-        ("verdict",),
+        ("verdict", "test-uses.jsonl"),
     ),
     Case("artifact verify", f"{MODELS}/chest-xray"),
     Case("artifact verify", f"{MODELS}/card-fraud --json"),

@@ -94,7 +94,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
         Source("fraud", tuple(sorted(SOURCE.items()))),
         tuple(Choices(step) for step in steps),
         Measure(backends=("onnxruntime",), repetitions=3),
-        Limits(average_precision_loss=0.2, flip_ratio_max=0.1),
+        Limits(flip_ratio_max=0.2),
     )
     optimize(recipe, task, out, work=tmp_path / "work")
     artifact = read_artifact(out)
