@@ -373,8 +373,9 @@ def test_the_stated_seed_alone_gives_every_figure_again(seeded: tuple[Outcome, l
 
     assert encode_evidence(again(stated["seed"])) == sealed
     assert render_html(again(stated["seed"])).encode() == outcome.artifact.evidence["evidence.html"]
-    other = encode_evidence(again(12)).replace(b'"seed": 12', b'"seed": 11')
-    assert other != sealed, "no figure was drawn with the seed"
+    # Of a few samples two seeds may draw the same percentiles.
+    others = (encode_evidence(again(seed)).replace(b'"seed": %d' % seed, b'"seed": 11') for seed in range(12, 24))
+    assert any(other != sealed for other in others), "no figure was drawn with the seed"
 
 
 @pytest.mark.parametrize("limits", [Limits(average_precision_loss=0.1), Limits(auc_loss=0.1, latency_ratio_min=2)])
