@@ -47,7 +47,7 @@ from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION, METRICS, Limits
 from featherweight.core.evidence.planted_result import GateTrial
 from featherweight.core.evidence.planted_trial import Refuses, true_loss, try_gate
-from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.predictions import Predictions, predictions_on
 from featherweight.core.evidence.program_faults import AppFaults, ProgramFaults
 from featherweight.core.recipe import read_recipe
 from featherweight.core.request import open_task
@@ -180,19 +180,7 @@ def of_recipe(path: Path) -> tuple[str, Predictions, Limits]:
         program = CandidateBuilder(task, recipe, Path(work)).baseline()
         with find_backend(DEFAULT).open(program) as session:
             scores = run_scores(session, cases, task)
-    found = Predictions(
-        cases.ids,
-        cases.labels,
-        scores,
-        task.positive_threshold,
-        None if sealed.probability is None else sealed.probability(scores),
-        cases.groups,
-        cases.clusters,
-        cases.alerts,
-        cases.cross_clusters,
-        sealed.outcomes,
-        cases.cluster_noun,
-    )
+    found = predictions_on(cases, scores, task.positive_threshold, sealed.probability, sealed.outcomes)
     return recipe.name, found, recipe.limits
 
 

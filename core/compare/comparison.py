@@ -124,7 +124,7 @@ def _make_evidence(request: ComparisonRequest, record: Path) -> Evidence:
     begun = begin(request, cases, (models[0].name, models[1].name), record)
     try:
         evidence = _judged(request, data, cases, models, decides)
-    except Exception:
+    except Exception:  # an interruption leaves the use begun and not ended, as a kill does
         end_use(record, begun, "could not be run")
         raise
     missed = [check.name for check in evidence.deciding.checks if check.status != "passed"]

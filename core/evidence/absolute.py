@@ -10,7 +10,6 @@ from functools import partial
 from featherweight.core.evidence import binary as b
 from featherweight.core.evidence.metric import Asked, Finding, Limit, Metric, Pair, Side, pair
 from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
-from featherweight.core.statistics.cluster_kinds import fewest_clusters, kinds_among
 from featherweight.core.statistics.intervals import Interval
 from featherweight.core.statistics.predictive_values import PairedDecisions, Sign, predictive_value_difference
 from featherweight.core.statistics.reliability import calibration_in_the_large, calibration_line
@@ -35,7 +34,7 @@ def _judge_floor(
     if found is None:
         return Finding(None, None, f"{title} of the candidate cannot be had from these cases.")
     for kind, inside in (("positive", of.labels == 1), ("negative", of.labels != 1)):
-        independent = fewest_clusters(kinds_among(of.cluster_kinds, inside), int(inside.sum()))
+        independent = of.independent(inside)
         if independent < FLOOR_CASES:
             what = f"{kind} cases" if independent == inside.sum() else f"{of.cluster_noun} with {kind} cases"
             return Finding(

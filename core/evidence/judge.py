@@ -212,11 +212,7 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
 
 def _fewest_of_a_class(of: Predictions) -> int:
     """Cases of the rarer class, or clusters where cases come in such, of the kind with the fewest."""
-
-    def count(inside: Bools) -> int:
-        return min([int(inside.sum()), *(len(np.unique(kind[inside])) for kind in of.cluster_kinds)])
-
-    return min(count(of.labels == 1), count(of.labels != 1))
+    return min(of.independent(of.labels == 1), of.independent(of.labels != 1))
 
 
 def _not_shown(metric: Metric, few: int) -> str:

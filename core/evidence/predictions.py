@@ -16,7 +16,8 @@ from featherweight.core.measure.energy import Energy
 from featherweight.core.measure.performance import Latency, Memory, Size, Throughput
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.card_precision import Desk
-from featherweight.core.task import Alerts
+from featherweight.core.statistics.cluster_kinds import fewest_clusters, kinds_among
+from featherweight.core.task import Alerts, HeldOut, Probability
 from featherweight.core.terminal import counted
 from featherweight.core.thresholds import Outcomes
 
@@ -149,6 +150,10 @@ class Predictions:
         """The clusters of the first kind and of the second; none where cases are independent of each other."""
         return tuple(kind for kind in (self.clusters, self.cross_clusters) if kind is not None)
 
+    def independent(self, inside: Bools) -> int:
+        """How many of the cases `inside` [N] there are, or clusters with such, of the kind with the fewest."""
+        return fewest_clusters(kinds_among(self.cluster_kinds, inside), int(inside.sum()))
+
     @cached_property
     def decisions(self) -> Bools:
         """bool [N]: whether a score reaches the threshold."""
@@ -158,6 +163,25 @@ class Predictions:
     def confusion(self) -> s.Confusion:
         """The decisions against the labels."""
         return s.confusion(self.decisions, self.labels)
+
+
+def predictions_on(
+    cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None, outcomes: Outcomes | None
+) -> Predictions:
+    """A program's scores of `cases` with what is sealed beside it: its calibration and all that the app does."""
+    return Predictions(
+        cases.ids,
+        cases.labels,
+        scores,
+        threshold,
+        None if probability is None else probability(scores),
+        cases.groups,
+        cases.clusters,
+        cases.alerts,
+        cases.cross_clusters,
+        outcomes,
+        cases.cluster_noun,
+    )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from featherweight.core.arrays import Scores
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.evidence.judge import Check, all_passed, judge
-from featherweight.core.evidence.predictions import Measured, Predictions
+from featherweight.core.evidence.predictions import Measured, Predictions, predictions_on
 from featherweight.core.evidence.report import Comparison
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.hardware import count_usable_cores
@@ -374,17 +374,4 @@ class Evaluator:
 
 
 def _predictions(cases: HeldOut, scores: Scores, threshold: float, sealed: _Sealed) -> Predictions:
-    probabilities = None if sealed.probability is None else sealed.probability(scores)
-    return Predictions(
-        cases.ids,
-        cases.labels,
-        scores,
-        threshold,
-        probabilities,
-        cases.groups,
-        cases.clusters,
-        cases.alerts,
-        cases.cross_clusters,
-        sealed.outcomes,
-        cases.cluster_noun,
-    )
+    return predictions_on(cases, scores, threshold, sealed.probability, sealed.outcomes)
