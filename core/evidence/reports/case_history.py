@@ -63,7 +63,7 @@ def ordinal(number: int) -> str:
 def describe_use(use: Use) -> str:
     """When, of what, and what came of it."""
     if use.verdict == "entered by hand":
-        words = f"{use.at}: {counted(use.count, 'uses')} entered by hand ({use.words})"
+        words = f"{use.at}: {counted(use.count, 'uses')} entered by hand ({use.words.rstrip('.')})"
     else:
         by = f"by the recipe {use.recipe}" if use.recipe else f"to compare {use.candidate}"
         words = f"{use.at} {by}: {describe_verdict(use)}"
@@ -268,7 +268,7 @@ def apart_sentence(found: SplitsFound) -> str:
     if found.pictures:
         text += f" Pictures that look the same though their bytes differ: {_number(sum(found.near.values()))}."
     if found.clusters is None:
-        return f"{text} Whether patients, say, have cases in two of them was not looked at: the task names none."
+        return f"{text} The task lets patients, cards or other owners of cases have cases in two of them."
     return f"{text} Patients (or whatever cases belong to) in two of them: {_number(sum(found.clusters.values()))}."
 
 

@@ -17,7 +17,7 @@ from featherweight.core.evidence.report import (
     subgroups,
     summarize_latency,
 )
-from featherweight.core.evidence.reports.case_history import history_notes, record_lines
+from featherweight.core.evidence.reports.case_history import record_lines
 from featherweight.core.evidence.reports.record_tables import outcome_tables, runtime_table
 from featherweight.core.evidence.reports.templates_env import (
     bytes_text,
@@ -35,6 +35,7 @@ from featherweight.core.evidence.reports.words import (
     limit_text,
     measured_part,
     methods,
+    notes,
     parity_sentence,
     purpose_sentence,
 )
@@ -286,7 +287,7 @@ def _residual(evidence: Evidence) -> list[str]:
         for check in part.checks
         if check.status != "passed"
     ]
-    lines += [f"- {markdown_text(line)}" for line in history_notes(evidence)]
+    lines += [f"- {markdown_text(line)}" for line in notes(evidence)]
     if evidence.forced:
         lines.append("- The change was sealed by force although the limits above were not kept.")
     if evidence.test is None:

@@ -33,7 +33,7 @@ from tests.fraud.artifacts import trees_program
 from tests.small_programs import identity_file
 
 MODELS = Path(__file__).parents[3] / "data" / "models"
-CARD_FRAUD = (MODELS / "card-fraud/programs/int8.onnx").read_bytes()
+CARD_FRAUD = gzip.decompress((MODELS / "card-fraud/programs/int8.onnx.gz").read_bytes())
 CHEST_XRAY = gzip.decompress((MODELS / "chest-xray/programs/int8.onnx.gz").read_bytes())
 
 

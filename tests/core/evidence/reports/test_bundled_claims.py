@@ -143,7 +143,8 @@ def test_which_runtime_disagrees_is_stated_alike_everywhere(
     """Each runtime gives the same with and without VNNI; one of them disagrees with the other on a case. The
     notes are sealed, so they keep the words of the version that sealed them."""
     for name in NAMES:
-        parity, notes = found[name]["parity"], sealed[name].manifest.notes
+        parity = found[name]["parity"]
+        notes = [note for note in sealed[name].manifest.notes if "decides otherwise" in note]
         flips: dict[str, set[int]] = {}
         for run in parity["runs"]:
             flips.setdefault(run["backend"], set()).add(run["flips"])
