@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import UsageError
 from featherweight.core.model import Model, StepRecord
-from featherweight.core.networks import check_not_scripted, example_inputs, run_network
+from featherweight.core.networks import check_trainable, example_inputs, run_network
 from featherweight.core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
 from featherweight.core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from featherweight.core.passes.steps import PruneChannelsStep
@@ -32,7 +32,7 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     curves that it measured with them. Raises UsageError for a network whose graph cannot be followed and where nothing
     would be removed, DataError where inputs are needed and there are none.
     """
-    check_not_scripted(model.module(step.kind), step.kind)
+    check_trainable(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
     example = example_inputs(model)
     before = _facts(network, example)
