@@ -68,7 +68,7 @@ def _remove_uniformly(
     example: tuple[Tensor, ...],
     pair: tuple[Tensor, ...],
     shapes: Sequence[tuple[int, ...]],
-) -> tuple[nn.Module, Sequence[Group], list[str]]:
+) -> tuple[nn.Module, tuple[Group, ...], list[str]]:
     """(network without the channels, the groups as they were, layers whose groups are left whole).
 
     Attention counts on the width that it was built for, so that a group may not be pruned though the graph says how: in

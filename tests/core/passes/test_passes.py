@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import SwinTransformer
 
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import DataError, UsageError
@@ -255,3 +256,12 @@ def test_small_dense_networks_go_through_the_whole_chain() -> None:
     one_layer = Model(nn.Sequential(nn.Linear(15, 1)).eval(), *specs)
     logistic, _ = quantize(export(one_layer)[0], QuantizeStep(), [{"features": rows}])
     assert logistic.precision == "int8"
+
+
+def test_channels_that_are_rearranged_without_end_are_refused_soon() -> None:
+    """Shifted windows: torch-pruning follows them until the memory is full."""
+    torch.manual_seed(2)
+    swin = SwinTransformer([4, 4], 32, [2], [2], [2, 2], num_classes=1).eval()
+    specs = (TensorSpec("x", "float32", (None, 3, 32, 32)),), (TensorSpec("y", "float32", (None, 1)),)
+    with pytest.raises(UsageError, match=r"cannot be followed \(ValueError: its channels are rearranged too often\)"):
+        prune_channels(Model(swin, *specs), PruneChannelsStep(0.5, round_to=8))
