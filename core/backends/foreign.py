@@ -21,6 +21,7 @@ from featherweight.core.causes import describe_cause
 from featherweight.core.errors import UsageError
 from featherweight.core.processes import answer_stream, run_module
 from featherweight.core.tensors import Tensors, TensorSpec
+from featherweight.core.terminal import counted
 
 _OUTPUT_BYTES = 256 << 20
 """Maximum size of all outputs of a batch of a few cases."""
@@ -96,7 +97,7 @@ def _run(stdin: BinaryIO) -> tuple[list[str], dict[str, Array]]:
         ]
         outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         if sum(output.nbytes for output in outputs) > _OUTPUT_BYTES:
-            raise ValueError(f"its outputs for {batch} cases have more than {_OUTPUT_BYTES} bytes")
+            raise ValueError(f"its outputs for {counted(batch, 'cases')} have more than {_OUTPUT_BYTES} bytes")
         found |= {f"{place}_{index}": output for index, output in enumerate(outputs)}
     return names, found
 

@@ -26,6 +26,7 @@ from featherweight.core.onnx_network.network import OnnxFile, OnnxNetwork, Plan
 from featherweight.core.onnx_network.planning import make_plan
 from featherweight.core.onnx_network.tracing import BATCHES, trace
 from featherweight.core.tensors import TensorSpec
+from featherweight.core.terminal import counted
 
 TOLERANCE = 1e-3
 """Largest difference of an output, relative to its largest value, that reordered float32 sums explain."""
@@ -76,8 +77,8 @@ def _freed(file: CleanFile) -> tuple[CleanFile, Outputs]:
     free = free_batch(file)
     size = file.fixed_batch
     said = (
-        f"the ONNX file takes {size} cases at a time, and does not become one for any number by itself; export it with "
-        "a free first size (dynamic_axes, or dynamic_shapes)"
+        f"the ONNX file takes {counted(size, 'cases')} at a time, and does not become one for any number by itself; "
+        "export it with a free first size (dynamic_axes, or dynamic_shapes)"
     )
     (wanted,) = run_foreign(file.content, file.inputs, (3 * size,), at_a_time=size)
     try:
