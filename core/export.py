@@ -20,6 +20,8 @@ from featherweight.core.causes import describe_cause
 from featherweight.core.errors import BackendError, FeatherweightError, UsageError
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.networks import check_network, check_not_scripted, run_network
+from featherweight.core.onnx_network import OnnxNetwork
+from featherweight.core.onnx_network.cleaning import slim
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.comparison import RELATIVE, threshold_rows
@@ -37,12 +39,16 @@ TOLERANCE = 1e-3
 def export(model: Model) -> tuple[Program, StepRecord]:
     """The model as an fp32 program whose first dimension is free.
 
-    The exporter's rules fold BatchNorm into the convolutions; trees become one TreeEnsemble. Some inputs run through
-    model and program, of trees rows at the thresholds and beside them; the largest difference is recorded. Raises
-    UsageError when the network does not give what its specs say or torch cannot export it, BackendError when the
-    program does not give the model's outputs.
+    The exporter's rules fold BatchNorm into the convolutions; trees become one TreeEnsemble; a foreign ONNX file whose
+    weights nobody changed is given as it came. Some inputs run through model and program, of trees rows at the
+    thresholds and beside them; the largest difference is recorded. Raises UsageError when the network does not give
+    what its specs say or torch cannot export it, BackendError when the program does not give the model's outputs.
     """
-    if isinstance(model.network, Ensemble):
+    opset = OPSET
+    if isinstance(model.network, OnnxNetwork) and model.network.is_untouched():
+        program, difference, opset = _original(model.network, model)
+        tolerance = TOLERANCE
+    elif isinstance(model.network, Ensemble):
         program = Program(encode_trees(model.network), "fp32", model.inputs, model.outputs, "trees")
         difference, tolerance = _trees_difference(model.network, program), RELATIVE
     else:
@@ -56,29 +62,18 @@ def export(model: Model) -> tuple[Program, StepRecord]:
             f"export: the program's outputs differ from the model's by {difference:.2g} of their largest value, "
             f"more than {tolerance:g}; the model does something that the export does not keep"
         )
-    facts = {"file_bytes": len(program.content), "opset": OPSET, "max_relative_difference": difference}
+    facts = {"file_bytes": len(program.content), "opset": opset, "max_relative_difference": difference}
     return program, StepRecord("export", {}, facts)
 
 
-def slim(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what no runtime reads (doc strings, exporter metadata, value infos, unused initializers); in place."""
-    graph = proto.graph
-    for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        holder.doc_string = ""
-        del holder.metadata_props[:]
-    del graph.value_info[:]
-    del proto.functions[:]
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    domains = {node.domain for node in graph.node}
-    imports = [entry for entry in proto.opset_import if entry.domain in domains | {"", "ai.onnx"}]
-    del proto.opset_import[:]
-    proto.opset_import.extend(imports)
-    proto.producer_name, proto.producer_version = "featherweight", ""
-    graph.name = "program"
-    return proto
+def _original(network: OnnxNetwork, model: Model) -> tuple[Program, float, int]:
+    """A file that came as ONNX goes on as it came: (program, its difference from the module, opset). Raises UsageError
+    where the model calls its tensors something else."""
+    if model.inputs != network.inputs or model.outputs != network.outputs:
+        found = ", ".join(map(str, (*network.inputs, *network.outputs)))
+        raise UsageError(f"export: the ONNX file has the tensors {found}; the model's specs say otherwise")
+    file = network.file
+    return Program(file.program, file.precision, file.inputs, file.outputs), file.difference, file.opset
 
 
 def _plain_copy(network: nn.Module) -> nn.Module:

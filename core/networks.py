@@ -56,6 +56,15 @@ def check_not_scripted(network: nn.Module, purpose: str) -> None:
             )
 
 
+def check_trainable(network: nn.Module, purpose: str) -> None:
+    """Raise UsageError for a network whose weights no pass can change: a scripted one, or a foreign file that is fixed
+    (core.onnx_network)."""
+    check_not_scripted(network, purpose)
+    reason = getattr(network, "fixed_because", "")
+    if reason:
+        raise UsageError(f"{purpose}: {reason}; remove the step from the recipe")
+
+
 def check_network(model: Model, purpose: str) -> None:
     """Raise UsageError for a network that does not give what the model's specs say."""
     network = model.module(purpose)

@@ -21,8 +21,10 @@ from featherweight.core.evidence.report import CandidateRecord, Evidence
 from featherweight.core.evidence.reports.changed_cases import write_cases
 from featherweight.core.files import writing_alone
 from featherweight.core.looking import Look, LookRequest, Looks, prepare_looks, withheld_limits
+from featherweight.core.networks import check_trainable
 from featherweight.core.outcome import Outcome
 from featherweight.core.parity.measured import MeasuredParity
+from featherweight.core.passes.quantize import check_not_quantized
 from featherweight.core.passes.steps import (
     PruneChannelsStep,
     PruneTreesStep,
@@ -124,9 +126,9 @@ def _check_steps(recipe: Recipe, task: Task) -> None:
             case PruneTreesStep():
                 task.baseline.ensemble(choices.step.kind)
             case PruneChannelsStep() | PruneWeightsStep() | RecoverStep():
-                task.baseline.module(choices.step.kind)
+                check_trainable(task.baseline.module(choices.step.kind), choices.step.kind)
             case QuantizeStep():
-                pass
+                check_not_quantized(task.baseline)
             case _:
                 assert_never(choices.step)
 

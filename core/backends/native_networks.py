@@ -35,7 +35,7 @@ _ARITHMETIC = {
 def pack_network(program: Program) -> Octets:
     """The network as `kernels.network_row` takes it, uint8 [bytes]. Raises BackendUnavailableError for a network that
     is not a small chain of dense layers, BackendError for a file that is not such a program."""
-    graph = read_graph("native", program, _NEWEST_OPSET)
+    graph, _ = read_graph("native", program, _NEWEST_OPSET)
     try:
         with np.errstate(all="ignore"):
             layers = _layers(graph, program)
@@ -111,6 +111,8 @@ def _made(
     name: str, place: int, given: list[Floats32 | None], attributes: Mapping[str, Any], width: int
 ) -> list[Layer]:
     """The layers of one operator whose input number `place` is the row; the others are constants."""
+    if name == "Dropout" and len(given) > 2 and given[2] is not None and given[2].any():
+        raise _unsuited("the operator Dropout as in training")
     if name in _SAME or (name == "Flatten" and attributes.get("axis", 1) == 1):
         return []
     if name in ("Gemm", "MatMul") and place == 0:

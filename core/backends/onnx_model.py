@@ -9,8 +9,9 @@ from google.protobuf.message import DecodeError
 from featherweight.core.backends import opening
 from featherweight.core.errors import BackendError
 from featherweight.core.program import Program
+from featherweight.core.tensors import DType
 
-_DTYPES: dict[int, str] = {
+DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.INT64: "int64",
     onnx.TensorProto.INT32: "int32",
@@ -18,8 +19,10 @@ _DTYPES: dict[int, str] = {
 }
 
 
-def read_graph(backend: str, program: Program, newest_opset: int) -> onnx.GraphProto:
-    """Raises BackendError for bytes that are no ONNX model, for an opset that the backend does not know and for other
+def read_graph(backend: str, program: Program, newest_opset: int) -> tuple[onnx.GraphProto, int]:
+    """The graph and the opset of ONNX's own operators in it.
+
+    Raises BackendError for bytes that are no ONNX model, for an opset that the backend does not know and for other
     inputs and outputs than the program's."""
     try:
         model = onnx.load_model_from_string(program.content)
@@ -34,7 +37,7 @@ def read_graph(backend: str, program: Program, newest_opset: int) -> onnx.GraphP
     constants = {tensor.name for tensor in graph.initializer}
     opening.check_specs("input", program.inputs, [_described(v) for v in graph.input if v.name not in constants])
     opening.check_specs("output", program.outputs, [_described(value) for value in graph.output])
-    return graph
+    return graph, opset
 
 
 def operator(node: onnx.NodeProto) -> str:
@@ -45,4 +48,4 @@ def operator(node: onnx.NodeProto) -> str:
 def _described(value: onnx.ValueInfoProto) -> tuple[str, str, list[int | None]]:
     kind = value.type.tensor_type
     shape = [size.dim_value if size.HasField("dim_value") else None for size in kind.shape.dim]
-    return value.name, _DTYPES.get(kind.elem_type, f"ONNX type {kind.elem_type}"), shape
+    return value.name, DTYPES.get(kind.elem_type, f"ONNX type {kind.elem_type}"), shape

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from featherweight.core.backends import opening
 from featherweight.core.backends.onnx_model import operator, read_graph
-from featherweight.core.backends.torch_ops import OPERATORS, Operator
+from featherweight.core.backends.torch_ops import OPERATORS, Form, Operator, find_operator
+from featherweight.core.backends.torch_ops.values import Attributes
 from featherweight.core.errors import BackendError, BackendUnavailableError
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors, check_tensors
 
-_MAX_OPSET = 26
+MAX_OPSET = 26
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
+    """A node of a graph as a call of torch. label: its operator and name, for messages."""
+
     operator: Operator
+    op_type: str
     label: str
     attributes: Mapping[str, Any]
     inputs: tuple[str, ...]
@@ -40,16 +44,16 @@ def open_graph(program: Program, device: str, threads: int) -> TorchSession:
         raise BackendUnavailableError("backend torch: CUDA does not start; check the driver with nvidia-smi")
     if device == "cuda" and program.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise BackendUnavailableError("backend torch: this GPU has no bfloat16 (they have it since Ampere); use fp32")
-    graph = read_graph("torch", program, _MAX_OPSET)
-    constants = {tensor.name: _constant(tensor, device) for tensor in graph.initializer}
-    return TorchSession(program, constants, _calls(graph, constants), device, threads)
+    graph, opset = read_graph("torch", program, MAX_OPSET)
+    constants = {tensor.name: read_constant(tensor, device) for tensor in graph.initializer}
+    return TorchSession(program, constants, make_calls(graph, constants, opset), device, threads)
 
 
 class TorchSession(opening.OpenSession):
     """A program's nodes as calls of torch."""
 
     def __init__(
-        self, program: Program, constants: Mapping[str, Tensor], calls: tuple[_Call, ...], device: str, threads: int
+        self, program: Program, constants: Mapping[str, Tensor], calls: tuple[Call, ...], device: str, threads: int
     ) -> None:
         super().__init__(program)
         self._constants, self._calls = constants, calls
@@ -79,13 +83,18 @@ class TorchSession(opening.OpenSession):
         self._constants, self._calls = {}, ()
 
 
-def _apply(call: _Call, values: dict[str, Tensor]) -> None:
+def run_call(call: Call, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The call's outputs by name. values: at least its inputs. Raises BackendError where torch does not do it."""
     try:
         results = call.operator([values[name] if name else None for name in call.inputs], call.attributes)
     except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         raise BackendError(f"backend torch: {call.label} failed: {type(error).__name__}: {error}") from error
-    for name, value in zip(call.outputs, results if isinstance(results, tuple) else (results,), strict=True):
-        values[name] = value
+    found = results if isinstance(results, tuple) else (results,)
+    return {name: value for name, value in zip(call.outputs, found, strict=False) if name}
+
+
+def _apply(call: Call, values: dict[str, Tensor]) -> None:
+    values.update(run_call(call, values))
     for name in call.last_uses:
         values.pop(name, None)
 
@@ -115,7 +124,9 @@ def _arithmetic(device: str, bf16: bool) -> Iterator[None]:
         yield
 
 
-def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Call, ...]:
+def make_calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor], opset: int) -> tuple[Call, ...]:
+    """The nodes in their order. Raises BackendError for a graph that uses what the interpreter does not know, or names
+    what nothing makes before."""
     unknown = sorted({operator(node) for node in graph.node if operator(node) not in OPERATORS})
     if unknown:
         raise BackendError(
@@ -131,11 +142,21 @@ def _calls(graph: onnx.GraphProto, constants: Mapping[str, Tensor]) -> tuple[_Ca
         if undefined:
             raise BackendError(f"backend torch: {node.op_type} {node.name!r} uses {undefined[0]!r} before it is made")
         known.update(node.output)
+        label = f"{node.op_type} {node.name!r}"
+        attributes: Attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+        try:
+            form = Form(opset, attributes, node.input, node.output, constants)
+            found, attributes = find_operator(operator(node), form)
+        except ValueError as error:
+            raise BackendError(
+                f"backend torch: {label} is not run: {error}; use the backend onnxruntime or openvino"
+            ) from error
         calls.append(
-            _Call(
-                operator=OPERATORS[operator(node)],
-                label=f"{node.op_type} {node.name!r}",
-                attributes={entry.name: _attribute(entry) for entry in node.attribute},
+            Call(
+                operator=found,
+                op_type=operator(node),
+                label=label,
+                attributes=attributes,
                 inputs=tuple(node.input),
                 outputs=tuple(node.output),
                 last_uses=tuple(
@@ -153,12 +174,15 @@ def _attribute(entry: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(entry)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, list) and value and isinstance(value[0], bytes):
+        return [text.decode(errors="replace") for text in value]
     if isinstance(value, onnx.TensorProto):
-        return _constant(value, "cpu")
+        return read_constant(value, "cpu")
     return value
 
 
-def _constant(tensor: onnx.TensorProto, device: str) -> Tensor:
+def read_constant(tensor: onnx.TensorProto, device: str) -> Tensor:
+    """Raises BackendError for a tensor of a type that torch does not have."""
     try:
         array = onnx.numpy_helper.to_array(tensor)
         value = torch.tensor(array)

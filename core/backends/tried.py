@@ -90,7 +90,7 @@ def check_program_tried(
         from featherweight.core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
     order = {"backend": backend, **program.describe(), "batches": batches}
     what = f"{where}: the process that tried its {program.precision} program on {backend}"
-    limits = limits_for(len(program.content), batches[-1] * _case_bytes(program.inputs), TIME_S)
+    limits = limits_for(len(program.content), batches[-1] * case_bytes(program.inputs), TIME_S)
     stdout = run_module(
         "featherweight.core.backends.tried",
         json.dumps(order).encode() + b"\n" + program.content,
@@ -117,17 +117,17 @@ def _parsed(stdout: bytes, what: str) -> dict[str, str]:
         raise ArtifactError(f"{what} gave no answer ({error}); do not use this artifact") from error
 
 
-def _case_bytes(specs: Sequence[TensorSpec]) -> int:
+def case_bytes(specs: Sequence[TensorSpec]) -> int:
     """Python's integers: a product of hostile sizes does not overflow."""
     return sum(math.prod(size or 1 for size in spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
 def _bounded(where: Path, program: Program, batches: Sequence[int]) -> list[int]:
     """The batches that are tried, the largest last."""
-    most = INPUT_BYTES // max(1, _case_bytes(program.inputs))
+    most = INPUT_BYTES // max(1, case_bytes(program.inputs))
     if most < 1:
         raise ArtifactError(
-            f"{where}: one input takes {_case_bytes(program.inputs)} bytes; at most {INPUT_BYTES} are run"
+            f"{where}: one input takes {case_bytes(program.inputs)} bytes; at most {INPUT_BYTES} are run"
         )
     return sorted({min(batch, most) for batch in batches})
 

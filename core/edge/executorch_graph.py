@@ -18,7 +18,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from featherweight.core.backends.onnx_model import operator, read_graph
-from featherweight.core.backends.torch_ops import OPERATORS
+from featherweight.core.backends.torch_ops import OPERATORS, Form, find_operator
 from featherweight.core.edge.onnx_nodes import attributes, ordered
 from featherweight.core.errors import UsageError
 from featherweight.core.program import Program
@@ -32,7 +32,7 @@ Values = dict[str, Tensor]
 def encode_network(program: Program) -> bytes:
     """The bytes of a .pte file for one case at a time. Raises UsageError for an operator that is not known and for what
     ExecuTorch cannot lower, BackendError for a file that is not an ONNX model."""
-    graph = read_graph("executorch", program, _MAX_OPSET)
+    graph, opset = read_graph("executorch", program, _MAX_OPSET)
     unknown = sorted({operator(node) for node in graph.node} - {*OPERATORS, "QuantizeLinear", "DequantizeLinear"})
     if unknown:
         raise UsageError(f"executorch: the program uses {', '.join(unknown)}, which is not written; use ort-mobile")
@@ -41,7 +41,7 @@ def encode_network(program: Program) -> bytes:
     )
     try:
         # Traced with real numbers, so that shapes and axes, which ONNX keeps in tensors, are plain integers.
-        traced = make_fx(_function(program, graph), pre_dispatch=True)(*examples)
+        traced = make_fx(_function(program, graph, opset), pre_dispatch=True)(*examples)
         lowered = to_edge_transform_and_lower(
             torch.export.export(traced, examples),
             partitioner=[XnnpackPartitioner()],
@@ -53,12 +53,12 @@ def encode_network(program: Program) -> bytes:
         raise UsageError(f"executorch: the program cannot be lowered: {reason}; use litert or ort-mobile") from error
 
 
-def _function(program: Program, graph: onnx.GraphProto) -> Callable[..., tuple[Tensor, ...]]:
+def _function(program: Program, graph: onnx.GraphProto, opset: int) -> Callable[..., tuple[Tensor, ...]]:
     """The graph as a function of its inputs; what only constants go into is computed here, once."""
     constants: Values = {entry.name: torch.tensor(onnx.numpy_helper.to_array(entry)) for entry in graph.initializer}
     steps: list[tuple[onnx.NodeProto, Callable[[Values], Any]]] = []
     for node in ordered("executorch", graph):
-        step = _step(node, constants)
+        step = _step(node, constants, opset)
         if node.input and constants.keys() >= {*node.input} and not _is_weight(node, constants):
             constants[node.output[0]] = step(constants)
         else:
@@ -68,7 +68,7 @@ def _function(program: Program, graph: onnx.GraphProto) -> Callable[..., tuple[T
         values = {**constants, **{spec.name: tensor for spec, tensor in zip(program.inputs, given, strict=True)}}
         for node, step in steps:
             results = step(values)
-            values.update(zip(node.output, results if isinstance(results, tuple) else (results,), strict=True))
+            values.update(zip(node.output, results if isinstance(results, tuple) else (results,), strict=False))
         return tuple(values[spec.name] for spec in program.outputs)
 
     return run
@@ -79,10 +79,11 @@ def _is_weight(node: onnx.NodeProto, constants: Mapping[str, Tensor]) -> bool:
     return node.op_type == "DequantizeLinear" and constants[node.input[0]].dtype != torch.int32
 
 
-def _step(node: onnx.NodeProto, constants: Mapping[str, Tensor]) -> Callable[[Values], Any]:
+def _step(node: onnx.NodeProto, constants: Mapping[str, Tensor], opset: int) -> Callable[[Values], Any]:
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return _quantization(node, constants)
-    call, found = OPERATORS[operator(node)], {name: _native(value) for name, value in attributes(node).items()}
+    given = {name: _native(value) for name, value in attributes(node).items()}
+    call, found = find_operator(operator(node), Form(opset, given, node.input, node.output, constants))
     return lambda values: call([values[name] if name else None for name in node.input], found)
 
 

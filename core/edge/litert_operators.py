@@ -23,7 +23,7 @@ _MAX_OPSET = 26
 def encode_network(program: Program) -> bytes:
     """The bytes of a .tflite file for one case at a time. Raises UsageError for an operator or type that it does not
     write and BackendError for a file that is not an ONNX model."""
-    proto = read_graph("litert", program, _MAX_OPSET)
+    proto, _ = read_graph("litert", program, _MAX_OPSET)
     unknown = sorted({operator(node) for node in proto.node} - _OPERATORS.keys())
     if unknown:
         raise refused(", ".join(unknown))
@@ -65,6 +65,12 @@ def _dequantize(graph: Graph, node: onnx.NodeProto) -> None:
         signed = (array.astype(np.int16) - 128).astype(np.int8) if unsigned else array
         constant = Constant(signed, graph.quantization(node, unsigned=unsigned))
     graph.constants[name] = constant
+
+
+def _dropout(graph: Graph, node: onnx.NodeProto) -> None:
+    if len(node.input) > 2 and node.input[2]:
+        raise refused("Dropout as in training")
+    _passed(graph, node)
 
 
 def _passed(graph: Graph, node: onnx.NodeProto) -> None:
@@ -324,7 +330,7 @@ _OPERATORS: Mapping[str, _Step] = {
     "Conv": _convolution,
     "DequantizeLinear": _dequantize,
     "Div": _binary("DIV", schema.DivOptionsT, quantizable=False),
-    "Dropout": _passed,
+    "Dropout": _dropout,
     "Flatten": _reshape,
     "Gemm": _dense,
     "GlobalAveragePool": _mean,

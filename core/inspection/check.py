@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from featherweight.core.errors import BackendError
-from featherweight.core.inspection.operators import LARGEST, OPERATORS, SCALED, SHAPE_OF, SHAPING
+from featherweight.core.inspection.operators import DIFFERING, LARGEST, OPERATORS, SCALED, SHAPE_OF, SHAPING
 from featherweight.core.inspection.schema import MODEL
 from featherweight.core.inspection.tensors import BITS, RANK, check_tensor, values_of
 from featherweight.core.inspection.trees import check_trees
@@ -163,6 +163,7 @@ class _Graph:
             if name:
                 self._use(name, f"the operator {operator}")
         self._check_shaping(operator, inputs)
+        self._check_form(operator, inputs, attributes)
         valued = operator not in SHAPE_OF and not self._valued.isdisjoint(inputs)
         for name in outputs:
             if name:
@@ -176,6 +177,18 @@ class _Graph:
             if shape is None or len(shape) != 2 or shape[1] is None:
                 raise BackendError("the program's trees do not take an input of the program as it is")
             check_trees(attributes, shape[1])
+
+    def _check_form(self, operator: str, inputs: Sequence[str], attributes: dict[str, Message]) -> None:
+        for switch in DIFFERING.get(operator, ()):
+            if attributes.get(switch, {}).get("i", 0):
+                raise BackendError(f"the program's {operator} has the switch {switch}, which runtimes read differently")
+        if operator == "Dropout" and len(inputs) > 2 and inputs[2]:
+            values = self._constants.get(inputs[2], {})
+            held = [bytes(values["raw_data"])] if "raw_data" in values else list(values.get("int32_data", [1]))
+            if any(one not in (0, b"\0") for one in held):
+                raise BackendError(
+                    "the program's Dropout drops values at random, as in training; export the network in eval mode"
+                )
 
     def _check_shaping(self, operator: str, inputs: Sequence[str]) -> None:
         for place in SHAPING.get(operator, ()):

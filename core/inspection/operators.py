@@ -46,6 +46,10 @@ then what a program takes and gives depends on the batch alone, and what was tri
 LARGEST: Mapping[str, tuple[int, int]] = {"ConstantOfShape": (0, 1 << 28), "Expand": (1, 1 << 28), "Tile": (1, 1 << 20)}
 """Operator -> (input, the largest product of it where it is a constant)."""
 
+DIFFERING: Mapping[str, tuple[str, ...]] = {"Resize": ("antialias", "exclude_outside")}
+"""Operator -> switches that ONNX's own tests see set otherwise by some of the runtimes (OpenVINO 2026.2): with them the
+same program would decide differently from host to host."""
+
 SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 """OpenVINO reads the first of their scales and zero points, also where there is none."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from featherweight.core.networks import run_network
 from featherweight.core.tensors import Tensors
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+MAX_PLACES = 2_000_000
+"""Places of channels that are followed for one group; densenet-121 takes 17,000."""
 PRUNED = "prune-channels: remove the step from the recipe, for with channels gone"
 SHAPES_CHANGED = (
     "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes them; this "
@@ -79,7 +82,10 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
     trainable = [parameter.requires_grad for parameter in network.parameters()]
     network.requires_grad_(True)  # the graph is traced through autograd
     with _following(network):
-        graph = torch_pruning.DependencyGraph().build_dependency(network, example)
+        graph = _BoundedGraph().build_dependency(network, example)
+        for node in graph.module2node.values():
+            for dependency in node.dependencies:
+                dependency.index_mapping = _BoundedMappings(dependency.index_mapping, graph)
         groups = _groups(graph, last_layer(network, example))
     wanted = kept_of(groups)
     with _following(network):
@@ -91,6 +97,37 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
         parameter.requires_grad_(trained)
         parameter.grad = None
     return groups
+
+
+class _BoundedGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
+    """Gives up on networks that rearrange channels so often (windows of attention that are shifted) that the library
+    would follow their places for hours, and fill all memory with them."""
+
+    places = 0
+
+    def get_pruning_group(self, module: Any, pruning_fn: Any, idxs: Any) -> Any:
+        """The library's own; each group may take MAX_PLACES."""
+        self.places = 0
+        return super().get_pruning_group(module, pruning_fn, idxs)
+
+
+class _BoundedMappings(list[Any]):
+    """How places of channels change from one layer to the next; counts those that come out."""
+
+    def __init__(self, mappings: Iterable[Any], graph: _BoundedGraph) -> None:
+        super().__init__(mappings)
+        self._graph = graph
+
+    def __iter__(self) -> Iterator[Any]:
+        for mapping in super().__iter__():
+            yield None if mapping is None else functools.partial(self._counted, mapping)
+
+    def _counted(self, mapping: Any, places: Any) -> Any:
+        found = mapping(places)
+        self._graph.places += len(found)
+        if self._graph.places > MAX_PLACES:
+            raise ValueError("its channels are rearranged too often")
+        return found
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import UsageError
 from featherweight.core.model import Model, StepRecord
-from featherweight.core.networks import check_not_scripted, example_inputs, run_network
+from featherweight.core.networks import check_trainable, example_inputs, run_network
 from featherweight.core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
 from featherweight.core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from featherweight.core.passes.steps import PruneChannelsStep
@@ -32,20 +32,22 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     curves that it measured with them. Raises UsageError for a network whose graph cannot be followed and where nothing
     would be removed, DataError where inputs are needed and there are none.
     """
-    check_not_scripted(model.module(step.kind), step.kind)
+    check_trainable(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
     example = example_inputs(model)
     before = _facts(network, example)
-    shapes = _shapes(network, example, step.kind)
+    # Two cases, because one that mixes cases together gives the right shape for a single one.
+    pair = example_inputs(model, 2)
+    shapes = _shapes(network, pair, step.kind)
     measured: dict[str, object] = {}
     if step.scope == "sensitivity":
         inputs = join_inputs(batches, model, step.kind)
         kept, measured = _least_damage(network, step, example, inputs)
         groups = remove_channels(network, example, lambda groups: kept)
     else:
-        groups = remove_channels(network, example, lambda groups: _kept(groups, step))
-    if _shapes(network, example, PRUNED) != shapes:
-        raise UsageError(SHAPES_CHANGED)
+        network, groups, whole = _remove_uniformly(network, step, example, pair, shapes)
+        measured = {"left_whole": whole} if whole else {}
+    _check_shapes(network, pair, shapes)
     after = _facts(network, example)
     if after[1] == before[1]:
         raise UsageError(_nothing_removed(step, groups))
@@ -58,6 +60,62 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
         **measured,
     }
     return Model(network, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+def _remove_uniformly(
+    network: nn.Module,
+    step: PruneChannelsStep,
+    example: tuple[Tensor, ...],
+    pair: tuple[Tensor, ...],
+    shapes: Sequence[tuple[int, ...]],
+) -> tuple[nn.Module, tuple[Group, ...], list[str]]:
+    """(network without the channels, the groups as they were, layers whose groups are left whole).
+
+    Attention counts on the width that it was built for, so that a group may not be pruned though the graph says how: in
+    a network that does not run without channels of all groups, each is tried alone, and those that break it stay.
+    Raises what was wrong with all of them where none can be pruned.
+    """
+    trial = copy.deepcopy(network)
+    groups = remove_channels(trial, example, lambda groups: _kept(groups, step))
+    try:
+        _check_shapes(trial, pair, shapes)
+        return trial, groups, []
+    except UsageError as error:
+        wanted = _kept(groups, step)
+        breaking = {place for place in range(len(groups)) if _breaks(network, place, wanted, example, pair, shapes)}
+        if len(breaking) == len(groups):
+            raise error
+    kept = [group.channels if place in breaking else wanted[place] for place, group in enumerate(groups)]
+    names = {module: name for name, module in trial.named_modules()}
+    whole = [names[groups[place].root] for place in sorted(breaking)]
+    return network, remove_channels(network, example, lambda groups: kept), whole
+
+
+def _breaks(
+    network: nn.Module,
+    place: int,
+    wanted: Sequence[int],
+    example: tuple[Tensor, ...],
+    pair: tuple[Tensor, ...],
+    shapes: Sequence[tuple[int, ...]],
+) -> bool:
+    """Whether the network does not run any more without these channels of this group alone."""
+    trial = copy.deepcopy(network)
+    try:
+        remove_channels(
+            trial,
+            example,
+            lambda groups: [wanted[at] if at == place else group.channels for at, group in enumerate(groups)],
+        )
+        _check_shapes(trial, pair, shapes)
+    except UsageError:
+        return True
+    return False
+
+
+def _check_shapes(network: nn.Module, inputs: tuple[Tensor, ...], shapes: Sequence[tuple[int, ...]]) -> None:
+    if _shapes(network, inputs, PRUNED) != shapes:
+        raise UsageError(SHAPES_CHANGED)
 
 
 def _nothing_removed(step: PruneChannelsStep, groups: Sequence[Group]) -> str:

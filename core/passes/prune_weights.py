@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featherweight.core.errors import UsageError
 from featherweight.core.model import Model, StepRecord
+from featherweight.core.networks import check_trainable
 from featherweight.core.passes.steps import PruneWeightsStep
 
 
@@ -19,6 +20,7 @@ def prune_weights(model: Model, step: PruneWeightsStep) -> tuple[Model, StepReco
     One threshold for the whole network (Han et al., Learning both Weights and Connections, NeurIPS 2015); biases and
     normalization stay. A recovery that follows keeps the zeros. Raises UsageError for a network without weights.
     """
+    check_trainable(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
     weights = prunable_weights(network)
     if not weights:

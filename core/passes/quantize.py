@@ -26,8 +26,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from featherweight.core.arrays import Floats
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
-from featherweight.core.export import quiet, slim
-from featherweight.core.model import StepRecord
+from featherweight.core.export import quiet
+from featherweight.core.model import Model, StepRecord
+from featherweight.core.onnx_network import OnnxNetwork
+from featherweight.core.onnx_network.cleaning import slim
 from featherweight.core.passes.quantize_trees import quantize_trees
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
@@ -95,6 +97,12 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
     if step.float_operators:
         facts |= {"float_operators": in_float, "operator_errors": dict(islice(errors.items(), _WORST))}
     return Program(content, "int8", program.inputs, program.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+def check_not_quantized(model: Model) -> None:
+    """Raise UsageError, before any work, for a model that came as a file which was quantized elsewhere."""
+    if isinstance(model.network, OnnxNetwork) and model.network.precision != "fp32":
+        raise UsageError(f"quantize: {model.network.fixed_because}; remove the step from the recipe")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.losses import TaskLoss, infer_loss
 from featherweight.core.model import Model, StepRecord
-from featherweight.core.networks import run_network
+from featherweight.core.networks import check_trainable, run_network
 from featherweight.core.passes.prune_weights import prunable_weights
 from featherweight.core.passes.steps import RecoverStep
 from featherweight.core.training import Batches, Fit, Schedule, fast_bfloat16
@@ -81,6 +81,7 @@ def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: Ta
     targets that do not fit the loss and when there is not one batch.
     """
     network = model.module("recover")
+    check_trainable(network, "recover")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UsageError(
             f"recover: trains networks of one input and one output, this one has {len(model.inputs)} and "

@@ -48,7 +48,6 @@ DEVICE_EXEMPTIONS: dict[tuple[str, Precision], str] = {
 }
 TENSORFLOAT = 5e-3
 """TensorRT's provider has no option against it; it keeps 10 bits of a mantissa."""
-NO_FILLING = {"torch": "the torch backend's operators lack IsNaN and Where; tables of features run elsewhere"}
 NO_CNN = {"native": "native runs trees and small dense networks"}
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -187,10 +186,6 @@ def filling(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def test_missing_values_become_constants(name: str, precision: Precision, filling: Case) -> None:
     backend = _usable(name, precision)
     program = filling.programs[precision]
-    if name in NO_FILLING:
-        with pytest.raises(BackendError, match="IsNaN"):
-            backend.open(program)
-        pytest.skip(f"exempt: {NO_FILLING[name]}")
     x = filling.batch(9)
     x[::2, ::3] = np.nan
     x[4] = np.nan

@@ -635,3 +635,48 @@ def test_an_artifact_with_a_hostile_program_is_neither_sealed_nor_read(
     with pytest.raises(ArtifactError, match="graphs within its graph"):
         read_artifact(tmp_path / "sealed")
     assert [check.file for check in verify_artifact(tmp_path / "sealed") if check.fault] == ["programs/fp32.onnx.gz"]
+
+
+def _dropout(*training: onnx.TensorProto) -> bytes:
+    node = onnx.helper.make_node("Dropout", ["x", "ratio", "training"], ["y"])
+    ratio = onnx.helper.make_tensor("ratio", onnx.TensorProto.FLOAT, [], [0.5])
+    value = onnx.helper.make_tensor_value_info
+    ends = [value("x", onnx.TensorProto.FLOAT, ["N", 4])], [value("y", onnx.TensorProto.FLOAT, ["N", 4])]
+    graph = onnx.helper.make_graph([node], "dropout", *ends, [ratio, *training])
+    if not training:
+        graph.input.append(value("training", onnx.TensorProto.BOOL, []))
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def test_values_are_not_dropped_at_random() -> None:
+    for raw in (False, True):
+        no, yes = (
+            onnx.helper.make_tensor("training", onnx.TensorProto.BOOL, [], bytes([value]) if raw else [value], raw=raw)
+            for value in (0, 1)
+        )
+        inspect_program(_dropout(no))
+        with pytest.raises(BackendError, match="drops values at random"):
+            inspect_program(_dropout(yes))
+    with pytest.raises(BackendError, match="drops values at random"):
+        inspect_program(_dropout())
+
+
+@pytest.mark.parametrize("switch", ["antialias", "exclude_outside"])
+def test_switches_that_runtimes_read_differently(switch: str) -> None:
+    value = onnx.helper.make_tensor_value_info
+    scales = onnx.helper.make_tensor("scales", onnx.TensorProto.FLOAT, [4], [1, 1, 0.5, 0.5])
+    for setting in (0, 1):
+        node = onnx.helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="cubic", **{switch: setting})
+        ends = (
+            [value("x", onnx.TensorProto.FLOAT, ["N", 1, 4, 4])],
+            [value("y", onnx.TensorProto.FLOAT, ["N", 1, 2, 2])],
+        )
+        graph = onnx.helper.make_graph([node], "resize", *ends, [scales])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+        if setting:
+            with pytest.raises(BackendError, match=f"Resize has the switch {switch}, which runtimes read differently"):
+                inspect_program(model.SerializeToString())
+        else:
+            inspect_program(model.SerializeToString())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import SwinTransformer
 
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import DataError, UsageError
@@ -20,6 +21,7 @@ from featherweight.core.passes.quantize import quantize
 from featherweight.core.passes.recover import distillation_loss, estimate_batch_norm, recover
 from featherweight.core.passes.steps import PruneChannelsStep, PruneWeightsStep, QuantizeStep, RecoverStep
 from featherweight.core.tensors import TensorSpec
+from tests.core.networks import Transformer
 from tests.fakes import INPUTS, OUTPUTS, SquaresTask, images, trained_model
 
 
@@ -70,6 +72,25 @@ def test_the_channels_that_matter_least_leave() -> None:
     assert pruned.network[4].weight.shape[0] == 32  # type: ignore[index, union-attr]
     with torch.no_grad():
         torch.testing.assert_close(pruned.network(inputs), expected)
+
+
+def test_of_attention_the_widths_of_the_perceptrons_are_pruned() -> None:
+    """The width that all layers share is written into the heads' code, so it stays."""
+    torch.manual_seed(2)
+    model = Model(Transformer().eval(), INPUTS, OUTPUTS)
+    with torch.no_grad():
+        for block in model.network.inner.encoder.layers:  # type: ignore[union-attr]
+            block.mlp[0].weight[::2] = 0
+            block.mlp[0].bias[::2] = 0
+            block.mlp[3].weight[:, ::2] = 0
+    pruned, record = prune_channels(model, PruneChannelsStep(0.5))
+    widths = dict(record.facts["widths"])  # type: ignore[call-overload]
+    assert widths["inner.encoder.layers.encoder_layer_0.mlp.0"] == 32
+    assert widths["inner.conv_proj"] == 32
+    assert len(record.facts["left_whole"]) == 1  # type: ignore[arg-type]
+    inputs = torch.rand(3, 1, 24, 24)
+    with torch.no_grad():  # what went did nothing
+        torch.testing.assert_close(pruned.module("test")(inputs), model.module("test")(inputs))
 
 
 def test_a_layer_is_never_pruned_to_nothing() -> None:
@@ -235,3 +256,12 @@ def test_small_dense_networks_go_through_the_whole_chain() -> None:
     one_layer = Model(nn.Sequential(nn.Linear(15, 1)).eval(), *specs)
     logistic, _ = quantize(export(one_layer)[0], QuantizeStep(), [{"features": rows}])
     assert logistic.precision == "int8"
+
+
+def test_channels_that_are_rearranged_without_end_are_refused_soon() -> None:
+    """Shifted windows: torch-pruning follows them until the memory is full."""
+    torch.manual_seed(2)
+    swin = SwinTransformer([4, 4], 32, [2], [2], [2, 2], num_classes=1).eval()
+    specs = (TensorSpec("x", "float32", (None, 3, 32, 32)),), (TensorSpec("y", "float32", (None, 1)),)
+    with pytest.raises(UsageError, match=r"cannot be followed \(ValueError: its channels are rearranged too often\)"):
+        prune_channels(Model(swin, *specs), PruneChannelsStep(0.5, round_to=8))

@@ -70,7 +70,10 @@ class WithScores(Given):
         self.baseline = replace(self.baseline, outputs=(*OUTPUTS, TensorSpec("vector", "float32", (None, 16))))
 
 
-REFUSED = {("Transformer", ""): "remove the step from the recipe", ("Shuffled", ""): "cannot be followed .ZeroDivision"}
+REFUSED = {
+    ("Transformer", "sensitivity"): "remove the step from the recipe",
+    ("Shuffled", ""): "cannot be followed .ZeroDivision",
+}
 KINDS: list[tuple[type[Given], Callable[[], nn.Module]]] = [
     (Given, Transformer), (Given, Shuffled), (Given, Branches), (WithRow, TwoInputs), (WithScores, TwoHeads),
 ]  # fmt: skip
