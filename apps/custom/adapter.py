@@ -47,7 +47,7 @@ class CustomAdapter:
                 f"schema.json names {counted(len(self.schema.columns), 'columns')}, of two labels: make the artifact "
                 "again"
             )
-        self._inputs, self._labels = tuple(inputs), tuple(labels)
+        self._inputs, self.labels = tuple(inputs), tuple(labels)
         floats = [spec for spec in inputs if spec.dtype == "float32"]
         names = self.schema.columns
         self.ranges = tuple(
@@ -87,7 +87,7 @@ class CustomAdapter:
         """Decide from the program's outputs [n, ...]."""
         scores = raw_scores(outputs, self.schema.score)
         chances = self.rule.probabilities(scores)
-        negative, positive = self._labels
+        negative, positive = self.labels
         return Decisions(scores, chances, np.where(chances >= self.rule.threshold, positive, negative), positive)
 
     def _typed(self, found: Any, spec: TensorSpec) -> Array:
