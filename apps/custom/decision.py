@@ -7,19 +7,21 @@ import numpy as np
 from featherweight.apps.custom.sealed import DecisionRule
 from featherweight.core.arrays import Labels, Scores
 from featherweight.core.calibration import fit_platt
-from featherweight.core.doors.scores import probabilities
 from featherweight.core.errors import DataError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
 
 
-def own_rule(scores: Scores, labels: Labels, threshold: float, *, calibrated: bool) -> DecisionRule:
+def own_rule(scores: Scores, labels: Labels, threshold: float, calibration: tuple[float, float] | None) -> DecisionRule:
     """The baseline's own decision on its validation scores [N]. threshold: the probability from which on it says yes,
-    by its own log-odds, or, where its scores are none (`calibrated` is false), where its score is 0.
+    by its own calibration (slope and intercept); a model without probabilities says yes from the score 0 on.
 
     Raises DataError where it says yes to all validation cases or to none: no decision could then be compared.
     """
-    if calibrated:
-        rule = DecisionRule(slope=1.0, intercept=0.0, threshold=threshold, chosen_for="the model's own threshold")
+    if calibration is not None:
+        slope, intercept = calibration
+        rule = DecisionRule(
+            slope=slope, intercept=intercept, threshold=threshold, chosen_for="the model's own threshold"
+        )
     else:
         slope, intercept = fit_platt(scores, labels)
         scaling = PlattScaling(slope=slope, intercept=intercept)
@@ -29,7 +31,7 @@ def own_rule(scores: Scores, labels: Labels, threshold: float, *, calibrated: bo
     positive = scores >= rule.score_at(rule.threshold)
     if positive.all() or not positive.any():
         said = "all" if positive.all() else "none"
-        proposed = float(probabilities(np.quantile(scores, 1 - labels.mean(), method="higher")[None])[0])
+        proposed = rule.probability(float(np.quantile(scores, 1 - labels.mean(), method="higher")))
         raise DataError(
             f"at the threshold {threshold:g} the model says yes to {said} of the {len(scores):,} validation cases, so "
             "that no decision could be compared; set `threshold` to the probability that you act on (at "

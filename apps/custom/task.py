@@ -97,7 +97,8 @@ class CustomTask:
         )
         self.notes = (*data.notes, *loaded.notes, *check_rows(loaded, self.score, data.exact, data.rounded))
         scores = baseline_scores(loaded, self.score, validation.tensors)
-        self._own = own_rule(scores, validation.labels, source.threshold, calibrated=not loaded.recalibrates)
+        calibration = None if loaded.recalibrates else loaded.calibration
+        self._own = own_rule(scores, validation.labels, source.threshold, calibration)
         self.positive_threshold = self._own.score_at(self._own.threshold)
         self.baseline_probability = self._own.probabilities
         self._positive_share = float((scores >= self.positive_threshold).mean())

@@ -6,8 +6,11 @@ thresholds are found by asking the pipeline itself, and are exact for every floa
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from featherweight.core.arrays import Array, Bools, FeatureRows, Floats, Floats32, Integers, Probabilities
+from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.scores import probabilities
 from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
-from featherweight.core.errors import UsageError
+from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import Model, trees_model
 from featherweight.core.trees.canonical import canonicalize, nodes_of
 from featherweight.core.trees.comparison import check_same_scores
@@ -29,6 +33,7 @@ _LOGISTIC = ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAn
 _LINEAR = (*_LOGISTIC, "SGDClassifier", "LinearSVC", "RidgeClassifier", "RidgeClassifierCV", "Perceptron")
 _PER_COLUMN = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer")
 """Steps of a pipeline that treat each column for itself, and keep the order of its values."""
+_MAX_MEMBERS, _MAX_UNPACKED = 100_000, 4 << 30
 
 
 def read_estimator(model: Any) -> LoadedModel:
@@ -36,6 +41,8 @@ def read_estimator(model: Any) -> LoadedModel:
     name = type(model).__name__
     if name == "Pipeline":
         return _pipeline(model)
+    if name == "CalibratedClassifierCV":
+        return _calibrated(model)
     if name in _LINEAR:
         return _linear(model, model, None)
     if name.startswith("LGBM"):
@@ -43,6 +50,31 @@ def read_estimator(model: Any) -> LoadedModel:
     if name.startswith("XGB"):
         return read_xgboost(model)
     return read_sklearn_trees(model)
+
+
+def read_skops(path: Path, content: bytes) -> LoadedModel:
+    """A file that `skops.io.dump` wrote, of scikit-learn's own types alone. Raises UsageError for one that holds
+    others, DataError for another file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            if len(members) > _MAX_MEMBERS or sum(one.file_size for one in members) > _MAX_UNPACKED:
+                raise DataError(f"{path}: has more than {_MAX_MEMBERS:,} entries or {_MAX_UNPACKED:,} bytes unpacked")
+        from skops.io import get_untrusted_types, loads
+
+        asked = get_untrusted_types(data=content)
+        others = [kind for kind in asked if kind != "numpy.dtype" and not kind.startswith("sklearn.")]
+        if others:
+            raise UsageError(
+                f"{path}: holds {', '.join(others[:3])}, and only scikit-learn's own types are read from such a file; "
+                "save a model of another library in that library's format, or name the object as module:name"
+            )
+        model = loads(content, trusted=asked)
+    except FeatherweightError:
+        raise
+    except Exception as error:  # skops' errors have no common class
+        raise DataError(f"{path}: cannot be read by skops ({describe_cause(error)})") from error
+    return read_estimator(model)
 
 
 def _pipeline(model: Any) -> LoadedModel:
@@ -74,6 +106,35 @@ def _pipeline(model: Any) -> LoadedModel:
 
 def _width(step: Any) -> int:
     return int(step.n_features_in_)
+
+
+def _calibrated(model: Any) -> LoadedModel:
+    """A model with Platt's calibration behind it, which is sealed as the baseline's own."""
+    members = getattr(model, "calibrated_classifiers_", None)
+    if not members:
+        raise UsageError("this CalibratedClassifierCV is not fitted")
+    calibrators = members[0].calibrators
+    if len(members) != 1 or len(calibrators) != 1 or not hasattr(calibrators[0], "a_"):
+        raise UsageError(
+            f"this CalibratedClassifierCV has {len(members)} calibrated models, with {type(calibrators[0]).__name__}; "
+            "only one model with a sigmoid is read: fit it with method='sigmoid' and ensemble=False"
+        )
+    inner = members[0].estimator
+    if type(inner).__name__ == "FrozenEstimator":
+        inner = inner.estimator
+    if not hasattr(inner, "decision_function"):
+        raise UsageError(
+            f"this CalibratedClassifierCV calibrates the probabilities of {type(inner).__name__}, which is not a "
+            "calibration of its scores; load the model itself, which is calibrated anew here"
+        )
+    loaded = read_estimator(inner)
+
+    def reference(inputs: Mapping[str, Array]) -> Probabilities:
+        return np.asarray(model.predict_proba(inputs[INPUT])[:, 1], np.float64)
+
+    calibration = -float(calibrators[0].a_), -float(calibrators[0].b_)
+    source = f"CalibratedClassifierCV of {loaded.source}"
+    return replace(loaded, source=source, reference=reference, calibration=calibration, recalibrates=False)
 
 
 # ---------------------------------------------------------------------------------------------------- linear models

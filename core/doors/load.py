@@ -27,6 +27,8 @@ _FILES: Mapping[str, str] = {
     ".txt": "lightgbm",
     ".json": "json",
     ".ubj": "xgboost",
+    ".pt2": "exported",
+    ".skops": "skops",
 }
 """Suffix -> kind of file."""
 _PICKLED = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".sav", ".npy", ".dill", ".cloudpickle")
@@ -52,9 +54,10 @@ def load(source: Any, *, example: Any = None) -> LoadedModel:
 
     source: a fitted object (LightGBM's Booster or LGBMClassifier, XGBoost's Booster or XGBClassifier, a tree or linear
     classifier of scikit-learn, or a Pipeline of scalers and imputers before one), a torch nn.Module, or a path:
-    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, an ONNX file; or "module:name" for an object in your own module
-    of the current folder. example: for a network, inputs of at least two cases as it takes them, an array [n, ...] or a
-    dict of them. Trees are compared with their own library at their thresholds.
+    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, an ONNX file, a program of torch.export `.pt2`, a model of
+    scikit-learn as skops keeps it `.skops`; or "module:name" for an object in your own module of the current folder.
+    example: for a network, inputs of at least two cases as it takes them, an array [n, ...] or a dict of them. Trees
+    are compared with their own library at their thresholds.
 
     Pickles (.pkl, .joblib, .pt, .pth) are refused: reading one runs whatever is in it.
 
@@ -65,8 +68,9 @@ def load(source: Any, *, example: Any = None) -> LoadedModel:
     >>> featherweight.load("model.pkl")
     Traceback (most recent call last):
     featherweight.core.errors.UsageError: model.pkl: is a pickle, and reading one runs whatever code is in it. Save \
-the model in its own format (LightGBM: booster.save_model('model.txt'); XGBoost: save_model('model.json'); torch: \
-torch.onnx.export), or load it in a module of your own and name the object as module:name
+the model in its own format (LightGBM: booster.save_model('model.txt'); XGBoost: save_model('model.json'); \
+scikit-learn: skops.io.dump; torch: torch.onnx.export), or load it in a module of your own and name the object as \
+module:name
     """
     if isinstance(source, LoadedModel):
         return source
@@ -75,7 +79,7 @@ torch.onnx.export), or load it in a module of your own and name the object as mo
         loaded = load(import_object(source), example=example)
         return replace(loaded, source=f"{loaded.source}, {source}")
     if isinstance(source, str | PathLike):
-        return _read_file(Path(source))
+        return _read_file(Path(source), example)
     return _read_object(source, example)
 
 
@@ -90,13 +94,14 @@ def _as_example(given: Any) -> Example:
     return {"": given}
 
 
-def _read_file(path: Path) -> LoadedModel:
+def _read_file(path: Path, example: Any) -> LoadedModel:
     suffix = path.suffix.lower()
     if suffix in _PICKLED:
         raise UsageError(
             f"{path}: is a pickle, and reading one runs whatever code is in it. Save the model in its own format "
-            "(LightGBM: booster.save_model('model.txt'); XGBoost: save_model('model.json'); torch: torch.onnx.export), "
-            "or load it in a module of your own and name the object as module:name"
+            "(LightGBM: booster.save_model('model.txt'); XGBoost: save_model('model.json'); scikit-learn: "
+            "skops.io.dump; torch: torch.onnx.export), or load it in a module of your own and name the object as "
+            "module:name"
         )
     if suffix in _OTHERS:
         raise UsageError(f"{path}: {_OTHERS[suffix]}")
@@ -106,20 +111,27 @@ def _read_file(path: Path) -> LoadedModel:
         )
     with open_bounded(path, MAX_BYTES) as file:
         content = file.read()
-    loaded = _reader(_FILES[suffix])(path, content)
+    loaded = _reader(_FILES[suffix], example)(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return replace(loaded, source=f"{loaded.source}, {path.name}, sha256 {digest[:16]}")
 
 
-def _reader(kind: str) -> Callable[[Path, bytes], LoadedModel]:
-    from featherweight.core.doors import onnx_file, trees
+def _reader(kind: str, example: Any) -> Callable[[Path, bytes], LoadedModel]:
+    from featherweight.core.doors import trees
 
-    return {
-        "json": trees.read_json,
-        "lightgbm": trees.read_lightgbm_text,
-        "onnx": onnx_file.read_onnx,
-        "xgboost": trees.read_xgboost_file,
-    }[kind]
+    if kind == "exported":
+        from featherweight.core.doors.exported import read_pt2
+
+        return lambda path, content: read_pt2(path, content, None if example is None else _as_example(example))
+    if kind == "skops":
+        from featherweight.core.doors.estimators import read_skops
+
+        return read_skops
+    if kind == "onnx":
+        from featherweight.core.doors.onnx_file import read_onnx
+
+        return read_onnx
+    return {"json": trees.read_json, "lightgbm": trees.read_lightgbm_text, "xgboost": trees.read_xgboost_file}[kind]
 
 
 def _read_object(source: Any, example: Any) -> LoadedModel:

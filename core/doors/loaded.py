@@ -20,7 +20,8 @@ class LoadedModel:
     model: a network or trees, with the specs of its inputs and outputs; source: what it was, for the artifact; library:
     which one `reference` asks; reference: None where the model runs as it is, with nothing translated; columns: the
     names of its features, in its order, empty where it has none; classes: its labels, the positive one last, where it
-    names them; missing_value: a number that it reads as missing, beside NaN; recalibrates: whether its scores are no
+    names them; missing_value: a number that it reads as missing, beside NaN; calibration: slope and intercept by which
+    its scores become the log-odds of its probabilities; recalibrates: whether its scores are no
     log-odds, so that probabilities come only from the calibration that is fitted here.
 
     >>> import featherweight, lightgbm, numpy
@@ -37,6 +38,7 @@ class LoadedModel:
     columns: tuple[str, ...] = ()
     classes: tuple[str, str] | None = None
     missing_value: float | None = None
+    calibration: tuple[float, float] = (1.0, 0.0)
     recalibrates: bool = False
     notes: tuple[str, ...] = ()
 

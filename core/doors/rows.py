@@ -46,7 +46,8 @@ def check_rows(loaded: LoadedModel, score: ScoreForm, exact: Mapping[str, Array]
     """
     if loaded.reference is None:
         return ()
-    found = probabilities(raw_scores(run_model(loaded.model, rounded), score))
+    slope, intercept = loaded.calibration
+    found = probabilities(slope * raw_scores(run_model(loaded.model, rounded), score) + intercept)
     count = len(found)
     try:
         expected = np.asarray(loaded.reference(exact), np.float64)

@@ -167,3 +167,55 @@ def test_a_network_says_what_it_takes_by_its_example() -> None:
         featherweight.load(network)
     with pytest.raises(UsageError, match="does not run on its inputs"):
         featherweight.load(network, example=np.zeros((5, 1, 3, 5)))
+
+
+@pytest.mark.parametrize("name", ["histogram boosting", "imputed and scaled boosting", "logistic regression"])
+def test_a_file_of_skops_is_read(tmp_path: Path, name: str) -> None:
+    from skops.io import dump
+
+    fitted = MODELS[name]()
+    dump(fitted, tmp_path / "model.skops")
+    rows, _ = rows_and_labels(0)
+    (output,) = run_model(load(tmp_path / "model.skops").model, {"features": rows}).values()
+    np.testing.assert_allclose(
+        1 / (1 + np.exp(-output[:, 0].astype(float))), fitted.predict_proba(rows)[:, 1], atol=1e-5
+    )
+
+
+def test_a_file_of_skops_with_other_types_is_refused(tmp_path: Path) -> None:
+    from skops.io import dump
+
+    dump(MODELS["LGBMClassifier"](), tmp_path / "model.skops")
+    with pytest.raises(UsageError, match=r"lightgbm\.basic\.Booster, .*only scikit-learn's own types"):
+        load(tmp_path / "model.skops")
+    (tmp_path / "model.skops").write_bytes(b"PK")
+    with pytest.raises(DataError, match="cannot be read by skops"):
+        load(tmp_path / "model.skops")
+
+
+def test_a_calibration_that_is_not_of_scores_is_refused() -> None:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import RandomForestClassifier
+
+    rows, labels = rows_and_labels(0)
+    several = CalibratedClassifierCV(RandomForestClassifier(5, random_state=0), cv=3).fit(rows, labels)
+    with pytest.raises(UsageError, match="has 3 calibrated models"):
+        load(several)
+    one = CalibratedClassifierCV(RandomForestClassifier(5, random_state=0), cv=3, ensemble=False).fit(rows, labels)
+    with pytest.raises(UsageError, match="calibrates the probabilities of RandomForestClassifier"):
+        load(one)
+
+
+def test_the_calibration_of_a_model_is_its_own_decision() -> None:
+    from featherweight.apps.custom.task import SourceSettings, make_task
+
+    rows, labels = rows_and_labels()
+    fitted = MODELS["calibrated boosting"]()
+    task = make_task(fitted, Data(cases=(rows, labels)), SourceSettings(model="m", data="d"))
+    cases = task.validation_cases()
+    scores = task.scores(run_model(task.baseline, cases.tensors))
+    own = fitted.predict(cases.tensors["features"])
+    np.testing.assert_array_equal(scores >= task.positive_threshold, own == 1)
+    assert task.baseline_probability is not None
+    expected = fitted.predict_proba(cases.tensors["features"])[:, 1]
+    np.testing.assert_allclose(task.baseline_probability(scores), expected, atol=1e-5)
