@@ -42,7 +42,8 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The model: LightGBM's text (.txt), XGBoost's .json or .ubj, an ONNX file, or module:name for an object in your
     own module of the current folder: a fitted model, a torch module, or a function that returns one."""
     data: str
-    """The labelled cases: a CSV or Parquet file, or module:name for a featherweight.Data in your own module."""
+    """The labelled cases: a CSV or Parquet file, a folder of pictures with a labels.csv (path, label, and if there are
+    such split, patient and groups), or module:name for a featherweight.Data in your own module."""
     label: str = "label"
     """Column of the truth: 0 and 1, or two names."""
     positive: str = ""

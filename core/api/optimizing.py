@@ -22,8 +22,8 @@ Place = str | PathLike[str]
 @overload
 def optimize(
     recipe: Place,
-    out: Place,
     /,
+    out: Place,
     *,
     task: Task | None = None,
     force: bool = False,
@@ -39,7 +39,7 @@ def optimize(
 @overload
 def optimize(
     model: Any,
-    data: Data | str,
+    data: Data | Place,
     /,
     *,
     out: Place,
@@ -57,7 +57,7 @@ def optimize(
 ) -> Outcome: ...
 
 
-def optimize(
+def optimize(  # type: ignore[misc]  # the second place is `out` of a recipe, `data` of a model
     recipe: Any,
     data: Any = None,
     /,
@@ -126,5 +126,6 @@ def optimize(
         raise UsageError("optimize: a task has its own model and data; give it with a recipe")
     from featherweight.core.doors.request import ModelRequest, run_model
 
-    request = ModelRequest(recipe, data, source or {}, tuple(steps), limits or {}, seed)
+    model, cases = (str(one) if isinstance(one, PathLike) else one for one in (recipe, data))
+    request = ModelRequest(model, cases, source or {}, tuple(steps), limits or {}, seed)
     return run_model(request, Path(out), **common)

@@ -9,7 +9,8 @@ import numpy as np
 
 from featherweight.core.arrays import Array, Clusters, Indices, Labels, Texts
 from featherweight.core.compare.tables import Table
-from featherweight.core.doors.data import SPLITS, Data, RawCases
+from featherweight.core.doors.data import SPLITS, Data, RawCases, show_value
+from featherweight.core.doors.images import Pictures
 from featherweight.core.doors.splits import draw_split
 from featherweight.core.errors import DataError
 from featherweight.core.task import HeldOut, SplitName
@@ -123,7 +124,7 @@ def class_names(data: Data, classes: tuple[str, str] | None) -> tuple[str, str]:
     """Names of the negative and the positive class. Raises DataError for labels that are not two, or of which it is not
     known which is the positive one."""
     found = sorted({value for part in data.parts.values() for value in np.unique(part.labels).tolist()})
-    shown = ", ".join(repr(value[:40]) for value in found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+    shown = ", ".join(map(show_value, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
     if len(found) != 2:
         raise DataError(
             f"{data.name}: found {counted(len(found), 'different labels')} ({shown}), expected two: only yes or no is "
@@ -153,6 +154,13 @@ def _fitted(
 
 
 def _inputs(raw: RawCases, form: InputForm, where: str) -> tuple[Tensors, Mapping[str, Array], tuple[str, ...]]:
+    if isinstance(raw.inputs, Pictures):
+        if len(form.specs) != 1:
+            raise DataError(f"{where}: the model takes {len(form.specs)} inputs; a picture is one")
+        (spec,) = form.specs
+        sizes = tuple(size or 0 for size in spec.shape[1:])
+        tensors: Tensors = {spec.name: _typed(raw.inputs.decode(sizes, where), spec, form, where)}
+        return tensors, _some_rows(tensors), ()
     if isinstance(raw.inputs, Table):
         if len(form.specs) == 1 and len(form.specs[0].shape) == 2:
             return _columns(raw, raw.inputs, form, where)

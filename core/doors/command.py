@@ -40,7 +40,8 @@ _Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Labelled cases of a model of your own: a CSV or Parquet file, or module:name of a featherweight.Data.",
+        help="Labelled cases of a model of your own: a CSV or Parquet file, a folder of pictures with a labels.csv, or "
+        "module:name of a featherweight.Data.",
     ),
 ]
 _Label = Annotated[str | None, typer.Option("--label", help="Column of the truth: 0 and 1, or two names.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -13,6 +14,7 @@ import numpy as np
 from featherweight.core.arrays import Array, Indices, Texts
 from featherweight.core.compare.cases import UNKNOWN
 from featherweight.core.compare.tables import Table, read_table, table_of
+from featherweight.core.doors.images import LABELS, Pictures
 from featherweight.core.errors import DataError
 from featherweight.core.task import SplitName
 from featherweight.core.terminal import counted
@@ -26,6 +28,7 @@ _SPLIT_NAMES: Mapping[str, SplitName] = {
 MAX_BYTES: Final = 16 << 30
 """Maximum size of a data set that is iterated into memory."""
 _NAMED = 5
+_LABEL_LIKE = re.compile(r"[A-Za-z_-]{0,20}|[0-9.]{1,4}")
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,10 @@ class TableColumns:
 
 @dataclass(frozen=True, eq=False)
 class RawCases:
-    """Cases as they were given. inputs: name -> [N, ...], "" for the only one without a name, or a table, of which
-    `names` are the features; labels: [N], any values; ids, clusters: texts; groups: column -> str [N]."""
+    """Cases as they were given. inputs: name -> [N, ...], "" for the only one without a name; or pictures; or a table,
+    of which `names` are the features; labels: [N], any values; ids, clusters: texts; groups: column -> str [N]."""
 
-    inputs: Mapping[str, Array] | Table
+    inputs: Mapping[str, Array] | Table | Pictures
     labels: Array
     ids: tuple[str, ...]
     clusters: tuple[str, ...] | None = None
@@ -119,6 +122,9 @@ class Data:
     def example(self, count: int = 2) -> Mapping[str, Array]:
         """The inputs of the first cases, name -> [count, ...], as a network takes them that names nothing."""
         raw = next(iter(self.parts.values()))
+        if isinstance(raw.inputs, Pictures):
+            some = Pictures(raw.inputs.paths[:count])
+            return {"": some.decode(some.native_shape(), self.name)}
         if not isinstance(raw.inputs, Table):
             return {name: array[:count] for name, array in raw.inputs.items()}
         columns = [raw.inputs.numbers(name, may_lack=True)[:count] for name in raw.names]
@@ -143,19 +149,42 @@ class Data:
         features: Sequence[str] = (),
         positive: str | int | None = None,
     ) -> Data:
-        """Cases from a table: a CSV or Parquet file, or a DataFrame or dict of columns.
+        """Cases from a table: a CSV or Parquet file, or a DataFrame or dict of columns; or from a folder of pictures
+        with a labels.csv, whose column `path` names the files.
 
         label: the column of the truth; split: that says train, validation or test, without it the split is drawn;
         cluster: whom a case belongs to; groups: by which results are told apart; id: what a case is called; features:
         what the model takes, in its order, all other columns if it is not given and the model does not name them.
         """
-        found = read_table(Path(table)) if isinstance(table, str | PathLike) else table_of("table in memory", table)
         columns = TableColumns(label, split, cluster, tuple(groups), id, tuple(features))
+        if isinstance(table, str | PathLike) and Path(table).is_dir():
+            return data_of_folder(Path(table), columns, positive)
+        found = read_table(Path(table)) if isinstance(table, str | PathLike) else table_of("table in memory", table)
         return data_of_table(found, columns, positive)
 
 
-def data_of_table(table: Table, columns: TableColumns, positive: str | int | None = None) -> Data:
-    """Raises DataError for columns that are missing or hold what they cannot."""
+def data_of_folder(folder: Path, columns: TableColumns, positive: str | int | None = None) -> Data:
+    """Pictures that `labels.csv` in the folder lists. Its columns `split` and `patient` mean what they say, and all
+    others that are not named are groups. Raises DataError."""
+    table = read_table(folder / LABELS)
+    paths = Pictures(tuple(folder / name.strip() for name in table.texts("path")))
+    listed = [str(path) for path in paths.paths]
+    if len(set(listed)) < len(listed):
+        raise DataError(f"{table.name}: names {counted(len(listed) - len(set(listed)), 'pictures')} more than once")
+    split, cluster = (
+        given or (usual if usual in table.columns else "")
+        for given, usual in ((columns.split, "split"), (columns.cluster, "patient"))
+    )
+    known = {"path", columns.label, split, cluster, columns.id}
+    groups = columns.groups or tuple(name for name in table.columns if name not in known)
+    meant = TableColumns(columns.label, split, cluster, groups, columns.id or "path")
+    return data_of_table(table, meant, positive, paths)
+
+
+def data_of_table(
+    table: Table, columns: TableColumns, positive: str | int | None = None, pictures: Pictures | None = None
+) -> Data:
+    """pictures: in place of features. Raises DataError for columns that are missing or hold what they cannot."""
     meant = [name for name in (columns.label, columns.split, columns.cluster, columns.id, *columns.groups) if name]
     missing = [name for name in (*meant, *columns.features) if name not in table.columns]
     if missing:
@@ -163,7 +192,7 @@ def data_of_table(table: Table, columns: TableColumns, positive: str | int | Non
         raise DataError(f"{table.name}: there is no column {', '.join(map(repr, missing[:_NAMED]))}; found {shown}")
     names = columns.features or tuple(name for name in table.columns if name not in meant)
     whole = RawCases(
-        table,
+        table if pictures is None else pictures,
         _label_values(table, columns.label),
         tuple(table.texts(columns.id)) if columns.id else tuple(f"row {row}" for row in range(1, table.rows + 1)),
         tuple(table.texts(columns.cluster)) if columns.cluster else None,
@@ -180,6 +209,11 @@ def data_of_table(table: Table, columns: TableColumns, positive: str | int | Non
     return data
 
 
+def show_value(value: str) -> str:
+    """Where columns are shifted it is a patient's number, or a report: only what looks like a label is shown."""
+    return repr(value) if _LABEL_LIKE.fullmatch(value) else f"a text of {len(value)} characters"
+
+
 def _label_values(table: Table, column: str) -> Array:
     import pyarrow as pa
 
@@ -193,7 +227,7 @@ def _places(table: Table, column: str) -> dict[SplitName, Indices]:
     values = [value.lower() for value in table.texts(column)]
     unknown = sorted({value for value in values if value not in _SPLIT_NAMES})
     if unknown:
-        shown = ", ".join(repr(value[:40]) for value in unknown[:_NAMED]) + (", ..." if len(unknown) > _NAMED else "")
+        shown = ", ".join(map(show_value, unknown[:_NAMED])) + (", ..." if len(unknown) > _NAMED else "")
         count = sum(value not in _SPLIT_NAMES for value in values)
         raise DataError(
             f"{table.name}: column {column!r} holds {shown} in {counted(count, 'rows')}; expected train, validation or "

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from featherweight.core.arrays import Array, Probabilities
-from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel, Reference
 from featherweight.core.doors.scores import probabilities
+from featherweight.core.doors.tried import check_loads
 from featherweight.core.errors import DataError, MissingExtraError, UsageError
 from featherweight.core.model import trees_model
 from featherweight.core.trees.ensemble import INPUT, Ensemble
@@ -47,11 +47,8 @@ def read_lightgbm_text(path: Path, content: bytes) -> LoadedModel:
     lightgbm = _library("lightgbm", "train", path)
     if not content.startswith(b"tree\n"):
         raise DataError(f"{path}: is not the text of a LightGBM model; write it by booster.save_model('model.txt')")
-    try:
-        booster = lightgbm.Booster(model_str=content.decode("utf-8"))
-    except (lightgbm.basic.LightGBMError, UnicodeDecodeError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: LightGBM cannot read it ({describe_cause(error)})") from error
-    return read_lightgbm(booster)
+    check_loads(path, content, "lightgbm")
+    return read_lightgbm(lightgbm.Booster(model_str=content.decode("utf-8")))
 
 
 def read_xgboost(model: Any) -> LoadedModel:
@@ -79,11 +76,9 @@ def read_xgboost_file(path: Path, content: bytes) -> LoadedModel:
     """What `save_model` writes, in JSON or UBJSON: all trees, or those up to the best iteration of an XGBClassifier."""
     if path.suffix.lower() == ".ubj":
         xgboost = _library("xgboost", "dev", path)
+        check_loads(path, content, "xgboost")
         booster = xgboost.Booster()
-        try:
-            booster.load_model(bytearray(content))
-        except xgboost.core.XGBoostError as error:
-            raise DataError(f"{path}: XGBoost cannot read it ({describe_cause(error)})") from error
+        booster.load_model(bytearray(content))
         content = bytes(booster.save_raw("json"))
     ensemble = decode_xgboost(content)
     names = tuple(map(str, json.loads(content)["learner"].get("feature_names") or ()))

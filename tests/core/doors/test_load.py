@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ def test_columns_that_float32_rounds_are_named() -> None:
         notes_of(load(fitted), rows, labels)
 
 
+def test_a_file_that_ends_the_librarys_process_is_refused_in_this_one(tmp_path: Path) -> None:
+    """LightGBM follows the numbers of a tree's children unchecked."""
+    path = tmp_path / "model.txt"
+    MODELS["LightGBM Booster"]().save_model(path)
+    text = re.sub(r"left_child=\S+", "left_child=2000000000", path.read_text())
+    text = re.sub(r"tree_sizes=.*", "", text)
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"model.txt: (reading it by lightgbm|lightgbm cannot read it)"):
+        load(path)
+
+
 @pytest.mark.parametrize("suffix", [".pkl", ".joblib", ".pt", ".pth"])
 def test_a_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
@@ -111,10 +123,10 @@ class _Trap:
     ("name", "content", "says"),
     [
         ("model.txt", b"not a model", "not the text of a LightGBM model"),
-        ("model.txt", b"tree\nversion=v4\nnum_class=x\n", "LightGBM cannot read it"),
+        ("model.txt", b"tree\nversion=v4\nnum_class=x\n", "lightgbm cannot read it"),
         ("model.json", b"{", "is not JSON"),
         ("model.json", b'{"a": 1}', "the JSON of no model"),
-        ("model.ubj", b"\0\1\2", "XGBoost cannot read it"),
+        ("model.ubj", b"\0\1\2", "xgboost cannot read it"),
         ("model.onnx", b"\0\1\2", "model.onnx"),
         ("model.cbm", b"", "CatBoost's own format"),
         ("model.xyz", b"", "no kind of model is known"),
