@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featherweight.core.compare.request import parse_limits
-from featherweight.core.doors.load import is_model_source
+from featherweight.core.doors.kinds import is_model_source
 from featherweight.core.errors import OutputError, UsageError
 from featherweight.core.files import write_errors
 from featherweight.core.options import AsJson, Budget, PlanFile, ShowTest
@@ -237,6 +236,7 @@ def _source(
 
 
 def _request(model: str, data: str, columns: dict[str, Any], steps: str | None, limit: list[str] | None) -> Any:
+    from featherweight.core.compare.request import parse_limits
     from featherweight.core.doors.request import ModelRequest
 
     return ModelRequest(model, data, columns, _names(steps) or ("int8",), parse_limits(limit or []))

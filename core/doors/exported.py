@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.network import read_module
 from featherweight.core.errors import DataError, UsageError
+from featherweight.core.files import read_errors
 
 MAX_UNPACKED = 4 << 30
 MAX_MEMBERS = 100_000
@@ -28,6 +30,7 @@ _PLAIN = re.compile(
     r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)"
 )
 """Members that are numbers or JSON."""
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, EOFError)
 _EXAMPLES = "data/sample_inputs/model.pt"
 _SYMBOL = re.compile(r"Symbol\('[a-z]\w*'(, \w+=(True|False))*\)")
 _TEXT = re.compile(r"[\w\s.,:;+\-*/%()<>=!&|~]*")
@@ -91,20 +94,22 @@ def _rebuilt(path: Path, content: bytes) -> bytes:
     """An archive of the plain members alone, whatever the other one held in ways that torch and this reader may see
     differently."""
     target = io.BytesIO()
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(target, "w") as written:
-            members = archive.infolist()
-            if len(members) > MAX_MEMBERS or sum(one.file_size for one in members) > MAX_UNPACKED:
-                raise DataError(f"{path}: has more than {MAX_MEMBERS:,} entries or {MAX_UNPACKED:,} bytes unpacked")
-            names = {one.filename.partition("/")[2]: one for one in members}
-            unknown = [name for name in names if not _PLAIN.fullmatch(name) and name != _EXAMPLES]
-            if unknown:
-                raise UsageError(f"{path}: holds {unknown[0][:80]!r}, which {_REFUSED}")
-            for name, member in names.items():
-                part = b"" if name == _EXAMPLES else _checked(path, name, archive.read(member))
-                written.writestr(f"archive/{name}", part)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise DataError(f"{path}: is not an archive that torch.export.save wrote ({type(error).__name__})") from error
+    what = "is not an archive that torch.export.save wrote"
+    with (
+        read_errors(path, what, also=_DAMAGED),
+        zipfile.ZipFile(io.BytesIO(content)) as archive,
+        zipfile.ZipFile(target, "w") as written,
+    ):
+        members = archive.infolist()
+        if len(members) > MAX_MEMBERS or sum(one.file_size for one in members) > MAX_UNPACKED:
+            raise DataError(f"{path}: has more than {MAX_MEMBERS:,} entries or {MAX_UNPACKED:,} bytes unpacked")
+        names = {one.filename.partition("/")[2]: one for one in members}
+        unknown = [name for name in names if not _PLAIN.fullmatch(name) and name != _EXAMPLES]
+        if unknown:
+            raise UsageError(f"{path}: holds {unknown[0][:80]!r}, which {_REFUSED}")
+        for name, member in names.items():
+            part = b"" if name == _EXAMPLES else _checked(path, name, archive.read(member))
+            written.writestr(f"archive/{name}", part)
     return target.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from featherweight.core.arrays import Array
 from featherweight.core.compare.tables import open_bounded
+from featherweight.core.doors.kinds import FILES, OTHERS, PICKLED
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.user_module import import_object, names_object
 from featherweight.core.errors import UsageError
@@ -21,32 +22,6 @@ MAX_BYTES = 4 << 30
 """Of a model's file."""
 Example = Mapping[str, Array]
 """Inputs of a few cases, name -> [n, ...], in the order in which a network takes them."""
-
-_FILES: Mapping[str, str] = {
-    ".onnx": "onnx",
-    ".txt": "lightgbm",
-    ".json": "json",
-    ".ubj": "xgboost",
-    ".pt2": "exported",
-    ".skops": "skops",
-}
-"""Suffix -> kind of file."""
-_PICKLED = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt", ".bin", ".sav", ".npy", ".dill", ".cloudpickle")
-_OTHERS: Mapping[str, str] = {
-    ".safetensors": "holds weights without the network; name the module that loads them, as module:name",
-    ".h5": "is a file of Keras; export an ONNX file of it (tf2onnx)",
-    ".keras": "is a file of Keras; export an ONNX file of it (tf2onnx)",
-    ".pb": "is a file of TensorFlow; export an ONNX file of it (tf2onnx)",
-    ".tflite": "is a file of TensorFlow Lite; optimize the model that it was made from",
-    ".cbm": "is CatBoost's own format, which is not read yet",
-    ".pmml": "is a file in PMML; load the model that it was made from",
-}
-
-
-def is_model_source(source: str) -> bool:
-    """Whether a text names a model rather than a recipe: by its suffix, or as `module:name`."""
-    suffix = Path(source).suffix.lower()
-    return names_object(source) or suffix in {*_FILES, *_PICKLED, *_OTHERS}
 
 
 def load(source: Any, *, example: Any = None) -> LoadedModel:
@@ -96,22 +71,22 @@ def _as_example(given: Any) -> Example:
 
 def _read_file(path: Path, example: Any) -> LoadedModel:
     suffix = path.suffix.lower()
-    if suffix in _PICKLED:
+    if suffix in PICKLED:
         raise UsageError(
             f"{path}: is a pickle, and reading one runs whatever code is in it. Save the model in its own format "
             "(LightGBM: booster.save_model('model.txt'); XGBoost: save_model('model.json'); scikit-learn: "
             "skops.io.dump; torch: torch.onnx.export), or load it in a module of your own and name the object as "
             "module:name"
         )
-    if suffix in _OTHERS:
-        raise UsageError(f"{path}: {_OTHERS[suffix]}")
-    if suffix not in _FILES:
+    if suffix in OTHERS:
+        raise UsageError(f"{path}: {OTHERS[suffix]}")
+    if suffix not in FILES:
         raise UsageError(
-            f"{path}: no kind of model is known by this name; expected {', '.join(_FILES)}, or an object as module:name"
+            f"{path}: no kind of model is known by this name; expected {', '.join(FILES)}, or an object as module:name"
         )
     with open_bounded(path, MAX_BYTES) as file:
         content = file.read()
-    loaded = _reader(_FILES[suffix], example)(path, content)
+    loaded = _reader(FILES[suffix], example)(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return replace(loaded, source=f"{loaded.source}, {path.name}, sha256 {digest[:16]}")
 

@@ -233,9 +233,7 @@ def test_nothing_hides_another_fault(tmp_path: Path) -> None:
     keys = {"version", "card", "source.task", "measure.backends[0]", "measure.batch", "limits.auc_loss"}
     assert told.keys() == keys
     assert "None" not in str(caught.value)
-    assert (
-        told["source.task"] == "no app is called 'imagin'; installed: custom, fraud, imaging; did you mean \"imaging\"?"
-    )
+    assert told["source.task"] == "no app is called 'imagin'; installed: fraud, imaging; did you mean \"imaging\"?"
     assert told["card"] == "'nowhere.md': cannot be read (No such file or directory)"
 
 
