@@ -12,7 +12,6 @@ _LISTENING: dict[tuple[str, ...], int] = {("fraud", "serve"): 0, ("fraud", "stre
 end_as_later(sys.argv[1:], _LISTENING)  # before the imports below, which take a quarter of a second
 
 import json
-import os
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -22,9 +21,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from featherweight.core.compare.command import EPILOG as COMPARE_EXAMPLES
 from featherweight.core.compare.command import compare
-from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, OutputError, UsageError
-from featherweight.core.files import cache_directory, write_errors
-from featherweight.core.options import AsJson, Budget, Command, PlanFile, ShowTest
+from featherweight.core.doors.command import EPILOG as OPTIMIZE_EXAMPLES
+from featherweight.core.doors.command import NEW_RECIPE_EPILOG as NEW_RECIPE_EXAMPLES
+from featherweight.core.doors.command import new, optimize
+from featherweight.core.errors import EXTRA_OF, FeatherweightError, MissingExtraError, UsageError
+from featherweight.core.files import cache_directory
+from featherweight.core.options import AsJson, Command
 from featherweight.core.silence import redirect_caches
 
 EPILOG = """Examples:
@@ -32,6 +34,8 @@ EPILOG = """Examples:
 featherweight hardware
 
 featherweight optimize recipe.toml --out models/chest
+
+featherweight optimize model.txt --data cases.parquet --label y --out models/mine
 
 featherweight compare old.csv new.csv --data cases.csv --label y --threshold 0.5 --limit auc_loss=0.01 --out verdict
 
@@ -49,6 +53,7 @@ _HELP_OF = {
     "evidence": "Plan a comparison; show and complete the record of uses of test cases.",
     "fraud": "Score card transactions: files, REST, Kafka. Train a model.",
     "imaging": "Classify medical images in batches. Train a network.",
+    "predict": "Score a table with a model of your own.",
 }
 """Groups that are not imported to list them -> what their own help begins with, in short."""
 
@@ -92,7 +97,7 @@ def _load_group(entry: EntryPoint) -> Any:
         raise UsageError(_broken(entry, str(error))) from error
     if not isinstance(group, typer.Typer):
         raise UsageError(_broken(entry, f"found {type(group).__name__}, expected a typer.Typer"))
-    return typer.main.get_group(group)
+    return typer.main.get_command(group)  # of an app with one command alone, that command
 
 
 def _add_version(option: Any, *commands: Any) -> None:
@@ -163,57 +168,7 @@ def hardware(as_json: AsJson = False) -> None:
         show_hardware(host, found, energy)
 
 
-@app.command(
-    epilog="Example: featherweight optimize recipe.toml --out models/chest --budget 30m   "
-    "Exit codes: 0 sealed; 2 the recipe has faults (all are listed) or input is missing; 4 a limit was missed; "
-    "7 the record of uses is damaged; 130 interrupted: the same command goes on where it was."
-)
-def optimize(
-    recipe: Annotated[Path, typer.Argument(help="The recipe: a TOML file with source, steps, backends and limits.")],
-    out: Annotated[Path, typer.Option(help="The folder that becomes the artifact; an older artifact is replaced.")],
-    budget: Budget = None,
-    force: Annotated[bool, typer.Option("--force", help="Seal the best candidate even if it misses limits.")] = False,
-    anyway: Annotated[
-        bool,
-        typer.Option("--anyway", help="Search even if the cases are too few to show that the limits are kept."),
-    ] = False,
-    plan: PlanFile = None,
-    show_test: ShowTest = False,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=1024, help="Threads that run a candidate; the recipe's are used if not given."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Try the candidates that a recipe describes and seal the fastest one that keeps all its limits."""
-    if not os.path.isfile(recipe):  # noqa: PTH113  (Path.is_file raises for a name that is too long)
-        raise UsageError(f"{recipe}: no such recipe file")
-    from featherweight.core.console import outcome_row, print_json, show_outcome
-    from featherweight.core.progress import progress_bar
-    from featherweight.core.request import run_recipe
-    from featherweight.core.signals import telling_how_to_go_on
-
-    with (
-        telling_how_to_go_on("interrupted; what is finished is kept, and the same command goes on"),
-        progress_bar(transient=False) as report,
-    ):
-        outcome = run_recipe(
-            recipe,
-            out,
-            force=force,
-            anyway=anyway,
-            threads=threads,
-            budget_s=budget,
-            progress=report,
-            plan=plan,
-            show_test=show_test,
-        )
-    if as_json:
-        print_json(outcome_row(outcome))
-    else:
-        show_outcome(outcome)
-
-
+app.command(epilog=OPTIMIZE_EXAMPLES)(optimize)
 app.command(epilog=COMPARE_EXAMPLES)(compare)
 
 
@@ -232,35 +187,7 @@ def warm_up() -> None:
     warm_up_all()
 
 
-@recipe_app.command(
-    epilog="Example: featherweight recipe new imaging recipe.toml   "
-    "Exit codes: 0 written; 2 no such app, or the file is there already; 6 the file cannot be written."
-)
-def new(
-    task: Annotated[str, typer.Argument(help="The app whose model it is for: imaging or fraud.")],
-    out: Annotated[Path, typer.Argument(help="The file to write, or - for standard output.")] = Path("recipe.toml"),
-) -> None:
-    """Write a recipe with every key that it may have, each with its meaning, to be edited and given to `optimize`."""
-    from featherweight.core.request import new_recipe
-    from featherweight.core.terminal import say
-
-    text = new_recipe(task)
-    if str(out) == "-":
-        say(text.rstrip("\n"))
-        return
-    _write_new(out, text.encode())
-    say(f"{out}: name your model and data in [source], then: featherweight optimize {out} --out models/NAME", err=True)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Raises UsageError where there is something already: it may be somebody's work. OutputError."""
-    try:
-        with write_errors(path), path.open("xb") as file:
-            file.write(content)
-    except OutputError as error:
-        if isinstance(error.__cause__, FileExistsError):
-            raise UsageError(f"{path}: is there already; name another file, or remove it") from error
-        raise
+recipe_app.command(epilog=NEW_RECIPE_EXAMPLES)(new)
 
 
 @artifact_app.command(epilog="Example: featherweight artifact show models/chest")

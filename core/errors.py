@@ -86,7 +86,8 @@ class RecipeError(UsageError):
 
 EXTRA_OF: Mapping[str, str] = {
     **dict.fromkeys(
-        ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "torch", "torch_pruning", "torchvision"), "train"
+        ("lightgbm", "onnx", "onnxscript", "safetensors", "sklearn", "skops", "torch", "torch_pruning", "torchvision"),
+        "train",
     ),
     "openvino": "openvino",
     "scipy": "compare",

@@ -30,6 +30,7 @@ from featherweight.core.population import describe_split
 from featherweight.core.recipe import render_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import Evaluator, Trial
+from featherweight.core.task import StatesNotes
 
 _PACKAGES = (
     "featherweight", "lightgbm", "numba", "numpy", "onnx", "onnxruntime", "openvino", "scikit-learn", "torch",
@@ -138,7 +139,8 @@ def make_contents(
     }
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
-    notes = [UNCHANGED] if evidence.unchanged else []
+    notes = list(bench.task.notes) if isinstance(bench.task, StatesNotes) else []
+    notes += [UNCHANGED] if evidence.unchanged else []
     notes += history_notes(evidence)
     notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]

@@ -235,6 +235,14 @@ class KeepsFirstModel(Protocol):
         ...
 
 
+@runtime_checkable
+class StatesNotes(Protocol):
+    """A task that decided something itself which whoever uses the model must be told: that the split was drawn, say."""
+
+    notes: tuple[str, ...]
+    """Each a sentence; the artifact and the command line repeat them."""
+
+
 SplitName = Literal["training", "validation", "test"]
 
 

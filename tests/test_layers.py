@@ -53,6 +53,7 @@ def test_the_layers_hold() -> None:
         ("apps/fraud/labels.py", "import featherweight.apps.fraud.features.catalogue", "the layers of the fraud app"),
         ("apps/fraud/features/store.py", "import sklearn", "the serving path needs no torch"),
         ("core/backends/native.py", "import torch", "the serving path needs no torch"),
+        ("core/doors/scores.py", "import torch", "the serving path needs no torch"),
         ("core/backends/fastest.py", "import onnx", "the base install has no onnx"),
         ("apps/fraud/http/service.py", "import featherweight.apps.fraud.http.heads", "layers of the fraud app's HTTP"),
         ("apps/fraud/plausible.py", "import featherweight.core.web.access", "the fraud service knows no HTTP"),

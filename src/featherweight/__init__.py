@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
     from featherweight.core.api.optimizing import optimize
     from featherweight.core.compare.comparison import ComparisonOutcome
+    from featherweight.core.doors.data import Data
+    from featherweight.core.doors.load import load
+    from featherweight.core.doors.loaded import LoadedModel
     from featherweight.core.errors import (
         ArtifactError,
         BackendError,
@@ -50,12 +53,14 @@ _MODULE_OF = {
     "BackendError": _ERRORS,
     "BackendUnavailableError": _ERRORS,
     "ComparisonOutcome": "featherweight.core.compare.comparison",
+    "Data": "featherweight.core.doors.data",
     "DataError": _ERRORS,
     "DigestError": _ERRORS,
     "FeatherweightError": _ERRORS,
     "InputRange": "featherweight.core.adapters",
     "JournalError": _ERRORS,
     "LimitError": _ERRORS,
+    "LoadedModel": "featherweight.core.doors.loaded",
     "MissingExtraError": _ERRORS,
     "ModelDescription": "featherweight.core.api.model",
     "OpenModel": "featherweight.core.api.model",
@@ -69,6 +74,7 @@ _MODULE_OF = {
     "UsageError": _ERRORS,
     "WrongModelError": _ERRORS,
     "compare": "featherweight.core.api.comparing",
+    "load": "featherweight.core.doors.load",
     "open_model": "featherweight.core.api.model",
     "optimize": "featherweight.core.api.optimizing",
     "read_evidence": "featherweight.core.api.evidence",
@@ -80,12 +86,14 @@ __all__ = [
     "BackendError",
     "BackendUnavailableError",
     "ComparisonOutcome",
+    "Data",
     "DataError",
     "DigestError",
     "FeatherweightError",
     "InputRange",
     "JournalError",
     "LimitError",
+    "LoadedModel",
     "MissingExtraError",
     "ModelDescription",
     "OpenModel",
@@ -99,6 +107,7 @@ __all__ = [
     "UsageError",
     "WrongModelError",
     "compare",
+    "load",
     "open_model",
     "optimize",
     "read_evidence",

@@ -83,6 +83,24 @@ def write_compared(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(identity_file(columns=1))
 
 
+def write_own(folder: Path) -> None:
+    """A model of somebody's own, and its cases."""
+    import lightgbm
+    import numpy as np
+
+    rows = np.random.default_rng(0).normal(size=(900, 3))
+    labels = (rows[:, 0] + rows[:, 1] > 0).astype(int)
+    parameters = {"objective": "binary", "verbosity": -1, "num_threads": 1}
+    data = lightgbm.Dataset(rows, labels, feature_name=["a", "b", "c"])
+    lightgbm.train(parameters, data, 5).save_model(folder / "model.txt")
+    splits = ("train", "validation", "test")
+    lines = [
+        f"{a},{b},{c},{label},{splits[place % 3]}"
+        for place, ((a, b, c), label) in enumerate(zip(rows, labels, strict=True))
+    ]
+    (folder / "own.csv").write_text("\n".join(["a,b,c,y,split", *lines]) + "\n")
+
+
 LOOKING = [
     Case("", "--help"),
     Case("", "--version"),
@@ -144,6 +162,17 @@ FRAUD = [
         "--bootstrap-servers {broker} --create-topics --partitions 1 --topic-prefix silence. --group silence",
         until="restored",
     ),
+]
+
+
+CUSTOM = [
+    Case(
+        "optimize",
+        "{work}/model.txt --data {work}/own.csv --label y --split split --steps int8 --limit auc_loss=0.5 --force "
+        "--out {work}/own",
+        ("own", "own-cases.html", "./runs"),
+    ),
+    Case("predict", "{work}/own --data {work}/own.csv --keep y --out {work}/scores.parquet", ("scores.parquet",)),
 ]
 
 
@@ -228,8 +257,13 @@ def test_transactions_from_drawn_to_served(place: Place, broker: str) -> None:
     check(FRAUD, place, broker)
 
 
+def test_a_model_of_ones_own_from_file_to_scores(place: Place) -> None:
+    write_own(place.work)
+    check(CUSTOM, place)
+
+
 def test_every_command_is_looked_at() -> None:
-    covered = {case.command for case in (*LOOKING, *IMAGING, *FRAUD)} - {""}
+    covered = {case.command for case in (*LOOKING, *IMAGING, *FRAUD, *CUSTOM)} - {""}
     assert covered == set(_commands(typer.main.get_command(app), ""))
 
 

@@ -81,7 +81,7 @@ def test_every_key_of_a_new_recipe_may_be_set_as_it_stands(app: str) -> None:
 
 
 def test_an_app_without_an_example_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no app is called 'nobody'; installed: fraud, imaging"):
+    with pytest.raises(UsageError, match="no app is called 'nobody'; installed: custom, fraud, imaging"):
         new_recipe("nobody")
 
 

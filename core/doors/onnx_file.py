@@ -1,0 +1,75 @@
+"""ONNX files: networks, and trees that this featherweight wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight.core.arrays import Array, Probabilities
+from featherweight.core.doors.loaded import LoadedModel
+from featherweight.core.doors.scores import infer_score, probabilities, raw_scores
+from featherweight.core.errors import BackendError, DataError, UsageError
+from featherweight.core.inspection import inspect_program
+from featherweight.core.model import Model, trees_model
+from featherweight.core.trees.onnx_file import decode_trees
+
+_TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
+
+
+def read_onnx(path: Path, content: bytes) -> LoadedModel:
+    """Inspected before any runtime sees it. Raises DataError for a file that holds what no program may."""
+    try:
+        graph: Any = inspect_program(content)["graph"]
+        operators = {node.get("op_type", "") for node in graph.get("node", [])}
+    except BackendError as error:
+        raise DataError(f"{path}: {error}") from error
+    if operators & set(_TREES):
+        return _trees(path, content)
+    network = import_module("featherweight.core.onnx_network").read_onnx_network(content)
+    return LoadedModel(
+        Model(network, network.inputs, network.outputs), "ONNX network", "ONNX Runtime", _reference(content)
+    )
+
+
+def _trees(path: Path, content: bytes) -> LoadedModel:
+    try:
+        return LoadedModel(trees_model(decode_trees(content)), "ONNX trees")
+    except BackendError as error:
+        raise UsageError(
+            f"{path}: holds trees that another program converted; load what they were converted from (LightGBM's text, "
+            "XGBoost's JSON, the scikit-learn object)"
+        ) from error
+
+
+def _reference(content: bytes) -> Any:
+    """What ONNX Runtime says of the file, by the form of score that its outputs show."""
+
+    def reference(inputs: Mapping[str, Array]) -> Probabilities:
+        import onnxruntime
+
+        from featherweight.core.tensors import TensorSpec
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        fed = {one.name: np.asarray(inputs[one.name], _NUMPY[one.type]) for one in session.get_inputs()}
+        names = [one.name for one in session.get_outputs()]
+        outputs = dict(zip(names, session.run(names, fed), strict=True))
+        specs = [
+            TensorSpec(name, "float32", (None, *array.shape[1:]))
+            for name, array in outputs.items()
+            if array.dtype == np.float32
+        ]
+        return probabilities(raw_scores(outputs, infer_score(outputs, specs)))
+
+    return reference
+
+
+_NUMPY: Mapping[str, str] = {
+    "tensor(float)": "float32",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+}

@@ -1,0 +1,110 @@
+"""A model that was read, compared with its own library on the user's own rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from featherweight.core.arrays import Array, Scores
+from featherweight.core.causes import describe_cause
+from featherweight.core.doors.loaded import LoadedModel
+from featherweight.core.doors.scores import ScoreForm, probabilities, raw_scores
+from featherweight.core.errors import UsageError
+from featherweight.core.model import Model
+from featherweight.core.networks import run_network
+from featherweight.core.tensors import Tensors
+from featherweight.core.terminal import counted
+from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
+from featherweight.core.trees.predict import predict
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability that is rounding."""
+MAX_SHARE = 1e-3
+"""Of rows whose probability another precision of their values may change; more are refused."""
+_BATCH = 256
+
+
+def run_model(model: Model, tensors: Tensors) -> Tensors:
+    """A model's outputs [N, ...] of its inputs, before any export."""
+    if isinstance(model.network, Ensemble):
+        return {OUTPUT: predict(model.network, tensors[INPUT])[:, None]}
+    count = len(next(iter(tensors.values())))
+    parts = []
+    for start in range(0, count, _BATCH):
+        inputs = tuple(torch.from_numpy(tensors[spec.name][start : start + _BATCH]) for spec in model.inputs)
+        parts.append([output.numpy() for output in run_network(model.network, inputs, "the baseline")])
+    return {spec.name: np.concatenate([part[place] for part in parts]) for place, spec in enumerate(model.outputs)}
+
+
+def check_rows(loaded: LoadedModel, score: ScoreForm, exact: Mapping[str, Array], rounded: Tensors) -> tuple[str, ...]:
+    """Notes on how the model agrees with its library. exact: the user's rows [N, ...] as they were given; rounded: as
+    the program takes them.
+
+    Raises UsageError where more than a thousandth of the rows get another probability.
+    """
+    if loaded.reference is None:
+        return ()
+    slope, intercept = loaded.calibration
+    found = probabilities(slope * raw_scores(run_model(loaded.model, rounded), score) + intercept)
+    count = len(found)
+    try:
+        expected = np.asarray(loaded.reference(exact), np.float64)
+    except Exception as error:  # the libraries' own errors have no common class
+        raise UsageError(f"{loaded.library} does not score these rows ({describe_cause(error)})") from error
+    differs = ~(np.abs(found - expected) <= _allowed(loaded))
+    wrong = int(differs.sum())
+    if not wrong:
+        return (
+            f"The model agrees with {loaded.library} on {counted(count, 'rows')} of the data, within {TOLERANCE:g}.",
+        )
+    largest = float(np.nanmax(np.abs(found - expected)))
+    text = (
+        f"{wrong:,} of {counted(count, 'rows')} of the data have another probability than {loaded.library} gives them, "
+        f"by up to {largest:.2g}"
+    )
+    fine = _finer_columns(loaded, exact, rounded)
+    if fine:
+        text += f": programs take float32, in which values of {', '.join(fine)} are rounded"
+    if wrong > MAX_SHARE * count:
+        advice = (
+            "give such columns as smaller numbers (seconds since a day, not since 1970; ids not at all) and train again"
+            if fine
+            else "is it the library's version that fitted the model?"
+        )
+        raise UsageError(f"{text}; {advice}")
+    return (f"{text}.",)
+
+
+def _allowed(loaded: LoadedModel) -> float:
+    network = loaded.model.network
+    # The leaves of a forest are rounded, each by half of 2^-24 at most.
+    trees = len(network.roots) if isinstance(network, Ensemble) and network.output == "probability" else 0
+    return TOLERANCE + trees * 2.0**-25
+
+
+def _finer_columns(loaded: LoadedModel, exact: Mapping[str, Array], rounded: Tensors) -> list[str]:
+    """Columns that a split asks for and whose values float32 changes by more than what their thresholds are apart."""
+    network = loaded.model.network
+    if not isinstance(network, Ensemble):
+        return []
+    used = np.unique(network.feature[network.feature != LEAF])
+    given, taken = np.asarray(exact[INPUT], np.float64), rounded[INPUT].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        moved = [int(column) for column in used if (np.abs(given[:, column] - taken[:, column]) > 0).any()]
+    sizes = {column: float(np.nanmax(np.abs(given[:, column]))) for column in moved}
+    worst = sorted((column for column in moved if sizes[column] >= 1 << 24), key=lambda column: -sizes[column])
+    return [loaded.columns[column] if loaded.columns else f"column {column}" for column in (worst or moved)[:5]]
+
+
+def baseline_scores(loaded: LoadedModel, score: ScoreForm, tensors: Tensors) -> Scores:
+    """The baseline's raw scores [N] of cases. Raises UsageError where one is not a finite number."""
+    scores = raw_scores(run_model(loaded.model, tensors), score)
+    wrong = int((~np.isfinite(scores)).sum())
+    if wrong:
+        raise UsageError(
+            f"the model gives no finite score for {wrong:,} of {counted(len(scores), 'cases')}; do they hold missing "
+            "values that it does not take?"
+        )
+    return scores
