@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.core.arrays import Array
-from featherweight.core.compare.tables import open_bounded
+from featherweight.core.compare.bounded import open_bounded
 from featherweight.core.doors.kinds import FILES, OTHERS, PICKLED
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.user_module import import_object, names_object

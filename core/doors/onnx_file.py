@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from featherweight.core.doors.scores import infer_score, probabilities, raw_scor
 from featherweight.core.errors import BackendError, DataError, UsageError
 from featherweight.core.inspection import inspect_program
 from featherweight.core.model import Model, trees_model
+from featherweight.core.onnx_network import read_onnx_network
 from featherweight.core.trees.onnx_file import decode_trees
 
 _TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
@@ -29,7 +29,7 @@ def read_onnx(path: Path, content: bytes) -> LoadedModel:
         raise DataError(f"{path}: {error}") from error
     if operators & set(_TREES):
         return _trees(path, content)
-    network = import_module("featherweight.core.onnx_network").read_onnx_network(content)
+    network = read_onnx_network(content)
     return LoadedModel(
         Model(network, network.inputs, network.outputs), "ONNX network", "ONNX Runtime", _reference(content)
     )
