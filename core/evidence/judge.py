@@ -236,7 +236,7 @@ def _assumed(metric: Metric, before: Predictions, unseen: Unseen) -> str:
         return "The bound holds though a case like none of these be lost altogether."
     counts = before.confusion
     shares = [
-        (f"{kind} ones", 1 - 0.05 ** (1 / _independent(before, inside)))
+        (f"{kind} ones", 1 - 0.05 ** (1 / before.independent(inside)))
         for kind, inside, number in (
             ("positive", before.labels == 1, counts.positives),
             ("negative", before.labels != 1, counts.negatives),
@@ -250,18 +250,13 @@ def _assumed(metric: Metric, before: Predictions, unseen: Unseen) -> str:
         if metric.reads == "probabilities"
         else [before.labels == 1, before.labels != 1]
     )
-    few = min(_independent(before, inside) for inside in parts)
+    few = min(before.independent(inside) for inside in parts)
     of_what = "cases" if metric.reads == "probabilities" else "of a class"
     return (
         f"The bound takes the case that was not seen for no worse than the worst that was: such cases cannot exclude "
         f"that up to {lost} are lost altogether."
         + (f" With fewer than {FEW} {of_what} it does not hold against few large changes." if few < FEW else "")
     )
-
-
-def _independent(of: Predictions, inside: Bools) -> int:
-    """Cases, or clusters where they come in such."""
-    return int(inside.sum()) if of.clusters is None else len(np.unique(of.clusters[inside]))
 
 
 def _too_few(metric: Metric, needed: Needed) -> str:
