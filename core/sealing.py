@@ -84,6 +84,7 @@ def make_evidence(
         statement=bench.statement,
         recipe_text=render_recipe(bench.recipe),
         objective=bench.recipe.objective.describe(),
+        notes=bench.task.notes if isinstance(bench.task, StatesNotes) else (),
     )
 
 
@@ -139,8 +140,7 @@ def make_contents(
     }
     if card:
         documents["MODEL_CARD.md"] = f"{card.rstrip()}\n\n{render_figures(evidence)}".encode()
-    notes = list(bench.task.notes) if isinstance(bench.task, StatesNotes) else []
-    notes += [UNCHANGED] if evidence.unchanged else []
+    notes = [*evidence.notes, *([UNCHANGED] if evidence.unchanged else [])]
     notes += history_notes(evidence)
     notes += comparison_notes(evidence)
     notes += [f"{name} was not tried: {reason}" for name, reason in missing.items()]

@@ -21,6 +21,7 @@ from featherweight.core.arrays import Floats32, Labels, Scores, Texts
 from featherweight.core.errors import UsageError
 from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
+from featherweight.core.record.training import training_notes
 from featherweight.core.task import Alerts, CaseView, HeldOut, HeldOutName, Probability, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
 from featherweight.core.trees.ensemble import INPUT, OUTPUT
@@ -86,12 +87,19 @@ REFERENCES: Mapping[str, tuple[str, str]] = {
 
 class FraudTask:
     """Fulfils core.task.Task for a model with one input of features and one margin. reference: the reference standard
-    and its source."""
+    and its source; notes: see StatesNotes."""
 
     def __init__(
-        self, trained: Trained, parts: Split, batch: int = 256, *, reference: tuple[str, str] = ("", "")
+        self,
+        trained: Trained,
+        parts: Split,
+        batch: int = 256,
+        *,
+        reference: tuple[str, str] = ("", ""),
+        notes: tuple[str, ...] = (),
     ) -> None:
-        self.trained, self.parts, self.batch, self.reference = trained, parts, batch, reference
+        self.trained, self.parts, self.batch = trained, parts, batch
+        self.reference, self.notes = reference, notes
         self.baseline = trained.core_model()
         self.positive_threshold = raw_threshold(trained.rule)
         self.baseline_probability: Probability | None = trained.rule.probabilities
@@ -235,4 +243,5 @@ def open_task(settings: Mapping[str, Any]) -> FraudTask:
     if source.reference_standard:  # which is not stated where the form's own is
         standard, stated_in = source.reference_standard, ""
     reference = standard, source.reference_source or stated_in
-    return FraudTask(read_trained(Path(source.model)), parts, source.batch, reference=reference)
+    trained, notes = read_trained(Path(source.model)), training_notes(Path(source.model))
+    return FraudTask(trained, parts, source.batch, reference=reference, notes=notes)

@@ -21,6 +21,7 @@ from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import UsageError
 from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
+from featherweight.core.record.training import training_notes
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles, SplitName
 from featherweight.core.tensors import Tensors
 
@@ -80,7 +81,7 @@ REFERENCES: Mapping[str, tuple[str, str]] = {
 
 class ImagingTask:
     """Fulfils core.task.Task for a network with one grey input and one logit. reference: the reference standard and its
-    source; cluster_noun: what those are called whose images depend on each other."""
+    source; cluster_noun: what those are called whose images depend on each other; notes: see StatesNotes."""
 
     def __init__(
         self,
@@ -91,9 +92,10 @@ class ImagingTask:
         *,
         reference: tuple[str, str] = ("", ""),
         cluster_noun: str = "patients",
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.trained, self.split, self.batch = trained, split, batch
-        self.reference, self.cluster_noun = reference, cluster_noun
+        self.reference, self.cluster_noun, self.notes = reference, cluster_noun, notes
         self._sides = [side for side, epochs in stages for _ in range(epochs)]
         self.baseline = trained.model()
         self.positive_threshold = raw_threshold(trained.decision)
@@ -224,4 +226,5 @@ def open_task(settings: Mapping[str, Any]) -> ImagingTask:
         standard, stated_in = source.reference_standard, ""
     reference = standard, source.reference_source or stated_in
     noun = "images" if source.reader == "medmnist" else "patients"  # which names no patients
-    return ImagingTask(trained, split, source.batch, source.stages, reference=reference, cluster_noun=noun)
+    notes = training_notes(Path(source.network))
+    return ImagingTask(trained, split, source.batch, source.stages, reference=reference, cluster_noun=noun, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from featherweight.core.evidence.judge import Limits
 from featherweight.core.optimize import optimize
 from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep, Step
 from featherweight.core.recipe import Choices, Measure, Recipe, Source, read_recipe
+from featherweight.core.record.training import training_notes
 from featherweight.core.serving import ModelSource
 
 RECIPES = Path("apps/fraud/recipes")
@@ -54,7 +56,7 @@ def train(cards: Path, out: Path, kind: str, settings: ModelSettings, monkeypatc
         layout=LAYOUT,
         alerts_per_day=8,
         seed=0,
-        report_test=False,
+        report_test=True,
     )
 
 
@@ -87,7 +89,7 @@ def test_a_sealed_model_scores_as_it_was_judged(
 ) -> None:
     folder, out = tmp_path / "model", tmp_path / "artifact"
     train(cards, folder, "lightgbm", LightGBM(members=2, trees=15, leaves=8), monkeypatch)
-    task = FraudTask(read_trained(folder), parts)
+    task = FraudTask(read_trained(folder), parts, notes=training_notes(folder))
     steps: tuple[Step, ...] = (PruneTreesStep(ratio=0.3), QuantizeStep(precision="int8"))
     recipe = Recipe(
         "test",
@@ -98,6 +100,9 @@ def test_a_sealed_model_scores_as_it_was_judged(
     )
     optimize(recipe, task, out, work=tmp_path / "work")
     artifact = read_artifact(out)
+    told = json.loads(artifact.evidence["evidence.json"])["warnings"]
+    assert task.notes
+    assert set(task.notes) <= set(told) & set(artifact.manifest.notes), "training told figures of the test cases"
     assert artifact.sealed["features.json"] == (folder / "features.json").read_bytes()
     rule = decode_rule(artifact.sealed["decision.json"])
     assert rule.chosen_for.startswith("8 alerts a day")
