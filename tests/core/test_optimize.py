@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         progress=lambda stage, done, total: stages.append(f"{stage} {done <= total}"),
     )
     return Run(task, outcome, folder, stages)
+
+
+@pytest.fixture
+def work(run: Run, tmp_path: Path) -> Path:
+    """A working folder in which the baseline was exported and measured already, which takes most of the time."""
+    return Path(shutil.copytree(run.folder / "work", tmp_path / "work"))
 
 
 def chosen(run: Run) -> CandidateRecord:
@@ -167,20 +174,22 @@ def test_a_damaged_kept_network_is_trained_again_and_force_leaves_no_trace_when_
     assert not outcome.evidence.forced
 
 
-def test_a_bad_candidate_is_found_by_the_limits(tmp_path: Path) -> None:
+def test_a_bad_candidate_is_found_by_the_limits(tmp_path: Path, work: Path) -> None:
     """Without 99% of its weights a network decides nothing; the other candidate is sealed."""
     task = SquaresTask()
-    outcome = optimize(recipe(WEIGHTS.format("[0.99, 0.1]")), task, tmp_path / "artifact", work=tmp_path / "work")
+    outcome = optimize(recipe(WEIGHTS.format("[0.99, 0.1]")), task, tmp_path / "artifact", work=work)
     bad, good = outcome.evidence.candidates
     assert good.chosen
     assert "missed auc_loss" in bad.outcome
     assert "nothing runs faster" in str(good.steps[0])
 
 
-def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_named(tmp_path: Path) -> None:
+def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_named(
+    tmp_path: Path, work: Path
+) -> None:
     task = SquaresTask()
     with pytest.raises(LimitError) as caught:
-        optimize(recipe(WEIGHTS.format("0.99")), task, tmp_path / "artifact", work=tmp_path / "work")
+        optimize(recipe(WEIGHTS.format("0.99")), task, tmp_path / "artifact", work=work)
     verdict, nearest, way_out, rest, action = str(caught.value).splitlines()
     assert verdict == "no candidate kept the recipe's limits, so nothing was sealed"
     assert nearest.startswith("  nearest of 1: c1 (prune weights 0.99 on onnxruntime): AUC fell by ")
@@ -207,10 +216,8 @@ def test_when_no_candidate_keeps_the_limits_nothing_is_sealed_and_the_limit_is_n
     assert "shown validation" in task.asked
 
 
-def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
-    outcome = optimize(
-        recipe(WEIGHTS.format("0.99")), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work", force=True
-    )
+def test_forced_it_is_sealed_and_says_so(tmp_path: Path, work: Path) -> None:
+    outcome = optimize(recipe(WEIGHTS.format("0.99")), SquaresTask(), tmp_path / "artifact", work=work, force=True)
     manifest = read_artifact(tmp_path / "artifact").manifest
     assert outcome.forced
     assert manifest.forced
@@ -219,13 +226,13 @@ def test_forced_it_is_sealed_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_trial_of_the_gate_that_fails_costs_no_run_and_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("patient 4711")
 
     monkeypatch.setattr("featherweight.core.sealing.try_gate", broken)
-    outcome = optimize(recipe(WEIGHTS.format("0.1")), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work")
+    outcome = optimize(recipe(WEIGHTS.format("0.1")), SquaresTask(), tmp_path / "artifact", work=work)
     told = json.loads(outcome.artifact.evidence["evidence.json"])["gate"]["no_trial"]
     page = outcome.artifact.evidence["evidence.html"].decode()
     assert "ZeroDivisionError" in told
@@ -241,10 +248,10 @@ class FewTestCases(SquaresTask):
         return HeldOut(cases.ids[:12], {"image": cases.tensors["image"][:12]}, cases.labels[:12])
 
 
-def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> None:
+def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path, work: Path) -> None:
     steps = recipe(WEIGHTS.format("0.1"), HEAD + "sensitivity_loss = 0.1\n")
     with pytest.raises(LimitError, match="not on the test cases") as caught:
-        optimize(steps, FewTestCases(), tmp_path / "artifact", work=tmp_path / "work", anyway=True)
+        optimize(steps, FewTestCases(), tmp_path / "artifact", work=work, anyway=True)
     assert "missed there: " in str(caught.value)
     assert "sensitivity_loss (limit 0.1)" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 5
@@ -255,8 +262,8 @@ def test_limits_missed_on_the_test_cases_stop_the_sealing(tmp_path: Path) -> Non
     assert not (tmp_path / "artifact").exists()
 
 
-def test_a_program_that_is_not_faster_is_told_so(tmp_path: Path) -> None:
-    outcome = optimize(recipe(""), SquaresTask(), tmp_path / "artifact", work=tmp_path / "work")
+def test_a_program_that_is_not_faster_is_told_so(tmp_path: Path, work: Path) -> None:
+    outcome = optimize(recipe(""), SquaresTask(), tmp_path / "artifact", work=work)
     assert outcome.artifact.manifest.programs[0].precision == "fp32"
     assert any("is not smaller than" in line for line in outcome.warnings)
     *sealed, record = outcome.warnings
@@ -316,13 +323,13 @@ def test_a_candidate_that_cannot_be_made_is_recorded_and_the_others_go_on(tmp_pa
         )
 
 
-def test_the_model_card_has_the_apps_words_and_the_measured_figures(tmp_path: Path) -> None:
+def test_the_model_card_has_the_apps_words_and_the_measured_figures(tmp_path: Path, work: Path) -> None:
     card = tmp_path / "card.md"
     card.write_text("# Squares\n\nNot for circles.\n")
     steps = '[[step]]\nkind = "quantize"\ncalibration_samples = 32\n'
     written = recipe(steps, f"card = {json.dumps(str(card))}\n{HEAD}")
     folder = tmp_path / "artifact"
-    optimize(written, SquaresTask(), folder, work=tmp_path / "work")
+    optimize(written, SquaresTask(), folder, work=work)
     text = read_artifact(folder).documents["MODEL_CARD.md"].decode()
     assert text.startswith("# Squares\n\nNot for circles.\n\n## Measured\n")
     assert "test cases, run once in this run" in text
