@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sized
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,28 @@ from featherweight.core.training import Batches, Fit, Schedule, fast_bfloat16
 
 OnStep = Callable[[int, int, float], None]
 """(steps done, steps in all, loss)."""
+CHECKPOINT_EVERY_S: Final = 60.0
+"""Epochs that end sooner after the last checkpoint write none: repeating them costs less."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training that is not at its end. losses: the mean of each finished epoch; tensors: what it goes on from."""
+
+    losses: tuple[float, ...]
+    tensors: Mapping[str, Tensor]
+
+
+class Checkpoints(Protocol):
+    """Where one training is kept while it runs."""
+
+    def read(self) -> Checkpoint | None:
+        """None where none is kept, or none that can be read."""
+        ...
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """In the place of the one before. Raises OutputError."""
+        ...
 
 
 def recover(
@@ -31,12 +55,14 @@ def recover(
     stated: TaskLoss | None = None,
     keep_zeros: bool = False,
     on_step: OnStep = lambda done, total, loss: None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Model, StepRecord]:
     """A copy of `model` trained for `step.epochs` on `batches`; `teacher` stays as it is.
 
     stated: the task's loss; None where it states none. The BatchNorm statistics are estimated anew before the first
     step, because those of the unpruned network no longer hold. `keep_zeros` holds weights that are zero at zero. Runs
-    on the GPU where torch has one. Raises what `find_loss` raises, before anything is trained.
+    on the GPU where torch has one. With `checkpoints` a killed training goes on after its last one, and ends with the
+    same weights as an undisturbed one. Raises what `find_loss` raises, before anything is trained.
     """
     module = model.module(step.kind)  # trees are refused as such, whatever the batches are
     task_loss = find_loss(Model(teacher, model.inputs, model.outputs), batches(0), stated)
@@ -52,7 +78,8 @@ def recover(
     masks = [weight != 0 for weight in prunable_weights(network)] if keep_zeros else []
     loss = distillation_loss(mentor, task_loss, step.teacher_weight, step.temperature, mixed_precision=mixed)
     run = Fit(network, schedule, loss)
-    losses, done = [], 0
+    losses = [] if checkpoints is None else _go_on(run, checkpoints)
+    done, written = len(losses) * steps, time.monotonic()
 
     def stepped(value: float) -> None:
         nonlocal done
@@ -60,8 +87,12 @@ def recover(
         _apply(masks, network)
         on_step(done, step.epochs * steps, value)
 
-    for epoch in range(step.epochs):
+    for epoch in range(len(losses), step.epochs):
         losses.append(run.run_epoch(batches(epoch), stepped))
+        if checkpoints is not None and time.monotonic() - written >= CHECKPOINT_EVERY_S:
+            state = {**run.tensors(), _RANDOM: torch.get_rng_state()}
+            checkpoints.write(Checkpoint(tuple(losses), state))
+            written = time.monotonic()
     _apply(masks, run.averaged)
     averaged = run.averaged.eval().cpu().to(memory_format=torch.contiguous_format)
     facts = {
@@ -72,6 +103,21 @@ def recover(
         "device": device.type,
     }
     return Model(averaged, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+_RANDOM: Final = "random state"
+
+
+def _go_on(run: Fit, checkpoints: Checkpoints) -> list[float]:
+    """Set `run` to where the last checkpoint was written, and the random numbers of dropout too; gives the losses until
+    there."""
+    found = checkpoints.read()
+    if found is None:
+        return []
+    tensors = dict(found.tensors)
+    torch.set_rng_state(tensors.pop(_RANDOM))
+    run.restore(tensors, len(found.losses))
+    return list(found.losses)
 
 
 def find_loss(model: Model, batches: Iterable[tuple[Tensor, Tensor]], stated: TaskLoss | None) -> TaskLoss:

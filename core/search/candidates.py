@@ -6,15 +6,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch_pruning
 from torch import nn
@@ -22,7 +19,6 @@ from torch import nn
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import UsageError
 from featherweight.core.export import export
-from featherweight.core.files import write_errors
 from featherweight.core.losses import TaskLoss
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.networks import example_inputs
@@ -44,7 +40,8 @@ from featherweight.core.program import Program
 from featherweight.core.progress import Progress, silent
 from featherweight.core.recipe import Candidate, Recipe, describe
 from featherweight.core.search.deciding import deciding_code, digest_modules
-from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
+from featherweight.core.search.ledger import Entry, Ledger
+from featherweight.core.search.recovered import RecoverCheckpoints, read_recovered, write_recovered
 from featherweight.core.search.strategy import Cost
 from featherweight.core.task import DigestsData, StatesLoss, Task
 from featherweight.core.trees.onnx_file import encode_trees
@@ -195,11 +192,12 @@ class CandidateBuilder:
         key = {**self.ledger_key(steps), "made by": self.ledger.made_by}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         kept = self.work / f"recovered-{digest[:16]}.safetensors"
-        found = _read_recovered(kept, before.model, step)
+        found = read_recovered(kept, before.model, step)
         if found is not None:
             self._progress(f"{' > '.join(lineage)} (kept from an earlier run)", 1, 1)
             return found
         torch.manual_seed(self._seed)
+        unfinished = RecoverCheckpoints(self.work / f"recovering-{digest[:16]}.safetensors")
         model, record = recover(
             before.model,
             step,
@@ -208,8 +206,10 @@ class CandidateBuilder:
             stated=self._stated,
             keep_zeros=before.sparse,
             on_step=lambda done, total, loss: self._progress(" > ".join(lineage), done, total),
+            checkpoints=unfinished,
         )
-        _write_recovered(kept, model, record)
+        write_recovered(kept, model, record)
+        unfinished.remove()
         return model, record
 
 
@@ -287,38 +287,3 @@ def _digest_network(network: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _write_recovered(path: Path, model: Model, record: StepRecord) -> None:
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.module("recover").state_dict().items()
-    }
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    facts = json.dumps(dict(record.facts))
-    digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-    with write_errors(path, "the recovered network cannot be kept"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(safetensors.torch.save(tensors, metadata={"facts": facts, "sha256": digest}))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def _read_recovered(path: Path, pruned: Model, step: RecoverStep) -> tuple[Model, StepRecord] | None:
-    """The kept network, or None when there is none that can be read and fits; then it is trained again."""
-    if not path.is_file():
-        return None
-    network = copy.deepcopy(pruned.module(step.kind))
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            facts = json.loads(metadata["facts"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        digest = digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
-        if metadata.get("sha256", digest) != digest:  # those of versions before have none
-            return None
-        network.load_state_dict(tensors)
-    except (OSError, safetensors.SafetensorError, LookupError, TypeError, RuntimeError, ValueError):
-        return None
-    return Model(network.eval(), pruned.inputs, pruned.outputs), StepRecord(step.kind, asdict(step), facts)
