@@ -62,7 +62,8 @@ def recover(
     stated: the task's loss; None where it states none. The BatchNorm statistics are estimated anew before the first
     step, because those of the unpruned network no longer hold. `keep_zeros` holds weights that are zero at zero. Runs
     on the GPU where torch has one. With `checkpoints` a killed training goes on after its last one, and ends with the
-    same weights as an undisturbed one. Raises what `find_loss` raises, before anything is trained.
+    same weights as an undisturbed one; on a GPU only without dropout, whose random state there is not kept. Raises what
+    `find_loss` raises, before anything is trained.
     """
     module = model.module(step.kind)  # trees are refused as such, whatever the batches are
     task_loss = find_loss(Model(teacher, model.inputs, model.outputs), batches(0), stated)
