@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import BinaryIO
@@ -71,7 +73,7 @@ def run_foreign(
                 {name: archive[f"{place}_{index}"] for index, name in enumerate(answer["outputs"])}
                 for place in range(len(batches))
             ]
-    except (OSError, ValueError, LookupError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, LookupError, EOFError) as error:
         raise UsageError(
             f"the ONNX file: the process that tried it on ONNX Runtime gave no answer ({error})"
         ) from error

@@ -12,6 +12,7 @@ from featherweight.core.errors import DataError
 from featherweight.core.record.cases import digest_inputs
 from featherweight.core.task import SplitName
 from featherweight.core.tensors import Tensors
+from featherweight.core.terminal import counted
 
 _FOLDS = 5
 
@@ -29,7 +30,9 @@ def draw_split(tensors: Tensors, labels: Labels, clusters: Sequence[str] | None,
     kind = StratifiedKFold if alone else StratifiedGroupKFold
     rarest = int(np.bincount(labels, minlength=2).min())
     if rarest < _FOLDS:
-        raise DataError(f"a split cannot be drawn: one of the labels has {rarest} cases; at least {_FOLDS} are needed")
+        raise DataError(
+            f"a split cannot be drawn: one of the labels has {counted(rarest, 'cases')}; at least {_FOLDS} are needed"
+        )
     if len(np.unique(together)) < _FOLDS:
         raise DataError(
             f"a split cannot be drawn: the cases belong to fewer than {_FOLDS} clusters, or are copies of each other; "

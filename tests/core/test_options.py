@@ -16,8 +16,12 @@ VALUES = {"--batch-size": "8", "--image-size": "64", "--max-connections": "9", "
 """What options that take a number are given; others are given a word."""
 SHARED = ("--json", "--model", "--backend", "--verify-decisions", "--max-rejected-share", "--allow-empty", "--data",
           "--report-test", "--max-histories")  # fmt: skip
-OWN_MEANING = {("fraud", "train", "--model"), ("compare", "--data")}
-"""The kind of the model to train, not a folder; a table of cases, not a data set."""
+OWN_MEANING = {
+    ("fraud", "train", "--model"),
+    ("recipe", "new", "--model"),
+    *((*names, "--data") for names in [("compare",), ("optimize",), ("predict",), ("recipe", "new")]),
+}
+"""The kind of the model to train, or a model of one's own, not a folder; a table of cases, not a data set."""
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

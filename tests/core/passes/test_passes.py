@@ -112,6 +112,18 @@ class TwoHeads(nn.Module):
         return self.one(inner).flatten(1), self.two(inner).flatten(1)
 
 
+class Features(nn.Module):
+    """Gives the channels of its only layer but the last as an output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 1, 22)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner = self.stem(x)
+        return inner.flatten(1), self.head(inner).flatten(1)
+
+
 @pytest.mark.parametrize(
     ("network", "part"),
     [
@@ -120,12 +132,19 @@ class TwoHeads(nn.Module):
             "groups",
         ),
         (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(576)), "no convolution"),
-        (TwoHeads(), "shape of the network's outputs"),
+        (Features(), "shape of the network's outputs"),
     ],
 )
 def test_networks_that_cannot_be_pruned_say_why(network: nn.Module, part: str) -> None:
     with pytest.raises(UsageError, match=part):
         prune_channels(Model(network.eval(), INPUTS, OUTPUTS), PruneChannelsStep(0.5))
+
+
+def test_a_layer_that_makes_outputs_is_left_whole_and_the_others_are_pruned() -> None:
+    pruned, record = prune_channels(Model(TwoHeads().eval(), INPUTS, OUTPUTS), PruneChannelsStep(0.5))
+    assert dict(record.facts["widths"]) == {"stem": 16, "one": 32, "two": 1}  # type: ignore[call-overload]
+    assert record.facts["left_whole"] == ["one"]
+    assert pruned.network is not None
 
 
 def test_small_weights_become_zero_and_stay_zero_in_recovery() -> None:
