@@ -236,7 +236,9 @@ def _places(table: Table, column: str) -> dict[SplitName, Indices]:
     found = np.array([_SPLIT_NAMES[value] for value in values])
     empty = [split for split in SPLITS if not (found == split).any()]
     if empty:
-        raise DataError(f"{table.name}: column {column!r} names no cases for {' or '.join(empty)}; all three are needed")
+        raise DataError(
+            f"{table.name}: column {column!r} names no cases for {' or '.join(empty)}; all three are needed"
+        )
     return {split: np.flatnonzero(found == split) for split in SPLITS}
 
 
@@ -255,7 +257,11 @@ def _raw_cases(found: Any, part: str, clusters: Any, groups: Mapping[str, Any]) 
     ]
     raw, names = _named_inputs(inputs, part)
     if not isinstance(raw, Table):
-        wrong += [f"{counted(len(array), 'rows')} of input {name or '1'}" for name, array in raw.items() if len(array) != count]
+        wrong += [
+            f"{counted(len(array), 'rows')} of input {name or '1'}"
+            for name, array in raw.items()
+            if len(array) != count
+        ]
     elif raw.rows != count:
         wrong.append(counted(raw.rows, "rows"))
     if wrong or not count:
