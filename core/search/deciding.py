@@ -39,8 +39,8 @@ NOT_DECIDING = frozenset(
 too."""
 LIBRARIES = (
     "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino",
-    "pillow", "protobuf", "pyarrow", "pydicom", "safetensors", "scikit-learn", "scipy", "skops", "torch", "torch-pruning",
-    "torchvision", "xgboost",
+    "pillow", "protobuf", "pyarrow", "pydicom", "safetensors", "scikit-learn", "scipy", "skops", "torch",
+    "torch-pruning", "torchvision", "xgboost",
 )  # fmt: skip
 
 

@@ -268,8 +268,7 @@ def test_no_code_but_the_table_knows_a_limit_by_its_name() -> None:
     quoted = re.compile(rf"""["'}}](?:{names})["']""")
     sources = [path for room in ("core", "apps") for end in ("*.py", "*.j2") for path in (ROOT / room).rglob(end)]
     found = [str(path.relative_to(ROOT)) for path in sources if quoted.search(path.read_text())]
-    # The examples of `compare` name one; what is proposed to who states no limit is a choice among them; absolute.py is a
-    # part of the table.
+    # The examples of `compare` name one, doors propose some to who states none; absolute.py is a part of the table.
     choosing = ["core/api/comparing.py", "core/compare/comparison.py", "core/doors/limits.py"]
     assert sorted(found) == [*choosing, "core/evidence/absolute.py", "core/evidence/metrics.py"]
 
