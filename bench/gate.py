@@ -42,12 +42,13 @@ import numpy as np
 from bench.timing import record, show
 from featherweight.core.backends.opening import installed_version
 from featherweight.core.backends.registry import DEFAULT, find_backend
+from featherweight.core.evidence.class_predictions import predictions_on
 from featherweight.core.evidence.judge import all_passed
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import ACCURACY, AUC, AVERAGE_PRECISION, METRICS, Limits
 from featherweight.core.evidence.planted_result import GateTrial
 from featherweight.core.evidence.planted_trial import Refuses, true_loss, try_gate
-from featherweight.core.evidence.predictions import Predictions, predictions_on
+from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.program_faults import AppFaults, ProgramFaults
 from featherweight.core.recipe import read_recipe
 from featherweight.core.request import open_task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,12 @@ class SplitPopulation:
     """The cases of one split, in numbers.
 
     clusters: patients, cards ...; None where every case is one of its own. incomplete: cases of which an input value is
-    missing (not a number); None where that is not known. groups: column -> value -> cases, of the most frequent values;
-    others: column -> values beyond those.
+    missing (not a number); None where that is not known. positives: None where there are several classes. groups:
+    column -> value -> cases, of the most frequent values; others: column -> values beyond those.
     """
 
     cases: int
-    positives: int
+    positives: int | None
     clusters: int | None = None
     incomplete: int | None = None
     groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -33,6 +33,8 @@ class SplitPopulation:
     inputs_sha256: str = ""
     """Digest of the inputs in the order in which they were run; empty where it is not known."""
     labels_sha256: str = ""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Of several classes each with its cases; else empty."""
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,32 @@ class DataStatement:
 
 
 def describe_split(
-    labels: Labels, clusters: Clusters | None, groups: Mapping[str, Texts], tensors: Tensors | None = None
+    labels: Labels,
+    clusters: Clusters | None,
+    groups: Mapping[str, Texts],
+    tensors: Tensors | None = None,
+    names: Sequence[str] = (),
 ) -> SplitPopulation:
-    """labels: int64 [N]; clusters: int64 [N]; groups: column -> str [N]; tensors: the inputs [N, ...], where known."""
+    """labels: int64 [N]; clusters: int64 [N]; groups: column -> str [N]; tensors: the inputs [N, ...], where known;
+    names: of several classes, whose places the labels are."""
     told, others = dict[str, Mapping[str, int]](), dict[str, int]()
     for column, values in groups.items():
-        names, counts = np.unique(values, return_counts=True)
+        found, counts = np.unique(values, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        told[column] = {str(names[place]) or "(missing)": int(counts[place]) for place in order[:MAX_VALUES]}
-        if len(names) > MAX_VALUES:
-            others[column] = len(names) - MAX_VALUES
+        told[column] = {str(found[place]) or "(missing)": int(counts[place]) for place in order[:MAX_VALUES]}
+        if len(found) > MAX_VALUES:
+            others[column] = len(found) - MAX_VALUES
     truth = np.ascontiguousarray(labels, np.int64)
     return SplitPopulation(
         cases=len(truth),
-        positives=int((truth == 1).sum()),
+        positives=None if names else int((truth == 1).sum()),
         clusters=None if clusters is None else len(np.unique(clusters)),
         incomplete=None if tensors is None else _count_incomplete(tensors, len(truth)),
         groups=told,
         others=others,
         inputs_sha256="" if tensors is None else _digest(tensors),
         labels_sha256=hashlib.sha256(truth.data).hexdigest(),
+        classes={name: int((truth == place).sum()) for place, name in enumerate(names)},
     )
 
 

@@ -30,6 +30,7 @@ from featherweight.core.population import describe_split
 from featherweight.core.recipe import render_recipe
 from featherweight.core.search.records import SearchResult, make_records
 from featherweight.core.search.trial import Evaluator, Trial
+from featherweight.core.target import Classes, Target
 from featherweight.core.task import StatesNotes
 
 _PACKAGES = (
@@ -56,7 +57,7 @@ def make_evidence(
     """test: None when nothing was chosen, because no candidate kept the limits on the validation cases."""
     baseline, runtimes = best.baseline, bench.measurements.runtimes
     labels, cases = best.sealed.labels, bench.measurements.validation_cases
-    population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors)
+    population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors, cases.target.names)
     facts = {
         "weights": best.sealed.weights_source,
         "recipe": bench.recipe.name,
@@ -71,7 +72,7 @@ def make_evidence(
         validation=Comparison("validation", baseline, best.measured, best.checks, population=population),
         test=test,
         candidates=make_records(bench.recipe, tried, best if test is not None else None),
-        labels=(labels[0], labels[1]) if len(labels) == 2 else ("negative", "positive"),
+        labels=_labels(cases.target, labels),
         host=runtimes.host,
         versions=installed_versions(_PACKAGES),
         facts=facts,
@@ -86,6 +87,13 @@ def make_evidence(
         objective=bench.recipe.objective.describe(),
         notes=bench.task.notes if isinstance(bench.task, StatesNotes) else (),
     )
+
+
+def _labels(target: Target, sealed: Sequence[str]) -> tuple[str, ...]:
+    """Names of the negative and the positive class, or of all classes."""
+    if isinstance(target, Classes):
+        return target.names
+    return tuple(sealed) if len(sealed) == 2 else ("negative", "positive")
 
 
 def _try_gate(bench: Evaluator, baseline: Measured) -> GateTrial | NoTrial:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Clusters, Floats, Integers, Labels, Octets, Scores, Texts
+from featherweight.core.arrays import Array, Bools, Clusters, Floats, Integers, Labels, Octets, Scores, Texts
 from featherweight.core.errors import DataError, MissingExtraError, TensorError
 from featherweight.core.population import DataStatement
+from featherweight.core.target import Binary, Classes, Target
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 from featherweight.core.terminal import counted
 from featherweight.core.thresholds import Outcomes
@@ -41,12 +42,12 @@ class HeldOut:
     """Labelled cases that no weight was fitted on; the threshold and the calibration only on those of
     `calibration_cases`.
 
-    ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], 1 is positive; groups: what
-    is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
-    int64 [N], cases of one cluster (patient, card) depend on each other and are resampled together; alerts: where
-    precision among the day's alerts is asked for, which needs clusters; cross_clusters: int64 [N], clusters of a second
-    kind that cut across the first (terminals across cards); cluster_noun: what a reader calls the clusters, in the
-    plural ("patients").
+    ids: one text per case; tensors: the program's inputs for all cases; labels: int64 [N], as `target` says: 1 is
+    positive, or the place of the class; groups: what is known of the cases, column -> value of each case, str [N]
+    (site, device, sex, amount band ...); clusters: int64 [N], cases of one cluster (patient, card) depend on each other
+    and are resampled together; alerts: where precision among the day's alerts is asked for, which needs clusters;
+    cross_clusters: int64 [N], clusters of a second kind that cut across the first (terminals across cards);
+    cluster_noun: what a reader calls the clusters, in the plural ("patients").
     """
 
     ids: tuple[str, ...]
@@ -57,6 +58,7 @@ class HeldOut:
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
     cluster_noun: str = "clusters"
+    target: Target = field(default_factory=Binary)
 
     def batches(self, size: int) -> Iterator[Tensors]:
         """The inputs in batches of up to `size` cases, in order."""
@@ -65,10 +67,12 @@ class HeldOut:
 
 
 def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> None:
-    """Raise DataError for cases that cannot be judged: now, not after hours of search. Only yes or no is judged: one
-    label of 0 or 1 a case. part: what the cases are, for the message."""
+    """Raise DataError for cases that cannot be judged: now, not after hours of search. One label a case: 0 or 1, or
+    the place of its class. part: what the cases are, for the message."""
     labels = np.asarray(cases.labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+    if isinstance(cases.target, Classes):
+        _check_classes(labels, cases.target, part)
+    elif labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise DataError(
             f"the {part} cases have labels {labels.dtype} {list(labels.shape)}, expected one whole number for each "
             "case, 0 or 1; of several findings the task has to choose the one that is judged"
@@ -77,7 +81,7 @@ def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> N
     if not count:
         raise DataError(f"there are no {part} cases")
     values = np.unique(labels)
-    if not np.isin(values, [0, 1]).all():
+    if isinstance(cases.target, Binary) and not np.isin(values, [0, 1]).all():
         shown = ", ".join(str(value) for value in values[:10]) + (", ..." if len(values) > 10 else "")
         raise DataError(
             f"the {part} cases have {len(values)} different labels ({shown}), expected 0 and 1: only yes or no is "
@@ -101,15 +105,35 @@ def check_held_out(cases: HeldOut, inputs: Sequence[TensorSpec], part: str) -> N
         )
 
 
+def _check_classes(labels: Array, target: Classes, part: str) -> None:
+    """Every class needs a case: without one nothing is known of it, and no mean over the classes either."""
+    count = len(target.names)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"the {part} cases have labels {labels.dtype} {list(labels.shape)}, expected one whole number for each "
+            "case, the place of its class; several findings of one case are not judged"
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < count:
+        raise DataError(
+            f"the {part} cases have labels from {int(labels.min())} to {int(labels.max())}, expected places among the "
+            f"{count} classes: 0 to {count - 1}"
+        )
+    missing = [name for place, name in enumerate(target.names) if not (labels == place).any()]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"the {part} cases hold none of {counted(len(missing), 'classes')}: {shown}")
+
+
 Probability = Callable[[Floats], Floats]
+"""Raw scores [N] to probabilities [N] of the positive class, or of K classes [N, K] to [N, K]."""
 
 
 @dataclass(frozen=True)
 class SealedFiles:
     """What the app seals beside the programs.
 
-    files: name -> bytes, opaque to core; probability: raw scores [N] -> calibrated probabilities [N], where the app has
-    them; outcomes: where the app acts on more than one threshold, all of them, the decision's among them.
+    files: name -> bytes, opaque to core; probability: raw scores -> calibrated probabilities, where the app has them;
+    outcomes: where the app acts on more than one threshold, all of them, the decision's among them.
     """
 
     app: str
@@ -145,7 +169,7 @@ class Task(Protocol):
 
     baseline: Model
     positive_threshold: float
-    """The baseline's decision threshold on the score of `scores`."""
+    """The baseline's decision threshold on the score of `scores`; 0 where the largest score of several decides."""
     baseline_probability: Probability | None
     """The baseline's own calibration, where it has one."""
 
@@ -172,7 +196,7 @@ class Task(Protocol):
         ...
 
     def scores(self, outputs: Tensors) -> Scores:
-        """Raw scores [N] (a logit, say) of a program's outputs; larger is more positive."""
+        """Raw scores [N] (a logit, say) of a program's outputs, larger is more positive; of classes [N, K]."""
         ...
 
     def reference_inputs(self, count: int, seed: int) -> Tensors:
@@ -186,7 +210,7 @@ class Task(Protocol):
 
     def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """Calibrate on a candidate's scores of `calibration_cases`; returns the app's files and a threshold on raw
-        scores. scores: float64 [N]; labels: int64 [N]."""
+        scores (0 where the largest of several decides). scores: float64 [N] or [N, K]; labels: int64 [N]."""
         ...
 
     def seal_unchanged(self) -> SealedFiles:

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
+from featherweight.core.arrays import Array
 from featherweight.core.errors import ArtifactError
 from featherweight.core.keys import decode_unambiguous
 from featherweight.core.program import Kind, Precision
@@ -98,12 +100,20 @@ class RuntimeEntry(_Struct, frozen=True, kw_only=True):
     told: Text
 
 
-class DecisionPoint(_Struct, frozen=True, kw_only=True):
-    """Where a decision is seen in a program's raw outputs: positive from `threshold` on, in one column of one."""
+class DecisionPoint(_Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a decision is seen in a program's raw outputs: positive from `threshold` on, in one column of one; or,
+    `largest`, for the class of the largest column of all."""
 
     output: Annotated[str, msgspec.Meta(max_length=200)]
     column: Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
     threshold: Score
+    largest: Literal[True] | None = None
+
+    def decide(self, output: Array) -> Array:
+        """The decisions [n] that an output [n, K] makes: truths, or places of classes."""
+        if self.largest:
+            return np.asarray(output.astype(np.float64).argmax(axis=1))
+        return np.asarray(output[:, self.column].astype(np.float64) >= self.threshold)
 
 
 class ParityEntry(FileEntry, frozen=True, kw_only=True):

@@ -180,6 +180,9 @@ def largest_difference(found: Array, expected: Array) -> float:
 def _decision_flips(expected: Tensors, found: Tensors, decision: DecisionPoint | None) -> int | None:
     if decision is None:
         return None
+    if decision.largest:
+        places = [decision.decide(tensors[decision.output]) for tensors in (expected, found)]
+        return int((places[0] != places[1]).sum())
     columns = (tensors[decision.output][:, decision.column] for tensors in (expected, found))
     before, after = (column >= decision.threshold for column in columns)
     return int((before != after).sum())

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from functools import partial
 
 from featherweight.core.evidence import binary as b
-from featherweight.core.evidence.metric import Asked, Finding, Limit, Metric, Pair, Side, pair
-from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
+from featherweight.core.evidence.metric import BINARY, Asked, Finding, Limit, Metric, Pair, Side, pair
+from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.statistics.intervals import Interval
 from featherweight.core.statistics.predictive_values import PairedDecisions, Sign, predictive_value_difference
 from featherweight.core.statistics.reliability import calibration_in_the_large, calibration_line
-
-BINARY: frozenset[LabelKind] = frozenset({"binary"})
-
 
 FLOOR_CASES = 20
 """Cases of a class, or clusters that hold some, below which no floor is shown: the interval of a nearly perfect ranking

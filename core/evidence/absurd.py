@@ -10,6 +10,7 @@ import numpy as np
 
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.absolute import AUC_FLOOR, AVERAGE_PRECISION_FLOOR, CALIBRATION_SLOPE
+from featherweight.core.evidence.class_predictions import ClassPredictions
 from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import CHANGED_DECISIONS, Limits
 from featherweight.core.evidence.predictions import Predictions, changed_outcomes
@@ -27,18 +28,35 @@ def absurd_limits(baseline: Predictions, limits: Limits) -> Iterator[str]:
         if rule.unit == "times":
             if limit <= _HARDLY:
                 yield f"The limit {name} = {limit:g} asks for nothing: the baseline itself is at 1."
-        elif (why := _kept_by(metric.whole or metric, limit, baseline, useless)) is not None:
+        elif (why := _kept_by_all(metric.whole or metric, limit, baseline, useless)) is not None:
             yield f"The limit {name} = {limit:g} refuses nothing: {why} would keep it on these cases."
 
 
 def _useless(baseline: Predictions) -> list[Predictions]:
-    """Programs that give all cases one score: all negative, all positive."""
-    count, outcomes = len(baseline.ids), baseline.all_outcomes
+    """Programs that give all cases one score: all negative, all positive, or all of one class."""
+    count = len(baseline.ids)
+    if isinstance(baseline, ClassPredictions):
+        classes = len(baseline.names)
+        share = np.tile(np.bincount(baseline.labels, minlength=classes) / count, (count, 1))
+        chances = None if baseline.probabilities is None else share
+        return [replace(baseline, scores=np.tile(row, (count, 1)), probabilities=chances) for row in np.eye(classes)]
+    outcomes = baseline.all_outcomes
     probabilities = None if baseline.probabilities is None else np.full(count, baseline.labels.mean())
     ends = (outcomes.thresholds[0] - 1, outcomes.thresholds[-1] + 1)
     # A threshold that is infinite leaves no score beyond it: then that decision is never, or always, made.
     scores = [score for score in ends if np.isfinite(score)] or [0.0]
     return [replace(baseline, scores=np.full(count, score), probabilities=probabilities) for score in scores]
+
+
+def _kept_by_all(metric: Metric, limit: float, baseline: Predictions, useless: list[Predictions]) -> str | None:
+    """Of a limit that holds in each class: in all of them. None for a limit that is not for such labels."""
+    if baseline.label_kind in metric.each:
+        whys = [
+            _kept_by(metric, limit, part, [one.parts[place][1] for one in useless])
+            for place, (_, part) in enumerate(baseline.parts)
+        ]
+        return whys[0] if all(whys) else None
+    return _kept_by(metric, limit, baseline, useless) if metric.is_for(baseline.label_kind) else None
 
 
 def _kept_by(metric: Metric, limit: float, baseline: Predictions, useless: list[Predictions]) -> str | None:

@@ -102,7 +102,7 @@ def among_negatives(of: Predictions) -> Bools:
 
 
 def _right(of: Predictions, inside: Bools) -> Bools:
-    return np.asarray(of.decisions == (of.labels == 1))[inside]
+    return of.right[inside]
 
 
 def _cluster_kinds(of: Predictions, inside: Bools) -> tuple[Clusters, ...]:

@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from featherweight.core.arrays import Scores
 from featherweight.core.errors import LimitError
+from featherweight.core.evidence.class_predictions import predictions_on
 from featherweight.core.evidence.judge import Check, judge
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.predictions import Measured, Predictions
-from featherweight.core.task import HeldOut
+from featherweight.core.evidence.predictions import Measured
+from featherweight.core.softmax import softmax
+from featherweight.core.target import Classes
+from featherweight.core.task import HeldOut, Probability
 from featherweight.core.terminal import counted
 
 
@@ -29,23 +33,19 @@ def check_cases_suffice(parts: Mapping[str, HeldOut], limits: Limits, *, seed: i
 
 
 def _out_of_reach(cases: HeldOut, limits: Limits, seed: int) -> Iterator[Check]:
-    scores = cases.labels.astype(np.float64)
-    perfect = Predictions(
-        cases.ids,
-        cases.labels,
-        scores,
-        0.5,
-        scores,
-        groups=cases.groups,
-        clusters=cases.clusters,
-        alerts=cases.alerts,
-        cross_clusters=cases.cross_clusters,
-    )
+    perfect = predictions_on(cases, *_perfect(cases), None)
     both = Measured("baseline", perfect), Measured("candidate", perfect)
     for check in judge(*both, limits, seed=seed):
         # What reads probabilities says nothing here: nobody's are those of a program that is always right.
         if check.metric.reads in ("ranking", "decisions") and _is_missed(check):
             yield check
+
+
+def _perfect(cases: HeldOut) -> tuple[Scores, float, Probability]:
+    """(scores, threshold, what makes probabilities of them) of a program that is always right."""
+    if isinstance(cases.target, Classes):
+        return 9.0 * np.eye(len(cases.target.names))[cases.labels], 0.0, softmax
+    return cases.labels.astype(np.float64), 0.5, lambda scores: scores
 
 
 def _is_missed(check: Check) -> bool:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.binary import resampled
+from featherweight.core.evidence.class_metrics import confidence
 from featherweight.core.evidence.metric import Pair, Side, pair
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics.intervals import Difference, Interval
@@ -83,16 +86,26 @@ def compare(
 
 
 def _figures(both: Pair, side: Side) -> ProgramFigures:
-    of, rankings = both.side(side), both.rankings
+    of, rankings = both.side(side), both.rankings if both.baseline.label_kind == "binary" else None
     found = {
         one.name: None if one.interval is None else one.interval(both, side)
         for one in metrics.figures(both.baseline.label_kind)
     }
-    lines = None if of.probabilities is None else reliability(of.probabilities, of.labels, of.cluster_kinds)
+    lines = _reliability(of)
     if rankings is None:
         return ProgramFigures(found, None, None, lines)
     ranking = rankings.baseline if side == "baseline" else rankings.candidate
     return ProgramFigures(found, ranking.roc, ranking.precision_recall, lines)
+
+
+def _reliability(of: Predictions) -> Reliability | None:
+    """Of several classes that of the class that is decided for."""
+    if of.probabilities is None:
+        return None
+    if of.label_kind == "binary":
+        return reliability(of.probabilities, of.labels, of.cluster_kinds)
+    sure = confidence(of)
+    return None if sure is None else reliability(sure, of.right.astype(np.int64), of.cluster_kinds)
 
 
 def _methods(of: Predictions, samples: int, unseen: Unseen) -> Mapping[str, str]:
@@ -102,5 +115,7 @@ def _methods(of: Predictions, samples: int, unseen: Unseen) -> Mapping[str, str]
     for one in wanted:
         if one.own_losses is not None:
             found[one.name] += f"; {_BOUND}, {_UNSEEN[unseen]}"
+    if of.label_kind != "binary":
+        return found
     band = f"pointwise band, {resampled(of, samples)}"
     return {**found, "roc": band, "precision_recall": band}

@@ -13,6 +13,7 @@ import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters
 from featherweight.core.evidence import metrics
+from featherweight.core.evidence.class_metrics import TOP_1_ACCURACY
 from featherweight.core.evidence.metric import Metric, Pair
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
@@ -97,6 +98,9 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
     """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
     whose loss it limits. Where it limits one of decisions, that is compared at every threshold that the app acts on. A
     group that holds one class only (a subtype of it) is ranked against all cases of the other class."""
+    if both.baseline.label_kind != "binary":
+        yield from _of_classes(both, inside, limits)
+        return
     positive = both.baseline.labels == 1
     hits, misses = bool((inside & positive).any()), bool((inside & ~positive).any())
     ranked = inside if hits and misses else inside | (~positive if hits else positive)
@@ -115,9 +119,17 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
             yield (_by_error if metric.own_losses is None else _by_own_losses)(metric, both, ranked, limits)
 
 
+def _of_classes(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[GroupTest]:
+    """Of several classes accuracy, and every other metric of all of them whose loss is limited."""
+    yield from _shares(TOP_1_ACCURACY, both, inside, limits)
+    for metric, _ in metrics.limits("multi-class").values():
+        limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
+        if limited and not metric.each and metric is not TOP_1_ACCURACY:
+            yield (_by_error if metric.own_losses is None else _by_own_losses)(metric, both, inside, limits)
+
+
 def _is_few(of: Predictions, inside: Bools) -> bool:
-    positive = of.labels == 1
-    return min(int((inside & positive).sum()), int((inside & ~positive).sum())) < SMALL_GROUP
+    return min(int((inside & one).sum()) for _, one in of.strata) < SMALL_GROUP
 
 
 def _untested(metric: Metric, part: Pair, limits: GroupMargins, few: bool) -> GroupTest:
@@ -174,7 +186,7 @@ def _shares(metric: Metric, both: Pair, part: Bools, limits: GroupMargins) -> It
     """At the threshold of the decision, then at the others."""
     before, after = both.baseline, both.candidate
     yield _share(metric, before, after, part, limits)
-    if limits.of(metric) is None:
+    if limits.of(metric) is None or before.label_kind != "binary":
         return
     for name, one, other in zip(before.all_outcomes.names[1:], before.at_thresholds, after.at_thresholds, strict=True):
         if one is not before:
@@ -182,8 +194,8 @@ def _shares(metric: Metric, both: Pair, part: Bools, limits: GroupMargins) -> It
 
 
 def _share(metric: Metric, before: Predictions, after: Predictions, part: Bools, limits: GroupMargins) -> GroupTest:
-    positive, limit = before.labels == 1, limits.of(metric)
-    right_before, right_after = ((one.decisions == positive)[part] for one in (before, after))
+    limit = limits.of(metric)
+    right_before, right_after = (one.right[part] for one in (before, after))
     was, now, margin = float(right_before.mean()), float(right_after.mean()), limit or 0.0
     kinds, trials = [kind[part] for kind in before.cluster_kinds], len(right_before)
     independent = fewest_clusters(kinds, trials)

@@ -21,6 +21,7 @@ from featherweight.core.statistics.intervals import Difference
 from featherweight.core.statistics.loss_bounds import Unseen
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
+from featherweight.core.target import LabelKind
 from featherweight.core.terminal import counted
 
 __all__ = ["SMALL_SAMPLE", "Check", "Limits", "Status", "all_passed", "judge", "judge_one", "warnings"]
@@ -36,6 +37,9 @@ LEAST_AS_SEEN: Final = math.ceil(math.log(0.05) / math.log(1 - LARGEST_UNSEEN))
 """Cases, or clusters, of the rarer class, below which no bound of a ranking is believed that takes the unseen case for
 no worse than the worst seen: 29. With n of them, a share p of the class that is lost altogether leaves no trace in
 (1 - p)^n of all samples, and with fewer than 29 a tenth of it is missed in more than 5%."""
+
+MAX_NAMED = 5
+"""Classes that a sentence names."""
 
 Status = Literal["passed", "failed", "not measured"]
 
@@ -112,7 +116,7 @@ def judge_one(
     """One limit of those that are set. samples: resamples of a bound that is made of such; sizes: whether it is also
     computed how many cases are needed."""
     kind, limit = baseline.predictions.label_kind, limits[rule.name]
-    if kind not in metric.labels:
+    if not metric.is_for(kind):
         text = f"{metric.title} is not for {kind} labels."
         return Check(metric, "not measured", None, limit, text)
     if metric.whole is None and rule.judge is None:
@@ -130,7 +134,8 @@ def judge_one(
 
 def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = None, *, seed: int) -> tuple[str, ...]:
     """What a reader must be told, in plain lines: of the programs, and of what `limits` would not notice."""
-    lines = [] if limits is None else [*absurd_limits(baseline.predictions, limits), *_blind_spots(limits)]
+    kind = baseline.predictions.label_kind
+    lines = [] if limits is None else [*absurd_limits(baseline.predictions, limits), *_blind_spots(limits, kind)]
     if baseline.latency and candidate.latency:
         ratio = median_ratio(baseline.latency.samples_ms, candidate.latency.samples_ms, seed=seed)
         if ratio.low <= 1:
@@ -146,19 +151,29 @@ def warnings(baseline: Measured, candidate: Measured, limits: Limits | None = No
             f"{candidate.name} is not smaller than {baseline.name}: {after_size.compressed_bytes:,} bytes as shipped "
             f"against {before_size.compressed_bytes:,}; unpacked {after_size.bytes:,} against {before_size.bytes:,}."
         )
-    counts = baseline.predictions.confusion
-    for kind, number in (("positive", counts.positives), ("negative", counts.negatives)):
-        if number < SMALL_SAMPLE:
-            lines.append(
-                f"Only {counted(number, f'{kind} cases')}: the intervals are wide and what they say about them "
-                "is little."
-            )
+    numbers = [(name, int(inside.sum())) for name, inside in baseline.predictions.strata]
+    small = [(name, number) for name, number in numbers if number < SMALL_SAMPLE]
+    if kind == "binary":
+        lines += [
+            f"Only {counted(number, f'{name} cases')}: the intervals are wide and what they say about them is little."
+            for name, number in small
+        ]
+    elif small:
+        named = "; ".join(f"{name} {number}" for name, number in small[:MAX_NAMED])
+        more = f"; and {counted(len(small) - MAX_NAMED, 'more classes')}" if len(small) > MAX_NAMED else ""
+        lines.append(f"Few cases of some classes ({named}{more}): what the intervals say about them is little.")
     return tuple(lines)
 
 
-def _blind_spots(limits: Limits) -> Iterator[str]:
+def _blind_spots(limits: Limits, kind: LabelKind) -> Iterator[str]:
     """Faults that such limits let pass."""
-    missing = [one for one in (SENSITIVITY, SPECIFICITY) if limits.of(one) is None]
+    if kind == "multi-class" and all(limits.of(one) is None for one in (CHANGED_DECISIONS, SENSITIVITY)):
+        yield (
+            "The recipe limits neither changed decisions nor the loss of sensitivity in each class: one class that is "
+            "lost among many would hardly be noticed. Add "
+            f"{_or([one.limit.name for one in (CHANGED_DECISIONS, SENSITIVITY) if one.limit is not None])}."
+        )
+    missing = [one for one in (SENSITIVITY, SPECIFICITY) if kind == "binary" and limits.of(one) is None]
     if limits.of(CHANGED_DECISIONS) is None and missing:
         shifted = "set too high" if missing[0] is SENSITIVITY else "set too low"
         yield (
@@ -166,7 +181,7 @@ def _blind_spots(limits: Limits) -> Iterator[str]:
             f"threshold {shifted if len(missing) == 1 else 'set wrong'} would not be noticed. Add "
             f"{_or([one.limit.name for one in (CHANGED_DECISIONS, *missing[:1]) if one.limit is not None])}."
         )
-    ranking = [one for one, _ in metrics.limits().values() if one.reads == "ranking" and one.is_compared]
+    ranking = [one for one, _ in metrics.limits(kind).values() if one.reads == "ranking" and one.is_compared]
     if all(limits.of(one) is None for one in ranking):
         yield (
             f"The recipe limits no loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
@@ -180,7 +195,13 @@ def _or(words: Sequence[str]) -> str:
 
 def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     """Of a metric that reads decisions the check at the threshold where it is worst: the limit is to be kept at all
-    that the app acts on. Each is judged at 5%: a candidate that must pass all of them passes none too easily."""
+    that the app acts on. Of several classes that in the class where it is worst. Each is judged at 5%: a candidate that
+    must pass all of them passes none too easily."""
+    if both.baseline.label_kind in metric.each:
+        checks = [(name, _loss_check(metric, one, limits, limit)) for name, one in both.parts]
+        name, worst = max(checks, key=lambda named: float("inf") if named[1].found is None else named[1].found)
+        said = f"In the class {name} against the rest, the worst of {len(checks)}: {worst.explanation}"
+        return replace(worst, explanation=said)
     if metric.reads != "decisions" or len(both.at_thresholds) == 1:
         return _loss_check(metric, both, limits, limit)
     checks = [(name, _loss_check(metric, one, limits, limit)) for name, one in both.at_thresholds]
@@ -191,7 +212,8 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
-    if metric.reads == "ranking" and metric.own_losses is not None and unseen != "lost":
+    # Of a yes or no every loss with own parts that reads decisions or rankings hangs on the rarer class.
+    if metric.reads != "probabilities" and metric.own_losses is not None and unseen != "lost":
         few = _fewest_of_a_class(before)
         if few < LEAST_AS_SEEN:
             return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
@@ -211,8 +233,8 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
 
 
 def _fewest_of_a_class(of: Predictions) -> int:
-    """Cases of the rarer class, or clusters where cases come in such, of the kind with the fewest."""
-    return min(of.independent(of.labels == 1), of.independent(of.labels != 1))
+    """Cases of the rarest class, or clusters where cases come in such, of the kind with the fewest."""
+    return min(of.independent(inside) for _, inside in of.strata)
 
 
 def _not_shown(metric: Metric, few: int) -> str:
@@ -234,21 +256,20 @@ def _assumed(metric: Metric, before: Predictions, unseen: Unseen) -> str:
     """What the bound of a ranking or of probabilities assumes, and what its cases cannot exclude without that."""
     if unseen == "lost":
         return "The bound holds though a case like none of these be lost altogether."
-    counts = before.confusion
+    binary = before.label_kind == "binary"
+    strata = [(name, inside) for name, inside in before.strata if inside.any()]
+    if not binary:
+        strata = [min(strata, key=lambda named: before.independent(named[1]))]
     shares = [
-        (f"{kind} ones", 1 - 0.05 ** (1 / before.independent(inside)))
-        for kind, inside, number in (
-            ("positive", before.labels == 1, counts.positives),
-            ("negative", before.labels != 1, counts.negatives),
-        )
-        if number
+        (f"{name} ones" if binary else f"class {name} (the rarest)", 1 - 0.05 ** (1 / before.independent(inside)))
+        for name, inside in strata
     ]
     lost = " or ".join(f"{share:.2%} of the {kind}" for kind, share in shares)
     # The mean of all errors does not hang on the rarer class, as a ranking does.
     parts = (
         [np.ones(len(before.labels), bool)]
         if metric.reads == "probabilities"
-        else [before.labels == 1, before.labels != 1]
+        else [inside for _, inside in before.strata]
     )
     few = min(before.independent(inside) for inside in parts)
     of_what = "cases" if metric.reads == "probabilities" else "of a class"
@@ -266,6 +287,10 @@ def _too_few(metric: Metric, needed: Needed) -> str:
 
 def _cases(metric: Metric, before: Predictions) -> str:
     """Those that a loss is judged on: for a reader who doubts that they are enough."""
+    if before.label_kind != "binary":
+        name, rarest = min(before.strata, key=lambda named: int(named[1].sum()))
+        numbers = f"{counted(len(before.ids), 'cases')} of {len(before.strata)} classes, {int(rarest.sum())} of {name}"
+        return numbers + _clusters(before, np.ones(len(before.ids), bool))
     positive, counts = before.labels == 1, before.confusion
     if metric.counted == "positive":
         numbers, inside = counted(counts.positives, "positive cases"), positive

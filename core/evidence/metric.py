@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from numbers import Real
-from typing import Literal
+from typing import Final, Literal
 
 from featherweight.core.arrays import Floats
 from featherweight.core.errors import UsageError
-from featherweight.core.evidence.predictions import LabelKind, Measured, Predictions
+from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
 from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
+from featherweight.core.target import LabelKind
 
 Side = Literal["baseline", "candidate"]
 LimitKind = Literal["loss", "max", "min"]
@@ -25,6 +26,10 @@ Unit = Literal["metric", "share", "times", "count"]
 """Unit of a limit: the metric's own unit; a share, 0..1, shown in percent; baseline over candidate; a whole number."""
 Counted = Literal["all", "positive", "negative"]
 """The cases that a metric is counted on."""
+
+BINARY: Final[frozenset[LabelKind]] = frozenset({"binary"})
+CLASSES: Final[frozenset[LabelKind]] = frozenset({"multi-class"})
+ANY: Final[frozenset[LabelKind]] = frozenset({"binary", "multi-class", "multi-label", "regression"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +88,19 @@ class Pair:
             (name, self if one is self.baseline and other is self.candidate else pair(one, other, **self._draws))
             for name, one, other in both
         )
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, Pair], ...]:
+        """Of several classes each against the rest, by its name."""
+        both = zip(self.baseline.parts, self.candidate.parts, strict=True)
+        return tuple((name, Pair(one, other, self.samples, self.seed, self.sizes)) for (name, one), (_, other) in both)
+
+    def pairs_of(self, metric: Metric) -> tuple[Pair, ...]:
+        """What the metric's limit is judged on: these cases, or each class against the rest, or nothing."""
+        kind = self.baseline.label_kind
+        if kind in metric.each:
+            return tuple(one for _, one in self.parts)
+        return (self,) if kind in metric.labels else ()
 
     @property
     def _draws(self) -> dict[str, int]:
@@ -216,7 +234,8 @@ class Metric:
 
     name: its key in evidence.json; title: at the beginning of a sentence; phrase: in the middle of one; note: for the
     title of its row, what it is, or which way it counts. reads: what of a program it looks at. counted: the cases that
-    it is counted on, None where it is counted on none. labels: the kinds of labels that it is for.
+    it is counted on, None where it is counted on none. labels: the kinds of labels that it is for; each: those of
+    which its limit holds in each class against the rest.
 
     estimate: of one program, None where the cases cannot give it; interval: the same with its two-sided 95% interval;
     difference: the gain of the candidate (above 0 is better, whatever the direction is) with its one-sided 95% lower
@@ -234,6 +253,7 @@ class Metric:
     phrase: str
     reads: Literal["ranking", "decisions", "probabilities", "running"]
     labels: frozenset[LabelKind]
+    each: frozenset[LabelKind] = frozenset()
     unit: str = "from 0 to 1"
     direction: Literal["higher", "lower"] = "higher"
     note: str = ""
@@ -257,6 +277,10 @@ class Metric:
     def is_compared(self) -> bool:
         """Whether it has a paired difference."""
         return self.difference is not None or self.own_losses is not None
+
+    def is_for(self, labels: LabelKind) -> bool:
+        """Whether its limit can be judged on labels of this kind."""
+        return labels in self.labels or labels in self.each
 
     @property
     def cases(self) -> str:

@@ -18,13 +18,25 @@ from featherweight.core.evidence.absolute import (
     NEGATIVE_PREDICTIVE_VALUE,
     POSITIVE_PREDICTIVE_VALUE,
 )
-from featherweight.core.evidence.metric import Limit, Metric, Pair, limit_value
-from featherweight.core.evidence.predictions import LabelKind
-from featherweight.core.evidence.running import judge_flips, judge_latency, judge_size
+from featherweight.core.evidence.class_metrics import (
+    CLASS_BRIER_SCORE,
+    COHEN_KAPPA,
+    MACRO_AUC,
+    MACRO_AVERAGE_PRECISION,
+    MACRO_RECALL,
+    TOP_1_ACCURACY,
+    TOP_K_ACCURACY,
+    TOP_LABEL_CALIBRATION_ERROR,
+)
+from featherweight.core.evidence.metric import BINARY as BINARY
+from featherweight.core.evidence.metric import CLASSES, Limit, Metric, Pair, limit_value
+from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.running import CHANGED_DECISIONS as CHANGED_DECISIONS
+from featherweight.core.evidence.running import LATENCY as LATENCY
+from featherweight.core.evidence.running import PARITY as PARITY
+from featherweight.core.evidence.running import SIZE as SIZE
 from featherweight.core.statistics.loss_bounds import Unseen, least_bound
-
-BINARY: frozenset[LabelKind] = frozenset({"binary"})
-ANY: frozenset[LabelKind] = frozenset({"binary", "multi-class", "multi-label", "regression"})
+from featherweight.core.target import LabelKind
 
 UnseenCase = Literal["as-seen", "lost", "lost-where-possible"]
 """What a recipe says of the case that its cases do not hold (core.statistics.loss_bounds): it is no worse than the
@@ -41,6 +53,7 @@ AUC = Metric(
     note="area under the ROC curve",
     reads="ranking",
     labels=BINARY,
+    each=CLASSES,
     estimate=b.auc,
     interval=b.auc_interval,
     own_losses=b.auc_losses,
@@ -53,6 +66,7 @@ AVERAGE_PRECISION = Metric(
     phrase="average precision",
     reads="ranking",
     labels=BINARY,
+    each=CLASSES,
     estimate=b.average_precision,
     interval=b.average_precision_interval,
     own_losses=b.average_precision_losses,
@@ -109,6 +123,7 @@ SENSITIVITY = Metric(
     phrase="sensitivity",
     reads="decisions",
     labels=BINARY,
+    each=CLASSES,
     counted="positive",
     estimate=lambda of: b.share_right(of, b.among_positives(of)),
     interval=lambda pair, side: b.share_right_interval(pair.side(side), b.among_positives(pair.baseline)),
@@ -128,6 +143,7 @@ SPECIFICITY = Metric(
     phrase="specificity",
     reads="decisions",
     labels=BINARY,
+    each=CLASSES,
     counted="negative",
     estimate=lambda of: b.share_right(of, b.among_negatives(of)),
     interval=lambda pair, side: b.share_right_interval(pair.side(side), b.among_negatives(pair.baseline)),
@@ -148,6 +164,7 @@ BRIER_SCORE = Metric(
     note="smaller is better",
     reads="probabilities",
     labels=BINARY,
+    each=CLASSES,
     direction="lower",
     estimate=b.brier_score,
     interval=b.brier_interval,
@@ -170,69 +187,6 @@ CALIBRATION_ERROR = Metric(  # without an estimate of its own: what chance adds 
     direction="lower",
     interval=b.calibration_error_interval,
     method=lambda of, samples: b.CALIBRATION_ERROR_METHOD,
-)
-CHANGED_DECISIONS = Metric(
-    name="changed_decisions",
-    title="Changed decisions",
-    phrase="changed decisions",
-    reads="decisions",
-    labels=BINARY,
-    direction="lower",
-    limit=Limit(
-        "flip_ratio_max",
-        "max",
-        "Changed decisions",
-        "share",
-        judge_flips,
-        meaning="Largest share of cases, 0..1, whose decision differs from the baseline's.",
-    ),
-)
-LATENCY = Metric(
-    name="latency",
-    title="Latency",
-    phrase="latency",
-    unit="milliseconds",
-    reads="running",
-    labels=ANY,
-    direction="lower",
-    counted=None,
-    limit=Limit(
-        "latency_ratio_min",
-        "min",
-        "Times as fast",
-        "times",
-        judge_latency,
-        meaning="Smallest speed-up: the baseline's median latency over the candidate's. 2.0 is twice as fast.",
-    ),
-)
-SIZE = Metric(
-    name="size",
-    title="Size",
-    phrase="size",
-    unit="bytes",
-    reads="running",
-    labels=ANY,
-    direction="lower",
-    counted=None,
-    limit=Limit(
-        "size_ratio_min",
-        "min",
-        "Times smaller",
-        "times",
-        judge_size,
-        meaning="Smallest reduction: the baseline's size as shipped over the candidate's. 2.0 is half the size.",
-    ),
-)
-PARITY = Metric(  # no recipe sets it: what is sealed must always agree with itself (core.parity)
-    name="parity",
-    title="Decisions that change with batch or threads",
-    phrase="decisions that change with batch or threads",
-    unit="decisions",
-    reads="decisions",
-    labels=ANY,
-    direction="lower",
-    counted=None,
-    limit=Limit("parity", "max", "Decisions that change with batch or threads", "count", in_recipes=False),
 )
 
 
@@ -276,7 +230,15 @@ METRICS: tuple[Metric, ...] = (
     AVERAGE_PRECISION_FLOOR,
     CALIBRATION_IN_THE_LARGE,
     CALIBRATION_SLOPE,
-    *(_in_groups(one) for one in (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, BRIER_SCORE)),
+    MACRO_AUC,
+    MACRO_AVERAGE_PRECISION,
+    TOP_1_ACCURACY,
+    MACRO_RECALL,
+    COHEN_KAPPA,
+    TOP_K_ACCURACY,
+    CLASS_BRIER_SCORE,
+    TOP_LABEL_CALIBRATION_ERROR,
+    *(_in_groups(one) for one in (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, BRIER_SCORE, TOP_1_ACCURACY)),
     CHANGED_DECISIONS,
     LATENCY,
     SIZE,
@@ -290,9 +252,23 @@ def figures(labels: LabelKind) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric.interval is not None and labels in metric.labels)
 
 
-def limits() -> dict[str, tuple[Metric, Limit]]:
-    """The key of a recipe's [limits] -> its metric and itself, of all that a recipe may set."""
-    return {one.limit.name: (one, one.limit) for one in METRICS if one.limit is not None and one.limit.in_recipes}
+def limits(labels: LabelKind | None = None) -> dict[str, tuple[Metric, Limit]]:
+    """The key of a recipe's [limits] -> its metric and itself, of all that a recipe may set; labels: those that can be
+    judged on labels of this kind alone."""
+    known = (one for one in METRICS if labels is None or one.is_for(labels))
+    return {one.limit.name: (one, one.limit) for one in known if one.limit is not None and one.limit.in_recipes}
+
+
+def main_ranking(labels: LabelKind) -> Metric:
+    """The figure of a ranking that is told where the recipe limits none."""
+    return AUC if labels == "binary" else MACRO_AUC
+
+
+def ranking_estimate(metric: Metric, of: Predictions) -> float | None:
+    """AUC or average precision of one program; of several classes the mean of theirs."""
+    means = {AUC.name: MACRO_AUC, AVERAGE_PRECISION.name: MACRO_AVERAGE_PRECISION}
+    metric = means.get(metric.name, metric) if of.label_kind in metric.each else metric
+    return None if metric.estimate is None else metric.estimate(of)
 
 
 def metric_named(name: str) -> Metric:
@@ -376,7 +352,8 @@ class Limits(Mapping[str, float]):
         if self.unseen_case != "lost-where-possible":
             return self.unseen_case
         limited = [(metric, limit) for metric in METRICS if (limit := self.of(metric)) is not None]
-        owns = [(pair.own_losses(metric), limit) for metric, limit in limited if metric.own_losses is not None]
+        own = [(metric, limit) for metric, limit in limited if metric.own_losses is not None]
+        owns = [(one.own_losses(metric), limit) for metric, limit in own for one in pair.pairs_of(metric)]
         possible = [own is not None and least_bound(own) <= limit for own, limit in owns]
         return "lost" if possible and all(possible) else "as-seen"
 

@@ -1,14 +1,16 @@
-"""Every threshold that an app acts on: which cases changed between which outcomes, and sensitivity and specificity at
-each threshold, baseline and candidate each at its own sealed one."""
+"""Every threshold that an app acts on, and every class: which cases changed between which outcomes, and sensitivity and
+specificity at each threshold, baseline and candidate each at its own sealed one; of several classes the figures of each
+against the rest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from featherweight.core.evidence.figures import BOUND_SAMPLES
 from featherweight.core.evidence.metric import Metric, Pair, pair
-from featherweight.core.evidence.metrics import SENSITIVITY, SPECIFICITY
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY
 from featherweight.core.evidence.predictions import Predictions, outcome_table
 from featherweight.core.statistics.intervals import Difference, Interval
 
@@ -39,13 +41,24 @@ class ThresholdFigures:
 
 
 @dataclass(frozen=True)
+class ClassFigures:
+    """One class against the rest. cases: that are of it."""
+
+    name: str
+    cases: int
+    figures: tuple[ThresholdFigure, ...]
+
+
+@dataclass(frozen=True)
 class OutcomeComparison:
-    """names: of the outcomes, the lowest first; moves: cases by their outcome before (rows) and after (columns);
-    thresholds: one fewer than names."""
+    """names: of the outcomes, the lowest first, or of the classes; moves: cases by their outcome before (rows) and
+    after (columns); thresholds: one fewer than names, none of classes; classes: of several classes one each, else
+    none."""
 
     names: tuple[str, ...]
     moves: tuple[tuple[int, ...], ...]
     thresholds: tuple[ThresholdFigures, ...]
+    classes: tuple[ClassFigures, ...] = ()
 
     @property
     def changed(self) -> int:
@@ -58,12 +71,25 @@ def compare_outcomes(baseline: Predictions, candidate: Predictions, *, seed: int
     """All outcomes of two programs on the same cases. seed: as of the bounds of the checks, which are the same."""
     both = pair(baseline, candidate, samples=BOUND_SAMPLES, seed=seed)
     moves = tuple(tuple(row) for row in outcome_table(baseline, candidate).tolist())
+    if baseline.label_kind != "binary":
+        classes = tuple(_of_class(name, one) for name, one in both.parts)
+        return OutcomeComparison(baseline.outcome_names, moves, (), classes)
     thresholds = tuple(_at(name, one, both) for name, one in both.at_thresholds)
     return OutcomeComparison(baseline.all_outcomes.names, moves, thresholds)
 
 
 def _at(outcome: str, one: Pair, whole: Pair) -> ThresholdFigures:
-    figures = tuple(
+    figures = _figures(one, (SENSITIVITY, SPECIFICITY))
+    return ThresholdFigures(outcome, one.baseline.threshold, one.candidate.threshold, one is whole, figures)
+
+
+def _of_class(name: str, one: Pair) -> ClassFigures:
+    metrics = (SENSITIVITY, SPECIFICITY, AUC, AVERAGE_PRECISION)
+    return ClassFigures(name, int(one.baseline.labels.sum()), _figures(one, metrics))
+
+
+def _figures(one: Pair, metrics: Sequence[Metric]) -> tuple[ThresholdFigure, ...]:
+    return tuple(
         ThresholdFigure(
             metric,
             None if metric.interval is None else metric.interval(one, "baseline"),
@@ -71,6 +97,5 @@ def _at(outcome: str, one: Pair, whole: Pair) -> ThresholdFigures:
             one.difference(metric, "as-seen"),
             one.loss_at_least(metric),
         )
-        for metric in (SENSITIVITY, SPECIFICITY)
+        for metric in metrics
     )
-    return ThresholdFigures(outcome, one.baseline.threshold, one.candidate.threshold, one is whole, figures)

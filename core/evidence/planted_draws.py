@@ -11,18 +11,19 @@ from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.task import Alerts
 
 MAX_CASES = 3000
-"""Of more, so many are used: all clusters with a positive case up to half of this number, and of the others."""
+"""Of more, so many are used: all clusters with a positive case up to half of this number, and of the others; of several
+classes as many of each, those of the rarest first."""
 
 
 @dataclass(frozen=True)
 class Units:
     """What is drawn whole: cases, or clusters. order: places of the cases by unit; starts, sizes: of each unit's in
-    `order`; positive: units with a positive case."""
+    `order`; strata: units with a positive case and the others, or by the rarest class of which they have a case."""
 
     order: Indices
     starts: Integers
     sizes: Integers
-    strata: tuple[Indices, Indices]
+    strata: tuple[Indices, ...]
     clustered: bool
 
     @classmethod
@@ -30,10 +31,9 @@ class Units:
         count, clusters = len(predictions.labels), predictions.clusters
         numbered = np.arange(count) if clusters is None else np.unique(clusters, return_inverse=True)[1]
         sizes = np.bincount(numbered)
-        having = np.bincount(numbered, predictions.labels == 1) > 0
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         order = np.argsort(numbered, kind="stable")
-        return cls(order, starts, sizes, (np.flatnonzero(having), np.flatnonzero(~having)), clusters is not None)
+        return cls(order, starts, sizes, _strata(predictions, numbered), clusters is not None)
 
     def drawn(self, draw: np.random.Generator) -> tuple[Indices, Clusters | None]:
         """As many units as there are, with replacement, each copy a unit of its own."""
@@ -41,12 +41,12 @@ class Units:
 
     def thinned(self, draw: np.random.Generator) -> tuple[Indices, Clusters | None]:
         """MAX_CASES of them, without replacement."""
-        kept, room = [], MAX_CASES // 2
-        for part in self.strata:
+        kept: list[Indices] = []
+        for left, part in zip(range(len(self.strata), 0, -1), self.strata, strict=True):
+            room = (MAX_CASES - sum(int(self.sizes[one].sum()) for one in kept)) // left
             mixed = draw.permutation(part)
             fitting = mixed[np.cumsum(self.sizes[mixed]) <= room]
             kept.append(fitting if len(fitting) else mixed[:1])
-            room = MAX_CASES - int(self.sizes[kept[0]].sum())
         return self._cases(np.sort(np.concatenate(kept)))
 
     def _cases(self, units: Indices) -> tuple[Indices, Clusters | None]:
@@ -55,6 +55,17 @@ class Units:
         inside = np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes)
         places = self.order[np.repeat(self.starts[units], sizes) + inside]
         return places, np.repeat(np.arange(len(units)), sizes) if self.clustered else None
+
+
+def _strata(predictions: Predictions, numbered: Indices) -> tuple[Indices, ...]:
+    """numbered: the unit of each case. The last stratum has the units that are in no other."""
+    left, found = np.ones(int(numbered.max()) + 1, bool), []
+    masks = sorted((inside for _, inside in predictions.strata), key=lambda inside: int(inside.sum()))
+    for inside in masks if len(masks) > 2 else [predictions.labels == 1]:
+        mine = left & (np.bincount(numbered, inside, len(left)) > 0)
+        found.append(np.flatnonzero(mine))
+        left &= ~mine
+    return (*found, np.flatnonzero(left)) if len(masks) == 2 else tuple(found)
 
 
 def take_cases(of: Predictions, places: Indices, clusters: Clusters | None) -> Predictions:

@@ -9,7 +9,7 @@ be refused in at least 95% of such draws; one whose damage is smaller is allowed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -23,10 +23,12 @@ from featherweight.core.evidence.judge import judge_one
 from featherweight.core.evidence.metric import Asked, Limit, Metric
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, CHANGED_DECISIONS, Limits
 from featherweight.core.evidence.planted import GRADED, HARMLESS, PLANTED, GradedFault, PlantedFault
+from featherweight.core.evidence.planted_classes import CLASS_FAULTS, CLASS_GRADED, CLASS_HARMLESS
 from featherweight.core.evidence.planted_draws import MAX_CASES, Drawn, Units, take_cases
 from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult, share_of_limit
 from featherweight.core.evidence.predictions import Measured, Predictions, changed_outcomes
 from featherweight.core.evidence.subgroups import compare_subgroups
+from featherweight.core.target import LabelKind
 
 DRAWS = 3
 HARMLESS_DRAWS = 6
@@ -53,29 +55,31 @@ def try_gate(
 ) -> GateTrial | NoTrial:
     """Plant every fault of the table into the baseline's answers, and judge. refuses: another gate in the place of the
     limits' own, on the same faults and draws."""
-    if not any(_limited(limits)):
+    kind = baseline.label_kind
+    if not any(_limited(limits, kind)):
         return NoTrial("no limit looks at answers")
-    if not 0 < int((baseline.labels == 1).sum()) < len(baseline.labels):
+    if not all(inside.any() for _, inside in baseline.strata):
         return NoTrial("the validation cases are all of one class")
     if not np.isfinite(baseline.all_outcomes.thresholds).all():
         return NoTrial("a threshold is infinite, so that one decision is never made")
+    table, just_beyond, harmless_ones = _tables(kind)
     bench = _Bench.of(baseline, limits, seed, refuses)
     faults, missing = [], []
-    for place, fault in enumerate(PLANTED):
+    for place, fault in enumerate(table):
         planted = bench.plant(fault, [seed, 1, place])
         if planted is None:
             missing.append(fault.name)
         else:
             result = bench.measure(fault, planted)
             faults.append(bench.judge(result, planted, DRAWS if result.beyond else 0))
-    for place, graded in enumerate(GRADED):
+    for place, graded in enumerate(just_beyond):
         judged = bench.judge_just_beyond(graded, [seed, 5, place])
         if judged is None:
             missing.append(graded.title)
         else:
             faults.append(judged)
     harmless = []
-    for place, fault in enumerate(HARMLESS):
+    for place, fault in enumerate(harmless_ones):
         planted = _planted(fault, bench.whole, [seed, 2, place]) or bench.whole
         result = bench.measure(fault, planted)
         if bench.is_harmless(planted):
@@ -84,9 +88,19 @@ def try_gate(
     return GateTrial(bench.size, len(baseline.ids), tuple(faults), tuple(harmless), tuple(missing))
 
 
-def _limited(limits: Limits) -> Iterator[tuple[Metric, Limit, float]]:
+_Tables = tuple[Sequence[PlantedFault], Sequence[GradedFault], Sequence[PlantedFault]]
+
+
+def _tables(kind: LabelKind) -> _Tables:
+    """(faults, those of a size that is chosen, harmless candidates) of labels of this kind."""
+    if kind == "multi-class":
+        return CLASS_FAULTS, CLASS_GRADED, CLASS_HARMLESS
+    return PLANTED, GRADED, HARMLESS
+
+
+def _limited(limits: Limits, kind: LabelKind) -> Iterator[tuple[Metric, Limit, float]]:
     """The limits on answers: not those on speed and size."""
-    for name, (metric, rule) in metrics.limits().items():
+    for name, (metric, rule) in metrics.limits(kind).items():
         if name in limits and metric.reads != "running":
             yield metric, rule, limits[name]
 
@@ -115,12 +129,12 @@ class _Bench:
     @cached_property
     def limited(self) -> tuple[tuple[Metric, Limit, float], ...]:
         """What is cheaply judged comes first: the first limit that is missed decides."""
-        return tuple(sorted(_limited(self.limits), key=lambda limited: _cost(limited[0], limited[1])))
+        return tuple(sorted(self.named, key=lambda limited: _cost(limited[0], limited[1])))
 
     @cached_property
     def named(self) -> tuple[tuple[Metric, Limit, float], ...]:
         """In the order of the table."""
-        return tuple(_limited(self.limits))
+        return tuple(_limited(self.limits, self.whole.label_kind))
 
     @cached_property
     def draws(self) -> tuple[Drawn, ...]:
@@ -192,7 +206,8 @@ class _Bench:
         """Of the metrics of answers that no limit is set on."""
         found = [("", 0.0)]
         for metric in metrics.METRICS:
-            if metric.reads != "running" and self.limits.of(metric) is None:
+            judged = self.whole.label_kind in metric.labels
+            if judged and metric.reads != "running" and self.limits.of(metric) is None:
                 loss = _estimated_loss(metric, self.whole, planted)
                 found += [(metric.name, loss)] if loss is not None and loss >= _WORTH_TELLING else []
         return max(found, key=lambda one: one[1])
@@ -290,6 +305,10 @@ def true_loss(metric: Metric, rule: Limit, limits: Limits, before: Predictions, 
     if rule.judge is not None:
         asked = Asked(limits[rule.name], _SAMPLES, 0, limits.prevalence)
         return rule.judge(Measured("baseline", before), Measured("planted", after), asked).seen
+    if before.label_kind in metric.each:  # in the class where it is worst
+        parts = zip(before.parts, after.parts, strict=True)
+        losses = [_estimated_loss(metric, one, other) for (_, one), (_, other) in parts]
+        return max((loss for loss in losses if loss is not None), default=None)
     if metric.reads == "decisions":  # at the threshold where it is worst
         pairs = zip(before.at_thresholds, after.at_thresholds, strict=True)
         losses = [_estimated_loss(metric, one, other) for one, other in pairs]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from featherweight.core.measure.performance import Latency, Memory, Size, Throug
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.card_precision import Desk
 from featherweight.core.statistics.cluster_kinds import fewest_clusters, kinds_among
-from featherweight.core.task import Alerts, HeldOut, Probability
+from featherweight.core.target import LabelKind
+from featherweight.core.task import Alerts
 from featherweight.core.terminal import counted
 from featherweight.core.thresholds import Outcomes
-
-LabelKind = Literal["binary", "multi-class", "multi-label", "regression"]
-"""What the labels of a task are; today all are binary (core.task.check_held_out)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +52,7 @@ class Predictions:
             lengths["probabilities"] = len(self.probabilities)
         if len(set(lengths.values())) != 1 or not self.ids:
             raise DataError(f"predictions: found lengths {lengths}, expected the same number of cases, at least one")
-        if not ((self.labels == 0) | (self.labels == 1)).all():
-            raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+        self._check_labels()
         if math.isnan(self.threshold):
             raise DataError("predictions: the threshold is not a number")
         if self.outcomes is not None and self.threshold not in self.outcomes.thresholds:
@@ -69,8 +66,12 @@ class Predictions:
             if self.probabilities.min() < 0 or self.probabilities.max() > 1:
                 raise DataError("predictions: found probabilities outside 0..1")
 
+    def _check_labels(self) -> None:
+        if not ((self.labels == 0) | (self.labels == 1)).all():
+            raise DataError(f"predictions: found labels {np.unique(self.labels)[:5].tolist()}, expected only 0 and 1")
+
     def _check_finite(self, what: str, values: Floats) -> None:
-        finite = np.isfinite(values)
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             bad = np.flatnonzero(~finite)
             first = bad[0]
@@ -82,18 +83,28 @@ class Predictions:
     def label_kind(self) -> LabelKind:
         return "binary"
 
-    def among(self, inside: Bools) -> Predictions:
-        """Those of the cases `inside` [N] alone, without alerts: a desk looks at all cases."""
-        return Predictions(
-            tuple(self.ids[place] for place in np.flatnonzero(inside)),
-            self.labels[inside],
-            self.scores[inside],
-            self.threshold,
-            None if self.probabilities is None else self.probabilities[inside],
+    @property
+    def strata(self) -> tuple[tuple[str, Bools], ...]:
+        """The classes, by what they are called in a sentence, with their cases [N]."""
+        return ("positive", self.labels == 1), ("negative", self.labels != 1)
+
+    @property
+    def parts(self) -> tuple[tuple[str, Predictions], ...]:
+        """Of several classes each against the rest, as a yes or no; of a yes or no none."""
+        return ()
+
+    def among(self, inside: Bools) -> Self:
+        """Those of the cases `inside` [N] alone, without groups and alerts: a desk looks at all cases."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in np.flatnonzero(inside)),
+            labels=self.labels[inside],
+            scores=self.scores[inside],
+            probabilities=None if self.probabilities is None else self.probabilities[inside],
+            groups={},
             clusters=None if self.clusters is None else self.clusters[inside],
+            alerts=None,
             cross_clusters=None if self.cross_clusters is None else self.cross_clusters[inside],
-            outcomes=self.outcomes,
-            cluster_noun=self.cluster_noun,
         )
 
     def answered(
@@ -103,7 +114,7 @@ class Predictions:
         *,
         threshold: float,
         outcomes: Outcomes | None,
-    ) -> Predictions:
+    ) -> Self:
         """The same cases with other answers. What was prepared of the cases alone is shared."""
         found = replace(self, scores=scores, probabilities=probabilities, threshold=threshold, outcomes=outcomes)
         found.__dict__["desk"] = self.desk
@@ -122,7 +133,7 @@ class Predictions:
         """(samples, seed) -> card precision in these resamples of the desk, of those that were drawn already."""
         return {}
 
-    def sealed_with(self, other: Predictions) -> Predictions:
+    def sealed_with(self, other: Predictions) -> Self:
         """The same scores with the thresholds of another: an artifact has one set of them, whatever runs it."""
         return replace(self, threshold=other.threshold, outcomes=other.outcomes)
 
@@ -130,6 +141,11 @@ class Predictions:
     def all_outcomes(self) -> Outcomes:
         """What the app does; of an app with one threshold yes or no."""
         return self.outcomes or Outcomes(("negative", "positive"), (self.threshold,))
+
+    @property
+    def outcome_names(self) -> tuple[str, ...]:
+        """Those of `all_outcomes`."""
+        return self.all_outcomes.names
 
     @cached_property
     def outcome_places(self) -> Integers:
@@ -160,28 +176,14 @@ class Predictions:
         return np.asarray(self.scores >= self.threshold)
 
     @cached_property
+    def right(self) -> Bools:
+        """bool [N]: whether the decision is as the label says."""
+        return np.asarray(self.decisions == (self.labels == 1))
+
+    @cached_property
     def confusion(self) -> s.Confusion:
         """The decisions against the labels."""
         return s.confusion(self.decisions, self.labels)
-
-
-def predictions_on(
-    cases: HeldOut, scores: Scores, threshold: float, probability: Probability | None, outcomes: Outcomes | None
-) -> Predictions:
-    """A program's scores of `cases` with what is sealed beside it: its calibration and all that the app does."""
-    return Predictions(
-        cases.ids,
-        cases.labels,
-        scores,
-        threshold,
-        None if probability is None else probability(scores),
-        cases.groups,
-        cases.clusters,
-        cases.alerts,
-        cases.cross_clusters,
-        outcomes,
-        cases.cluster_noun,
-    )
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def check_same_cases(baseline: Predictions, candidate: Predictions) -> None:
             f"({counted(len(candidate.ids), 'cases')}) were not run on the same cases in the same order, so "
             "that they cannot be compared; run both on one HeldOut"
         )
-    before, after = baseline.all_outcomes.names, candidate.all_outcomes.names
+    before, after = baseline.outcome_names, candidate.outcome_names
     if before != after:
         raise DataError(
             f"the baseline leads to the outcomes {', '.join(before)} and the candidate to {', '.join(after)}, so that "
@@ -257,7 +259,7 @@ def changed_outcomes(baseline: Predictions, candidate: Predictions) -> s.Flips:
 
 
 def outcome_table(baseline: Predictions, candidate: Predictions) -> Integers:
-    """int64 [K, K]: cases by their outcome before (rows) and after (columns), in the order of `all_outcomes`."""
-    count = len(baseline.all_outcomes.names)
+    """int64 [K, K]: cases by their outcome before (rows) and after (columns), in the order of `outcome_names`."""
+    count = len(baseline.outcome_names)
     places = baseline.outcome_places * count + candidate.outcome_places
     return np.bincount(places, minlength=count * count).astype(np.int64).reshape(count, count)

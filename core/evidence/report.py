@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from featherweight.core.arrays import Floats
+from featherweight.core.evidence.class_predictions import ClassPredictions
 from featherweight.core.evidence.figures import BOUND_SAMPLES, Compared, compare
 from featherweight.core.evidence.in_force import InForce
 from featherweight.core.evidence.judge import Check, all_passed
@@ -128,7 +129,7 @@ class Evidence:
     validation: Comparison
     test: Comparison | None
     candidates: tuple[CandidateRecord, ...]
-    labels: tuple[str, str] = ("negative", "positive")
+    labels: tuple[str, ...] = ("negative", "positive")
     host: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -200,8 +201,10 @@ def subgroups(evidence: Evidence, part: Comparison) -> Subgroups:
 
 @dataclass(frozen=True)
 class FlippedCase:
-    """A case whose decision changed; the values are probabilities, or raw scores where there are none. to_positive: to
-    a higher outcome; outcomes: before and after, of an app with more than two."""
+    """A case whose decision changed; the values are probabilities, or raw scores where there are none; of several
+    classes the probabilities of the case's own one. to_positive: to a higher outcome, or a later class; outcomes:
+    before and after, of an app with more than two, or of classes; right: whether each of both decided for the case's
+    own class, None where there are not several classes."""
 
     id: str
     label: int
@@ -209,16 +212,25 @@ class FlippedCase:
     candidate: float
     to_positive: bool
     outcomes: tuple[str, str] | None = None
+    right: tuple[bool, bool] | None = None
+
+    @property
+    def became_wrong(self) -> bool:
+        """Whether the baseline was right, or nearer to it: of several classes both may be wrong."""
+        return not self.now_right and (self.right is None or self.right[0])
 
     @property
     def now_right(self) -> bool:
         """Whether the candidate decides as the label says, or nearer to it."""
+        if self.right is not None:
+            return self.right[1]
         return self.to_positive == (self.label == 1)
 
 
 def flipped_cases(baseline: Predictions, candidate: Predictions) -> tuple[FlippedCase, ...]:
     """Every case whose decision changed: those that became wrong first, the largest change first."""
-    flips, names = changed_outcomes(baseline, candidate), baseline.all_outcomes.names
+    flips, names = changed_outcomes(baseline, candidate), baseline.outcome_names
+    classes = baseline.label_kind == "multi-class"
     was, now = baseline.outcome_places, candidate.outcome_places
     named = len(names) > 2
     before, after = shown_values(baseline, candidate)
@@ -230,15 +242,24 @@ def flipped_cases(baseline: Predictions, candidate: Predictions) -> tuple[Flippe
             float(after[i]),
             to_positive,
             (names[was[i]], names[now[i]]) if named else None,
+            (bool(baseline.right[i]), bool(candidate.right[i])) if classes else None,
         )
         for group, to_positive in ((flips.to_positive, True), (flips.to_negative, False))
         for i in group
     ]
-    return tuple(sorted(cases, key=lambda case: (case.now_right, -abs(case.candidate - case.baseline), case.id)))
+    return tuple(
+        sorted(
+            cases,
+            key=lambda case: (not case.became_wrong, case.now_right, -abs(case.candidate - case.baseline), case.id),
+        )
+    )
 
 
 def shown_values(baseline: Predictions, candidate: Predictions) -> tuple[Floats, Floats]:
-    """What a reader compares case by case: probabilities where both programs have them, raw scores otherwise."""
+    """What a reader compares case by case: probabilities where both programs have them, raw scores otherwise; of
+    several classes the probability of the case's own one."""
+    if isinstance(baseline, ClassPredictions) and isinstance(candidate, ClassPredictions):
+        return baseline.of_truth, candidate.of_truth
     if baseline.probabilities is not None and candidate.probabilities is not None:
         return baseline.probabilities, candidate.probabilities
     return baseline.scores, candidate.scores

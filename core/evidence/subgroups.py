@@ -64,12 +64,13 @@ class SubgroupFigure:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """The cases of one value of one column. flips: decisions that changed among them."""
+    """The cases of one value of one column. positives: None where there is no such class; flips: decisions that changed
+    among them."""
 
     column: str
     value: str
     cases: int
-    positives: int
+    positives: int | None
     flips: int
     figures: tuple[SubgroupFigure, ...]
 
@@ -121,7 +122,7 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
             group.column,
             group.value,
             int(group.inside.sum()),
-            int((baseline.labels[group.inside] == 1).sum()),
+            int((baseline.labels[group.inside] == 1).sum()) if baseline.label_kind == "binary" else None,
             int(changed[group.inside].sum()),
             tuple(families[0 if test.held else 1].figure(test) for test in group.tests),
         )

@@ -157,8 +157,9 @@ def _in_group(row: Subgroup, figure: SubgroupFigure) -> _Loss:
     """Ordered by the loss in standard errors of a figure of so many cases: one case lost of three is no sign, and a
     tenth of 400 is one."""
     metric, loss = metrics.metric_named(figure.name), -(figure.difference or 0.0)
-    cases = {"all": min(row.positives, row.cases - row.positives) or row.cases, "positive": row.positives}
-    count = cases.get(metric.counted or "all", row.cases - row.positives)
+    positives = row.cases if row.positives is None else row.positives
+    cases = {"all": min(positives, row.cases - positives) or row.cases, "positive": positives}
+    count = cases.get(metric.counted or "all", row.cases - positives)
     few = ", few" if count < SMALL_GROUP else ""
     at = f" at the threshold of {figure.threshold}" if figure.threshold else ""
     what = f"{row.column} {row.value} ({counted(row.cases, 'cases')}{few}):{at} {_change(metric, loss)}"
@@ -171,7 +172,7 @@ def _in_group(row: Subgroup, figure: SubgroupFigure) -> _Loss:
 def _uninformative(baseline: Predictions, candidate: Predictions) -> Iterator[str]:
     """Probabilities that are all about one number are well calibrated, and worth nothing."""
     before, after = baseline.probabilities, candidate.probabilities
-    if after is None:
+    if after is None or baseline.label_kind != "binary":
         return
     ranked, scored = (roc_auc(values, candidate.labels) for values in (after, candidate.scores))
     spread = float(np.ptp(after))

@@ -126,6 +126,9 @@ class _Reference:
     def count_flips(self, mine: Floats, scores: Scores) -> tuple[int, int]:
         """Decisions of `scores` [n] that differ from those of `mine`; and further ones that differ by rounding
         alone."""
+        if mine.ndim > 1:  # the largest of several scores decides
+            changes, sure = mine.argmax(axis=1) != scores.argmax(axis=1), _lead(mine) > _ROUNDING * self.largest
+            return int((changes & sure).sum()), int((changes & ~sure).sum())
         at = np.asarray(self.thresholds or (self.threshold,))[:, None]
         clear = np.abs(mine - at) > _ROUNDING * self.largest
         changed = (scores >= at) != (mine >= at)
@@ -165,8 +168,21 @@ def _scores(task: Task, outputs: Tensors) -> Floats:
     return scores
 
 
+def _lead(scores: Floats) -> Floats:
+    """float64 [n]: by how much the largest of K scores [n, K] leads the second."""
+    second, first = np.sort(scores, axis=1)[:, -2:].T
+    return np.asarray(first - second)
+
+
+def _beyond(scores: Floats, threshold: float) -> tuple[Floats, float]:
+    """(one number for each case, 0 and above for one of two decisions, where that begins): of several scores their
+    lead, which is 0 where the decision changes."""
+    return (scores, threshold) if scores.ndim == 1 else (_lead(scores), 0.0)
+
+
 def _pick_cases(scores: Scores, threshold: float) -> Integers:
     """Half of those nearest to the threshold, which flip first, and half from all over the range of scores."""
+    scores, threshold = _beyond(scores, threshold)
     near = np.argsort(np.abs(scores - threshold), kind="stable")
     rest = near[CASES // 2 :]
     ranked = rest[np.argsort(scores[rest], kind="stable")]
@@ -177,7 +193,7 @@ def _pick_cases(scores: Scores, threshold: float) -> Integers:
 def _pick_reference_inputs(task: Task, session: Session, threshold: float, seed: int) -> Tensors:
     """Reference inputs whose scores spread evenly over the range, none near the threshold, out of _DRAWN candidates."""
     drawn = task.reference_inputs(_DRAWN, seed)
-    scores = _scores(task, run_batches(session, drawn, REFERENCE_BATCH))
+    scores, threshold = _beyond(_scores(task, run_batches(session, drawn, REFERENCE_BATCH)), threshold)
     clear = np.flatnonzero(np.abs(scores - threshold) >= _CLEAR * np.abs(scores).max())
     left: list[int] = clear.tolist() or list(range(len(scores)))
     picked: list[int] = []
@@ -265,13 +281,23 @@ def _same_but_for_rounding(one: _Seen, largest: float) -> bool:
 
 def _find_decision(reference: _Reference) -> DecisionPoint | None:
     """The column of an output that is the score, so that a host without the app can see the decision."""
-    if not np.isfinite(reference.threshold):
-        return None
+    if not np.isfinite(reference.threshold) or reference.scores.ndim > 1:
+        return _find_largest(reference)
     for name, array in reference.outputs.items():
         if array.ndim == 2:
             columns = np.flatnonzero((array.astype(np.float64) == reference.scores[:, None]).all(axis=0))
             if len(columns):
                 return DecisionPoint(output=name, column=int(columns[0]), threshold=float(reference.threshold))
+    return None
+
+
+def _find_largest(reference: _Reference) -> DecisionPoint | None:
+    """The output whose largest column is the decision."""
+    if reference.scores.ndim > 1:
+        for name, array in reference.outputs.items():
+            same = array.shape == reference.scores.shape
+            if same and (array.argmax(axis=1) == reference.scores.argmax(axis=1)).all():
+                return DecisionPoint(output=name, column=0, threshold=0.0, largest=True)
     return None
 
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from featherweight.core.arrays import Array, Bools
-from featherweight.core.artifact import Artifact, DecisionPoint, ReferenceCases, read_artifact
+from featherweight.core.arrays import Array
+from featherweight.core.artifact import Artifact, ReferenceCases, read_artifact
 from featherweight.core.artifact.reference_cases import MAX_REFERENCE_BYTES
 from featherweight.core.backends.base import Availability, RowSession, Session
 from featherweight.core.backends.fastest import choose_program
@@ -164,7 +164,8 @@ def compare(reference: ReferenceCases, found: Tensors) -> tuple[Mapping[str, flo
     differences = {name: widest(found[name], array) for name, array in reference.outputs.items()}
     if reference.decision is None:
         return differences, None
-    before, after = (_decide(reference.decision, outputs) for outputs in (reference.outputs, found))
+    decision = reference.decision
+    before, after = (decision.decide(outputs[decision.output]) for outputs in (reference.outputs, found))
     return differences, int((before != after).sum())
 
 
@@ -172,10 +173,6 @@ def widest(found: Array, expected: Array) -> float:
     """The largest difference of two arrays of one shape; infinity where one has what is not a number."""
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
-
-
-def _decide(decision: DecisionPoint, outputs: Tensors) -> Bools:
-    return np.asarray(outputs[decision.output][:, decision.column].astype(np.float64) >= decision.threshold)
 
 
 def _fault(reference: ReferenceCases, differences: Mapping[str, float], flips: int | None) -> str:

@@ -139,7 +139,7 @@ def describe_cases(
     distinct = sorted(set(inputs))
     return CaseSet(
         len(inputs),
-        sum(truth),
+        sum(label == 1 for label in truth),
         whole.hexdigest(),
         tuple(one.hex()[:16] for one in distinct[:SKETCH]),
         _encode(distinct),

@@ -126,17 +126,19 @@ def run_scores(session: Session, held_out: HeldOut, task: Task) -> Scores:
 
 def _run_cases(session: Session, held_out: HeldOut, task: Task) -> Scores:
     scores = np.concatenate([task.scores(session.run(batch)) for batch in held_out.batches(BATCH)])
-    if scores.shape != (len(held_out.labels),):
+    wanted = held_out.target.shape(len(held_out.labels))
+    if scores.shape != wanted:
+        number = "one number" if len(wanted) == 1 else f"{wanted[1]} numbers, one for each class,"
         raise TensorError(
             f"the task's scores are {list(scores.shape)} for "
-            f"{counted(len(held_out.labels), 'cases')}, expected one number a case"
+            f"{counted(len(held_out.labels), 'cases')}, expected {number} a case"
         )
     return np.asarray(scores, np.float64)
 
 
 def _finite(scores: Scores, held_out: HeldOut) -> Scores:
     if not np.isfinite(scores).all():
-        bad = held_out.ids[int(np.flatnonzero(~np.isfinite(scores))[0])]
+        bad = held_out.ids[int(np.argwhere(~np.isfinite(scores))[0][0])]
         raise BackendError(f"the program gives a score that is not a number, for case {bad} and perhaps more")
     return scores
 

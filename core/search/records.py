@@ -11,7 +11,6 @@ from pathlib import Path
 
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import all_passed
-from featherweight.core.evidence.metric import Metric
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.report import CandidateRecord, Search, summarize_latency
@@ -106,8 +105,8 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
         checks=trial.checks,
         size_bytes=None if size is None else size.compressed_bytes,
         latency=None if latency is None else summarize_latency(latency),
-        auc=_estimate(AUC, predictions),
-        average_precision=_estimate(AVERAGE_PRECISION, predictions),
+        auc=metrics.ranking_estimate(AUC, predictions),
+        average_precision=metrics.ranking_estimate(AVERAGE_PRECISION, predictions),
         chosen=is_chosen,
         reason=reason,
         threads=trial.run.threads,
@@ -118,15 +117,13 @@ def _record(trial: Trial, recipe: Recipe, chosen: Trial | None) -> CandidateReco
 
 
 def _loss(limits: Limits, before: Predictions, after: Predictions) -> float | None:
-    """Loss of the ranking metric that is limited first; of the AUC where none is limited."""
-    ranking = (metric for metric, _ in metrics.limits().values() if metric.reads == "ranking" and metric.is_compared)
+    """Loss of the ranking metric that is limited first; of the AUC where none is limited. Of several classes that of
+    the mean over them."""
+    known = metrics.limits(before.label_kind).values()
+    ranking = (metric for metric, _ in known if metric.reads == "ranking" and metric.is_compared)
     metric = next((one for one in ranking if limits.of(one) is not None), AUC)
-    was, now = _estimate(metric, before), _estimate(metric, after)
+    was, now = metrics.ranking_estimate(metric, before), metrics.ranking_estimate(metric, after)
     return None if was is None or now is None else was - now
-
-
-def _estimate(metric: Metric, of: Predictions) -> float | None:
-    return None if metric.estimate is None else metric.estimate(of)
 
 
 def _settings(recipe: Recipe, candidate: Candidate, *, quantized: bool) -> dict[str, object]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from featherweight.core.backends.registry import NAMES, find_backend
 from featherweight.core.errors import BackendError, TensorError
+from featherweight.core.evidence import metrics
 from featherweight.core.evidence.judge import Check, judge
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, Limits
 from featherweight.core.evidence.predictions import Measured, changed_outcomes
@@ -117,5 +118,4 @@ def _worse(checks: tuple[Check, ...], judged: tuple[Check, ...], changed: int) -
 
 
 def _estimate(of: Measured, name: str) -> float | None:
-    metric = AUC if name == "auc" else AVERAGE_PRECISION
-    return None if metric.estimate is None else metric.estimate(of.predictions)
+    return metrics.ranking_estimate(AUC if name == "auc" else AVERAGE_PRECISION, of.predictions)

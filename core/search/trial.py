@@ -11,8 +11,9 @@ import numpy as np
 
 from featherweight.core.arrays import Scores
 from featherweight.core.errors import DataError, UsageError
+from featherweight.core.evidence.class_predictions import predictions_on
 from featherweight.core.evidence.judge import Check, all_passed, judge
-from featherweight.core.evidence.predictions import Measured, Predictions, predictions_on
+from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison
 from featherweight.core.evidence.runtime_figures import RuntimeFigures
 from featherweight.core.hardware import count_usable_cores
@@ -273,7 +274,7 @@ class Evaluator:
         after = self._on(cases, trial.measured, trial.run, _Sealed.of(trial.sealed))
         self.progress("running the test cases", 2, 2)
         kept = None if cases is whole else tuple(places.tolist())
-        population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors)
+        population = describe_split(cases.labels, cases.clusters, cases.groups, cases.tensors, cases.target.names)
         test = Comparison("test", before, after, self._checks(before, after), population=population, places=kept)
         program, on, probability = trial.run.program, trial.run.backend, trial.sealed.probability
         limits, seed = self.recipe.limits, self.recipe.seed

@@ -22,7 +22,14 @@ def average_precision_interval(scores: Scores, labels: Labels, clusters: Kinds =
     if estimate is None or positive.all():
         return None
     independent = fewest_clusters(kinds_among(clusters, positive), int(positive.sum()))
-    error = _standard_error(precision_influence(scores, labels), clusters, independent)
+    return logit_interval(estimate, precision_influence(scores, labels), clusters, independent)
+
+
+def logit_interval(estimate: float, influence: Floats, clusters: Kinds, independent: int) -> Interval:
+    """95% interval of a figure from 0 to 1 on the logit scale, with Student's quantile of `independent` cases, or
+    clusters; where no case has any influence, or the figure is at an end, Wilson's of as many successes. influence: its
+    derivative by the weight of each case [N]."""
+    error = _standard_error(influence, clusters, independent)
     if error <= 1e-9 or not 0 < estimate < 1:
         perfect = wilson_interval(independent, independent)
         low = 0.0 if perfect is None else perfect.low

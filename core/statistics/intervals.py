@@ -112,6 +112,17 @@ def roc_auc_difference(
     return Difference(estimate, min(estimate, low - first.auc))
 
 
+def auc_influence(scores: Scores, labels: Labels) -> Floats:
+    """The derivative of AUC by the weight of each case [N]; the sum of their squares is DeLong's variance, but for
+    Bessel's correction. Both classes must be present."""
+    found, positive = np.empty(len(labels)), labels == 1
+    parts = _placements(scores, labels)
+    if parts is not None:
+        found[positive] = (parts.positive - parts.auc) / len(parts.positive)
+        found[~positive] = (parts.negative - parts.auc) / len(parts.negative)
+    return found
+
+
 _ROUNDING = 1e-18
 """Variances below this are zero but for rounding."""
 

@@ -28,6 +28,8 @@ from featherweight.core.evidence.reports.templates_env import (
 )
 from featherweight.core.evidence.reports.words import (
     PROVENANCES,
+    between,
+    changed_words,
     choice_sentence,
     energy_methods,
     figure_titles,
@@ -36,6 +38,7 @@ from featherweight.core.evidence.reports.words import (
     measured_part,
     methods,
     notes,
+    numbers,
     parity_sentence,
     purpose_sentence,
 )
@@ -106,13 +109,22 @@ def _description(evidence: Evidence) -> list[str]:
     lines += [] if steps else ["1. (no step is recorded)"]
     lines += ["", "| | before | after |", "|---|---|---|"]
     lines += [f"| {name} | {was} | {now} |" for name, was, now in _program_rows(before, after)]
-    negative, positive = (markdown_text(label) for label in evidence.labels)
     same = before.predictions.threshold == after.predictions.threshold
+    if before.predictions.label_kind != "binary":
+        kept = markdown_text(between(evidence.labels))
+        decides = (
+            "The largest of its scores decides, as before; the calibration of its probabilities is sealed with it."
+        )
+    else:
+        negative, positive = (markdown_text(label) for label in evidence.labels)
+        kept = f"{positive} or {negative}"
+        decides = (
+            f"The decision threshold {'stayed' if same else 'was fitted anew on the validation cases'}; it is "
+            "sealed with the program, as is the calibration of its probabilities."
+        )
     lines += [
         "",
-        f"What did not change: the inputs, the question ({positive} or {negative}) and the cases for which the model "
-        f"is meant. The decision threshold {'stayed' if same else 'was fitted anew on the validation cases'}; it is "
-        "sealed with the program, as is the calibration of its probabilities.",
+        f"What did not change: the inputs, the question ({kept}) and the cases for which the model is meant. {decides}",
     ]
     return lines
 
@@ -137,23 +149,23 @@ def _program_rows(before: Measured, after: Measured) -> list[tuple[str, str, str
         ]
     if before.size and after.size:
         rows.append(("program file", bytes_text(before.size.compressed_bytes), bytes_text(after.size.compressed_bytes)))
+    if before.predictions.label_kind != "binary":
+        return rows
     was_at, now_at = (f"{one.predictions.threshold:.6g}" for one in (before, after))
     return [*rows, ("threshold on the raw score", was_at, now_at)]
 
 
 def _protocol(evidence: Evidence) -> list[str]:
     titles = figure_titles()
-    negative, positive = (markdown_text(label) for label in evidence.labels)
     lines = ["**Data.** Baseline and candidate were run on the same cases."]
     for part in (evidence.validation, evidence.test):
         if part is not None:
-            counts = part.baseline.predictions.confusion
             use = "candidates were compared and chosen on these"
             if part.split == "test":
                 use = "run once in this run, after the choice was made, for the chosen candidate alone"
             lines.append(
-                f"- {counted(counts.positives + counts.negatives, f'{part.split} cases')} ({counts.positives:,} "
-                f"{positive}, {counts.negatives:,} {negative}): {use}."
+                f"- {counted(len(part.baseline.predictions.ids), f'{part.split} cases')} "
+                f"({markdown_text(numbers(evidence, part))}): {use}."
             )
     lines += [f"- {markdown_text(line)}" for line in record_lines(evidence)]
     lines += ["", "**Acceptance criteria**, set by the recipe before the run", ""]
@@ -228,15 +240,20 @@ def _risks(evidence: Evidence) -> list[str]:
     before, after = part.baseline.predictions, part.candidate.predictions
     flips = flipped_cases(before, after)
     wrong = [case for case in flips if not case.now_right]
-    missed, alarms = sum(case.label == 1 for case in wrong), sum(case.label == 0 for case in wrong)
-    negative, positive = (markdown_text(label) for label in evidence.labels)
+    if before.label_kind != "binary":
+        told = f"Of them {changed_words(flips)}."
+    else:
+        missed, alarms = sum(case.label == 1 for case in wrong), sum(case.label == 0 for case in wrong)
+        negative, positive = (markdown_text(label) for label in evidence.labels)
+        told = (
+            f"Newly missed cases of {positive}: {missed}; new false alarms on {negative}: {alarms}; earlier errors "
+            f"that are now right: {len(flips) - len(wrong)}."
+        )
     found, titles = compared(evidence, part), figure_titles()
     lines = [
         "### Risks, and what was found",
         "",
-        f"Of {counted(len(before.ids), f'{part.split} decisions')} {len(flips):,} changed. Newly missed "
-        f"cases of {positive}: {missed}; new false alarms on {negative}: {alarms}; earlier errors that are now right: "
-        f"{len(flips) - len(wrong)}.",
+        f"Of {counted(len(before.ids), f'{part.split} decisions')} {len(flips):,} changed. {told}",
         "",
         *outcome_tables(evidence),
         "",

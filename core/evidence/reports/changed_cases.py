@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featherweight.core.arrays import Indices, Octets
-from featherweight.core.evidence.predictions import changed_outcomes
+from featherweight.core.arrays import Floats, Indices, Octets
+from featherweight.core.evidence.predictions import Predictions, changed_outcomes
 from featherweight.core.evidence.report import Comparison, Evidence, shown_threshold, shown_values
 from featherweight.core.evidence.reports.templates_env import open_templates
 from featherweight.core.evidence.reports.words import purpose_sentence
@@ -106,14 +106,17 @@ def _groups(evidence: Evidence, task: Task) -> list[Group]:
         return []
     flips, flipped = changed_outcomes(before, after), before.outcome_places != after.outcome_places
     risen = np.isin(np.arange(len(change)), flips.to_positive)
-    negative, positive = evidence.labels
-    several = len(before.all_outcomes.names) > 2
-    up, down = ("a higher outcome", "a lower outcome") if several else (positive, negative)
-    masks = {
-        f"Decisions that changed to {up}": (flipped & risen, MAX_SORTED_FLIPS),
-        f"Decisions that changed to {down}": (flipped & ~risen, MAX_SORTED_FLIPS),
-        "The same decision, but the largest change": (~flipped & (change > 0), MAX_CHANGED),
-    }
+    if before.label_kind != "binary":
+        masks = {"Decisions that changed": (flipped, MAX_SORTED_FLIPS)}
+    else:
+        negative, positive = evidence.labels
+        several = len(before.all_outcomes.names) > 2
+        up, down = ("a higher outcome", "a lower outcome") if several else (positive, negative)
+        masks = {
+            f"Decisions that changed to {up}": (flipped & risen, MAX_SORTED_FLIPS),
+            f"Decisions that changed to {down}": (flipped & ~risen, MAX_SORTED_FLIPS),
+        }
+    masks["The same decision, but the largest change"] = (~flipped & (change > 0), MAX_CHANGED)
     groups = []
     for title, (mask, most) in masks.items():
         found = np.flatnonzero(mask)
@@ -130,8 +133,11 @@ def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tupl
     split = part.split
     if split == "given":
         raise TypeError("given cases are of no task, which could show them")
-    was, now, names = before.outcome_places, after.outcome_places, before.all_outcomes.names
-    right = np.where(was == now, after.decisions, now > was) == (before.labels == 1)
+    was, now, names = before.outcome_places, after.outcome_places, before.outcome_names
+    if before.label_kind == "binary":
+        right = np.where(was == now, after.decisions, now > was) == (before.labels == 1)
+    else:
+        right = after.right
     places = indices.tolist() if part.places is None else [part.places[index] for index in indices.tolist()]
     views: Sequence[CaseView] = task.show(split, places) if places else ()
     return tuple(
@@ -149,8 +155,11 @@ def _shown(part: Comparison, task: Task, indices: Indices, scale: Scale) -> tupl
     )
 
 
-def _thresholds(part: Comparison) -> tuple[float, float]:
+def _thresholds(part: Comparison) -> tuple[float, ...]:
+    """None of several classes: the largest of all decides."""
     before, after = part.baseline.predictions, part.candidate.predictions
+    if before.label_kind != "binary":
+        return ()
     values = shown_values(before, after)
     return shown_threshold(before, values[0]), shown_threshold(after, values[1])
 
@@ -160,7 +169,7 @@ def _scale(part: Comparison, indices: Indices) -> Scale:
     values = shown_values(part.baseline.predictions, part.candidate.predictions)
     ends = np.concatenate([values[0][indices], values[1][indices], _thresholds(part)])
     low, high = float(ends.min()), float(ends.max())
-    if values[0] is part.baseline.predictions.probabilities:
+    if _are_probabilities(part.baseline.predictions, values[0]):
         low, high = 0.0, high * 1.1 if high < 0.5 else 1.0
     return Scale(low, high if high > low else low + 1.0)
 
@@ -176,11 +185,16 @@ def _render(evidence: Evidence, groups: Sequence[Group]) -> str:
             purpose=purpose_sentence(evidence),
             part=part,
             groups=groups,
-            several=len(before.all_outcomes.names) > 2,
+            several=len(before.outcome_names) > 2,
+            of=evidence.labels[1] if before.label_kind == "binary" else "",
             changed=changed_outcomes(before, after).count,
-            noun="probability" if shown_values(before, after)[0] is before.probabilities else "score",
+            noun="probability" if _are_probabilities(before, shown_values(before, after)[0]) else "score",
         )
     )
+
+
+def _are_probabilities(of: Predictions, values: Floats) -> bool:
+    return values is of.probabilities or of.label_kind != "binary"
 
 
 def encode_thumbnail(image: Octets) -> str:

@@ -37,6 +37,7 @@ from featherweight.core.evidence.reports.planted import gate_part
 from featherweight.core.evidence.reports.population import digest_rows, population_table
 from featherweight.core.evidence.reports.templates_env import bytes_text, ms_text, open_templates
 from featherweight.core.evidence.reports.words import (
+    changed_words,
     choice_sentence,
     energy_methods,
     figure_titles,
@@ -98,6 +99,7 @@ def render_html(evidence: Evidence, document: bytes | None = None) -> str:
             most_flips=MAX_SHOWN_FLIPS,
             figure_titles=figure_titles(),
             average_precision_limited=evidence.limits.of(AVERAGE_PRECISION) is not None,
+            binary=deciding.baseline.predictions.label_kind == "binary",
             methods=methods(evidence),
             chosen=evidence.chosen,
             history=shown_history(evidence),
@@ -181,7 +183,7 @@ class _Split:
     limits: list[_LimitRow]
     metrics: list[_MetricRow]
     flips: tuple[FlippedCase, ...]
-    became_wrong: int
+    changed: str
     groups: Subgroups
 
 
@@ -198,19 +200,16 @@ def _split(evidence: Evidence, part: Comparison) -> _Split:
         gain = sign * (new.estimate - old.estimate) if known and old is not None and new is not None else None
         rows.append(_MetricRow(metric.row_title, old, new, gain, None if bound is None else bound.low))
     flips = flipped_cases(part.baseline.predictions, part.candidate.predictions)
-    wrong = sum(not case.now_right for case in flips)
     limits = [_limit_row(part, check) for check in part.checks]
-    return _Split(part, limits, rows, flips, wrong, subgroups(evidence, part))
+    return _Split(part, limits, rows, flips, changed_words(flips), subgroups(evidence, part))
 
 
 def _limit_row(part: Comparison, check: Check) -> _LimitRow:
-    counts = part.baseline.predictions.confusion
-    numbers = {
-        "all": counts.positives + counts.negatives,
-        "positive": counts.positives,
-        "negative": counts.negatives,
-    }
-    cases = "" if check.metric.counted is None else f"{numbers[check.metric.counted]:,}"
+    of = part.baseline.predictions
+    numbers = {"all": len(of.ids), **{name: int(inside.sum()) for name, inside in of.strata}}
+    # Of several classes those of the worst one stand in the explanation.
+    counted_on = "all" if of.label_kind != "binary" and check.metric.counted else check.metric.counted
+    cases = "" if counted_on is None else f"{numbers[counted_on]:,}"
     return _LimitRow(check, cases, charts.margin_chart(check))
 
 
@@ -219,7 +218,9 @@ def _conditions(part: Comparison) -> list[CostRow]:
 
     def words(measured: Measured) -> Mapping[str, str]:
         latency = measured.latency
-        found = {"Program": measured.name, "Threshold on the raw score": f"{measured.predictions.threshold:.6g}"}
+        found = {"Program": measured.name}
+        if measured.predictions.label_kind == "binary":
+            found["Threshold on the raw score"] = f"{measured.predictions.threshold:.6g}"
         if latency is not None:
             c = latency.conditions
             found |= {"Precision": c.precision, "Runtime": c.backend, "Device": c.device, "Threads": str(c.threads)}
@@ -237,12 +238,14 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
     part, timed = evidence.deciding, measured_part(evidence)
     before, after = part.baseline.predictions, part.candidate.predictions
     found = compared(evidence, part)
+    if before.label_kind != "binary":
+        reliable = charts.reliability_chart(found.baseline.reliability, found.candidate.reliability)
+        return {"curves": [], "reliability": reliable, "slopes": _slopes(found), **_cost_pictures(evidence, timed)}
     curves = {
         "roc": charts.roc_chart(found, before, after),
         "precision_recall": charts.precision_recall_chart(found, before, after),
     }
     rare = before.confusion.positives < charts.RARE * len(before.ids)
-    latency = timed.baseline.latency
     return {
         "curves": list(reversed(curves.items())) if rare else list(curves.items()),
         "reliability": charts.reliability_chart(found.baseline.reliability, found.candidate.reliability),
@@ -250,6 +253,13 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
         "slopes": _slopes(found),
         "scatter": charts.scatter_chart(before, after),
         "thinned": max(before.confusion.positives, before.confusion.negatives) > charts.MAX_DOTS,
+        **_cost_pictures(evidence, timed),
+    }
+
+
+def _cost_pictures(evidence: Evidence, timed: Comparison) -> dict[str, Any]:
+    latency = timed.baseline.latency
+    return {
         "latency": cost_charts.latency_chart(latency, timed.candidate.latency),
         "pareto": cost_charts.pareto_chart(
             evidence.candidates,

@@ -14,7 +14,7 @@ from featherweight.core.evidence import metrics
 from featherweight.core.evidence.figures import Band, ProgramFigures
 from featherweight.core.evidence.judge import Check
 from featherweight.core.evidence.outcomes import compare_outcomes
-from featherweight.core.evidence.predictions import Measured
+from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import (
     CandidateRecord,
     Comparison,
@@ -32,8 +32,9 @@ from featherweight.core.evidence.reports.outcomes_json import encode_outcomes
 from featherweight.core.evidence.reports.planted import encode_gate
 from featherweight.core.evidence.reports.population import population_as_dict
 from featherweight.core.evidence.reports.words import methods, notes, tells_nothing
-from featherweight.core.evidence.subgroups import Subgroups
+from featherweight.core.evidence.subgroups import Subgroup, Subgroups
 from featherweight.core.measure.performance import Conditions, Latency, Memory, Throughput
+from featherweight.core.target import LabelKind
 
 SCHEMA = "featherweight-evidence/2"
 MAX_RECORDED_FLIPS = 250
@@ -64,7 +65,7 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
         "decided_on": evidence.deciding.split,
         "recipe_sha256": evidence.recipe_sha256,
         "labels": list(evidence.labels),
-        "limits": {name: evidence.limits.get(name) for name in metrics.limits()},
+        "limits": {name: evidence.limits.get(name) for name in metrics.limits(_kind(evidence))},
         "unseen_case": evidence.limits.unseen_case,
         "prevalence": evidence.limits.prevalence,
         "group_columns": list(evidence.limits.group_columns),
@@ -97,14 +98,17 @@ def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def _kind(evidence: Evidence) -> LabelKind:
+    return evidence.deciding.baseline.predictions.label_kind
+
+
 def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
     before, after = part.baseline.predictions, part.candidate.predictions
     found, flips = compared(evidence, part), flipped_cases(before, after)
     other = None if part is evidence.deciding else evidence.deciding
     return {
         "cases": len(before.ids),
-        "positives": before.confusion.positives,
-        "negatives": before.confusion.negatives,
+        **_classes(before),
         "checks": [_check(check) for check in part.checks],
         "baseline": _measured(part.baseline, found.baseline, None if other is None else other.baseline),
         "candidate": _measured(part.candidate, found.candidate, None if other is None else other.candidate),
@@ -112,7 +116,7 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
         "flips": {
             "to_positive": sum(case.to_positive for case in flips),
             "to_negative": sum(not case.to_positive for case in flips),
-            "became_wrong": sum(not case.now_right for case in flips),
+            "became_wrong": sum(case.became_wrong for case in flips),
         },
         "outcomes": encode_outcomes(compare_outcomes(before, after, seed=evidence.seed)),
         "flipped": [] if other else [_flip(case) for case in flips[:MAX_RECORDED_FLIPS]],
@@ -120,9 +124,17 @@ def _comparison(evidence: Evidence, part: Comparison) -> dict[str, Any]:
     }
 
 
+def _classes(of: Predictions) -> dict[str, Any]:
+    """How many cases each class has."""
+    numbers = {name: int(inside.sum()) for name, inside in of.strata}
+    if of.label_kind == "binary":
+        return {"positives": numbers["positive"], "negatives": numbers["negative"]}
+    return {"classes": numbers}
+
+
 def _flip(case: FlippedCase) -> dict[str, Any]:
     found: dict[str, Any] = _plain(asdict(case), 5)
-    return {key: value for key, value in found.items() if key != "outcomes" or value is not None}
+    return {key: value for key, value in found.items() if key not in ("outcomes", "right") or value is not None}
 
 
 def _check(check: Check) -> dict[str, Any]:
@@ -140,11 +152,25 @@ def _check(check: Check) -> dict[str, Any]:
 
 def _subgroups(groups: Subgroups) -> dict[str, Any]:
     return {
-        "rows": [{**_plain(asdict(row), 4), "status": row.status} for row in groups.rows],
+        "rows": [{**_group(row), "status": row.status} for row in groups.rows],
         "tests": groups.tests,
         "method": groups.method,
         "notes": list(groups.notes),
     }
+
+
+def _group(row: Subgroup) -> dict[str, Any]:
+    found: dict[str, Any] = _plain(asdict(row), 4)
+    return {key: value for key, value in found.items() if key != "positives" or value is not None}
+
+
+def _decisions(of: Predictions) -> dict[str, Any]:
+    """The decisions against the labels; of several classes cases by their label (rows) and decision (columns)."""
+    if of.label_kind == "binary":
+        return {"threshold": of.threshold, "confusion": asdict(of.confusion)}
+    count = len(of.outcome_names)
+    table = np.bincount(of.labels * count + of.outcome_places, minlength=count * count).reshape(count, count)
+    return {"confusion_matrix": table.tolist()}
 
 
 def _measured(measured: Measured, figures: ProgramFigures, deciding: Measured | None) -> dict[str, Any]:
@@ -153,8 +179,7 @@ def _measured(measured: Measured, figures: ProgramFigures, deciding: Measured | 
     return {
         "name": measured.name,
         "description": measured.description,
-        "threshold": predictions.threshold,
-        "confusion": asdict(predictions.confusion),
+        **_decisions(predictions),
         "metrics": {name: None if one is None else _plain(asdict(one)) for name, one in figures.metrics.items()},
         "roc": _band(figures.roc) if curves else None,
         "precision_recall": _band(figures.precision_recall) if curves else None,

@@ -13,6 +13,7 @@ from featherweight.core.evidence.reports.words import (
     headline,
     limit_text,
     notes,
+    numbers,
     parity_sentence,
     purpose_sentence,
 )
@@ -30,7 +31,7 @@ def render_figures(evidence: Evidence) -> str:
         lines += [_limit_row(check) for check in part.checks]
         lines += ["", *(f"- {check.status}: {markdown_text(check.explanation)}" for check in part.checks), ""]
     lines += [f"**Note.** {markdown_text(note)}\n" for note in notes(evidence)]
-    lines += [*_population(evidence), "", _cases(part), "", *_metrics(evidence, part), ""]
+    lines += [*_population(evidence), "", _cases(evidence, part), "", *_metrics(evidence, part), ""]
     lines += [
         *_costs(part),
         *_beyond(evidence, part),
@@ -57,11 +58,13 @@ def _population(evidence: Evidence) -> list[str]:
     return [*lines, "", f"Reference standard: {markdown_text(standard)}{source}."]
 
 
-def _cases(part: Comparison) -> str:
+def _cases(evidence: Evidence, part: Comparison) -> str:
     labels = part.candidate.predictions.labels
     count, positives = len(labels), int(labels.sum())
     tested = "test cases, run once in this run, after every choice was made"
     kind = tested if part.split == "test" else "validation cases"
+    if part.baseline.predictions.label_kind != "binary":
+        return f"On {count} {kind} ({markdown_text(numbers(evidence, part))}), with 95% intervals:"
     return f"On {count} {kind} ({positives} positive), with 95% intervals:"
 
 

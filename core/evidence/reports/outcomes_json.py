@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from featherweight.core.evidence.outcomes import OutcomeComparison, ThresholdFigure
+from featherweight.core.evidence.outcomes import ClassFigures, OutcomeComparison, ThresholdFigure
 
 
 def encode_outcomes(found: OutcomeComparison) -> dict[str, Any]:
@@ -23,6 +23,15 @@ def encode_outcomes(found: OutcomeComparison) -> dict[str, Any]:
             }
             for one in found.thresholds
         ],
+        **({"classes": [_of_class(one) for one in found.classes]} if found.classes else {}),
+    }
+
+
+def _of_class(one: ClassFigures) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "cases": one.cases,
+        "figures": {figure.metric.name: _figure(figure) for figure in one.figures},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from featherweight.core.evidence.report import Comparison, Evidence
@@ -34,7 +35,8 @@ def populations(evidence: Evidence) -> dict[str, SplitPopulation]:
 
 def _of_predictions(part: Comparison) -> SplitPopulation:
     of = part.baseline.predictions
-    return describe_split(of.labels, of.clusters, of.groups)
+    names = () if of.label_kind == "binary" else of.outcome_names
+    return describe_split(of.labels, of.clusters, of.groups, names=names)
 
 
 def cluster_noun(evidence: Evidence) -> str:
@@ -45,7 +47,6 @@ def cluster_noun(evidence: Evidence) -> str:
 def population_table(evidence: Evidence) -> PopulationTable:
     """A row without a figure in any split is left out."""
     found = populations(evidence)
-    negative, positive = evidence.labels
 
     def row(name: str, amount: Callable[[SplitPopulation], int | None], *, share: bool = False) -> Rows:
         amounts = [amount(one) for one in found.values()]
@@ -57,11 +58,32 @@ def population_table(evidence: Evidence) -> PopulationTable:
     rows = [
         *row("Cases", lambda one: one.cases),
         *row(cluster_noun(evidence).capitalize(), lambda one: one.clusters),
-        *row(positive.capitalize(), lambda one: one.positives, share=True),
-        *row(negative.capitalize(), lambda one: one.cases - one.positives, share=True),
+        *[line for name, amount in _classes(evidence) for line in row(name, amount, share=True)],
         *row("With a missing input value", lambda one: one.incomplete, share=True),
     ]
     return PopulationTable(list(found), rows, _group_rows(found))
+
+
+def _classes(evidence: Evidence) -> list[tuple[str, Callable[[SplitPopulation], int | None]]]:
+    """Each class with what counts its cases."""
+    if evidence.deciding.baseline.predictions.label_kind != "binary":
+        return [(name, partial(_of_class, name)) for name in evidence.labels]
+    negative, positive = evidence.labels
+    return [(positive.capitalize(), lambda one: one.positives), (negative.capitalize(), _negatives)]
+
+
+def _of_class(name: str, one: SplitPopulation) -> int | None:
+    return one.classes.get(name)
+
+
+def _negatives(one: SplitPopulation) -> int | None:
+    return None if one.positives is None else one.cases - one.positives
+
+
+def _as_dict(one: SplitPopulation) -> dict[str, Any]:
+    """Without what these labels have not."""
+    left_out = ("positives",) if one.positives is None else ("classes",)
+    return {name: value for name, value in asdict(one).items() if name not in left_out}
 
 
 def _group_rows(found: Mapping[str, SplitPopulation]) -> Rows:
@@ -115,7 +137,7 @@ def population_as_dict(evidence: Evidence) -> dict[str, Any]:
             "cluster_noun": cluster_noun(evidence),
             "reference_standard": statement.reference_standard,
             "reference_source": statement.reference_source,
-            "splits": {split: asdict(one) for split, one in populations(evidence).items()},
+            "splits": {split: _as_dict(one) for split, one in populations(evidence).items()},
         },
         "programs": {
             "baseline_sha256": part.baseline.program_sha256,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from featherweight.core.evidence.outcomes import ThresholdFigures, compare_outcomes
+from collections.abc import Sequence
+
+from featherweight.core.evidence.outcomes import ThresholdFigure, compare_outcomes
 from featherweight.core.evidence.report import Evidence
 from featherweight.core.evidence.reports.templates_env import markdown_text
 from featherweight.core.statistics.intervals import Interval
@@ -24,18 +26,21 @@ def outcome_tables(evidence: Evidence) -> list[str]:
             for name, row in zip(names, found.moves, strict=True)
         ),
     ]
-    if len(names) > 2:
+    if found.classes:
+        lines += ["", "| class against the rest | figure | before | after | gain | at least (95%) |", "|---" * 6 + "|"]
+        lines += [row for one in found.classes for row in _figure_rows(one.name, one.figures)]
+    elif len(names) > 2:
         lines += ["", "| from the threshold of | figure | before | after | gain | at least (95%) |", "|---" * 6 + "|"]
-        lines += [row for one in found.thresholds for row in _threshold_rows(one)]
+        lines += [row for one in found.thresholds for row in _figure_rows(one.outcome, one.figures)]
     return lines
 
 
-def _threshold_rows(one: ThresholdFigures) -> list[str]:
+def _figure_rows(name: str, figures: Sequence[ThresholdFigure]) -> list[str]:
     return [
-        f"| {markdown_text(one.outcome)} | {figure.metric.title} | {_interval(figure.baseline)} | "
+        f"| {markdown_text(name)} | {figure.metric.title} | {_interval(figure.baseline)} | "
         f"{_interval(figure.candidate)} | "
         + (f"{figure.difference.estimate:+.4f} | {figure.difference.low:+.4f} |" if figure.difference else "- | - |")
-        for figure in one.figures
+        for figure in figures
     ]
 
 

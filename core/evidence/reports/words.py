@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherweight.core.evidence import metrics
-from featherweight.core.evidence.judge import Check, all_passed, warnings
+from featherweight.core.evidence.judge import MAX_NAMED, Check, all_passed, warnings
 from featherweight.core.evidence.metric import Metric
-from featherweight.core.evidence.metrics import AUC
 from featherweight.core.evidence.outcomes import compare_outcomes
 from featherweight.core.evidence.predictions import Parity, ParityRun
-from featherweight.core.evidence.report import CandidateRecord, Comparison, Evidence, Search, compared, subgroups
+from featherweight.core.evidence.report import (
+    CandidateRecord,
+    Comparison,
+    Evidence,
+    FlippedCase,
+    Search,
+    compared,
+    subgroups,
+)
 from featherweight.core.evidence.reports.case_history import history_notes
 from featherweight.core.evidence.worse import worse_notes
 from featherweight.core.measure.energy import Provenance
@@ -63,20 +71,44 @@ def headline(evidence: Evidence) -> Headline:
 
 def purpose_sentence(evidence: Evidence) -> str:
     """What the model is for, in one line: as the task says, or what its labels say."""
-    negative, positive = evidence.labels
-    said = evidence.statement.purpose or f"decides between {negative} and {positive}"
+    said = evidence.statement.purpose or f"decides between {between(evidence.labels)}"
     return said[:1].upper() + said[1:].rstrip(".")
 
 
 def basis(evidence: Evidence) -> str:
     """What the verdict rests on."""
     part = evidence.deciding
-    counts = part.baseline.predictions.confusion
-    negative, positive = evidence.labels
-    cases = f"{counts.positives + counts.negatives:,} {part.split} cases"
+    cases = f"{len(part.baseline.predictions.ids):,} {part.split} cases"
     if part.split == "test":
         cases += ", run once in this run, after the choice was made"
-    return f"Decided on {cases} ({counts.positives:,} {positive}, {counts.negatives:,} {negative})."
+    return f"Decided on {cases} ({numbers(evidence, part)})."
+
+
+def between(labels: Sequence[str]) -> str:
+    """The classes in words: `normal and pneumonia`; of many the first ones."""
+    shown = [*labels[:MAX_NAMED], *([counted(len(labels) - MAX_NAMED, "more")] if len(labels) > MAX_NAMED else [])]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def numbers(evidence: Evidence, part: Comparison) -> str:
+    """How many cases each class has; of several classes their number, and the rarest."""
+    of = part.baseline.predictions
+    if of.label_kind != "binary":
+        name, rarest = min(of.strata, key=lambda named: int(named[1].sum()))
+        return f"{len(of.strata)} classes; the rarest is {name} with {int(rarest.sum()):,}"
+    negative, positive = evidence.labels
+    return f"{of.confusion.positives:,} {positive}, {of.confusion.negatives:,} {negative}"
+
+
+def changed_words(flips: Sequence[FlippedCase]) -> str:
+    """Of changed decisions: how many became wrong, how many right, and how many are as wrong as before."""
+    wrong, right = sum(case.became_wrong for case in flips), sum(case.now_right for case in flips)
+    still = len(flips) - wrong - right
+    return f"{wrong} became wrong, {right} became right" + (f", {still} are wrong before and now" if still else "")
+
+
+def _is_told(evidence: Evidence, metric: Metric) -> bool:
+    return evidence.deciding.baseline.predictions.label_kind in metric.labels
 
 
 CURVES = {"roc": "ROC curve", "precision_recall": "Precision-recall curve"}
@@ -100,13 +132,14 @@ def measured_part(evidence: Evidence) -> Comparison:
 
 
 def limited_figure(evidence: Evidence) -> Metric:
-    """The figure of the ranking that the recipe limits first, that is AUC where it limits none."""
+    """The figure of the ranking that the recipe limits first, that is AUC where it limits none; of several classes the
+    mean of theirs."""
     limited = (
         check.metric
         for check in evidence.deciding.checks
-        if check.metric.reads == "ranking" and check.metric.is_compared
+        if check.metric.reads == "ranking" and check.metric.is_compared and _is_told(evidence, check.metric)
     )
-    return next(limited, AUC)
+    return next(limited, metrics.main_ranking(evidence.deciding.baseline.predictions.label_kind))
 
 
 def parity_sentence(parity: Parity) -> str:
