@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from bench.class_levels import simulate as simulate_classes
 from bench.limit_levels import simulate_all
 from bench.timing import record, show
 from featherweight.core.arrays import Floats, Labels
@@ -349,7 +350,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--studies", type=int, default=2000, help="Simulated comparisons in each setting.")
     parser.add_argument(
-        "--only", choices=("auc", "average_precision", "crossed", "power", "shares", "calibration", "limits")
+        "--only", choices=("auc", "average_precision", "crossed", "power", "shares", "calibration", "limits", "classes")
     )
     parser.add_argument("--record", type=Path, help="Write the tables as JSON.")
     parser.add_argument("--workers", type=int, default=2)
@@ -397,6 +398,8 @@ def main() -> None:
             tables["interval of the calibration error"] = (columns, [one.result() for one in waiting])
         if chosen.only in (None, "limits"):
             tables.update(simulate_all(studies // 2, pool))
+        if chosen.only in (None, "classes"):
+            tables.update(simulate_classes(studies // 2, pool))
     for title, (columns, rows) in tables.items():
         show(title, columns, rows)
     if chosen.record:

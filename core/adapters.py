@@ -68,12 +68,14 @@ Cases = Sequence[Any] | Array
 @dataclass(frozen=True, eq=False)
 class Decisions:
     """What an app makes of a program's outputs for n cases. scores: float64 [n], raw, larger is more positive;
-    probabilities: float64 [n], calibrated, of the label `positive`; decisions: str [n]."""
+    probabilities: float64 [n], calibrated, of the label `positive`; decisions: str [n]. Of several classes scores and
+    probabilities are [n, K], in the order of `labels`, which is empty else, and `positive` is empty."""
 
     scores: Scores
     probabilities: Probabilities
     decisions: Texts
     positive: str
+    labels: tuple[str, ...] = ()
 
 
 class ModelAdapter(Protocol):

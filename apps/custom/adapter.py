@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.apps.custom.sealed import decode_rule, decode_schema
+from featherweight.apps.custom.sealed import ClassRule, decode_rule, decode_schema
 from featherweight.core.adapters import Decisions, InputRange, check_ranges
-from featherweight.core.arrays import Array
+from featherweight.core.arrays import Array, Scores
 from featherweight.core.doors.scores import raw_scores
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
@@ -33,19 +33,20 @@ class ManyInputs:
 
 
 class CustomAdapter:
-    """Arrays [N, ...] or tables in; label and calibrated probability out."""
+    """Arrays [N, ...] or tables in; label and calibrated probability out, of several classes those of all."""
 
     def __init__(self, labels: Sequence[str], files: Mapping[str, bytes], inputs: Sequence[TensorSpec]) -> None:
         missing = {"schema.json", "decision.json"} - files.keys()
         if missing:
             raise ArtifactError(f"the artifact lacks {', '.join(sorted(missing))}; make it again")
-        self.schema, self.rule = decode_schema(files["schema.json"]), decode_rule(files["decision.json"])
+        self.schema = decode_schema(files["schema.json"])
+        self.rule = decode_rule(files["decision.json"], len(labels))
         shapes = [spec.shape for spec in inputs]
-        if (self.schema.columns and shapes != [(None, len(self.schema.columns))]) or len(labels) != 2:
+        if (self.schema.columns and shapes != [(None, len(self.schema.columns))]) or len(labels) < 2:
             raise ArtifactError(
                 f"the program takes {'; '.join(map(str, inputs))} and has {counted(len(labels), 'labels')}; its "
-                f"schema.json names {counted(len(self.schema.columns), 'columns')}, of two labels: make the artifact "
-                "again"
+                f"schema.json names {counted(len(self.schema.columns), 'columns')}, of two labels or more: make the "
+                "artifact again"
             )
         self._inputs, self.labels = tuple(inputs), tuple(labels)
         floats = [spec for spec in inputs if spec.dtype == "float32"]
@@ -86,9 +87,21 @@ class CustomAdapter:
     def decide(self, outputs: Tensors) -> Decisions:
         """Decide from the program's outputs [n, ...]."""
         scores = raw_scores(outputs, self.schema.score)
+        if isinstance(self.rule, ClassRule):
+            self.check_classes(scores)
+            names = np.array(self.labels)[scores.argmax(axis=1)]
+            return Decisions(scores, self.rule.probabilities(scores), names, "", self.labels)
         chances = self.rule.probabilities(scores)
         negative, positive = self.labels
         return Decisions(scores, chances, np.where(chances >= self.rule.threshold, positive, negative), positive)
+
+    def check_classes(self, scores: Scores) -> None:
+        """Raise ArtifactError for scores [n, K] of other classes than the labels are."""
+        if scores.ndim != 2 or scores.shape[1] != len(self.labels):
+            raise ArtifactError(
+                f"the program gives scores {list(scores.shape)} for {counted(len(self.labels), 'labels')}; make the "
+                "artifact again"
+            )
 
     def _typed(self, found: Any, spec: TensorSpec) -> Array:
         array = found.detach().cpu().numpy() if hasattr(found, "detach") else np.asarray(found)

@@ -1,12 +1,12 @@
-"""From scores to a calibrated probability and a threshold, fitted on validation cases alone."""
+"""From scores to calibrated probabilities and, of a yes or no, a threshold, fitted on validation cases alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from featherweight.apps.custom.sealed import DecisionRule
+from featherweight.apps.custom.sealed import ClassRule, DecisionRule
 from featherweight.core.arrays import Labels, Scores
-from featherweight.core.calibration import fit_platt
+from featherweight.core.calibration import fit_platt, fit_temperature
 from featherweight.core.errors import DataError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
 
@@ -63,3 +63,22 @@ def fit_rule(scores: Scores, labels: Labels, positive_share: float) -> DecisionR
         threshold=threshold,
         chosen_for=f"as many positive validation cases as the baseline has ({positive_share:.4g} of all)",
     )
+
+
+def own_class_rule(scores: Scores, labels: Labels, *, recalibrates: bool) -> ClassRule:
+    """The baseline's own probabilities of its validation scores [N, K]: their softmax, or where they are no logarithms
+    of probabilities that with the temperature that fits. Raises DataError where it decides all cases alike."""
+    if len(np.unique(scores.argmax(axis=1))) < 2:
+        raise DataError(
+            f"the model decides all {len(scores):,} validation cases for one class, so that no decision could be "
+            "compared; are the classes named in the order of its outputs?"
+        )
+    if recalibrates:
+        return fit_class_rule(scores, labels)
+    return ClassRule(temperature=1.0, chosen_for="the model's own probabilities")
+
+
+def fit_class_rule(scores: Scores, labels: Labels) -> ClassRule:
+    """The temperature that fits the scores [N, K] of the validation cases. Raises DataError where they say nothing."""
+    temperature = fit_temperature(scores, labels)
+    return ClassRule(temperature=temperature, chosen_for="the least log loss on the validation cases")

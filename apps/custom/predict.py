@@ -20,7 +20,8 @@ import numpy as np
 
 from featherweight.apps.custom.adapter import CustomAdapter
 from featherweight.apps.custom.rows import BATCH_ROWS, open_source, prepare
-from featherweight.core.arrays import Probabilities, Scores
+from featherweight.apps.custom.sealed import ClassRule, DecisionRule
+from featherweight.core.arrays import Array, Floats, Probabilities, Scores
 from featherweight.core.doors.scores import raw_scores
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.files import atomic_write, read_errors, write_errors, writing_alone
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from featherweight.core.backends.base import Session
 
 OWN_COLUMNS = ("score", "probability", "decision", "reason")
+"""Of several classes there are further ones: `own_columns`."""
 _VERSION = 1
 _NEAR = 1e-9
 """Probabilities this near to the threshold are computed as the app itself does, to the last bit."""
@@ -79,7 +81,7 @@ def run_predict(job: PredictJob, progress: Progress = silent) -> PredictSummary:
     adapter = CustomAdapter(manifest.labels, artifact.sealed, [entry.spec() for entry in manifest.inputs])
     if not adapter.schema.columns:
         raise UsageError(f"{job.model}: takes arrays without names of columns; open it by featherweight.open_model")
-    twice = sorted(set(job.keep) & set(OWN_COLUMNS))
+    twice = sorted(set(job.keep) & set(own_columns(adapter)))
     if twice:
         raise UsageError(f"column {twice[0]!r} cannot be carried over: the output has one of its own by this name")
     if job.out.suffix.lower() not in (".parquet", ".pq", ".csv"):
@@ -154,26 +156,46 @@ def score_batch(
 
     prepared = prepare(batch, adapter.schema)
     scores = raw_scores(session.run({session.inputs[0].name: prepared.rows}), adapter.schema.score)
-    fit = prepared.fit & np.isfinite(scores)
+    fit = prepared.fit & np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
     reasons = np.where(prepared.fit & ~fit, "the model gives no finite number", prepared.reasons)
-    chances = _chances(np.where(fit, scores, 0.0), adapter)
-    positive = (chances >= adapter.rule.threshold).astype(np.int8)
     unfit = ~fit
+    numbers, places = _answers(np.where(fit if scores.ndim == 1 else fit[:, None], scores, 0.0), adapter)
     names = pa.array(adapter.labels)
     columns = {
         **{name: batch.column(name) for name in keep},
-        "score": pa.array(scores, mask=unfit),
-        "probability": pa.array(chances, mask=unfit),
-        "decision": pa.DictionaryArray.from_arrays(pa.array(positive, mask=unfit), names),
+        **{name: pa.array(values, mask=unfit) for name, values in numbers.items()},
+        "decision": pa.DictionaryArray.from_arrays(pa.array(places, mask=unfit), names),
         "reason": pa.array(reasons, pa.string(), mask=fit) if unfit.any() else pa.nulls(len(fit), pa.string()),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _chances(scores: Scores, adapter: CustomAdapter) -> Probabilities:
+def own_columns(adapter: CustomAdapter) -> tuple[str, ...]:
+    """Of several classes `probability` is that of the decision, and each class has one of its own."""
+    if not isinstance(adapter.rule, ClassRule):
+        return OWN_COLUMNS
+    return "probability", *map(_class_column, adapter.labels), "decision", "reason"
+
+
+def _class_column(label: str) -> str:
+    return f"probability of {label}"
+
+
+def _answers(scores: Scores, adapter: CustomAdapter) -> tuple[dict[str, Floats], Array]:
+    """(columns of numbers [N], places of the labels that are decided for, int8 or int16 [N])."""
+    rule = adapter.rule
+    if isinstance(rule, ClassRule):
+        adapter.check_classes(scores)
+        chances, places = rule.probabilities(scores), scores.argmax(axis=1)
+        each = {_class_column(label): chances[:, place] for place, label in enumerate(adapter.labels)}
+        return {"probability": chances[np.arange(len(places)), places], **each}, places.astype(np.int16)
+    of_one = _chances(scores, rule)
+    return {"score": scores, "probability": of_one}, (of_one >= rule.threshold).astype(np.int8)
+
+
+def _chances(scores: Scores, rule: DecisionRule) -> Probabilities:
     """As the sealed rule gives them for scores [N], at once for all; beside the threshold one by one, so that every
     decision is the app's own."""
-    rule = adapter.rule
     logits = np.clip(rule.slope * scores + rule.intercept, -LARGEST_LOGIT, LARGEST_LOGIT)
     chances = 1 / (1 + np.exp(-logits))
     near = np.flatnonzero(np.abs(chances - rule.threshold) < _NEAR)

@@ -14,8 +14,18 @@ _DONORS = 512
 
 def draw_like(tensors: Tensors, labels: Labels, count: int, seed: int) -> Tensors:
     """Inputs [count, ...]: each value drawn from those that training cases have at its place, in half of the inputs
-    from positive cases alone. Of pictures (the last two sizes), one value fills a block."""
+    from positive cases alone, of several classes in as many from each. Of pictures (the last two sizes), one value
+    fills a block."""
     generator = np.random.default_rng(seed)
+    classes = int(labels.max(initial=0)) + 1
+    if classes > 2:
+        sizes = np.bincount(np.arange(count) % classes, minlength=classes)
+        donors = [np.flatnonzero(labels == place) for place in range(classes)]
+        parts_of = {
+            name: [_drawn(array, *one, generator) for one in zip(donors, sizes.tolist(), strict=True)]
+            for name, array in tensors.items()
+        }
+        return {name: np.ascontiguousarray(np.concatenate(parts)) for name, parts in parts_of.items()}
     positive = np.flatnonzero(labels == 1)
     half = count // 2 if len(positive) else 0
     drawn = {}

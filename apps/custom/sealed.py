@@ -11,6 +11,7 @@ from featherweight.core.errors import ArtifactError
 from featherweight.core.platt import PlattScaling, Probability
 from featherweight.core.sealed import decode_sealed
 from featherweight.core.sealed import encode as encode
+from featherweight.core.softmax import TemperatureScaling
 
 
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +38,13 @@ class DecisionRule(PlattScaling, frozen=True, kw_only=True):
     """In words, how the threshold was chosen."""
 
 
+class ClassRule(TemperatureScaling, frozen=True, kw_only=True):
+    """Of several classes: the largest score decides."""
+
+    chosen_for: str
+    """In words, how the temperature was found."""
+
+
 def decode_schema(content: bytes) -> Schema:
     """Raises ArtifactError for anything but a valid schema.json."""
     schema = decode_sealed(content, Schema, "schema.json")
@@ -45,6 +53,8 @@ def decode_schema(content: bytes) -> Schema:
     return schema
 
 
-def decode_rule(content: bytes) -> DecisionRule:
-    """Raises ArtifactError for anything but a valid decision.json."""
-    return decode_sealed(content, DecisionRule, "decision.json")
+def decode_rule(content: bytes, labels: int) -> DecisionRule | ClassRule:
+    """Of so many labels. Raises ArtifactError for anything but a valid decision.json."""
+    if labels == 2:
+        return decode_sealed(content, DecisionRule, "decision.json")
+    return decode_sealed(content, ClassRule, "decision.json")

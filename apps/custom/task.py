@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import numpy as np
 
-from featherweight.apps.custom.decision import fit_rule, own_rule
+from featherweight.apps.custom.decision import fit_class_rule, fit_rule, own_class_rule, own_rule
 from featherweight.apps.custom.reference import draw_like
-from featherweight.apps.custom.sealed import DecisionRule, Schema, encode
+from featherweight.apps.custom.sealed import ClassRule, DecisionRule, Schema, encode
 from featherweight.core.arrays import Labels, Scores
 from featherweight.core.doors.scores import ScoreForm, raw_scores
 from featherweight.core.errors import UsageError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from featherweight.core.losses import TaskLoss
 
 _BATCH = 256
+_HALF = 0.5
 _MAX_COLUMNS = 60
 """Columns of a case that are shown."""
 
@@ -45,9 +46,12 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """The labelled cases: a CSV or Parquet file, a folder of pictures with a labels.csv (path, label, and if there are
     such split, patient and groups), or module:name for a featherweight.Data in your own module."""
     label: str = "label"
-    """Column of the truth: 0 and 1, or two names."""
+    """Column of the truth: 0 and 1, or two names; of several classes 0, 1, 2 ... or their names."""
     positive: str = ""
     """The label of the positive class. Empty: 1, or the model's own second class."""
+    classes: tuple[str, ...] = ()
+    """Of more than two classes their labels in the order of the model's outputs. Empty: as the model names them, or
+    0, 1, 2 ..."""
     split: str = ""
     """Column that says train, validation or test. Empty: 60, 20 and 20 of a hundred are drawn, with the clusters
     together and the labels shared out; whether the model was fitted on them is then not known."""
@@ -59,13 +63,14 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Column of what a case is called in the evidence; no patient's name. Empty: the number of its row."""
     features: tuple[str, ...] = ()
     """The model's columns, in its order. Empty: those that the model names, or all columns that mean nothing else."""
-    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = _HALF
     """The model's own probability from which on a case is positive. Candidates get the threshold at which as many
-    validation cases are positive."""
+    validation cases are positive. Of several classes the most probable one is decided for, without a threshold."""
     output: str = ""
     """Which of several outputs is the answer."""
     form: str = ""
-    """What the answer is: logit, probability, logits or probabilities (of two classes). Empty: as its numbers look."""
+    """What the answer is: logit, probability, logits or probabilities (of two classes or more). Empty: as its numbers
+    look."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
     """Random seed of the split that is drawn."""
     batch: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 64
@@ -83,7 +88,8 @@ RECIPE = RecipeExample(Path(__file__).parent / "recipes" / "new.toml", SourceSet
 
 
 class CustomTask:
-    """Fulfils core.task.Task for a model that decides yes or no. notes: what was decided here and must be told."""
+    """Fulfils core.task.Task for a model that decides yes or no, or for one of several classes. notes: what was decided
+    here and must be told."""
 
     def __init__(self, loaded: LoadedModel, data: BoundData, source: SourceSettings) -> None:
         from featherweight.core.doors.rows import baseline_scores, check_rows, run_model
@@ -94,13 +100,12 @@ class CustomTask:
         validation = data.parts["validation"]
         some = {name: array[:_BATCH] for name, array in validation.tensors.items()}
         self.score: ScoreForm = infer_score(
-            run_model(loaded.model, some), loaded.model.outputs, source.output, source.form
+            run_model(loaded.model, some), loaded.model.outputs, source.output, source.form, len(data.names)
         )
         self.notes = (*data.notes, *loaded.notes, *check_rows(loaded, self.score, data.exact, data.rounded))
         scores = baseline_scores(loaded, self.score, validation.tensors)
-        calibration = None if loaded.recalibrates else loaded.calibration
-        self._own = own_rule(scores, validation.labels, source.threshold, calibration)
-        self.positive_threshold = self._own.score_at(self._own.threshold)
+        self._own: DecisionRule | ClassRule = self._own_rule(scores, validation.labels)
+        self.positive_threshold = _threshold(self._own)
         self.baseline_probability = self._own.probabilities
         self._positive_share = float((scores >= self.positive_threshold).mean())
         tensors = [array for part in data.parts.values() for array in part.tensors.values()]
@@ -111,6 +116,14 @@ class CustomTask:
             missing_value=loaded.missing_value,
             score=self.score,
         )
+
+    def _own_rule(self, scores: Scores, labels: Labels) -> DecisionRule | ClassRule:
+        if len(self.data.names) == 2:
+            calibration = None if self.loaded.recalibrates else self.loaded.calibration
+            return own_rule(scores, labels, self.source.threshold, calibration)
+        if self.source.threshold != _HALF:
+            raise UsageError("threshold: of several classes the most probable one is decided for; leave it out")
+        return own_class_rule(scores, labels, recalibrates=self.loaded.recalibrates)
 
     def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
         """See Task."""
@@ -164,12 +177,13 @@ class CustomTask:
 
     def data_statement(self) -> DataStatement:
         """See core.task.StatesData."""
-        train, (negative, positive) = self.data.parts["training"], self.data.names
-        told = describe_split(train.labels, train.cluster_numbers(), train.groups, train.tensors)
+        train, names, target = self.data.parts["training"], self.data.names, self.data.target
+        told = describe_split(train.labels, train.cluster_numbers(), train.groups, train.tensors, target.names)
         stated = self.source.reference_standard
         if not stated and self.data.label_meaning:
             stated = f"{self.data.label_meaning}; who decided it, and how, is not stated"
-        purpose = self.source.purpose or f"tells {positive} from {negative}"
+        apart = f"tells {names[1]} from {names[0]}" if len(names) == 2 else f"tells apart {', '.join(names)}"
+        purpose = self.source.purpose or apart
         return DataStatement(purpose, stated, self.source.reference_source, told)
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
@@ -183,7 +197,7 @@ class CustomTask:
 
     def validation_cases(self) -> HeldOut:
         """See Task."""
-        return self._part("validation").held_out(self.data.cluster_noun)
+        return self._part("validation").held_out(self.data.cluster_noun, self.data.target)
 
     def calibration_cases(self) -> HeldOut:
         """See Task: the validation cases."""
@@ -191,10 +205,10 @@ class CustomTask:
 
     def test_cases(self) -> HeldOut:
         """See Task."""
-        return self._part("test").held_out(self.data.cluster_noun)
+        return self._part("test").held_out(self.data.cluster_noun, self.data.target)
 
     def scores(self, outputs: Tensors) -> Scores:
-        """float64 [N]: the program's answer as log-odds."""
+        """float64 [N]: the program's answer as log-odds; of several classes their logits [N, K]."""
         return raw_scores(outputs, self.score)
 
     def reference_inputs(self, count: int, seed: int) -> Tensors:
@@ -225,17 +239,24 @@ class CustomTask:
         return self.data.parts[name]
 
     def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
-        """See Task. scores: float64 [N]; labels: int64 [N]."""
+        """See Task. scores: float64 [N] or [N, K]; labels: int64 [N]."""
+        if len(self.data.names) > 2:
+            return self._sealed(fit_class_rule(scores, labels))
         return self._sealed(fit_rule(scores, labels, self._positive_share))
 
     def seal_unchanged(self) -> SealedFiles:
         """See Task: the baseline's own decision."""
         return self._sealed(self._own)[0]
 
-    def _sealed(self, rule: DecisionRule) -> tuple[SealedFiles, float]:
+    def _sealed(self, rule: DecisionRule | ClassRule) -> tuple[SealedFiles, float]:
         files = {"schema.json": encode(self.schema), "decision.json": encode(rule)}
         sealed = SealedFiles("custom", self.data.names, files, self.loaded.source, rule.probabilities)
-        return sealed, rule.score_at(rule.threshold)
+        return sealed, _threshold(rule)
+
+
+def _threshold(rule: DecisionRule | ClassRule) -> float:
+    """On the raw score; 0 where the largest of several decides."""
+    return rule.score_at(rule.threshold) if isinstance(rule, DecisionRule) else 0.0
 
 
 def open_task(settings: Mapping[str, Any]) -> CustomTask:
@@ -276,6 +297,7 @@ def open_data(source: SourceSettings) -> Data:
         id=source.id,
         features=source.features,
         positive=source.positive or None,
+        classes=source.classes,
     )
 
 

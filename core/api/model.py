@@ -43,7 +43,9 @@ class Predictions:
     scores: float64 [N], the program's raw scores, larger is more positive (log-odds before calibration);
     probabilities: float64 [N], calibrated probabilities of the label `positive`, strictly between 0 and 1;
     decisions: str [N], what the artifact's sealed thresholds make of them; positive: the label that the probabilities
-    are of; notes: one text a case, empty where there is nothing to say (`read as dark; an image of 12 bits?`).
+    are of; notes: one text a case, empty where there is nothing to say (`read as dark; an image of 12 bits?`). Of
+    several classes scores and probabilities are [N, K], in the order of `labels`, which is empty else, and the most
+    probable one is decided for; `positive` is empty.
 
     >>> import featherweight, numpy
     >>> with featherweight.open_model("data/models/chest-xray") as model:
@@ -59,6 +61,7 @@ class Predictions:
     decisions: Texts
     positive: str
     notes: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -180,8 +183,9 @@ class OpenModel(Closing):
             np.concatenate([part.decisions for part in parts]),
             parts[0].positive,
             tuple(note for part in parts for note in part.notes),
+            parts[0].labels,
         )
-        wrong = np.flatnonzero(~np.isfinite(found.scores))
+        wrong = np.flatnonzero(~np.isfinite(found.scores).reshape(len(found), -1).all(axis=1))
         if len(wrong):
             named = ", ".join(map(str, wrong[:_NAMED].tolist())) + (", ..." if len(wrong) > _NAMED else "")
             raise BackendError(
@@ -193,7 +197,8 @@ class OpenModel(Closing):
     def _predict(self, adapter: ModelAdapter, cases: Any, start: int) -> Predictions:
         tensors, notes = adapter.prepare(cases[start : start + self._batch], start)
         decided = adapter.decide(self._session.run(tensors))
-        return Predictions(decided.scores, decided.probabilities, decided.decisions, decided.positive, notes)
+        answers = decided.scores, decided.probabilities, decided.decisions, decided.positive
+        return Predictions(*answers, notes, decided.labels)
 
     def run(self, tensors: Tensors | Array) -> Tensors:
         """The program's raw outputs, without the app's preprocessing, calibration and thresholds.

@@ -26,9 +26,9 @@ def render_predictions(predictions: Predictions) -> str:
     return _render(
         "predictions",
         title=repr(predictions).strip("<>"),
-        positive=predictions.positive,
+        positive=predictions.positive or "the decision",
         rows=[
-            (place, predictions.decisions[place], predictions.probabilities[place], predictions.notes[place])
+            (place, predictions.decisions[place], predictions.probabilities[place].max(), predictions.notes[place])
             for place in shown
         ],
         more=len(predictions) - len(shown),

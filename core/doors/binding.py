@@ -1,4 +1,5 @@
-"""Cases as a model takes them: columns by their names, arrays by their places, labels as 0 and 1, in three splits."""
+"""Cases as a model takes them: columns by their names, arrays by their places, labels as 0 and 1 or as the places of
+their classes, in three splits."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from featherweight.core.doors.data import SPLITS, Data, RawCases, show_value
 from featherweight.core.doors.images import Pictures
 from featherweight.core.doors.splits import draw_split
 from featherweight.core.errors import DataError
+from featherweight.core.target import MAX_CLASSES, Binary, Classes, Target
 from featherweight.core.task import HeldOut, SplitName
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -25,8 +27,8 @@ MAX_EXACT = 20_000
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """The cases of one split. tensors: as the program takes them; labels: int64 [N], 1 is positive; ids, clusters:
-    texts [N]; groups: column -> str [N]."""
+    """The cases of one split. tensors: as the program takes them; labels: int64 [N], places in `BoundData.names`; ids,
+    clusters: texts [N]; groups: column -> str [N]."""
 
     tensors: Tensors
     labels: Labels
@@ -47,10 +49,11 @@ class Cases:
             {name: values[index] for name, values in self.groups.items()},
         )
 
-    def held_out(self, cluster_noun: str) -> HeldOut:
+    def held_out(self, cluster_noun: str, target: Target) -> HeldOut:
         """As the optimizer takes them."""
+        clusters = self.cluster_numbers()
         return HeldOut(
-            self.ids, self.tensors, self.labels, self.groups, self.cluster_numbers(), cluster_noun=cluster_noun
+            self.ids, self.tensors, self.labels, self.groups, clusters, cluster_noun=cluster_noun, target=target
         )
 
     def cluster_numbers(self) -> Clusters | None:
@@ -63,26 +66,32 @@ class Cases:
 @dataclass(frozen=True, eq=False)
 class BoundData:
     """parts: of each split; columns: of a table, in the model's order, empty where the model takes arrays; names: of
-    the negative and the positive class; exact: some of the inputs in the precision in which they were given, and
-    `rounded` as the program takes them; notes: what was decided here and must be told."""
+    the negative and the positive class, or of all classes; exact: some of the inputs in the precision in which they
+    were given, and `rounded` as the program takes them; notes: what was decided here and must be told."""
 
     parts: Mapping[SplitName, Cases]
     columns: tuple[str, ...]
-    names: tuple[str, str]
+    names: tuple[str, ...]
     exact: Mapping[str, Array]
     rounded: Tensors
     cluster_noun: str
     label_meaning: str
     notes: tuple[str, ...]
 
+    @property
+    def target(self) -> Target:
+        """What the labels mean."""
+        return Binary() if len(self.names) == 2 else Classes(self.names)
+
 
 @dataclass(frozen=True)
 class InputForm:
-    """What a model says of its inputs. names: of its features, in its order, empty where it has none."""
+    """What a model says of its inputs. names: of its features, in its order, empty where it has none; classes: its
+    labels in its order, where it names them."""
 
     specs: tuple[TensorSpec, ...]
     names: tuple[str, ...] = ()
-    classes: tuple[str, str] | None = None
+    classes: tuple[str, ...] | None = None
     missing_value: float | None = None
 
 
@@ -90,7 +99,7 @@ def bind(data: Data, form: InputForm, seed: int = 0) -> BoundData:
     """The cases, split. Raises DataError for what does not fit the model; every kind of fault is one line."""
     names = class_names(data, form.classes)
     fitted = {
-        part: _fitted(raw, form, data.name if part == "cases" else f"{data.name}, {part}", names[1])
+        part: _fitted(raw, form, data.name if part == "cases" else f"{data.name}, {part}", names)
         for part, raw in data.parts.items()
     }
     columns = next(iter(fitted.values()))[2]
@@ -106,8 +115,11 @@ def bind(data: Data, form: InputForm, seed: int = 0) -> BoundData:
         if data.places is None:
             notes.append(_drawn_note(parts, seed, clustered=whole.clusters is not None))
     for split, part in parts.items():
-        if len(np.unique(part.labels)) < 2:
+        missing = [name for place, name in enumerate(names) if not (part.labels == place).any()]
+        if missing and len(names) == 2:
             raise DataError(f"{data.name}: the {split} cases have one label alone; both are needed")
+        if missing:
+            raise DataError(f"{data.name}: the {split} cases hold none of the classes {_shown(missing)}")
     return BoundData(parts, columns, names, exact, rounded, data.cluster_noun, data.label_meaning, tuple(notes))
 
 
@@ -120,16 +132,15 @@ def _drawn_note(parts: Mapping[SplitName, Cases], seed: int, *, clustered: bool)
     )
 
 
-def class_names(data: Data, classes: tuple[str, str] | None) -> tuple[str, str]:
-    """Names of the negative and the positive class. Raises DataError for labels that are not two, or of which it is not
-    known which is the positive one."""
+def class_names(data: Data, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Names of the negative and the positive class, or of all classes in the model's order. Raises DataError for labels
+    of which it is not known which is the positive one, or which of the model's outputs is whose."""
     found = sorted({value for part in data.parts.values() for value in np.unique(part.labels).tolist()})
     shown = ", ".join(map(show_value, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
+    if len(found) > 2 or len(data.classes or classes or ()) > 2:
+        return _many_names(data, classes, found, shown)
     if len(found) != 2:
-        raise DataError(
-            f"{data.name}: found {counted(len(found), 'different labels')} ({shown}), expected two: only yes or no is "
-            "judged"
-        )
+        raise DataError(f"{data.name}: found {counted(len(found), 'different labels')} ({shown}), expected two or more")
     positive = data.positive
     if positive is None and classes is not None and set(classes) == set(found):
         positive = classes[1]
@@ -144,12 +155,45 @@ def class_names(data: Data, classes: tuple[str, str] | None) -> tuple[str, str]:
     return negative, positive
 
 
+def _many_names(data: Data, own: tuple[str, ...] | None, found: list[str], shown: str) -> tuple[str, ...]:
+    """Of more than two classes: as the user orders them, else as the model does, else as numbers from 0 on say."""
+    if data.positive is not None:
+        raise DataError(
+            f"{data.name}: found {counted(len(found), 'different labels')} ({shown}), and {data.positive!r} is named "
+            "the positive one; leave that out for several classes, or make 0 and 1 of the labels"
+        )
+    if len(found) > MAX_CLASSES or any(_is_fraction(value) for value in found):
+        raise DataError(
+            f"{data.name}: found {counted(len(found), 'different labels')} ({shown}); a yes or no and up to "
+            f"{MAX_CLASSES} classes are judged, and no quantities (regression)"
+        )
+    numbers = tuple(map(str, range(len(found))))
+    names = data.classes or own or (numbers if set(numbers) == set(found) else ())
+    if not names:
+        raise DataError(
+            f"{data.name}: the labels are {shown}; name them in the order of the model's outputs (--classes A,B,C)"
+        )
+    strange = [value for value in found if value not in names]
+    if strange:
+        told = "as they are named" if data.classes else "as the model names them"
+        raise DataError(f"{data.name}: {_shown(strange)} are none of the classes {told}: {_shown(names)}")
+    return names
+
+
+def _is_fraction(value: str) -> bool:
+    try:
+        return not float(value).is_integer()
+    except ValueError:
+        return False
+
+
 def _fitted(
-    raw: RawCases, form: InputForm, where: str, positive: str
+    raw: RawCases, form: InputForm, where: str, names: tuple[str, ...]
 ) -> tuple[Cases, Mapping[str, Array], tuple[str, ...]]:
     """(the cases, some inputs as they were given, the columns' names)."""
     tensors, exact, columns = _inputs(raw, form, where)
-    labels = np.asarray(raw.labels == positive, np.int64)
+    places = {name: place for place, name in enumerate(names)}
+    labels = np.array([places[value] for value in raw.labels.tolist()], np.int64)
     return Cases(tensors, labels, raw.ids, raw.clusters, raw.groups), exact, columns
 
 

@@ -43,8 +43,16 @@ _Data = Annotated[
         "module:name of a featherweight.Data.",
     ),
 ]
-_Label = Annotated[str | None, typer.Option("--label", help="Column of the truth: 0 and 1, or two names.")]
+_Label = Annotated[str | None, typer.Option("--label", help="Column of the truth: 0 and 1, or names.")]
 _Positive = Annotated[str | None, typer.Option("--positive", help="The label of the positive class.")]
+_Classes = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        help="Of more than two classes their labels in the order of the model's outputs, separated by commas, if it "
+        "names none and they are not 0, 1, 2 ...",
+    ),
+]
 _Split = Annotated[
     str | None, typer.Option("--split", help="Column that says train, validation or test. Drawn if not given.")
 ]
@@ -92,6 +100,7 @@ def optimize(
     data: _Data = None,
     label: _Label = None,
     positive: _Positive = None,
+    classes: _Classes = None,
     split: _Split = None,
     cluster: _Cluster = None,
     groups: _Groups = None,
@@ -118,7 +127,7 @@ def optimize(
 
     With --data, a model of your own is optimized, and the recipe is made from the options.
     """
-    columns = _source(label, positive, split, cluster, groups, id_column, features, threshold)
+    columns = _source(label, positive, classes, split, cluster, groups, id_column, features, threshold)
     _check_source(source, data, {**columns, "steps": steps, "limit": limit})
     from featherweight.core.console import outcome_row, print_json, show_outcome
     from featherweight.core.doors.request import run_model
@@ -158,6 +167,7 @@ def new(
     data: _Data = None,
     label: _Label = None,
     positive: _Positive = None,
+    classes: _Classes = None,
     split: _Split = None,
     cluster: _Cluster = None,
     groups: _Groups = None,
@@ -173,7 +183,7 @@ def new(
     from featherweight.core.request import new_recipe
     from featherweight.core.terminal import say
 
-    columns = _source(label, positive, split, cluster, groups, id_column, features, threshold)
+    columns = _source(label, positive, classes, split, cluster, groups, id_column, features, threshold)
     if model is None and data is None:
         if task is None:
             raise UsageError("name an app, such as imaging, or give --model and --data")
@@ -214,6 +224,7 @@ def _check_source(source: str, data: str | None, options: dict[str, Any]) -> Non
 def _source(
     label: str | None,
     positive: str | None,
+    classes: str | None,
     split: str | None,
     cluster: str | None,
     groups: str | None,
@@ -225,6 +236,7 @@ def _source(
     given: dict[str, Any] = {
         "label": label,
         "positive": positive,
+        "classes": _names(classes),
         "split": split,
         "cluster": cluster,
         "groups": _names(groups),

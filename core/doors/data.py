@@ -72,7 +72,8 @@ class Data:
     train, validation, test: (inputs, labels) each, or `cases` with all of them, of which the split is then drawn.
     inputs: an array [N, F] or [N, C, H, W], several of them as a dict of name -> array or a tuple, or a table (a
     DataFrame, a dict of columns [N]); a torch Dataset or DataLoader takes the place of (inputs, labels). labels: [N],
-    0 and 1, or names, of which `positive` is the positive one. clusters: whom each case belongs to (patients, cards);
+    0 and 1, or names, of which `positive` is the positive one; of more than two classes 0, 1, 2 ..., or names, of which
+    `classes` is the model's own order where it does not say it. clusters: whom each case belongs to (patients, cards);
     groups: name -> values (site, device); both have for each of the three parts an array [N], in a tuple or a dict, or
     one array for `cases`. `Data.read` reads tables from files.
 
@@ -96,6 +97,7 @@ class Data:
         clusters: Any = None,
         groups: Mapping[str, Any] | None = None,
         positive: str | int | None = None,
+        classes: Sequence[str | int] = (),
         name: str = "arrays in memory",
     ) -> None:
         given = dict(zip(SPLITS, (train, validation, test), strict=True))
@@ -107,6 +109,7 @@ class Data:
             )
         whole: dict[str, Any] = {"cases": cases} if cases is not None else dict(given)
         self.name, self.positive = name, None if positive is None else str(positive)
+        self.classes = tuple(map(str, classes))
         self.parts: Mapping[str, RawCases] = {
             part: _raw_cases(found, part, _part_of(clusters, part, whole), _groups_of(groups, part, whole))
             for part, found in whole.items()
@@ -148,6 +151,7 @@ class Data:
         id: str = "",
         features: Sequence[str] = (),
         positive: str | int | None = None,
+        classes: Sequence[str | int] = (),
     ) -> Data:
         """Cases from a table: a CSV or Parquet file, or a DataFrame or dict of columns; or from a folder of pictures
         with a labels.csv, whose column `path` names the files.
@@ -158,9 +162,13 @@ class Data:
         """
         columns = TableColumns(label, split, cluster, tuple(groups), id, tuple(features))
         if isinstance(table, str | PathLike) and Path(table).is_dir():
-            return data_of_folder(Path(table), columns, positive)
+            data = data_of_folder(Path(table), columns, positive)
+            data.classes = tuple(map(str, classes))
+            return data
         found = read_table(Path(table)) if isinstance(table, str | PathLike) else table_of("table in memory", table)
-        return data_of_table(found, columns, positive)
+        data = data_of_table(found, columns, positive)
+        data.classes = tuple(map(str, classes))
+        return data
 
 
 def data_of_folder(folder: Path, columns: TableColumns, positive: str | int | None = None) -> Data:
@@ -201,7 +209,7 @@ def data_of_table(
         bool(columns.features),
     )
     data = Data.__new__(Data)
-    data.name, data.positive = table.name, None if positive is None else str(positive)
+    data.name, data.positive, data.classes = table.name, None if positive is None else str(positive), ()
     data.cluster_noun = f"values of {columns.cluster}" if columns.cluster else "clusters"
     data.label_meaning = f"the column {columns.label} of {Path(table.name).name}"
     data.parts = {"cases": whole}

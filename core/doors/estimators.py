@@ -21,9 +21,17 @@ from featherweight.core.arrays import Array, Bools, FeatureRows, Floats, Floats3
 from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.scores import probabilities
-from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
+from featherweight.core.doors.trees import (
+    class_labels,
+    feature_names,
+    of_positive,
+    read_lightgbm,
+    read_sklearn_trees,
+    read_xgboost,
+)
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import Model, trees_model
+from featherweight.core.tensors import TensorSpec
 from featherweight.core.trees.canonical import canonicalize, nodes_of
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import INPUT, LEAF, Ensemble, tensor_specs
@@ -37,7 +45,8 @@ _MAX_MEMBERS, _MAX_UNPACKED = 100_000, 4 << 30
 
 
 def read_estimator(model: Any) -> LoadedModel:
-    """A fitted classifier of scikit-learn, or in its manner, for two classes. Raises UsageError for another one."""
+    """A fitted classifier of scikit-learn, or in its manner; linear models for any number of classes. Raises UsageError
+    for another one."""
     name = type(model).__name__
     if name == "Pipeline":
         return _pipeline(model)
@@ -127,6 +136,11 @@ def _calibrated(model: Any) -> LoadedModel:
             f"this CalibratedClassifierCV calibrates the probabilities of {type(inner).__name__}, which is not a "
             "calibration of its scores; load the model itself, which is calibrated anew here"
         )
+    if len(getattr(inner, "classes_", ())) > 2:
+        raise UsageError(
+            "this CalibratedClassifierCV has a sigmoid for each of several classes, which no temperature stands for; "
+            f"load the {type(inner).__name__} itself, which is calibrated anew here"
+        )
     loaded = read_estimator(inner)
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
@@ -141,20 +155,21 @@ def _calibrated(model: Any) -> LoadedModel:
 
 
 class Linear(nn.Module):
-    """Missing values filled in, then a weighted sum: float32 [N, F] to log-odds [N, 1]."""
+    """Missing values filled in, then weighted sums: float32 [N, F] to log-odds [N, 1], or to K logits [N, K]."""
 
     fill: Tensor
 
-    def __init__(self, fill: Floats, weight: Floats, bias: float) -> None:
+    def __init__(self, fill: Floats, weight: Floats, bias: Floats) -> None:
+        """fill: [F]; weight: [K, F]; bias: [K]."""
         super().__init__()
         self.register_buffer("fill", torch.from_numpy(fill.astype(np.float32)))
-        self.layer = nn.Linear(len(weight), 1)
+        self.layer = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
-            self.layer.weight.copy_(torch.from_numpy(weight[None].astype(np.float32)))
-            self.layer.bias.fill_(bias)
+            self.layer.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
+            self.layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, F] to [N, 1]."""
+        """float32 [N, F] to [N, K]."""
         found: Tensor = self.layer(torch.where(torch.isnan(x), self.fill, x))
         return found
 
@@ -164,28 +179,33 @@ def _linear(whole: Any, last: Any, transform: Callable[[Array], Array] | None) -
     name = type(last).__name__
     if not hasattr(last, "coef_"):
         raise UsageError(f"this {name} is not fitted")
-    if len(last.classes_) != 2:
-        raise UsageError(f"this {name} has {len(last.classes_)} classes; only binary models can be used")
-    weight, bias = np.asarray(last.coef_, np.float64).reshape(-1), float(np.ravel(last.intercept_)[0])
-    fill = np.zeros(len(weight))
+    count = len(last.classes_)
+    weight = np.asarray(last.coef_, np.float64).reshape(1 if count == 2 else count, -1)
+    bias = np.broadcast_to(np.ravel(last.intercept_), len(weight)).astype(np.float64)
+    features = weight.shape[1]
+    fill = np.zeros(features)
     if transform is not None:
-        fill, scale, offset = _affine(transform, len(weight))
-        bias += float(weight @ offset)
+        fill, scale, offset = _affine(transform, features)
+        bias = bias + weight @ offset
         weight = weight * scale
-    logistic = name in _LOGISTIC or (name == "SGDClassifier" and last.loss == "log_loss")
+    # Of several classes others than multinomial models fit a yes or no for each: no softmax gives their probabilities.
+    logistic = name in _LOGISTIC or (name == "SGDClassifier" and last.loss == "log_loss" and count == 2)
+    if count > 2 and getattr(last, "multi_class", None) == "ovr":
+        logistic = False
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
         return probabilities(np.asarray(whole.decision_function(inputs[INPUT]), np.float64))
 
-    model = Model(Linear(fill, weight, bias).eval(), *tensor_specs(len(weight)))
-    classes = [str(value) for value in last.classes_]
+    (given,), (answer,) = tensor_specs(features)
+    outputs = (TensorSpec(answer.name, answer.dtype, (None, len(weight))),)
+    model = Model(Linear(fill, weight, bias).eval(), (given,), outputs)
     return LoadedModel(
         model,
         name,
         "scikit-learn",
         reference,
         feature_names(whole),
-        (classes[0], classes[1]),
+        class_labels(last),
         recalibrates=not logistic,
     )
 
@@ -218,7 +238,7 @@ def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -
     check_same_scores(moved, score, type(whole).__name__)
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
-        return np.asarray(whole.predict_proba(inputs[INPUT])[:, 1], np.float64)
+        return of_positive(whole.predict_proba(inputs[INPUT]))
 
     columns = feature_names(whole) or read.columns
     return replace(

@@ -10,7 +10,8 @@ from featherweight.core.model import Model
 from featherweight.core.terminal import counted
 
 Reference = Callable[[Mapping[str, Array]], Probabilities]
-"""What the model's own library says: its inputs [N, ...] by name, in the user's own precision, to probabilities [N]."""
+"""What the model's own library says: its inputs [N, ...] by name, in the user's own precision, to probabilities [N], of
+more than two classes [N, K]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +20,10 @@ class LoadedModel:
 
     model: a network or trees, with the specs of its inputs and outputs; source: what it was, for the artifact; library:
     which one `reference` asks; reference: None where the model runs as it is, with nothing translated; columns: the
-    names of its features, in its order, empty where it has none; classes: its labels, the positive one last, where it
-    names them; missing_value: a number that it reads as missing, beside NaN; calibration: slope and intercept by which
-    its scores become the log-odds of its probabilities; recalibrates: whether its scores are no
-    log-odds, so that probabilities come only from the calibration that is fitted here.
+    names of its features, in its order, empty where it has none; classes: its labels, of two the positive one last,
+    where it names them; missing_value: a number that it reads as missing, beside NaN; calibration: slope and intercept
+    by which its scores become the log-odds of its probabilities; recalibrates: whether its scores are no log-odds, so
+    that probabilities come only from the calibration that is fitted here.
 
     >>> import featherweight, lightgbm, numpy
     >>> rows, labels = numpy.random.default_rng(0).normal(size=(400, 3)), numpy.arange(400) % 2
@@ -36,7 +37,7 @@ class LoadedModel:
     library: str = ""
     reference: Reference | None = None
     columns: tuple[str, ...] = ()
-    classes: tuple[str, str] | None = None
+    classes: tuple[str, ...] | None = None
     missing_value: float | None = None
     calibration: tuple[float, float] = (1.0, 0.0)
     recalibrates: bool = False

@@ -62,7 +62,9 @@ def _reference(content: bytes) -> Any:
             for name, array in outputs.items()
             if array.dtype == np.float32
         ]
-        return probabilities(raw_scores(outputs, infer_score(outputs, specs)))
+        wide = [spec.shape[1] for spec in specs if len(spec.shape) == 2 and (spec.shape[1] or 0) > 2]
+        score = infer_score(outputs, specs, classes=wide[0] or 2 if len(wide) == len(specs) == 1 else 2)
+        return probabilities(raw_scores(outputs, score))
 
     return reference
 

@@ -29,7 +29,8 @@ _BATCH = 256
 def run_model(model: Model, tensors: Tensors) -> Tensors:
     """A model's outputs [N, ...] of its inputs, before any export."""
     if isinstance(model.network, Ensemble):
-        return {OUTPUT: predict(model.network, tensors[INPUT])[:, None]}
+        margins = predict(model.network, tensors[INPUT])
+        return {OUTPUT: margins.reshape(len(margins), -1)}
     count = len(next(iter(tensors.values())))
     parts = []
     for start in range(0, count, _BATCH):
@@ -47,13 +48,16 @@ def check_rows(loaded: LoadedModel, score: ScoreForm, exact: Mapping[str, Array]
     if loaded.reference is None:
         return ()
     slope, intercept = loaded.calibration
-    found = probabilities(slope * raw_scores(run_model(loaded.model, rounded), score) + intercept)
+    scores = raw_scores(run_model(loaded.model, rounded), score)
+    found = probabilities(scores if scores.ndim > 1 else slope * scores + intercept)
     count = len(found)
     try:
         expected = np.asarray(loaded.reference(exact), np.float64)
     except Exception as error:  # the libraries' own errors have no common class
         raise UsageError(f"{loaded.library} does not score these rows ({describe_cause(error)})") from error
-    differs = ~(np.abs(found - expected) <= _allowed(loaded))
+    if expected.shape != found.shape:
+        raise UsageError(f"{loaded.library} gives probabilities {list(expected.shape)}, expected {list(found.shape)}")
+    differs = ~(np.abs(found - expected) <= _allowed(loaded)).reshape(count, -1).all(axis=1)
     wrong = int(differs.sum())
     if not wrong:
         return (
@@ -99,9 +103,10 @@ def _finer_columns(loaded: LoadedModel, exact: Mapping[str, Array], rounded: Ten
 
 
 def baseline_scores(loaded: LoadedModel, score: ScoreForm, tensors: Tensors) -> Scores:
-    """The baseline's raw scores [N] of cases. Raises UsageError where one is not a finite number."""
+    """The baseline's raw scores [N] of cases, of several classes [N, K]. Raises UsageError where one is not a finite
+    number."""
     scores = raw_scores(run_model(loaded.model, tensors), score)
-    wrong = int((~np.isfinite(scores)).sum())
+    wrong = int((~np.isfinite(scores)).reshape(len(scores), -1).any(axis=1).sum())
     if wrong:
         raise UsageError(
             f"the model gives no finite score for {wrong:,} of {counted(len(scores), 'cases')}; do they hold missing "

@@ -11,6 +11,7 @@ import numpy as np
 
 from featherweight.core.arrays import Array, Probabilities, Scores
 from featherweight.core.errors import UsageError
+from featherweight.core.softmax import softmax
 from featherweight.core.tensors import Tensors, TensorSpec
 
 Form = Literal["logit", "probability", "logits", "probabilities"]
@@ -19,7 +20,7 @@ _LOWEST = 1e-30
 _HIGHEST = 1 - 2.0**-25
 """Between float32's largest number below 1 and 1: a probability of 1 has a score of its own."""
 _ROUNDING = 1e-4
-"""By which the probabilities of two classes may miss a sum of 1."""
+"""By which the probabilities of all classes may miss a sum of 1."""
 
 
 class ScoreForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +30,7 @@ class ScoreForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Name of the program's output."""
     form: Form
     """`logit` and `probability` are one number a case, of the positive class; `logits` and `probabilities` are those of
-    the negative and the positive class, in this order."""
+    the negative and the positive class, in this order, or of all classes in their order."""
 
     @property
     def is_probability(self) -> bool:
@@ -38,12 +39,15 @@ class ScoreForm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def raw_scores(outputs: Tensors, score: ScoreForm) -> Scores:
-    """float64 [N], log-odds, of outputs [N], [N, 1] or [N, 2]; NaN where an output is NaN."""
+    """float64 [N], log-odds, of outputs [N], [N, 1] or [N, 2]; of more classes their logits [N, K]; NaN where an output
+    is NaN."""
     found = outputs[score.output].astype(np.float64)
     columns = found.reshape(len(found), -1)
     match score.form:
         case "logit":
             return np.asarray(columns[:, 0])
+        case "logits" if columns.shape[1] > 2:
+            return columns
         case "logits":
             return np.asarray(columns[:, 1] - columns[:, 0])
         case "probability":
@@ -51,11 +55,15 @@ def raw_scores(outputs: Tensors, score: ScoreForm) -> Scores:
             return np.asarray(np.log(chance) - np.log1p(-chance))
         case "probabilities":
             chance = np.clip(columns, _LOWEST, 1.0)
+            if columns.shape[1] > 2:
+                return np.asarray(np.log(chance))
             return np.asarray(np.log(chance[:, 1]) - np.log(chance[:, 0]))
 
 
 def probabilities(scores: Scores) -> Probabilities:
-    """The logistic function of scores [N]."""
+    """The logistic function of scores [N], the softmax of scores [N, K]."""
+    if scores.ndim > 1:
+        return softmax(scores)
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-scores)))
 
@@ -66,11 +74,15 @@ def log_odds(chances: Probabilities) -> Scores:
     return np.asarray(np.log(chance) - np.log1p(-chance))
 
 
-def infer_score(outputs: Tensors, specs: Sequence[TensorSpec], output: str = "", form: str = "") -> ScoreForm:
-    """The form of a model's answer, from what it says of a few cases; output, form: what the user says of it.
+def infer_score(
+    outputs: Tensors, specs: Sequence[TensorSpec], output: str = "", form: str = "", classes: int = 2
+) -> ScoreForm:
+    """The form of a model's answer, from what it says of a few cases; output, form: what the user says of it; classes:
+    how many there are.
 
-    Numbers that all lie from 0 to 1 (and, of two classes, add up to 1) are taken for probabilities, all others for
-    logits. Raises UsageError where no output, or more than one, is one or two numbers a case.
+    Numbers that all lie from 0 to 1 (and, of several classes, add up to 1) are taken for probabilities, all others for
+    logits. Raises UsageError where no output, or more than one, is one or two numbers a case, or as many as there are
+    classes where those are more than two.
     """
     shown = "; ".join(map(str, specs))
     if output and output not in {spec.name for spec in specs}:
@@ -78,17 +90,23 @@ def infer_score(outputs: Tensors, specs: Sequence[TensorSpec], output: str = "",
     if form and form not in FORMS:
         raise UsageError(f"form: found {form!r}, expected one of {', '.join(FORMS)}")
     named = [spec for spec in specs if spec.name == output or not output]
-    fit = [spec for spec in named if spec.dtype == "float32" and spec.shape[1:] in ((), (1,), (2,))]
+    shapes: tuple[tuple[int, ...], ...] = ((), (1,), (2,)) if classes == 2 else ((classes,),)
+    fit = [spec for spec in named if spec.dtype == "float32" and spec.shape[1:] in shapes]
     if len(fit) != 1:
+        wanted = (
+            "one or two float32 numbers a case, which decides yes or no"
+            if classes == 2
+            else f"{classes} float32 numbers a case, one for each class"
+        )
         raise UsageError(
-            f"the model gives {shown}; expected one output of one or two float32 numbers a case, which decides yes or "
-            "no: name it by `score`, or wrap the model so that it gives one"
+            f"the model gives {shown}; expected one output of {wanted}: name it by `output`, or wrap the model so that "
+            "it gives one"
         )
     (spec,) = fit
-    width = spec.shape[1] if len(spec.shape) == 2 else 1
-    if form and (form in ("logits", "probabilities")) != (width == 2):
+    width = (spec.shape[1] or 1) if len(spec.shape) == 2 else 1
+    if form and (form in ("logits", "probabilities")) != (width != 1):
         raise UsageError(f"form: {form} does not fit the output {spec}")
-    return ScoreForm(output=spec.name, form=form or _likely_form(outputs[spec.name], width or 1))
+    return ScoreForm(output=spec.name, form=form or _likely_form(outputs[spec.name], width))
 
 
 def _likely_form(values: Array, width: int) -> Form:

@@ -19,7 +19,7 @@ _FOLDS = 5
 
 def draw_split(tensors: Tensors, labels: Labels, clusters: Sequence[str] | None, seed: int) -> dict[SplitName, Indices]:
     """Places [M] of each split's cases. Cases of one cluster, and cases whose inputs are the same byte for byte, stay
-    together; both labels [N] are shared out as evenly as that allows. The same seed draws the same split.
+    together; all labels [N] are shared out as evenly as that allows. The same seed draws the same split.
 
     Raises DataError where a split would lack one of the labels.
     """
@@ -28,7 +28,8 @@ def draw_split(tensors: Tensors, labels: Labels, clusters: Sequence[str] | None,
     together = _together(digest_inputs(tensors), clusters)
     alone = len(np.unique(together)) == len(labels)
     kind = StratifiedKFold if alone else StratifiedGroupKFold
-    rarest = int(np.bincount(labels, minlength=2).min())
+    kinds = max(2, int(labels.max(initial=0)) + 1)
+    rarest = int(np.bincount(labels, minlength=kinds).min())
     if rarest < _FOLDS:
         raise DataError(
             f"a split cannot be drawn: one of the labels has {counted(rarest, 'cases')}; at least {_FOLDS} are needed"
@@ -45,10 +46,11 @@ def draw_split(tensors: Tensors, labels: Labels, clusters: Sequence[str] | None,
         "validation": np.sort(parts[1]),
         "test": np.sort(parts[0]),
     }
+    lacking = "have one label alone" if kinds == 2 else "lack one of the labels"
     for split in SPLITS:
-        if len(np.unique(labels[drawn[split]])) < 2:
+        if len(np.unique(labels[drawn[split]])) < kinds:
             raise DataError(
-                f"a split cannot be drawn: the {split} cases would have one label alone, because the cases belong to "
+                f"a split cannot be drawn: the {split} cases would {lacking}, because the cases belong to "
                 "too few clusters or are copies of each other; say by a column which cases are for what"
             )
     return drawn

@@ -38,7 +38,7 @@ def read_lightgbm(model: Any) -> LoadedModel:
         "LightGBM",
         _of_rows(lambda rows: np.asarray(booster.predict(rows), np.float64)),
         () if names == made_up else names,
-        _classes(model),
+        class_labels(model),
     )
 
 
@@ -63,12 +63,12 @@ def read_xgboost(model: Any) -> LoadedModel:
     ensemble = from_xgboost(plain)
     booster = plain.get_booster() if hasattr(plain, "fit") else plain
     if hasattr(plain, "fit"):
-        reference = _of_rows(lambda rows: np.asarray(model.predict_proba(rows, validate_features=False)[:, 1], float))
+        reference = _of_rows(lambda rows: of_positive(model.predict_proba(rows, validate_features=False)))
     else:
         reference = _of_rows(lambda rows: _xgboost_chances(booster, rows, (0, 0)))
     names = tuple(booster.feature_names or ())
     return LoadedModel(
-        trees_model(ensemble), type(model).__name__, "XGBoost", reference, names, _classes(model), replaced
+        trees_model(ensemble), type(model).__name__, "XGBoost", reference, names, class_labels(model), replaced
     )
 
 
@@ -126,9 +126,9 @@ def trees_of_estimator(model: Any, ensemble: Ensemble) -> LoadedModel:
         trees_model(ensemble),
         type(model).__name__,
         "scikit-learn",
-        _of_rows(lambda rows: np.asarray(model.predict_proba(rows)[:, 1], np.float64)),
+        _of_rows(lambda rows: of_positive(model.predict_proba(rows))),
         feature_names(model),
-        _classes(model),
+        class_labels(model),
     )
 
 
@@ -137,9 +137,14 @@ def feature_names(model: Any) -> tuple[str, ...]:
     return tuple(map(str, getattr(model, "feature_names_in_", ())))
 
 
-def _classes(model: Any) -> tuple[str, str] | None:
-    found = [str(value) for value in getattr(model, "classes_", ())]
-    return (found[0], found[1]) if len(found) == 2 else None
+def class_labels(model: Any) -> tuple[str, ...] | None:
+    """The labels that a classifier was fitted on, in its order."""
+    return tuple(str(value) for value in getattr(model, "classes_", ())) or None
+
+
+def of_positive(chances: Array) -> Probabilities:
+    """Probabilities [N, K] of classes as a reference gives them: of two those of the second one [N]."""
+    return np.asarray(chances[:, 1] if chances.shape[1] == 2 else chances, np.float64)
 
 
 def _of_rows(score: Callable[[Array], Probabilities]) -> Reference:

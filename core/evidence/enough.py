@@ -37,7 +37,8 @@ def _out_of_reach(cases: HeldOut, limits: Limits, seed: int) -> Iterator[Check]:
     both = Measured("baseline", perfect), Measured("candidate", perfect)
     for check in judge(*both, limits, seed=seed):
         # What reads probabilities says nothing here: nobody's are those of a program that is always right.
-        if check.metric.reads in ("ranking", "decisions") and _is_missed(check):
+        judged = check.metric.reads in ("ranking", "decisions") and _is_missed(check)
+        if judged or not check.metric.is_for(perfect.label_kind):
             yield check
 
 

@@ -168,6 +168,8 @@ def _scale(part: Comparison, indices: Indices) -> Scale:
     """Probabilities from 0 to 1, or to the largest shown where all are small; scores from the smallest on."""
     values = shown_values(part.baseline.predictions, part.candidate.predictions)
     ends = np.concatenate([values[0][indices], values[1][indices], _thresholds(part)])
+    if not len(ends):  # of several classes, where no case is shown
+        return Scale(0.0, 1.0)
     low, high = float(ends.min()), float(ends.max())
     if _are_probabilities(part.baseline.predictions, values[0]):
         low, high = 0.0, high * 1.1 if high < 0.5 else 1.0
