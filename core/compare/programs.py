@@ -162,6 +162,8 @@ def open_artifact(folder: Path) -> ArtifactModel:
     """Raises ArtifactError for one that cannot be trusted, UsageError for one of an app that is not installed."""
     source = ModelSource(folder)
     artifact = source.read()
+    if (classes := len(artifact.manifest.labels)) > 2:
+        raise UsageError(f"{folder}: decides for one of {classes} classes; models are compared on a yes or no alone")
     adapter = source.open_adapter(artifact)
     if adapter is None:
         raise UsageError(

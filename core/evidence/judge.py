@@ -212,7 +212,7 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
-    # Of a yes or no every loss with own parts that reads decisions or rankings hangs on the rarer class.
+    # What is a mean over the classes hangs on the rarest one as a ranking does.
     if metric.reads != "probabilities" and metric.own_losses is not None and unseen != "lost":
         few = _fewest_of_a_class(before)
         if few < LEAST_AS_SEEN:

@@ -59,7 +59,8 @@ def try_gate(
     if not any(_limited(limits, kind)):
         return NoTrial("no limit looks at answers")
     if not all(inside.any() for _, inside in baseline.strata):
-        return NoTrial("the validation cases are all of one class")
+        whole = "the validation cases are all of one class"
+        return NoTrial(whole if kind == "binary" else "a class has no validation case")
     if not np.isfinite(baseline.all_outcomes.thresholds).all():
         return NoTrial("a threshold is infinite, so that one decision is never made")
     table, just_beyond, harmless_ones = _tables(kind)

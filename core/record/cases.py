@@ -40,6 +40,7 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     cases: _Count
     positives: _Count
+    """0 where there are several classes."""
     sha256: _Sha256
     """Digest of inputs and labels. The same cases in another order or under other names have the same one."""
     sketch: Annotated[tuple[_Least, ...], msgspec.Meta(max_length=SKETCH)]
@@ -139,7 +140,7 @@ def describe_cases(
     distinct = sorted(set(inputs))
     return CaseSet(
         len(inputs),
-        sum(label == 1 for label in truth),
+        sum(truth) if max(truth, default=0) <= 1 else 0,
         whole.hexdigest(),
         tuple(one.hex()[:16] for one in distinct[:SKETCH]),
         _encode(distinct),

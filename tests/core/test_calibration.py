@@ -13,8 +13,10 @@ from featherweight.apps.fraud.sealed import decode_rule, encode
 from featherweight.apps.fraud.training.calibration import fit_rule, raw_threshold
 from featherweight.apps.imaging.sealed import DecisionRule
 from featherweight.apps.imaging.sealed import encode as encode_decision
+from featherweight.core.calibration import fit_temperature
 from featherweight.core.errors import DataError
 from featherweight.core.platt import LARGEST_LOGIT, PlattScaling
+from featherweight.core.softmax import TemperatureScaling, softmax
 
 PLAIN = PlattScaling(slope=1.0, intercept=0.0)
 
@@ -93,3 +95,29 @@ def test_what_could_not_be_read_again_is_not_sealed(changed: dict[str, float]) -
     decision = DecisionRule(**{"slope": 1.0, "intercept": 0.0, "threshold": 0.5, **changed})
     with pytest.raises(DataError, match="cannot be sealed"):
         encode_decision(decision)
+
+
+# ------------------------------------------------------------------------------------------ several classes
+
+
+def test_the_temperature_that_made_the_labels_is_found() -> None:
+    draw = np.random.default_rng(0)
+    logits = 2 * draw.normal(size=(20_000, 4))
+    chances = softmax(logits)
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    labels = (chances.cumsum(axis=1) < draw.random(20_000)[:, None]).sum(axis=1)
+    for temperature in (0.01, 1.0, 300.0):
+        found = fit_temperature(temperature * logits, labels)
+        assert found == pytest.approx(temperature, rel=0.05)
+        scaling = TemperatureScaling(temperature=found)
+        assert (scaling.probabilities(temperature * logits).argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_a_temperature_is_found_where_all_are_right_and_refused_where_scores_say_nothing() -> None:
+    labels = np.arange(300) % 3
+    right = np.eye(3)[labels]
+    scaling = TemperatureScaling(temperature=fit_temperature(right, labels))
+    assert 0.99 < scaling.probabilities(right)[0, labels[0]] < 1
+    for useless in (np.zeros((300, 3)), -right):
+        with pytest.raises(DataError, match="the scores say nothing of the classes"):
+            fit_temperature(useless, labels)

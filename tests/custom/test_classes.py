@@ -20,6 +20,8 @@ from torch import nn
 
 import featherweight
 from featherweight.apps.custom.predict import PredictJob, run_predict
+from featherweight.apps.custom.task import SourceSettings, make_task
+from featherweight.core.compare.programs import open_artifact
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.evidence.reports import json as document
 from tests.custom.conftest import run
@@ -98,6 +100,9 @@ def test_a_network_of_several_classes_becomes_a_verified_artifact(folder: Path) 
     assert {row["column"] for row in told["test"]["subgroups"]["rows"]} == {"site"}
     assert "Between which classes" in evidence.page
     assert "Class by class" in evidence.page
+    assert "gives the case's own class" in (folder / "models" / "x-cases.html").read_text()
+    with pytest.raises(UsageError, match="decides for one of 4 classes; models are compared on a yes or no alone"):
+        open_artifact(folder / "models" / "x")
 
 
 def test_it_decides_as_the_network_does(folder: Path) -> None:
@@ -128,28 +133,6 @@ def test_a_table_is_scored_as_the_front_door_scores_it(folder: Path) -> None:
         run_predict(PredictJob(folder / "models/x", folder / "cases.parquet", folder / "s.parquet", ("probability",)))
 
 
-def test_what_does_not_fit_is_told_in_a_line(folder: Path) -> None:
-    words = (
-        "optimize",
-        "model.onnx",
-        "--data",
-        "cases.parquet",
-        "--label",
-        "y",
-        "--split",
-        "split",
-        "--out",
-        "models/y",
-    )
-    assert "name them in the order of the model's outputs" in " ".join(run(folder, *words, code=2).split())
-    few = run(folder, *words, "--classes", "cat,dog,horse", code=2)
-    assert "'owl' are none of the classes as they are named" in " ".join(few.split())
-    said = run(folder, *words, "--classes", ",".join(NAMES), "--limit", "auc_min=0.9", code=4)
-    assert "AUC of the candidate is not for multi-class labels" in " ".join(said.split())
-    said = run(folder, *words, "--classes", ",".join(NAMES), "--threshold", "0.3", code=2)
-    assert "of several classes the most probable one is decided for" in " ".join(said.split())
-
-
 def test_a_linear_model_of_several_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """scikit-learn names the classes itself; limits are those that the cases can show."""
     monkeypatch.chdir(tmp_path)
@@ -168,7 +151,7 @@ def test_a_linear_model_of_several_classes(tmp_path: Path, monkeypatch: pytest.M
     assert (found.decisions == fitted.predict(rows)).mean() > 0.98
 
 
-def test_quantities_and_too_many_classes_are_refused() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     rows, _ = _cases(900)
     network = nn.Linear(6, 1)
     values = rows[:, 0]
@@ -176,11 +159,11 @@ def test_quantities_and_too_many_classes_are_refused() -> None:
         _make(network, featherweight.Data(cases=(rows, values)))
     with pytest.raises(UsageError, match="one output of 5 float32 numbers a case, one for each class"):
         _make(nn.Linear(6, 3), featherweight.Data(cases=(rows, np.arange(900) % 5)))
+    with pytest.raises(UsageError, match="of several classes the most probable one is decided for; leave it out"):
+        _make(nn.Linear(6, 3), featherweight.Data(cases=(rows, np.arange(900) % 3)), 0.3)
     with pytest.raises(DataError, match="is named the positive one; leave that out for several classes"):
         _make(nn.Linear(6, 3), featherweight.Data(cases=(rows, np.arange(900) % 3), positive=1))
 
 
-def _make(network: nn.Module, data: featherweight.Data) -> None:
-    from featherweight.apps.custom.task import SourceSettings, make_task
-
-    make_task(network, data, SourceSettings(model="m", data="d"))
+def _make(network: nn.Module, data: featherweight.Data, threshold: float = 0.5) -> None:
+    make_task(network, data, SourceSettings(model="m", data="d", threshold=threshold))

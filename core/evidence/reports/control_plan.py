@@ -106,7 +106,7 @@ def render_control_plan(plan: Plan, sha256: str) -> str:
 
 
 def _cases(split: str, found: CaseSet) -> str:
-    positives = "not counted" if split == "training" else f"{found.positives:,}"
+    positives = "not counted" if split == "training" or not found.positives else f"{found.positives:,}"
     return f"| {split} | {found.cases:,} | {positives} | `{found.sha256}` |"
 
 

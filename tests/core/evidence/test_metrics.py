@@ -197,8 +197,10 @@ def test_names_are_told_apart_and_every_loss_can_be_judged() -> None:
         # By its paired difference, by a judge of its own, or as another's in every group.
         assert [metric.is_compared, limit.judge is not None, metric.whole is not None].count(True) == 1
         assert limit.kind == "loss" or limit.judge is not None
-    for metric in metrics.figures("binary"):
+    for metric in (*metrics.figures("binary"), *metrics.figures("multi-class")):
         assert metric.method is not None
+    for metric in metrics.METRICS:
+        assert not metric.each & metric.labels
 
 
 def test_estimates_are_the_middle_of_their_intervals() -> None:
@@ -268,9 +270,10 @@ def test_no_code_but_the_table_knows_a_limit_by_its_name() -> None:
     quoted = re.compile(rf"""["'}}](?:{names})["']""")
     sources = [path for room in ("core", "apps") for end in ("*.py", "*.j2") for path in (ROOT / room).rglob(end)]
     found = [str(path.relative_to(ROOT)) for path in sources if quoted.search(path.read_text())]
-    # The examples of `compare` name one, doors propose some to who states none; absolute.py is a part of the table.
+    # The examples of `compare` name one, doors propose some to who states none; the others are parts of the table.
     choosing = ["core/api/comparing.py", "core/compare/comparison.py", "core/doors/limits.py"]
-    assert sorted(found) == [*choosing, "core/evidence/absolute.py", "core/evidence/metrics.py"]
+    entries = [f"core/evidence/{name}.py" for name in ("absolute", "class_metrics", "metrics", "running")]
+    assert sorted(found) == [*choosing, *entries]
 
 
 def test_the_documented_table_is_the_table() -> None:
@@ -285,7 +288,7 @@ def test_the_documented_table_is_the_table() -> None:
             one.unit,
             one.direction,
             one.limit.name if one.limit else "",
-            ", ".join(sorted(one.labels)),
+            ", ".join(sorted(one.labels)) + (f"; each class of {', '.join(sorted(one.each))}" if one.each else ""),
         ]
         for one in metrics.METRICS
     ]
