@@ -12,7 +12,7 @@ import numpy as np
 from featherweight.core.arrays import Clusters, Floats, Labels
 from featherweight.core.evidence.class_predictions import ClassPredictions
 from featherweight.core.evidence.metric import Pair
-from featherweight.core.evidence.metrics import SENSITIVITY, limits
+from featherweight.core.evidence.metrics import AUC, limits
 from featherweight.core.softmax import softmax
 from featherweight.core.statistics.loss_bounds import Unseen
 
@@ -23,9 +23,9 @@ WHOLE = (
     "balanced_accuracy_loss",
     "kappa_loss",
     "class_brier_loss",
-    "accuracy_loss",
 )
-COLUMNS = ("cases", "change", "bound", *WHOLE, "sensitivity_loss")
+COLUMNS = ("cases", "change", "bound", *WHOLE, "auc_loss")
+"""The last holds in each class. Accuracy and what is decided in each class have the exact bound of a share."""
 _MANY = 200_000
 
 
@@ -78,12 +78,12 @@ def _study(
 def passes(
     units: int, largest: int, shares: Sequence[float], change: Change, studies: int, seed: int
 ) -> tuple[Row, Row]:
-    """Of each limit the share of studies that pass with the true loss as the margin; that on sensitivity holds in each
-    class, and its margin is the largest of theirs."""
+    """Of each limit the share of studies that pass with the true loss as the margin; that on AUC holds in each class,
+    and its margin is the largest of theirs."""
     draw = np.random.default_rng(seed)
     whole = Pair(*_study(_MANY, 1, shares, change, draw), 0, 0, False)
     table = limits("multi-class")
-    true = {name: _true(whole, name) for name in (*WHOLE, "sensitivity_loss")}
+    true = {name: _true(whole, name) for name in (*WHOLE, "auc_loss")}
     passed: dict[Unseen, dict[str, int]] = {"as-seen": dict.fromkeys(true, 0), "lost": dict.fromkeys(true, 0)}
     for _ in range(studies):
         before, after = _study(units, largest, shares, change, draw)
@@ -92,11 +92,9 @@ def passes(
             for unseen in passed:
                 found = both.difference(table[name][0], unseen)
                 passed[unseen][name] += found is not None and -found.low <= true[name]
-        worst = [one.difference(SENSITIVITY, "as-seen") for _, one in both.parts]
         for unseen in passed:
-            passed[unseen]["sensitivity_loss"] += all(
-                one is not None and -one.low <= true["sensitivity_loss"] for one in worst
-            )
+            found_in = [one.difference(AUC, unseen) for _, one in both.parts]
+            passed[unseen]["auc_loss"] += all(one is not None and -one.low <= true["auc_loss"] for one in found_in)
     cases = f"{units:,}" + (f" clusters of 1 to {largest}" if largest > 1 else "")
     rarest = f"{cases}, {shares[-1]:.0%} rarest"
     rows = [
@@ -121,8 +119,8 @@ def settings() -> Iterator[tuple[int, int, Sequence[float], Change]]:
     for change in CHANGES:
         yield 600, 1, (0.25, 0.25, 0.25, 0.25), change
         yield 1200, 1, (0.4, 0.3, 0.2, 0.1), change
-    for change in (*CHANGES[:2], Change("5% of the rarest class's clusters lost", lost=0.05, whole=True)):
-        yield 500, 4, (0.3, 0.3, 0.2, 0.2), change
+    yield 500, 4, (0.3, 0.3, 0.2, 0.2), CHANGES[0]
+    yield 500, 4, (0.3, 0.3, 0.2, 0.2), Change("5% of the rarest class's clusters lost", lost=0.05, whole=True)
 
 
 Table = tuple[Sequence[str], Sequence[Row]]

@@ -123,6 +123,11 @@ def _calibrated(model: Any) -> LoadedModel:
     if not members:
         raise UsageError("this CalibratedClassifierCV is not fitted")
     calibrators = members[0].calibrators
+    if len(model.classes_) > 2:
+        raise UsageError(
+            "this CalibratedClassifierCV has a calibrator for each of several classes, which no temperature stands "
+            f"for; load the {type(members[0].estimator).__name__} itself, which is calibrated anew here"
+        )
     if len(members) != 1 or len(calibrators) != 1 or not hasattr(calibrators[0], "a_"):
         raise UsageError(
             f"this CalibratedClassifierCV has {len(members)} calibrated models, with {type(calibrators[0]).__name__}; "
@@ -135,11 +140,6 @@ def _calibrated(model: Any) -> LoadedModel:
         raise UsageError(
             f"this CalibratedClassifierCV calibrates the probabilities of {type(inner).__name__}, which is not a "
             "calibration of its scores; load the model itself, which is calibrated anew here"
-        )
-    if len(getattr(inner, "classes_", ())) > 2:
-        raise UsageError(
-            "this CalibratedClassifierCV has a sigmoid for each of several classes, which no temperature stands for; "
-            f"load the {type(inner).__name__} itself, which is calibrated anew here"
         )
     loaded = read_estimator(inner)
 
