@@ -3,9 +3,9 @@
     python -m bench.predict_table [--rows 10000000] [--rounds 3] [--folder DIR] [--record bench/results/predict.json]
 
 300 trees of depth 6 over 30 float32 columns, one value in fifty missing. `featherweight predict` on the artifact that
-`featherweight optimize model.txt` made of them (no step, so that its scores are LightGBM's), against what its user would
-write: batches of Parquet, `Booster.predict` on all cores, a Parquet file of scores. Both carry the column `id` over.
-The scores of both are compared. The table has about 120 bytes a row.
+`featherweight optimize model.txt` made of them (no step, so that its scores are LightGBM's), against what its user
+would write: batches of Parquet, `Booster.predict` on all cores, a Parquet file of scores. Both carry the column `id`
+over. The scores of both are compared. The table has about 120 bytes a row.
 """
 
 from __future__ import annotations
