@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -59,3 +60,13 @@ def check_tensors(tensors: Tensors, specs: Sequence[TensorSpec]) -> int:
 
 def _text(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("N" if size is None else str(size) for size in shape) + "]"
+
+
+def digest_tensors(tensors: Tensors) -> str:
+    """SHA-256 in hex, the same for the same names, types, shapes and values. tensors: arrays of any shape by name."""
+    digest = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        whole = np.ascontiguousarray(array)
+        digest.update(f"{name} {whole.dtype} {whole.shape}\n".encode())
+        digest.update(whole.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

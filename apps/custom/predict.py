@@ -121,7 +121,6 @@ def _write_part(
     path: Path, batches: Iterator[pa.RecordBatch], adapter: CustomAdapter, session: Session, keep: tuple[str, ...]
 ) -> Iterator[int]:
     """Writes the part, and gives the rows of each batch as they are written: two batches are on their way at a time."""
-    import pyarrow.parquet as pq
 
     with atomic_write(path) as partial, ThreadPoolExecutor(1, "scoring") as pool:
         writer: Any = None
@@ -130,7 +129,7 @@ def _write_part(
         def write() -> int:
             nonlocal writer
             scored = pending.popleft().result()
-            writer = writer or pq.ParquetWriter(partial, scored.schema, use_dictionary=["decision", "reason"])
+            writer = writer or _parquet_writer(partial, scored.schema)
             writer.write_batch(scored)
             return int(scored.num_rows)
 
@@ -231,13 +230,22 @@ def _join(folder: Path, job: PredictJob, backend: str) -> PredictSummary:
                 if writer is None:
                     is_csv = job.out.suffix.lower() == ".csv"
                     plain = pa.schema([pa.field(one.name, _plain(one.type)) for one in batch.schema])
-                    writer = csv.CSVWriter(partial, plain) if is_csv else pq.ParquetWriter(partial, plain)
+                    writer = csv.CSVWriter(partial, plain) if is_csv else _parquet_writer(partial, plain)
                 writer.write_batch(batch.cast(plain))
         if writer is None:
             raise DataError(f"{job.data}: holds no rows")
         writer.close()
     shutil.rmtree(folder, ignore_errors=True)
     return PredictSummary(job.out, rows, backend, dict(decisions), dict(reasons))
+
+
+def _parquet_writer(path: Path, schema: Any) -> Any:
+    """Without dictionaries of numbers: scores hardly ever repeat, and looking for that takes most of the writing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [one.name for one in schema if not (pa.types.is_floating(one.type) or pa.types.is_integer(one.type))]
+    return pq.ParquetWriter(path, schema, use_dictionary=texts)
 
 
 def _plain(kind: Any) -> Any:

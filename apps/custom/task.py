@@ -160,7 +160,7 @@ class CustomTask:
 
     def training_digest(self) -> str:
         """See Task."""
-        from featherweight.core.search.ledger import digest_tensors
+        from featherweight.core.tensors import digest_tensors
 
         train = self.data.parts["training"]
         return digest_tensors({**train.tensors, "labels of the cases": train.labels})

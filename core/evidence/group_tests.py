@@ -19,7 +19,7 @@ from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIV
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.cluster_kinds import fewest_clusters
-from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, least_bound, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import LEAST_AS_SEEN, OwnLosses, Unseen, least_bound, loss_upper_bound
 from featherweight.core.statistics.loss_bounds import p_value as loss_p_value
 from featherweight.core.statistics.paired import (
     at_effective_counts,
@@ -148,6 +148,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
     if own is None:
         return unknown
     margin = unknown.margin
+    unbelieved = metric.reads != "probabilities" and part.baseline.rarer_class < LEAST_AS_SEEN
 
     def unseen(confidence: float) -> Unseen:
         if asked != "lost-where-possible":
@@ -159,7 +160,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
 
     def least(confidence: float) -> float:
         if unseen(confidence) == "as-seen":  # then nothing lost is a bound of nothing, which few cases cannot carry
-            return _UNKNOWN if few else 0.0
+            return _UNKNOWN if few or unbelieved else 0.0
         return least_bound(own, confidence=confidence)
 
     return replace(unknown, low=low, p_value=loss_p_value(own, margin), least=least)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from featherweight.core.evidence.metric import Asked, Limit, Metric, Pair, pair
 from featherweight.core.evidence.metrics import CHANGED_DECISIONS, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Measured, Predictions, check_same_cases
 from featherweight.core.statistics.intervals import Difference
-from featherweight.core.statistics.loss_bounds import Unseen
+from featherweight.core.statistics.loss_bounds import LARGEST_UNSEEN, LEAST_AS_SEEN, Unseen
 from featherweight.core.statistics.resampling import median_ratio
 from featherweight.core.statistics.sample_size import Needed
 from featherweight.core.target import LabelKind
@@ -30,13 +29,6 @@ SMALL_SAMPLE = 30
 FEW = 100
 """Cases, or clusters, of the rarer class, below which a bound of a ranking that takes the unseen case for no worse than
 the worst seen fails too often where few cases change much (`bench/levels.py`)."""
-
-LARGEST_UNSEEN: Final = 0.1
-"""Share of a class that may be lost altogether and not one of its cases be among those at hand."""
-LEAST_AS_SEEN: Final = math.ceil(math.log(0.05) / math.log(1 - LARGEST_UNSEEN))
-"""Cases, or clusters, of the rarer class, below which no bound of a ranking is believed that takes the unseen case for
-no worse than the worst seen: 29. With n of them, a share p of the class that is lost altogether leaves no trace in
-(1 - p)^n of all samples, and with fewer than 29 a tenth of it is missed in more than 5%."""
 
 MAX_NAMED = 5
 """Classes that a sentence names."""
@@ -214,7 +206,7 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     before, unseen = both.baseline, limits.unseen(both)
     # What is a mean over the classes hangs on the rarest one as a ranking does.
     if metric.reads != "probabilities" and metric.own_losses is not None and unseen != "lost":
-        few = _fewest_of_a_class(before)
+        few = before.rarer_class
         if few < LEAST_AS_SEEN:
             return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
@@ -230,11 +222,6 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     status: Status = "passed" if worst <= limit else "failed"
     least = needed.least
     return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
-
-
-def _fewest_of_a_class(of: Predictions) -> int:
-    """Cases of the rarest class, or clusters where cases come in such, of the kind with the fewest."""
-    return min(of.independent(inside) for _, inside in of.strata)
 
 
 def _not_shown(metric: Metric, few: int) -> str:

@@ -170,6 +170,11 @@ class Predictions:
         """How many of the cases `inside` [N] there are, or clusters with such, of the kind with the fewest."""
         return fewest_clusters(kinds_among(self.cluster_kinds, inside), int(inside.sum()))
 
+    @property
+    def rarer_class(self) -> int:
+        """Cases of the class with the fewest, or clusters where cases come in such, of the kind with the fewest."""
+        return min(self.independent(inside) for _, inside in self.strata)
+
     @cached_property
     def decisions(self) -> Bools:
         """bool [N]: whether a score reaches the threshold."""

@@ -39,8 +39,8 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     or guesses its name, can see whether it is among them."""
 
     cases: _Count
-    positives: _Count
-    """0 where there are several classes."""
+    positives: _Count | None
+    """None where they were not counted, as of training cases, or where there are several classes."""
     sha256: _Sha256
     """Digest of inputs and labels. The same cases in another order or under other names have the same one."""
     sketch: Annotated[tuple[_Least, ...], msgspec.Meta(max_length=SKETCH)]
@@ -55,7 +55,7 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """The same of what the inputs look like (`core.record.likeness`), whatever their size and their tensors' names."""
 
     def __post_init__(self) -> None:
-        if self.positives > self.cases:
+        if self.positives is not None and self.positives > self.cases:
             raise ValueError(f"positives: found {self.positives:,}, more than the {self.cases:,} in all")
 
     @property
@@ -140,7 +140,7 @@ def describe_cases(
     distinct = sorted(set(inputs))
     return CaseSet(
         len(inputs),
-        sum(truth) if max(truth, default=0) <= 1 else 0,
+        None if labels is None or max(truth, default=0) > 1 else sum(truth),
         whole.hexdigest(),
         tuple(one.hex()[:16] for one in distinct[:SKETCH]),
         _encode(distinct),

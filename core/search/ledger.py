@@ -20,7 +20,7 @@ import safetensors.numpy
 
 from featherweight.core.errors import OutputError
 from featherweight.core.files import atomic_write
-from featherweight.core.tensors import Tensors
+from featherweight.core.tensors import Tensors, digest_tensors
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Ledger:
                 found = file.metadata() or {}
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 facts = found["facts"]
-                if found["key"] != stated or found["sha256"] != _digest(arrays):
+                if found["key"] != stated or found["sha256"] != digest_tensors(arrays):
                     return None
                 if found.get("facts sha256", _digest_text(facts)) != _digest_text(facts):  # older entries have none
                     return None
@@ -62,7 +62,7 @@ class Ledger:
         path, stated = self._place(kind, key)
         arrays = {name: np.ascontiguousarray(array) for name, array in entry.arrays.items()}
         facts = json.dumps(dict(entry.facts), default=_plain)
-        digests = {"sha256": _digest(arrays), "facts sha256": _digest_text(facts)}
+        digests = {"sha256": digest_tensors(arrays), "facts sha256": _digest_text(facts)}
         metadata = {"key": stated, "facts": facts, **digests}
         try:
             with atomic_write(path, "a finished step cannot be kept", make_folder=True) as partial:
@@ -78,21 +78,8 @@ class Ledger:
         return self._folder / f"{kind}-{hashlib.sha256(stated.encode()).hexdigest()[:20]}.safetensors", stated
 
 
-def digest_tensors(tensors: Tensors) -> str:
-    """The same for the same names, types, shapes and values. tensors: arrays of any shape by name."""
-    return _digest({name: np.ascontiguousarray(array) for name, array in tensors.items()})
-
-
 def _digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _digest(arrays: Tensors) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _plain(value: object) -> object:

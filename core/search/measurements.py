@@ -15,10 +15,10 @@ from featherweight.core.measure.operators import explain_slower_int8
 from featherweight.core.measure.performance import Latency, measure_interleaved
 from featherweight.core.progress import Progress
 from featherweight.core.recipe import Recipe
-from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
+from featherweight.core.search.ledger import Entry, Ledger
 from featherweight.core.search.runtimes import Run, Runtimes
 from featherweight.core.task import HeldOut, Task, check_held_out
-from featherweight.core.tensors import Tensors
+from featherweight.core.tensors import Tensors, digest_tensors
 from featherweight.core.terminal import counted
 
 BATCH = 16

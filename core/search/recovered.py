@@ -10,17 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from featherweight.core.files import atomic_write, write_errors
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.passes.recover import Checkpoint
 from featherweight.core.passes.steps import RecoverStep
-from featherweight.core.search.ledger import digest_tensors
+from featherweight.core.state_file import UNREADABLE, encode_state, read_state
 
-_UNREADABLE = (OSError, safetensors.SafetensorError, LookupError, TypeError, RuntimeError, ValueError)
+_UNREADABLE = (*UNREADABLE, OSError, TypeError, RuntimeError)
 
 
 def write_recovered(path: Path, model: Model, record: StepRecord) -> None:
@@ -69,23 +67,11 @@ class RecoverCheckpoints:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"facts": json.dumps(dict(facts)), "sha256": _digest(kept)}
     with atomic_write(path, "the recovered network cannot be kept", make_folder=True) as partial:
-        partial.write_bytes(safetensors.torch.save(kept, metadata=metadata))
+        partial.write_bytes(encode_state(tensors, {"facts": json.dumps(dict(facts))}))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises what `_UNREADABLE` names, for contents that are not those that were written too."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        facts = json.loads(metadata["facts"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    digest = _digest(tensors)
-    if metadata.get("sha256", digest) != digest:  # those of versions before have none
-        raise ValueError("the contents are not those of the digest")
-    return tensors, facts
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    return digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})
+    tensors, metadata = read_state(path)
+    return tensors, json.loads(metadata["facts"])

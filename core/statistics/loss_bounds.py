@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -30,6 +30,13 @@ from featherweight.core.statistics.intervals import bisect
 
 Unseen = Literal["as-seen", "lost"]
 """How bad the case that was not seen is taken to be: no worse than the worst one that was, or lost altogether."""
+
+LARGEST_UNSEEN: Final = 0.1
+"""Share of a class that may be lost altogether and not one of its cases be among those at hand."""
+LEAST_AS_SEEN: Final = math.ceil(math.log(0.05) / math.log(1 - LARGEST_UNSEEN))
+"""Cases, or clusters, of the rarer class, below which no bound of a ranking is believed that takes the unseen case for
+no worse than the worst seen: 29. With n of them, a share p of the class that is lost altogether leaves no trace in
+(1 - p)^n of all samples, and with fewer than 29 a tenth of it is missed in more than 5%."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class FraudTask:
 
     def training_digest(self) -> str:
         """See Task."""
-        from featherweight.core.search.ledger import digest_tensors
+        from featherweight.core.tensors import digest_tensors
 
         train = self.parts.train
         return digest_tensors({"features": train.features, "labels": train.labels})

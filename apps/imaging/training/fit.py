@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,7 +19,7 @@ from featherweight.apps.imaging.training.network import build
 from featherweight.core.arrays import GreyBytes, Labels, Scores
 from featherweight.core.errors import DataError
 from featherweight.core.files import atomic_write, is_there, read_errors
-from featherweight.core.search.ledger import digest_tensors
+from featherweight.core.state_file import UNREADABLE, encode_state, read_state
 from featherweight.core.training import Fit, Schedule, fast_bfloat16
 
 
@@ -215,25 +213,19 @@ def _describe(settings: TrainSettings) -> str:
 
 
 def _write_checkpoint(run: Fit, settings: TrainSettings, path: Path) -> None:
-    tensors = run.tensors()
-    metadata = {"epoch": str(run.epoch), "settings": _describe(settings), "sha256": _digest(tensors)}
+    metadata = {"epoch": str(run.epoch), "settings": _describe(settings)}
     remedy = "make room, and the same command goes on from the epoch before"
     with atomic_write(path, "the checkpoint cannot be written", remedy, make_folder=True) as partial:
-        partial.write_bytes(save(tensors, metadata))
+        partial.write_bytes(encode_state(run.tensors(), metadata))
 
 
 def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
-    unreadable = (SafetensorError, LookupError, ValueError, DataError)
-    with read_errors(path, "not a readable checkpoint", "delete it to start over", also=unreadable):
+    with read_errors(path, "not a readable checkpoint", "delete it to start over", also=(*UNREADABLE, DataError)):
         if not path.exists() and not path.is_symlink():
             return
         if not path.is_file():
             raise DataError("it is not a regular file")
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-        if metadata.get("sha256") not in {_digest(tensors), None}:  # those of versions before have none
-            raise DataError("its bytes are not those that were written")
+        tensors, metadata = read_state(path)
         epoch = int(metadata["epoch"])
         if not 0 < epoch <= run.schedule.epochs and metadata.get("settings") == _describe(settings):
             raise DataError(f"it is of epoch {epoch}, of {run.schedule.epochs}")
@@ -244,7 +236,3 @@ def _restore(run: Fit, settings: TrainSettings, path: Path) -> None:
     except (RuntimeError, LookupError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a checkpoint of this network ({reason}); delete it to start over") from error
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    return digest_tensors({name: tensor.numpy() for name, tensor in tensors.items()})

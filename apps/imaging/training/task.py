@@ -116,7 +116,7 @@ class ImagingTask:
 
     def training_digest(self) -> str:
         """See Task."""
-        from featherweight.core.search.ledger import digest_tensors
+        from featherweight.core.tensors import digest_tensors
 
         train = self.split.train
         return digest_tensors({"images": train.images, "labels": train.labels})

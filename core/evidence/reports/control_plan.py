@@ -106,7 +106,9 @@ def render_control_plan(plan: Plan, sha256: str) -> str:
 
 
 def _cases(split: str, found: CaseSet) -> str:
-    positives = "not counted" if split == "training" or not found.positives else f"{found.positives:,}"
+    # Earlier plans say 0 of training cases, which nobody counted.
+    uncounted = found.positives is None or split == "training"
+    positives = "not counted" if uncounted else f"{found.positives:,}"
     return f"| {split} | {found.cases:,} | {positives} | `{found.sha256}` |"
 
 

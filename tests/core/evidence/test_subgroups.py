@@ -22,6 +22,7 @@ from featherweight.core.evidence.subgroups import (
     holm,
 )
 from featherweight.core.evidence.worse import worse_notes
+from featherweight.core.statistics.loss_bounds import LEAST_AS_SEEN
 from featherweight.core.task import Outcomes
 
 LIMITS = Limits(auc_loss=0.02, sensitivity_loss=0.05)
@@ -240,7 +241,7 @@ def test_columns_that_no_limit_names_change_nothing_of_what_it_judges() -> None:
 
 
 @settings(max_examples=15)
-@given(st.integers(20, 200), st.sampled_from([0.02, 0.05, 0.1]), st.integers(0, 5))
+@given(st.integers(LEAST_AS_SEEN, 200), st.sampled_from([0.02, 0.05, 0.1]), st.integers(0, 5))
 def test_a_group_that_lost_nothing_keeps_what_it_is_said_to_be_able_to_show(
     positives: int, margin: float, columns: int
 ) -> None:
@@ -268,6 +269,16 @@ def test_the_unseen_case_of_a_group_is_what_the_limits_say_of_it() -> None:
     assert lows["lost"][0] == pytest.approx(np.log(0.05 / 2) / 30, abs=1e-3)  # one of the rarer class, none seen
     assert lows["lost"][1] is False
     assert lows["lost-where-possible"] == (0, True)
+
+
+@pytest.mark.parametrize(("positives", "believed"), [(LEAST_AS_SEEN - 1, False), (LEAST_AS_SEEN, True)])
+def test_the_ranking_of_a_group_is_believed_as_seen_from_where_that_of_all_cases_is(
+    positives: int, believed: bool
+) -> None:
+    before, _ = lost(positives, 400, 0)
+    limits = Limits(unseen_case="as-seen", group_columns=("site",), **{"groups.auc_loss": 0.05})
+    row = found(compare_subgroups(before, replace(before), limits, seed=0).rows, "site", "small")
+    assert [one.can_show for one in row.figures if one.name == "auc"] == [believed]
 
 
 def test_a_group_is_judged_at_every_threshold_that_the_app_acts_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from featherweight.core.evidence.reports.case_history import plan_notes
@@ -76,6 +77,21 @@ def test_a_change_control_plan_has_what_the_limits_rest_on() -> None:
     text = render_control_plan(planned(RECIPE), "0" * 64)
     assert "Criteria in groups hold in those of: site." in text
     assert "at a share of positive cases of 0.01." in text
+
+
+def test_training_cases_have_no_number_of_positives() -> None:
+    """Their labels are not asked for; an earlier plan says 0, and is shown alike."""
+    counted = describe_cases([bytes([number]) * 32 for number in range(40)], np.arange(40) % 2)
+    splits = SplitsFound({"training": CASES, "validation": counted, "test": counted}, {}, None, {})
+    plan = make_plan(parse_recipe(RECIPE), splits, History())
+    assert msgspec.json.decode(encode_plan(plan))["splits"]["training"]["positives"] is None
+    earlier = msgspec.structs.replace(
+        plan, splits={**plan.splits, "training": msgspec.structs.replace(CASES, positives=0)}
+    )
+    for one in (plan, earlier):
+        lines = render_control_plan(one, "0" * 64).splitlines()
+        assert any(line.startswith("| training | 40 | not counted |") for line in lines)
+        assert any(line.startswith("| test | 40 | 20 |") for line in lines)
 
 
 def test_several_plans_before_the_first_use_are_told(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from featherweight.core.errors import OutputError
-from featherweight.core.search.ledger import Entry, Ledger, digest_tensors
+from featherweight.core.search.ledger import Entry, Ledger
+from featherweight.core.tensors import digest_tensors
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
