@@ -66,3 +66,23 @@ def _three(found: list[dict[str, str]]) -> list[str]:
 
 def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_the_levels_of_several_classes_are_quoted() -> None:
+    found = rows("several classes")
+    names = [column for column in found[0] if column.endswith("_loss")]
+
+    def most(bound: str, *columns: str, strong: bool = True) -> str:
+        asked = [row for row in found if row["bound"] == bound and (strong or row["change"] != "2% strongly")]
+        return f"{max(float(row[column].rstrip('%')) for row in asked for column in columns)}%"
+
+    text = DOCS[DOCS.index("**Several classes** (four") :].partition("**Floors**")[0]
+    for quoted in (
+        f"at most {most('lost', *names)} with `lost`",
+        f"at most {most('as-seen', *names, strong=False)} where all changed slightly",
+        f"macro AUC passes in up to {most('as-seen', 'macro_auc_loss')}",
+        f"macro average precision in up to {most('as-seen', 'macro_average_precision_loss')}",
+    ):
+        assert quoted in text
+    others = [name for name in names if name not in ("macro_auc_loss", "macro_average_precision_loss")]
+    assert float(most("as-seen", *others).rstrip("%")) <= 6
