@@ -49,8 +49,8 @@ _Classes = Annotated[
     str | None,
     typer.Option(
         "--classes",
-        help="Of more than two classes their labels in the order of the model's outputs, separated by commas, if it "
-        "names none and they are not 0, 1, 2 ...",
+        help="Labels of more than two classes in the order of the model's outputs, separated by commas; not needed "
+        "where the model names them or they are 0, 1, 2 ...",
     ),
 ]
 _Split = Annotated[

@@ -113,7 +113,7 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
         if part.any():
             yield from _shares(metric, both, part, limits)
     of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY)
-    for metric, _ in metrics.limits().values():
+    for metric, _ in metrics.limits("binary").values():
         limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
         if both_classes and limited and metric not in of_their_own:
             yield (_by_error if metric.own_losses is None else _by_own_losses)(metric, both, ranked, limits)

@@ -143,7 +143,7 @@ def test_a_linear_model_of_several_classes(tmp_path: Path, monkeypatch: pytest.M
         train=(rows[::3], named[::3]), validation=(rows[1::3], named[1::3]), test=(rows[2::3], named[2::3])
     )
     outcome = featherweight.optimize(fitted, data, out="models/linear")
-    assert any("The model agrees with scikit-learn on 3,000 rows" in note for note in outcome.notes)
+    assert any("The model agrees with scikit-learn on 3,000 rows" in note for note in outcome.warnings)
     assert {"macro_auc_loss", "accuracy_loss", "sensitivity_loss", "flip_ratio_max"} == set(outcome.evidence.limits)
     with featherweight.open_model("models/linear") as model:
         found = model.predict(rows)

@@ -63,13 +63,15 @@ def test_speed_is_nobodys_number_of_cases():
     check_cases_suffice({"test": cases(5, 5)}, Limits(latency_ratio_min=2.0, size_ratio_min=2.0), seed=0)
 
 
-@pytest.mark.parametrize("name", [name for name, (metric, _) in metrics.limits().items() if metric.reads != "running"])
+@pytest.mark.parametrize(
+    "name", [name for name, (metric, _) in metrics.limits("binary").items() if metric.reads != "running"]
+)
 def test_no_wide_limit_is_refused_where_cases_are_many(name):
     """Whatever kind it is: of a harmless candidate on 6,000 cases in three sites."""
     many = cases(3000, 3000, clusters=3000)
     alerts = Alerts(np.arange(6000) % 7, np.ones(6000, bool), 100)
     many = replace(many, groups={"site": np.array(["a", "b", "c"])[np.arange(6000) % 3]}, alerts=alerts)
-    _, rule = metrics.limits()[name]
+    _, rule = metrics.limits("binary")[name]
     value = 0.5 if rule.kind == "min" else 0.2
     check_cases_suffice({"test": many}, Limits(prevalence=0.1, **{name: value}), seed=0)
 
