@@ -224,7 +224,7 @@ class OpenModel(Closing):
         """What was measured and judged when the model was made. Raises ArtifactError where no evidence is sealed.
 
         >>> import featherweight
-        >>> with featherweight.open_model("data/models/chest-xray") as model:
+        >>> with featherweight.open_model("data/models/card-fraud") as model:
         ...     model.evidence.passed
         True
         """
@@ -276,7 +276,7 @@ def open_model(
     >>> model.predict(numpy.zeros((2, 300, 200), numpy.uint8))  # doctest: +ELLIPSIS
     <Predictions of 2 cases: ...>
     >>> model.evidence
-    <SealedEvidence chest-xray: passed, 5 of 5 limits kept on 624 test cases>
+    <SealedEvidence chest-xray: not passed, sealed by force, 4 of 5 limits kept on 618 test cases>
     >>> model.close()
     """
     if threads < 1:

@@ -91,10 +91,7 @@ class Pair:
     @cached_property
     def _turned(self) -> Pair:
         """The baseline as a candidate in the candidate's place, with the same draws."""
-        found = Pair(self.candidate, self.baseline, self.samples, self.seed)
-        draws = self.card_draws
-        found.__dict__["card_draws"] = draws and {"baseline": draws["candidate"], "candidate": draws["baseline"]}
-        return found
+        return Pair(self.candidate, self.baseline, self.samples, self.seed)
 
     def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
         """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
