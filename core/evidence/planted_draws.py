@@ -12,6 +12,8 @@ from featherweight.core.task import Alerts
 
 MAX_CASES = 3000
 """Of more, so many are used: all clusters with a positive case up to half of this number, and of the others."""
+MOST_CASES = 50_000
+"""And up to so many where fewer cannot show that the limits are kept, though nothing is lost."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Units:
         """As many units as there are, with replacement, each copy a unit of its own."""
         return self._cases(np.concatenate([draw.choice(part, len(part)) for part in self.strata if len(part)]))
 
-    def thinned(self, draw: np.random.Generator) -> tuple[Indices, Clusters | None]:
-        """MAX_CASES of them, without replacement."""
-        kept, room = [], MAX_CASES // 2
+    def thinned(self, draw: np.random.Generator, most: int) -> tuple[Indices, Clusters | None]:
+        """`most` of the cases, without replacement."""
+        kept, room = [], most // 2
         for part in self.strata:
             mixed = draw.permutation(part)
             fitting = mixed[np.cumsum(self.sizes[mixed]) <= room]
             kept.append(fitting if len(fitting) else mixed[:1])
-            room = MAX_CASES - int(self.sizes[kept[0]].sum())
+            room = most - int(self.sizes[kept[0]].sum())
         return self._cases(np.sort(np.concatenate(kept)))
 
     def _cases(self, units: Indices) -> tuple[Indices, Clusters | None]:

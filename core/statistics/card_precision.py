@@ -3,7 +3,7 @@ compromised (the Fraud Detection Handbook's card precision top-k; Le Borgne et a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,7 +46,6 @@ class Desk:
     def __init__(self, labels: Labels, clusters: Clusters, *, days: Integers, eligible: Bools, per_day: int) -> None:
         self._places, self.per_day = np.flatnonzero(eligible), per_day
         self._labels, self._clusters, self._days_of = labels, clusters, days
-        self._kept: dict[tuple[int, int], list[Draws]] = {}
 
     @cached_property
     def can_alert(self) -> bool:
@@ -100,18 +99,10 @@ class Desk:
             return [np.zeros(1 + samples) for _ in scorers]
         ranked = [self._ranked(scores) for scores in scorers]
         drawn: list[list[Floats]] = [[] for _ in scorers]
-        for counts in self._counts(samples, seed):
+        for counts in self._units.draw(samples, seed):
             for one, found in zip(ranked, drawn, strict=True):
                 found.append(_mean_share(one, counts, self.per_day))
         return [np.concatenate(found) for found in drawn]
-
-    def _counts(self, samples: int, seed: int) -> Iterable[Draws]:
-        """How often each card was drawn; kept where that is little."""
-        if samples * self._units.count > _MOST_KEPT:
-            return self._units.draw(samples, seed)
-        if (samples, seed) not in self._kept:
-            self._kept[samples, seed] = list(self._units.draw(samples, seed))
-        return self._kept[samples, seed]
 
     def _ranked(self, scores: Scores) -> list[_Day]:
         seen = scores[self._places]
@@ -132,10 +123,6 @@ class Desk:
         days, clusters = self._days_of[self._places], self._clusters[self._places]
         positive, units = self._labels[self._places] == 1, self._cards[1]
         return [_Unranked.of(np.flatnonzero(days == day), clusters, positive, units) for day in np.unique(days)]
-
-
-_MOST_KEPT = 1_000_000
-"""Counts of resamples."""
 
 
 @dataclass(frozen=True)
