@@ -9,27 +9,28 @@ import numpy as np
 from featherweight.core.arrays import Array, Scores
 from featherweight.core.compare.cases import Cases
 from featherweight.core.compare.predicted import Predicted
+from featherweight.core.compare.seen import Seen
 from featherweight.core.terminal import counted
 
 _DIGITS = 4
 """Scores of no more digits are equal by chance."""
 
 
-def copies_notes(cases: Cases, first: Predicted, second: Predicted) -> list[str]:
+def copies_notes(cases: Cases, first: Predicted, second: Predicted, seen: Sequence[Seen] = ()) -> list[str]:
     """What to tell of cases that are equal to another in label, both scores, and all inputs that models were run on.
-    Scores of few digits are equal by chance, so that clusters and groups must be equal there too."""
+    seen: these. Scores of few digits are equal by chance, so that clusters and groups must be equal there too."""
     coarse = all(map(_is_coarse, (first.scores, second.scores)))
     columns: list[Array] = [cases.labels, first.scores, second.scores]
     for one in (first, second):
         columns += [] if one.probabilities is None else [one.probabilities]
-        columns += [np.array(one.digests, "S32")] if one.digests else []
+    columns += [np.array(one.digests, "S32") for one in seen]
     if coarse:
         columns += [*cases.clusters, *(np.unique(values, return_inverse=True)[1] for values in cases.groups.values())]
     different = _count_different(columns)
     copies = len(cases.ids) - different
     if not copies:
         return []
-    alike = "label and both scores" + (", and what the models were run on" if first.digests or second.digests else "")
+    alike = "label and both scores" + (", and what the models were run on" if seen else "")
     tail = (
         "With scores of so few digits that may be chance; if it is not, every bound here is too narrow."
         if coarse

@@ -21,8 +21,7 @@ SCORE, PROBABILITY = "score", "probability"
 @dataclass(frozen=True, eq=False)
 class Predicted:
     """In the order of the cases. name: for the page; source: what was read or run; sha256: the digest of that; labels:
-    of its classes, negative first, where it has them; digests: of what each case was run
-    on, if it was."""
+    of its classes, negative first, where it has them."""
 
     name: str
     source: str
@@ -31,7 +30,6 @@ class Predicted:
     program: Program | None = None
     labels: tuple[str, ...] | None = None
     sha256: str = ""
-    digests: tuple[bytes, ...] = ()
 
 
 def read_predictions(table: Table, name: str, cases: Cases, id_column: str) -> Predicted:
