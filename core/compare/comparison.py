@@ -76,7 +76,7 @@ def compare_models(request: ComparisonRequest, out: Path) -> ComparisonOutcome:
     request.check()
     _check_out(out)
     record = find_record(request, out)
-    check_record(record)
+    check_record(record, "another file: --record")
     with writing_alone(out):
         evidence = _make_evidence(request, record)
         document = encode_evidence(evidence)
@@ -219,6 +219,7 @@ def _measured(of: Predicted, at: Decides, cases: Cases, *, sized: bool) -> Measu
         kinds[0],
         cross_clusters=kinds[1],
         outcomes=at.outcomes,
+        cluster_noun=next(iter(cases.cluster_nouns), "clusters"),
     )
     size = measure_size(of.program) if sized and of.program is not None else None
     return Measured(of.name, predictions, size=size, program_sha256="" if of.program is None else of.program.sha256)

@@ -16,9 +16,9 @@ from featherweight.core.record.likeness import digest_looks
 from featherweight.core.tensors import Tensors
 
 _BY_CHANCE = 0.025
-"""Where a larger part of the different values is there more than once, other cases have such values too: of N cases with
-D possible values about N / 2D of the values repeat, and N / D of them are found among N other cases. Sets of which a
-tenth is the same count as the same (`core.record.uses.SAME`)."""
+"""Where a larger part of the different values is there more than once, other cases have such values too: of N cases
+with D possible values about N / 2D of the values repeat, and N / D of them are found among N other cases. Sets of which
+a tenth is the same count as the same (`core.record.uses.SAME`)."""
 
 
 @dataclass(frozen=True)

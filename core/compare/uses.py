@@ -45,8 +45,8 @@ def unknown_notes(known: CaseSet, seen: Sequence[Seen]) -> list[str]:
     if known.names or known.scores or seen:
         return []
     return [
-        "The ids of these cases only count them, and many have the same score: a part of them, or all of them with other "
-        "labels, cannot be known again by the record of uses. Give ids that stay with a case."
+        "The ids of these cases only count them, and many have the same score: a part of them, or all of them with "
+        "other labels, cannot be known again by the record of uses. Give ids that stay with a case."
     ]
 
 

@@ -26,8 +26,8 @@ estimated within 2 points (one standard error), and a part of N cases in a set o
 _MARK_BYTES = 6
 
 KnownBy = Literal["inputs", "names", "looks", "scores"]
-"""By what cases are known again: the same inputs; the same names; looking the same, to the byte or nearly; or being given
-the same scores by the model in use."""
+"""By what cases are known again: the same inputs; the same names; looking the same, to the byte or nearly; or being
+given the same scores by the model in use."""
 
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]

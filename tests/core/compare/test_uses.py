@@ -230,7 +230,7 @@ def test_a_part_of_counted_cases_is_known_by_the_scores_in_use(tmp_path: Path) -
     assert "Second use of these cases" in judged(slice(1, None), labels, range(1, 400))
     again = judged(slice(None), turned, "c")
     assert "Third use" in again
-    assert "about 100% of the cases by the scores that the model in use gives them; other ids or labels" in again
+    assert "about 100% of the cases by the scores that A gives them; other ids or labels" in again
     told = judged(slice(None), labels, "c", few_scores(400))
     assert "The ids of these cases only count them" in told
 
@@ -295,3 +295,23 @@ def test_lines_of_earlier_versions_are_known_again(tmp_path: Path) -> None:
         assert (now.sha256, now.overlap(before)) == (before.sha256, 1)
         assert describe_known(cases, scores=values).overlap(before) == 1
     assert see({}) is None
+
+
+def test_words_fit_a_comparison(folder: Path) -> None:
+    """No recipe is there, patients are called patients, and what is to be named is an option of the command."""
+    said = compared(folder, "--limit", "auc_loss=.5", "--threshold", "1", "--cluster", "patient")
+    assert "in 200 patients)" in said
+    assert "No limit is on changed decisions, nor on the loss of sensitivity or specificity" in said
+    assert "specificity fell" in said
+    page = (folder / "out" / "verdict" / "evidence.html").read_text("utf-8")
+    assert "200 patients" in page
+    for text in (said, page, (folder / "out" / "verdict" / "evidence.json").read_text("utf-8")):
+        assert "he recipe" not in text.replace("in the recipe", "")
+        assert "clusters)" not in text
+    (folder / "gate" / "limits.toml").write_text("[limits]\nauc_loss = -1\n")
+    told = compared(folder, "--limits", "gate/limits.toml", "--threshold", "1", code=2)
+    assert "1 fault in the limits" in told
+    (folder / "gate" / "limits.toml").write_text("limits = [")
+    told = compared(folder, "--limits", "gate/limits.toml", "--threshold", "1", code=2)
+    assert "in the file of limits" in told
+    assert "the recipe" not in told
