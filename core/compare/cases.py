@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,16 @@ class Cases:
     clusters: tuple[Clusters, ...]
     groups: Mapping[str, Texts]
     cluster_nouns: tuple[str, ...] = ()
+
+    def take(self, places: Indices) -> Cases:
+        """Some of them, in the order of `places`."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in places),
+            labels=self.labels[places],
+            clusters=tuple(kind[places] for kind in self.clusters),
+            groups={name: values[places] for name, values in self.groups.items()},
+        )
 
     def place(self, ids: Sequence[str], source: str) -> Indices:
         """For each case its place among `ids`, which must be the ids of the cases, each once, in any order. Raises

@@ -13,7 +13,7 @@ from featherweight.core.arrays import Scores
 from featherweight.core.backends.opening import installed_versions
 from featherweight.core.compare.bounded import open_bounded
 from featherweight.core.compare.cases import Cases, read_cases
-from featherweight.core.compare.copies import copies_notes
+from featherweight.core.compare.copies import copies_notes, different_cases, left_out_notes
 from featherweight.core.compare.outcomes import Decides, choose_thresholds, make_alike
 from featherweight.core.compare.predicted import PROBABILITY, SCORE, Predicted, read_predictions
 from featherweight.core.compare.request import ComparisonRequest, Source, find_record
@@ -186,7 +186,10 @@ def _judged(
     models: tuple[_Model, _Model],
     decides: tuple[Decides, Decides],
 ) -> Evidence:
-    first, second = (replace(one.run(), name=one.name) for one in models)
+    seen, all_cases = [one.seen for one in models if one.seen is not None], len(cases.ids)
+    kept = different_cases(cases, seen)
+    first, second = (replace(one.run(), name=one.name).take(kept) for one in models)
+    cases, seen = cases.take(kept), [one.take(kept) for one in seen]
     sized = request.limits.of(SIZE) is not None
     before, after = (_measured(one, at, cases, sized=sized) for one, at in zip((first, second), decides, strict=True))
     checks = judge(before, after, request.limits, seed=request.seed)
@@ -203,7 +206,11 @@ def _judged(
         seed=request.seed,
         kind="comparison",
         in_force=_in_force(request, before.predictions, after.predictions),
-        notes=(*_notes(first, second), *copies_notes(cases, first, second, [one.seen for one in models if one.seen])),
+        notes=(
+            *_notes(first, second),
+            *left_out_notes(all_cases - len(kept)),
+            *copies_notes(cases, first, second, seen),
+        ),
     )
 
 

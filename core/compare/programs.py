@@ -158,7 +158,7 @@ class ArtifactModel:
             names = _columns(self.adapter)
             return dict(zip(names, inputs.columns(names), strict=True))
         if (array := _only_array(inputs, self.specs)) is not None:
-            return {"": array}
+            return {"cases": array}
         return inputs.tensors(self.specs)
 
     @property

@@ -6,28 +6,42 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight.core.arrays import Array, Scores
+from featherweight.core.arrays import Array, Floats, Indices, Scores
 from featherweight.core.record.cases import digest_inputs
 from featherweight.core.record.likeness import digest_looks
-from featherweight.core.tensors import Tensors
+from featherweight.core.record.pictures import picture_input
+from featherweight.core.tensors import Tensors, TensorSpec
 
 _BY_CHANCE = 0.025
 """Where a larger part of the different values is there more than once, other cases have such values too: of N cases
 with D possible values about N / 2D of the values repeat, and N / D of them are found among N other cases. Sets of which
 a tenth is the same count as the same (`core.record.uses.SAME`)."""
 
+_DIGITS = 4
+"""Values of no more digits are equal by chance."""
+_UNIQUE = 0.95
+_COLUMNS = 1000
+"""Of an input, that are looked at."""
+
 
 @dataclass(frozen=True)
 class Seen:
     """What a model is run on. digests: one for each case, of its inputs; looks: `digest_looks` of the different ones,
-    none where other cases would look the same by chance."""
+    none where other cases would look the same by chance; pictures: whether it is pictures; apart: whether the values of
+    a table tell cases apart, so that no two are equal by chance."""
 
     digests: tuple[bytes, ...]
     looks: tuple[bytes, ...]
+    pictures: bool
+    apart: bool
+
+    def take(self, places: Indices) -> Seen:
+        """Of some of the cases."""
+        return replace(self, digests=tuple(self.digests[place] for place in places))
 
 
 def see(tensors: Tensors) -> Seen | None:
@@ -36,8 +50,30 @@ def see(tensors: Tensors) -> Seen | None:
         return None
     digests = digest_inputs(tensors)
     different = np.array(sorted({one: place for place, one in enumerate(digests)}.values()), np.intp)
-    looks = list(digest_looks({name: _picture(array[different]) for name, array in tensors.items()}))
-    return Seen(tuple(digests), tuple(looks) if _tell_apart(looks) else ())
+    shown = {name: _picture(array[different]) for name, array in tensors.items()}
+    looks = list(digest_looks(shown))
+    specs = tuple(TensorSpec(name, "float32", (None, *array.shape[1:])) for name, array in shown.items())
+    known = tuple(looks) if _tell_apart(looks) else ()
+    return Seen(tuple(digests), known, bool(picture_input(specs)), _are_apart(shown))
+
+
+def _are_apart(different: Tensors) -> bool:
+    """Whether hardly two of different rows have the same value in some column, of more digits than chance makes equal.
+    One column that varies alone shows nothing: different rows have different values there."""
+    columns = [column for array in different.values() for column in array.reshape(len(array), -1).T[:_COLUMNS]]
+    varying = [column for column in columns if (column != column[0]).any()]
+    return len(varying) > 1 and any(
+        len(np.unique(column)) >= _UNIQUE * len(column) and not is_coarse(column[np.isfinite(column)] * 1.0)
+        for column in varying
+    )
+
+
+def is_coarse(values: Floats) -> bool:
+    """Whether they have so few digits that they are equal by chance."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = _DIGITS - 1 - np.floor(np.log10(np.abs(values)))
+        scale = 10.0 ** np.clip(np.where(values == 0, 0, place), -300, 300)
+    return bool((np.abs(np.round(values * scale) - values * scale) <= 1e-6 * np.abs(values * scale)).all())
 
 
 def _picture(array: Array) -> Array:

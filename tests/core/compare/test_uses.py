@@ -315,3 +315,64 @@ def test_words_fit_a_comparison(folder: Path) -> None:
     told = compared(folder, "--limits", "gate/limits.toml", "--threshold", "1", code=2)
     assert "in the file of limits" in told
     assert "the recipe" not in told
+
+
+def test_copies_of_inputs_count_once(tmp_path: Path) -> None:
+    from tests.core.compare.test_programs import one_input
+
+    model, generator = one_input(tmp_path / "m.onnx"), np.random.default_rng(0)
+    continuous = generator.normal(size=(200, 3))
+    discrete = generator.integers(0, 2, (1000, 3)) / 7  # rows that are equal by chance
+
+    def judged(values: np.ndarray, rows: np.ndarray, **more: object) -> featherweight.ComparisonOutcome:
+        labels = (values @ (0.5, -2.0, 1.0) + np.sin(np.arange(len(values))) > 0).astype(int)
+        data = {"id": range(len(rows)), "y": labels[rows], "patient": rows // 2}
+        data |= {name: values[rows, k] for k, name in enumerate("abc")}
+        return featherweight.compare(
+            model, model, data=data, label="y", limits={"auc_loss": 1.0}, threshold=0, features=("a", "b", "c"),
+            out=tmp_path / "v", record=tmp_path / f"{len(rows)}.jsonl", **more,
+        )  # fmt: skip
+
+    copied = np.tile(np.arange(200), 5)
+    for found in (judged(continuous, copied), judged(continuous, copied, cluster="patient")):
+        assert found.cases == 200
+        assert "800 cases left out: input and label are those of another case" in " ".join(found.notes)
+        assert not [note for note in found.notes if "equal to another" in note]
+        assert found.evidence is not None
+        assert len(found.evidence.validation.baseline.predictions.scores) == 200
+    assert read_uses(tmp_path / "1000.jsonl").lines[0].cases.cases == 1000
+    apart = judged(discrete, np.arange(1000))
+    assert apart.cases == 1000
+    assert [note for note in apart.notes if "equal to another" in note]
+    same_patient = judged(discrete, np.arange(1000), cluster="patient")
+    assert 800 < same_patient.cases < 1000
+
+
+def test_pictures_and_values_that_tell_cases_apart() -> None:
+    generator = np.random.default_rng(0)
+    pictures = see({"cases": generator.integers(0, 256, (5, 30, 30), np.uint8)})
+    assert pictures is not None
+    assert pictures.pictures
+    assert len(pictures.looks) == 20
+    for values, apart in (
+        (generator.normal(size=(50, 2)), True),
+        (generator.normal(size=(50, 1)), False),  # of one column different rows always differ there
+        (np.stack([generator.normal(size=50), np.ones(50)], axis=1), False),
+        (np.round(generator.normal(size=(50, 2)), 3), False),
+        (generator.integers(0, 9, (50, 2)) / 7, False),
+    ):
+        seen = see({"x": np.concatenate([values, values])})
+        assert seen is not None
+        assert (seen.apart, seen.pictures) == (apart, False)
+
+
+def test_copies_with_another_score_of_b_are_told(tmp_path: Path) -> None:
+    cases, old, _ = drawn(200)
+    rows = np.tile(np.arange(200), 4)
+    scores, ids = old["score"][rows], [f"q{(7 * place) % 1601}" for place in range(800)]
+    jittered = scores + 1e-3 * np.random.default_rng(0).normal(size=800)
+    found = featherweight.compare(
+        {"id": ids, "score": scores}, {"id": ids, "score": jittered}, data={"id": ids, "y": cases["y"][rows]},
+        label="y", limits={"auc_loss": 1.0}, threshold=1, out=tmp_path / "v",
+    )  # fmt: skip
+    assert "600 cases of 800 have label and score of a in common with another one" in " ".join(found.notes)
