@@ -158,6 +158,8 @@ class ArtifactModel:
             names = _columns(self.adapter)
             return dict(zip(names, inputs.columns(names), strict=True))
         if (array := _only_array(inputs, self.specs)) is not None:
+            if array.dtype.kind not in "biuf":
+                raise DataError(f"{inputs.name}: the array of the cases holds {array.dtype.name}, no numbers")
             return {"cases": array}
         return inputs.tensors(self.specs)
 

@@ -20,10 +20,10 @@ _BY_CHANCE = 0.025
 """Where a larger part of the different values is there more than once, other cases have such values too: of N cases
 with D possible values about N / 2D of the values repeat, and N / D of them are found among N other cases. Sets of which
 a tenth is the same count as the same (`core.record.uses.SAME`)."""
-
 _DIGITS = 4
 """Values of no more digits are equal by chance."""
 _UNIQUE = 0.95
+"""A column tells rows apart that has so many different values for each different row."""
 _COLUMNS = 1000
 """Of an input, that are looked at."""
 
@@ -54,17 +54,17 @@ def see(tensors: Tensors) -> Seen | None:
     looks = list(digest_looks(shown))
     specs = tuple(TensorSpec(name, "float32", (None, *array.shape[1:])) for name, array in shown.items())
     known = tuple(looks) if _tell_apart(looks) else ()
-    return Seen(tuple(digests), known, bool(picture_input(specs)), _are_apart(shown))
+    pictures = bool(picture_input(specs))
+    return Seen(tuple(digests), known, pictures, not pictures and _are_apart(shown))
 
 
 def _are_apart(different: Tensors) -> bool:
     """Whether hardly two of different rows have the same value in some column, of more digits than chance makes equal.
     One column that varies alone shows nothing: different rows have different values there."""
-    columns = [column for array in different.values() for column in array.reshape(len(array), -1).T[:_COLUMNS]]
-    varying = [column for column in columns if (column != column[0]).any()]
+    found = [column for array in different.values() for column in array.reshape(len(array), -1).T[:_COLUMNS]]
+    varying = [(column, count) for column in found if (count := len(np.unique(column))) > 1]
     return len(varying) > 1 and any(
-        len(np.unique(column)) >= _UNIQUE * len(column) and not is_coarse(column[np.isfinite(column)] * 1.0)
-        for column in varying
+        count >= _UNIQUE * len(column) and not is_coarse(column[np.isfinite(column)] * 1.0) for column, count in varying
     )
 
 

@@ -148,6 +148,9 @@ def test_an_artifact_of_images_runs_on_an_archive(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", id=np.arange(4), image=np.full((4, 1, 224, 224), 2, np.float32))
     with pytest.raises(DataError, match="the inputs do not fit the model"):
         open_artifact(MODELS / "chest-xray").run(open_inputs(tmp_path / "x.npz", cases, "id", ()))
+    np.savez(tmp_path / "x.npz", id=np.arange(4), images=np.array(list("abcd")))
+    with pytest.raises(DataError, match="no numbers"):
+        open_artifact(MODELS / "chest-xray").tensors(open_inputs(tmp_path / "x.npz", cases, "id", ()))
 
 
 def test_a_folder_that_is_no_artifact_is_told(tmp_path: Path) -> None:

@@ -358,6 +358,7 @@ def test_pictures_and_values_that_tell_cases_apart() -> None:
         (generator.normal(size=(50, 2)), True),
         (generator.normal(size=(50, 1)), False),  # of one column different rows always differ there
         (np.stack([generator.normal(size=50), np.ones(50)], axis=1), False),
+        (np.stack([generator.normal(size=50), np.full(50, np.nan)], axis=1), False),
         (np.round(generator.normal(size=(50, 2)), 3), False),
         (generator.integers(0, 9, (50, 2)) / 7, False),
     ):
