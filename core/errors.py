@@ -65,7 +65,8 @@ class Fault:
 class RecipeError(UsageError):
     """A recipe has faults. It carries every fault of the file, not only the first.
 
-    source: the file; faults: each with the key where it stands and what is wrong with it.
+    source: the file; faults: each with the key where it stands and what is wrong with it; what: in words, where it is
+    no recipe but a part of one.
 
     >>> import featherweight, pathlib
     >>> _ = pathlib.Path("faulty.toml").write_text("version = 1\\nname = 'mine'\\nseeds = 3\\n")
@@ -76,12 +77,12 @@ class RecipeError(UsageError):
     faulty.toml ['seeds', 'source.task']
     """
 
-    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, source: str, faults: Sequence[Fault], what: str = "recipe") -> None:
         self.source = source
         self.faults = tuple(faults)
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         noun = "fault" if len(self.faults) == 1 else "faults"
-        super().__init__(f"{source}: {len(self.faults)} {noun} in the recipe\n{lines}")
+        super().__init__(f"{source}: {len(self.faults)} {noun} in the {what}\n{lines}")
 
 
 EXTRA_OF: Mapping[str, str] = {

@@ -17,7 +17,7 @@ from featherweight.core.compare.tables import Table, read_table, table_of
 from featherweight.core.doors.images import LABELS, Pictures
 from featherweight.core.errors import DataError
 from featherweight.core.task import SplitName
-from featherweight.core.terminal import counted
+from featherweight.core.terminal import counted, plural_of
 
 SPLITS: Final[tuple[SplitName, ...]] = ("training", "validation", "test")
 _SPLIT_NAMES: Mapping[str, SplitName] = {
@@ -202,7 +202,7 @@ def data_of_table(
     )
     data = Data.__new__(Data)
     data.name, data.positive = table.name, None if positive is None else str(positive)
-    data.cluster_noun = f"values of {columns.cluster}" if columns.cluster else "clusters"
+    data.cluster_noun = plural_of(columns.cluster) if columns.cluster else "clusters"
     data.label_meaning = f"the column {columns.label} of {Path(table.name).name}"
     data.parts = {"cases": whole}
     data.places = _places(table, columns.split) if columns.split else None

@@ -83,7 +83,7 @@ def _slope(of: Predictions) -> Interval | None:
 def _judge_predictive_value(sign: Sign, baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
     """At the threshold where it is worst, of all that the app acts on."""
     if asked.prevalence is None:
-        return Finding(None, None, "The recipe states no prevalence: limits.prevalence.")
+        return Finding(None, None, "No prevalence is stated: limits.prevalence.")
     before, after = baseline.predictions, candidate.predictions
     name = "Positive predictive value" if sign == "positive" else "Negative predictive value"
     outcomes = before.all_outcomes.names[1:]

@@ -154,14 +154,14 @@ def _blind_spots(limits: Limits) -> Iterator[str]:
     if limits.of(CHANGED_DECISIONS) is None and missing:
         shifted = "set too high" if missing[0] is SENSITIVITY else "set too low"
         yield (
-            f"The recipe limits neither changed decisions nor the loss of {_or([one.phrase for one in missing])}: a "
+            f"No limit is on changed decisions, nor on the loss of {_or([one.phrase for one in missing])}: a "
             f"threshold {shifted if len(missing) == 1 else 'set wrong'} would not be noticed. Add "
             f"{_or([one.limit.name for one in (CHANGED_DECISIONS, *missing[:1]) if one.limit is not None])}."
         )
     ranking = [one for one, _ in metrics.limits().values() if one.reads == "ranking" and one.is_compared]
     if all(limits.of(one) is None for one in ranking):
         yield (
-            f"The recipe limits no loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
+            f"No limit is on the loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
             "noticed only where they cross the threshold."
         )
 

@@ -85,7 +85,7 @@ def _overall(found: Compared, limits: Limits) -> tuple[list[_Loss], list[_Loss]]
 
 def _loss(metric: Metric, what: str, loss: float, least: float | None, limits: Limits) -> _Loss:
     more = [f"at least by {least:.4f}"] if least is not None and least > 0 else []
-    more += ["the recipe does not limit it"] if limits.of(metric) is None else []
+    more += ["no limit is on it"] if limits.of(metric) is None else []
     return _Loss(what + (f" ({', '.join(more)})" if more else ""), loss, loss)
 
 

@@ -38,7 +38,7 @@ def test_a_brier_score_that_rises_without_a_limit_is_said_and_shown():
     lines = notes_of(before, after)
     assert "Shown to be worse" in lines[0]
     assert "Brier score rose by" in lines[0]
-    assert "the recipe does not limit it" in lines[0]
+    assert "no limit is on it" in lines[0]
 
 
 def test_a_loss_that_chance_may_explain_is_said_to_be_so():
