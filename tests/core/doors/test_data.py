@@ -74,7 +74,7 @@ def test_a_csv_says_the_same_as_a_parquet_file(tmp_path: Path) -> None:
         ({"dose": ["a"] * 60, "age": ["b"] * 60}, {}, r"2 features \(dose, age\): holds texts that are not numbers"),
         ({"age": [np.inf] * 60}, {}, "1 feature .age.: is no finite number in 60 rows"),
         ({"split": ["train", "later", "never"] * 20}, {}, r"holds 'later', 'never' in 40 rows; expected train"),
-        ({"split": ["train"] * 60}, {}, "names no validation or test cases"),
+        ({"split": ["train"] * 60}, {}, "names no cases for validation or test"),
         ({"y": [0, 1, 2] * 20}, {}, "3 different labels"),
         ({"y": [1] * 60}, {}, "1 different label "),
         ({"y": ["ill", "well"] * 30}, {}, "name the positive one"),
