@@ -117,3 +117,35 @@ def test_page_json_and_card_say_it():
     evidence = replace(made.evidence(), test=part)
     for text in (render_html(evidence), render_figures(evidence), " ".join(evidence_as_dict(evidence)["warnings"])):
         assert "Brier score rose by" in text
+
+
+def by_kind(found: Predictions) -> Predictions:
+    """In two sites; half of the positives are of a subtype."""
+    place = np.arange(len(found.labels))
+    kinds = np.where(found.labels == 0, "normal", np.where(place % 2 == 0, "virus", "bacteria"))
+    return replace(found, groups={"site": np.where(place % 4 < 2, "A", "B"), "kind": kinds})
+
+
+def test_probabilities_that_are_ruined_in_one_group_are_said_without_a_limit_on_them():
+    before = by_kind(made.predictions(0.0))
+    for column, value in (("site", "A"), ("kind", "virus")):  # of both classes, and of one alone
+        inside = before.groups[column] == value
+        ruined = np.where(inside, before.probabilities * 0.45, before.probabilities)
+        lines = notes_of(before, replace(before, probabilities=ruined), Limits(auc_loss=0.02, flip_ratio_max=0.01))
+        (line,) = [line for line in lines if line.startswith("Shown to be worse in groups")]
+        assert f"{column} {value}" in line
+        assert "Brier score rose by" in line
+
+
+def test_the_probabilities_of_a_subtype_are_judged_on_its_own_cases():
+    """Not thinned out by those of the other class, which a ranking needs."""
+    before = by_kind(made.predictions(0.0))
+    inside = before.groups["kind"] == "virus"
+    after = replace(before, probabilities=np.where(inside, 1 - before.probabilities, before.probabilities))
+    groups = compare_subgroups(before, after, Limits(**{"groups.brier_loss": 0.1}), seed=0)
+    (row,) = [row for row in groups.rows if row.value == "virus"]
+    (figure,) = [one for one in row.figures if one.name == "brier_score"]
+    own = np.mean((after.probabilities[inside] - 1) ** 2 - (before.probabilities[inside] - 1) ** 2)
+    assert (figure.loss, figure.status) == (pytest.approx(own), "shown worse")
+    same = compare_subgroups(before, replace(before), Limits(**{"groups.brier_loss": 0.1}), seed=0)
+    assert {one.status for row in same.rows for one in row.figures if one.name == "brier_score"} == {"not worse"}
