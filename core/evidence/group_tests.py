@@ -179,8 +179,6 @@ def _shares(metric: Metric, both: Pair, part: Bools, limits: GroupMargins) -> It
     """At the threshold of the decision, then at the others."""
     before, after = both.baseline, both.candidate
     yield _share(metric, before, after, part, limits)
-    if limits.of(metric) is None:
-        return
     for name, one, other in zip(before.all_outcomes.names[1:], before.at_thresholds, after.at_thresholds, strict=True):
         if one is not before:
             yield replace(_share(metric, one, other, part, limits), threshold=name)

@@ -8,7 +8,7 @@ corrected by itself: what the page tells besides of other columns and figures ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -64,7 +64,8 @@ class SubgroupFigure:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """The cases of one value of one column. flips: decisions that changed among them."""
+    """The cases of one value of one column. flips: decisions that changed among them; vanished: outcomes that the
+    baseline leads some of them to and the candidate none, with how many."""
 
     column: str
     value: str
@@ -72,6 +73,7 @@ class Subgroup:
     positives: int
     flips: int
     figures: tuple[SubgroupFigure, ...]
+    vanished: Mapping[str, int]
 
     @property
     def status(self) -> SubgroupStatus:
@@ -124,10 +126,19 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
             int((baseline.labels[group.inside] == 1).sum()),
             int(changed[group.inside].sum()),
             tuple(families[0 if test.held else 1].figure(test) for test in group.tests),
+            dict(_vanished(baseline, candidate, group.inside)),
         )
         for group in groups
     )
     return Subgroups(rows, sum(family.size for family in families), _method(families), tuple(notes))
+
+
+def _vanished(baseline: Predictions, candidate: Predictions, inside: Bools) -> Iterator[tuple[str, int]]:
+    names = baseline.all_outcomes.names
+    before, after = (np.bincount(of.outcome_places[inside], minlength=len(names)) for of in (baseline, candidate))
+    for name, was, now in zip(names, before, after, strict=True):
+        if was and not now:
+            yield name, int(was)
 
 
 def _values(values: Texts) -> Iterator[tuple[str, Bools]]:

@@ -55,7 +55,7 @@ def worse_notes(
     shown, doubted = _overall(found, limits)
     for at, loss in _at_thresholds(outcomes, limits):
         (shown if at else doubted).append(loss)
-    lines = [*_uninformative(baseline, candidate), *_vanished(outcomes)]
+    lines = [*_uninformative(baseline, candidate), *_vanished(outcomes), *_vanished_in_groups(candidate, groups)]
     lines += _line("Shown to be worse than the baseline (95% confidence, each figure by itself)", shown, "figures")
     lines += _group_line("Shown to be worse in groups (corrected for their number)", groups, _is_shown)
     lines += _line("Worse than the baseline in these cases, which chance may explain", doubted, "figures")
@@ -131,6 +131,19 @@ def _line(head: str, losses: Sequence[_Loss], things: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- groups
 
 _Meant = Callable[[SubgroupFigure], bool]
+
+
+def _vanished_in_groups(candidate: Predictions, groups: Subgroups) -> list[str]:
+    """Outcomes that it leads to elsewhere: of those that vanished from all cases the whole tells."""
+    names = candidate.all_outcomes.names
+    elsewhere = {names[place] for place in np.unique(candidate.outcome_places)}
+    losses = [
+        _Loss(f"{row.column} {row.value}: {name}, the baseline {counted(cases, 'cases')}", cases, cases)
+        for row in groups.rows
+        for name, cases in row.vanished.items()
+        if name in elsewhere
+    ]
+    return _line("The candidate leads no case of a group to an outcome", losses, "outcomes of groups")
 
 
 def _is_shown(figure: SubgroupFigure) -> bool:
