@@ -124,6 +124,11 @@ def _is_few(of: Predictions, inside: Bools) -> bool:
     return min(count for count in counts if count) < SMALL_GROUP
 
 
+def _rarer_of_those_there(of: Predictions) -> int:
+    """As `rarer_class`, but of one class where the other has no case."""
+    return of.rarer_class or of.independent(np.ones(len(of.labels), bool))
+
+
 def _untested(metric: Metric, part: Pair, limits: GroupMargins, few: bool) -> GroupTest:
     was, now = (
         0.0 if metric.estimate is None else metric.estimate(one) or 0.0 for one in (part.baseline, part.candidate)
@@ -140,7 +145,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
     if own is None:
         return unknown
     margin = unknown.margin
-    unbelieved = metric.reads == "ranking" and part.baseline.rarer_class < LEAST_AS_SEEN
+    unbelieved = _rarer_of_those_there(part.baseline) < LEAST_AS_SEEN
 
     def unseen(confidence: float) -> Unseen:
         if asked != "lost-where-possible":

@@ -183,10 +183,11 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
-    if metric.reads == "ranking" and metric.own_losses is not None and unseen != "lost":
+    if metric.own_losses is not None and unseen != "lost":
         few = before.rarer_class
         if few < LEAST_AS_SEEN:
-            return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
+            least = both.needed(metric, unseen, limit).least or LEAST_AS_SEEN
+            return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=least)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
