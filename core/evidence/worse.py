@@ -182,9 +182,14 @@ def _in_group(row: Subgroup, figure: SubgroupFigure) -> _Loss:
 
 
 def _uninformative(baseline: Predictions, candidate: Predictions) -> Iterator[str]:
-    """Probabilities that are all about one number are well calibrated, and worth nothing."""
+    """Probabilities that are all about one number are well calibrated, and worth nothing; none are not even that."""
     before, after = baseline.probabilities, candidate.probabilities
     if after is None:
+        if before is not None:
+            yield (
+                "The baseline has probabilities and the candidate none: whoever reads them has no more than a score, "
+                "and nothing is said of calibration."
+            )
         return
     ranked, scored = (roc_auc(values, candidate.labels) for values in (after, candidate.scores))
     spread = float(np.ptp(after))

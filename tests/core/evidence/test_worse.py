@@ -60,6 +60,13 @@ def test_probabilities_that_are_one_number_are_called_worthless_though_they_are_
     assert any("no longer tell cases apart" in line for line in notes_of(before, after))
 
 
+def test_probabilities_that_the_candidate_lost_are_said():
+    before = made.predictions(0.0)
+    (line,) = notes_of(before, replace(before, probabilities=None))
+    assert "The baseline has probabilities and the candidate none" in line
+    assert notes_of(replace(before, probabilities=None), before) == ()  # it gained them
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
