@@ -52,6 +52,11 @@ class GroupMargins:
         """Whether a limit of [limits.groups] holds here, which makes the figure one that is judged."""
         return self.limits.holds_in_groups(metric, self.column)
 
+    @property
+    def any_holds(self) -> bool:
+        """Whether a limit of [limits.groups] holds in this column."""
+        return any(self.holds(metric) for metric, _ in metrics.limits().values())
+
 
 @dataclass(frozen=True)
 class GroupTest:

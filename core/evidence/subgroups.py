@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Integers, Texts
+from featherweight.core.arrays import Bools, Texts
 from featherweight.core.evidence.group_tests import GroupMargins, GroupTest, tests_in_group
 from featherweight.core.evidence.metric import Pair
 from featherweight.core.evidence.metrics import Limits
@@ -23,6 +23,9 @@ from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.terminal import counted
 
 MAX_VALUES = 20
+MAX_HELD_VALUES = 500
+"""Values of a column in which a limit of groups holds: each that has MIN_CASES is judged by itself, none is pooled away.
+In a column of more (cards, patients) no limit of groups can be judged."""
 MIN_CASES = 5
 """Minimum cases of a value that is named: the evidence travels with the artifact, and a value of single cases may tell
 whose they are (a name, a date of birth)."""
@@ -106,16 +109,17 @@ class _Group:
 
 @lru_cache(maxsize=4)
 def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits, *, seed: int) -> Subgroups:
-    """Every value of every column of `groups`: the MAX_VALUES most frequent ones that have MIN_CASES or more by name,
-    all others together. seed: of the resamples."""
+    """Every value of every column of `groups` that has MIN_CASES or more by name, of a column in which no limit of
+    groups holds the MAX_VALUES most frequent ones; the rarest together. seed: of the resamples."""
     groups: list[_Group] = []
     notes: list[str] = []
     both = Pair(baseline, candidate, _SAMPLES, seed)
     for column, values in baseline.groups.items():
         margins = GroupMargins(limits, column)
-        for value, inside in _values(values):
+        named = named_values(values, held=margins.any_holds)
+        for value, inside in _values(values, named):
             groups.append(_Group(column, value, inside, tuple(tests_in_group(both, inside, margins))))
-        notes += _unnamed(column, values)
+        notes += unnamed_values(column, values, named)
     families = [_Family.of(groups, held) for held in (True, False)]
     changed = baseline.outcome_places != candidate.outcome_places
     rows = tuple(
@@ -141,31 +145,39 @@ def _vanished(baseline: Predictions, candidate: Predictions, inside: Bools) -> I
             yield name, int(was)
 
 
-def _values(values: Texts) -> Iterator[tuple[str, Bools]]:
-    """Each named value with its cases, the most frequent first, and at last all others."""
+def named_values(values: Texts, *, held: bool) -> Texts:
+    """Those that are groups of their own, the most frequent first. held: whether a limit of groups holds among them;
+    of more than MAX_HELD_VALUES the limit is not judged, and as many are named as without it."""
     names, counts = np.unique(values, return_counts=True)
-    named = _named(counts)
-    for name in names[named]:
-        yield str(name), np.asarray(values == name)
-    others = ~np.isin(values, names[named])
-    if others.any():
-        yield (OTHER_VALUES if OTHER_VALUES not in names[named] else f"all {OTHER_VALUES}"), others
-
-
-def _named(counts: Integers) -> list[int]:
-    """counts: cases of each value. The places of those that are named."""
     order = np.argsort(-counts, kind="stable")
-    return [int(place) for place in order[:MAX_VALUES] if counts[place] >= MIN_CASES]
+    large = order[counts[order] >= MIN_CASES]
+    return np.asarray(names[large if held and len(large) <= MAX_HELD_VALUES else large[:MAX_VALUES]])
 
 
-def _unnamed(column: str, values: Texts) -> Iterator[str]:
-    names, counts = np.unique(values, return_counts=True)
-    named = _named(counts)
-    rest, cases = len(names) - len(named), len(values) - int(counts[named].sum())
-    if rest:
+def _values(values: Texts, named: Texts) -> Iterator[tuple[str, Bools]]:
+    """Each named value with its cases, and at last all but the MAX_VALUES most frequent ones together: many small ones
+    that lose a little each show it only so."""
+    for name in named:
+        yield str(name), np.asarray(values == name)
+    others = ~np.isin(values, named[:MAX_VALUES])
+    if others.any():
+        yield (OTHER_VALUES if OTHER_VALUES not in named else f"all {OTHER_VALUES}"), others
+
+
+def unnamed_values(column: str, values: Texts, named: Texts) -> Iterator[str]:
+    """A sentence on those that are judged together, where there are any."""
+    count, cases = len(np.unique(values)), int((~np.isin(values, named[:MAX_VALUES])).sum())
+    rest, together = count - len(named), count - len(named[:MAX_VALUES])
+    if together > rest:
+        fewer = f", of which {rest:,} with fewer than {MIN_CASES} cases are not named" if rest else ""
+        yield (
+            f"{column}: {together:,} of {counted(count, 'values')}, the rarest{fewer}, are also judged together, as "
+            f"{OTHER_VALUES} ({counted(cases, 'cases')})."
+        )
+    elif rest:
         verb = "is not named but" if rest == 1 else "are not named but, together,"
         yield (
-            f"{column}: {rest:,} of {counted(len(names), 'values')}, the rarest, {verb} judged as {OTHER_VALUES} "
+            f"{column}: {rest:,} of {counted(count, 'values')}, the rarest, {verb} judged as {OTHER_VALUES} "
             f"({counted(cases, 'cases')})."
         )
 
