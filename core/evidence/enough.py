@@ -40,6 +40,8 @@ def _out_of_reach(cases: HeldOut, limits: Limits, seed: int) -> Iterator[Check]:
         clusters=cases.clusters,
         alerts=cases.alerts,
         cross_clusters=cases.cross_clusters,
+        cluster_noun=cases.cluster_noun,
+        cross_cluster_noun=cases.cross_cluster_noun,
     )
     both = Measured("baseline", perfect), Measured("candidate", perfect)
     for check in judge(*both, limits, seed=seed):
