@@ -186,8 +186,8 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     if metric.own_losses is not None and unseen != "lost":
         few = before.rarer_class
         if few < LEAST_AS_SEEN:
-            least = both.needed(metric, unseen, limit).least or LEAST_AS_SEEN
-            return Check(metric, "not measured", None, limit, _not_shown(metric, before), cases_least=least)
+            fewest = both.needed(metric, unseen, limit).least or LEAST_AS_SEEN
+            return Check(metric, "not measured", None, limit, _not_shown(metric, before), cases_least=fewest)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")

@@ -24,7 +24,8 @@ from featherweight.core.terminal import counted
 
 MAX_VALUES = 20
 MAX_HELD_VALUES = 500
-"""Values of a column in which a limit of groups holds: each that has MIN_CASES is judged by itself. In a column of more (cards, patients) no limit of groups can be judged."""
+"""Values of a column in which a limit of groups holds: each that has MIN_CASES is judged by itself. In a column of more
+(cards, patients) no limit of groups can be judged."""
 MIN_CASES = 5
 """Minimum cases of a value that is named: the evidence travels with the artifact, and a value of single cases may tell
 whose they are (a name, a date of birth)."""

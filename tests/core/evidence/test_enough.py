@@ -88,7 +88,7 @@ def test_a_ranking_of_a_handful_is_not_believed_as_it_was_seen():
 
 def test_the_probabilities_of_a_handful_are_not_believed_either():
     check_cases_suffice({"test": cases(29, 500)}, Limits(brier_loss=0.05), seed=0)
-    with pytest.raises(LimitError, match="Brier score: .*28 independent cases of the rarer class; with fewer than 29"):
+    with pytest.raises(LimitError, match=r"Brier score: .*28 independent cases of the rarer class; with fewer than 29"):
         check_cases_suffice({"test": cases(28, 500)}, Limits(brier_loss=0.05), seed=0)
     # A case like none of these costs one over their number, whoever's probabilities they are.
     with pytest.raises(LimitError, match="brier_loss"):
