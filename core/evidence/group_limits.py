@@ -70,8 +70,8 @@ def _too_many(columns: list[tuple[str, Texts]]) -> Iterator[str]:
         large = int((np.unique(values, return_counts=True)[1] >= MIN_CASES).sum())
         if large > MAX_HELD_VALUES:
             yield (
-                f"{name} has {large:,} values of {MIN_CASES} cases or more, and a limit of groups is judged among "
-                f"{MAX_HELD_VALUES} at most: name the columns that it holds in."
+                f"{name} has {counted(large, 'values')} of {MIN_CASES} cases or more, and a limit of groups is "
+                f"judged among {MAX_HELD_VALUES} at most: name the columns that it holds in."
             )
 
 
