@@ -45,8 +45,8 @@ class HeldOut:
     is known of the cases, column -> value of each case, str [N] (site, device, sex, amount band ...); clusters:
     int64 [N], cases of one cluster (patient, card) depend on each other and are resampled together; alerts: where
     precision among the day's alerts is asked for, which needs clusters; cross_clusters: int64 [N], clusters of a second
-    kind that cut across the first (terminals across cards); cluster_noun: what a reader calls the clusters, in the
-    plural ("patients").
+    kind that cut across the first (terminals across cards); cluster_noun, cross_cluster_noun: what a reader calls
+    the clusters of either kind, in the plural ("patients").
     """
 
     ids: tuple[str, ...]
@@ -57,6 +57,7 @@ class HeldOut:
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
     cluster_noun: str = "clusters"
+    cross_cluster_noun: str = "cross clusters"
 
     def batches(self, size: int) -> Iterator[Tensors]:
         """The inputs in batches of up to `size` cases, in order."""

@@ -36,7 +36,8 @@ def _judge_floor(
     for kind, inside in (("positive", of.labels == 1), ("negative", of.labels != 1)):
         independent = of.independent(inside)
         if independent < FLOOR_CASES:
-            what = f"{kind} cases" if independent == inside.sum() else f"{of.cluster_noun} with {kind} cases"
+            noun = min(of.counts_of_clusters(inside), default=(0, ""))[1]
+            what = f"{kind} cases" if independent == inside.sum() else f"{noun} with {kind} cases"
             return Finding(
                 None,
                 found.estimate,

@@ -185,6 +185,11 @@ def _count(of: Predictions) -> int:
     return 0 if of.clusters is None else len(np.unique(of.clusters))
 
 
+def _clusters(of: Predictions) -> str:
+    """Those of each kind, counted."""
+    return " and ".join(counted(*one) for one in of.counts_of_clusters(everywhere(of)))
+
+
 def resampled(of: Predictions, samples: int) -> str:
     """How a bootstrap of the cases is made."""
     what = "of the cases, class by class" if of.clusters is None else f"of the {counted(_count(of), of.cluster_noun)}"
@@ -194,11 +199,11 @@ def resampled(of: Predictions, samples: int) -> str:
 def auc_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "DeLong's variance over cases"
-    return f"Obuchowski's variance over {counted(_count(of), of.cluster_noun)}"
+    return f"Obuchowski's variance over {_clusters(of)}"
 
 
 def average_precision_method(of: Predictions, samples: int) -> str:
-    what = "cases" if of.clusters is None else counted(_count(of), of.cluster_noun)
+    what = "cases" if of.clusters is None else _clusters(of)
     return f"infinitesimal jackknife over {what}, on the logit scale with Student's quantile of the positive ones"
 
 
@@ -210,7 +215,7 @@ def share_method(of: Predictions, samples: int) -> str:
     said = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
     if of.clusters is not None:
         said += (
-            f", both for the effective number of cases in {counted(_count(of), of.cluster_noun)} (Rao and Scott), the "
+            f", both for the effective number of cases in {_clusters(of)} (Rao and Scott), the "
             "bound no better than that of each one's own part in the loss"
         )
     return said
@@ -219,4 +224,4 @@ def share_method(of: Predictions, samples: int) -> str:
 def brier_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "normal interval of the mean squared error"
-    return f"normal interval of the mean squared error, variance between {counted(_count(of), of.cluster_noun)}"
+    return f"normal interval of the mean squared error, variance between {_clusters(of)}"

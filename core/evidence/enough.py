@@ -40,11 +40,14 @@ def _out_of_reach(cases: HeldOut, limits: Limits, seed: int) -> Iterator[Check]:
         clusters=cases.clusters,
         alerts=cases.alerts,
         cross_clusters=cases.cross_clusters,
+        cluster_noun=cases.cluster_noun,
+        cross_cluster_noun=cases.cross_cluster_noun,
     )
     both = Measured("baseline", perfect), Measured("candidate", perfect)
     for check in judge(*both, limits, seed=seed):
-        # What reads probabilities says nothing here: nobody's are those of a program that is always right.
-        if check.metric.reads in ("ranking", "decisions") and _is_missed(check):
+        # The calibration says nothing here: nobody's probabilities are those of a program that is always right. What
+        # is lost by each case does: nothing is, whatever they are.
+        if (check.metric.reads in ("ranking", "decisions") or check.metric.own_losses) and _is_missed(check):
             yield check
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from featherweight.core.arrays import Bools, Clusters
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.metric import Metric, Pair
-from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, BRIER_SCORE, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.cluster_kinds import fewest_clusters
@@ -51,6 +51,11 @@ class GroupMargins:
     def holds(self, metric: Metric) -> bool:
         """Whether a limit of [limits.groups] holds here, which makes the figure one that is judged."""
         return self.limits.holds_in_groups(metric, self.column)
+
+    @property
+    def any_holds(self) -> bool:
+        """Whether a limit of [limits.groups] holds in this column."""
+        return any(self.holds(metric) for metric, _ in metrics.limits().values())
 
 
 @dataclass(frozen=True)
@@ -94,9 +99,10 @@ class GroupTest:
 
 
 def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[GroupTest]:
-    """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
-    whose loss it limits. Where it limits one of decisions, that is compared at every threshold that the app acts on. A
-    group that holds one class only (a subtype of it) is ranked against all cases of the other class."""
+    """AUC unless the recipe limits average precision in its place, sensitivity and specificity at every threshold that
+    the app acts on, the error of the probabilities where there are any, and every other metric whose loss the recipe
+    limits. A group that holds one class only (a subtype of it) is ranked against all cases of the other class; its
+    probabilities are judged on its own cases."""
     positive = both.baseline.labels == 1
     hits, misses = bool((inside & positive).any()), bool((inside & ~positive).any())
     ranked = inside if hits and misses else inside | (~positive if hits else positive)
@@ -108,7 +114,9 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
     for metric, part in ((SENSITIVITY, inside & positive), (SPECIFICITY, inside & ~positive)):
         if part.any():
             yield from _shares(metric, both, part, limits)
-    of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY)
+    if limits.of(BRIER_SCORE) is not None or both.own_losses(BRIER_SCORE) is not None:
+        yield _by_own_losses(BRIER_SCORE, both, inside, limits)
+    of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, BRIER_SCORE)
     for metric, _ in metrics.limits().values():
         limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
         if both_classes and limited and metric not in of_their_own:
@@ -116,8 +124,14 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
 
 
 def _is_few(of: Predictions, inside: Bools) -> bool:
-    positive = of.labels == 1
-    return min(int((inside & positive).sum()), int((inside & ~positive).sum())) < SMALL_GROUP
+    """Of the classes that there are cases of."""
+    counts = [int((inside & one).sum()) for one in (of.labels == 1, of.labels != 1)]
+    return min(count for count in counts if count) < SMALL_GROUP
+
+
+def _rarer_of_those_there(of: Predictions) -> int:
+    """As `rarer_class`, but of one class where the other has no case."""
+    return of.rarer_class or of.independent(np.ones(len(of.labels), bool))
 
 
 def _untested(metric: Metric, part: Pair, limits: GroupMargins, few: bool) -> GroupTest:
@@ -136,7 +150,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
     if own is None:
         return unknown
     margin = unknown.margin
-    unbelieved = metric.reads == "ranking" and part.baseline.rarer_class < LEAST_AS_SEEN
+    unbelieved = _rarer_of_those_there(part.baseline) < LEAST_AS_SEEN
 
     def unseen(confidence: float) -> Unseen:
         if asked != "lost-where-possible":
@@ -175,8 +189,6 @@ def _shares(metric: Metric, both: Pair, part: Bools, limits: GroupMargins) -> It
     """At the threshold of the decision, then at the others."""
     before, after = both.baseline, both.candidate
     yield _share(metric, before, after, part, limits)
-    if limits.of(metric) is None:
-        return
     for name, one, other in zip(before.all_outcomes.names[1:], before.at_thresholds, after.at_thresholds, strict=True):
         if one is not before:
             yield replace(_share(metric, one, other, part, limits), threshold=name)

@@ -183,10 +183,11 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
-    if metric.reads == "ranking" and metric.own_losses is not None and unseen != "lost":
+    if metric.own_losses is not None and unseen != "lost":
         few = before.rarer_class
         if few < LEAST_AS_SEEN:
-            return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
+            fewest = both.needed(metric, unseen, limit).least or LEAST_AS_SEEN
+            return Check(metric, "not measured", None, limit, _not_shown(metric, before), cases_least=fewest)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
@@ -202,11 +203,14 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
 
 
-def _not_shown(metric: Metric, few: int) -> str:
+def _not_shown(metric: Metric, before: Predictions) -> str:
+    few, positive = before.rarer_class, before.labels == 1
+    kinds = [one for inside in (positive, ~positive) for one in before.counts_of_clusters(inside)]
+    named = f" ({counted(*min(kinds))})" if kinds else ""
     return (
-        f"{metric.title}: that little is lost cannot be shown. There are {few} independent cases of the rarer class; "
-        f"with fewer than {LEAST_AS_SEEN} nothing excludes that {LARGEST_UNSEEN:.0%} of it are lost altogether and not "
-        "one seen."
+        f"{metric.title}: that little is lost cannot be shown. There are {few} independent cases of the rarer class"
+        f"{named}; with fewer than {LEAST_AS_SEEN} nothing excludes that {LARGEST_UNSEEN:.0%} of it are lost "
+        "altogether and not one seen."
     )
 
 
@@ -265,11 +269,8 @@ def _cases(metric: Metric, before: Predictions) -> str:
 
 
 def _clusters(predictions: Predictions, inside: Bools) -> str:
-    if predictions.clusters is None:
-        return ""
-    found = predictions.clusters[inside]
-    count = len(np.unique(found))
-    return f" in {counted(count, predictions.cluster_noun)}" if count < len(found) else ""
+    found = [counted(*one) for one in predictions.counts_of_clusters(inside) if one[0] < int(inside.sum())]
+    return f" in {' and '.join(found)}" if found else ""
 
 
 def _change(estimate: float) -> str:

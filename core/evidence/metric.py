@@ -15,7 +15,12 @@ from featherweight.core.evidence.predictions import LabelKind, Measured, Predict
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
-from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
+from featherweight.core.statistics.sample_size import (
+    Needed,
+    believed_from,
+    cases_needed,
+    cases_needed_of_own_losses,
+)
 
 Side = Literal["baseline", "candidate"]
 LimitKind = Literal["loss", "max", "min"]
@@ -99,7 +104,8 @@ class Pair:
             return Needed(None, None, None)
         own, difference = self.own_losses(metric), self.difference(metric, unseen)
         if own is not None:
-            return cases_needed_of_own_losses(own, unseen, margin)
+            found = cases_needed_of_own_losses(own, unseen, margin)
+            return found if unseen == "lost" else believed_from(found, len(own.parts), self.baseline.rarer_class)
         return Needed(None, None, None) if difference is None else metric.needed(self, difference, margin)
 
     @cached_property
