@@ -128,7 +128,7 @@ class ModelDescription:
 
 
 class OpenModel(Closing):
-    """A model that `open` opened: call it with arrays, in a `with` block or with `close` after; by one thread at a time.
+    """A model that `open` opened: call it with arrays, in a `with` block or with `close` after, one thread at a time.
 
     >>> import featherweight, numpy
     >>> with featherweight.open("data/models/chest-xray") as model:

@@ -1,8 +1,7 @@
 """scikit-learn's linear models, and its pipelines of scalers and imputers before a linear model or trees.
 
 A linear model becomes a network of one layer. What a pipeline does to each column before trees is taken up into their
-thresholds: a column is only ever moved and stretched, so that each split asks the same of the value before. The
-thresholds are found by asking the pipeline itself, and are exact for every float32 number."""
+thresholds (`doors.thresholds`)."""
 
 from __future__ import annotations
 
@@ -17,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featherweight.core.arrays import Array, Bools, FeatureRows, Floats, Floats32, Integers, Probabilities
+from featherweight.core.arrays import Array, FeatureRows, Floats, Probabilities
 from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.scores import probabilities
+from featherweight.core.doors.thresholds import before_transform
 from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import Model, trees_model
-from featherweight.core.trees.canonical import canonicalize, nodes_of
 from featherweight.core.trees.comparison import check_same_scores
-from featherweight.core.trees.ensemble import INPUT, LEAF, Ensemble, tensor_specs
+from featherweight.core.trees.ensemble import INPUT, tensor_specs
 
 _LOGISTIC = ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis")
 """Linear models whose scores are log-odds."""
@@ -206,7 +205,7 @@ def _affine(transform: Callable[[Array], Array], features: int) -> tuple[Floats,
 
 def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -> LoadedModel:
     ensemble = read.model.ensemble("reading a pipeline")
-    moved = _before_transform(ensemble, transform)
+    moved = before_transform(ensemble, transform)
 
     def score(rows: FeatureRows) -> Floats:
         chance = np.asarray(whole.predict_proba(rows)[:, 1], np.float64)
@@ -224,55 +223,3 @@ def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -
     return replace(
         read, model=trees_model(moved), source=f"Pipeline of {read.source}", reference=reference, columns=columns
     )
-
-
-def _before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -> Ensemble:
-    """The same trees for values as they are before `transform`, which treats each column for itself and keeps the order
-    of its values."""
-    splits = np.flatnonzero(ensemble.feature != LEAF)
-    feature, threshold = ensemble.feature[splits], ensemble.threshold[splits]
-    rank = np.zeros(len(splits), np.int64)
-    for one in np.unique(feature):
-        rank[feature == one] = np.arange(int((feature == one).sum()))
-    rows = int(rank.max(initial=-1)) + 1
-
-    def after(values: Floats32) -> Floats32:
-        """transform of one value for each split, in the column that it asks for."""
-        table = np.zeros((rows, ensemble.features), np.float32)
-        table[rank, feature] = values
-        with np.errstate(all="ignore"):
-            found = transform(table)[rank, feature]
-        return np.asarray(found, np.float32)
-
-    at = _least_not_below(lambda values: after(values) < threshold, len(splits))
-    with np.errstate(invalid="ignore"):
-        lost = after(np.full(len(splits), np.nan, np.float32))
-        missing_left = np.where(np.isnan(lost), ensemble.missing_left[splits], lost < threshold)
-    nodes = nodes_of(ensemble)
-    thresholds, missing = nodes.threshold.copy(), nodes.missing_left.copy()
-    thresholds[splits], missing[splits] = at, missing_left
-    moved = replace(nodes, threshold=thresholds, missing_left=missing)
-    return canonicalize(moved, ensemble.features, ensemble.base, ensemble.output)
-
-
-def _least_not_below(below: Callable[[Floats32], Bools], count: int) -> Floats32:
-    """For each of `count` conditions that hold up to some float32 number and not from there on, that number; infinity
-    where it always holds. Found by halving the range of all float32 numbers in their order."""
-    low = np.full(count, _order(np.float32(-np.inf)), np.int64)
-    high = np.full(count, _order(np.float32(np.inf)), np.int64)
-    while (low < high).any():
-        middle = (low + high) // 2
-        holds = below(_number(middle))
-        low, high = np.where((low < high) & holds, middle + 1, low), np.where((low < high) & ~holds, middle, high)
-    return _number(low)
-
-
-def _order(value: np.float32) -> int:
-    """Whole numbers in the order of the float32 numbers."""
-    bits = int(np.array(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-def _number(order: Integers) -> Floats32:
-    bits = np.where(order >= 0, order, (-order) | -(1 << 31)).astype(np.int64).astype(np.int32)
-    return bits.view(np.float32)
