@@ -18,30 +18,51 @@ from featherweight.core.trees.ensemble import LEAF, Ensemble
 def before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -> Ensemble:
     """The same trees for values as they are before `transform` ([N, F] to [N, F]), which treats each column for itself
     and keeps the order of its values."""
+    return with_thresholds(ensemble, transform, np.arange(ensemble.features), ensemble.features)
+
+
+def with_thresholds(
+    ensemble: Ensemble, transform: Callable[[Array], Array], origin: Integers, features: int
+) -> Ensemble:
+    """The same trees over the columns before `transform` ([N, features] to [N, F]). origin: int64 [F], the column that
+    each one behind it is made of, in its order."""
     splits = np.flatnonzero(ensemble.feature != LEAF)
-    feature, threshold = ensemble.feature[splits], ensemble.threshold[splits]
-    rank = np.zeros(len(splits), np.int64)
-    for one in np.unique(feature):
-        rank[feature == one] = np.arange(int((feature == one).sum()))
+    feature, threshold = ensemble.feature[splits].astype(np.int64), ensemble.threshold[splits]
+    at, missing_left = thresholds_before(feature, threshold, ensemble.missing_left[splits], transform, origin, features)
+    nodes = nodes_of(ensemble)
+    columns, thresholds, missing = nodes.feature.copy(), nodes.threshold.copy(), nodes.missing_left.copy()
+    columns[splits], thresholds[splits], missing[splits] = origin[feature], at, missing_left
+    moved = replace(nodes, feature=columns, threshold=thresholds, missing_left=missing)
+    return canonicalize(moved, features, ensemble.base, ensemble.output)
+
+
+def thresholds_before(
+    feature: Integers,
+    threshold: Floats32,
+    missing_left: Bools,
+    transform: Callable[[Array], Array],
+    origin: Integers,
+    features: int,
+) -> tuple[Floats32, Bools]:
+    """(thresholds, whether a missing value goes left) of the same splits before `transform`, all [splits]."""
+    column = origin[feature]
+    rank = np.zeros(len(feature), np.int64)
+    for one in np.unique(column):
+        rank[column == one] = np.arange(int((column == one).sum()))
     rows = int(rank.max(initial=-1)) + 1
 
     def after(values: Floats32) -> Floats32:
         """transform of one value for each split, in the column that it asks for."""
-        table = np.zeros((rows, ensemble.features), np.float32)
-        table[rank, feature] = values
+        table = np.zeros((rows, features), np.float32)
+        table[rank, column] = values
         with np.errstate(all="ignore"):
             found = transform(table)[rank, feature]
         return np.asarray(found, np.float32)
 
-    at = _least_not_below(lambda values: after(values) < threshold, len(splits))
+    at = _least_not_below(lambda values: after(values) < threshold, len(feature))
     with np.errstate(invalid="ignore"):
-        lost = after(np.full(len(splits), np.nan, np.float32))
-        missing_left = np.where(np.isnan(lost), ensemble.missing_left[splits], lost < threshold)
-    nodes = nodes_of(ensemble)
-    thresholds, missing = nodes.threshold.copy(), nodes.missing_left.copy()
-    thresholds[splits], missing[splits] = at, missing_left
-    moved = replace(nodes, threshold=thresholds, missing_left=missing)
-    return canonicalize(moved, ensemble.features, ensemble.base, ensemble.output)
+        lost = after(np.full(len(feature), np.nan, np.float32))
+        return at, np.asarray(np.where(np.isnan(lost), missing_left, lost < threshold))
 
 
 def _least_not_below(below: Callable[[Floats32], Bools], count: int) -> Floats32:

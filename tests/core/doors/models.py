@@ -17,6 +17,7 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
@@ -68,6 +69,9 @@ MODELS: dict[str, Any] = {
     "SGD of log loss": lambda: make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", random_state=0)).fit(
         *rows_and_labels(0)
     ),
+    "network": lambda: make_pipeline(
+        StandardScaler(), MLPClassifier((8,), tol=10, n_iter_no_change=3, random_state=0)
+    ).fit(*rows_and_labels(0)),
     "support vectors": lambda: make_pipeline(StandardScaler(), LinearSVC()).fit(*rows_and_labels(0)),
     "imputed and scaled regression": lambda: make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(
         *rows_and_labels()
@@ -83,6 +87,7 @@ MODELS: dict[str, Any] = {
     ).fit(*rows_and_labels()),
 }
 NO_MISSING = {
+    "network",
     "random forest",
     "extra trees",
     "gradient boosting",
