@@ -66,7 +66,7 @@ PIPELINES: dict[str, Any] = {
         encoded(fill=True, encoder=OneHotEncoder(handle_unknown="ignore", drop="first")), LogisticRegression()
     ),
     "ordinal and boosting": lambda: make_pipeline(
-        encoded(encoder=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)),
+        encoded(fill=True, encoder=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)),
         GradientBoostingClassifier(n_estimators=12),
     ),
     "ordinal and a regression": lambda: make_pipeline(
