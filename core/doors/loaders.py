@@ -79,7 +79,8 @@ def _in_order(source: Any, part: str) -> tuple[bool, Iterator[Any]]:
         if hasattr(source, "__iter__") and not hasattr(source, "__next__"):
             return False, iter(source)
         raise DataError(f"{part}: a {type(source).__name__} does not say how many cases it has (__len__)")
-    sampler, dataset = type(getattr(source, "sampler", None)).__name__, getattr(source, "dataset", None)
+    sampler = type(getattr(source, "sampler", None)).__name__
+    dataset: Any = getattr(source, "dataset", None)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         if getattr(source, "drop_last", False):
             raise DataError(f"{part}: leaves its last cases out; make the DataLoader with drop_last=False")
