@@ -233,7 +233,7 @@ def test_columns_of_other_types_are_numbers_or_left_aside(tmp_path: Path) -> Non
     train = bind(Data.read(tmp_path / "cases.parquet", label="y", split="split"), NAMED).parts["training"]
     np.testing.assert_array_equal(train.tensors["features"][:2], [[0, 0], [1, 0.25]])
     np.testing.assert_array_equal(train.labels[:2], [0, 1])
-    with pytest.raises(DataError, match="lacks 1 feature of the model .seen."):
+    with pytest.raises(DataError, match=r"lacks 1 feature of the model .seen."):
         bind(
             Data.read(tmp_path / "cases.parquet", label="y", split="split"),
             InputForm(NAMED.specs, ("seen", "age")),
