@@ -21,6 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 FEATURES = 5
 
@@ -63,6 +64,7 @@ MODELS: dict[str, Any] = {
     "XGBClassifier that reads a number as missing": _with_number_for_missing,
     "random forest": lambda: RandomForestClassifier(20, max_depth=5, random_state=0).fit(*rows_and_labels(0)),
     "extra trees": lambda: ExtraTreesClassifier(20, max_depth=5, random_state=0).fit(*rows_and_labels(0)),
+    "decision tree": lambda: DecisionTreeClassifier(max_depth=6, random_state=0).fit(*rows_and_labels(0)),
     "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=12).fit(*rows_and_labels(0)),
     "histogram boosting": lambda: HistGradientBoostingClassifier(max_iter=12).fit(*rows_and_labels()),
     "logistic regression": lambda: LogisticRegression().fit(*rows_and_labels(0)),
@@ -87,6 +89,7 @@ MODELS: dict[str, Any] = {
     ).fit(*rows_and_labels()),
 }
 NO_MISSING = {
+    "decision tree",
     "network",
     "random forest",
     "extra trees",
