@@ -34,7 +34,7 @@ class InputRange:
     meaning: what the values are; missing: whether NaN stands for a value that is not known.
 
     >>> import featherweight
-    >>> with featherweight.open_model("data/models/chest-xray") as model:
+    >>> with featherweight.open("data/models/chest-xray") as model:
     ...     (found,) = model.describe().ranges
     >>> found.input, found.low, found.high
     ('image', 0.0, 1.0)

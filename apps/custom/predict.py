@@ -78,7 +78,7 @@ def run_predict(job: PredictJob, progress: Progress = silent) -> PredictSummary:
     manifest = artifact.manifest
     adapter = CustomAdapter(manifest.labels, artifact.sealed, [entry.spec() for entry in manifest.inputs])
     if not adapter.schema.columns:
-        raise UsageError(f"{job.model}: takes arrays without names of columns; open it by featherweight.open_model")
+        raise UsageError(f"{job.model}: takes arrays without names of columns; open it by featherweight.open")
     twice = sorted(set(job.keep) & set(OWN_COLUMNS))
     if twice:
         raise UsageError(f"column {twice[0]!r} cannot be carried over: the output has one of its own by this name")

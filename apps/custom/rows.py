@@ -182,7 +182,9 @@ def _numbers(column: Any) -> tuple[FeatureRows, Bools]:
         wrong = np.asarray(pc.fill_null(pc.and_not(pc.invert(good), empty), False))
         texts = pc.if_else(pc.fill_null(good, False), texts, pa.scalar(None, pa.string()))
         return np.asarray(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False), np.float32), wrong
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+    if pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64(), safe=False)
+    if any(of(kind) for of in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)):
         return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float32), none
     if pa.types.is_null(kind):
         return np.full(len(column), np.nan, np.float32), none

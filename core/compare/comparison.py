@@ -227,6 +227,7 @@ def _measured(of: Predicted, at: Decides, cases: Cases, *, sized: bool) -> Measu
         cross_clusters=kinds[1],
         outcomes=at.outcomes,
         cluster_noun=next(iter(cases.cluster_nouns), "clusters"),
+        cross_cluster_noun=next(iter(cases.cluster_nouns[1:]), "cross clusters"),
     )
     size = measure_size(of.program) if sized and of.program is not None else None
     return Measured(of.name, predictions, size=size, program_sha256="" if of.program is None else of.program.sha256)

@@ -116,7 +116,7 @@ def read_json(path: Path, content: bytes) -> LoadedModel:
 
 
 def read_sklearn_trees(model: Any) -> LoadedModel:
-    """A forest, bagged trees, gradient boosting or histogram gradient boosting."""
+    """A decision tree, a forest, bagged trees, gradient boosting or histogram gradient boosting."""
     return trees_of_estimator(model, from_sklearn(model))
 
 

@@ -19,16 +19,16 @@ from featherweight.core.trees.lightgbm import from_lightgbm
 from featherweight.core.trees.xgboost import from_xgboost
 
 _FORESTS = ("RandomForestClassifier", "ExtraTreesClassifier")
-_KNOWN = (*_FORESTS, "BaggingClassifier", "GradientBoostingClassifier", "HistGradientBoostingClassifier")
+_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
+_KNOWN = (*_FORESTS, *_TREES, "BaggingClassifier", "GradientBoostingClassifier", "HistGradientBoostingClassifier")
 _OTHERS = {"LGBMClassifier": from_lightgbm, "XGBClassifier": from_xgboost}
 """Classifiers in scikit-learn's manner of libraries that have readers of their own."""
-_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 
 
 def from_sklearn(model: Any) -> Ensemble:
-    """The trees of a fitted binary classifier: a forest, bagged decision trees (also imbalanced-learn's balanced ones),
-    gradient boosting or histogram gradient boosting; class 1 of `classes_` is positive. LGBMClassifier and
-    XGBClassifier are read by `from_lightgbm` and `from_xgboost`.
+    """The trees of a fitted binary classifier: a decision tree, a forest, bagged decision trees (also those of
+    imbalanced-learn), gradient boosting or histogram gradient boosting; class 1 of `classes_` is positive.
+    LGBMClassifier and XGBClassifier are read by `from_lightgbm` and `from_xgboost`.
 
     scikit-learn compares x <= threshold in float64, as LightGBM does; see `decode_lightgbm`. A forest's output is its
     mean probability, the leaves rounded to multiples of PROBABILITY_STEP. Raises UsageError for another estimator, one
@@ -80,6 +80,8 @@ def _ensemble(model: Any, name: str) -> Ensemble:
     if name == "GradientBoostingClassifier":
         trees = [_tree(one.tree_, one.tree_.value[:, 0, 0] * model.learning_rate) for one in model.estimators_[:, 0]]
         return canonicalize(join(trees), features, _initial(model))
+    if name in _TREES:
+        return canonicalize(_member(model, np.arange(features), 1), features, output="probability")
     columns = getattr(model, "estimators_features_", None) or [np.arange(features)] * len(model.estimators_)
     members = [_member(one, of, len(columns)) for one, of in zip(model.estimators_, columns, strict=True)]
     return canonicalize(join(members), features, output="probability")

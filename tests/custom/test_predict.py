@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,9 @@ def test_a_value_that_is_missing_is_refused_where_the_model_takes_none() -> None
     schema = Schema(columns=("a", "b"), score=ScoreForm(output="score", form="logit"))
     batch = pa.record_batch({"a": pa.array([1, None, 3]), "b": pa.array([1.0, 2.0, -9.0])})
     assert prepare(batch, schema).reasons.tolist() == ["", "a: missing", ""]
+    exact = pa.record_batch({"a": pa.array([Decimal("1.5"), None, Decimal(3)]), "b": batch["b"].dictionary_encode()})
+    assert prepare(exact, schema).reasons.tolist() == ["", "a: missing", ""]
+    np.testing.assert_array_equal(prepare(exact, schema).rows[[0, 2]], [[1.5, 1], [3, -9]])
     known = Schema(columns=("a", "b"), missing=True, missing_value=-9.0, score=schema.score)
     prepared = prepare(batch, known)
     assert prepared.fit.all()
