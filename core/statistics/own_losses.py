@@ -70,11 +70,13 @@ def card_precision_own_losses(
 ) -> OwnLosses:
     """The cases of compromised cards move to their new ranks, or all others do; what either costs is the mean of that
     among the others' old ranks and among their new ones (Shapley's value of two players), and is shared out to the
-    cases that raise, or raised, the alerts. The worst that may happen is a legitimate card that alerts on every day,
+    cards that raise, or raised, the alerts: each card's part lies at its case with the highest old rank, so that one
+    that is found on another day, by another case, has no part. The worst that may happen is a legitimate card that alerts on every day,
     and keeps a compromised one away on each. clusters: those of the cards first."""
     old, new, inside, unit = midranks(baseline), midranks(candidate), desk.compromised, desk.share_of_alert
+    highest = _highest(2 * clusters[0] + inside, old)
     raised = [
-        np.bincount(desk.alerts(ranks), minlength=len(labels))
+        np.bincount(highest[desk.alerts(ranks)], minlength=len(labels))
         for ranks in (old, np.where(inside, new, old), np.where(inside, old, new), new)
     ]
     (none, theirs, others, both), half = raised, unit / 2
@@ -86,6 +88,15 @@ def card_precision_own_losses(
     sizes = np.unique(clusters[0], return_counts=True)[1]
     usual = float((sizes**2).sum() / sizes.sum())
     return OwnLosses(parts, unit * desk.usual_days / usual, labels == 1, clusters)
+
+
+def _highest(groups: Clusters, ranks: Floats) -> Indices:
+    """Of each case [N] the case of its group with the highest rank."""
+    order = np.lexsort((-ranks, groups))
+    first = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    found = np.empty(len(groups), np.intp)
+    found[order] = np.repeat(order[first], np.diff(first, append=len(order)))
+    return found
 
 
 class _Precisions:
