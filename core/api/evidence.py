@@ -78,7 +78,7 @@ class SealedEvidence:
     >>> import featherweight
     >>> evidence = featherweight.read_evidence("data/models/card-fraud")
     >>> evidence.passed, evidence.decided_on, evidence.cases
-    (True, 'test', 40440)
+    (False, 'test', 40440)
     >>> for limit in evidence.limits:
     ...     print(limit.name, limit.status)
     average_precision_loss passed

@@ -234,8 +234,8 @@ class OpenModel(Closing):
 
         >>> import featherweight
         >>> with featherweight.open("data/models/card-fraud") as model:
-        ...     model.evidence.passed
-        True
+        ...     model.evidence.passed, model.evidence.forced
+        (False, True)
         """
         return parse_evidence(self._artifact)
 

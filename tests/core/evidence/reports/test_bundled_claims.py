@@ -89,6 +89,7 @@ def test_the_readmes_fraud_figures_are_the_evidences(found: dict[str, dict[str, 
         f"average precision {short(new['average_precision']['estimate'])} (unpruned "
         f"{short(old['average_precision']['estimate'])}; loss at most {worst(test, 'average_precision_loss')} with 95%",
         f"card precision the same (loss at most {worst(test, 'card_precision_loss')}",
+        "**It was sealed by force**",
         f"{flipped} decisions flipped ({flipped / cases:.2%}",
         f"program {test['candidate']['size']['bytes'] / 1e3:.1f} kB",
         f"falls from {short(old['auc']['estimate'])} to {short(new['auc']['estimate'])}",
