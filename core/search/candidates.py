@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -120,11 +121,14 @@ class CandidateBuilder:
             self.ledger.keep("cost", key, kept)
         work, size = kept.facts["work"], kept.facts["bytes"]
         for step in candidate.steps:
-            if isinstance(step, QuantizeStep) and step.precision == "int8":
+            if isinstance(step, QuantizeStep):
                 in_float = min(1.0, step.float_operators / max(1, kept.facts["layers"]))
-                work, size = (value * (0.25 + 0.75 * in_float) for value in (work, size))
-            elif isinstance(step, QuantizeStep):
-                work /= 2
+                share = in_float + (1 - in_float) / 4
+                of_work, of_size = _SHARES[step.precision]
+                work, size = (
+                    work * (share if of_work is None else of_work),
+                    size * (share if of_size is None else of_size),
+                )
         effort = sum(step.epochs for step in candidate.steps if isinstance(step, RecoverStep))
         return Cost(work, size, effort)
 
@@ -148,7 +152,7 @@ class CandidateBuilder:
             plain = self._export(steps[:-1])
             batches = self._task.calibration_batches(last.calibration_samples, self._seed)
             program, record = quantize(plain.program, last, batches)
-            slower = last.precision == "int8" and program.kind == "network"
+            slower = program.precision == "int8" and program.kind == "network"
             return BuildResult(program, (*plain.records, record), plain.program if slower else None)
         return self._export(steps)
 
@@ -211,6 +215,16 @@ class CandidateBuilder:
         write_recovered(kept, model, record)
         unfinished.remove()
         return model, record
+
+
+_SHARES: Mapping[str, tuple[float | None, float | None]] = {
+    "int8": (None, None),
+    "int8-dynamic": (None, None),
+    "int8-weights": (1.0, None),
+    "fp16-weights": (1.0, 0.5),
+    "bf16": (0.5, 1.0),
+}
+"""Precision -> which share of the work and of the bytes is left; None: a quarter of what is not in float."""
 
 
 def _stated_loss(task: Task) -> TaskLoss | None:
