@@ -43,7 +43,8 @@ def bounded(bound: Bound, *, added: bool = False, **default: Any) -> Any:
 
 @dataclass(frozen=True)
 class PruneChannelsStep:
-    """Remove the `ratio` of every layer's channels that matter least; widths that stay are multiples of `round_to`."""
+    """Remove the `ratio` of every layer's channels, and of every attention's heads, that matter least; widths that stay
+    are multiples of `round_to`. Layers that tie their channels together in groups stay whole."""
 
     kind: ClassVar[str] = "prune-channels"
     ratio: float = bounded(Number(0.01, 0.95))
