@@ -98,10 +98,9 @@ def head_norms(attention: nn.MultiheadAttention) -> Tensor:
 
 
 def _kept(attention: nn.MultiheadAttention, step: PruneChannelsStep) -> int:
-    head: int = attention.head_dim
-    width = attention.num_heads * head
+    head, heads = int(attention.head_dim), int(attention.num_heads)
     least = math.lcm(head, step.round_to)
-    return min(width, max(least, round(width * (1 - step.ratio) / least) * least)) // head
+    return min(heads, max(least, round(heads * head * (1 - step.ratio) / least) * least) // head)
 
 
 def _known(attention: nn.MultiheadAttention) -> bool:
