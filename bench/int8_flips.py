@@ -36,6 +36,7 @@ from featherweight.core.errors import FeatherweightError
 from featherweight.core.export import export, quiet
 from featherweight.core.model import Model
 from featherweight.core.passes.quantize import quantize
+from featherweight.core.passes.recover import estimate_batch_norm
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors, TensorSpec
@@ -175,6 +176,8 @@ def _train(network: nn.Module, inputs: Tensors, labels: np.ndarray, epochs: int,
             functional.binary_cross_entropy_with_logits(outputs, truth[places]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+    # Some families move their BatchNorm statistics by a thousandth a step.
+    estimate_batch_norm(network, [(tuple(one[:1024] for one in given), truth[:1024])])
     network.eval()
 
 

@@ -31,6 +31,7 @@ from featherweight.core.errors import FeatherweightError
 from featherweight.core.export import export
 from featherweight.core.losses import BINARY
 from featherweight.core.model import Model
+from featherweight.core.parity import avx2
 from featherweight.core.passes.prune_channels import prune_channels
 from featherweight.core.passes.prune_weights import prune_weights
 from featherweight.core.passes.quantize import quantize
@@ -257,6 +258,7 @@ def table(rows: Mapping[str, Mapping[str, str]]) -> str:
 
 
 if __name__ == "__main__":
+    avx2.EMULATOR = "no-emulator-in-tests"  # as tests/conftest.py has it: it takes minutes for each artifact
     wanted = sys.argv[1:] or list(FAMILIES)
     rows = {}
     for family in wanted:

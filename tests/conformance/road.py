@@ -19,6 +19,7 @@ from featherweight.core.errors import FeatherweightError, UsageError
 from featherweight.core.model import Model
 from featherweight.core.parity.reproduction import check_parity
 from featherweight.core.passes.prune_channels import prune_channels
+from featherweight.core.passes.recover import estimate_batch_norm
 from featherweight.core.passes.steps import PruneChannelsStep
 from featherweight.core.request import run_recipe
 
@@ -62,8 +63,8 @@ class MeanOutput(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = self.network(*inputs)
+    def forward(self, inputs: Tensor) -> Tensor:
+        found: Tensor = self.network(inputs)
         return found.flatten(1).mean(1, keepdim=True)
 
 
@@ -126,12 +127,15 @@ def _train(network: nn.Module, inputs: list[np.ndarray], labels: np.ndarray) -> 
     given, truth = [torch.from_numpy(array) for array in inputs], torch.from_numpy(labels).float()
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
     network.train()
+    batches = [(tuple(one[at : at + 32] for one in given), truth[at : at + 32]) for at in range(0, len(truth), 32)]
     for step in range(40):
-        places = torch.arange(32 * step, 32 * step + 32) % len(truth)
-        outputs = network(*(one[places] for one in given))[:, 0]
+        some, wanted = batches[step % len(batches)]
         optimizer.zero_grad()
-        nn.functional.binary_cross_entropy_with_logits(outputs, truth[places]).backward()  # type: ignore[no-untyped-call]
+        loss = nn.functional.binary_cross_entropy_with_logits(network(*some)[:, 0], wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+    # Some families move their BatchNorm statistics by a thousandth a step.
+    estimate_batch_norm(network, batches)
     network.eval()
 
 
