@@ -98,6 +98,12 @@ def _vgg() -> nn.Module:
     return network
 
 
+def _squeezenet() -> nn.Module:
+    network = models.squeezenet1_1(num_classes=1, dropout=0.0)
+    network.classifier[2] = nn.Identity()  # a ReLU, behind which a logit is never negative
+    return network
+
+
 def _efficientnet() -> nn.Module:
     blocks = [MBConvConfig(1, 3, 1, 32, 16, 1, 1.0, 1.0), MBConvConfig(6, 3, 2, 16, 32, 2, 1.0, 1.0)]
     return models.EfficientNet(blocks, dropout=0.0, num_classes=1, last_channel=64)
@@ -129,7 +135,7 @@ FAMILIES: Mapping[str, tuple[int, Callable[[], nn.Module]]] = {
         ),
     ),
     "shufflenet": (32, lambda: models.ShuffleNetV2([1, 1, 1], [24, 48, 96, 192, 256], num_classes=1)),
-    "squeezenet": (32, lambda: models.squeezenet1_1(num_classes=1, dropout=0.0)),
+    "squeezenet": (32, _squeezenet),
     "densenet": (32, lambda: models.DenseNet(16, (2, 2), 32, num_classes=1)),
     "googlenet": (64, lambda: models.GoogLeNet(1, aux_logits=False, init_weights=False, dropout=0.0)),
     "inception": (80, lambda: models.Inception3(1, aux_logits=False, init_weights=False, dropout=0.0)),

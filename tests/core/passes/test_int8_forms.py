@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
@@ -16,6 +20,7 @@ from featherweight.core.errors import BackendUnavailableError, DataError, UsageE
 from featherweight.core.export import export
 from featherweight.core.inspection import check_content
 from featherweight.core.model import Model
+from featherweight.core.passes import float_operators
 from featherweight.core.passes.quantize import quantize
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
@@ -221,3 +226,34 @@ def test_a_recipe_renders_the_new_keys_only_where_they_say_something() -> None:
     asked = parse_recipe(text + 'precision = "int8-weights"\nweight_scales = "tensor"\nchange_max = [0.01, 0.0]\n')
     assert parse_recipe(render_recipe(asked)) == asked != plain
     assert "change_max = [0.01, 0.0]" in render_recipe(asked)
+
+
+class Counted:
+    """A form whose file is the number of nodes that stay in float, or the name of the only one that is quantized."""
+
+    rounding = ("a", "b", "c", "d", "e", "f")
+
+    def made(self, *, only: Sequence[str] = (), in_float: Collection[str] = ()) -> Any:
+        return only[0] if only else len(in_float)
+
+
+@given(
+    falls=st.lists(st.integers(0, 100), min_size=6, max_size=6),
+    most=st.integers(1, 100),
+    first=st.integers(0, 5),
+)
+def test_no_more_operators_than_it_takes_go_back(falls: list[int], most: int, first: int) -> None:
+    changes = dict(enumerate(sorted(falls, reverse=True)))
+    fits = [count for count in range(first, 6) if changes[count] <= most]
+    with pytest.MonkeyPatch.context() as patch:
+        own = {name: float(place) for place, name in enumerate(Counted.rounding)}
+        patch.setattr(float_operators, "_change_of", lambda plain, inputs: lambda made: {**changes, **own}[made])
+        step = QuantizeStep(float_operators=first, change_max=most)
+        try:
+            made, facts = float_operators.quantize_but_worst(Counted(), onnx.ModelProto(), step, [])
+        except UsageError:
+            assert not fits
+            return
+    assert made == fits[0]  # type: ignore[comparison-overlap]
+    assert facts["float_operators"] == ["f", "e", "d", "c", "b", "a"][: fits[0]]
+    assert (facts["change_of_all"], facts["change"]) == (changes[first], changes[fits[0]])
