@@ -150,9 +150,12 @@ class Task(Protocol):
     baseline_probability: Probability | None
     """The baseline's own calibration, where it has one."""
 
-    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed). Asked by the step `recover`
-        alone, so a task whose model is trees need not have any."""
+    def training_batches(
+        self, epoch: int, seed: int
+    ) -> Iterable[tuple[Tensor | tuple[Tensor, ...], Tensor | tuple[Tensor, ...]]]:
+        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed). Of a network with several
+        inputs or outputs each is a tuple, in their order. Asked by the step `recover` alone, so a task whose model is
+        trees need not have any."""
         ...
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
@@ -201,8 +204,9 @@ class StatesLoss(Protocol):
     """A task that says what its network is trained for. Only the step `recover` asks. A task that does not say it is
     taken for what its targets show beyond doubt (core.losses.infer_loss), or refused."""
 
-    def training_loss(self) -> TaskLoss:
-        """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
+    def training_loss(self) -> TaskLoss | tuple[TaskLoss, ...]:
+        """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES. One for each of
+        several outputs; UNLABELLED for those without targets."""
         ...
 
 

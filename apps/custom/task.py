@@ -20,7 +20,7 @@ from featherweight.core.errors import UsageError
 from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles, SplitName
-from featherweight.core.tensors import Tensors
+from featherweight.core.tensors import Tensors, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,18 +112,22 @@ class CustomTask:
             score=self.score,
         )
 
-    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
         """See Task."""
         import torch
 
-        if len(self.baseline.inputs) != 1:
-            raise UsageError("recover: the network has several inputs, which it is not trained with here")
-        (spec,), train = self.baseline.inputs, self.data.parts["training"]
+        train = self.data.parts["training"]
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         size = min(self.source.batch, len(train))
         for start in range(0, len(order) - size + 1, size):
             index = order[start : start + size]
-            yield torch.from_numpy(train.tensors[spec.name][index]), self._targets(train.labels[index])
+            inputs = tuple(torch.from_numpy(train.tensors[spec.name][index]) for spec in self.baseline.inputs)
+            # Of several outputs one is the answer; the others have no labels.
+            none, truth = torch.zeros(size, 0), self._targets(train.labels[index])
+            yield inputs, tuple(truth if self._answers(spec) else none for spec in self.baseline.outputs)
+
+    def _answers(self, spec: TensorSpec) -> bool:
+        return spec.name == self.score.output
 
     def _targets(self, labels: Labels) -> Tensor:
         import torch
@@ -131,19 +135,20 @@ class CustomTask:
         truth = torch.from_numpy(labels)
         if self.score.form == "logits":
             return truth
-        (spec,) = (one for one in self.baseline.outputs if one.name == self.score.output)
+        (spec,) = filter(self._answers, self.baseline.outputs)
         return truth.float().view(-1, *(1 for _ in spec.shape[1:]))
 
-    def training_loss(self) -> TaskLoss:
+    def training_loss(self) -> tuple[TaskLoss, ...]:
         """See Task."""
-        from featherweight.core.losses import BINARY, CLASSES
+        from featherweight.core.losses import BINARY, CLASSES, UNLABELLED
 
         if self.score.is_probability:
             raise UsageError(
                 f"recover: the network's output {self.score.output!r} is a probability, which is not trained with; "
                 "give the network without its last sigmoid or softmax"
             )
-        return CLASSES if self.score.form == "logits" else BINARY
+        loss = CLASSES if self.score.form == "logits" else BINARY
+        return tuple(loss if self._answers(spec) else UNLABELLED for spec in self.baseline.outputs)
 
     def training_digest(self) -> str:
         """See Task."""

@@ -25,16 +25,19 @@ OPSETS = {"": range(7, 31), "ai.onnx.ml": range(1, 7)}
 _VALUE_FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 """ONNX's number of an attribute's type -> the field of its value; without graphs, sparse tensors and types."""
 
-_checked: set[bytes] = set()
-"""Digests of what was found good: an artifact's program is checked when it is read, and its backend asks again."""
+_checked: dict[bytes, frozenset[str]] = {}
+"""Digest -> operators of what was found good: an artifact's program is checked when it is read, and its backend asks
+again."""
 
 
-def check_content(content: bytes) -> None:
-    """Raise BackendError unless `inspect_program` accepts the bytes; the same bytes are read once."""
+def check_content(content: bytes) -> frozenset[str]:
+    """The names of the program's operators. Raise BackendError unless `inspect_program` accepts the bytes; the same
+    bytes are read once."""
     digest = hashlib.sha256(content).digest()
     if digest not in _checked:
-        inspect_program(content)
-        _checked.add(digest)
+        nodes = inspect_program(content)["graph"].get("node", [])
+        _checked[digest] = frozenset(node["op_type"] for node in nodes)
+    return _checked[digest]
 
 
 def inspect_program(content: bytes) -> Message:
