@@ -24,7 +24,7 @@ from featherweight.core.doors.scores import probabilities
 from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import Model, trees_model
-from featherweight.core.trees.canonical import canonicalize, nodes_of
+from featherweight.core.trees.canonical import nodes_of, rearranged
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import INPUT, LEAF, Ensemble, tensor_specs
 
@@ -252,7 +252,7 @@ def _before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -
     thresholds, missing = nodes.threshold.copy(), nodes.missing_left.copy()
     thresholds[splits], missing[splits] = at, missing_left
     moved = replace(nodes, threshold=thresholds, missing_left=missing)
-    return canonicalize(moved, ensemble.features, ensemble.base, ensemble.output)
+    return rearranged(ensemble, moved)
 
 
 def _least_not_below(below: Callable[[Floats32], Bools], count: int) -> Floats32:

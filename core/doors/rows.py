@@ -29,7 +29,7 @@ _BATCH = 256
 def run_model(model: Model, tensors: Tensors) -> Tensors:
     """A model's outputs [N, ...] of its inputs, before any export."""
     if isinstance(model.network, Ensemble):
-        return {OUTPUT: predict(model.network, tensors[INPUT])[:, None]}
+        return {OUTPUT: predict(model.network, tensors[INPUT]).reshape(-1, model.network.targets)}
     count = len(next(iter(tensors.values())))
     parts = []
     for start in range(0, count, _BATCH):
