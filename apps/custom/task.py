@@ -283,7 +283,10 @@ def make_task(model: Any, data: Data, source: SourceSettings) -> CustomTask:
     """The task of a model and data at hand. model: what `featherweight.load` takes. Raises UsageError, DataError."""
     from featherweight.core.doors.binding import InputForm, bind
     from featherweight.core.doors.load import load
+    from featherweight.core.doors.scores import MEANINGS
 
     loaded = load(model, example=data.example)
+    if loaded.meaning != "binary":
+        raise UsageError(f"{loaded.source}: gives {MEANINGS[loaded.meaning]}, and only yes or no is judged")
     form = InputForm(loaded.model.inputs, loaded.columns, loaded.classes, loaded.missing_value)
     return CustomTask(loaded, bind(data, form, source.seed), source)

@@ -112,7 +112,7 @@ def pack_walk(ensemble: Ensemble) -> Octets:
     is_split = ensemble.feature != LEAF
     left = np.where(is_split, place[ensemble.left], place) - place[ensemble.roots][tree]
     slot = np.where(is_split, np.searchsorted(kinds, kind), 0)
-    limit = np.where(is_split, ordered(ensemble.threshold) - np.uint32(1), np.uint32(0xFFFFFFFF))
+    limit = np.where(is_split, ordered(ensemble.threshold.astype(np.float32)) - np.uint32(1), np.uint32(0xFFFFFFFF))
     packed = np.zeros(nodes + 1, np.uint64)
     packed[place] = (limit.astype(np.uint64) << np.uint64(32)) | (slot << kernels.LEFT_BITS | left).astype(np.uint64)
     values = np.zeros(nodes + 1, np.float32)

@@ -17,14 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featherweight.core.arrays import Array, Bools, FeatureRows, Floats, Floats32, Integers, Probabilities
+from featherweight.core.arrays import AnyFloats, Array, Bools, FeatureRows, Floats, Probabilities, UInt64s
 from featherweight.core.causes import describe_cause
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.scores import probabilities
-from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
+from featherweight.core.doors.trees import (
+    estimator_answer,
+    feature_names,
+    read_lightgbm,
+    read_sklearn_trees,
+    read_xgboost,
+)
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import Model, trees_model
-from featherweight.core.trees.canonical import nodes_of, rearranged
+from featherweight.core.trees.canonical import canonicalize, nodes_of
 from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import INPUT, LEAF, Ensemble, tensor_specs
 
@@ -206,19 +212,25 @@ def _affine(transform: Callable[[Array], Array], features: int) -> tuple[Floats,
 
 def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -> LoadedModel:
     ensemble = read.model.ensemble("reading a pipeline")
+    if ensemble.targets > 1 or len(ensemble.members):
+        what = "categories" if len(ensemble.members) else "several classes"
+        raise UsageError(
+            f"the pipeline transforms columns before trees of {what}, which is not read; apply that to the data "
+            "before, and load the model alone"
+        )
     moved = _before_transform(ensemble, transform)
 
     def score(rows: FeatureRows) -> Floats:
-        chance = np.asarray(whole.predict_proba(rows)[:, 1], np.float64)
-        if moved.output == "probability":
-            return chance
+        answer = estimator_answer(whole, rows, read.meaning)
+        if read.meaning == "value" or moved.output == "probability":
+            return answer
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(chance) - np.log1p(-chance))
+            return np.asarray(np.log(answer) - np.log1p(-answer))
 
     check_same_scores(moved, score, type(whole).__name__)
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
-        return np.asarray(whole.predict_proba(inputs[INPUT])[:, 1], np.float64)
+        return estimator_answer(whole, inputs[INPUT], read.meaning)
 
     columns = feature_names(whole) or read.columns
     return replace(
@@ -227,8 +239,8 @@ def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -
 
 
 def _before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -> Ensemble:
-    """The same trees for values as they are before `transform`, which treats each column for itself and keeps the order
-    of its values."""
+    """The same trees for float64 values as they are before `transform`, which treats each column for itself and keeps
+    the order of its values."""
     splits = np.flatnonzero(ensemble.feature != LEAF)
     feature, threshold = ensemble.feature[splits], ensemble.threshold[splits]
     rank = np.zeros(len(splits), np.int64)
@@ -236,43 +248,46 @@ def _before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -
         rank[feature == one] = np.arange(int((feature == one).sum()))
     rows = int(rank.max(initial=-1)) + 1
 
-    def after(values: Floats32) -> Floats32:
+    def after(values: Floats) -> AnyFloats:
         """transform of one value for each split, in the column that it asks for."""
-        table = np.zeros((rows, ensemble.features), np.float32)
+        table = np.zeros((rows, ensemble.features), np.float64)
         table[rank, feature] = values
         with np.errstate(all="ignore"):
-            found = transform(table)[rank, feature]
-        return np.asarray(found, np.float32)
+            return np.asarray(transform(table)[rank, feature].astype(threshold.dtype))
 
     at = _least_not_below(lambda values: after(values) < threshold, len(splits))
     with np.errstate(invalid="ignore"):
-        lost = after(np.full(len(splits), np.nan, np.float32))
+        lost = after(np.full(len(splits), np.nan))
         missing_left = np.where(np.isnan(lost), ensemble.missing_left[splits], lost < threshold)
     nodes = nodes_of(ensemble)
-    thresholds, missing = nodes.threshold.copy(), nodes.missing_left.copy()
+    thresholds, missing = nodes.threshold.astype(np.float64), nodes.missing_left.copy()
     thresholds[splits], missing[splits] = at, missing_left
     moved = replace(nodes, threshold=thresholds, missing_left=missing)
-    return rearranged(ensemble, moved)
+    return canonicalize(moved, ensemble.features, ensemble.base, ensemble.output, wide=True)
 
 
-def _least_not_below(below: Callable[[Floats32], Bools], count: int) -> Floats32:
-    """For each of `count` conditions that hold up to some float32 number and not from there on, that number; infinity
-    where it always holds. Found by halving the range of all float32 numbers in their order."""
-    low = np.full(count, _order(np.float32(-np.inf)), np.int64)
-    high = np.full(count, _order(np.float32(np.inf)), np.int64)
+def _least_not_below(below: Callable[[Floats], Bools], count: int) -> Floats:
+    """For each of `count` conditions that hold up to some float64 number and not from there on, that number; infinity
+    where it always holds. Found by halving the range of all float64 numbers in their order."""
+    low, high = (np.full(count, _order(np.array([end]))[0], np.uint64) for end in (-np.inf, np.inf))
     while (low < high).any():
-        middle = (low + high) // 2
+        middle = low + (high - low) // np.uint64(2)
         holds = below(_number(middle))
-        low, high = np.where((low < high) & holds, middle + 1, low), np.where((low < high) & ~holds, middle, high)
+        low, high = (
+            np.where((low < high) & holds, middle + np.uint64(1), low),
+            np.where((low < high) & ~holds, middle, high),
+        )
     return _number(low)
 
 
-def _order(value: np.float32) -> int:
-    """Whole numbers in the order of the float32 numbers."""
-    bits = int(np.array(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+_SIGN = np.uint64(1 << 63)
 
 
-def _number(order: Integers) -> Floats32:
-    bits = np.where(order >= 0, order, (-order) | -(1 << 31)).astype(np.int64).astype(np.int32)
-    return bits.view(np.float32)
+def _order(values: Floats) -> UInt64s:
+    """Whole numbers in the order of the float64 numbers."""
+    bits = values.view(np.uint64)
+    return np.where(bits & _SIGN, ~bits, bits | _SIGN)
+
+
+def _number(order: UInt64s) -> Floats:
+    return np.where(order & _SIGN, order & ~_SIGN, ~order).view(np.float64)

@@ -110,7 +110,7 @@ def canonicalize(
         missing_left=is_split & nodes.missing_left[order].astype(bool),
         value=np.where(is_split, 0, nodes.value[order]).astype(np.float32) + zero,
         counts=counts,
-        members=_members_in_order(nodes, order, counts).astype(np.float32) + zero,
+        members=np.asarray(_members_in_order(nodes, order, counts) + zero, np.float32),
         target=_targets(nodes).astype(np.int32),
     )
 

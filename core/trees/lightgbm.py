@@ -64,16 +64,17 @@ def _booster_of(estimator: Any) -> Any:
         raise UsageError(f"this {name} is not fitted") from error
 
 
-def decode_lightgbm(content: bytes | bytearray | str) -> Ensemble:
+def decode_lightgbm(content: bytes | bytearray | str, *, wide: bool = False) -> Ensemble:
     """From `json.dumps(booster.dump_model())`. LightGBM compares x <= threshold in float64; the thresholds become those
-    float32 ones for which x < threshold says the same of every float32 x.
+    float32 ones for which x < threshold says the same of every float32 x, or float64 ones if the trees are to be
+    `wide`.
 
     LightGBM does not load such a dump, so it is compared with nothing: where LightGBM is there, `from_lightgbm` is the
     better way. Raises UsageError for a model of a kind that does not become an Ensemble (linear leaves, zero as
     missing, an objective whose scores are no log-odds, classes or values), DataError for bytes that are no model.
     """
     try:
-        return _ensemble(json.loads(content))
+        return _ensemble(json.loads(content), wide=wide)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"this is not a LightGBM model in JSON ({type(error).__name__}: {error}); write json.dumps(dump_model())"

@@ -21,10 +21,11 @@ from featherweight.core.trees.comparison import check_same_scores
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 
 _NO_PARENT = (1 << 31) - 1
-_LOGISTIC = ("binary:logistic", "binary:logitraw", "reg:logistic")
+LOGISTIC = ("binary:logistic", "binary:logitraw", "reg:logistic")
+"""Objectives whose margins are log-odds."""
 _CLASSES = ("multi:softprob", "multi:softmax")
 _VALUES = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror", "reg:quantileerror", "reg:squaredlogerror")
-_OBJECTIVES = (*_LOGISTIC, *_CLASSES, *_VALUES)
+_OBJECTIVES = (*LOGISTIC, *_CLASSES, *_VALUES)
 
 
 def from_xgboost(model: Any) -> Ensemble:
@@ -178,7 +179,7 @@ def _bases(text: str, objective: str, targets: int) -> list[float]:
     """base_score is a probability where log-odds are given, except for logitraw; since 3.1 it is written as a vector,
     before as one number for all targets."""
     values = [float(one) for one in text.strip("[]").split(",")]
-    if objective in _LOGISTIC and objective != "binary:logitraw":
+    if objective in LOGISTIC and objective != "binary:logitraw":
         if any(not 0 < value < 1 for value in values):
             raise ValueError(f"base_score is {text}")
         values = [math.log(value / (1 - value)) for value in values]
