@@ -129,8 +129,8 @@ class _CsvSource:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """rows: [N, F], float32 or float64, as the program takes them, zeros where they are unfit; fit: bool [N]; reasons: str [N],
-    empty where a row is fit."""
+    """rows: [N, F], float32 or float64, as the program takes them, zeros where they are unfit; fit: bool [N];
+    reasons: str [N], empty where a row is fit."""
 
     rows: AnyFloats
     fit: Bools

@@ -92,8 +92,8 @@ class NativeRowSession(NativeSession):
     """A session of a program with one output column, which scores one row without any dictionary."""
 
     def run_row(self, row: FeatureRow) -> float:
-        """row: float32 [F], of wide trees float64, contiguous. Raises TypeError for another type, BackendError after close(); a row of another
-        length is the caller's mistake and is not found."""
+        """row: [F] of the program's type, contiguous. Raises TypeError for another type, BackendError after close(); a
+        row of another length is the caller's mistake and is not found."""
         return self._score_row(self._packed, row)
 
 

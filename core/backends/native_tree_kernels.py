@@ -21,8 +21,8 @@ from numba.np.numpy_support import carray
 
 from featherweight.core.backends import native_kernels
 from featherweight.core.backends.native_kernels import (
-    CODES,
     COARSE,
+    CODES,
     LANES,
     LEFT_BITS,
     NODES,

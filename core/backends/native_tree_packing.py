@@ -86,8 +86,8 @@ def _categories(ensemble: Ensemble) -> _Categories:
         length = int(known[-1]) + 1
         if length > MAX_LOOKUP:
             raise BackendUnavailableError(
-                f"backend native: feature {feature} has the category {known[-1]}; it runs categories below {MAX_LOOKUP}:"
-                " use the backend onnxruntime"
+                f"backend native: feature {feature} has the category {known[-1]}; it runs categories below "
+                f"{MAX_LOOKUP}: use the backend onnxruntime"
             )
         lookup = np.full(length + 2, len(known), np.uint32)
         lookup[known] = np.arange(len(known))

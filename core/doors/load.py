@@ -29,8 +29,9 @@ def load(source: Any, *, example: Any = None) -> LoadedModel:
 
     source: a fitted object (a classifier, regressor or Booster of LightGBM or XGBoost, one of CatBoost, trees or a
     linear classifier of scikit-learn, or a Pipeline of scalers and imputers before one), a torch nn.Module, or a path:
-    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, CatBoost's `.json`, an ONNX file, a program of torch.export `.pt2`, a model of
-    scikit-learn as skops keeps it `.skops`; or "module:name" for an object in your own module of the current folder.
+    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, CatBoost's `.json`, an ONNX file, a program of torch.export
+    `.pt2`, a model of scikit-learn as skops keeps it `.skops`; or "module:name" for an object in your own module of the
+    current folder.
     example: for a network, inputs of at least two cases as it takes them, an array [n, ...] or a dict of them. Trees
     are compared with their own library at their thresholds.
 

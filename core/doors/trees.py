@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from featherweight.core.arrays import AnyFloats, Array, FeatureRows, Probabilities
-from featherweight.core.doors.loaded import LoadedModel, Meaning, Reference
-from featherweight.core.doors.scores import meant
+from featherweight.core.doors.loaded import LoadedModel, Reference
+from featherweight.core.doors.scores import Meaning, meant
 from featherweight.core.doors.tried import check_loads
 from featherweight.core.errors import DataError, MissingExtraError, UsageError
 from featherweight.core.model import trees_model

@@ -21,7 +21,8 @@ _ANSWER = b"scored"
 
 
 def check_loads(path: Path, content: bytes, library: str) -> None:
-    """library: lightgbm, xgboost or catboost. Raises DataError for a file that it does not load, or that ends its process."""
+    """library: lightgbm, xgboost or catboost. Raises DataError for a file that it does not load, or that ends its
+    process."""
     answer = run_module(
         "featherweight.core.doors.tried",
         json.dumps({"library": library}).encode() + b"\n" + content,

@@ -1,7 +1,7 @@
 """CatBoost's models to an Ensemble: their JSON (`save_model("model.json", format="json")`), read without CatBoost.
 
-The format: https://catboost.ai/docs/en/concepts/json_model. A row goes right where x > border, compared in float32; of a
-symmetric tree every level asks one thing, and the first split is the lowest bit of the leaf's number.
+The format: https://catboost.ai/docs/en/concepts/json_model. A row goes right where x > border, compared in float32; of
+a symmetric tree every level asks one thing, and the first split is the lowest bit of the leaf's number.
 """
 
 from __future__ import annotations
@@ -111,9 +111,7 @@ def _symmetric(splits: list[_Split], values: Array, target: int) -> Nodes:
     return _any(padded, left, right, np.append(np.zeros(inner), values), target)
 
 
-def _walked(
-    root: dict[str, Any], split: Any, targets: int
-) -> tuple[list[_Split | None], Array, Array, Array]:
+def _walked(root: dict[str, Any], split: Any, targets: int) -> tuple[list[_Split | None], Array, Array, Array]:
     """A tree that is written as nested splits: (split of each node, None of leaves; children; values [nodes,
     targets])."""
     splits: list[_Split | None] = []

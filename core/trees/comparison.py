@@ -55,7 +55,7 @@ def check_same_scores(ensemble: Ensemble, score: Score, library: str) -> None:
         allowed = RELATIVE * np.maximum(1, np.abs(expected))
         allowed += len(ensemble.roots) * PROBABILITY_STEP / 2 / (chance * (1 - chance))
     beyond = np.where(np.abs(found - expected) <= allowed, 0, np.nan_to_num(np.abs(found - expected), nan=np.inf))
-    differs: Bools = np.asarray((beyond > 0).any(axis=1))
+    differs = np.array((beyond > 0).any(axis=1), np.bool_, ndmin=1)
     if differs.any():
         worst = int(np.argmax((beyond / allowed).max(axis=1)))
         target = int(np.argmax(beyond[worst]))

@@ -50,7 +50,9 @@ def _columns(model: Any) -> _Columns:
         try:
             numbers = np.asarray(values, np.float64)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"column {feature} of this model has categories that are texts; train on numbers") from error
+            raise UsageError(
+                f"column {feature} of this model has categories that are texts; train on numbers"
+            ) from error
         numbers = numbers[~np.isnan(numbers)]
         if not ((numbers >= 0) & (numbers < MAX_CATEGORIES) & (numbers == np.floor(numbers))).all():
             raise UsageError(

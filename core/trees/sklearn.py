@@ -52,7 +52,9 @@ def from_sklearn(model: Any, *, wide: bool = False) -> Ensemble:
     """
     ancestors = {ancestor.__name__ for ancestor in type(model).__mro__}
     if ancestors & set(_OTHERS):
-        return from_lightgbm(model, wide=wide) if any(one.startswith("LGBM") for one in ancestors) else from_xgboost(model)
+        return (
+            from_lightgbm(model, wide=wide) if any(one.startswith("LGBM") for one in ancestors) else from_xgboost(model)
+        )
     name = type(model).__name__.removeprefix("Balanced")
     if name not in _KNOWN:
         raise UsageError(
@@ -109,8 +111,10 @@ def _ensemble(model: Any, name: str, *, wide: bool) -> Ensemble:
     columns = getattr(model, "estimators_features_", None) or [np.arange(features)] * len(model.estimators_)
     if name in _VALUE_FORESTS:
         share = 1 / len(model.estimators_)
-        return canonicalize(join([_tree(one.tree_, one.tree_.value[:, 0, 0] * share) for one in model.estimators_]), features)
-    classes = range(len(model.classes_)) if len(model.classes_) > 2 else (1,)  # noqa: PLR2004
+        return canonicalize(
+            join([_tree(one.tree_, one.tree_.value[:, 0, 0] * share) for one in model.estimators_]), features
+        )
+    classes = range(len(model.classes_)) if len(model.classes_) > 2 else (1,)
     members = [
         _member(one, of, len(columns), wanted, target)
         for one, of in zip(model.estimators_, columns, strict=True)
@@ -170,6 +174,6 @@ def _initial(model: Any, name: str) -> list[float]:
         which = f" of the strategy {strategy}" if strategy else ""
         raise UsageError(f"this {name} starts from {kind}{which}; expected init=None")
     shares = np.log(np.asarray(model.init_.class_prior_, np.float64))
-    if len(shares) == 2:  # noqa: PLR2004
+    if len(shares) == 2:
         return [float(shares[1] - shares[0])]
     return [float(share) for share in shares - shares.mean()]

@@ -223,9 +223,7 @@ def _categories(tree: dict[str, Any], nodes: int) -> tuple[Integers, Integers]:
     kinds = np.array(tree.get("split_type", []), np.int64)
     if not kinds.any():
         return counts, np.zeros(0, np.int64)
-    which, begins, sizes = (
-        np.array(tree[f"categories_{name}"], np.int64) for name in ("nodes", "segments", "sizes")
-    )
+    which, begins, sizes = (np.array(tree[f"categories_{name}"], np.int64) for name in ("nodes", "segments", "sizes"))
     values = np.array(tree["categories"], np.int64)
     sets = np.flatnonzero(kinds)
     if len(kinds) != nodes or not np.array_equal(np.sort(which), sets) or (begins < 0).any() or (sizes < 1).any():

@@ -31,6 +31,7 @@ from featherweight.core.trees.xgboost import from_xgboost
 Rows = npt.NDArray[Any]
 FEATURES, CATEGORIES, SECONDS = 6, [0, 1], 5
 """Columns of categories; the one of seconds since 1970, which float32 keeps to the next two minutes."""
+ROUNDS = 12
 _TYPES = ["c", "c", "q", "q", "q", "q"]
 
 
@@ -41,7 +42,7 @@ def make_rows(count: int, seed: int, *, strange: bool) -> Rows:
     rows = generator.normal(size=(count, FEATURES))
     rows[:, 0], rows[:, 1] = generator.integers(0, 30, count), 3 * generator.integers(0, 60, count)
     rows[:, 2:5] = rows[:, 2:5].astype(np.float32)
-    rows[:, SECONDS] = 1_700_000_000 + generator.integers(0, 2_000_000, count)
+    rows[:, SECONDS] = 1_700_000_000 + generator.integers(0, 40_000, count)
     if strange:
         for column in CATEGORIES:
             some = generator.random(count) < 0.05
@@ -56,7 +57,7 @@ def _data() -> tuple[Rows, Rows]:
     effect = np.random.default_rng(1).normal(size=200)
     known = np.nan_to_num(rows)
     value = effect[known[:, 0].astype(int)] + effect[30 + known[:, 1].astype(int) // 3] + known[:, 2] * known[:, 3]
-    value += 2 * (known[:, SECONDS] % 400_000 > 200_000) + np.isnan(rows[:, 4])
+    value += 2 * (known[:, SECONDS] % 8000 > 4000) + np.isnan(rows[:, 4])
     return rows, value
 
 
@@ -91,15 +92,20 @@ def _lightgbm(objective: str, truth: str, **settings: Any) -> Kind:
 
     def fit() -> Any:
         data = lightgbm.Dataset(_data()[0], _truths()[truth], categorical_feature=CATEGORIES)
-        return lightgbm.train(chosen | settings, data, 12)
+        return lightgbm.train(chosen | settings, data, ROUNDS)
 
-    return Kind(fit, lambda model: from_lightgbm(model, wide=True), lambda model, rows: model.predict(rows, raw_score=True))
+    share = 1 / ROUNDS if settings.get("boosting") == "rf" else 1.0  # of a forest the raw score is the trees' sum
+
+    def say(model: Any, rows: Rows) -> Rows:
+        return share * np.asarray(model.predict(rows, raw_score=True))
+
+    return Kind(fit, lambda model: from_lightgbm(model, wide=True), say)
 
 
 def _xgboost(objective: str, truth: str, **settings: Any) -> Kind:
     def fit() -> Any:
         data = xgboost.DMatrix(_data()[0], _truths()[truth], feature_types=_TYPES, enable_categorical=True)
-        return xgboost.train({"objective": objective, "max_depth": 5, "nthread": 1} | settings, data, 12)
+        return xgboost.train({"objective": objective, "max_depth": 5, "nthread": 1} | settings, data, ROUNDS)
 
     def say(model: Any, rows: Rows) -> Rows:
         data = xgboost.DMatrix(rows, feature_types=_TYPES, enable_categorical=True)
@@ -110,7 +116,7 @@ def _xgboost(objective: str, truth: str, **settings: Any) -> Kind:
 
 def _histogram(maker: Any, truth: str, **settings: Any) -> Kind:
     def fit() -> Any:
-        return maker(max_iter=12, categorical_features=CATEGORIES, **settings).fit(_data()[0], _truths()[truth])
+        return maker(max_iter=ROUNDS, categorical_features=CATEGORIES, **settings).fit(_data()[0], _truths()[truth])
 
     def say(model: Any, rows: Rows) -> Rows:
         return np.asarray(model.predict(rows) if truth == "value" else model.decision_function(rows))

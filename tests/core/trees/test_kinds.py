@@ -11,10 +11,10 @@ import pytest
 
 from featherweight.core.backends.registry import find_backend
 from featherweight.core.errors import DataError
+from featherweight.core.model import trees_model
 from featherweight.core.passes.prune_trees import prune_trees
 from featherweight.core.passes.quantize_trees import quantize_trees
 from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep
-from featherweight.core.model import trees_model
 from featherweight.core.program import Program
 from featherweight.core.trees.canonical import Nodes, canonicalize
 from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
@@ -83,19 +83,19 @@ def test_the_rows_show_categories_and_seconds(name: str) -> None:
     assert (np.abs(predict(moved, rows) - expected) > 1e-3).mean() > 0.2
     if ensemble.wide:
         rounded = rows.astype(np.float32).astype(np.float64)
-        assert (np.abs(predict(ensemble, rounded) - expected) > 1e-3).any()
+        assert (np.abs(predict(ensemble, rounded) - expected) > 1e-3).mean() > 0.01
 
 
 @pytest.mark.parametrize("name", ["LightGBM, several classes", "histogram boosting"])
 def test_int8_leaves_and_pruning_of_every_kind(name: str) -> None:
     ensemble, rows = read(name), KINDS[name].rows(1500, 8)
     expected = predict(ensemble, rows)
-    small, record = quantize_trees(program(ensemble), QuantizeStep(precision="int8"), [{INPUT: rows}])
+    small, _ = quantize_trees(program(ensemble), QuantizeStep(precision="int8"), [{INPUT: rows}])
     for backend in BACKENDS:
         np.testing.assert_array_equal(scored(backend, small, rows), predict(decode_trees(small.content), rows))
     assert np.abs(predict(decode_trees(small.content), rows) - expected).max() < 0.1
     assert len(small.content) < len(program(ensemble).content)
-    pruned, facts = prune_trees(trees_model(ensemble), PruneTreesStep(ratio=0.3), [{INPUT: rows}])
+    pruned, _ = prune_trees(trees_model(ensemble), PruneTreesStep(ratio=0.3), [{INPUT: rows}])
     found = pruned.ensemble("test")
     assert found.targets == ensemble.targets
     assert 0.65 * ensemble.splits < found.splits < 0.75 * ensemble.splits
