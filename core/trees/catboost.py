@@ -7,6 +7,7 @@ a symmetric tree every level asks one thing, and the first split is the lowest b
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +135,7 @@ def _walked(root: dict[str, Any], split: Any, targets: int) -> tuple[list[_Split
     return splits, left, right, np.stack(values)
 
 
-def _any(splits: list[_Split | None], left: Array, right: Array, values: Array, target: int) -> Nodes:
+def _any(splits: Sequence[_Split | None], left: Array, right: Array, values: Array, target: int) -> Nodes:
     return Nodes(
         roots=np.array([0]),
         feature=np.array([LEAF if one is None else one.feature for one in splits]),

@@ -53,9 +53,9 @@ def decode_xgboost(content: bytes | bytearray | str) -> Ensemble:
     """All trees of a model in JSON; up to the best iteration of one that XGBClassifier saved.
 
     Raises UsageError for a model of a kind that does not become an Ensemble (linear, leaves that are vectors, an
-    objective whose scores are no log-odds, classes or values), for one that stopped early and does not say whether the trees after its best
-    iteration count, and for one whose trees do not score as XGBoost does; DataError for bytes that are no model. What
-    number a classifier read as missing is not in the JSON: `from_xgboost` sees it.
+    objective whose scores are no log-odds, classes or values), for one that stopped early and does not say whether the
+    trees after its best iteration count, and for one whose trees do not score as XGBoost does; DataError for bytes that
+    are no model. What number a classifier read as missing is not in the JSON: `from_xgboost` sees it.
     """
     ensemble = _decoded(content, stops_at_best=False)
     if find_spec("xgboost") is not None:

@@ -9,18 +9,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from featherweight.core.backends.base import row_function
 from featherweight.core.backends.registry import find_backend
-from featherweight.core.errors import DataError
+from featherweight.core.errors import DataError, TensorError
 from featherweight.core.model import trees_model
 from featherweight.core.passes.prune_trees import prune_trees
 from featherweight.core.passes.quantize_trees import quantize_trees
 from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep
 from featherweight.core.program import Program
-from featherweight.core.trees.canonical import Nodes, canonicalize
+from featherweight.core.trees.canonical import Nodes, canonicalize, levels_of, nodes_of, rearranged
 from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
 from featherweight.core.trees.predict import predict
 from tests.core.trees.kinds import CATEGORIES, KINDS, SECONDS, fitted, read
+
+pytest.importorskip("numba", reason="compiles the native backend")
+from featherweight.core.backends import native_kernels
+from featherweight.core.backends import native_tree_kernels as kernels
+from featherweight.core.backends.native_tree_packing import pack_blocks, pack_walk
 
 BACKENDS = ("onnxruntime", "native")
 LARGEST = 1e-5
@@ -62,6 +68,45 @@ def test_a_hundred_thousand_rows_of_every_kind(name: str) -> None:
     check(name, 100_000, 6)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["LightGBM", "LightGBM, several classes", "XGBoost"])
+def test_any_batch_size_threads_and_single_rows(name: str, backend: str) -> None:
+    ensemble, rows = read(name), KINDS[name].rows(300, 9)
+    expected = predict(ensemble, rows).reshape(300, -1)
+    with find_backend(backend).open(program(ensemble), threads=2) as session:
+        for size in (1, 3, 64, 300):
+            found = session.run({INPUT: rows[:size]})[OUTPUT]
+            np.testing.assert_allclose(found, expected[:size], rtol=1e-5, atol=1e-5)
+        with pytest.raises(TensorError):
+            session.run({INPUT: rows.astype(np.float32 if ensemble.wide else np.float64)})
+        if ensemble.targets == 1:
+            run_row = row_function(session)
+            np.testing.assert_allclose([run_row(row) for row in rows], expected[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not native_kernels.has_byte_permutes(), reason="needs AVX-512 VBMI")
+@pytest.mark.parametrize("name", ["LightGBM, several classes", "XGBoost", "histogram boosting"])
+def test_both_layouts_of_the_native_backend_agree(name: str) -> None:
+    """Trees that fit into blocks, walked too: what processors without AVX-512 VBMI do."""
+    ensemble, rows = pruned_to_depth(read(name), 6), KINDS[name].rows(500, 10)
+    expected = predict(ensemble, rows).reshape(500, -1)
+    for layout in ("blocks", "walk"):
+        packed = {"blocks": pack_blocks, "walk": pack_walk}[layout](ensemble)
+        assert packed is not None
+        out = np.empty(expected.shape, np.float32)
+        getattr(kernels, f"{layout}_rows")(packed, rows, out)
+        np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+
+
+def pruned_to_depth(ensemble: Ensemble, depth: int) -> Ensemble:
+    """Everything below a depth is cut off."""
+    nodes = nodes_of(ensemble)
+    levels = levels_of(nodes)
+    feature = nodes.feature.copy()
+    feature[levels[min(depth, len(levels) - 1)]] = LEAF
+    return rearranged(ensemble, replace(nodes, feature=feature))
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_files_hold_every_kind(name: str) -> None:
     ensemble = read(name)
@@ -83,7 +128,7 @@ def test_the_rows_show_categories_and_seconds(name: str) -> None:
     assert (np.abs(predict(moved, rows) - expected) > 1e-3).mean() > 0.2
     if ensemble.wide:
         rounded = rows.astype(np.float32).astype(np.float64)
-        assert (np.abs(predict(ensemble, rounded) - expected) > 1e-3).mean() > 0.01
+        assert (np.abs(predict(ensemble, rounded) - expected) > 1e-3).mean() > 0.002
 
 
 @pytest.mark.parametrize("name", ["LightGBM, several classes", "histogram boosting"])
