@@ -50,9 +50,11 @@ class CustomAdapter:
             )
         self._inputs, self.labels = tuple(inputs), tuple(labels)
         floats = [spec for spec in inputs if spec.dtype in _FLOATS]
-        names = self.schema.columns
+        names, categories = self.schema.columns, self.schema.categories
+        if categories and not names:
+            names = ("",) * (inputs[0].shape[-1] or 0)
         self.ranges = tuple(
-            InputRange(floats[0].name, column=place, name=name, missing=self.schema.missing)
+            InputRange(floats[0].name, column=place, name=name, missing=self.schema.missing, whole=place in categories)
             for place, name in enumerate(names)
         ) or tuple(InputRange(spec.name, missing=self.schema.missing) for spec in floats)
 

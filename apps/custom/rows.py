@@ -156,6 +156,11 @@ def prepare(batch: pa.RecordBatch, schema: Schema, dtype: str = "float32") -> Pr
             if column.any():
                 _note(reasons, column & np.isinf(rows[:, place]), f"{name}: infinite, or too large for {dtype}")
                 _note(reasons, column & np.isnan(rows[:, place]), f"{name}: missing")
+    for place in schema.categories:
+        column = rows[:, place]
+        with np.errstate(invalid="ignore"):
+            part = np.isfinite(column) & (column != np.floor(column))
+        _note(reasons, part, f"{schema.columns[place]}: not a whole number, and so no category")
     fit = np.ones(len(rows), bool)
     told = np.full(len(rows), "", object)
     for row, reason in reasons.items():

@@ -9,6 +9,7 @@ from featherweight.core.arrays import Array, Probabilities
 from featherweight.core.doors.scores import Meaning
 from featherweight.core.model import Model
 from featherweight.core.terminal import counted
+from featherweight.core.trees.ensemble import Ensemble
 
 Reference = Callable[[Mapping[str, Array]], Probabilities]
 """What the model's own library says: its inputs [N, ...] by name, in the user's own precision, to probabilities [N], of
@@ -52,6 +53,12 @@ class LoadedModel:
         if len(inputs) == 1 and len(inputs[0].shape) == 2 and inputs[0].dtype in ("float32", "float64"):
             return inputs[0].shape[1]
         return None
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """The columns that hold categories, whole numbers."""
+        network = self.model.network
+        return tuple(network.categorical.tolist()) if isinstance(network, Ensemble) else ()
 
     def __repr__(self) -> str:
         features = self.features
