@@ -104,7 +104,7 @@ def canonicalize(
         output=output,
         roots=place[nodes.roots].astype(np.int32),
         feature=nodes.feature[order].astype(np.int32),
-        threshold=np.where(is_number, nodes.threshold[order], 0).astype(np.float64 if wide else np.float32) + zero,
+        threshold=_limits(np.where(is_number, nodes.threshold[order], 0), wide=wide),
         left=np.where(is_split, place[np.where(is_split, nodes.left[order], 0)], LEAF).astype(np.int32),
         right=np.where(is_split, place[np.where(is_split, nodes.right[order], 0)], LEAF).astype(np.int32),
         missing_left=is_split & nodes.missing_left[order].astype(bool),
@@ -113,6 +113,12 @@ def canonicalize(
         members=np.asarray(_members_in_order(nodes, order, counts) + zero, np.float32),
         target=_targets(nodes).astype(np.int32),
     )
+
+
+def _limits(threshold: Array, *, wide: bool) -> Floats32 | Floats:
+    if wide:
+        return np.asarray(threshold.astype(np.float64) + 0.0)
+    return np.asarray(threshold.astype(np.float32) + np.float32(0))
 
 
 def rearranged(ensemble: Ensemble, nodes: Nodes, base: float | None = None) -> Ensemble:

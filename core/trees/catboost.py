@@ -96,8 +96,8 @@ def _ensemble(content: dict[str, Any]) -> Ensemble:
             raise ValueError(f"a tree of {len(splits)} splits has {len(values)} leaves")
         trees += [_symmetric(splits, values[:, target], target) for target in range(targets)]
     for tree in content.get("trees", []):
-        splits, left, right, leaves = _walked(tree, split, targets)
-        trees += [_any(splits, left, right, leaves[:, target] * float(scale), target) for target in range(targets)]
+        nodes, left, right, leaves = _walked(tree, split, targets)
+        trees += [_any(nodes, left, right, leaves[:, target] * float(scale), target) for target in range(targets)]
     return with_bases(trees, features, biases)
 
 
