@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from featherweight.core.doors.binding import InputForm, bind
+from featherweight.core.doors.data import Data
 from featherweight.core.doors.load import load
-from featherweight.core.doors.rows import run_model
+from featherweight.core.doors.rows import check_categories, run_model
 from featherweight.core.doors.scores import meant
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.trees.catboost import decode_catboost
@@ -45,6 +47,17 @@ def test_a_model_is_loaded_with_its_meaning(name: str) -> None:
     scores = run_model(loaded.model, {INPUT: rows})[OUTPUT].astype(np.float64)
     found = meant(scores if targets > 1 else scores[:, 0], loaded.meaning)
     np.testing.assert_allclose(found, loaded.reference({INPUT: rows}), atol=1e-5, rtol=1e-5)
+
+
+def test_data_with_a_fraction_for_a_category_is_refused() -> None:
+    loaded = load(fitted("LightGBM"))
+    rows = KINDS["LightGBM"].rows(300, 4)
+    data = Data(cases=(rows, np.arange(300) % 2))
+    form = InputForm(loaded.model.inputs, loaded.columns, loaded.classes)
+    check_categories(loaded, bind(data, form))
+    rows[5, CATEGORIES[1]] = 1.5
+    with pytest.raises(UsageError, match="1 values are no whole numbers"):
+        check_categories(loaded, bind(data, form))
 
 
 def test_a_file_of_several_classes(tmp_path: Path) -> None:
