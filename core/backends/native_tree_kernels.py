@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -21,6 +21,7 @@ from numba.np.numpy_support import carray
 
 from featherweight.core.backends import native_kernels
 from featherweight.core.backends.native_kernels import (
+    ALIGNMENT,
     COARSE,
     CODES,
     LANES,
@@ -40,6 +41,9 @@ from featherweight.core.compiled import compiled
 
 _READ = [Path(native_kernels.__file__).read_bytes()]
 """What numba's cache does not see of its own accord."""
+
+TILE: Final = 32
+"""Rows that `blocks` takes at a time."""
 
 _PACKED = types.Array(types.uint8, 1, "C")
 _KINDS = (types.float32, types.float64)
@@ -90,9 +94,10 @@ def _category(x: Any, known: Any, first: Any, lookup: Any) -> Any:
 
 
 @_inlined
-def _blocks(packed: Any, scratch: Any, row: Any, out: Any) -> None:
+def _blocks(packed: Any, scratch: Any, rows: Any, begin: Any, held: Any, out: Any) -> None:
     """`native_kernels._blocks`, and for each categorical feature a mask of 64 bits for each of its codes and each tree:
-    the nodes at which the category turns right.
+    the nodes at which the category turns right. Takes up to TILE rows from `begin` on, so that a table of thresholds
+    and 64 trees stay in the first cache for all of them; a row's score is that which it has alone.
 
     Further parts: [slots, TABLE] of the rows' type; uint8 [slots] codes of NaN; uint8 [trees, 2, NODES]; float32
     [trees, NODES] leaves; uint64 masks [features, codes, trees].
@@ -105,48 +110,57 @@ def _blocks(packed: Any, scratch: Any, row: Any, out: Any) -> None:
     features = carray(_address(packed, start[5]), sets + slots, np.int32)
     ways = carray(_address(packed, start[6]), (sets, 3), np.int64)
     lookup = carray(_address(packed, start[7]), 1, np.uint32)
-    limits = carray(_address(packed, start[8]), slots * TABLE, row.dtype)
+    limits = carray(_address(packed, start[8]), slots * TABLE, rows.dtype)
     missing = carray(_address(packed, start[9]), slots, np.uint8)
     blocks = carray(_address(packed, start[10]), 1, np.uint8)
     leaves = carray(_address(packed, start[11]), 1, np.float32)
     masks = carray(_address(packed, start[12]), 1, np.uint64)
-    codes = carray(_address(scratch, 0), CODES, np.uint8)
-    turns = carray(_address(scratch, CODES), NODES, np.uint64)
-    rights = carray(_address(scratch, CODES + 8 * NODES), sets, np.uint64)
+    codes = carray(_address(scratch, 0), TILE * CODES, np.uint8)
+    turns = carray(_address(scratch, TILE * CODES), NODES, np.uint64)
+    totals = carray(_address(scratch, TILE * CODES + 8 * NODES), TILE, np.float64)
+    rights = carray(_address(scratch, TILE * CODES + 8 * (NODES + TILE)), TILE * sets, np.uint64)
     for one in range(sets):
         known, first = uint64(ways[one, 0]), uint64(ways[one, 1])
-        code = _category(row[features[one]], known, first, lookup)
-        rights[one] = uint64(ways[one, 2]) + trees * uint64(code)
+        for row in range(held):
+            code = _category(rows[begin + row, features[one]], known, first, lookup)
+            rights[row * sets + one] = uint64(ways[one, 2]) + trees * uint64(code)
     for slot in range(slots):
-        x = row[features[sets + slot]]
-        at = uint64(slot) * uint64(TABLE)
-        coarse = _count_up_to(limits, at, x)
-        fine = _count_up_to(limits, at + uint64(COARSE) * (coarse + uint64(1)), x)
-        codes[slot] = missing[slot] if x != x else uint8(coarse * uint64(COARSE) + fine)
+        feature, at, lost = features[sets + slot], uint64(slot) * uint64(TABLE), missing[slot]
+        for row in range(held):
+            x = rows[begin + row, feature]
+            coarse = _count_up_to(limits, at, x)
+            fine = _count_up_to(limits, at + uint64(COARSE) * (coarse + uint64(1)), x)
+            codes[row * CODES + slot] = lost if x != x else uint8(coarse * uint64(COARSE) + fine)
     for target in range(targets):
-        total = 0.0
-        for begin in range(ends[target], ends[target + 1], NODES):
-            count = min(NODES, ends[target + 1] - begin)
-            for tree in range(count):
-                turns[tree] = _right_turns(codes, blocks, uint64((begin + tree) * 2 * NODES))
-            for one in range(sets):
-                mask = rights[one] + uint64(begin)
+        for row in range(held):
+            totals[row] = 0.0
+        for first_tree in range(ends[target], ends[target + 1], NODES):
+            count = min(NODES, ends[target + 1] - first_tree)
+            for row in range(held):
+                own = carray(_address(scratch, row * CODES), CODES, np.uint8)
                 for tree in range(count):
-                    turns[tree] |= masks[mask + uint64(tree)]
-            for tree in range(count):
-                bits = turns[tree]
-                node = uint64(1)
-                node = node + node + ((bits >> node) & uint64(1))
-                node = node + node + ((bits >> node) & uint64(1))
-                node = node + node + ((bits >> node) & uint64(1))
-                node = node + node + ((bits >> node) & uint64(1))
-                node = node + node + ((bits >> node) & uint64(1))
-                node = node + node + ((bits >> node) & uint64(1))
-                turns[tree] = node + uint64(NODES) * uint64(tree)
-            at = uint64(begin) * uint64(NODES) - uint64(NODES)
-            for tree in range(count):
-                total += leaves[at + turns[tree]]
-        out[target] = _finished(total + tail[2], tail, targets)
+                    turns[tree] = _right_turns(own, blocks, uint64((first_tree + tree) * 2 * NODES))
+                for one in range(sets):
+                    mask = rights[row * sets + one] + uint64(first_tree)
+                    for tree in range(count):
+                        turns[tree] |= masks[mask + uint64(tree)]
+                for tree in range(count):
+                    bits = turns[tree]
+                    node = uint64(1)
+                    node = node + node + ((bits >> node) & uint64(1))
+                    node = node + node + ((bits >> node) & uint64(1))
+                    node = node + node + ((bits >> node) & uint64(1))
+                    node = node + node + ((bits >> node) & uint64(1))
+                    node = node + node + ((bits >> node) & uint64(1))
+                    node = node + node + ((bits >> node) & uint64(1))
+                    turns[tree] = node + uint64(NODES) * uint64(tree)
+                at = uint64(first_tree) * uint64(NODES) - uint64(NODES)
+                total = totals[row]
+                for tree in range(count):
+                    total += leaves[at + turns[tree]]
+                totals[row] = total
+        for row in range(held):
+            out[begin + row, target] = _finished(totals[row] + tail[2], tail, targets)
 
 
 @_inlined
@@ -223,8 +237,18 @@ if native_kernels.has_byte_permutes():
 
     @compiled(_ONE, constants=_READ)
     def blocks_row(packed: Any, row: Any) -> Any:
-        return _score_row(_blocks, packed, row)
+        """With the program's own scratch memory, whose first float32 takes the score."""
+        start = carray(_address(packed, 0), PARTS, np.int64)
+        if row.shape[0] != start[0]:
+            raise ValueError("the row has another number of values than the program takes")
+        out = carray(_address(packed, start[1]), (1, 1), np.float32)
+        scratch = carray(_address(packed, start[1] + ALIGNMENT), 1, np.uint8)
+        _blocks(packed, scratch, row.reshape(1, row.shape[0]), 0, 1, out)
+        return np.float64(out[0, 0])
 
     @compiled(_MANY, constants=_READ)
     def blocks_rows(packed: Any, rows: Any, out: Any) -> None:
-        _score_rows(_blocks, packed, rows, out)
+        """With scratch memory of its own, so that several threads may share the program."""
+        scratch = np.empty(packed.shape[0] - carray(_address(packed, 0), PARTS, np.int64)[1], np.uint8)
+        for begin in range(0, rows.shape[0], TILE):
+            _blocks(packed, scratch, rows, begin, min(TILE, rows.shape[0] - begin), out)

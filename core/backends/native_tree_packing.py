@@ -8,6 +8,7 @@ import numpy as np
 
 from featherweight.core.arrays import Array, Int32s, Integers, Octets, UInt32s, UInt64s
 from featherweight.core.backends import native_kernels as kernels
+from featherweight.core.backends.native_tree_kernels import TILE
 from featherweight.core.backends.native_trees import DEPTH, Slots, heap_positions, pack, tail_of
 from featherweight.core.errors import BackendUnavailableError
 from featherweight.core.trees.ensemble import LEAF, Ensemble
@@ -63,7 +64,7 @@ def pack_blocks(ensemble: Ensemble) -> Octets | None:
     missing = np.where(slots.missing_left, 0, kernels.BINS).astype(np.uint8)
     parts: list[Array] = [sizes, tail_of(ensemble), np.append(0, ends), features, ways, sets.lookup]
     parts += [slots.tables, missing, blocks, leaves, masks]
-    scratch = kernels.CODES + 8 * kernels.NODES + 8 * len(sets.features)
+    scratch = TILE * kernels.CODES + 8 * kernels.NODES + 8 * TILE * (1 + len(sets.features))
     return pack(parts, columns=ensemble.features, scratch=scratch)
 
 

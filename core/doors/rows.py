@@ -79,7 +79,7 @@ def check_categories(loaded: LoadedModel, data: BoundData) -> None:
             wrong = int((np.isfinite(values) & (values != np.floor(values))).sum())
             if wrong:
                 name = data.columns[place] if data.columns else f"column {place}"
-                raise UsageError(f"{name}: holds categories for this model, and {wrong:,} values are no whole numbers")
+                raise UsageError(f"{name}: holds categories for this model; found {counted(wrong, 'fractions')}")
 
 
 def _allowed(loaded: LoadedModel) -> float:

@@ -56,7 +56,7 @@ def test_data_with_a_fraction_for_a_category_is_refused() -> None:
     form = InputForm(loaded.model.inputs, loaded.columns, loaded.classes)
     check_categories(loaded, bind(data, form))
     rows[5, CATEGORIES[1]] = 1.5
-    with pytest.raises(UsageError, match="1 values are no whole numbers"):
+    with pytest.raises(UsageError, match="holds categories for this model; found 1 fraction"):
         check_categories(loaded, bind(data, form))
 
 
