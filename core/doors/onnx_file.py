@@ -37,7 +37,8 @@ def read_onnx(path: Path, content: bytes) -> LoadedModel:
 
 def _trees(path: Path, content: bytes) -> LoadedModel:
     try:
-        return LoadedModel(trees_model(decode_trees(content)), "ONNX trees")
+        model = trees_model(decode_trees(content))
+        return LoadedModel(model, "ONNX trees", meaning="binary" if model.outputs[0].shape[1] == 1 else "classes")
     except BackendError as error:
         raise UsageError(
             f"{path}: holds trees that another program converted; load what they were converted from (LightGBM's text, "

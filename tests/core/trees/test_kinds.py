@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featherweight.core.backends.base import row_function
 from featherweight.core.backends.registry import find_backend
@@ -18,9 +20,9 @@ from featherweight.core.passes.quantize_trees import quantize_trees
 from featherweight.core.passes.steps import PruneTreesStep, QuantizeStep
 from featherweight.core.program import Program
 from featherweight.core.trees.canonical import Nodes, canonicalize, levels_of, nodes_of, rearranged
-from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
+from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble, Output
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
-from featherweight.core.trees.predict import predict
+from featherweight.core.trees.predict import borderline_rows, predict
 from tests.core.trees.kinds import CATEGORIES, KINDS, SECONDS, fitted, read
 
 pytest.importorskip("numba", reason="compiles the native backend")
@@ -186,3 +188,56 @@ def test_categories_that_are_none_are_refused(members: list[float], counts: list
             ),
             2,
         )  # fmt: skip
+
+
+def grown(seed: int, *, depth: int, categorical: int, targets: int, wide: bool, output: Output) -> Ensemble:
+    """Random trees over six features, the first of which are categorical; leaves are multiples of 2**-12, so that sums
+    are exact in whatever order they are made."""
+    generator = np.random.default_rng(seed)
+    columns: dict[str, list[Any]] = {name: [] for name in ("feature", "threshold", "left", "right", "value", "members")}
+
+    def add(level: int) -> int:
+        node = len(columns["feature"])
+        for name, nothing in zip(columns, (LEAF, 0.0, LEAF, LEAF, 0.0, []), strict=True):
+            columns[name].append(nothing)
+        if level < depth and generator.random() < 0.9:
+            feature = columns["feature"][node] = int(generator.integers(6))
+            if feature < categorical:
+                some = generator.choice(70, int(generator.integers(1, 12)), replace=False)
+                columns["members"][node] = sorted(some.tolist())
+            else:
+                columns["threshold"][node] = float(np.float32(generator.normal()))
+            columns["left"][node], columns["right"][node] = add(level + 1), add(level + 1)
+        else:
+            columns["value"][node] = round(float(generator.random()) / 12 * 4096) / 4096
+        return node
+
+    roots = [add(0) for _ in range(12)]
+    feature, threshold, left, right, value = (np.array(columns[name]) for name in list(columns)[:5])
+    counts, members = [len(some) for some in columns["members"]], [one for some in columns["members"] for one in some]
+    nodes = Nodes(
+        np.array(roots), feature, threshold, left, right, generator.random(len(feature)) < 0.5, value,
+        np.array(counts), np.array(members, np.float32), np.arange(12) % targets,
+    )  # fmt: skip
+    return canonicalize(nodes, 6, 0.25 if targets == 1 else 0.0, output, wide=wide)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1 << 20), st.sampled_from([0, 3, 6, 11]), st.sampled_from([0, 2, 6]), st.integers(1, 3),
+    st.booleans(), st.sampled_from(["margin", "probability"]),
+)  # fmt: skip
+def test_any_trees_run_everywhere(
+    seed: int, depth: int, categorical: int, targets: int, wide: bool, output: Output
+) -> None:
+    ensemble = grown(seed, depth=depth, categorical=categorical, targets=targets, wide=wide, output=output)
+    again = decode_trees(encode_trees(ensemble))
+    assert encode_trees(again) == encode_trees(ensemble)
+    rows = borderline_rows(ensemble, 70, seed)
+    rows += np.random.default_rng(seed).choice([0, 0, 0.5], rows.shape).astype(rows.dtype)
+    expected = predict(ensemble, rows)
+    for backend in BACKENDS:
+        found = scored(backend, program(ensemble), rows)
+        if output == "margin":
+            np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
