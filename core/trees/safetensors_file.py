@@ -35,8 +35,8 @@ def write_trees(path: Path, ensemble: Ensemble) -> None:
 
 
 def encode_stored(ensemble: Ensemble) -> bytes:
-    """What `write_trees` writes. Raises DataError for trees with categories, float64 rows or several targets, which these
-    files do not hold."""
+    """What `write_trees` writes. Raises DataError for trees with categories, float64 rows or several targets, which
+    these files do not hold."""
     if ensemble.wide or ensemble.targets > 1 or len(ensemble.members):
         raise DataError("trees with categories, float64 rows or several targets are not stored as safetensors")
     arrays: dict[str, Array] = {
