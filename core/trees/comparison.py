@@ -108,13 +108,13 @@ def _rows_that_reach(ensemble: Ensemble, nodes: Integers, generator: np.random.G
         if not len(row):
             break
         above = parent[node]
-        place, limit = (row, ensemble.feature[above]), ensemble.threshold[above]
         is_left = ensemble.left[above] == node
         numbers = ensemble.counts[above] == 0
         for feature, possible in allowed.items():
             mine = ensemble.feature[above] == feature
-            possible[row[mine]] &= inside[feature][above[mine]] == is_left[mine, None]
-        place, limit = (row[numbers], ensemble.feature[above[numbers]]), limit[numbers]
+            number, table = inside[feature]
+            possible[row[mine]] &= table[number[above[mine]]] == is_left[mine, None]
+        place, limit = (row[numbers], ensemble.feature[above[numbers]]), ensemble.threshold[above[numbers]]
         missed = (row, ensemble.feature[above])
         may_miss[missed] &= ensemble.missing_left[above] == is_left
         is_left = is_left[numbers]
@@ -141,16 +141,19 @@ def _known(ensemble: Ensemble) -> dict[int, Floats32]:
     return {int(feature): np.unique(ensemble.members[owner == feature]) for feature in ensemble.categorical}
 
 
-def _inside(ensemble: Ensemble) -> dict[int, Bools]:
-    """For each categorical feature whether a split's members hold each of its categories, and another one: bool
-    [nodes, categories + 1]."""
+def _inside(ensemble: Ensemble) -> dict[int, tuple[Integers, Bools]]:
+    """For each categorical feature the places of its splits, int64 [nodes], in a table of whether a split's members
+    hold each category, and another one: bool [splits, categories + 1]."""
     owner = np.repeat(np.arange(len(ensemble.counts)), ensemble.counts)
     found = {}
     for feature, known in _known(ensemble).items():
-        table = np.zeros((len(ensemble.feature), len(known) + 1), bool)
+        splits = np.flatnonzero(ensemble.feature == feature)
+        place = np.zeros(len(ensemble.feature), np.int64)
+        place[splits] = np.arange(len(splits))
+        table = np.zeros((len(splits), len(known) + 1), bool)
         mine = ensemble.feature[owner] == feature
-        table[owner[mine], np.searchsorted(known, ensemble.members[mine])] = True
-        found[feature] = table
+        table[place[owner[mine]], np.searchsorted(known, ensemble.members[mine])] = True
+        found[feature] = place, table
     return found
 
 
@@ -160,12 +163,12 @@ def _try_categories(
     """At splits of categories, in the place of thresholds: one of its members, another's, one that nobody knows. tries:
     TRIES arrays [splits], the last of which stays."""
     inside, known = _inside(ensemble), _known(ensemble)
-    for feature, table in inside.items():
+    for feature, (place, table) in inside.items():
         mine = np.flatnonzero((ensemble.feature[splits] == feature) & (ensemble.counts[splits] > 0))
         values = np.append(known[feature], known[feature][-1] + 1)
         draws = generator.random((len(mine), len(values)))
-        tries[0][mine] = values[np.argmax(draws * table[splits[mine]], axis=1)]
-        tries[1][mine] = values[np.argmax(draws * ~table[splits[mine]], axis=1)]
+        tries[0][mine] = values[np.argmax(draws * table[place[splits[mine]]], axis=1)]
+        tries[1][mine] = values[np.argmax(draws * ~table[place[splits[mine]]], axis=1)]
         tries[2][mine] = values[-1]
 
 
