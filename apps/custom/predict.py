@@ -151,7 +151,7 @@ def score_batch(
     """The kept columns of a batch, and what the model says of each row."""
     import pyarrow as pa
 
-    prepared = prepare(batch, adapter.schema)
+    prepared = prepare(batch, adapter.schema, session.inputs[0].dtype)
     scores = raw_scores(session.run({session.inputs[0].name: prepared.rows}), adapter.schema.score)
     fit = prepared.fit & np.isfinite(scores)
     reasons = np.where(prepared.fit & ~fit, "the model gives no finite number", prepared.reasons)

@@ -86,7 +86,7 @@ class CustomTask:
     """Fulfils core.task.Task for a model that decides yes or no. notes: what was decided here and must be told."""
 
     def __init__(self, loaded: LoadedModel, data: BoundData, source: SourceSettings) -> None:
-        from featherweight.core.doors.rows import baseline_scores, check_rows, run_model
+        from featherweight.core.doors.rows import baseline_scores, check_categories, check_rows, run_model
         from featherweight.core.doors.scores import infer_score
 
         self.loaded, self.data, self.source = loaded, data, source
@@ -96,6 +96,7 @@ class CustomTask:
         self.score: ScoreForm = infer_score(
             run_model(loaded.model, some), loaded.model.outputs, source.output, source.form
         )
+        check_categories(loaded, data)
         self.notes = (*data.notes, *loaded.notes, *check_rows(loaded, self.score, data.exact, data.rounded))
         scores = baseline_scores(loaded, self.score, validation.tensors)
         calibration = None if loaded.recalibrates else loaded.calibration
@@ -107,6 +108,7 @@ class CustomTask:
         missing = any(bool(np.isnan(array).any()) for array in tensors if array.dtype.kind == "f")
         self.schema = Schema(
             columns=data.columns,
+            categories=loaded.categories,
             missing=loaded.model.kind == "trees" or missing,
             missing_value=loaded.missing_value,
             score=self.score,
@@ -288,7 +290,10 @@ def make_task(model: Any, data: Data, source: SourceSettings) -> CustomTask:
     """The task of a model and data at hand. model: what `featherweight.load` takes. Raises UsageError, DataError."""
     from featherweight.core.doors.binding import InputForm, bind
     from featherweight.core.doors.load import load
+    from featherweight.core.doors.scores import MEANINGS
 
     loaded = load(model, example=data.example)
+    if loaded.meaning != "binary":
+        raise UsageError(f"{loaded.source}: gives {MEANINGS[loaded.meaning]}, and only yes or no is judged")
     form = InputForm(loaded.model.inputs, loaded.columns, loaded.classes, loaded.missing_value)
     return CustomTask(loaded, bind(data, form, source.seed), source)

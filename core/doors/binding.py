@@ -82,7 +82,7 @@ class InputForm:
 
     specs: tuple[TensorSpec, ...]
     names: tuple[str, ...] = ()
-    classes: tuple[str, str] | None = None
+    classes: tuple[str, ...] | None = None
     missing_value: float | None = None
 
 
@@ -120,7 +120,7 @@ def _drawn_note(parts: Mapping[SplitName, Cases], seed: int, *, clustered: bool)
     )
 
 
-def class_names(data: Data, classes: tuple[str, str] | None) -> tuple[str, str]:
+def class_names(data: Data, classes: tuple[str, ...] | None) -> tuple[str, str]:
     """Names of the negative and the positive class. Raises DataError for labels that are not two, or of which it is not
     known which is the positive one."""
     found = sorted({value for part in data.parts.values() for value in np.unique(part.labels).tolist()})
@@ -196,7 +196,7 @@ def _columns(
             continue
         exact[:, place] = values[picked]
         with np.errstate(over="ignore"):
-            columns.append(values.astype(np.float32))
+            columns.append(values.astype(spec.dtype))
     if faults:
         lines = [
             f"{counted(len(wrong), 'features')} ({', '.join(wrong[:_NAMED])}{', ...' if len(wrong) > _NAMED else ''}): "
@@ -257,7 +257,7 @@ def _replaced(array: Array, form: InputForm) -> Array:
     """NaN in the place of the number that the model reads as missing."""
     if form.missing_value is None or array.dtype.kind != "f":
         return array
-    return np.where(array == np.float32(form.missing_value), np.float32(np.nan), array)
+    return np.where(array == array.dtype.type(form.missing_value), array.dtype.type(np.nan), array)
 
 
 def _places(count: int) -> Indices:

@@ -47,7 +47,7 @@ class _Rebuilt:
         self._threshold, self._missing = ensemble.threshold.copy(), ensemble.missing_left.copy()
         self._threshold[plain], self._missing[plain] = thresholds_before(
             ensemble.feature[plain].astype(np.int64),
-            ensemble.threshold[plain],
+            ensemble.threshold[plain].astype(np.float32),
             ensemble.missing_left[plain],
             columns.asked,
             columns.origin,

@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.core.arrays import Array, FeatureRows, Floats, Probabilities
+from featherweight.core.arrays import AnyFloats, Array, Floats, Probabilities
 from featherweight.core.causes import describe_cause
 from featherweight.core.doors.categories import before_columns
 from featherweight.core.doors.columns import Columns, as_frame, read_columns
 from featherweight.core.doors.linear import LINEAR, read_linear
 from featherweight.core.doors.loaded import LoadedModel
-from featherweight.core.doors.trees import feature_names, read_lightgbm, read_sklearn_trees, read_xgboost
+from featherweight.core.doors.trees import (
+    estimator_answer,
+    feature_names,
+    read_lightgbm,
+    read_sklearn_trees,
+    read_xgboost,
+)
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.model import trees_model
 from featherweight.core.trees.comparison import check_same_scores
@@ -26,8 +32,9 @@ from featherweight.core.trees.ensemble import INPUT
 _MAX_MEMBERS, _MAX_UNPACKED = 100_000, 4 << 30
 
 
-def read_estimator(model: Any) -> LoadedModel:
-    """A fitted classifier of scikit-learn, or in its manner, for two classes. Raises UsageError for another one."""
+def read_estimator(model: Any, *, wide: bool = True) -> LoadedModel:
+    """A fitted model of scikit-learn, or in its manner. wide: whether trees that compare in float64 become such. Raises
+    UsageError for another one."""
     name = type(model).__name__
     if name == "Pipeline":
         return _pipeline(model)
@@ -36,10 +43,10 @@ def read_estimator(model: Any) -> LoadedModel:
     if name in LINEAR:
         return read_linear(model, model, None)
     if name.startswith("LGBM"):
-        return read_lightgbm(model)
+        return read_lightgbm(model, wide=wide)
     if name.startswith("XGB"):
         return read_xgboost(model)
-    return read_sklearn_trees(model)
+    return read_sklearn_trees(model, wide=wide)
 
 
 def read_skops(path: Path, content: bytes) -> LoadedModel:
@@ -75,7 +82,8 @@ def _pipeline(model: Any) -> LoadedModel:
     columns = read_columns(before, int(model.n_features_in_), feature_names(model))
     if type(last).__name__ in LINEAR:
         return read_linear(model, last, columns)
-    return _trees(model, read_estimator(last), columns)
+    # Thresholds before the steps are found among the float32 numbers.
+    return _trees(model, read_estimator(last, wide=False), columns)
 
 
 def _calibrated(model: Any) -> LoadedModel:
@@ -111,21 +119,28 @@ def _calibrated(model: Any) -> LoadedModel:
 
 
 def _trees(whole: Any, read: LoadedModel, columns: Columns) -> LoadedModel:
-    moved = before_columns(read.model.ensemble("reading a pipeline"), columns)
+    ensemble = read.model.ensemble("reading a pipeline")
+    if ensemble.targets > 1 or len(ensemble.members):
+        what = "categories" if len(ensemble.members) else "several classes"
+        raise UsageError(
+            f"the pipeline transforms columns before trees of {what}, which is not read; apply that to the data "
+            "before, and load the model alone"
+        )
+    moved = before_columns(ensemble, columns)
 
-    def score(rows: FeatureRows) -> Floats:
+    def score(rows: AnyFloats) -> Floats:
         # Beyond all thresholds a value is like any other there, and a power of it may be infinite.
         taken = np.clip(rows, -columns.largest, columns.largest)
-        chance = np.asarray(whole.predict_proba(as_frame(taken, columns.names))[:, 1], np.float64)
-        if moved.output == "probability":
-            return chance
+        answer = estimator_answer(whole, as_frame(taken, columns.names), read.meaning)
+        if read.meaning == "value" or moved.output == "probability":
+            return answer
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(chance) - np.log1p(-chance))
+            return np.asarray(np.log(answer) - np.log1p(-answer))
 
     check_same_scores(moved, score, type(whole).__name__)
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
-        return np.asarray(whole.predict_proba(as_frame(inputs[INPUT], columns.names))[:, 1], np.float64)
+        return estimator_answer(whole, as_frame(inputs[INPUT], columns.names), read.meaning)
 
     named = feature_names(whole)
     return replace(

@@ -38,7 +38,8 @@ def read_onnx(path: Path, content: bytes) -> LoadedModel:
 
 def _trees(path: Path, content: bytes) -> LoadedModel:
     try:
-        return LoadedModel(trees_model(decode_trees(content)), "ONNX trees")
+        model = trees_model(decode_trees(content))
+        return LoadedModel(model, "ONNX trees", meaning="binary" if model.outputs[0].shape[1] == 1 else "classes")
     except BackendError as error:
         raise UsageError(
             f"{path}: holds a TreeEnsemble that another program wrote, which is not read; load what it was converted "

@@ -3,7 +3,7 @@ artifacts are served: it needs numpy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import msgspec
@@ -13,6 +13,16 @@ from featherweight.core.arrays import Array, Probabilities, Scores
 from featherweight.core.errors import UsageError
 from featherweight.core.tensors import Tensors, TensorSpec
 
+Meaning = Literal["binary", "classes", "labels", "value"]
+"""What a model's scores are: log-odds of yes; logarithms of the shares of several classes, one of which is right;
+log-odds of several labels, any of which may be; the value itself of a regression."""
+MEANINGS: Mapping[Meaning, str] = {
+    "binary": "log-odds of yes",
+    "classes": "one of several classes",
+    "labels": "several labels",
+    "value": "a value",
+}
+"""In words, for messages."""
 Form = Literal["logit", "probability", "logits", "probabilities"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _LOWEST = 1e-30
@@ -58,6 +68,14 @@ def probabilities(scores: Scores) -> Probabilities:
     """The logistic function of scores [N]."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-scores)))
+
+
+def meant(scores: Scores, meaning: Meaning) -> Probabilities:
+    """What scores [N] or [N, K] say: probabilities of yes, of each class, of each label, or the values themselves."""
+    if meaning == "classes":
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return scores if meaning == "value" else probabilities(scores)
 
 
 def log_odds(chances: Probabilities) -> Scores:

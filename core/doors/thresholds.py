@@ -27,7 +27,7 @@ def with_thresholds(
     """The same trees over the columns before `transform` ([N, features] to [N, F]). origin: int64 [F], the column that
     each one behind it is made of, in its order."""
     splits = np.flatnonzero(ensemble.feature != LEAF)
-    feature, threshold = ensemble.feature[splits].astype(np.int64), ensemble.threshold[splits]
+    feature, threshold = ensemble.feature[splits].astype(np.int64), ensemble.threshold[splits].astype(np.float32)
     at, missing_left = thresholds_before(feature, threshold, ensemble.missing_left[splits], transform, origin, features)
     nodes = nodes_of(ensemble)
     columns, thresholds, missing = nodes.feature.copy(), nodes.threshold.copy(), nodes.missing_left.copy()

@@ -71,8 +71,8 @@ def card_precision_own_losses(
     """The cases of compromised cards move to their new ranks, or all others do; what either costs is the mean of that
     among the others' old ranks and among their new ones (Shapley's value of two players), and is shared out to the
     cards that raise, or raised, the alerts: each card's part lies at its case with the highest old rank, so that one
-    that is found on another day, by another case, has no part. The worst that may happen is a legitimate card that alerts on every day,
-    and keeps a compromised one away on each. clusters: those of the cards first."""
+    that is found on another day, by another case, has no part. The worst that may happen is a legitimate card that
+    alerts on every day, and keeps a compromised one away on each. clusters: those of the cards first."""
     old, new, inside, unit = midranks(baseline), midranks(candidate), desk.compromised, desk.share_of_alert
     highest = _highest(2 * clusters[0] + inside, old)
     raised = [
