@@ -58,7 +58,8 @@ from featherweight.core.statistics import intervals as s
 from featherweight.core.task import Alerts, Outcomes
 
 IMAGES = Limits(auc_loss=0.01, sensitivity_loss=0.05, specificity_loss=0.05, flip_ratio_max=0.05)
-CARDS = Limits(average_precision_loss=0.02, card_precision_loss=0.04, flip_ratio_max=0.01)
+CARDS = Limits(average_precision_loss=0.02, card_precision_loss=0.06, flip_ratio_max=0.01)
+"""Of card precision six of the 100 alerts: with one that changed, and one that was not seen, four would be too few."""
 COLUMNS = (
     "gate",
     "faults beyond a limit",

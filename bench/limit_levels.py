@@ -17,8 +17,9 @@ from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.evidence.subgroups import compare_subgroups
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.average_precision import average_precision_interval
-from featherweight.core.statistics.loss_bounds import loss_upper_bound
-from featherweight.core.statistics.own_losses import brier_own_losses
+from featherweight.core.statistics.card_precision import Desk
+from featherweight.core.statistics.loss_bounds import Unseen, least_bound, loss_upper_bound
+from featherweight.core.statistics.own_losses import brier_own_losses, card_precision_own_losses
 from featherweight.core.statistics.predictive_values import (
     PairedDecisions,
     Sign,
@@ -29,6 +30,7 @@ from featherweight.core.statistics.reliability import calibration_in_the_large, 
 from featherweight.core.statistics.share_bounds import share_upper_bound
 
 Row = tuple[str, ...]
+UNSEEN: tuple[Unseen, ...] = ("as-seen", "lost")
 _MANY = 2_000_000
 
 
@@ -235,6 +237,64 @@ def crossed_flips(cards: int, terminals: int, effect: float, studies: int, seed:
     return f"3,000 of {cards} cards and {terminals} terminals", f"{share:.1%}, by both", f"{passed / studies:.1%}"
 
 
+# ---------------------------------------------------------------------------------------------------- card precision
+
+
+@dataclass(frozen=True)
+class _DeskChange:
+    """What becomes of the scores: noise of all, compromised cards that are lost, others that rise above all."""
+
+    name: str
+    noise: float = 0.0
+    lost: float = 0.0
+    rising: float = 0.0
+
+
+DESK_CHANGES = (
+    _DeskChange("slight, all", noise=0.2),
+    _DeskChange("10% of the compromised cards lost", lost=0.1),
+    _DeskChange("3% of the compromised cards lost", lost=0.03),
+    _DeskChange(".3% of the others rise", rising=0.003),
+    _DeskChange(".03% of the others rise", rising=0.0003),
+)
+DESKS = ((2000, 100, 7, 20), (2000, 400, 14, 50))
+"""Cards, those of them that are compromised, days, alerts a day."""
+
+
+def card_precision(
+    cards: int, compromised: int, days: int, per_day: int, change: _DeskChange, studies: int, seed: int
+) -> Row:
+    """A card has a transaction a day on three days of four, and a compromised one is so from a random day on. The true
+    loss is the mean of all studies, which are their own population."""
+    draw = np.random.default_rng(seed)
+    losses, bounds, least, none = [], {"as-seen": list[float](), "lost": list[float]()}, 0.0, 0
+    for _ in range(studies):
+        card, day = np.nonzero(draw.random((cards, days)) < 0.75)
+        start = np.where(np.arange(cards) < compromised, draw.integers(0, days, cards), days)
+        labels = (day >= start[card]).astype(np.int64)
+        before = draw.normal(size=len(card)) + draw.normal(size=cards)[card] + 4.0 * labels
+        chance, bad = draw.random(cards)[card], (np.arange(cards) < compromised)[card]
+        after = before + change.noise * draw.normal(size=len(card))
+        after = np.where(bad & (chance < change.lost), -50.0, np.where(~bad & (chance < change.rising), 50.0, after))
+        desk = Desk(labels, card, days=day, eligible=np.ones(len(card), bool), per_day=per_day)
+        own = card_precision_own_losses(desk, before, after, labels, (card,))
+        losses.append(own.loss)
+        none += not own.parts.any()
+        least = least_bound(own)
+        for unseen in UNSEEN:
+            bounds[unseen].append(loss_upper_bound(own, unseen))
+    true = float(np.mean(losses))
+    passed = [f"{np.mean(np.array(bounds[unseen]) <= true):.1%}" for unseen in UNSEEN]
+    return (
+        f"{compromised} of {cards:,} compromised, {days} days of {per_day}",
+        change.name,
+        f"{true:.4f}",
+        *passed,
+        f"{none / studies:.1%}",
+        f"{least:.3f}",
+    )
+
+
 # ---------------------------------------------------------------------------------------------------- groups
 
 
@@ -331,6 +391,13 @@ def tables(studies: int) -> Iterator[Table]:
         ("cases", "changed", "passed"),
         crossed_flips,
         [(100, 100, 1.2), (2000, 100, 0.5), (2000, 20, 1.0)],
+        studies,
+    )
+    yield (
+        "card precision: passed at the margin",
+        ("cards", "change", "true loss", "as seen", "lost", "no change seen", "least margin: lost"),
+        card_precision,
+        [(*desk, change) for desk in DESKS for change in DESK_CHANGES],
         studies,
     )
     yield (

@@ -3,9 +3,10 @@
     python -m bench.single_row [--rounds 200] [--model runs/card-fraud/model --artifact data/models/card-fraud]
 
 Trees: 300 x depth 6 over 30 features, trained by LightGBM on synthetic data; the same trees on the native backend, in
-LightGBM (`predict`, and its C interface's fast path for single rows), ONNX Runtime, lleaves and treelite. XGBoost and
-scikit-learn have trees of their own, of the same number and depth. Networks: 30-128-64-1 with random weights. With
---model and --artifact: the unpruned trees of `fraud train` and those that were sealed, on rows at their thresholds.
+LightGBM (`predict`, and its C interface's fast path for single rows), ONNX Runtime, lleaves and treelite. XGBoost,
+scikit-learn and YDF have trees of their own, of the same number and depth. Networks: 30-128-64-1 with random
+weights. With --model and --artifact: the unpruned trees of `fraud train` and those that were sealed, on rows at their
+thresholds.
 
 Each contender gets its rows in the form that it likes best, made beforehand. A package that is not installed, or does
 not run here, is a line that says so.
@@ -80,18 +81,28 @@ def table(title: str, contenders: dict[str, Contender], absent: dict[str, str], 
     show(title, ["contender", "p50 us", "p99 us", "native is faster by"], rows)
 
 
-def tree_contenders(folder: Path) -> tuple[dict[str, Contender], dict[str, str]]:
+def made_data(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(float32 [count, FEATURES] with two in a hundred missing, labels [count])."""
     generator = np.random.default_rng(0)
-    x = generator.normal(size=(10_000, FEATURES)).astype(np.float32)
+    x = generator.normal(size=(count, FEATURES)).astype(np.float32)
     x[generator.random(x.shape) < 0.02] = np.nan
     wanted = np.nansum(x[:, :10], axis=1) + 2 * np.sin(3 * np.nan_to_num(x[:, 10])) * np.nan_to_num(x[:, 11])
-    y = (wanted + generator.normal(size=len(x)) > 1).astype(np.int64)
-    rows = x[:ROWS]
+    return x, (wanted + generator.normal(size=len(x)) > 1).astype(np.int64)
+
+
+def fitted_booster(x: np.ndarray, y: np.ndarray) -> Any:
+    """LightGBM's trees, of which all that compare the same model are made."""
     import lightgbm
 
     options = {"objective": "binary", "num_leaves": 2**DEPTH, "max_depth": DEPTH, "min_data_in_leaf": 1}
     options |= {"min_sum_hessian_in_leaf": 0, "learning_rate": 0.05, "num_threads": 1, "verbosity": -1, "seed": 0}
-    booster = lightgbm.train(options, lightgbm.Dataset(x.astype(np.float64), y), TREES)
+    return lightgbm.train(options, lightgbm.Dataset(x.astype(np.float64), y), TREES)
+
+
+def tree_contenders(folder: Path) -> tuple[dict[str, Contender], dict[str, str]]:
+    x, y = made_data(10_000)
+    rows = x[:ROWS]
+    booster = fitted_booster(x, y)
     ensemble = from_lightgbm(booster)
     print(f"{TREES} trees of depth {DEPTH} by LightGBM: {ensemble.splits / TREES:.1f} of {2**DEPTH - 1} splits each")
     specs = (TensorSpec("features", "float32", (None, FEATURES)),), (TensorSpec("score", "float32", (None, 1)),)
@@ -113,6 +124,7 @@ def tree_contenders(folder: Path) -> tuple[dict[str, Contender], dict[str, str]]
         ("treelite, GTIL", lambda: gtil_contender(path, rows)),
         ("XGBoost inplace_predict", lambda: xgboost_contender(x, y)),
         ("scikit-learn HistGradientBoosting", lambda: histogram_contender(x, y)),
+        ("YDF, in Python", lambda: ydf_contender(x, y)),
     ):
         try:
             contenders[name] = make()
@@ -220,6 +232,32 @@ def xgboost_contender(x: np.ndarray, y: np.ndarray) -> Contender:
     options = {"objective": "binary:logistic", "max_depth": DEPTH, "min_child_weight": 0, "eta": 0.05, "nthread": 1}
     booster = xgboost.train(options, xgboost.DMatrix(x, y), TREES)
     return Contender(booster.inplace_predict, [row[None] for row in x[:ROWS]], None)
+
+
+def fitted_ydf(x: np.ndarray, y: np.ndarray) -> Any:
+    """Trees of its own, of the same number and depth; YDF counts the root's level too."""
+    import ydf
+
+    ydf.verbose(0)
+    learner = ydf.GradientBoostedTreesLearner(
+        label="label",
+        num_trees=TREES,
+        max_depth=DEPTH + 1,
+        shrinkage=0.05,
+        min_examples=1,
+        validation_ratio=0.0,
+        early_stopping="NONE",
+        num_threads=1,
+    )
+    return learner.train({**ydf_columns(x), "label": y})
+
+
+def ydf_columns(x: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"f{place}": np.ascontiguousarray(x[:, place]) for place in range(x.shape[1])}
+
+
+def ydf_contender(x: np.ndarray, y: np.ndarray) -> Contender:
+    return Contender(fitted_ydf(x, y).predict, [ydf_columns(row[None]) for row in x[:ROWS]], None)
 
 
 def histogram_contender(x: np.ndarray, y: np.ndarray) -> Contender:

@@ -31,10 +31,11 @@ class InputRange:
     """The values that a program's input may have, both ends included.
 
     input: the tensor's name; column: of [N, F], the column that is meant, None for every value; name: of the column;
-    meaning: what the values are; missing: whether NaN stands for a value that is not known.
+    meaning: what the values are; missing: whether NaN stands for a value that is not known;
+    whole: whether the values are categories, whole numbers.
 
     >>> import featherweight
-    >>> with featherweight.open_model("data/models/chest-xray") as model:
+    >>> with featherweight.open("data/models/chest-xray") as model:
     ...     (found,) = model.describe().ranges
     >>> found.input, found.low, found.high
     ('image', 0.0, 1.0)
@@ -49,6 +50,7 @@ class InputRange:
     column: int | None = None
     name: str = ""
     missing: bool = False
+    whole: bool = False
 
     def __str__(self) -> str:
         """The range in words: `0 to 1 (grey level)`."""
@@ -58,6 +60,8 @@ class InputRange:
             (False, True): f"{self.high:g} or less",
             (False, False): "any finite number",
         }[math.isfinite(self.low), math.isfinite(self.high)]
+        if self.whole:
+            text = text.replace("any finite number", "whole numbers")
         return f"{text} ({self.meaning})" if self.meaning else text
 
 
@@ -156,6 +160,8 @@ def check_ranges(tensors: Tensors, ranges: Sequence[InputRange], first: int = 0)
         slack = _ROUNDING * (one.high - one.low) if math.isfinite(one.high - one.low) else 0.0
         with np.errstate(invalid="ignore"):
             fits = (values >= one.low - slack) & (values <= one.high + slack) & np.isfinite(values)
+        if one.whole:
+            fits &= values == np.floor(values)
         if one.missing:
             fits |= np.isnan(values)
         if not fits.all():

@@ -30,7 +30,7 @@ class FeatherweightError(Exception):
 
     >>> import featherweight
     >>> try:
-    ...     featherweight.open_model("no-such-folder")
+    ...     featherweight.open("no-such-folder")
     ... except featherweight.FeatherweightError as error:
     ...     print(type(error).__name__, error.exit_code)
     WrongModelError 2
@@ -43,7 +43,7 @@ class UsageError(FeatherweightError):
     """What was asked for cannot be done as asked; another argument is needed.
 
     >>> import featherweight
-    >>> featherweight.open_model("data/models/chest-xray", threads=0)
+    >>> featherweight.open("data/models/chest-xray", threads=0)
     Traceback (most recent call last):
     featherweight.core.errors.UsageError: threads = 0; expected at least 1
     """
@@ -65,7 +65,8 @@ class Fault:
 class RecipeError(UsageError):
     """A recipe has faults. It carries every fault of the file, not only the first.
 
-    source: the file; faults: each with the key where it stands and what is wrong with it.
+    source: the file; faults: each with the key where it stands and what is wrong with it; what: in words, where it is
+    no recipe but a part of one.
 
     >>> import featherweight, pathlib
     >>> _ = pathlib.Path("faulty.toml").write_text("version = 1\\nname = 'mine'\\nseeds = 3\\n")
@@ -76,12 +77,12 @@ class RecipeError(UsageError):
     faulty.toml ['seeds', 'source.task']
     """
 
-    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+    def __init__(self, source: str, faults: Sequence[Fault], what: str = "recipe") -> None:
         self.source = source
         self.faults = tuple(faults)
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         noun = "fault" if len(self.faults) == 1 else "faults"
-        super().__init__(f"{source}: {len(self.faults)} {noun} in the recipe\n{lines}")
+        super().__init__(f"{source}: {len(self.faults)} {noun} in the {what}\n{lines}")
 
 
 EXTRA_OF: Mapping[str, str] = {
@@ -148,7 +149,7 @@ class TensorError(FeatherweightError):
     """An array does not match what a model takes: its type, its shape, or the range of its values.
 
     >>> import featherweight, numpy
-    >>> with featherweight.open_model("data/models/chest-xray") as model:
+    >>> with featherweight.open("data/models/chest-xray") as model:
     ...     model.run(numpy.zeros((1, 224, 224), numpy.float32))
     Traceback (most recent call last):
     featherweight.core.errors.TensorError: image: found shape [1, 224, 224], expected [N, 1, 224, 224]
@@ -161,7 +162,7 @@ class ArtifactError(FeatherweightError):
     >>> import featherweight, pathlib, shutil
     >>> copy = pathlib.Path(shutil.copytree("data/models/card-fraud", "short"))
     >>> (copy / "sealed" / "decision.json").unlink()
-    >>> featherweight.open_model(copy)
+    >>> featherweight.open(copy)
     Traceback (most recent call last):
     featherweight.core.errors.ArtifactError: short/sealed/decision.json is missing; copy the artifact again from where \
 it was made, or make it again
@@ -177,7 +178,7 @@ class DigestError(ArtifactError):
     >>> copy = pathlib.Path(shutil.copytree("data/models/card-fraud", "changed"))
     >>> rule = (copy / "sealed" / "decision.json").read_text()
     >>> _ = (copy / "sealed" / "decision.json").write_text(rule.replace("0.9", "0.8"))
-    >>> featherweight.open_model(copy)
+    >>> featherweight.open(copy)
     Traceback (most recent call last):
     featherweight.core.errors.DigestError: changed/sealed/decision.json: its bytes are not those that were sealed; \
 copy the artifact again from where it was made, or make it again
@@ -189,7 +190,7 @@ class WrongModelError(ArtifactError):
     ArtifactError, so that services refuse it like any other.
 
     >>> import featherweight
-    >>> featherweight.open_model("data/models/chest-ray")
+    >>> featherweight.open("data/models/chest-ray")
     Traceback (most recent call last):
     featherweight.core.errors.WrongModelError: data/models/chest-ray: there is no such folder; did you mean \
 data/models/chest-xray?
@@ -202,7 +203,7 @@ class BackendError(FeatherweightError):
     """A runtime cannot open or run a program, or the session is closed.
 
     >>> import featherweight, numpy
-    >>> model = featherweight.open_model("data/models/chest-xray")
+    >>> model = featherweight.open("data/models/chest-xray")
     >>> model.close()
     >>> model.predict(numpy.zeros((1, 64, 64), numpy.uint8))
     Traceback (most recent call last):
@@ -215,7 +216,7 @@ class BackendUnavailableError(BackendError):
 
     >>> import featherweight
     >>> try:
-    ...     featherweight.open_model("data/models/card-fraud", backend="openvino")
+    ...     featherweight.open("data/models/card-fraud", backend="openvino")
     ... except featherweight.BackendUnavailableError as error:
     ...     print(error.exit_code)
     2

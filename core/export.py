@@ -138,7 +138,7 @@ def _difference(network: nn.Module, program: Program) -> float:
 
 def _trees_difference(ensemble: Ensemble, program: Program) -> float:
     rows = threshold_rows(ensemble, 1024)
-    expected = predict(ensemble, rows)[:, None]
+    expected = predict(ensemble, rows).reshape(len(rows), -1)
     (found,) = _run(program, {program.inputs[0].name: rows})
     return float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
 

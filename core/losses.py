@@ -81,6 +81,19 @@ VALUES = TaskLoss("values", _hard_values, _soft_values, _values_fault)
 """The outputs are quantities (regression): mean squared error. The temperature plays no part."""
 
 
+def _hard_unlabelled(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs.new_zeros(())
+
+
+def _soft_unlabelled(outputs: Tensor, opinion: Tensor, temperature: float) -> Tensor:
+    return functional.mse_loss(outputs, opinion) / opinion.var(correction=0).clamp(min=1e-6)
+
+
+UNLABELLED = TaskLoss("unlabelled", _hard_unlabelled, _soft_unlabelled, lambda outputs, targets: "")
+"""An output without targets, beside others that have them: it stays what it is for the teacher, by the mean squared
+difference relative to the variance."""
+
+
 def infer_loss(outputs: Tensor, targets: Tensor) -> TaskLoss | None:
     """The loss of a task that states none, where one batch leaves no doubt: class numbers for several logits, or
     nothing but 0 and 1 for one logit. None elsewhere: several numbers from 0 to 1 may be the findings of one image, the

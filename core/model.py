@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from featherweight.core.errors import UsageError
 from featherweight.core.program import Kind
 from featherweight.core.tensors import TensorSpec
-from featherweight.core.trees.ensemble import Ensemble, tensor_specs
+from featherweight.core.trees.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Model:
     """network: an nn.Module in eval mode that takes the inputs in order and returns the outputs in order, or trees,
-    which take `features` float32 [N, F] and return `score` float32 [N, 1]: see `trees_model`."""
+    which take `features` [N, F], float32 or float64, and return `score` float32 [N, targets]: see `trees_model`."""
 
     network: nn.Module | Ensemble
     inputs: tuple[TensorSpec, ...]
@@ -44,7 +44,7 @@ class Model:
 
 def trees_model(ensemble: Ensemble) -> Model:
     """An ensemble with the input and the output that every ensemble has."""
-    return Model(ensemble, *tensor_specs(ensemble.features))
+    return Model(ensemble, *ensemble.specs)
 
 
 @dataclass(frozen=True)

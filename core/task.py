@@ -47,7 +47,7 @@ class HeldOut:
     (site, device, sex, amount band ...); clusters: int64 [N], cases of one cluster (patient, card) depend on each other
     and are resampled together; alerts: where precision among the day's alerts is asked for, which needs clusters;
     cross_clusters: int64 [N], clusters of a second kind that cut across the first (terminals across cards);
-    cluster_noun: what a reader calls the clusters, in the plural ("patients").
+    cluster_noun, cross_cluster_noun: what a reader calls the clusters of either kind, in the plural ("patients").
     """
 
     ids: tuple[str, ...]
@@ -58,6 +58,7 @@ class HeldOut:
     alerts: Alerts | None = None
     cross_clusters: Clusters | None = None
     cluster_noun: str = "clusters"
+    cross_cluster_noun: str = "cross clusters"
     target: Target = field(default_factory=Binary)
 
     def batches(self, size: int) -> Iterator[Tensors]:
@@ -173,9 +174,12 @@ class Task(Protocol):
     baseline_probability: Probability | None
     """The baseline's own calibration, where it has one."""
 
-    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed). Asked by the step `recover`
-        alone, so a task whose model is trees need not have any."""
+    def training_batches(
+        self, epoch: int, seed: int
+    ) -> Iterable[tuple[Tensor | tuple[Tensor, ...], Tensor | tuple[Tensor, ...]]]:
+        """(inputs, targets) for one epoch of recovery; the same for the same (epoch, seed). Of a network with several
+        inputs or outputs each is a tuple, in their order. Asked by the step `recover` alone, so a task whose model is
+        trees need not have any."""
         ...
 
     def calibration_batches(self, samples: int, seed: int) -> Iterator[Tensors]:
@@ -224,8 +228,9 @@ class StatesLoss(Protocol):
     """A task that says what its network is trained for. Only the step `recover` asks. A task that does not say it is
     taken for what its targets show beyond doubt (core.losses.infer_loss), or refused."""
 
-    def training_loss(self) -> TaskLoss:
-        """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES."""
+    def training_loss(self) -> TaskLoss | tuple[TaskLoss, ...]:
+        """The loss for the targets of `training_batches`: core.losses has BINARY, CLASSES and VALUES. One for each of
+        several outputs; UNLABELLED for those without targets."""
         ...
 
 

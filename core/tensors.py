@@ -12,7 +12,7 @@ import numpy as np
 from featherweight.core.arrays import Array
 from featherweight.core.errors import TensorError
 
-DType = Literal["float32", "int64", "int32", "uint8"]
+DType = Literal["float32", "float64", "int64", "int32", "uint8"]
 Tensors = Mapping[str, Array]
 
 

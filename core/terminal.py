@@ -44,6 +44,21 @@ def counted(count: int, things: str) -> str:
     return f"{count:,} {things}"
 
 
+_COLUMN = re.compile(r"([A-Za-z]+(?:[ _-][A-Za-z]+){0,3}?)(?:[ _-](?:id|no|nr|number|key|code|hash)|(?<=[a-z])Id)?")
+
+
+def plural_of(column: str) -> str:
+    """What a reader calls those that a column names, for `counted`: "patient", "patient_id" or "PatientID" ->
+    "patients"; of a name that is no words, its clusters: "p7" -> "p7 clusters"."""
+    found = _COLUMN.fullmatch(re.sub(r"(?<=[a-z])ID$", "_id", column).lower()) if len(column) <= 60 else None
+    if found is None:
+        return column + " clusters"
+    noun = re.sub("[_-]", " ", found[1])
+    if re.search("[^aeiou]y$", noun):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if f"{noun}es".endswith(_ES) else noun if noun.endswith("s") else f"{noun}s"
+
+
 _ES = ("sses", "shes", "ches", "xes")
 
 

@@ -6,15 +6,30 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
+Tensors = Tensor | tuple[Tensor, ...]
+"""One tensor, or several in the order of the network's inputs or outputs."""
+
+Batches = Callable[[int], Iterable[tuple[Tensors, Tensors]]]
 """epoch -> batches of (inputs, targets); the epoch seeds the order, so that a resumed run sees the same batches."""
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(outputs, inputs, targets) -> scalar."""
+Loss = Callable[[Any, Any, Any], Tensor]
+"""(outputs, inputs, targets) -> scalar; each as the network and the batches give it, `Tensors`."""
+
+
+def as_tuple(tensors: Any) -> tuple[Any, ...]:
+    """One tensor alone, or the several that a tuple or a list holds."""
+    return tuple(tensors) if isinstance(tensors, tuple | list) else (tensors,)
+
+
+def on_device(tensors: Tensors, device: torch.device) -> Tensors:
+    """The same on the device, one or several as it was."""
+    moved = tuple(tensor.to(device) for tensor in as_tuple(tensors))
+    return moved if isinstance(tensors, tuple | list) else moved[0]
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -93,19 +108,20 @@ class Fit:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.epoch = epoch
 
-    def run_epoch(self, batches: Iterable[tuple[Tensor, Tensor]], on_step: Callable[[float], None]) -> float:
+    def run_epoch(self, batches: Iterable[tuple[Tensors, Tensors]], on_step: Callable[[float], None]) -> float:
         """Train one epoch; `on_step` hears each batch's loss. Returns the mean loss."""
         self.network.train()
         device = next(self.network.parameters()).device
         losses = []
         for index, (inputs, targets) in enumerate(batches):
-            inputs, targets = inputs.to(device), targets.to(device)
+            inputs, targets = on_device(inputs, device), on_device(targets, device)
             step = self.epoch * self.schedule.steps_per_epoch + index
             for group in self.optimizer.param_groups:
                 group["lr"] = self.schedule.learning_rate * self.schedule.factor(step)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.schedule.mixed_precision):
-                outputs = self.network(inputs)
-            loss = self.loss(outputs.float(), inputs, targets)
+                outputs = self.network(*as_tuple(inputs))
+            plain = tuple(output.float() for output in as_tuple(outputs))
+            loss = self.loss(plain if isinstance(outputs, tuple | list) else plain[0], inputs, targets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)

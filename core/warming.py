@@ -24,7 +24,8 @@ def warm_up_all() -> None:
     if not os.environ.get("NUMBA_CACHE_DIR"):
         check_folder(cache_directory() / "numba")
     started = time.monotonic()
-    from featherweight.core.backends import native_kernels  # compiled when it is imported
+    # Compiled when they are imported.
+    from featherweight.core.backends import native_kernels, native_tree_kernels  # noqa: F401
     from featherweight.core.compiled import compilations, find_kept
 
     for entry in sorted(entry_points(group="featherweight.commands"), key=lambda entry: entry.name):

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import click
@@ -283,12 +284,26 @@ def problems() -> str:
     return table(("status", "`type` ends in", "title"), rows)
 
 
+# Notebooks
+
+
+def notebook(name: str) -> str:
+    """The cells of docs/notebooks/NAME.ipynb; its headings one level lower, for a page that has others."""
+    cells = json.loads((Path(__file__).parent / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    parts = []
+    for cell in cells:
+        text = "".join(cell["source"])
+        parts.append(re.sub(r"^#", "##", text) if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 PARTS: dict[str, Callable[..., str]] = {
     "command-line": command_line,
     "evidence": evidence,
     "example": example,
     "features": features,
     "fields": fields,
+    "notebook": notebook,
     "problems": problems,
     "recipe": recipe,
     "rest": rest,

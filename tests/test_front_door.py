@@ -85,6 +85,15 @@ def test_an_example_that_is_wrong_is_seen() -> None:
     assert doctest.DocTestRunner(verbose=False).run(one, out=lambda text: None).failed == 1
 
 
+@pytest.mark.usefixtures("_folder")
+def test_a_model_is_opened_and_called_in_one_line() -> None:
+    assert featherweight.open is featherweight.open_model
+    images = np.random.default_rng(0).integers(0, 256, (2, 300, 200), np.uint8)
+    found = featherweight.open("data/models/chest-xray")(images)
+    with featherweight.open("data/models/chest-xray") as model:
+        np.testing.assert_array_equal(found.scores, model.predict(images).scores)
+
+
 @pytest.mark.parametrize("kind", [featherweight.OpenModel])
 def test_every_public_method_has_an_example(kind: type) -> None:
     public = {name for name in vars(kind) if not name.startswith("_")}
@@ -142,7 +151,7 @@ def test_no_name_needs_what_only_training_needs() -> None:
 def test_a_model_is_run_without_anything_to_train_with() -> None:
     loaded = run(
         "import json, sys, numpy, featherweight\n"
-        "model = featherweight.open_model('data/models/chest-xray', backend='onnxruntime')\n"
+        "model = featherweight.open('data/models/chest-xray', backend='onnxruntime')\n"
         "model.predict(numpy.zeros((1, 32, 32), numpy.uint8)), model.evidence._repr_html_()\n"
         "known = {'torch', 'torchvision', 'sklearn', 'onnx', 'numba', 'pyarrow', 'scipy'}\n"
         "print(json.dumps(sorted(known & sys.modules.keys())))"

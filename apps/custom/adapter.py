@@ -10,13 +10,14 @@ import numpy as np
 
 from featherweight.apps.custom.sealed import ClassRule, decode_rule, decode_schema
 from featherweight.core.adapters import Decisions, InputRange, check_ranges
-from featherweight.core.arrays import Array, Scores
+from featherweight.core.arrays import AnyFloats, Array, Scores
 from featherweight.core.doors.scores import raw_scores
 from featherweight.core.errors import ArtifactError, TensorError
 from featherweight.core.tensors import Tensors, TensorSpec
 from featherweight.core.terminal import counted
 
 _SHOWN = 5
+_FLOATS = ("float32", "float64")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +50,12 @@ class CustomAdapter:
                 "artifact again"
             )
         self._inputs, self.labels = tuple(inputs), tuple(labels)
-        floats = [spec for spec in inputs if spec.dtype == "float32"]
-        names = self.schema.columns
+        floats = [spec for spec in inputs if spec.dtype in _FLOATS]
+        names, categories = self.schema.columns, self.schema.categories
+        if categories and not names:
+            names = ("",) * (inputs[0].shape[-1] or 0)
         self.ranges = tuple(
-            InputRange(floats[0].name, column=place, name=name, missing=self.schema.missing)
+            InputRange(floats[0].name, column=place, name=name, missing=self.schema.missing, whole=place in categories)
             for place, name in enumerate(names)
         ) or tuple(InputRange(spec.name, missing=self.schema.missing) for spec in floats)
 
@@ -110,15 +113,16 @@ class CustomAdapter:
             raise TensorError(f"{spec.name}: found {array.dtype} {list(array.shape)}, expected numbers {wanted}")
         if not len(array):
             raise TensorError(f"{spec.name}: found no cases, expected at least one")
-        if spec.dtype != "float32":
+        if spec.dtype not in _FLOATS:
             low, high = np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max
             if not (np.isfinite(array) & (array == np.floor(array)) & (array >= low) & (array <= high)).all():
                 raise TensorError(f"{spec.name}: found other numbers than those of {spec.dtype}")
             return np.ascontiguousarray(array, spec.dtype)
         with np.errstate(over="ignore"):  # what is infinite in float32 is refused with its place
-            rows = np.ascontiguousarray(array, np.float32)
+            rows: AnyFloats = np.ascontiguousarray(array, spec.dtype)
         if self.schema.missing_value is not None:
-            rows = np.where(rows == np.float32(self.schema.missing_value), np.float32(np.nan), rows)
+            kind = rows.dtype.type
+            rows = np.where(rows == kind(self.schema.missing_value), kind(np.nan), rows)
         return rows
 
     def _named_rows(self, columns: Mapping[str, Any]) -> Array:

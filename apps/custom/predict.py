@@ -80,7 +80,7 @@ def run_predict(job: PredictJob, progress: Progress = silent) -> PredictSummary:
     manifest = artifact.manifest
     adapter = CustomAdapter(manifest.labels, artifact.sealed, [entry.spec() for entry in manifest.inputs])
     if not adapter.schema.columns:
-        raise UsageError(f"{job.model}: takes arrays without names of columns; open it by featherweight.open_model")
+        raise UsageError(f"{job.model}: takes arrays without names of columns; open it by featherweight.open")
     twice = sorted(set(job.keep) & set(own_columns(adapter)))
     if twice:
         raise UsageError(f"column {twice[0]!r} cannot be carried over: the output has one of its own by this name")
@@ -153,7 +153,7 @@ def score_batch(
     """The kept columns of a batch, and what the model says of each row."""
     import pyarrow as pa
 
-    prepared = prepare(batch, adapter.schema)
+    prepared = prepare(batch, adapter.schema, session.inputs[0].dtype)
     scores = raw_scores(session.run({session.inputs[0].name: prepared.rows}), adapter.schema.score)
     fit = prepared.fit & np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
     reasons = np.where(prepared.fit & ~fit, "the model gives no finite number", prepared.reasons)

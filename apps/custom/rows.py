@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from featherweight.apps.custom.sealed import Schema
-from featherweight.core.arrays import Bools, FeatureRows, Texts
+from featherweight.core.arrays import AnyFloats, Bools, Texts
 from featherweight.core.errors import DataError
 from featherweight.core.files import is_file, read_errors
 from featherweight.core.terminal import counted
@@ -129,17 +129,18 @@ class _CsvSource:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """rows: float32 [N, F], as the program takes them, zeros where they are unfit; fit: bool [N]; reasons: str [N],
-    empty where a row is fit."""
+    """rows: [N, F], float32 or float64, as the program takes them, zeros where they are unfit; fit: bool [N];
+    reasons: str [N], empty where a row is fit."""
 
-    rows: FeatureRows
+    rows: AnyFloats
     fit: Bools
     reasons: Texts
 
 
-def prepare(batch: pa.RecordBatch, schema: Schema) -> Prepared:
-    """A table's batch as the program's rows; each row that cannot be scored gets the first reason."""
-    rows = np.empty((batch.num_rows, len(schema.columns)), np.float32)
+def prepare(batch: pa.RecordBatch, schema: Schema, dtype: str = "float32") -> Prepared:
+    """A table's batch as the program's rows, of the type `dtype`; each row that cannot be scored gets the first
+    reason."""
+    rows: AnyFloats = np.empty((batch.num_rows, len(schema.columns)), dtype)
     texts = np.zeros(0, bool)
     reasons: dict[int, str] = {}
     for place, name in enumerate(schema.columns):
@@ -147,14 +148,19 @@ def prepare(batch: pa.RecordBatch, schema: Schema) -> Prepared:
             rows[:, place], texts = _numbers(batch.column(name))
         _note(reasons, texts, f"{name}: not a number")
     if schema.missing_value is not None:
-        rows[rows == np.float32(schema.missing_value)] = np.nan
+        rows[rows == rows.dtype.type(schema.missing_value)] = np.nan
     strange = np.isinf(rows) if schema.missing else ~np.isfinite(rows)
     if strange.any():
         for place, name in enumerate(schema.columns):
             column = strange[:, place]
             if column.any():
-                _note(reasons, column & np.isinf(rows[:, place]), f"{name}: infinite, or too large for float32")
+                _note(reasons, column & np.isinf(rows[:, place]), f"{name}: infinite, or too large for {dtype}")
                 _note(reasons, column & np.isnan(rows[:, place]), f"{name}: missing")
+    for place in schema.categories:
+        column = rows[:, place]
+        with np.errstate(invalid="ignore"):
+            part = np.isfinite(column) & (column != np.floor(column))
+        _note(reasons, part, f"{schema.columns[place]}: not a whole number, and so no category")
     fit = np.ones(len(rows), bool)
     told = np.full(len(rows), "", object)
     for row, reason in reasons.items():
@@ -168,7 +174,7 @@ def _note(reasons: dict[int, str], wrong: Bools, reason: str) -> None:
         reasons.setdefault(row, reason)
 
 
-def _numbers(column: Any) -> tuple[FeatureRows, Bools]:
+def _numbers(column: Any) -> tuple[AnyFloats, Bools]:
     """(values [N], NaN where there is none; which are texts that are no numbers, bool [N])."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -181,9 +187,11 @@ def _numbers(column: Any) -> tuple[FeatureRows, Bools]:
         good = pc.match_substring_regex(texts, _NUMBER)
         wrong = np.asarray(pc.fill_null(pc.and_not(pc.invert(good), empty), False))
         texts = pc.if_else(pc.fill_null(good, False), texts, pa.scalar(None, pa.string()))
-        return np.asarray(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False), np.float32), wrong
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float32), none
+        return np.asarray(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False), np.float64), wrong
+    if pa.types.is_decimal(kind):
+        column = pc.cast(column, pa.float64(), safe=False)
+    if any(of(kind) for of in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)):
+        return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64), none
     if pa.types.is_null(kind):
-        return np.full(len(column), np.nan, np.float32), none
-    return np.full(len(column), np.nan, np.float32), ~none
+        return np.full(len(column), np.nan), none
+    return np.full(len(column), np.nan), ~none

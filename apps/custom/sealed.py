@@ -21,6 +21,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Version of the file's form."""
     columns: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=500)], ...] = ()
     """Names of the program's columns, in order; empty where it takes arrays that have no names."""
+    categories: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] = ()
+    """Places of the columns that hold categories: whole numbers, for which the model knows no order."""
     missing: bool = False
     """Whether a value may be missing (NaN, or null in a table)."""
     missing_value: float | None = None

@@ -20,7 +20,7 @@ from featherweight.core.errors import UsageError
 from featherweight.core.population import DataStatement, describe_split
 from featherweight.core.recipe.commented import RecipeExample
 from featherweight.core.task import CaseView, HeldOut, HeldOutName, SealedFiles, SplitName
-from featherweight.core.tensors import Tensors
+from featherweight.core.tensors import Tensors, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ class CustomTask:
     here and must be told."""
 
     def __init__(self, loaded: LoadedModel, data: BoundData, source: SourceSettings) -> None:
-        from featherweight.core.doors.rows import baseline_scores, check_rows, run_model
+        from featherweight.core.doors.rows import baseline_scores, check_categories, check_rows, run_model
         from featherweight.core.doors.scores import infer_score
 
         self.loaded, self.data, self.source = loaded, data, source
@@ -102,6 +102,7 @@ class CustomTask:
         self.score: ScoreForm = infer_score(
             run_model(loaded.model, some), loaded.model.outputs, source.output, source.form, len(data.names)
         )
+        check_categories(loaded, data)
         self.notes = (*data.notes, *loaded.notes, *check_rows(loaded, self.score, data.exact, data.rounded))
         scores = baseline_scores(loaded, self.score, validation.tensors)
         self._own: DecisionRule | ClassRule = self._own_rule(scores, validation.labels)
@@ -112,6 +113,7 @@ class CustomTask:
         missing = any(bool(np.isnan(array).any()) for array in tensors if array.dtype.kind == "f")
         self.schema = Schema(
             columns=data.columns,
+            categories=loaded.categories,
             missing=loaded.model.kind == "trees" or missing,
             missing_value=loaded.missing_value,
             score=self.score,
@@ -125,18 +127,22 @@ class CustomTask:
             raise UsageError("threshold: of several classes the most probable one is decided for; leave it out")
         return own_class_rule(scores, labels, recalibrates=self.loaded.recalibrates)
 
-    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def training_batches(self, epoch: int, seed: int) -> Iterable[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
         """See Task."""
         import torch
 
-        if len(self.baseline.inputs) != 1:
-            raise UsageError("recover: the network has several inputs, which it is not trained with here")
-        (spec,), train = self.baseline.inputs, self.data.parts["training"]
+        train = self.data.parts["training"]
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
         size = min(self.source.batch, len(train))
         for start in range(0, len(order) - size + 1, size):
             index = order[start : start + size]
-            yield torch.from_numpy(train.tensors[spec.name][index]), self._targets(train.labels[index])
+            inputs = tuple(torch.from_numpy(train.tensors[spec.name][index]) for spec in self.baseline.inputs)
+            # Of several outputs one is the answer; the others have no labels.
+            none, truth = torch.zeros(size, 0), self._targets(train.labels[index])
+            yield inputs, tuple(truth if self._answers(spec) else none for spec in self.baseline.outputs)
+
+    def _answers(self, spec: TensorSpec) -> bool:
+        return spec.name == self.score.output
 
     def _targets(self, labels: Labels) -> Tensor:
         import torch
@@ -144,19 +150,20 @@ class CustomTask:
         truth = torch.from_numpy(labels)
         if self.score.form == "logits":
             return truth
-        (spec,) = (one for one in self.baseline.outputs if one.name == self.score.output)
+        (spec,) = filter(self._answers, self.baseline.outputs)
         return truth.float().view(-1, *(1 for _ in spec.shape[1:]))
 
-    def training_loss(self) -> TaskLoss:
+    def training_loss(self) -> tuple[TaskLoss, ...]:
         """See Task."""
-        from featherweight.core.losses import BINARY, CLASSES
+        from featherweight.core.losses import BINARY, CLASSES, UNLABELLED
 
         if self.score.is_probability:
             raise UsageError(
                 f"recover: the network's output {self.score.output!r} is a probability, which is not trained with; "
                 "give the network without its last sigmoid or softmax"
             )
-        return CLASSES if self.score.form == "logits" else BINARY
+        loss = CLASSES if self.score.form == "logits" else BINARY
+        return tuple(loss if self._answers(spec) else UNLABELLED for spec in self.baseline.outputs)
 
     def training_digest(self) -> str:
         """See Task."""
@@ -305,7 +312,13 @@ def make_task(model: Any, data: Data, source: SourceSettings) -> CustomTask:
     """The task of a model and data at hand. model: what `featherweight.load` takes. Raises UsageError, DataError."""
     from featherweight.core.doors.binding import InputForm, bind
     from featherweight.core.doors.load import load
+    from featherweight.core.doors.scores import MEANINGS
 
     loaded = load(model, example=data.example)
+    if loaded.meaning not in ("binary", "classes"):
+        raise UsageError(
+            f"{loaded.source}: gives {MEANINGS[loaded.meaning]}, and only yes or no, or one of several classes, is "
+            "judged"
+        )
     form = InputForm(loaded.model.inputs, loaded.columns, loaded.classes, loaded.missing_value)
     return CustomTask(loaded, bind(data, form, source.seed), source)

@@ -78,7 +78,7 @@ class SealedEvidence:
     >>> import featherweight
     >>> evidence = featherweight.read_evidence("data/models/card-fraud")
     >>> evidence.passed, evidence.decided_on, evidence.cases
-    (True, 'test', 40440)
+    (False, 'test', 40440)
     >>> for limit in evidence.limits:
     ...     print(limit.name, limit.status)
     average_precision_loss passed
@@ -129,7 +129,7 @@ def read_evidence(folder: str | PathLike[str]) -> SealedEvidence:
 
     >>> import featherweight
     >>> featherweight.read_evidence("data/models/chest-xray")
-    <SealedEvidence chest-xray: passed, 5 of 5 limits kept on 624 test cases>
+    <SealedEvidence chest-xray: not passed, sealed by force, 4 of 5 limits kept on 618 test cases>
     """
     return parse_evidence(read_artifact(Path(folder)))
 

@@ -48,7 +48,7 @@ class Predictions:
     probable one is decided for; `positive` is empty.
 
     >>> import featherweight, numpy
-    >>> with featherweight.open_model("data/models/chest-xray") as model:
+    >>> with featherweight.open("data/models/chest-xray") as model:
     ...     predictions = model.predict(numpy.zeros((3, 100, 80), numpy.uint8))
     >>> len(predictions), predictions.positive, predictions.decisions.shape
     (3, 'pneumonia', (3,))
@@ -84,7 +84,7 @@ class ModelDescription:
     inputs may have, empty where the app states none; backend, precision, threads: what it runs on here.
 
     >>> import featherweight
-    >>> with featherweight.open_model("data/models/chest-xray", backend="onnxruntime") as model:
+    >>> with featherweight.open("data/models/chest-xray", backend="onnxruntime") as model:
     ...     description = model.describe()
     >>> print(description)  # doctest: +ELLIPSIS
     chest-xray: a model of the app imaging
@@ -131,10 +131,10 @@ class ModelDescription:
 
 
 class OpenModel(Closing):
-    """A model that `open_model` opened. Use it in a `with` block, or call `close`; by one thread at a time.
+    """A model that `open` opened: call it with arrays, in a `with` block or with `close` after, one thread at a time.
 
     >>> import featherweight, numpy
-    >>> with featherweight.open_model("data/models/chest-xray") as model:
+    >>> with featherweight.open("data/models/chest-xray") as model:
     ...     predictions = model.predict([numpy.zeros((300, 200), numpy.uint8), numpy.zeros((512, 512), numpy.uint16)])
     ...     outputs = model.run(numpy.zeros((1, 1, 224, 224), numpy.float32))
     >>> predictions.decisions.shape, outputs["logit"].shape
@@ -148,6 +148,15 @@ class OpenModel(Closing):
         self._description = description
         case_bytes = sum(_case_bytes(spec) for spec in session.inputs)
         self._batch = max(1, min(BATCHES[-1], _BATCH_BYTES // max(1, case_bytes)))
+
+    def __call__(self, arrays: Any) -> Predictions:
+        """`predict`, for a model that is opened and called in one line.
+
+        >>> import featherweight, numpy
+        >>> len(featherweight.open("data/models/chest-xray")(numpy.zeros((3, 100, 80), numpy.uint8)))
+        3
+        """
+        return self.predict(arrays)
 
     def predict(self, arrays: Any) -> Predictions:
         """What the model says of N cases, by the app's own preprocessing, calibration and thresholds.
@@ -163,7 +172,7 @@ class OpenModel(Closing):
         knows how to run this model on arrays (`run` does without).
 
         >>> import featherweight, numpy
-        >>> model = featherweight.open_model("data/models/chest-xray")
+        >>> model = featherweight.open("data/models/chest-xray")
         >>> model.predict(numpy.full((1, 64, 64), 255.0))
         Traceback (most recent call last):
         featherweight.core.errors.TensorError: image: found values from 255 to 255, first in case 0; expected 0 to 1 \
@@ -210,7 +219,7 @@ class OpenModel(Closing):
         runtime fails, or the model is closed.
 
         >>> import featherweight, numpy
-        >>> with featherweight.open_model("data/models/chest-xray") as model:
+        >>> with featherweight.open("data/models/chest-xray") as model:
         ...     outputs = model.run({"image": numpy.zeros((2, 1, 224, 224), numpy.float32)})
         >>> {name: array.shape for name, array in outputs.items()}
         {'logit': (2, 1)}
@@ -229,9 +238,9 @@ class OpenModel(Closing):
         """What was measured and judged when the model was made. Raises ArtifactError where no evidence is sealed.
 
         >>> import featherweight
-        >>> with featherweight.open_model("data/models/chest-xray") as model:
-        ...     model.evidence.passed
-        True
+        >>> with featherweight.open("data/models/card-fraud") as model:
+        ...     model.evidence.passed, model.evidence.forced
+        (False, True)
         """
         return parse_evidence(self._artifact)
 
@@ -239,7 +248,7 @@ class OpenModel(Closing):
         """What the model is: inputs with their ranges, outputs, labels, and what it runs on here.
 
         >>> import featherweight
-        >>> with featherweight.open_model("data/models/card-fraud") as model:
+        >>> with featherweight.open("data/models/card-fraud") as model:
         ...     description = model.describe()
         >>> description.ranges[0].name, str(description.ranges[0]), description.labels
         ('amount', '0 or more', ('legitimate', 'fraud'))
@@ -250,7 +259,7 @@ class OpenModel(Closing):
         """Free the runtime's memory; a second call does nothing. Evidence and description stay.
 
         >>> import featherweight
-        >>> model = featherweight.open_model("data/models/chest-xray")
+        >>> model = featherweight.open("data/models/chest-xray")
         >>> model.close()
         """
         self._session.close()
@@ -277,11 +286,11 @@ def open_model(
     unknown backend or threads below 1; BackendUnavailableError when nothing here runs it.
 
     >>> import featherweight, numpy
-    >>> model = featherweight.open_model("data/models/chest-xray")
+    >>> model = featherweight.open("data/models/chest-xray")
     >>> model.predict(numpy.zeros((2, 300, 200), numpy.uint8))  # doctest: +ELLIPSIS
     <Predictions of 2 cases: ...>
     >>> model.evidence
-    <SealedEvidence chest-xray: passed, 5 of 5 limits kept on 624 test cases>
+    <SealedEvidence chest-xray: not passed, sealed by force, 4 of 5 limits kept on 618 test cases>
     >>> model.close()
     """
     if threads < 1:
@@ -306,6 +315,10 @@ def open_model(
         threads=threads,
     )
     return OpenModel(artifact, opened.session, adapter, description)
+
+
+open = open_model
+"""As `featherweight.open` it is the usual name; `open_model` is for whoever imports it where `open` is Python's."""
 
 
 def _case_bytes(spec: TensorSpec) -> int:

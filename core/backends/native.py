@@ -19,6 +19,7 @@ from featherweight.core.backends.base import Availability, Session
 from featherweight.core.errors import BackendError
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
+from featherweight.core.trees.ensemble import Ensemble
 
 _ROWS_A_THREAD = 64
 
@@ -68,7 +69,7 @@ class NativeSession(opening.OpenSession):
         self._pool = ThreadPoolExecutor(threads, "native") if threads > 1 else None
 
     def _run(self, tensors: Tensors, batch: int) -> Tensors:
-        rows: FeatureRows = np.require(tensors[self.inputs[0].name], np.float32, ["C", "ALIGNED"])
+        rows: FeatureRows = np.require(tensors[self.inputs[0].name], None, ["C", "ALIGNED"])
         out = np.empty((batch, self.outputs[0].shape[1] or 0), np.float32)
         shares = min(self._threads, batch // _ROWS_A_THREAD)
         if self._pool is None or shares < 2:
@@ -91,8 +92,8 @@ class NativeRowSession(NativeSession):
     """A session of a program with one output column, which scores one row without any dictionary."""
 
     def run_row(self, row: FeatureRow) -> float:
-        """row: float32 [F], contiguous. Raises TypeError for another type, BackendError after close(); a row of another
-        length is the caller's mistake and is not found."""
+        """row: [F] of the program's type, contiguous. Raises TypeError for another type, BackendError after close(); a
+        row of another length is the caller's mistake and is not found."""
         return self._score_row(self._packed, row)
 
 
@@ -102,18 +103,32 @@ def _closed(packed: Any, row: Any) -> float:
 
 def _compiled_trees(program: Program) -> tuple[Octets, Any, Any]:
     from featherweight.core.backends import native_kernels as kernels
+    from featherweight.core.backends.native_tree_packing import needs_general
     from featherweight.core.backends.native_trees import pack_blocks, pack_walk
-    from featherweight.core.trees.ensemble import tensor_specs
     from featherweight.core.trees.onnx_file import decode_trees
 
     ensemble = decode_trees(program.content)
-    inputs, outputs = tensor_specs(ensemble.features)
+    inputs, outputs = ensemble.specs
     for kind, declared, found in (("input", program.inputs, inputs), ("output", program.outputs, outputs)):
         opening.check_specs(kind, declared, [(spec.name, spec.dtype, spec.shape) for spec in found])
+    if needs_general(ensemble):
+        return _general_trees(ensemble)
     if kernels.has_byte_permutes():
         packed = pack_blocks(ensemble)
         if packed is not None:
             return packed, kernels.blocks_row, kernels.blocks_rows
+    return pack_walk(ensemble), kernels.walk_row, kernels.walk_rows
+
+
+def _general_trees(ensemble: Ensemble) -> tuple[Octets, Any, Any]:
+    """Trees with categories, float64 rows or several targets."""
+    from featherweight.core.backends import native_tree_kernels as kernels
+    from featherweight.core.backends.native_kernels import has_byte_permutes
+    from featherweight.core.backends.native_tree_packing import pack_blocks, pack_walk
+
+    packed = pack_blocks(ensemble) if has_byte_permutes() else None
+    if packed is not None:
+        return packed, kernels.blocks_row, kernels.blocks_rows
     return pack_walk(ensemble), kernels.walk_row, kernels.walk_rows
 
 

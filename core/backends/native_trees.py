@@ -10,7 +10,7 @@ from featherweight.core.errors import BackendUnavailableError
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import SMALLEST_PROBABILITY
 
-_DEPTH = 6
+DEPTH = 6
 """Maximum depth of the trees that `blocks` runs."""
 
 
@@ -36,11 +36,11 @@ def aligned(size: int) -> Octets:
 def pack_blocks(ensemble: Ensemble) -> Octets | None:
     """For `kernels.blocks_row`; None for trees that are too deep or ask for too many features and thresholds. Gives
     uint8 [bytes], as `pack`."""
-    position, depth = _positions(ensemble)
-    if depth.max() > _DEPTH:
+    position, depth = heap_positions(ensemble)
+    if depth.max() > DEPTH:
         return None
     split = np.flatnonzero(ensemble.feature != LEAF)
-    slots = _Slots(ensemble, split)
+    slots = Slots(ensemble, split)
     if slots.count > kernels.CODES:
         return None
     trees = len(ensemble.roots)
@@ -51,18 +51,19 @@ def pack_blocks(ensemble: Ensemble) -> Octets | None:
     blocks[tree[split], 1, position[split]] = slots.rank
     leaf = np.flatnonzero(ensemble.feature == LEAF)
     leaves = np.zeros((trees, kernels.NODES), np.float32)
-    leaves[tree[leaf], (position[leaf] << (_DEPTH - depth[leaf])) - kernels.NODES] = ensemble.value[leaf]
+    leaves[tree[leaf], (position[leaf] << (DEPTH - depth[leaf])) - kernels.NODES] = ensemble.value[leaf]
     sizes = np.array([slots.count, trees], np.int64)
     missing = np.where(slots.missing_left, 0, kernels.BINS).astype(np.uint8)
-    parts: list[Array] = [sizes, _tail(ensemble), slots.tables, slots.features, missing, blocks, leaves]
+    parts: list[Array] = [sizes, tail_of(ensemble), slots.tables, slots.features, missing, blocks, leaves]
     return pack(parts, columns=ensemble.features, scratch=kernels.CODES + 8 * kernels.NODES)
 
 
-class _Slots:
+class Slots:
     """Thresholds as integer codes of bins: a slot is a feature, a direction for missing values and up to BINS
     thresholds.
 
-    slot, rank: of each split; features: int32 [count]; missing_left: bool [count]; tables: float32 [count, TABLE].
+    slot, rank: of each split; features: int32 [count]; missing_left: bool [count]; tables: [count, TABLE], of the
+    thresholds' type.
     """
 
     def __init__(self, ensemble: Ensemble, split: Array) -> None:
@@ -82,11 +83,11 @@ class _Slots:
         self.count = len(kinds)
         self.features = np.array(kinds, np.int32) // 2
         self.missing_left = np.array(kinds, np.int32) % 2 == 1
-        self.tables = np.array(tables, np.float32)
+        self.tables = np.array(tables, threshold.dtype)
 
 
 def _table(limits: Array) -> Array:
-    fine = np.full(kernels.TABLE - kernels.COARSE, np.nan, np.float32)
+    fine = np.full(kernels.TABLE - kernels.COARSE, np.nan, limits.dtype)
     fine[: len(limits)] = limits
     return np.concatenate([fine[kernels.COARSE - 1 :: kernels.COARSE], fine])
 
@@ -94,7 +95,7 @@ def _table(limits: Array) -> Array:
 def pack_walk(ensemble: Ensemble) -> Octets:
     """For `kernels.walk_row`. Raises BackendUnavailableError for trees of a million nodes or two thousand features.
     Gives uint8 [bytes], as `pack`."""
-    _, depth = _positions(ensemble)
+    _, depth = heap_positions(ensemble)
     nodes = len(ensemble.feature)
     tree = np.searchsorted(ensemble.roots, np.arange(nodes), side="right") - 1
     sizes = np.diff(ensemble.roots, append=nodes)
@@ -111,7 +112,7 @@ def pack_walk(ensemble: Ensemble) -> Octets:
     is_split = ensemble.feature != LEAF
     left = np.where(is_split, place[ensemble.left], place) - place[ensemble.roots][tree]
     slot = np.where(is_split, np.searchsorted(kinds, kind), 0)
-    limit = np.where(is_split, ordered(ensemble.threshold) - np.uint32(1), np.uint32(0xFFFFFFFF))
+    limit = np.where(is_split, ordered(ensemble.threshold.astype(np.float32)) - np.uint32(1), np.uint32(0xFFFFFFFF))
     packed = np.zeros(nodes + 1, np.uint64)
     packed[place] = (limit.astype(np.uint64) << np.uint64(32)) | (slot << kernels.LEFT_BITS | left).astype(np.uint64)
     values = np.zeros(nodes + 1, np.float32)
@@ -125,7 +126,7 @@ def pack_walk(ensemble: Ensemble) -> Octets:
     missing = np.where(kinds % 2 == 1, 0, 0xFFFFFFFF).astype(np.uint32)
     sizes_part = np.array([len(kinds), len(depths)], np.int64)
     features = (kinds // 2).astype(np.int32)
-    parts: list[Array] = [sizes_part, _tail(ensemble), features, missing, depths, roots, packed, values]
+    parts: list[Array] = [sizes_part, tail_of(ensemble), features, missing, depths, roots, packed, values]
     return pack(parts, columns=ensemble.features, scratch=4 * (len(kinds) + len(kinds) % 2) + 8 * kernels.LANES)
 
 
@@ -135,7 +136,7 @@ def ordered(x: Floats32) -> UInt32s:
     return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(1 << 31))
 
 
-def _positions(ensemble: Ensemble) -> tuple[Integers, Integers]:
+def heap_positions(ensemble: Ensemble) -> tuple[Integers, Integers]:
     """(place in a heap whose root is 1, right only for depths up to 62; depth), int64 [nodes]."""
     position, depth = np.ones(len(ensemble.feature), np.int64), np.zeros(len(ensemble.feature), np.int64)
     level = ensemble.roots
@@ -148,6 +149,7 @@ def _positions(ensemble: Ensemble) -> tuple[Integers, Integers]:
     return position, depth
 
 
-def _tail(ensemble: Ensemble) -> Floats32:
+def tail_of(ensemble: Ensemble) -> Floats32:
+    """What `_finish` needs: float32 [low, high, base]."""
     low = float(SMALLEST_PROBABILITY) if ensemble.output == "probability" else 0.0
     return np.array([low, 1 - low if low else 0.0, ensemble.base], np.float32)

@@ -22,7 +22,13 @@ from featherweight.core.tensors import Tensors
 if TYPE_CHECKING:
     import onnxruntime
 
-_DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+}
 
 
 class OnnxRuntime:
@@ -43,19 +49,20 @@ class OnnxRuntime:
 
     def open(self, program: Program, *, device: str = "cpu", threads: int = 1) -> Session:
         """See Backend."""
-        opening.check_request(self.name, self.probe(), program, device, threads)
-        return self._open(program, device, threads)
+        operators = opening.check_request(self.name, self.probe(), program, device, threads)
+        # Where nothing but weights is int8 they become float32 once, here, and not again in each run.
+        return self._open(program, device, threads, float_weights="QuantizeLinear" not in operators)
 
     def open_converted(self, program: Program) -> Session:
         """A program in ONNX Runtime's own format, which it knows by the first bytes. Only for a file that we have just
         made: nothing checks what is in it."""
         return self._open(program, "cpu", 1)
 
-    def _open(self, program: Program, device: str, threads: int) -> Session:
+    def _open(self, program: Program, device: str, threads: int, *, float_weights: bool = False) -> Session:
         providers = choose_providers(device, program.precision, program.kind)
         if isinstance(providers, str):
             raise BackendUnavailableError(f"backend {self.name}: not on the device {device}: {providers}")
-        inner = _create(program, providers, threads)
+        inner = _create(program, providers, _options(threads, float_weights=float_weights))
         opening.check_specs("input", program.inputs, [_described(node) for node in inner.get_inputs()])
         opening.check_specs("output", program.outputs, [_described(node) for node in inner.get_outputs()])
         return _OnnxRuntimeSession(program, inner)
@@ -73,7 +80,9 @@ def _devices() -> tuple[str, ...]:
     return find_devices(built_in, sys.platform, cuda_driver=driver, tensorrt=tensorrt)
 
 
-def _create(program: Program, providers: list[tuple[str, Options]], threads: int) -> onnxruntime.InferenceSession:
+def _create(
+    program: Program, providers: list[tuple[str, Options]], options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     wanted = [name for name, _ in providers]
@@ -85,7 +94,7 @@ def _create(program: Program, providers: list[tuple[str, Options]], threads: int
         importlib.import_module("tensorrt")  # loads its libraries
     try:
         # Without its fallback, which would go on on the CPU and print that it does.
-        inner = onnxruntime.InferenceSession(program.content, _options(threads), providers=providers, enable_fallback=0)
+        inner = onnxruntime.InferenceSession(program.content, options, providers=providers, enable_fallback=0)
     except _errors() as error:
         raise BackendError(f"backend onnxruntime: cannot open the {program.precision} program: {error}") from error
     if wanted[0] not in inner.get_providers():
@@ -114,7 +123,7 @@ class _OnnxRuntimeSession(opening.OpenSession):
         del self._inner
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(threads: int, *, float_weights: bool) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -125,6 +134,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     # Waiting threads spin: good within a run, but between runs they would take the cores that decode images, and with
     # more threads than cores they take them from each other.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if float_weights:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads > count_usable_cores():
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -16,9 +16,12 @@ from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors, TensorSpec, check_tensors
 
 
-def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> None:
-    """Raise UsageError for threads below 1, BackendUnavailableError for what this host cannot do, and BackendError for
-    a program that no runtime should see: one that names other files, for example, which OpenVINO would read."""
+def check_request(name: str, available: Availability, program: Program, device: str, threads: int) -> frozenset[str]:
+    """The names of the program's operators.
+
+    Raises UsageError for threads below 1, BackendUnavailableError for what this host cannot do, and BackendError for
+    a program that no runtime should see: one that names other files, for example, which OpenVINO would read.
+    """
     if threads < 1:
         raise UsageError(f"threads = {threads}; expected at least 1")
     if not available.available:
@@ -36,7 +39,7 @@ def check_request(name: str, available: Availability, program: Program, device: 
         raise BackendUnavailableError(
             f"backend {name}: cannot run {what} in {program.precision}; use the backend onnxruntime"
         )
-    check_content(program.content)
+    return check_content(program.content)
 
 
 def missing(package: str, extra: str) -> Availability | None:

@@ -73,6 +73,16 @@ def check_tried(
     check_program_tried(artifact.directory, backend, program, batches=batches, stopping=stopping)
 
 
+def _compile_kernels(program: Program) -> None:
+    """Here, told and kept, not within the time of the process that tries."""
+    from featherweight.core.backends import native_kernels  # noqa: F401
+
+    wide = any(spec.dtype == "float64" for spec in program.inputs)
+    several = any(spec.shape[1:] != (1,) for spec in program.outputs)
+    if program.kind == "trees" and (wide or several or b"membership_values" in program.content):
+        from featherweight.core.backends import native_tree_kernels  # noqa: F401
+
+
 def check_program_tried(
     where: Path,
     backend: str,
@@ -87,7 +97,7 @@ def check_program_tried(
     if verdict.is_known():
         return
     if backend == "native":
-        from featherweight.core.backends import native_kernels  # noqa: F401  (compiled here, told and kept, not within that one's time)
+        _compile_kernels(program)
     order = {"backend": backend, **program.describe(), "batches": batches}
     what = f"{where}: the process that tried its {program.precision} program on {backend}"
     limits = limits_for(len(program.content), batches[-1] * case_bytes(program.inputs), TIME_S)

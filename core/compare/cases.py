@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from featherweight.core.arrays import Clusters, Indices, Labels, Texts
 from featherweight.core.compare.tables import Table, some_rows
 from featherweight.core.errors import DataError
-from featherweight.core.terminal import counted
+from featherweight.core.terminal import counted, plural_of
 
 MAX_CLUSTERS = 2
 """Kinds of clusters that bounds are made for (cards, and terminals across them)."""
@@ -38,13 +38,25 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """names: of the negative and the positive class; clusters: int64 [N] of each kind."""
+    """names: of the negative and the positive class; clusters: int64 [N] of each kind; cluster_nouns: what a reader
+    calls those of each."""
 
     ids: tuple[str, ...]
     labels: Labels
     names: tuple[str, str]
     clusters: tuple[Clusters, ...]
     groups: Mapping[str, Texts]
+    cluster_nouns: tuple[str, ...] = ()
+
+    def take(self, places: Indices) -> Cases:
+        """Some of them, in the order of `places`."""
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in places),
+            labels=self.labels[places],
+            clusters=tuple(kind[places] for kind in self.clusters),
+            groups={name: values[places] for name, values in self.groups.items()},
+        )
 
     def place(self, ids: Sequence[str], source: str) -> Indices:
         """For each case its place among `ids`, which must be the ids of the cases, each once, in any order. Raises
@@ -80,7 +92,7 @@ def read_cases(table: Table, columns: Columns) -> Cases:
         np.asarray(np.unique(table.texts(name), return_inverse=True)[1], np.int64) for name in columns.clusters
     )
     groups = {name: np.array(table.texts(name, missing=UNKNOWN)) for name in columns.groups}
-    return Cases(ids, labels, names, clusters, groups)
+    return Cases(ids, labels, names, clusters, groups, tuple(map(plural_of, columns.clusters)))
 
 
 def _labels(table: Table, columns: Columns) -> tuple[Labels, tuple[str, str]]:

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from featherweight.core.arrays import Scores
 from featherweight.core.backends.opening import installed_versions
 from featherweight.core.compare.bounded import open_bounded
 from featherweight.core.compare.cases import Cases, read_cases
-from featherweight.core.compare.copies import copies_notes
+from featherweight.core.compare.copies import copies_notes, different_cases, left_out_notes
 from featherweight.core.compare.outcomes import Decides, choose_thresholds, make_alike
 from featherweight.core.compare.predicted import PROBABILITY, SCORE, Predicted, read_predictions
 from featherweight.core.compare.request import ComparisonRequest, Source, find_record
+from featherweight.core.compare.seen import Seen, see
 from featherweight.core.compare.tables import Table, is_table, read_table
-from featherweight.core.compare.uses import begin, untold
-from featherweight.core.digests import file_digest
+from featherweight.core.compare.uses import begin, describe_known, unknown_notes, untold
 from featherweight.core.errors import MissingExtraError, UsageError
 from featherweight.core.evidence.in_force import InForce, judge_in_force
 from featherweight.core.evidence.judge import Check, judge
@@ -75,7 +76,7 @@ def compare_models(request: ComparisonRequest, out: Path) -> ComparisonOutcome:
     request.check()
     _check_out(out)
     record = find_record(request, out)
-    check_record(record)
+    check_record(record, "another file: --record")
     with writing_alone(out):
         evidence = _make_evidence(request, record)
         document = encode_evidence(evidence)
@@ -107,12 +108,14 @@ def _check_out(out: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """A model before it is run. own: the thresholds that it brings; run: its predictions, read already where they are
-    in a table."""
+    """A model before it is run. own: the thresholds that it brings; run: its predictions; seen: what it is run on;
+    scores: [N], read already where they are in a table."""
 
     name: str
     own: Decides | None
     run: Callable[[], Predicted]
+    seen: Seen | None = None
+    scores: Scores | None = None
 
 
 def _make_evidence(request: ComparisonRequest, record: Path) -> Evidence:
@@ -121,9 +124,12 @@ def _make_evidence(request: ComparisonRequest, record: Path) -> Evidence:
     cases = read_cases(data, request.columns)
     models = _name_apart(*(_open(request, one, cases) for one in (request.baseline, request.candidate)))
     decides = _thresholds(request, models)
-    begun = begin(request, cases, (models[0].name, models[1].name), record)
+    seen = [one.seen for one in models if one.seen is not None]
+    known = describe_known(cases, seen, None if seen else models[0].scores)
+    begun = begin(request, known, (models[0].name, models[1].name), record)
     try:
         evidence = _judged(request, data, cases, models, decides)
+        evidence = replace(evidence, notes=(*evidence.notes, *unknown_notes(known, seen)))
     except Exception:  # an interruption leaves the use begun and not ended, as a kill does
         end_use(record, begun, "could not be run")
         raise
@@ -138,7 +144,7 @@ def _open(request: ComparisonRequest, source: Source, cases: Cases) -> _Model:
         table = source if isinstance(source, Table) else read_table(source, (id_column, SCORE, PROBABILITY))
         name = source.name if isinstance(source, Table) else source.stem
         found = read_predictions(table, name, cases, id_column)
-        return _Model(name, None, lambda: found)
+        return _Model(name, None, lambda: found, scores=found.scores)
     is_onnx = source.suffix.lower() == ".onnx"
     if not is_onnx and not source.is_dir():
         what = "is none of these" if is_there(source) else "there is no such file or folder"
@@ -147,14 +153,15 @@ def _open(request: ComparisonRequest, source: Source, cases: Cases) -> _Model:
             "of an artifact"
         )
     from featherweight.core.compare.inputs import open_inputs
-    from featherweight.core.compare.programs import open_artifact, run_onnx
+    from featherweight.core.compare.programs import open_artifact, open_onnx
 
     inputs = open_inputs(request.data if request.inputs is None else request.inputs, cases, id_column, request.features)
     if is_onnx:
-        file_digest(source)  # raises where it cannot be read
-        return _Model(source.stem, None, lambda: run_onnx(source, inputs))
+        onnx = open_onnx(source)
+        return _Model(source.stem, None, lambda: onnx.run(inputs), see(onnx.tensors(inputs)))
     artifact = open_artifact(source)
-    return _Model(artifact.artifact.manifest.name, artifact.decides, lambda: artifact.run(inputs))
+    name, seen = artifact.artifact.manifest.name, see(artifact.tensors(inputs))
+    return _Model(name, artifact.decides, lambda: artifact.run(inputs), seen)
 
 
 def _name_apart(first: _Model, second: _Model) -> tuple[_Model, _Model]:
@@ -179,7 +186,10 @@ def _judged(
     models: tuple[_Model, _Model],
     decides: tuple[Decides, Decides],
 ) -> Evidence:
-    first, second = (replace(one.run(), name=one.name) for one in models)
+    seen, all_cases = [one.seen for one in models if one.seen is not None], len(cases.ids)
+    kept = different_cases(cases, seen)
+    first, second = (replace(one.run(), name=one.name).take(kept) for one in models)
+    cases, seen = cases.take(kept), [one.take(kept) for one in seen]
     sized = request.limits.of(SIZE) is not None
     before, after = (_measured(one, at, cases, sized=sized) for one, at in zip((first, second), decides, strict=True))
     checks = judge(before, after, request.limits, seed=request.seed)
@@ -196,7 +206,11 @@ def _judged(
         seed=request.seed,
         kind="comparison",
         in_force=_in_force(request, before.predictions, after.predictions),
-        notes=(*_notes(first, second), *copies_notes(cases, first, second)),
+        notes=(
+            *_notes(first, second),
+            *left_out_notes(all_cases - len(kept)),
+            *copies_notes(cases, first, second, seen),
+        ),
     )
 
 
@@ -212,6 +226,8 @@ def _measured(of: Predicted, at: Decides, cases: Cases, *, sized: bool) -> Measu
         kinds[0],
         cross_clusters=kinds[1],
         outcomes=at.outcomes,
+        cluster_noun=next(iter(cases.cluster_nouns), "clusters"),
+        cross_cluster_noun=next(iter(cases.cluster_nouns[1:]), "cross clusters"),
     )
     size = measure_size(of.program) if sized and of.program is not None else None
     return Measured(of.name, predictions, size=size, program_sha256="" if of.program is None else of.program.sha256)

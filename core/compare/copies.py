@@ -6,30 +6,55 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from featherweight.core.arrays import Array, Scores
+from featherweight.core.arrays import Array, Indices
 from featherweight.core.compare.cases import Cases
 from featherweight.core.compare.predicted import Predicted
+from featherweight.core.compare.seen import Seen, is_coarse
 from featherweight.core.terminal import counted
 
-_DIGITS = 4
-"""Scores of no more digits are equal by chance."""
+_MANY = 0.1
+"""So large a part of the cases with the score of another, by one model alone, is told."""
 
 
-def copies_notes(cases: Cases, first: Predicted, second: Predicted) -> list[str]:
+def different_cases(cases: Cases, seen: Sequence[Seen]) -> Indices:
+    """Places of the first case of each label and input, where it is known what models are run on: whoever is in the
+    data ten times is one observation. Rows of a table may be equal by chance: they are copies only within one cluster,
+    and without clusters only where their values tell cases apart. seen: what each model is run on."""
+    everything = np.arange(len(cases.ids))
+    if not seen:
+        return everything
+    owners: list[list[int]] = []
+    if not all(one.pictures for one in seen):
+        owners = [kind.tolist() for kind in cases.clusters]
+        if not owners and not any(one.apart for one in seen):
+            return everything
+    first: dict[tuple[object, ...], int] = {}
+    for place, found in enumerate(zip(cases.labels.tolist(), *(one.digests for one in seen), *owners, strict=True)):
+        first.setdefault(found, place)
+    return np.array(sorted(first.values()), np.intp)
+
+
+def left_out_notes(count: int) -> list[str]:
+    """What to tell of copies that are not counted."""
+    told = "left out: input and label are those of another case, and copies count once."
+    return [f"{counted(count, 'cases')} {told}"] if count else []
+
+
+def copies_notes(cases: Cases, first: Predicted, second: Predicted, seen: Sequence[Seen] = ()) -> list[str]:
     """What to tell of cases that are equal to another in label, both scores, and all inputs that models were run on.
-    Scores of few digits are equal by chance, so that clusters and groups must be equal there too."""
-    coarse = all(map(_is_coarse, (first.scores, second.scores)))
+    seen: these. Scores of few digits are equal by chance, so that clusters and groups must be equal there too."""
+    coarse = all(map(is_coarse, (first.scores, second.scores)))
     columns: list[Array] = [cases.labels, first.scores, second.scores]
     for one in (first, second):
         columns += [] if one.probabilities is None else [one.probabilities]
-        columns += [np.array(one.digests, "S32")] if one.digests else []
+    columns += [np.array(one.digests, "S32") for one in seen]
     if coarse:
         columns += [*cases.clusters, *(np.unique(values, return_inverse=True)[1] for values in cases.groups.values())]
     different = _count_different(columns)
     copies = len(cases.ids) - different
     if not copies:
-        return []
-    alike = "label and both scores" + (", and what the models were run on" if first.digests or second.digests else "")
+        return [] if seen else _alone_notes(cases, first, second)
+    alike = "label and both scores" + (", and what the models were run on" if seen else "")
     tail = (
         "With scores of so few digits that may be chance; if it is not, every bound here is too narrow."
         if coarse
@@ -42,11 +67,18 @@ def copies_notes(cases: Cases, first: Predicted, second: Predicted) -> list[str]
     ]
 
 
-def _is_coarse(scores: Scores) -> bool:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        place = _DIGITS - 1 - np.floor(np.log10(np.abs(scores)))
-        scale = 10.0 ** np.clip(np.where(scores == 0, 0, place), -300, 300)
-    return bool((np.abs(np.round(scores * scale) - scores * scale) <= 1e-6 * np.abs(scores * scale)).all())
+def _alone_notes(cases: Cases, *models: Predicted) -> list[str]:
+    """Copies whose other score was changed a little are equal in one model's alone."""
+    lines = []
+    for one in models:
+        copies = 0 if is_coarse(one.scores) else len(cases.ids) - _count_different([cases.labels, one.scores])
+        if copies > _MANY * len(cases.ids):
+            lines.append(
+                f"{counted(copies, 'cases')} of {len(cases.ids):,} have label and score of {one.name} in common with "
+                "another one, to the last digit, and not the other model's score. Where the model gives few different "
+                "scores, that is chance; if they are copies under other ids, every bound here is too narrow."
+            )
+    return lines
 
 
 def _count_different(columns: Sequence[Array]) -> int:

@@ -22,7 +22,8 @@ _TEXT_BYTES = 4 * MAX_TEXT
 def read_parquet(
     path: Path, file: BinaryIO, wanted: Collection[str] | None
 ) -> tuple[list[str], dict[str, pa.Array], int]:
-    """Names of all columns; those of them that are wanted (all where it is None), one value a row; rows.
+    """Names of all columns; those of them that are wanted (all of texts and numbers where it is None), one value a row,
+    decimals as float64; rows.
 
     Raises DataError for a file that cannot be read, holds other types than texts and numbers in these columns, or more
     than is read.
@@ -34,7 +35,8 @@ def read_parquet(
         with pq.ParquetFile(file, memory_map=False) as first:
             names = list(first.schema_arrow.names)
             rows = int(first.metadata.num_rows)
-            fields = [field for field in first.schema_arrow if wanted is None or field.name in wanted]
+            every = list(first.schema_arrow)
+            fields = [one for one in every if (_is_read(one.type) if wanted is None else one.name in wanted)]
         _check_claims(path, rows, fields)
         file.seek(0)
         # Texts stay encoded until it is known how long they are.
@@ -53,6 +55,15 @@ def is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def _is_read(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return is_text(kind) or any(of_kind(kind) for of_kind in numbers)
+
+
 def _check_claims(path: Path, rows: int, fields: list[Any]) -> None:
     """Rows times the width of the columns' types, before a page of the file is unpacked."""
     import pyarrow as pa
@@ -63,12 +74,9 @@ def _check_claims(path: Path, rows: int, fields: list[Any]) -> None:
         raise DataError(f"{path}: says that it holds {counted(rows, 'rows')}; at most {MAX_ROWS:,} are read")
     width = 0
     for field in fields:
-        encoded = pa.types.is_dictionary(field.type)
-        kind = field.type.value_type if encoded else field.type
-        plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        if not (is_text(kind) or (plain and not encoded)):
+        if not _is_read(field.type):
             raise DataError(f"{path}: column {field.name!r} holds {field.type}; expected texts or numbers")
-        width += kind.bit_width if plain else 32
+        width += 32 if is_text(field.type) or pa.types.is_dictionary(field.type) else field.type.bit_width
     if rows * width > 8 * MAX_BYTES:
         raise DataError(
             f"{path}: {counted(rows, 'rows')} of {counted(len(fields), 'columns')} take {rows * width // 8:,} bytes; "
@@ -112,6 +120,8 @@ def _joined(field: Any, parts: list[pa.Array]) -> pa.Array:
     import pyarrow as pa
 
     decoded = [part.dictionary_decode() if pa.types.is_dictionary(part.type) else part for part in parts]
+    if pa.types.is_decimal(field.type):
+        decoded = [part.cast(pa.float64()) for part in decoded]
     if not decoded:
-        return pa.array([], field.type)
+        return pa.array([], pa.float64() if pa.types.is_decimal(field.type) else field.type)
     return pa.concat_arrays(decoded)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight.core.arrays import Probabilities, Scores
+from featherweight.core.arrays import Indices, Probabilities, Scores
 from featherweight.core.compare.bounded import LARGEST
 from featherweight.core.compare.cases import Cases
 from featherweight.core.compare.tables import Table
@@ -21,8 +21,7 @@ SCORE, PROBABILITY = "score", "probability"
 @dataclass(frozen=True, eq=False)
 class Predicted:
     """In the order of the cases. name: for the page; source: what was read or run; sha256: the digest of that; labels:
-    of its classes, negative first, where it has them; digests: of what each case was run
-    on, if it was."""
+    of its classes, negative first, where it has them."""
 
     name: str
     source: str
@@ -31,7 +30,11 @@ class Predicted:
     program: Program | None = None
     labels: tuple[str, ...] | None = None
     sha256: str = ""
-    digests: tuple[bytes, ...] = ()
+
+    def take(self, places: Indices) -> Predicted:
+        """Of some of the cases, in the order of `places`."""
+        found = None if self.probabilities is None else self.probabilities[places]
+        return replace(self, scores=self.scores[places], probabilities=found)
 
 
 def read_predictions(table: Table, name: str, cases: Cases, id_column: str) -> Predicted:

@@ -25,7 +25,6 @@ from featherweight.core.compare.predicted import Predicted, check_sane
 from featherweight.core.errors import ArtifactError, BackendError, DataError, TensorError, UsageError
 from featherweight.core.inspection import inspect_program
 from featherweight.core.program import Kind, Program
-from featherweight.core.record.cases import digest_inputs
 from featherweight.core.serving import ModelSource
 from featherweight.core.tensors import DType, Tensors, TensorSpec
 from featherweight.core.terminal import counted
@@ -42,30 +41,50 @@ _DTYPES: Mapping[int, DType] = {1: "float32", 2: "uint8", 6: "int32", 7: "int64"
 # ---------------------------------------------------------------------------------------------------- ONNX files
 
 
-def run_onnx(path: Path, inputs: Inputs) -> Predicted:
-    """The scores of an ONNX file with one output of one number a case. Raises DataError for a file that cannot be read,
-    is refused or fails, and for inputs that do not fit it."""
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An ONNX file that was read and inspected, and not run yet."""
+
+    path: Path
+    program: Program
+
+    def tensors(self, inputs: Inputs) -> Tensors:
+        """What it is run on, in the order of the cases. Raises DataError for inputs that do not fit it."""
+        return inputs.tensors(self.program.inputs)
+
+    def run(self, inputs: Inputs) -> Predicted:
+        """The scores of its one output of one number a case. Raises DataError for a file that is refused or fails, and
+        for inputs that do not fit it."""
+        path, program = self.path, self.program
+        with _file_errors(path):
+            check_program_tried(path, _BACKEND, program, batches=(1, _BATCH))
+            with find_backend(_BACKEND).open(program) as session:
+                output, tensors = _score_output(session), self.tensors(inputs)
+                scores = [_flat(session.run(part)[output]) for part in _batches(tensors)]
+        return Predicted(
+            path.stem,
+            f"{path}, sha256 {program.sha256}, on {_BACKEND}",
+            _finite(np.concatenate(scores), str(path), inputs),
+            program=program,
+            sha256=program.sha256,
+        )
+
+
+def open_onnx(path: Path) -> OnnxModel:
+    """Raises DataError for a file that cannot be read or is refused."""
     with open_bounded(path, _MAX_PROGRAM_BYTES) as file:
         content = file.read()
+    with _file_errors(path):
+        return OnnxModel(path, _program(content))
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
     try:
-        program = _program(content)
-        check_program_tried(path, _BACKEND, program, batches=(1, _BATCH))
-        with find_backend(_BACKEND).open(program) as session:
-            output = _score_output(session)
-            tensors = inputs.tensors(session.inputs)
-            scores = [_flat(session.run(part)[output]) for part in _batches(tensors)]
-            digests = digest_inputs(tensors)
+        yield
     except (BackendError, ArtifactError, TensorError) as error:
         text = str(error).removeprefix(f"{path}: ").replace("; do not use this artifact", "")
         raise DataError(f"{path}: {text}; or run it elsewhere and give a table of its predictions") from error
-    return Predicted(
-        path.stem,
-        f"{path}, sha256 {program.sha256}, on {_BACKEND}",
-        _finite(np.concatenate(scores), str(path), inputs),
-        program=program,
-        sha256=program.sha256,
-        digests=tuple(digests),
-    )
 
 
 def _program(content: bytes) -> Program:
@@ -132,20 +151,30 @@ class ArtifactModel:
     adapter: ModelAdapter
     decides: Decides | None
 
+    def tensors(self, inputs: Inputs) -> Tensors:
+        """What it is run on, in the order of the cases, before its app prepares them. Raises DataError for inputs that
+        do not fit it."""
+        if inputs.table is not None:
+            names = _columns(self.adapter)
+            return dict(zip(names, inputs.columns(names), strict=True))
+        if (array := _only_array(inputs, self.specs)) is not None:
+            if array.dtype.kind not in "biuf":
+                raise DataError(f"{inputs.name}: the array of the cases holds {array.dtype.name}, no numbers")
+            return {"cases": array}
+        return inputs.tensors(self.specs)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The program's inputs."""
+        return tuple(entry.spec() for entry in self.artifact.manifest.inputs)
+
     def run(self, inputs: Inputs) -> Predicted:
         """Its scores and calibrated probabilities. Raises ArtifactError for a program that fails when it is tried,
         DataError for inputs that do not fit."""
-        folder, manifest, decided, digests = (
-            self.source.folder,
-            self.artifact.manifest,
-            list[Decisions](),
-            list[bytes](),
-        )
-        specs = tuple(entry.spec() for entry in manifest.inputs)
+        folder, manifest, decided = self.source.folder, self.artifact.manifest, list[Decisions]()
         with self.source.open(self.artifact, batches=(1, _BATCH)) as opened, _data_errors(folder):
-            for part in _prepared(self.adapter, inputs, specs):
+            for part in _prepared(self.adapter, inputs, self.specs):
                 decided.append(self.adapter.decide(opened.session.run(part)))
-                digests += digest_inputs(part)
         return Predicted(
             manifest.name,
             f"{folder}, sha256 {self.artifact.sha256}, on {opened.backend} {opened.program.precision}",
@@ -154,7 +183,6 @@ class ArtifactModel:
             opened.program,
             manifest.labels if len(manifest.labels) == 2 else None,
             self.artifact.sha256,
-            tuple(digests),
         )
 
 
@@ -188,22 +216,33 @@ def _data_errors(folder: Path) -> Iterator[None]:
 
 def _prepared(adapter: ModelAdapter, inputs: Inputs, specs: Sequence[TensorSpec]) -> Iterator[Tensors]:
     """By the app where it reads such columns or arrays, else as the program's own inputs."""
-    own = {spec.name for spec in specs}
-    given = inputs.arrays if inputs.arrays is not None else {}
     if inputs.table is not None:
-        names = [one.name for one in adapter.ranges if one.name]
+        names = _columns(adapter)
         rows = adapter.cases(dict(zip(names, inputs.columns(names), strict=True)))
-    elif own <= given.keys() or len(given) != 1:
+    elif (array := _only_array(inputs, specs)) is not None:
+        rows = adapter.cases(array)
+    else:
         tensors = inputs.tensors(specs)
         for part in _batches(tensors):
             check_ranges(part, adapter.ranges)
             yield part
         return
-    else:
-        (array,) = given.values()
-        rows = adapter.cases(array[inputs.order])
     for start in range(0, len(rows), _BATCH):
         yield adapter.prepare(rows[start : start + _BATCH], start)[0]
+
+
+def _columns(adapter: ModelAdapter) -> list[str]:
+    """That the app reads of a table."""
+    return [one.name for one in adapter.ranges if one.name]
+
+
+def _only_array(inputs: Inputs, specs: Sequence[TensorSpec]) -> Array | None:
+    """Of an archive with one array that is not the program's own input: the cases as the app takes them."""
+    given = inputs.arrays or {}
+    if len(given) != 1 or {spec.name for spec in specs} <= given.keys():
+        return None
+    (array,) = given.values()
+    return np.asarray(array[inputs.order])
 
 
 def sealed_threshold(artifact: Artifact) -> float | None:

@@ -240,7 +240,7 @@ def _columns(
             continue
         exact[:, place] = values[picked]
         with np.errstate(over="ignore"):
-            columns.append(values.astype(np.float32))
+            columns.append(values.astype(spec.dtype))
     if faults:
         lines = [
             f"{counted(len(wrong), 'features')} ({', '.join(wrong[:_NAMED])}{', ...' if len(wrong) > _NAMED else ''}): "
@@ -301,7 +301,7 @@ def _replaced(array: Array, form: InputForm) -> Array:
     """NaN in the place of the number that the model reads as missing."""
     if form.missing_value is None or array.dtype.kind != "f":
         return array
-    return np.where(array == np.float32(form.missing_value), np.float32(np.nan), array)
+    return np.where(array == array.dtype.type(form.missing_value), array.dtype.type(np.nan), array)
 
 
 def _places(count: int) -> Indices:

@@ -73,8 +73,9 @@ _Steps = Annotated[
     str | None,
     typer.Option(
         "--steps",
-        help="What is tried, separated by commas: int8, bf16, prune-trees=0.5, prune-channels=0.3/0.5 (each value is "
-        "tried), prune-weights=0.8, recover=6. int8 if not given.",
+        help="What is tried, separated by commas: int8, int8-dynamic, int8-weights, fp16-weights, bf16, "
+        "prune-trees=0.5, prune-channels=0.3/0.5 (each value is tried), prune-weights=0.8, recover=6. int8 if none "
+        "is given.",
     ),
 ]
 _Limit = Annotated[

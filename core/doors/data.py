@@ -15,9 +15,10 @@ from featherweight.core.arrays import Array, Indices, Texts
 from featherweight.core.compare.cases import UNKNOWN
 from featherweight.core.compare.tables import Table, read_table, table_of
 from featherweight.core.doors.images import LABELS, Pictures
+from featherweight.core.doors.loaders import as_array, is_iterated, iterate
 from featherweight.core.errors import DataError
 from featherweight.core.task import SplitName
-from featherweight.core.terminal import counted
+from featherweight.core.terminal import counted, plural_of
 
 SPLITS: Final[tuple[SplitName, ...]] = ("training", "validation", "test")
 _SPLIT_NAMES: Mapping[str, SplitName] = {
@@ -25,8 +26,6 @@ _SPLIT_NAMES: Mapping[str, SplitName] = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     "test": "test",
 }
-MAX_BYTES: Final = 16 << 30
-"""Maximum size of a data set that is iterated into memory."""
 _NAMED = 5
 _LABEL_LIKE = re.compile(r"[A-Za-z_-]{0,20}|[0-9.]{1,4}")
 
@@ -71,9 +70,10 @@ class Data:
 
     train, validation, test: (inputs, labels) each, or `cases` with all of them, of which the split is then drawn.
     inputs: an array [N, F] or [N, C, H, W], several of them as a dict of name -> array or a tuple, or a table (a
-    DataFrame, a dict of columns [N]); a torch Dataset or DataLoader takes the place of (inputs, labels). labels: [N],
-    0 and 1, or names, of which `positive` is the positive one; of more than two classes 0, 1, 2 ..., or names, of which
-    `classes` is the model's own order where it does not say it. clusters: whom each case belongs to (patients, cards);
+    DataFrame, a dict of columns [N]); a torch Dataset or DataLoader takes the place of (inputs, labels): its cases are
+    taken once each, in the order of the Dataset, whatever `shuffle` and `drop_last` say. labels: [N], 0 and 1, or
+    names, of which `positive` is the positive one; of more than two classes 0, 1, 2 ..., or names, of which `classes`
+    is the model's own order where it does not say it. clusters: whom each case belongs to (patients, cards);
     groups: name -> values (site, device); both have for each of the three parts an array [N], in a tuple or a dict, or
     one array for `cases`. `Data.read` reads tables from files.
 
@@ -210,7 +210,7 @@ def data_of_table(
     )
     data = Data.__new__(Data)
     data.name, data.positive, data.classes = table.name, None if positive is None else str(positive), ()
-    data.cluster_noun = f"values of {columns.cluster}" if columns.cluster else "clusters"
+    data.cluster_noun = plural_of(columns.cluster) if columns.cluster else "clusters"
     data.label_meaning = f"the column {columns.label} of {Path(table.name).name}"
     data.parts = {"cases": whole}
     data.places = _places(table, columns.split) if columns.split else None
@@ -252,7 +252,7 @@ def _places(table: Table, column: str) -> dict[SplitName, Indices]:
 
 def _raw_cases(found: Any, part: str, clusters: Any, groups: Mapping[str, Any]) -> RawCases:
     inputs, labels = _inputs_and_labels(found, part)
-    truth = np.asarray(labels)
+    truth = as_array(labels, part)
     truth = truth[:, 0] if truth.ndim == 2 and truth.shape[1] == 1 else truth
     if truth.ndim != 1:
         raise DataError(f"{part}: labels of the shape {list(truth.shape)}; expected one a case, [N]")
@@ -285,55 +285,23 @@ def _raw_cases(found: Any, part: str, clusters: Any, groups: Mapping[str, Any]) 
 
 
 def _inputs_and_labels(found: Any, part: str) -> tuple[Any, Any]:
-    if isinstance(found, tuple | list) and len(found) == 2:
+    listed = isinstance(found, list) and len(found) == 2 and not isinstance(found[0], tuple | list)
+    if listed or (isinstance(found, tuple) and len(found) == 2):  # a list of pairs is a Dataset of two cases
         return found[0], found[1]
-    if (hasattr(found, "__iter__") and hasattr(found, "batch_size")) or hasattr(found, "__getitem__"):
-        return _iterated(found, part)
+    if is_iterated(found):
+        return iterate(found, part)
     raise DataError(f"{part}: found {type(found).__name__}, expected (inputs, labels), a torch Dataset or a DataLoader")
-
-
-def _iterated(source: Any, part: str) -> tuple[Any, Any]:
-    """All of a Dataset's items, or of a DataLoader's batches, in memory. Inputs are an array, or a tuple of them."""
-    batched = hasattr(source, "batch_size")
-    items = source if batched else (source[place] for place in range(len(source)))
-    columns: list[list[Array]] = []
-    labels: list[Array] = []
-    size = 0
-    for item in items:
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            raise DataError(f"{part}: gives {type(item).__name__}, expected (inputs, label)")
-        *inputs, label = item
-        nested = len(inputs) == 1 and isinstance(inputs[0], tuple | list)
-        arrays = [_array(one) for one in (inputs[0] if nested else inputs)]
-        columns = columns or [[] for _ in arrays]
-        for column, array in zip(columns, arrays, strict=True):
-            column.append(array)
-            size += array.nbytes
-        labels.append(np.atleast_1d(_array(label)))
-        if size > MAX_BYTES:
-            raise DataError(f"{part}: gives more than {MAX_BYTES:,} bytes; bring fewer cases")
-    if not labels:
-        raise DataError(f"{part}: gives no cases")
-    try:
-        joined = [np.concatenate(column) if batched else np.stack(column) for column in columns]
-    except ValueError as error:
-        raise DataError(f"{part}: the inputs differ in shape ({error}); make them of one size") from error
-    return joined[0] if len(joined) == 1 else tuple(joined), np.concatenate(labels)
-
-
-def _array(value: Any) -> Array:
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
 
 
 def _named_inputs(inputs: Any, part: str) -> tuple[Mapping[str, Array] | Table, tuple[str, ...]]:
     if isinstance(inputs, tuple):
-        return {str(place): _array(one) for place, one in enumerate(inputs)}, ()
+        return {str(place): as_array(one, part) for place, one in enumerate(inputs)}, ()
     if not hasattr(inputs, "keys"):
-        array = _array(inputs)
+        array = as_array(inputs, part)
         if array.ndim < 1 or array.dtype.kind not in "fiub":
             raise DataError(f"{part}: inputs are {array.dtype} {list(array.shape)}; expected numbers [N, ...]")
         return {"": array[:, None] if array.ndim == 1 else array}, ()
-    named = {str(name): _array(inputs[name]) for name in inputs.keys()}  # noqa: SIM118  (a DataFrame iterates so too)
+    named = {str(name): as_array(inputs[name], part) for name in inputs.keys()}  # noqa: SIM118  (a DataFrame iterates so too)
     if all(array.ndim == 1 for array in named.values()):
         table = table_of(part, named)
         return table, tuple(table.columns)

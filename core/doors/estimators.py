@@ -1,64 +1,52 @@
-"""scikit-learn's linear models, and its pipelines of scalers and imputers before a linear model or trees.
-
-A linear model becomes a network of one layer. What a pipeline does to each column before trees is taken up into their
-thresholds: a column is only ever moved and stretched, so that each split asks the same of the value before. The
-thresholds are found by asking the pipeline itself, and are exact for every float32 number."""
+"""scikit-learn's estimators: which reader each has, its pipelines before trees, its calibration, its files."""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from featherweight.core.arrays import Array, Bools, FeatureRows, Floats, Floats32, Integers, Probabilities
+from featherweight.core.arrays import AnyFloats, Array, Floats, Probabilities
 from featherweight.core.causes import describe_cause
+from featherweight.core.doors.categories import before_columns
+from featherweight.core.doors.columns import Columns, as_frame, read_columns
+from featherweight.core.doors.linear import LINEAR, read_linear
 from featherweight.core.doors.loaded import LoadedModel
-from featherweight.core.doors.scores import probabilities
 from featherweight.core.doors.trees import (
-    class_labels,
+    estimator_answer,
     feature_names,
-    of_positive,
     read_lightgbm,
     read_sklearn_trees,
     read_xgboost,
 )
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
-from featherweight.core.model import Model, trees_model
-from featherweight.core.tensors import TensorSpec
-from featherweight.core.trees.canonical import canonicalize, nodes_of
+from featherweight.core.model import trees_model
 from featherweight.core.trees.comparison import check_same_scores
-from featherweight.core.trees.ensemble import INPUT, LEAF, Ensemble, tensor_specs
+from featherweight.core.trees.ensemble import INPUT
 
-_LOGISTIC = ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis")
-"""Linear models whose scores are log-odds."""
-_LINEAR = (*_LOGISTIC, "SGDClassifier", "LinearSVC", "RidgeClassifier", "RidgeClassifierCV", "Perceptron")
-_PER_COLUMN = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "SimpleImputer")
-"""Steps of a pipeline that treat each column for itself, and keep the order of its values."""
 _MAX_MEMBERS, _MAX_UNPACKED = 100_000, 4 << 30
 
 
-def read_estimator(model: Any) -> LoadedModel:
-    """A fitted classifier of scikit-learn, or in its manner; linear models for any number of classes. Raises UsageError
-    for another one."""
+def read_estimator(model: Any, *, wide: bool = True) -> LoadedModel:
+    """A fitted model of scikit-learn, or in its manner. wide: whether trees that compare in float64 become such. Raises
+    UsageError for another one."""
     name = type(model).__name__
     if name == "Pipeline":
         return _pipeline(model)
     if name == "CalibratedClassifierCV":
         return _calibrated(model)
-    if name in _LINEAR:
-        return _linear(model, model, None)
+    if name in LINEAR:
+        return read_linear(model, model, None)
     if name.startswith("LGBM"):
-        return read_lightgbm(model)
+        return read_lightgbm(model, wide=wide)
     if name.startswith("XGB"):
         return read_xgboost(model)
-    return read_sklearn_trees(model)
+    return read_sklearn_trees(model, wide=wide)
 
 
 def read_skops(path: Path, content: bytes) -> LoadedModel:
@@ -89,32 +77,13 @@ def read_skops(path: Path, content: bytes) -> LoadedModel:
 def _pipeline(model: Any) -> LoadedModel:
     steps = [(name, step) for name, step in model.steps if step is not None and step != "passthrough"]
     *before, (_, last) = steps
-    for name, step in before:
-        if type(step).__name__ not in _PER_COLUMN:
-            raise UsageError(
-                f"the pipeline's step {name!r} is {type(step).__name__}; before a model only {', '.join(_PER_COLUMN)} "
-                "are read: apply it to the data before, and load the model alone"
-            )
     if not before:
         return read_estimator(last)
-    features = int(model.n_features_in_)
-    if any(len(step.transform(np.zeros((1, _width(step)), np.float32))[0]) != features for _, step in before):
-        raise UsageError(
-            "the pipeline adds or removes columns; apply that to the data before, and load the model alone"
-        )
-
-    def transform(rows: Array) -> Array:
-        for _, step in before:
-            rows = step.transform(rows)
-        return np.asarray(rows)
-
-    if type(last).__name__ in _LINEAR:
-        return _linear(model, last, transform)
-    return _trees(model, read_estimator(last), transform)
-
-
-def _width(step: Any) -> int:
-    return int(step.n_features_in_)
+    columns = read_columns(before, int(model.n_features_in_), feature_names(model))
+    if type(last).__name__ in LINEAR:
+        return read_linear(model, last, columns)
+    # Thresholds before the steps are found among the float32 numbers.
+    return _trees(model, read_estimator(last, wide=False), columns)
 
 
 def _calibrated(model: Any) -> LoadedModel:
@@ -151,148 +120,34 @@ def _calibrated(model: Any) -> LoadedModel:
     return replace(loaded, source=source, reference=reference, calibration=calibration, recalibrates=False)
 
 
-# ---------------------------------------------------------------------------------------------------- linear models
-
-
-class Linear(nn.Module):
-    """Missing values filled in, then weighted sums: float32 [N, F] to log-odds [N, 1], or to K logits [N, K]."""
-
-    fill: Tensor
-
-    def __init__(self, fill: Floats, weight: Floats, bias: Floats) -> None:
-        """fill: [F]; weight: [K, F]; bias: [K]."""
-        super().__init__()
-        self.register_buffer("fill", torch.from_numpy(fill.astype(np.float32)))
-        self.layer = nn.Linear(weight.shape[1], weight.shape[0])
-        with torch.no_grad():
-            self.layer.weight.copy_(torch.from_numpy(weight.astype(np.float32)))
-            self.layer.bias.copy_(torch.from_numpy(bias.astype(np.float32)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 [N, F] to [N, K]."""
-        found: Tensor = self.layer(torch.where(torch.isnan(x), self.fill, x))
-        return found
-
-
-def _linear(whole: Any, last: Any, transform: Callable[[Array], Array] | None) -> LoadedModel:
-    """whole: the pipeline or the model itself."""
-    name = type(last).__name__
-    if not hasattr(last, "coef_"):
-        raise UsageError(f"this {name} is not fitted")
-    count = len(last.classes_)
-    weight = np.asarray(last.coef_, np.float64).reshape(1 if count == 2 else count, -1)
-    bias = np.broadcast_to(np.ravel(last.intercept_), len(weight)).astype(np.float64)
-    features = weight.shape[1]
-    fill = np.zeros(features)
-    if transform is not None:
-        fill, scale, offset = _affine(transform, features)
-        bias = bias + weight @ offset
-        weight = weight * scale
-    # Of several classes others than multinomial models fit a yes or no for each: no softmax gives their probabilities.
-    logistic = name in _LOGISTIC or (name == "SGDClassifier" and last.loss == "log_loss" and count == 2)
-    if count > 2 and getattr(last, "multi_class", None) == "ovr":
-        logistic = False
-
-    def reference(inputs: Mapping[str, Array]) -> Probabilities:
-        return probabilities(np.asarray(whole.decision_function(inputs[INPUT]), np.float64))
-
-    (given,), (answer,) = tensor_specs(features)
-    outputs = (TensorSpec(answer.name, answer.dtype, (None, len(weight))),)
-    model = Model(Linear(fill, weight, bias).eval(), (given,), outputs)
-    return LoadedModel(
-        model,
-        name,
-        "scikit-learn",
-        reference,
-        feature_names(whole),
-        class_labels(last),
-        recalibrates=not logistic,
-    )
-
-
-def _affine(transform: Callable[[Array], Array], features: int) -> tuple[Floats, Floats, Floats]:
-    """(what a missing value is, scale, offset) of each column, [F] each: transform(x) = scale * x + offset."""
-    zero, one = (np.full((1, features), value, np.float64) for value in (0.0, 1.0))
-    offset = np.asarray(transform(zero)[0], np.float64)
-    scale = np.asarray(transform(one)[0], np.float64) - offset
-    lost = np.asarray(transform(np.full((1, features), np.nan))[0], np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        fill = np.where(scale != 0, (lost - offset) / scale, 0.0)
-    return fill, scale, offset
-
-
 # ---------------------------------------------------------------------------------------------------- trees
 
 
-def _trees(whole: Any, read: LoadedModel, transform: Callable[[Array], Array]) -> LoadedModel:
+def _trees(whole: Any, read: LoadedModel, columns: Columns) -> LoadedModel:
     ensemble = read.model.ensemble("reading a pipeline")
-    moved = _before_transform(ensemble, transform)
+    if ensemble.targets > 1 or len(ensemble.members):
+        what = "categories" if len(ensemble.members) else "several classes"
+        raise UsageError(
+            f"the pipeline transforms columns before trees of {what}, which is not read; apply that to the data "
+            "before, and load the model alone"
+        )
+    moved = before_columns(ensemble, columns)
 
-    def score(rows: FeatureRows) -> Floats:
-        chance = np.asarray(whole.predict_proba(rows)[:, 1], np.float64)
-        if moved.output == "probability":
-            return chance
+    def score(rows: AnyFloats) -> Floats:
+        # Beyond all thresholds a value is like any other there, and a power of it may be infinite.
+        taken = np.clip(rows, -columns.largest, columns.largest)
+        answer = estimator_answer(whole, as_frame(taken, columns.names), read.meaning)
+        if read.meaning == "value" or moved.output == "probability":
+            return answer
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(chance) - np.log1p(-chance))
+            return np.asarray(np.log(answer) - np.log1p(-answer))
 
     check_same_scores(moved, score, type(whole).__name__)
 
     def reference(inputs: Mapping[str, Array]) -> Probabilities:
-        return of_positive(whole.predict_proba(inputs[INPUT]))
+        return estimator_answer(whole, as_frame(inputs[INPUT], columns.names), read.meaning)
 
-    columns = feature_names(whole) or read.columns
+    named = feature_names(whole)
     return replace(
-        read, model=trees_model(moved), source=f"Pipeline of {read.source}", reference=reference, columns=columns
+        read, model=trees_model(moved), source=f"Pipeline of {read.source}", reference=reference, columns=named
     )
-
-
-def _before_transform(ensemble: Ensemble, transform: Callable[[Array], Array]) -> Ensemble:
-    """The same trees for values as they are before `transform`, which treats each column for itself and keeps the order
-    of its values."""
-    splits = np.flatnonzero(ensemble.feature != LEAF)
-    feature, threshold = ensemble.feature[splits], ensemble.threshold[splits]
-    rank = np.zeros(len(splits), np.int64)
-    for one in np.unique(feature):
-        rank[feature == one] = np.arange(int((feature == one).sum()))
-    rows = int(rank.max(initial=-1)) + 1
-
-    def after(values: Floats32) -> Floats32:
-        """transform of one value for each split, in the column that it asks for."""
-        table = np.zeros((rows, ensemble.features), np.float32)
-        table[rank, feature] = values
-        with np.errstate(all="ignore"):
-            found = transform(table)[rank, feature]
-        return np.asarray(found, np.float32)
-
-    at = _least_not_below(lambda values: after(values) < threshold, len(splits))
-    with np.errstate(invalid="ignore"):
-        lost = after(np.full(len(splits), np.nan, np.float32))
-        missing_left = np.where(np.isnan(lost), ensemble.missing_left[splits], lost < threshold)
-    nodes = nodes_of(ensemble)
-    thresholds, missing = nodes.threshold.copy(), nodes.missing_left.copy()
-    thresholds[splits], missing[splits] = at, missing_left
-    moved = replace(nodes, threshold=thresholds, missing_left=missing)
-    return canonicalize(moved, ensemble.features, ensemble.base, ensemble.output)
-
-
-def _least_not_below(below: Callable[[Floats32], Bools], count: int) -> Floats32:
-    """For each of `count` conditions that hold up to some float32 number and not from there on, that number; infinity
-    where it always holds. Found by halving the range of all float32 numbers in their order."""
-    low = np.full(count, _order(np.float32(-np.inf)), np.int64)
-    high = np.full(count, _order(np.float32(np.inf)), np.int64)
-    while (low < high).any():
-        middle = (low + high) // 2
-        holds = below(_number(middle))
-        low, high = np.where((low < high) & holds, middle + 1, low), np.where((low < high) & ~holds, middle, high)
-    return _number(low)
-
-
-def _order(value: np.float32) -> int:
-    """Whole numbers in the order of the float32 numbers."""
-    bits = int(np.array(value).view(np.int32))
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-def _number(order: Integers) -> Floats32:
-    bits = np.where(order >= 0, order, (-order) | -(1 << 31)).astype(np.int64).astype(np.int32)
-    return bits.view(np.float32)

@@ -24,7 +24,7 @@ OTHERS: Mapping[str, str] = {
     ".keras": "is a file of Keras; export an ONNX file of it (tf2onnx)",
     ".pb": "is a file of TensorFlow; export an ONNX file of it (tf2onnx)",
     ".tflite": "is a file of TensorFlow Lite; optimize the model that it was made from",
-    ".cbm": "is CatBoost's own format, which is not read yet",
+    ".cbm": "is CatBoost's own format; save the model by save_model('model.json', format='json')",
     ".pmml": "is a file in PMML; load the model that it was made from",
 }
 """Suffix -> why such a file is not read, and what to do."""

@@ -27,10 +27,11 @@ Example = Mapping[str, Array]
 def load(source: Any, *, example: Any = None) -> LoadedModel:
     """Read a trained model, so that `optimize` can take it.
 
-    source: a fitted object (LightGBM's Booster or LGBMClassifier, XGBoost's Booster or XGBClassifier, a tree or linear
-    classifier of scikit-learn, or a Pipeline of scalers and imputers before one), a torch nn.Module, or a path:
-    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, an ONNX file, a program of torch.export `.pt2`, a model of
-    scikit-learn as skops keeps it `.skops`; or "module:name" for an object in your own module of the current folder.
+    source: a fitted object (a classifier, regressor or Booster of LightGBM or XGBoost, one of CatBoost, trees or a
+    linear classifier of scikit-learn, or a Pipeline of scalers and imputers before one), a torch nn.Module, or a path:
+    LightGBM's text `.txt`, XGBoost's `.json` or `.ubj`, CatBoost's `.json`, an ONNX file, a program of torch.export
+    `.pt2`, a model of scikit-learn as skops keeps it `.skops`; or "module:name" for an object in your own module of the
+    current folder.
     example: for a network, inputs of at least two cases as it takes them, an array [n, ...] or a dict of them. Trees
     are compared with their own library at their thresholds.
 
@@ -128,11 +129,15 @@ def _read_object(source: Any, example: Any) -> LoadedModel:
         from featherweight.core.doors.trees import read_xgboost
 
         return read_xgboost(source)
+    if "catboost" in roots:
+        from featherweight.core.doors.trees import read_catboost
+
+        return read_catboost(source)
     if roots & {"sklearn", "imblearn"}:
         from featherweight.core.doors.estimators import read_estimator
 
         return read_estimator(source)
     raise UsageError(
-        f"{name} is no model that is read here: expected a torch nn.Module, a model of LightGBM, XGBoost or "
-        "scikit-learn, or the path of a file"
+        f"{name} is no model that is read here: expected a torch nn.Module, a model of LightGBM, XGBoost, "
+        "CatBoost or scikit-learn, or the path of a file"
     )

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from featherweight.core.arrays import Array, Probabilities
+from featherweight.core.doors.scores import Meaning
 from featherweight.core.model import Model
 from featherweight.core.terminal import counted
+from featherweight.core.trees.ensemble import Ensemble
 
 Reference = Callable[[Mapping[str, Array]], Probabilities]
 """What the model's own library says: its inputs [N, ...] by name, in the user's own precision, to probabilities [N], of
-more than two classes [N, K]."""
+several classes or labels [N, K], or values [N]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class LoadedModel:
     names of its features, in its order, empty where it has none; classes: its labels, of two the positive one last,
     where it names them; missing_value: a number that it reads as missing, beside NaN; calibration: slope and intercept
     by which its scores become the log-odds of its probabilities; recalibrates: whether its scores are no log-odds, so
-    that probabilities come only from the calibration that is fitted here.
+    that probabilities come only from the calibration that is fitted here; meaning: what the scores are.
 
     >>> import featherweight, lightgbm, numpy
     >>> rows, labels = numpy.random.default_rng(0).normal(size=(400, 3)), numpy.arange(400) % 2
@@ -42,14 +44,21 @@ class LoadedModel:
     calibration: tuple[float, float] = (1.0, 0.0)
     recalibrates: bool = False
     notes: tuple[str, ...] = ()
+    meaning: Meaning = "binary"
 
     @property
     def features(self) -> int | None:
         """How many columns of a table it takes; None where it takes something else."""
         inputs = self.model.inputs
-        if len(inputs) == 1 and len(inputs[0].shape) == 2 and inputs[0].dtype == "float32":
+        if len(inputs) == 1 and len(inputs[0].shape) == 2 and inputs[0].dtype in ("float32", "float64"):
             return inputs[0].shape[1]
         return None
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """The columns that hold categories, whole numbers."""
+        network = self.model.network
+        return tuple(network.categorical.tolist()) if isinstance(network, Ensemble) else ()
 
     def __repr__(self) -> str:
         features = self.features

@@ -1,4 +1,4 @@
-"""ONNX files: networks, and trees that this featherweight wrote."""
+"""ONNX files: networks, trees that this featherweight wrote, and trees that a converter wrote."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from featherweight.core.arrays import Array, Probabilities
 from featherweight.core.doors.loaded import LoadedModel
+from featherweight.core.doors.onnx_trees import holds_converted_trees, read_converted_trees
 from featherweight.core.doors.scores import infer_score, probabilities, raw_scores
 from featherweight.core.errors import BackendError, DataError, UsageError
 from featherweight.core.inspection import inspect_program
@@ -17,17 +18,17 @@ from featherweight.core.model import Model, trees_model
 from featherweight.core.onnx_network import read_onnx_network
 from featherweight.core.trees.onnx_file import decode_trees
 
-_TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
-
 
 def read_onnx(path: Path, content: bytes) -> LoadedModel:
     """Inspected before any runtime sees it. Raises DataError for a file that holds what no program may."""
+    if holds_converted_trees(content):
+        return read_converted_trees(path, content)
     try:
         graph: Any = inspect_program(content)["graph"]
         operators = {node.get("op_type", "") for node in graph.get("node", [])}
     except BackendError as error:
         raise DataError(f"{path}: {error}") from error
-    if operators & set(_TREES):
+    if "TreeEnsemble" in operators:
         return _trees(path, content)
     network = read_onnx_network(content)
     return LoadedModel(
@@ -37,11 +38,12 @@ def read_onnx(path: Path, content: bytes) -> LoadedModel:
 
 def _trees(path: Path, content: bytes) -> LoadedModel:
     try:
-        return LoadedModel(trees_model(decode_trees(content)), "ONNX trees")
+        model = trees_model(decode_trees(content))
+        return LoadedModel(model, "ONNX trees", meaning="binary" if model.outputs[0].shape[1] == 1 else "classes")
     except BackendError as error:
         raise UsageError(
-            f"{path}: holds trees that another program converted; load what they were converted from (LightGBM's text, "
-            "XGBoost's JSON, the scikit-learn object)"
+            f"{path}: holds a TreeEnsemble that another program wrote, which is not read; load what it was converted "
+            "from (LightGBM's text, XGBoost's JSON, the scikit-learn object)"
         ) from error
 
 

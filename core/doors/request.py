@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +47,7 @@ _VALUED: Final[Mapping[str, tuple[str, str]]] = {
     RecoverStep.kind: (RecoverStep.kind, "epochs"),
 }
 """Step -> its kind and the key that its value is of."""
+_PRECISIONS: Final = next(item.metadata["bound"].options for item in fields(QuantizeStep) if item.name == "precision")
 _IN_MEMORY: Final = "in memory"
 
 
@@ -145,16 +146,16 @@ def _proposed(task: Task, seed: int) -> tuple[ProposedLimit, ...]:
 
 
 def parse_step(step: str | Mapping[str, Any]) -> dict[str, Any]:
-    """A table [[step]] of `int8`, `bf16`, or `KIND=VALUE` with one value or several, `prune-trees=0.3/0.5`; a table as
-    it is. Raises UsageError for another text."""
+    """A table [[step]] of a precision (`int8`, `bf16`), or `KIND=VALUE` with one value or several
+    (`prune-trees=0.3/0.5`); a table as it is. Raises UsageError for another text."""
     if not isinstance(step, str):
         return dict(step)
     kind, sign, text = (part.strip() for part in step.partition("="))
-    if kind in ("int8", "bf16") and not sign:
+    if kind in _PRECISIONS and not sign:
         return {"kind": QuantizeStep.kind, "precision": kind}
     if kind not in _VALUED or not text:
         raise UsageError(
-            f"step {step!r} is not known; expected int8, bf16, or one of "
+            f"step {step!r} is not known; expected one of {', '.join(_PRECISIONS)}, "
             f"{', '.join(f'{one}=VALUE' for one in _VALUED)} (several values: prune-trees=0.3/0.5)"
         )
     try:

@@ -9,6 +9,7 @@ import torch
 
 from featherweight.core.arrays import Array, Scores
 from featherweight.core.causes import describe_cause
+from featherweight.core.doors.binding import BoundData
 from featherweight.core.doors.loaded import LoadedModel
 from featherweight.core.doors.scores import ScoreForm, probabilities, raw_scores
 from featherweight.core.errors import UsageError
@@ -16,7 +17,7 @@ from featherweight.core.model import Model
 from featherweight.core.networks import run_network
 from featherweight.core.tensors import Tensors
 from featherweight.core.terminal import counted
-from featherweight.core.trees.ensemble import INPUT, LEAF, OUTPUT, Ensemble
+from featherweight.core.trees.ensemble import INPUT, OUTPUT, Ensemble
 from featherweight.core.trees.predict import predict
 
 TOLERANCE = 1e-5
@@ -29,8 +30,7 @@ _BATCH = 256
 def run_model(model: Model, tensors: Tensors) -> Tensors:
     """A model's outputs [N, ...] of its inputs, before any export."""
     if isinstance(model.network, Ensemble):
-        margins = predict(model.network, tensors[INPUT])
-        return {OUTPUT: margins.reshape(len(margins), -1)}
+        return {OUTPUT: predict(model.network, tensors[INPUT]).reshape(-1, model.network.targets)}
     count = len(next(iter(tensors.values())))
     parts = []
     for start in range(0, count, _BATCH):
@@ -55,6 +55,8 @@ def check_rows(loaded: LoadedModel, score: ScoreForm, exact: Mapping[str, Array]
         expected = np.asarray(loaded.reference(exact), np.float64)
     except Exception as error:  # the libraries' own errors have no common class
         raise UsageError(f"{loaded.library} does not score these rows ({describe_cause(error)})") from error
+    if found.ndim == 1 and expected.shape == (count, 2):  # of two classes, where their model has a score for each
+        expected = expected[:, 1]
     if expected.shape != found.shape:
         raise UsageError(f"{loaded.library} gives probabilities {list(expected.shape)}, expected {list(found.shape)}")
     differs = ~(np.abs(found - expected) <= _allowed(loaded)).reshape(count, -1).all(axis=1)
@@ -68,17 +70,21 @@ def check_rows(loaded: LoadedModel, score: ScoreForm, exact: Mapping[str, Array]
         f"{wrong:,} of {counted(count, 'rows')} of the data have another probability than {loaded.library} gives them, "
         f"by up to {largest:.2g}"
     )
-    fine = _finer_columns(loaded, exact, rounded)
-    if fine:
-        text += f": programs take float32, in which values of {', '.join(fine)} are rounded"
     if wrong > MAX_SHARE * count:
-        advice = (
-            "give such columns as smaller numbers (seconds since a day, not since 1970; ids not at all) and train again"
-            if fine
-            else "is it the library's version that fitted the model?"
-        )
-        raise UsageError(f"{text}; {advice}")
+        raise UsageError(f"{text}; is it the library's version that fitted the model?")
     return (f"{text}.",)
+
+
+def check_categories(loaded: LoadedModel, data: BoundData) -> None:
+    """Raise UsageError for data with a fraction where the model takes categories: libraries read it each in their own
+    way."""
+    for place in loaded.categories:
+        for part in data.parts.values():
+            values = part.tensors[INPUT][:, place]
+            wrong = int((np.isfinite(values) & (values != np.floor(values))).sum())
+            if wrong:
+                name = data.columns[place] if data.columns else f"column {place}"
+                raise UsageError(f"{name}: holds categories for this model; found {counted(wrong, 'fractions')}")
 
 
 def _allowed(loaded: LoadedModel) -> float:
@@ -86,20 +92,6 @@ def _allowed(loaded: LoadedModel) -> float:
     # The leaves of a forest are rounded, each by half of 2^-24 at most.
     trees = len(network.roots) if isinstance(network, Ensemble) and network.output == "probability" else 0
     return TOLERANCE + trees * 2.0**-25
-
-
-def _finer_columns(loaded: LoadedModel, exact: Mapping[str, Array], rounded: Tensors) -> list[str]:
-    """Columns that a split asks for and whose values float32 changes by more than what their thresholds are apart."""
-    network = loaded.model.network
-    if not isinstance(network, Ensemble):
-        return []
-    used = np.unique(network.feature[network.feature != LEAF])
-    given, taken = np.asarray(exact[INPUT], np.float64), rounded[INPUT].astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        moved = [int(column) for column in used if (np.abs(given[:, column] - taken[:, column]) > 0).any()]
-    sizes = {column: float(np.nanmax(np.abs(given[:, column]))) for column in moved}
-    worst = sorted((column for column in moved if sizes[column] >= 1 << 24), key=lambda column: -sizes[column])
-    return [loaded.columns[column] if loaded.columns else f"column {column}" for column in (worst or moved)[:5]]
 
 
 def baseline_scores(loaded: LoadedModel, score: ScoreForm, tensors: Tensors) -> Scores:

@@ -3,7 +3,7 @@ artifacts are served: it needs numpy alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import msgspec
@@ -14,6 +14,16 @@ from featherweight.core.errors import UsageError
 from featherweight.core.softmax import softmax
 from featherweight.core.tensors import Tensors, TensorSpec
 
+Meaning = Literal["binary", "classes", "labels", "value"]
+"""What a model's scores are: log-odds of yes; logarithms of the shares of several classes, one of which is right;
+log-odds of several labels, any of which may be; the value itself of a regression."""
+MEANINGS: Mapping[Meaning, str] = {
+    "binary": "log-odds of yes",
+    "classes": "one of several classes",
+    "labels": "several labels",
+    "value": "a value",
+}
+"""In words, for messages."""
 Form = Literal["logit", "probability", "logits", "probabilities"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _LOWEST = 1e-30
@@ -64,8 +74,20 @@ def probabilities(scores: Scores) -> Probabilities:
     """The logistic function of scores [N], the softmax of scores [N, K]."""
     if scores.ndim > 1:
         return softmax(scores)
+    return _logistic(scores)
+
+
+def _logistic(scores: Scores) -> Probabilities:
+    """Of each number by itself."""
     with np.errstate(over="ignore"):
         return np.asarray(1 / (1 + np.exp(-scores)))
+
+
+def meant(scores: Scores, meaning: Meaning) -> Probabilities:
+    """What scores [N] or [N, K] say: probabilities of yes, of each class, of each label, or the values themselves."""
+    if meaning == "classes":
+        return softmax(scores)
+    return scores if meaning == "value" else _logistic(scores)
 
 
 def log_odds(chances: Probabilities) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,8 @@ _ANSWER = b"scored"
 
 
 def check_loads(path: Path, content: bytes, library: str) -> None:
-    """library: lightgbm or xgboost. Raises DataError for a file that it does not load, or that ends its process."""
+    """library: lightgbm, xgboost or catboost. Raises DataError for a file that it does not load, or that ends its
+    process."""
     answer = run_module(
         "featherweight.core.doors.tried",
         json.dumps({"library": library}).encode() + b"\n" + content,
@@ -52,6 +54,16 @@ def _score(library: str, content: bytes) -> None:
         model = lightgbm.Booster(model_str=content.decode("utf-8"))
         model.dump_model()
         model.predict(_rows(model.num_feature()), num_threads=1)
+        return
+    if library == "catboost":
+        import catboost
+
+        model = catboost.CatBoost()
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:  # it reads JSON from a file alone
+            file.write(content)
+            file.flush()
+            model.load_model(file.name, format="json")
+        model.predict(_rows(len(model.feature_names_)), prediction_type="RawFormulaVal", thread_count=1)
         return
     import xgboost
 

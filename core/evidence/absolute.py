@@ -33,7 +33,8 @@ def _judge_floor(
     for kind, inside in (("positive", of.labels == 1), ("negative", of.labels != 1)):
         independent = of.independent(inside)
         if independent < FLOOR_CASES:
-            what = f"{kind} cases" if independent == inside.sum() else f"{of.cluster_noun} with {kind} cases"
+            noun = min(of.counts_of_clusters(inside), default=(0, ""))[1]
+            what = f"{kind} cases" if independent == inside.sum() else f"{noun} with {kind} cases"
             return Finding(
                 None,
                 found.estimate,
@@ -80,7 +81,7 @@ def _slope(of: Predictions) -> Interval | None:
 def _judge_predictive_value(sign: Sign, baseline: Measured, candidate: Measured, asked: Asked) -> Finding:
     """At the threshold where it is worst, of all that the app acts on."""
     if asked.prevalence is None:
-        return Finding(None, None, "The recipe states no prevalence: limits.prevalence.")
+        return Finding(None, None, "No prevalence is stated: limits.prevalence.")
     before, after = baseline.predictions, candidate.predictions
     name = "Positive predictive value" if sign == "positive" else "Negative predictive value"
     outcomes = before.all_outcomes.names[1:]

@@ -13,13 +13,15 @@ from featherweight.core.statistics.average_precision import (
     average_precision_interval as logit_interval_of_average_precision,
 )
 from featherweight.core.statistics.loss_bounds import OwnLosses
-from featherweight.core.statistics.own_losses import auc_own_losses, average_precision_own_losses, brier_own_losses
+from featherweight.core.statistics.own_losses import (
+    auc_own_losses,
+    average_precision_own_losses,
+    brier_own_losses,
+    card_precision_own_losses,
+)
 from featherweight.core.statistics.paired import paired_share_difference
 from featherweight.core.statistics.resampling import average_precision as ranked_precision
-from featherweight.core.statistics.resampling import (
-    lowest_percentile,
-    percentile_interval,
-)
+from featherweight.core.statistics.resampling import percentile_interval
 from featherweight.core.statistics.sample_size import Needed, cases_needed_of_share
 from featherweight.core.terminal import counted
 
@@ -80,10 +82,13 @@ def card_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
     return percentile_interval(float(drawn[0]), drawn[1:])
 
 
-def card_precision_difference(pair: Pair) -> s.Difference | None:
-    """Its bound is the 5th percentile of the resamples of the cards."""
-    drawn = pair.card_draws
-    return None if drawn is None else lowest_percentile(drawn["candidate"] - drawn["baseline"])
+def card_precision_losses(pair: Pair) -> OwnLosses | None:
+    """The part of each case that raised an alert, or raises one now; None where no compromised card can raise one: 0
+    against 0 would prove nothing."""
+    before, after = pair.baseline, pair.candidate
+    if before.desk is None or not before.desk.can_alert:
+        return None
+    return card_precision_own_losses(before.desk, before.scores, after.scores, before.labels, before.cluster_kinds)
 
 
 # ---------------------------------------------------------------------------------------------------- decisions
@@ -180,6 +185,11 @@ def _count(of: Predictions) -> int:
     return 0 if of.clusters is None else len(np.unique(of.clusters))
 
 
+def _clusters(of: Predictions) -> str:
+    """Those of each kind, counted."""
+    return " and ".join(counted(*one) for one in of.counts_of_clusters(everywhere(of)))
+
+
 def resampled(of: Predictions, samples: int) -> str:
     """How a bootstrap of the cases is made."""
     what = "of the cases, class by class" if of.clusters is None else f"of the {counted(_count(of), of.cluster_noun)}"
@@ -189,23 +199,23 @@ def resampled(of: Predictions, samples: int) -> str:
 def auc_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "DeLong's variance over cases"
-    return f"Obuchowski's variance over {counted(_count(of), of.cluster_noun)}"
+    return f"Obuchowski's variance over {_clusters(of)}"
 
 
 def average_precision_method(of: Predictions, samples: int) -> str:
-    what = "cases" if of.clusters is None else counted(_count(of), of.cluster_noun)
+    what = "cases" if of.clusters is None else _clusters(of)
     return f"infinitesimal jackknife over {what}, on the logit scale with Student's quantile of the positive ones"
 
 
 def card_precision_method(of: Predictions, samples: int) -> str:
-    return f"percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
+    return f"interval: percentiles of {samples:,} bootstrap resamples of the cards; the days are fixed"
 
 
 def share_method(of: Predictions, samples: int) -> str:
     said = "exact unconditional bound of the paired difference (Tango's ordering, Berger and Boos); Wilson's interval"
     if of.clusters is not None:
         said += (
-            f", both for the effective number of cases in {counted(_count(of), of.cluster_noun)} (Rao and Scott), the "
+            f", both for the effective number of cases in {_clusters(of)} (Rao and Scott), the "
             "bound no better than that of each one's own part in the loss"
         )
     return said
@@ -214,4 +224,4 @@ def share_method(of: Predictions, samples: int) -> str:
 def brier_method(of: Predictions, samples: int) -> str:
     if of.clusters is None:
         return "normal interval of the mean squared error"
-    return f"normal interval of the mean squared error, variance between {counted(_count(of), of.cluster_noun)}"
+    return f"normal interval of the mean squared error, variance between {_clusters(of)}"

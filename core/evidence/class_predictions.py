@@ -104,6 +104,7 @@ class ClassPredictions(Predictions):
                     self.clusters,
                     cross_clusters=self.cross_clusters,
                     cluster_noun=self.cluster_noun,
+                    cross_cluster_noun=self.cross_cluster_noun,
                     decided=self.outcome_places == place,
                 ),
             )
@@ -149,4 +150,5 @@ def predictions_on(
         cases.cross_clusters,
         outcomes,
         cases.cluster_noun,
+        cases.cross_cluster_noun,
     )

@@ -36,9 +36,10 @@ def _out_of_reach(cases: HeldOut, limits: Limits, seed: int) -> Iterator[Check]:
     perfect = predictions_on(cases, *_perfect(cases), None)
     both = Measured("baseline", perfect), Measured("candidate", perfect)
     for check in judge(*both, limits, seed=seed):
-        # What reads probabilities says nothing here: nobody's are those of a program that is always right.
-        judged = check.metric.reads in ("ranking", "decisions") and _is_missed(check)
-        if judged or not check.metric.is_for(perfect.label_kind):
+        # The calibration says nothing here: nobody's probabilities are those of a program that is always right. What
+        # is lost by each case does: nothing is, whatever they are.
+        tells = check.metric.reads in ("ranking", "decisions") or check.metric.own_losses is not None
+        if (tells and _is_missed(check)) or not check.metric.is_for(perfect.label_kind):
             yield check
 
 

@@ -9,10 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
+from featherweight.core.arrays import Texts
 from featherweight.core.evidence.metric import Finding, Metric
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured
-from featherweight.core.evidence.subgroups import Subgroup, SubgroupFigure, compare_subgroups
+from featherweight.core.evidence.subgroups import (
+    MAX_HELD_VALUES,
+    MIN_CASES,
+    Subgroup,
+    SubgroupFigure,
+    compare_subgroups,
+    named_values,
+    unnamed_values,
+)
 from featherweight.core.terminal import counted
 
 _NAMED = 3
@@ -34,8 +45,12 @@ def judge_in_groups(
         known = ", ".join(baseline.predictions.groups) or "none"
         text = f"The data has no column {', '.join(missing)} to group cases by; it has {known}."
         return Finding(None, None, text)
+    found = [(name, baseline.predictions.groups[name]) for name in limits.group_columns or baseline.predictions.groups]
+    if text := next(_too_many(found), ""):
+        return Finding(None, None, text)
     judged = [(row, figure, loss) for row, figure in rows if (loss := _worst(figure)) is not None]
     said = "".join(_left_out([(row, figure) for row, figure in rows if _worst(figure) is None]))
+    said += "".join(f" {line}" for one in found for line in unnamed_values(*one, named_values(one[1], held=True)))
     if not judged:
         text = f"{metric.title} cannot be judged in any of {counted(len(groups.rows), 'groups')}.{said}"
         return Finding(None, None, text if rows else f"{metric.title}: the data has no groups of cases.")
@@ -48,6 +63,16 @@ def judge_in_groups(
         f"{figure.loss:.4f} and with 95% confidence (in all groups together) at most {worst:.4f}; the limit is "
         f"{limit:.4f}.{said}",
     )
+
+
+def _too_many(columns: list[tuple[str, Texts]]) -> Iterator[str]:
+    for name, values in columns:
+        large = int((np.unique(values, return_counts=True)[1] >= MIN_CASES).sum())
+        if large > MAX_HELD_VALUES:
+            yield (
+                f"{name} has {counted(large, 'values')} of {MIN_CASES} cases or more, and a limit of groups is "
+                f"judged among {MAX_HELD_VALUES} at most: name the columns that it holds in."
+            )
 
 
 def _worst(figure: SubgroupFigure) -> float | None:

@@ -13,9 +13,9 @@ import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters
 from featherweight.core.evidence import metrics
-from featherweight.core.evidence.class_metrics import TOP_1_ACCURACY
+from featherweight.core.evidence.class_metrics import CLASS_BRIER_SCORE, TOP_1_ACCURACY
 from featherweight.core.evidence.metric import Metric, Pair
-from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, Limits
+from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, BRIER_SCORE, SENSITIVITY, SPECIFICITY, Limits
 from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics.cluster_kinds import fewest_clusters
@@ -52,6 +52,11 @@ class GroupMargins:
     def holds(self, metric: Metric) -> bool:
         """Whether a limit of [limits.groups] holds here, which makes the figure one that is judged."""
         return self.limits.holds_in_groups(metric, self.column)
+
+    @property
+    def any_holds(self) -> bool:
+        """Whether a limit of [limits.groups] holds in this column."""
+        return any(self.holds(metric) for metric, _ in metrics.limits().values())
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,10 @@ class GroupTest:
 
 
 def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[GroupTest]:
-    """AUC unless the recipe limits average precision in its place, sensitivity, specificity, and every other metric
-    whose loss it limits. Where it limits one of decisions, that is compared at every threshold that the app acts on. A
-    group that holds one class only (a subtype of it) is ranked against all cases of the other class."""
+    """AUC unless the recipe limits average precision in its place, sensitivity and specificity at every threshold that
+    the app acts on, the error of the probabilities where there are any, and every other metric whose loss the recipe
+    limits. A group that holds one class only (a subtype of it) is ranked against all cases of the other class; its
+    probabilities are judged on its own cases."""
     if both.baseline.label_kind != "binary":
         yield from _of_classes(both, inside, limits)
         return
@@ -112,7 +118,9 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
     for metric, part in ((SENSITIVITY, inside & positive), (SPECIFICITY, inside & ~positive)):
         if part.any():
             yield from _shares(metric, both, part, limits)
-    of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY)
+    if limits.of(BRIER_SCORE) is not None or both.own_losses(BRIER_SCORE) is not None:
+        yield _by_own_losses(BRIER_SCORE, both, inside, limits)
+    of_their_own = (AUC, AVERAGE_PRECISION, SENSITIVITY, SPECIFICITY, BRIER_SCORE)
     for metric, _ in metrics.limits("binary").values():
         limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
         if both_classes and limited and metric not in of_their_own:
@@ -120,16 +128,26 @@ def tests_in_group(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[
 
 
 def _of_classes(both: Pair, inside: Bools, limits: GroupMargins) -> Iterator[GroupTest]:
-    """Of several classes accuracy, and every other metric of all of them whose loss is limited."""
+    """Of several classes accuracy, the error of the probabilities where there are any, and every other metric of all of
+    them whose loss is limited."""
     yield from _shares(TOP_1_ACCURACY, both, inside, limits)
+    if limits.of(CLASS_BRIER_SCORE) is not None or both.own_losses(CLASS_BRIER_SCORE) is not None:
+        yield _by_own_losses(CLASS_BRIER_SCORE, both, inside, limits)
     for metric, _ in metrics.limits("multi-class").values():
         limited = metric.is_compared and metric.in_groups and limits.of(metric) is not None
-        if limited and not metric.each and metric is not TOP_1_ACCURACY:
+        if limited and not metric.each and metric not in (TOP_1_ACCURACY, CLASS_BRIER_SCORE):
             yield (_by_error if metric.own_losses is None else _by_own_losses)(metric, both, inside, limits)
 
 
 def _is_few(of: Predictions, inside: Bools) -> bool:
-    return min(int((inside & one).sum()) for _, one in of.strata) < SMALL_GROUP
+    """Of the classes that there are cases of."""
+    counts = [int((inside & one).sum()) for _, one in of.strata]
+    return min(count for count in counts if count) < SMALL_GROUP
+
+
+def _rarer_of_those_there(of: Predictions) -> int:
+    """As `rarer_class`, but of the classes that have a case."""
+    return min(of.independent(inside) for _, inside in of.strata if inside.any())
 
 
 def _untested(metric: Metric, part: Pair, limits: GroupMargins, few: bool) -> GroupTest:
@@ -148,7 +166,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
     if own is None:
         return unknown
     margin = unknown.margin
-    unbelieved = metric.reads != "probabilities" and part.baseline.rarer_class < LEAST_AS_SEEN
+    unbelieved = _rarer_of_those_there(part.baseline) < LEAST_AS_SEEN
 
     def unseen(confidence: float) -> Unseen:
         if asked != "lost-where-possible":
@@ -187,7 +205,7 @@ def _shares(metric: Metric, both: Pair, part: Bools, limits: GroupMargins) -> It
     """At the threshold of the decision, then at the others."""
     before, after = both.baseline, both.candidate
     yield _share(metric, before, after, part, limits)
-    if limits.of(metric) is None or before.label_kind != "binary":
+    if before.label_kind != "binary":
         return
     for name, one, other in zip(before.all_outcomes.names[1:], before.at_thresholds, after.at_thresholds, strict=True):
         if one is not before:

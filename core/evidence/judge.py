@@ -161,7 +161,7 @@ def _blind_spots(limits: Limits, kind: LabelKind) -> Iterator[str]:
     """Faults that such limits let pass."""
     if kind == "multi-class" and all(limits.of(one) is None for one in (CHANGED_DECISIONS, SENSITIVITY)):
         yield (
-            "The recipe limits neither changed decisions nor the loss of sensitivity in each class: one class that is "
+            "No limit is on changed decisions, nor on the loss of sensitivity in each class: one class that is "
             "lost among many would hardly be noticed. Add "
             f"{_or([one.limit.name for one in (CHANGED_DECISIONS, SENSITIVITY) if one.limit is not None])}."
         )
@@ -169,14 +169,14 @@ def _blind_spots(limits: Limits, kind: LabelKind) -> Iterator[str]:
     if limits.of(CHANGED_DECISIONS) is None and missing:
         shifted = "set too high" if missing[0] is SENSITIVITY else "set too low"
         yield (
-            f"The recipe limits neither changed decisions nor the loss of {_or([one.phrase for one in missing])}: a "
+            f"No limit is on changed decisions, nor on the loss of {_or([one.phrase for one in missing])}: a "
             f"threshold {shifted if len(missing) == 1 else 'set wrong'} would not be noticed. Add "
             f"{_or([one.limit.name for one in (CHANGED_DECISIONS, *missing[:1]) if one.limit is not None])}."
         )
     ranking = [one for one, _ in metrics.limits(kind).values() if one.reads == "ranking" and one.is_compared]
     if all(limits.of(one) is None for one in ranking):
         yield (
-            f"The recipe limits no loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
+            f"No limit is on the loss of {_or([one.phrase for one in ranking])}: cases in the wrong order would be "
             "noticed only where they cross the threshold."
         )
 
@@ -204,11 +204,11 @@ def _worst_loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) 
 
 def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Check:
     before, unseen = both.baseline, limits.unseen(both)
-    # What is a mean over the classes hangs on the rarest one as a ranking does.
-    if metric.reads != "probabilities" and metric.own_losses is not None and unseen != "lost":
+    if metric.own_losses is not None and unseen != "lost":
         few = before.rarer_class
         if few < LEAST_AS_SEEN:
-            return Check(metric, "not measured", None, limit, _not_shown(metric, few), cases_least=LEAST_AS_SEEN)
+            fewest = both.needed(metric, unseen, limit).least or LEAST_AS_SEEN
+            return Check(metric, "not measured", None, limit, _not_shown(metric, before), cases_least=fewest)
     difference, cases = both.difference(metric, unseen), _cases(metric, before)
     if difference is None:
         text = f"{metric.title} cannot be compared" + (f": {metric.lacks}." if metric.lacks else f" on {cases}.")
@@ -224,11 +224,14 @@ def _loss_check(metric: Metric, both: Pair, limits: Limits, limit: float) -> Che
     return Check(metric, status, worst, limit, text, needed.without_loss, needed.as_seen, loss, least)
 
 
-def _not_shown(metric: Metric, few: int) -> str:
+def _not_shown(metric: Metric, before: Predictions) -> str:
+    few = before.rarer_class
+    kinds = [one for _, inside in before.strata for one in before.counts_of_clusters(inside)]
+    named = f" ({counted(*min(kinds))})" if kinds else ""
     return (
-        f"{metric.title}: that little is lost cannot be shown. There are {few} independent cases of the rarer class; "
-        f"with fewer than {LEAST_AS_SEEN} nothing excludes that {LARGEST_UNSEEN:.0%} of it are lost altogether and not "
-        "one seen."
+        f"{metric.title}: that little is lost cannot be shown. There are {few} independent cases of the rarer class"
+        f"{named}; with fewer than {LEAST_AS_SEEN} nothing excludes that {LARGEST_UNSEEN:.0%} of it are lost "
+        "altogether and not one seen."
     )
 
 
@@ -290,11 +293,8 @@ def _cases(metric: Metric, before: Predictions) -> str:
 
 
 def _clusters(predictions: Predictions, inside: Bools) -> str:
-    if predictions.clusters is None:
-        return ""
-    found = predictions.clusters[inside]
-    count = len(np.unique(found))
-    return f" in {counted(count, predictions.cluster_noun)}" if count < len(found) else ""
+    found = [counted(*one) for one in predictions.counts_of_clusters(inside) if one[0] < int(inside.sum())]
+    return f" in {' and '.join(found)}" if found else ""
 
 
 def _change(estimate: float) -> str:

@@ -15,7 +15,12 @@ from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.statistics.intervals import Difference, Interval
 from featherweight.core.statistics.loss_bounds import OwnLosses, Unseen, loss_lower_bound, loss_upper_bound
 from featherweight.core.statistics.resampling import Rankings, compare_rankings
-from featherweight.core.statistics.sample_size import Needed, cases_needed, cases_needed_of_own_losses
+from featherweight.core.statistics.sample_size import (
+    Needed,
+    believed_from,
+    cases_needed,
+    cases_needed_of_own_losses,
+)
 from featherweight.core.target import LabelKind
 
 Side = Literal["baseline", "candidate"]
@@ -109,10 +114,7 @@ class Pair:
     @cached_property
     def _turned(self) -> Pair:
         """The baseline as a candidate in the candidate's place, with the same draws."""
-        found = Pair(self.candidate, self.baseline, self.samples, self.seed)
-        draws = self.card_draws
-        found.__dict__["card_draws"] = draws and {"baseline": draws["candidate"], "candidate": draws["baseline"]}
-        return found
+        return Pair(self.candidate, self.baseline, self.samples, self.seed)
 
     def needed(self, metric: Metric, unseen: Unseen, margin: float) -> Needed:
         """How many cases, of the kind that the metric is counted on, would show that the margin is kept."""
@@ -120,7 +122,8 @@ class Pair:
             return Needed(None, None, None)
         own, difference = self.own_losses(metric), self.difference(metric, unseen)
         if own is not None:
-            return cases_needed_of_own_losses(own, unseen, margin)
+            found = cases_needed_of_own_losses(own, unseen, margin)
+            return found if unseen == "lost" else believed_from(found, len(own.parts), self.baseline.rarer_class)
         return Needed(None, None, None) if difference is None else metric.needed(self, difference, margin)
 
     @cached_property

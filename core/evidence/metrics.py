@@ -84,7 +84,7 @@ CARD_PRECISION = Metric(
     labels=BINARY,
     estimate=b.card_precision,
     interval=b.card_precision_interval,
-    difference=b.card_precision_difference,
+    own_losses=b.card_precision_losses,
     method=b.card_precision_method,
     limit=Limit(
         "card_precision_loss",

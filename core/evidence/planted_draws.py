@@ -13,6 +13,8 @@ from featherweight.core.task import Alerts
 MAX_CASES = 3000
 """Of more, so many are used: all clusters with a positive case up to half of this number, and of the others; of several
 classes as many of each, those of the rarest first."""
+MOST_CASES = 50_000
+"""And up to so many where fewer cannot show that the limits are kept, though nothing is lost."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Units:
         """As many units as there are, with replacement, each copy a unit of its own."""
         return self._cases(np.concatenate([draw.choice(part, len(part)) for part in self.strata if len(part)]))
 
-    def thinned(self, draw: np.random.Generator) -> tuple[Indices, Clusters | None]:
-        """MAX_CASES of them, without replacement."""
+    def thinned(self, draw: np.random.Generator, most: int) -> tuple[Indices, Clusters | None]:
+        """`most` of the cases, without replacement."""
         kept: list[Indices] = []
         for left, part in zip(range(len(self.strata), 0, -1), self.strata, strict=True):
-            room = (MAX_CASES - sum(int(self.sizes[one].sum()) for one in kept)) // left
+            room = (most - sum(int(self.sizes[one].sum()) for one in kept)) // left
             mixed = draw.permutation(part)
             fitting = mixed[np.cumsum(self.sizes[mixed]) <= room]
             kept.append(fitting if len(fitting) else mixed[:1])

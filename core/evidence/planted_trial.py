@@ -24,7 +24,7 @@ from featherweight.core.evidence.metric import Asked, Limit, Metric
 from featherweight.core.evidence.metrics import AUC, AVERAGE_PRECISION, CHANGED_DECISIONS, Limits
 from featherweight.core.evidence.planted import GRADED, HARMLESS, PLANTED, GradedFault, PlantedFault
 from featherweight.core.evidence.planted_classes import CLASS_FAULTS, CLASS_GRADED, CLASS_HARMLESS
-from featherweight.core.evidence.planted_draws import MAX_CASES, Drawn, Units, take_cases
+from featherweight.core.evidence.planted_draws import MAX_CASES, MOST_CASES, Drawn, Units, take_cases
 from featherweight.core.evidence.planted_result import GateTrial, NoTrial, PlantedResult, share_of_limit
 from featherweight.core.evidence.predictions import Measured, Predictions, changed_outcomes
 from featherweight.core.evidence.subgroups import compare_subgroups
@@ -117,11 +117,21 @@ class _Bench:
 
     @classmethod
     def of(cls, baseline: Predictions, limits: Limits, seed: int, refuses: Refuses | None) -> _Bench:
-        """Of the baseline's answers, or of as many of them as are used."""
-        if len(baseline.ids) <= MAX_CASES:
-            return cls(baseline, limits, seed, refuses)
-        thinned = Units.of(baseline).thinned(np.random.default_rng([seed, 3]))
-        return cls(take_cases(baseline, *thinned), limits, seed, refuses)
+        """Of the baseline's answers, or of as many of them as it takes to see that a copy of it keeps the limits."""
+        most = MAX_CASES
+        while most < len(baseline.ids):
+            thinned = Units.of(baseline).thinned(np.random.default_rng([seed, 3]), most)
+            found = cls(take_cases(baseline, *thinned), limits, seed, refuses)
+            if most >= MOST_CASES or not found.refuses_a_copy:
+                return found
+            most = min(4 * most, MOST_CASES)
+        return cls(baseline, limits, seed, refuses)
+
+    @property
+    def refuses_a_copy(self) -> bool:
+        """Whether the limits refuse the baseline itself: then its cases are too few, and refusals say nothing."""
+        draws = self.draws[: self._most_draws(HARMLESS_DRAWS)]
+        return any(self._misses_a_limit(drawn.before, drawn.before) for drawn in draws)
 
     @property
     def size(self) -> int:
@@ -249,8 +259,9 @@ class _Bench:
     def _refused(self, before: Predictions, after: Predictions) -> bool:
         """As `judge` would, until the first limit is missed. A bound is never below what was seen: what is seen beyond
         a limit needs none, where bounds take long."""
-        if self.refuses is not None:
-            return self.refuses(before, after)
+        return (self.refuses or self._misses_a_limit)(before, after)
+
+    def _misses_a_limit(self, before: Predictions, after: Predictions) -> bool:
         for metric, rule, limit in self.limited:
             loss = None if _is_dear_to_see(metric, rule) else true_loss(metric, rule, self.limits, before, after)
             if loss is not None and share_of_limit(rule, loss, limit) > _BEYOND:

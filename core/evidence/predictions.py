@@ -29,9 +29,9 @@ class Predictions:
 
     ids: one text a case; labels: int64 [N], 1 is positive; scores: float64 [N], raw, larger is more positive;
     threshold: positive from this score on; probabilities: float64 [N], calibrated, of the positive class, or None when
-    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters, cluster_noun: as
-    in core.task.HeldOut; outcomes: all that the app does by thresholds on the score, `threshold` among them; None where
-    it acts on that alone. Raises DataError when these do not fit together.
+    there are none (then nothing is said about calibration); groups, clusters, alerts, cross_clusters, cluster_noun,
+    cross_cluster_noun: as in core.task.HeldOut; outcomes: all that the app does by thresholds on the score, `threshold`
+    among them; None where it acts on that alone. Raises DataError when these do not fit together.
     """
 
     ids: tuple[str, ...]
@@ -45,6 +45,7 @@ class Predictions:
     cross_clusters: Clusters | None = None
     outcomes: Outcomes | None = None
     cluster_noun: str = "clusters"
+    cross_cluster_noun: str = "cross clusters"
 
     def __post_init__(self) -> None:
         lengths = {"ids": len(self.ids), "labels": len(self.labels), "scores": len(self.scores)}
@@ -165,6 +166,11 @@ class Predictions:
     def cluster_kinds(self) -> tuple[Clusters, ...]:
         """The clusters of the first kind and of the second; none where cases are independent of each other."""
         return tuple(kind for kind in (self.clusters, self.cross_clusters) if kind is not None)
+
+    def counts_of_clusters(self, inside: Bools) -> list[tuple[int, str]]:
+        """How many clusters of each kind hold the cases `inside` [N], and what they are called."""
+        kinds = ((self.clusters, self.cluster_noun), (self.cross_clusters, self.cross_cluster_noun))
+        return [(len(np.unique(kind[inside])), noun) for kind, noun in kinds if kind is not None]
 
     def independent(self, inside: Bools) -> int:
         """How many of the cases `inside` [N] there are, or clusters with such, of the kind with the fewest."""

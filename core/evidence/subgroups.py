@@ -8,14 +8,14 @@ corrected by itself: what the page tells besides of other columns and figures ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Integers, Texts
+from featherweight.core.arrays import Bools, Texts
 from featherweight.core.evidence.group_tests import GroupMargins, GroupTest, tests_in_group
 from featherweight.core.evidence.metric import Pair
 from featherweight.core.evidence.metrics import Limits
@@ -23,6 +23,9 @@ from featherweight.core.evidence.predictions import Predictions
 from featherweight.core.terminal import counted
 
 MAX_VALUES = 20
+MAX_HELD_VALUES = 500
+"""Values of a column in which a limit of groups holds: each that has MIN_CASES is judged by itself. In a column of more
+(cards, patients) no limit of groups can be judged."""
 MIN_CASES = 5
 """Minimum cases of a value that is named: the evidence travels with the artifact, and a value of single cases may tell
 whose they are (a name, a date of birth)."""
@@ -65,7 +68,7 @@ class SubgroupFigure:
 @dataclass(frozen=True)
 class Subgroup:
     """The cases of one value of one column. positives: None where there is no such class; flips: decisions that changed
-    among them."""
+    among them; vanished: outcomes that the baseline leads some of them to and the candidate none, with how many."""
 
     column: str
     value: str
@@ -73,6 +76,7 @@ class Subgroup:
     positives: int | None
     flips: int
     figures: tuple[SubgroupFigure, ...]
+    vanished: Mapping[str, int]
 
     @property
     def status(self) -> SubgroupStatus:
@@ -105,16 +109,17 @@ class _Group:
 
 @lru_cache(maxsize=4)
 def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Limits, *, seed: int) -> Subgroups:
-    """Every value of every column of `groups`: the MAX_VALUES most frequent ones that have MIN_CASES or more by name,
-    all others together. seed: of the resamples."""
+    """Every value of every column of `groups` that has MIN_CASES or more by name, of a column in which no limit of
+    groups holds the MAX_VALUES most frequent ones; the rarest together. seed: of the resamples."""
     groups: list[_Group] = []
     notes: list[str] = []
     both = Pair(baseline, candidate, _SAMPLES, seed)
     for column, values in baseline.groups.items():
         margins = GroupMargins(limits, column)
-        for value, inside in _values(values):
+        named = named_values(values, held=margins.any_holds)
+        for value, inside in _values(values, named):
             groups.append(_Group(column, value, inside, tuple(tests_in_group(both, inside, margins))))
-        notes += _unnamed(column, values)
+        notes += unnamed_values(column, values, named)
     families = [_Family.of(groups, held) for held in (True, False)]
     changed = baseline.outcome_places != candidate.outcome_places
     rows = tuple(
@@ -125,37 +130,54 @@ def compare_subgroups(baseline: Predictions, candidate: Predictions, limits: Lim
             int((baseline.labels[group.inside] == 1).sum()) if baseline.label_kind == "binary" else None,
             int(changed[group.inside].sum()),
             tuple(families[0 if test.held else 1].figure(test) for test in group.tests),
+            dict(_vanished(baseline, candidate, group.inside)),
         )
         for group in groups
     )
     return Subgroups(rows, sum(family.size for family in families), _method(families), tuple(notes))
 
 
-def _values(values: Texts) -> Iterator[tuple[str, Bools]]:
-    """Each named value with its cases, the most frequent first, and at last all others."""
+def _vanished(baseline: Predictions, candidate: Predictions, inside: Bools) -> Iterator[tuple[str, int]]:
+    names = baseline.outcome_names
+    before, after = (np.bincount(of.outcome_places[inside], minlength=len(names)) for of in (baseline, candidate))
+    for name, was, now in zip(names, before, after, strict=True):
+        if was and not now:
+            yield name, int(was)
+
+
+def named_values(values: Texts, *, held: bool) -> Texts:
+    """Those that are groups of their own, the most frequent first. held: whether a limit of groups holds among them;
+    of more than MAX_HELD_VALUES the limit is not judged, and as many are named as without it."""
     names, counts = np.unique(values, return_counts=True)
-    named = _named(counts)
-    for name in names[named]:
-        yield str(name), np.asarray(values == name)
-    others = ~np.isin(values, names[named])
-    if others.any():
-        yield (OTHER_VALUES if OTHER_VALUES not in names[named] else f"all {OTHER_VALUES}"), others
-
-
-def _named(counts: Integers) -> list[int]:
-    """counts: cases of each value. The places of those that are named."""
     order = np.argsort(-counts, kind="stable")
-    return [int(place) for place in order[:MAX_VALUES] if counts[place] >= MIN_CASES]
+    large = order[counts[order] >= MIN_CASES]
+    return np.asarray(names[large if held and len(large) <= MAX_HELD_VALUES else large[:MAX_VALUES]])
 
 
-def _unnamed(column: str, values: Texts) -> Iterator[str]:
-    names, counts = np.unique(values, return_counts=True)
-    named = _named(counts)
-    rest, cases = len(names) - len(named), len(values) - int(counts[named].sum())
-    if rest:
+def _values(values: Texts, named: Texts) -> Iterator[tuple[str, Bools]]:
+    """Each named value with its cases, and at last all but the MAX_VALUES most frequent ones together: many small ones
+    that lose a little each show it only so."""
+    for name in named:
+        yield str(name), np.asarray(values == name)
+    others = ~np.isin(values, named[:MAX_VALUES])
+    if others.any():
+        yield (OTHER_VALUES if OTHER_VALUES not in named else f"all {OTHER_VALUES}"), others
+
+
+def unnamed_values(column: str, values: Texts, named: Texts) -> Iterator[str]:
+    """A sentence on those that are judged together, where there are any."""
+    count, cases = len(np.unique(values)), int((~np.isin(values, named[:MAX_VALUES])).sum())
+    rest, together = count - len(named), count - len(named[:MAX_VALUES])
+    if together > rest:
+        fewer = f", of which {rest:,} with fewer than {MIN_CASES} cases are not named" if rest else ""
+        yield (
+            f"{column}: {together:,} of {counted(count, 'values')}, the rarest{fewer}, are also judged together, as "
+            f"{OTHER_VALUES} ({counted(cases, 'cases')})."
+        )
+    elif rest:
         verb = "is not named but" if rest == 1 else "are not named but, together,"
         yield (
-            f"{column}: {rest:,} of {counted(len(names), 'values')}, the rarest, {verb} judged as {OTHER_VALUES} "
+            f"{column}: {rest:,} of {counted(count, 'values')}, the rarest, {verb} judged as {OTHER_VALUES} "
             f"({counted(cases, 'cases')})."
         )
 

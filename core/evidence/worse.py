@@ -55,7 +55,7 @@ def worse_notes(
     shown, doubted = _overall(found, limits)
     for at, loss in _at_thresholds(outcomes, limits):
         (shown if at else doubted).append(loss)
-    lines = [*_uninformative(baseline, candidate), *_vanished(outcomes)]
+    lines = [*_uninformative(baseline, candidate), *_vanished(outcomes), *_vanished_in_groups(candidate, groups)]
     lines += _line("Shown to be worse than the baseline (95% confidence, each figure by itself)", shown, "figures")
     lines += _group_line("Shown to be worse in groups (corrected for their number)", groups, _is_shown)
     lines += _line("Worse than the baseline in these cases, which chance may explain", doubted, "figures")
@@ -85,7 +85,7 @@ def _overall(found: Compared, limits: Limits) -> tuple[list[_Loss], list[_Loss]]
 
 def _loss(metric: Metric, what: str, loss: float, least: float | None, limits: Limits) -> _Loss:
     more = [f"at least by {least:.4f}"] if least is not None and least > 0 else []
-    more += ["the recipe does not limit it"] if limits.of(metric) is None else []
+    more += ["no limit is on it"] if limits.of(metric) is None else []
     return _Loss(what + (f" ({', '.join(more)})" if more else ""), loss, loss)
 
 
@@ -133,6 +133,19 @@ def _line(head: str, losses: Sequence[_Loss], things: str) -> list[str]:
 _Meant = Callable[[SubgroupFigure], bool]
 
 
+def _vanished_in_groups(candidate: Predictions, groups: Subgroups) -> list[str]:
+    """Outcomes that it leads to elsewhere: of those that vanished from all cases the whole tells."""
+    names = candidate.outcome_names
+    elsewhere = {names[place] for place in np.unique(candidate.outcome_places)}
+    losses = [
+        _Loss(f"{row.column} {row.value}: {name}, the baseline {counted(cases, 'cases')}", cases, cases)
+        for row in groups.rows
+        for name, cases in row.vanished.items()
+        if name in elsewhere
+    ]
+    return _line("The candidate leads no case of a group to an outcome", losses, "outcomes of groups")
+
+
 def _is_shown(figure: SubgroupFigure) -> bool:
     return figure.status == "shown worse"
 
@@ -170,9 +183,16 @@ def _in_group(row: Subgroup, figure: SubgroupFigure) -> _Loss:
 
 
 def _uninformative(baseline: Predictions, candidate: Predictions) -> Iterator[str]:
-    """Probabilities that are all about one number are well calibrated, and worth nothing."""
+    """Probabilities that are all about one number are well calibrated, and worth nothing; none are not even that."""
     before, after = baseline.probabilities, candidate.probabilities
-    if after is None or baseline.label_kind != "binary":
+    if after is None:
+        if before is not None:
+            yield (
+                "The baseline has probabilities and the candidate none: whoever reads them has no more than a score, "
+                "and nothing is said of calibration."
+            )
+        return
+    if baseline.label_kind != "binary":
         return
     ranked, scored = (roc_auc(values, candidate.labels) for values in (after, candidate.scores))
     spread = float(np.ptp(after))

@@ -25,16 +25,19 @@ OPSETS = {"": range(7, 31), "ai.onnx.ml": range(1, 7)}
 _VALUE_FIELDS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 """ONNX's number of an attribute's type -> the field of its value; without graphs, sparse tensors and types."""
 
-_checked: set[bytes] = set()
-"""Digests of what was found good: an artifact's program is checked when it is read, and its backend asks again."""
+_checked: dict[bytes, frozenset[str]] = {}
+"""Digest -> operators of what was found good: an artifact's program is checked when it is read, and its backend asks
+again."""
 
 
-def check_content(content: bytes) -> None:
-    """Raise BackendError unless `inspect_program` accepts the bytes; the same bytes are read once."""
+def check_content(content: bytes) -> frozenset[str]:
+    """The names of the program's operators. Raise BackendError unless `inspect_program` accepts the bytes; the same
+    bytes are read once."""
     digest = hashlib.sha256(content).digest()
     if digest not in _checked:
-        inspect_program(content)
-        _checked.add(digest)
+        nodes = inspect_program(content)["graph"].get("node", [])
+        _checked[digest] = frozenset(node["op_type"] for node in nodes)
+    return _checked[digest]
 
 
 def inspect_program(content: bytes) -> Message:
@@ -81,14 +84,14 @@ def _domain(message: Message) -> str:
 
 class _Graph:
     """known: names of tensors that are there already; valued: those among them that depend on the inputs' values;
-    constants: name -> its tensor."""
+    constants: name -> its tensor; rows: name -> (columns, ONNX's number of the type) of inputs [N, columns]."""
 
     def __init__(self, graph: Message) -> None:
         self._graph = graph
         self._known: set[str] = set()
         self._valued: set[str] = set()
         self._constants: dict[str, Message] = {}
-        self._shapes: dict[str, list[int | None]] = {}
+        self._rows: dict[str, tuple[int, int]] = {}
 
     def check(self) -> None:
         graph = self._graph
@@ -100,7 +103,9 @@ class _Graph:
             )
         for value in graph.get("input", []):
             name = self._define(value.get("name", ""))
-            self._shapes[name] = _check_value(value, smallest=1)
+            shape = _check_value(value, smallest=1)
+            if len(shape) == 2 and shape[1] is not None:
+                self._rows[name] = shape[1], value["type"]["tensor_type"]["elem_type"]
             self._valued.add(name)
         for tensor in constants:
             self._add_constant(self._define(tensor.get("name", "")), tensor)
@@ -170,13 +175,26 @@ class _Graph:
                 self._define(name)
                 if valued:
                     self._valued.add(name)
+        self._note_rows(operator, inputs, outputs)
         if operator == "Constant" and outputs and "value" in attributes:
             self._constants[outputs[0]] = attributes["value"].get("t", {})
         if operator == "TreeEnsemble":
-            shape = self._shapes.get(inputs[0]) if inputs else None
-            if shape is None or len(shape) != 2 or shape[1] is None:
+            rows = self._rows.get(inputs[0]) if inputs else None
+            if rows is None:
                 raise BackendError("the program's trees do not take an input of the program as it is")
-            check_trees(attributes, shape[1])
+            check_trees(attributes, *rows)
+
+    def _note_rows(self, operator: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Rows stay rows where some of their values are rounded down: what categories are."""
+        rows = self._rows.get(inputs[0] if operator == "Floor" else inputs[-1]) if inputs else None
+        if rows is None or len(outputs) != 1:
+            return
+        if operator == "Floor":
+            self._rows[outputs[0]] = rows
+        elif operator == "Where" and len(inputs) == 3:
+            chosen = [int(size) for size in self._constants.get(inputs[0], {}).get("dims", ())]
+            if chosen == [1, rows[0]] and self._rows.get(inputs[1]) == rows:
+                self._rows[outputs[0]] = rows
 
     def _check_form(self, operator: str, inputs: Sequence[str], attributes: dict[str, Message]) -> None:
         for switch in DIFFERING.get(operator, ()):

@@ -14,7 +14,7 @@ from featherweight.core.inspection.wire import Message
 RANK = 16
 ELEMENTS = 1 << 31
 
-FLOAT, UINT8, INT32, INT64 = 1, 2, 6, 7
+FLOAT, UINT8, INT32, INT64, BOOL, DOUBLE = 1, 2, 6, 7, 9, 11
 BITS: Mapping[int, int] = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16, 21: 4, 22: 4,
 }  # fmt: skip

@@ -9,14 +9,17 @@ import numpy as np
 
 from featherweight.core.arrays import Array, Integers
 from featherweight.core.errors import BackendError
-from featherweight.core.inspection.tensors import FLOAT, UINT8, values_of
+from featherweight.core.inspection.tensors import UINT8, values_of
 from featherweight.core.inspection.wire import Message
 
 MAX_SPLITS = 1 << 24
 DEPTH = 512
 """ONNX Runtime 1.32 takes some 650 bytes of stack a level: it opens 1,024 levels on 1 MiB and 8,000 on 8 MiB, and ends
 the process at 16,000. Trees that were fitted have less than a hundred."""
-MAX_TARGETS = 64
+MAX_TARGETS = 1024
+MAX_MEMBERS = 1 << 20
+"""Of all splits of categories; of each, ONNX Runtime makes a node."""
+BRANCH_MEMBER = 6
 
 _NUMBERS = (
     "nodes_featureids", "nodes_truenodeids", "nodes_trueleafs", "nodes_falsenodeids", "nodes_falseleafs",
@@ -24,22 +27,23 @@ _NUMBERS = (
 _KNOWN = frozenset(
     {
         *_NUMBERS, "nodes_missing_value_tracks_true", "nodes_splits", "nodes_modes", "tree_roots", "leaf_weights",
-        "leaf_targetids", "n_targets", "aggregate_function", "post_transform",
+        "leaf_targetids", "n_targets", "aggregate_function", "post_transform", "membership_values",
     }
 )  # fmt: skip
 
 
-def check_trees(attributes: Mapping[str, Message], features: int) -> None:
-    """Raise BackendError unless these are the attributes (by name) of whole trees over so many features."""
+def check_trees(attributes: Mapping[str, Message], features: int, kind: int) -> None:
+    """Raise BackendError unless these are the attributes (by name) of whole trees over so many features; kind: ONNX's
+    number of the rows' type."""
     unknown = attributes.keys() - _KNOWN
     if unknown:
         raise _fault(f"it has {', '.join(sorted(unknown))}, which no program needs")
     roots, targets = _integers(attributes, "tree_roots"), _integers(attributes, "leaf_targetids")
     feature, *sides = (_integers(attributes, name) for name in _NUMBERS)
     splits, leaves = len(feature), len(targets)
-    limits = _values(attributes, "nodes_splits", FLOAT)
+    limits = _values(attributes, "nodes_splits", kind)
     modes = _values(attributes, "nodes_modes", UINT8)
-    weights = _values(attributes, "leaf_weights", FLOAT)
+    weights = _values(attributes, "leaf_weights", kind)
     arrays = [*sides, limits, modes]
     if "nodes_missing_value_tracks_true" in attributes:
         arrays.append(_integers(attributes, "nodes_missing_value_tracks_true"))
@@ -49,14 +53,27 @@ def check_trees(attributes: Mapping[str, Message], features: int) -> None:
         raise _fault(f"{len(roots)} trees of {splits} splits; at most {MAX_SPLITS} are read")
     if _outside(feature, features):
         raise _fault(f"a split asks for a feature outside 0..{features - 1}")
-    if modes.max() > 5 or _outside(targets, _integer(attributes, "n_targets", 1, MAX_TARGETS)):
+    if modes.max() > BRANCH_MEMBER or _outside(targets, _integer(attributes, "n_targets", 1, MAX_TARGETS)):
         raise _fault("a comparison, or the target of a leaf, is not one that ONNX knows")
     # What rows that were tried do not reach would show itself in a decision only. A threshold may be infinite.
     if np.isnan(limits).any() or not np.isfinite(weights).all():
         raise _fault("a threshold or the value of a leaf is not a number, or a leaf is infinite")
+    _check_members(attributes, int((modes == BRANCH_MEMBER).sum()), kind)
     _integer(attributes, "aggregate_function", 0, 3)
     _integer(attributes, "post_transform", 0, 4)
     _check_forest(roots, sides, leaves)
+
+
+def _check_members(attributes: Mapping[str, Message], sets: int, kind: int) -> None:
+    """The members of each split of categories, NaN behind those of each."""
+    if not sets and "membership_values" not in attributes:
+        return
+    values = _values(attributes, "membership_values", kind)
+    ends = np.flatnonzero(np.isnan(values))
+    if len(ends) != sets or len(values) > MAX_MEMBERS or not len(values) or not np.isnan(values[-1]):
+        raise _fault(f"its {len(values)} categories are not those of {sets} splits; at most {MAX_MEMBERS} are read")
+    if (np.diff(ends, prepend=-1) < 2).any() or np.isinf(values).any():
+        raise _fault("a split has no categories, or one that is infinite")
 
 
 def _check_forest(roots: Integers, sides: list[Integers], leaves: int) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch_pruning
@@ -22,6 +22,8 @@ from featherweight.core.tensors import Tensors
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 MAX_PLACES = 2_000_000
 """Places of channels that are followed for one group; densenet-121 takes 17,000."""
+MAX_PLACES_OF_ONE = 5_000
+"""The same for a single channel, which is followed first: attention in shifted windows has millions."""
 PRUNED = "prune-channels: remove the step from the recipe, for with channels gone"
 SHAPES_CHANGED = (
     "prune-channels: pruning would change the shape of the network's outputs, so more than one layer makes them; this "
@@ -53,6 +55,14 @@ class Group:
         return len(self.scores)
 
 
+class Followed(NamedTuple):
+    """What a network's graph says. left: names of layers whose channels this pass leaves, because layers tie them in
+    groups (grouped convolutions, GroupNorm) or because they are rearranged too often to be followed."""
+
+    groups: tuple[Group, ...]
+    left: tuple[str, ...]
+
+
 KeptOf = Callable[[Sequence[Group]], Sequence[int]]
 """How many channels each group keeps."""
 
@@ -68,17 +78,11 @@ def join_inputs(batches: Iterable[Tensors], model: Model, kind: str) -> tuple[Te
     return tuple(torch.cat([torch.from_numpy(batch[spec.name]) for batch in parts]).to(device) for spec in model.inputs)
 
 
-def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: KeptOf) -> tuple[Group, ...]:
+def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: KeptOf) -> Followed:
     """Take out of `network` all but the best-scored channels of each group, as many as `kept_of` says; in place.
 
     Returns the groups as they were before. Raises UsageError for a network whose graph cannot be followed.
     """
-    for name, module in network.named_modules():
-        if 1 < getattr(module, "groups", 1) < getattr(module, "in_channels", 1) or isinstance(module, nn.GroupNorm):
-            raise UsageError(
-                f"prune-channels: {name} ({type(module).__name__}) ties channels together in groups, which this pass "
-                "does not prune; remove the step from the recipe"
-            )
     trainable = [parameter.requires_grad for parameter in network.parameters()]
     network.requires_grad_(True)  # the graph is traced through autograd
     with _following(network):
@@ -86,17 +90,21 @@ def remove_channels(network: nn.Module, example: tuple[Tensor, ...], kept_of: Ke
         for node in graph.module2node.values():
             for dependency in node.dependencies:
                 dependency.index_mapping = _BoundedMappings(dependency.index_mapping, graph)
-        groups = _groups(graph, last_layer(network, example))
-    wanted = kept_of(groups)
+        followed = _follow(graph, network, last_layer(network, example))
+    wanted = kept_of(followed.groups)
     with _following(network):
-        for group, kept in zip(groups, wanted, strict=True):
+        for group, kept in zip(followed.groups, wanted, strict=True):
             least = group.scores.argsort()[: group.channels - kept].tolist()
             if least:
                 graph.get_pruning_group(group.root, group.pruning_fn, least).prune()
     for parameter, trained in zip(network.parameters(), trainable, strict=True):
         parameter.requires_grad_(trained)
         parameter.grad = None
-    return groups
+    return followed
+
+
+class RearrangedError(ValueError):
+    """Channels of a group are rearranged so often that it is not known where they are."""
 
 
 class _BoundedGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
@@ -104,10 +112,11 @@ class _BoundedGraph(torch_pruning.DependencyGraph):  # type: ignore[misc]
     would follow their places for hours, and fill all memory with them."""
 
     places = 0
+    most = MAX_PLACES
 
     def get_pruning_group(self, module: Any, pruning_fn: Any, idxs: Any) -> Any:
-        """The library's own; each group may take MAX_PLACES."""
-        self.places = 0
+        """The library's own. Raises RearrangedError where it takes more places than a group, or one channel, may."""
+        self.places, self.most = 0, MAX_PLACES_OF_ONE if len(idxs) == 1 else MAX_PLACES
         return super().get_pruning_group(module, pruning_fn, idxs)
 
 
@@ -125,8 +134,8 @@ class _BoundedMappings(list[Any]):
     def _counted(self, mapping: Any, places: Any) -> Any:
         found = mapping(places)
         self._graph.places += len(found)
-        if self._graph.places > MAX_PLACES:
-            raise ValueError("its channels are rearranged too often")
+        if self._graph.places > self._graph.most:
+            raise RearrangedError("its channels are rearranged too often")
         return found
 
 
@@ -146,16 +155,46 @@ def _following(network: nn.Module) -> Iterator[None]:
         ) from error
 
 
-def _groups(graph: Any, head: nn.Module) -> tuple[Group, ...]:
+def _follow(graph: Any, network: nn.Module, head: nn.Module) -> Followed:
+    """Every group but that of the head, and those that are left. Roots are layers that are in no group before them."""
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
-    found = []
-    for group in graph.get_all_groups(ignored_layers=[head], root_module_types=list(LAYERS)):
+    names = {module: name for name, module in network.named_modules()}
+    seen: set[object] = {head}
+    found, left = [], []
+    for module in list(graph.module2node):
+        if not _is_layer(module) or module in seen:
+            continue
+        try:
+            group = _group_of(graph, module)
+        except RearrangedError:
+            left.append(names[module])
+            continue
+        makers = {dep.target.module for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)}
+        seen |= makers
+        if head in makers:
+            continue
+        if any(_ties(dep.target.module) for dep, _ in group):
+            left.append(names[module])
+            continue
         scores = importance(group)
         if scores is not None:
             members = tuple(_member(graph, dep, len(places)) for dep, places in group if _is_layer(dep.target.module))
             root = group[0].dep
             found.append(Group(root.target.module, root.handler, scores.detach().cpu(), members))
-    return tuple(found)
+    return Followed(tuple(found), tuple(left))
+
+
+def _group_of(graph: Any, layer: Any) -> Any:
+    """All that must go with the layer's outputs. Raises RearrangedError."""
+    pruner = graph.get_pruner_of_module(layer)
+    graph.get_pruning_group(layer, pruner.prune_out_channels, [0])
+    return graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(pruner.get_out_channels(layer))))
+
+
+def _ties(module: Any) -> bool:
+    """Whether the layer joins channels in groups of its own, which would not be whole any more."""
+    grouped = 1 < getattr(module, "groups", 1) < getattr(module, "in_channels", 1)
+    return grouped or isinstance(module, nn.GroupNorm)
 
 
 def _is_layer(module: object) -> bool:

@@ -14,7 +14,16 @@ from featherweight.core.causes import describe_cause
 from featherweight.core.errors import UsageError
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.networks import check_trainable, example_inputs, run_network
-from featherweight.core.passes.channel_groups import LAYERS, PRUNED, SHAPES_CHANGED, Group, join_inputs, remove_channels
+from featherweight.core.passes.attention_heads import prune_heads
+from featherweight.core.passes.channel_groups import (
+    LAYERS,
+    PRUNED,
+    SHAPES_CHANGED,
+    Followed,
+    Group,
+    join_inputs,
+    remove_channels,
+)
 from featherweight.core.passes.sensitivity import allocate, count_macs, measure_sensitivity
 from featherweight.core.passes.steps import PruneChannelsStep
 from featherweight.core.tensors import Tensors
@@ -27,10 +36,12 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     """A copy of `model` with `step.ratio` of the channels removed through the dependency graph.
 
     Which channels go is decided by the L2 norm of all weights that a channel's group shares, normalized per layer
-    (DepGraph, Fang et al., CVPR 2023). Widths that were multiples of `round_to` stay so. The layer that makes the
-    outputs is left as wide as it was. The scope "sensitivity" alone reads `batches`, unlabelled inputs, and records the
-    curves that it measured with them. Raises UsageError for a network whose graph cannot be followed and where nothing
-    would be removed, DataError where inputs are needed and there are none.
+    (DepGraph, Fang et al., CVPR 2023). Widths that were multiples of `round_to` stay so. Of attention whole heads go
+    too (`attention_heads`), but not by the scope "sensitivity". The layer that makes the outputs is left as wide as it
+    was, and so are layers whose channels cannot go alone; the record lists these as `left_whole`. The scope
+    "sensitivity" alone reads `batches`, unlabelled inputs, and records the curves that it measured with them. Raises
+    UsageError for a network whose graph cannot be followed and where nothing would be removed, DataError where inputs
+    are needed and there are none.
     """
     check_trainable(model.module(step.kind), step.kind)
     network = copy.deepcopy(model.module(step.kind)).eval()
@@ -43,14 +54,18 @@ def prune_channels(model: Model, step: PruneChannelsStep, batches: Iterable[Tens
     if step.scope == "sensitivity":
         inputs = join_inputs(batches, model, step.kind)
         kept, measured = _least_damage(network, step, example, inputs)
-        groups = remove_channels(network, example, lambda groups: kept)
+        followed = remove_channels(network, example, lambda groups: kept)
     else:
-        network, groups, whole = _remove_uniformly(network, step, example, pair, shapes)
-        measured = {"left_whole": whole} if whole else {}
+        network, followed = _remove_uniformly(network, step, example, pair, shapes)
+    left = list(followed.left)
     _check_shapes(network, pair, shapes)
+    if step.scope != "sensitivity":
+        heads, unmoved = prune_heads(network, step, lambda: _check_shapes(network, pair, shapes))
+        measured, left = {"heads": heads} if heads else {}, [*left, *unmoved]
+    measured |= {"left_whole": left} if left else {}
     after = _facts(network, example)
     if after[1] == before[1]:
-        raise UsageError(_nothing_removed(step, groups))
+        raise UsageError(_nothing_removed(step, followed))
     facts = {
         "macs_before": before[0],
         "macs_after": after[0],
@@ -68,18 +83,19 @@ def _remove_uniformly(
     example: tuple[Tensor, ...],
     pair: tuple[Tensor, ...],
     shapes: Sequence[tuple[int, ...]],
-) -> tuple[nn.Module, tuple[Group, ...], list[str]]:
-    """(network without the channels, the groups as they were, layers whose groups are left whole).
+) -> tuple[nn.Module, Followed]:
+    """(network without the channels, the groups as they were, with all those that are left whole).
 
     Attention counts on the width that it was built for, so that a group may not be pruned though the graph says how: in
     a network that does not run without channels of all groups, each is tried alone, and those that break it stay.
     Raises what was wrong with all of them where none can be pruned.
     """
     trial = copy.deepcopy(network)
-    groups = remove_channels(trial, example, lambda groups: _kept(groups, step))
+    followed = remove_channels(trial, example, lambda groups: _kept(groups, step))
+    groups = followed.groups
     try:
         _check_shapes(trial, pair, shapes)
-        return trial, groups, []
+        return trial, followed
     except UsageError as error:
         wanted = _kept(groups, step)
         breaking = {place for place in range(len(groups)) if _breaks(network, place, wanted, example, pair, shapes)}
@@ -88,7 +104,8 @@ def _remove_uniformly(
     kept = [group.channels if place in breaking else wanted[place] for place, group in enumerate(groups)]
     names = {module: name for name, module in trial.named_modules()}
     whole = [names[groups[place].root] for place in sorted(breaking)]
-    return network, remove_channels(network, example, lambda groups: kept), whole
+    followed = remove_channels(network, example, lambda groups: kept)
+    return network, followed._replace(left=(*followed.left, *whole))
 
 
 def _breaks(
@@ -118,8 +135,13 @@ def _check_shapes(network: nn.Module, inputs: tuple[Tensor, ...], shapes: Sequen
         raise UsageError(SHAPES_CHANGED)
 
 
-def _nothing_removed(step: PruneChannelsStep, groups: Sequence[Group]) -> str:
-    widths = sorted({group.channels for group in groups})
+def _nothing_removed(step: PruneChannelsStep, followed: Followed) -> str:
+    widths = sorted({group.channels for group in followed.groups})
+    if not widths and followed.left:
+        return (
+            f"prune-channels: removes nothing: the channels of {followed.left[0]} are tied together in groups or "
+            "rearranged, as are all that could go; remove the step"
+        )
     if not widths:
         return "prune-channels: removes nothing: no layer but the last has channels that could go; remove the step"
     found = f"{widths[0]}" if len(widths) == 1 else f"{widths[0]} to {widths[-1]}"

@@ -12,12 +12,20 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import lsqr
 
-from featherweight.core.arrays import Floats, Int32s, Integers
+from featherweight.core.arrays import FeatureRows, Floats, Int32s, Integers
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.passes.steps import PruneTreesStep
 from featherweight.core.passes.tree_rows import join_rows, leaf_sums, row_weights
 from featherweight.core.tensors import Tensors
-from featherweight.core.trees.canonical import Nodes, canonicalize, levels_of, nodes_of, round_to_grid
+from featherweight.core.trees.canonical import (
+    Nodes,
+    for_target,
+    join_targets,
+    levels_of,
+    nodes_of,
+    rearranged,
+    round_to_grid,
+)
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.predict import reached_leaves
 
@@ -41,20 +49,15 @@ def prune_trees(model: Model, step: PruneTreesStep, batches: Iterable[Tensors]) 
     cheapest trees are found exactly, bottom up (cost-complexity pruning, Breiman et al. 1984), and the price is the
     highest that removes no more than was asked. Then the leaves move, by weighted least squares with a ridge towards
     where they are, so that the scores are again those of the unpruned trees. All this in ROUNDS equal parts. Raises
-    UsageError for a network, DataError without rows.
+    UsageError for a network, DataError without rows. Of several targets each is pruned for itself.
     """
     before = model.ensemble(step.kind)
     rows = join_rows(batches, step.kind)
-    leaves = reached_leaves(before, rows)
-    sums = leaf_sums(before, leaves)
-    weights = row_weights(before, sums)
-    after = before
-    for turn in range(1, ROUNDS + 1):
-        costs = _costs(after, leaves, weights)
-        pruned = _collapsed(after, costs, before.splits * (1 - step.ratio) ** (turn / ROUNDS))
-        leaves = reached_leaves(pruned, rows)
-        if pruned.splits < after.splits or len(pruned.roots) < len(after.roots):
-            after = _refitted(pruned, leaves, sums, weights)
+    if before.targets == 1:
+        after, square = _pruned(before, rows, step.ratio)
+    else:
+        parts = [_pruned(for_target(before, target), rows, step.ratio) for target in range(before.targets)]
+        after, square = join_targets([part for part, _ in parts]), float(np.mean([moved for _, moved in parts]))
     facts = {
         "splits_before": before.splits,
         "splits_after": after.splits,
@@ -63,9 +66,24 @@ def prune_trees(model: Model, step: PruneTreesStep, batches: Iterable[Tensors]) 
         "deepest_before": len(levels_of(nodes_of(before))) - 1,
         "deepest_after": len(levels_of(nodes_of(after))) - 1,
         "calibration_samples": len(rows),
-        "root_mean_square_change": float(np.sqrt((weights * (leaf_sums(after, leaves) - sums) ** 2).mean())),
+        "root_mean_square_change": float(np.sqrt(square)),
     }
     return Model(after, model.inputs, model.outputs), StepRecord(step.kind, asdict(step), facts)
+
+
+def _pruned(before: Ensemble, rows: FeatureRows, ratio: float) -> tuple[Ensemble, float]:
+    """(trees of one target, pruned; the mean square by which the scores moved, weighted)."""
+    leaves = reached_leaves(before, rows)
+    sums = leaf_sums(before, leaves)
+    weights = row_weights(before, sums)
+    after = before
+    for turn in range(1, ROUNDS + 1):
+        costs = _costs(after, leaves, weights)
+        pruned = _collapsed(after, costs, before.splits * (1 - ratio) ** (turn / ROUNDS))
+        leaves = reached_leaves(pruned, rows)
+        if pruned.splits < after.splits or len(pruned.roots) < len(after.roots):
+            after = _refitted(pruned, leaves, sums, weights)
+    return after, float((weights * (leaf_sums(after, leaves) - sums) ** 2).mean())
 
 
 @dataclass(frozen=True)
@@ -131,8 +149,8 @@ def _without_lone_leaves(nodes: Nodes, ensemble: Ensemble) -> Ensemble:
     base, value = np.array(ensemble.base + nodes.value[nodes.roots[lone]].sum()), nodes.value
     if ensemble.output == "probability":
         base, value = round_to_grid(base), round_to_grid(value)
-    nodes = replace(nodes, roots=nodes.roots[~lone], value=value)
-    return canonicalize(nodes, ensemble.features, float(base), ensemble.output)
+    nodes = replace(nodes, roots=nodes.roots[~lone], value=value, target=ensemble.target[~lone])
+    return rearranged(ensemble, nodes, float(base))
 
 
 def _refitted(ensemble: Ensemble, leaves: Int32s, wanted: Floats, weights: Floats) -> Ensemble:

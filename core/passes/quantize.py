@@ -1,6 +1,9 @@
-"""Static int8 as ONNX QDQ with unsigned activations and signed weights per channel: fast in ONNX Runtime and OpenVINO.
+"""int8 and smaller files for networks.
 
-Signed activations are several times slower in ONNX Runtime on x86: its kernels multiply unsigned by signed bytes.
+Static int8 is ONNX QDQ with unsigned activations and signed weights: fast in ONNX Runtime and OpenVINO. Signed
+activations are several times slower in ONNX Runtime on x86, whose kernels multiply unsigned by signed bytes. The other
+forms are in `core.passes.int8_forms`.
+
 Trees have int8 leaves instead: see `core.passes.quantize_trees`.
 """
 
@@ -9,27 +12,30 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from featherweight.core.arrays import Floats
 from featherweight.core.causes import describe_cause
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
 from featherweight.core.export import quiet
 from featherweight.core.model import Model, StepRecord
 from featherweight.core.onnx_network import OnnxNetwork
-from featherweight.core.onnx_network.cleaning import slim
+from featherweight.core.passes.float_operators import SAMPLES, needs_inputs, quantize_but_worst
+from featherweight.core.passes.int8_forms import (
+    OPERATORS,
+    DynamicForm,
+    Form,
+    StaticForm,
+    WeightsForm,
+    prepare,
+    store_halves,
+)
 from featherweight.core.passes.quantize_trees import quantize_trees
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.program import Program
@@ -40,30 +46,19 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
-
-_ROUNDING = (
-    "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean",
-)  # fmt: skip
-# Everything that passes integers on, so that no float island stands between two convolutions: those above make new
-# values, which are rounded; these hand on what they get.
-_OPERATORS = (
-    *_ROUNDING,
-    "MaxPool", "Relu", "Clip", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Pad", "Resize",
-)  # fmt: skip
-
-ERROR_SAMPLES = 64
-"""Unlabelled inputs for which each operator's own error is measured."""
-_WORST = 20
-"""How many operators' errors a record lists."""
+_INTEGERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear"})
+_HALF = onnx.TensorProto.FLOAT16
 
 
 def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -> tuple[Program, StepRecord]:
     """`program` in the step's precision; `batches` are unlabelled inputs for the ranges of the activations.
 
-    bf16 keeps the file: the backend does the arithmetic. For int8 one batch's activations are in memory at a time; with
-    `float_operators` the first ERROR_SAMPLES inputs stay there too, and what each operator's quantization alone does to
-    the outputs for them is recorded. Raises UsageError for a program that is not fp32, for trees in bf16 and for a
-    network that cannot be quantized or in which nothing would be, DataError when there are no calibration inputs.
+    bf16 keeps the file: the backend does the arithmetic. fp16-weights stores the weights as float16 in a program that
+    is fp32 all the same. Of static int8 one batch's activations are in memory at a time; where operators may stay in
+    float the first SAMPLES inputs stay there too, and what each operator's quantization alone does to the outputs for
+    them is recorded. Inputs that nothing is measured with are not asked for. Raises UsageError for a program that is
+    not fp32, for trees in anything but int8 and for a network that cannot be quantized or in which nothing would be,
+    DataError when there are no calibration inputs.
     """
     if program.precision != "fp32":
         raise UsageError(f"quantize: found a program in {program.precision}, expected fp32; quantize once only")
@@ -72,31 +67,50 @@ def quantize(program: Program, step: QuantizeStep, batches: Iterable[Tensors]) -
     if step.precision == "bf16":
         cast = Program(program.content, "bf16", program.inputs, program.outputs)
         return cast, StepRecord(step.kind, asdict(step), {"file_bytes": len(cast.content)})
-    with tempfile.TemporaryDirectory(prefix="featherweight-") as name, quiet():
-        with _quantizing():
-            prepared = _prepared(program, Path(name))
-        first: list[Tensors] = []
-        watched = _keeping(batches, first, ERROR_SAMPLES) if step.float_operators else batches
-        ranges, samples = _ranges(prepared, step, watched, Path(name))
-        with _quantizing():
-            errors = _operator_errors(prepared, step, ranges, first) if step.float_operators else {}
-            in_float = list(errors)[: step.float_operators]
-            proto = _quantized(prepared, step, ranges, in_float=in_float)
-    if not any(node.op_type == "QuantizeLinear" for node in proto.graph.node):
+    facts: dict[str, object] = {}
+    if step.precision == "fp16-weights":
+        proto = store_halves(program)
+    else:
+        proto, facts = _int8(program, step, batches)
+    if not _is_quantized(proto):
         kinds = ", ".join(sorted({node.op_type for node in proto.graph.node}))
         raise UsageError(
-            f"quantize: none of the program's operators ({kinds}) would be int8; leave the step out, or lower "
-            "float_operators"
+            f"quantize: none of the program's operators ({kinds}) would be {step.precision}; leave the step out, or "
+            "lower float_operators"
         )
     content: bytes = proto.SerializeToString()
-    facts = {
-        "file_bytes": len(content),
-        "calibration_samples": samples,
-        "operators": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
-    }
-    if step.float_operators:
-        facts |= {"float_operators": in_float, "operator_errors": dict(islice(errors.items(), _WORST))}
-    return Program(content, "int8", program.inputs, program.outputs), StepRecord(step.kind, asdict(step), facts)
+    operators = dict(sorted(Counter(node.op_type for node in proto.graph.node).items()))
+    facts = {"file_bytes": len(content), "operators": operators, **facts}
+    made = Program(content, step.program_precision, program.inputs, program.outputs)
+    return made, StepRecord(step.kind, asdict(step), facts)
+
+
+def _int8(
+    program: Program, step: QuantizeStep, batches: Iterable[Tensors]
+) -> tuple[onnx.ModelProto, dict[str, object]]:
+    first: list[Tensors] = []
+    with tempfile.TemporaryDirectory(prefix="featherweight-") as name, quiet():
+        directory = Path(name)
+        with _quantizing():
+            prepared = prepare(program, step.precision, directory)
+        watched = _keeping(batches, first, SAMPLES) if needs_inputs(step) else batches
+        facts: dict[str, object] = {}
+        form: Form
+        if step.precision == "int8":
+            ranges, facts["calibration_samples"] = _ranges(prepared, step, watched, directory)
+            form = StaticForm(prepared, step, ranges)
+        else:
+            if needs_inputs(step) and not sum(1 for _ in watched):
+                raise DataError("quantize: the task gives no calibration inputs; its training set is empty")
+            form = (DynamicForm if step.precision == "int8-dynamic" else WeightsForm)(prepared, step)
+        with _quantizing():
+            proto, measured = quantize_but_worst(form, onnx.load(prepared), step, first)
+    return proto, {**facts, **measured}
+
+
+def _is_quantized(proto: onnx.ModelProto) -> bool:
+    halves = any(tensor.data_type == _HALF for tensor in proto.graph.initializer)
+    return halves or any(node.op_type in _INTEGERS for node in proto.graph.node)
 
 
 def check_not_quantized(model: Model) -> None:
@@ -117,81 +131,12 @@ def _quantizing() -> Iterator[None]:
         raise UsageError(f"quantize: this network cannot be quantized ({describe_cause(error)})") from error
 
 
-def _quantized(
-    prepared: Path, step: QuantizeStep, ranges: Any, *, only: Sequence[str] = (), in_float: Sequence[str] = ()
-) -> onnx.ModelProto:
-    """The prepared program with all of _OPERATORS quantized, or `only` these nodes, or all but those `in_float`."""
-    proto = onnx.load(prepared)
-    quantizer = QDQQuantizer(
-        proto,
-        per_channel=True,
-        reduce_range=step.weight_bits == 7,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=ranges,
-        nodes_to_quantize=list(only),
-        nodes_to_exclude=[*in_float, *_standardization(proto)],
-        op_types_to_quantize=list(_OPERATORS),
-        extra_options={"ForceQuantizeNoInputCheck": False},
-    )
-    quantizer.quantize_model()
-    return slim(quantizer.model.model)
-
-
-def _standardization(proto: onnx.ModelProto) -> list[str]:
-    """Nodes that treat rows of features before the first layer: columns of different units (an amount, a share) must
-    not share one grid of 256 values; an image's pixels may."""
-    if any(len(value.type.tensor_type.shape.dim) != 2 for value in proto.graph.input):
-        return []
-    reached: set[str] = set()
-    before = []
-    for node in proto.graph.node:
-        if node.op_type in ("Conv", "Gemm", "MatMul") or reached & set(node.input):
-            reached |= set(node.output)
-        else:
-            before.append(node.name)
-    return before
-
-
-def _operator_errors(prepared: Path, step: QuantizeStep, ranges: Any, inputs: Sequence[Tensors]) -> dict[str, float]:
-    """Node -> mean squared change of the outputs relative to their variance when it alone is quantized; worst first."""
-    proto = onnx.load(prepared)
-    reference = _outputs(proto, inputs)
-    spread = max(float(reference.var(axis=0).mean()), 1e-12)
-    found = {}
-    for node in proto.graph.node:
-        if node.op_type in _ROUNDING:
-            alone = _outputs(_quantized(prepared, step, ranges, only=[node.name]), inputs)
-            found[node.name] = float(f"{float(((alone - reference) ** 2).mean()) / spread:.3g}")
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _outputs(proto: onnx.ModelProto, inputs: Sequence[Tensors]) -> Floats:
-    """All outputs of each case in one row, [N, values], in the runtime's own integer arithmetic."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    rows = []
-    for batch in inputs:
-        outputs = session.run(None, dict(batch))
-        rows.append(np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1))
-    return np.concatenate(rows).astype(np.float64)
-
-
-def _prepared(program: Program, directory: Path) -> Path:
-    source, prepared = directory / "program.onnx", directory / "prepared.onnx"
-    source.write_bytes(program.content)
-    # Shapes inferred and constants folded; symbolic inference is for transformers and slow.
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    return prepared
-
-
 def _ranges(prepared: Path, step: QuantizeStep, batches: Iterable[Tensors], directory: Path) -> tuple[Any, int]:
     options = {"percentile": step.percentile} if step.method == "percentile" else {}
     with _quantizing():
         calibrator = create_calibrator(
             prepared,
-            list(_OPERATORS),
+            list(OPERATORS),
             augmented_model_path=str(directory / "augmented.onnx"),
             calibrate_method=_METHODS[step.method],
             extra_options=options,

@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from featherweight.core.arrays import Floats, Int32s, Integers
+from featherweight.core.arrays import FeatureRows, Floats, Int32s, Integers
 from featherweight.core.errors import UsageError
 from featherweight.core.model import StepRecord
 from featherweight.core.passes.steps import QuantizeStep
 from featherweight.core.passes.tree_rows import join_rows, leaf_sums, row_weights
 from featherweight.core.program import Program
 from featherweight.core.tensors import Tensors
+from featherweight.core.trees.canonical import for_target, join_targets
 from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
 from featherweight.core.trees.predict import reached_leaves
@@ -38,7 +39,29 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     """
     check_precision(step)
     ensemble = decode_trees(program.content)
-    leaves = reached_leaves(ensemble, join_rows(batches, step.kind))
+    rows = join_rows(batches, step.kind)
+    if ensemble.targets == 1:
+        best, error, exponents = _quantized(ensemble, rows)
+    else:  # each target for itself, in steps of its own
+        parts = [_quantized(for_target(ensemble, target), rows) for target in range(ensemble.targets)]
+        best = join_targets([part for part, _, _ in parts])
+        error = math.sqrt(sum(square**2 for _, square, _ in parts) / len(parts))
+        exponents = np.concatenate([found for _, _, found in parts])
+    content = encode_trees(best)
+    facts = {
+        "file_bytes": len(content),
+        "calibration_samples": len(rows),
+        "leaf_step": 2.0 ** int(exponents.min()),
+        "largest_leaf_step": 2.0 ** int(exponents.max()),
+        "root_mean_square_change": error,
+    }
+    return replace(program, content=content, precision="int8"), StepRecord(step.kind, asdict(step), facts)
+
+
+def _quantized(ensemble: Ensemble, rows: FeatureRows) -> tuple[Ensemble, float, Integers]:
+    """(trees of one target with int8 leaves, the root of the mean square by which the scores moved, the exponents of
+    the steps of the trees)."""
+    leaves = reached_leaves(ensemble, rows)
     wanted = leaf_sums(ensemble, leaves)
     weights = row_weights(ensemble, wanted)
 
@@ -51,15 +74,7 @@ def quantize_trees(program: Program, step: QuantizeStep, batches: Iterable[Tenso
     own = rounded(_own(ensemble))
     if own[0] < WORTH * error:
         error, exponents, best = own
-    content = encode_trees(best)
-    facts = {
-        "file_bytes": len(content),
-        "calibration_samples": len(leaves),
-        "leaf_step": 2.0 ** int(exponents.min()),
-        "largest_leaf_step": 2.0 ** int(exponents.max()),
-        "root_mean_square_change": error,
-    }
-    return replace(program, content=content, precision="int8"), StepRecord(step.kind, asdict(step), facts)
+    return best, error, exponents
 
 
 def check_precision(step: QuantizeStep) -> None:

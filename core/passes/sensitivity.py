@@ -62,7 +62,7 @@ def measure_sensitivity(
 
     BatchNorm normalizes by these inputs in all networks compared, as after a recovery its statistics are new.
     """
-    groups = remove_channels(network, example, lambda found: [group.channels for group in found])
+    groups = remove_channels(network, example, lambda found: [group.channels for group in found]).groups
     reference = _outputs(network, inputs)
     curves = []
     for index, group in enumerate(groups):

@@ -7,7 +7,7 @@ does the reference.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, assert_never
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ class Choice:
 Bound = Number | Choice
 
 
-def bounded(bound: Bound, **default: Any) -> Any:
-    """A dataclass field that carries its bound; `default=` as in dataclasses.field."""
-    return field(metadata={"bound": bound}, **default)
+def bounded(bound: Bound, *, added: bool = False, **default: Any) -> Any:
+    """A dataclass field that carries its bound; `default=` as in dataclasses.field. added: after recipes were in use;
+    rendered recipes have it only where it says something, so that those without it keep their digests."""
+    return field(metadata={"bound": bound, "added": added}, **default)
 
 
 @dataclass(frozen=True)
 class PruneChannelsStep:
-    """Remove the `ratio` of every layer's channels that matter least; widths that stay are multiples of `round_to`."""
+    """Remove the `ratio` of every layer's channels, and of every attention's heads, that matter least; widths that stay
+    are multiples of `round_to`. Layers that tie their channels together in groups stay whole."""
 
     kind: ClassVar[str] = "prune-channels"
     ratio: float = bounded(Number(0.01, 0.95))
@@ -98,12 +100,17 @@ class RecoverStep:
 
 @dataclass(frozen=True)
 class QuantizeStep:
-    """int8: static quantization, calibrated on training inputs; of trees, int8 leaves. bf16: the same file, run with
-    bfloat16 arithmetic; networks only. The fields from `method` on are for networks in int8; else they play no part."""
+    """int8: static quantization, calibrated on training inputs; of trees, int8 leaves. The other precisions are for
+    networks only, as are the fields from `method` on."""
 
     kind: ClassVar[str] = "quantize"
-    precision: Literal["int8", "bf16"] = bounded(Choice(("int8", "bf16")), default="int8")
-    """Number format of the program's arithmetic."""
+    precision: Literal["int8", "int8-dynamic", "int8-weights", "fp16-weights", "bf16"] = bounded(
+        Choice(("int8", "int8-dynamic", "int8-weights", "fp16-weights", "bf16")), default="int8"
+    )
+    """Number format of the program's arithmetic. int8-dynamic: matrix products find the ranges of their inputs in each
+    run, from all cases of a batch, so that a case's output depends a little on the others. int8-weights, fp16-weights:
+    the file is smaller and the arithmetic stays float32; but OpenVINO rounds what it multiplies with int8 weights too,
+    each case for itself, and is faster for it. bf16: the same file, run with bfloat16 arithmetic."""
     calibration_samples: int = bounded(Number(1, 100_000, whole=True), default=256)
     """Training inputs from which the ranges of int8 are taken."""
     method: Literal["minmax", "percentile", "entropy"] = bounded(
@@ -117,6 +124,25 @@ class QuantizeStep:
     weight_bits: int = bounded(Number(7, 8, whole=True), default=8)
     """7: weights from -64 to 64. Processors with AVX2 and no VNNI add pairs of products in 16 bits, which weights of 8
     bits overflow: there the same program gives other results."""
+    weight_scales: Literal["channel", "tensor"] = bounded(Choice(("channel", "tensor")), default="channel", added=True)
+    """Whether each channel of a layer's int8 weights has a scale of its own. One for the whole layer makes a smaller
+    file and moves the outputs further."""
+    change_max: float = bounded(Number(0.0, 1.0), default=0.0, added=True)
+    """How far int8 may move the outputs for 64 calibration inputs: mean squared change relative to their variance. As
+    many operators as it takes go back to float, the worst first, found by measuring. 0 asks nothing."""
+
+    @property
+    def program_precision(self) -> Literal["fp32", "bf16", "int8"]:
+        """The precision of the program that comes out: what a backend is asked for."""
+        match self.precision:
+            case "bf16":
+                return "bf16"
+            case "fp16-weights":
+                return "fp32"
+            case "int8" | "int8-dynamic" | "int8-weights":
+                return "int8"
+            case _:
+                assert_never(self.precision)
 
 
 Step = PruneChannelsStep | PruneWeightsStep | PruneTreesStep | RecoverStep | QuantizeStep

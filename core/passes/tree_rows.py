@@ -16,11 +16,12 @@ SMALLEST_WEIGHT = 1e-3
 
 
 def join_rows(batches: Iterable[Tensors], kind: str) -> FeatureRows:
-    """All batches as one float32 [N, F]. Raises DataError when there is none; `kind` names the step."""
+    """All batches as one [N, F], of the type that they have. Raises DataError when there is none; `kind` names the
+    step."""
     parts = [batch[INPUT] for batch in batches]
     if not parts:
         raise DataError(f"{kind}: the task gives no calibration inputs; its training set is empty")
-    return np.concatenate(parts).astype(np.float32, copy=False)
+    return np.concatenate(parts)
 
 
 def leaf_sums(ensemble: Ensemble, leaves: Int32s) -> Floats:

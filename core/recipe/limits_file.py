@@ -12,6 +12,8 @@ from featherweight.core.recipe.limits import flatten_groups, parse_limits
 from featherweight.core.recipe.parse import parse_recipe
 from featherweight.core.recipe.text import parse_toml, read_text
 
+_WHAT = "file of limits"
+
 
 def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
     """The [limits] of a file, which may be a whole recipe, and further ones.
@@ -31,15 +33,15 @@ def read_limits(path: Path | None, given: Mapping[str, Any]) -> Limits:
     limits, found = parse_limits({**of_file, **alone})
     faults += found
     if faults:
-        raise RecipeError("limits" if path is None else str(path), faults)
+        raise RecipeError("limits" if path is None else str(path), faults, "limits")
     return limits
 
 
 def _read_table(path: Path) -> dict[str, Any]:
-    text = read_text(path)
+    text = read_text(path, _WHAT)
     document, faults = parse_toml(text)
     if document is None:
-        raise RecipeError(str(path), faults)
+        raise RecipeError(str(path), faults, _WHAT)
     if "version" in document:  # a recipe, all of which must be right
         parse_recipe(text, str(path))
     else:
@@ -48,5 +50,5 @@ def _read_table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         faults = [*faults, Fault("limits", "found something else, expected a table [limits]")]
     if faults:
-        raise RecipeError(str(path), faults)
+        raise RecipeError(str(path), faults, _WHAT)
     return dict(table)

@@ -16,22 +16,25 @@ _LINES_LOOKED_AT = 100
 _MODEL_SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".json", ".ubj", ".pkl", ".joblib", ".tflite", ".npz")
 
 
-def read_text(path: Path) -> str:
-    """Raises UsageError for what cannot be read and for what is no recipe at all, RecipeError for what is no text."""
-    with read_errors(path, "the recipe cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
+def read_text(path: Path, what: str = "recipe") -> str:
+    """what: the file is, in words. Raises UsageError for what cannot be read and for what is no text in TOML at all,
+    RecipeError for what is not UTF-8."""
+    with read_errors(path, f"the {what} cannot be read", "check the path", raises=UsageError), path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if path.suffix.lower() in _MODEL_SUFFIXES or b"\0" in content:
         raise UsageError(
-            f"{path}: this is a model or another kind of file, not a recipe. A recipe is a text in TOML that names the "
+            f"{path}: this is a model or another kind of file, not a {what}. A recipe is a text in TOML that names the "
             "steps and, in [source], the folder of a trained model; begin with: featherweight recipe new"
+            if what == "recipe"
+            else f"{path}: this is a model or another kind of file, not a {what}; expected a text in TOML"
         )
     if len(content) > _MAX_BYTES:
-        raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no recipe needs; check the path")
+        raise UsageError(f"{path}: found more than {_MAX_BYTES:,} bytes, which no {what} needs; check the path")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         fault = Fault("file", f"byte {error.start} is not UTF-8; save the file as UTF-8")
-        raise RecipeError(str(path), [fault]) from error
+        raise RecipeError(str(path), [fault], what) from error
 
 
 def parse_toml(text: str) -> tuple[dict[str, Any] | None, list[Fault]]:

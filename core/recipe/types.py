@@ -181,7 +181,10 @@ def render_recipe(recipe: Recipe) -> str:
     for choices in recipe.steps:
         lists = dict(choices.lists)
         lines += ["", "[[step]]", f"kind = {render_value(choices.step.kind)}"]
-        lines += [f"{name} = {render_value(lists.get(name, value))}" for name, value in asdict(choices.step).items()]
+        for item in fields(choices.step):
+            value = lists.get(item.name, getattr(choices.step, item.name))
+            if not item.metadata["added"] or value != item.default:
+                lines.append(f"{item.name} = {render_value(value)}")
     tables = {
         "measure": asdict(recipe.measure),
         "limits": recipe.limits.settings(),

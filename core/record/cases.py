@@ -25,8 +25,9 @@ estimated within 2 points (one standard error), and a part of N cases in a set o
 (1 - 1024 / M) ** N: 100 of 20,000 once in 190 times."""
 _MARK_BYTES = 6
 
-KnownBy = Literal["inputs", "names", "looks"]
-"""By what cases are known again: the same inputs; the same names; or looking the same, to the byte or nearly."""
+KnownBy = Literal["inputs", "names", "looks", "scores"]
+"""By what cases are known again: the same inputs; the same names; looking the same, to the byte or nearly; or being
+given the same scores by the model in use."""
 
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
@@ -53,6 +54,8 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     numbers from the first case to the last, which name nothing."""
     looks: _Marks = ""
     """The same of what the inputs look like (`core.record.likeness`), whatever their size and their tensors' names."""
+    scores: _Marks = ""
+    """The same of the scores that the model in use gives them, where a comparison has nothing else of the cases."""
 
     def __post_init__(self) -> None:
         if self.positives is not None and self.positives > self.cases:
@@ -61,7 +64,7 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     @property
     def shown(self) -> CaseSet:
         """Without what only a record needs."""
-        return msgspec.structs.replace(self, inputs="", names="", looks="")
+        return msgspec.structs.replace(self, inputs="", names="", looks="", scores="")
 
     def overlap(self, other: CaseSet) -> float:
         """The estimated share (0 to 1) of the smaller set's cases that are in both, by whatever shows most of it."""
@@ -70,9 +73,10 @@ class CaseSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     def overlaps(self, other: CaseSet) -> dict[KnownBy, float]:
         """The same for each of the ways, the surest first; 0 where one of the two does not have it."""
         return {
-            "inputs": _shared(self._input_marks(), other._input_marks()),
+            "inputs": 1.0 if self.sha256 == other.sha256 else _shared(self._input_marks(), other._input_marks()),
             "names": _shared(_Marked.read(self.names), _Marked.read(other.names)),
             "looks": _shared(_Marked.read(self.looks), _Marked.read(other.looks)),
+            "scores": _shared(_Marked.read(self.scores), _Marked.read(other.scores)),
         }
 
     def _input_marks(self) -> _Marked:
@@ -129,10 +133,15 @@ def digest_inputs(tensors: Tensors) -> list[bytes]:
 
 
 def describe_cases(
-    inputs: Sequence[bytes], labels: Labels | None = None, *, names: Sequence[str] = (), looks: Iterable[bytes] = ()
+    inputs: Sequence[bytes],
+    labels: Labels | None = None,
+    *,
+    names: Sequence[str] = (),
+    looks: Iterable[bytes] = (),
+    scores: Iterable[bytes] = (),
 ) -> CaseSet:
     """inputs: the digest of each case; labels: int64 [N], None where there are none (training inputs); names: one for
-    each case; looks: digests of `core.record.likeness.digest_looks`."""
+    each case; looks: digests of `core.record.likeness.digest_looks`; scores: of the scores of the model in use."""
     truth = [0] * len(inputs) if labels is None else [int(label) for label in labels]
     whole = hashlib.sha256()
     for one, label in sorted(zip(inputs, truth, strict=True)):
@@ -146,6 +155,7 @@ def describe_cases(
         _encode(distinct),
         _encode(digest_names(names)),
         _encode(looks),
+        _encode(scores),
     )
 
 

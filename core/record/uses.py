@@ -227,15 +227,14 @@ def read_uses(path: Path) -> History:
     return parse_uses(content, str(path))
 
 
-def check_record(path: Path) -> History:
-    """Read it, and raise OutputError where it could not be added to later. Raises JournalError, DataError."""
+def check_record(path: Path, remedy: str = "another file: [cases] record in the recipe") -> History:
+    """Read it, and raise OutputError where it could not be added to later. remedy: how another is named. Raises
+    JournalError, DataError."""
     history = read_uses(path)
     if not is_there(path):
-        check_folder(path.parent, "another file: [cases] record in the recipe")
+        check_folder(path.parent, remedy)
     elif not os.access(path, os.W_OK):
-        raise OutputError(
-            f"{path}: the record of uses cannot be written (no permission); name another: [cases] record in the recipe"
-        )
+        raise OutputError(f"{path}: the record of uses cannot be written (no permission); name {remedy}")
     return history
 
 
@@ -299,7 +298,9 @@ def _read_all(handle: int) -> bytes:
 def _locked(path: Path) -> Iterator[int]:
     """The file, made where there is none, while no other process adds to it: each does so for a moment only."""
     busy = f"{path}: another process has written to this record of uses for {_WAIT_S:.0f} seconds; look what it does"
-    with lock_errors(path, busy, "the record of uses cannot be written", "name another in the recipe: [cases] record"):
+    with lock_errors(
+        path, busy, "the record of uses cannot be written", "name another: [cases] record in the recipe, or --record"
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open_to_lock(path, 0o666)
         try:

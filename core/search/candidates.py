@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -27,7 +28,7 @@ from featherweight.core.passes.prune_trees import prune_trees
 from featherweight.core.passes.prune_weights import prunable_weights, prune_weights
 from featherweight.core.passes.quantize import quantize
 from featherweight.core.passes.quantize_trees import check_precision
-from featherweight.core.passes.recover import find_loss, recover
+from featherweight.core.passes.recover import find_loss, loss_names, recover
 from featherweight.core.passes.steps import (
     PruneChannelsStep,
     PruneTreesStep,
@@ -44,6 +45,7 @@ from featherweight.core.search.ledger import Entry, Ledger
 from featherweight.core.search.recovered import RecoverCheckpoints, read_recovered, write_recovered
 from featherweight.core.search.strategy import Cost
 from featherweight.core.task import DigestsData, StatesLoss, Task
+from featherweight.core.training import as_tuple
 from featherweight.core.trees.onnx_file import encode_trees
 
 
@@ -79,7 +81,7 @@ class CandidateBuilder:
             "baseline": _digest_baseline(task.baseline),
             "source": self._source,
             "data": task.training_digest() if isinstance(task, DigestsData) else "",
-            "loss": "" if self._stated is None else self._stated.name,
+            "loss": loss_names(self._stated or ()),
             "seed": self._seed,
         }
         self.kind, self.ledger = task.baseline.kind, Ledger(work / "ledger", deciding_code(task))
@@ -104,7 +106,7 @@ class CandidateBuilder:
         """Raise UsageError or DataError now when the task's training batches are not what `recover` trains with."""
         if self.ledger.find("lessons", self._origin) is None:
             found = find_loss(self._task.baseline, self._task.training_batches(0, self._seed), self._stated)
-            self.ledger.keep("lessons", self._origin, Entry({"loss": found.name}))
+            self.ledger.keep("lessons", self._origin, Entry({"loss": loss_names(found)}))
 
     def baseline(self) -> Program:
         """The unpruned model as an fp32 program."""
@@ -120,11 +122,14 @@ class CandidateBuilder:
             self.ledger.keep("cost", key, kept)
         work, size = kept.facts["work"], kept.facts["bytes"]
         for step in candidate.steps:
-            if isinstance(step, QuantizeStep) and step.precision == "int8":
+            if isinstance(step, QuantizeStep):
                 in_float = min(1.0, step.float_operators / max(1, kept.facts["layers"]))
-                work, size = (value * (0.25 + 0.75 * in_float) for value in (work, size))
-            elif isinstance(step, QuantizeStep):
-                work /= 2
+                share = in_float + (1 - in_float) / 4
+                of_work, of_size = _SHARES[step.precision]
+                work, size = (
+                    work * (share if of_work is None else of_work),
+                    size * (share if of_size is None else of_size),
+                )
         effort = sum(step.epochs for step in candidate.steps if isinstance(step, RecoverStep))
         return Cost(work, size, effort)
 
@@ -148,7 +153,7 @@ class CandidateBuilder:
             plain = self._export(steps[:-1])
             batches = self._task.calibration_batches(last.calibration_samples, self._seed)
             program, record = quantize(plain.program, last, batches)
-            slower = last.precision == "int8" and program.kind == "network"
+            slower = program.precision == "int8" and program.kind == "network"
             return BuildResult(program, (*plain.records, record), plain.program if slower else None)
         return self._export(steps)
 
@@ -213,16 +218,27 @@ class CandidateBuilder:
         return model, record
 
 
-def _stated_loss(task: Task) -> TaskLoss | None:
+_SHARES: Mapping[str, tuple[float | None, float | None]] = {
+    "int8": (None, None),
+    "int8-dynamic": (None, None),
+    "int8-weights": (1.0, None),
+    "fp16-weights": (1.0, 0.5),
+    "bf16": (0.5, 1.0),
+}
+"""Precision -> which share of the work and of the bytes is left; None: a quarter of what is not in float."""
+
+
+def _stated_loss(task: Task) -> tuple[TaskLoss, ...] | None:
     if not isinstance(task, StatesLoss):
         return None
     found: object = task.training_loss()
-    if not isinstance(found, TaskLoss):
+    losses = as_tuple(found)
+    if not losses or not all(isinstance(loss, TaskLoss) for loss in losses):
         raise UsageError(
             f"the task's training_loss() returns {found!r}, expected BINARY, CLASSES or VALUES of "
-            "featherweight.core.losses"
+            "featherweight.core.losses, one for each output"
         )
-    return found
+    return losses
 
 
 def _check_removed(step: Step, before: Model, after: Model) -> None:

@@ -209,7 +209,7 @@ def _wants_memory(error: UsageError) -> bool:
 
 
 def _precision(candidate: Candidate) -> Precision:
-    return next((step.precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
+    return next((step.program_precision for step in candidate.steps if isinstance(step, QuantizeStep)), "fp32")
 
 
 def _all_failed(failures: Mapping[str, FeatherweightError]) -> FeatherweightError:

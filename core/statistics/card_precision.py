@@ -3,7 +3,7 @@ compromised (the Fraud Detection Handbook's card precision top-k; Le Borgne et a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,9 +44,8 @@ class Desk:
     `card_precision`."""
 
     def __init__(self, labels: Labels, clusters: Clusters, *, days: Integers, eligible: Bools, per_day: int) -> None:
-        self._places, self._per_day = np.flatnonzero(eligible), per_day
+        self._places, self.per_day = np.flatnonzero(eligible), per_day
         self._labels, self._clusters, self._days_of = labels, clusters, days
-        self._kept: dict[tuple[int, int], list[Draws]] = {}
 
     @cached_property
     def can_alert(self) -> bool:
@@ -57,7 +56,42 @@ class Desk:
         """Of the cases themselves."""
         if not len(self._places):
             return 0.0
-        return float(_mean_share(self._ranked(scores), self._units.whole(), self._per_day)[0])
+        return float(_mean_share(self._ranked(scores), self._units.whole(), self.per_day)[0])
+
+    def alerts(self, scores: Scores) -> Indices:
+        """The cases that raise the days' alerts: of each day's first `per_day` cards, in whose place a compromised one
+        stands once, that with the highest score."""
+        if not len(self._places):
+            return np.zeros(0, np.intp)
+        seen, found = scores[self._places], np.zeros(self._units.count, bool)
+        raised: list[int] = []
+        for day in self._days:
+            ranked = day.ranked(seen)
+            shown = np.flatnonzero(~found[ranked.cards])[: self.per_day]
+            found[ranked.cards[shown[ranked.compromised[shown]]]] = True
+            raised += [day.top(place, seen) for place in ranked.order[shown]]
+        return self._places[raised]
+
+    @cached_property
+    def compromised(self) -> Bools:
+        """bool [N]: eligible cases of a card on a day on which it is compromised."""
+        found = np.zeros(len(self._labels), bool)
+        for day in self._days if len(self._places) else []:
+            sizes = np.diff(day.starts, append=len(day.rows))
+            found[self._places[day.rows[np.repeat(day.compromised, sizes)]]] = True
+        return found
+
+    @cached_property
+    def share_of_alert(self) -> float:
+        """What one alert adds to the figure: one over the alerts of all days."""
+        return 1 / (max(1, len(np.unique(self._days_of[self._places]))) * self.per_day)
+
+    @cached_property
+    def usual_days(self) -> float:
+        """On so many days a card can raise an alert; those with more have more of all alerts."""
+        pairs = np.unique(np.stack([self._clusters[self._places], self._days_of[self._places]]), axis=1)
+        days = np.unique(pairs[0], return_counts=True)[1]
+        return float((days**2).sum() / max(1, days.sum()))
 
     def draws(self, scorers: Sequence[Floats], *, samples: int, seed: int) -> list[Floats]:
         """As `card_precision_draws`."""
@@ -65,18 +99,10 @@ class Desk:
             return [np.zeros(1 + samples) for _ in scorers]
         ranked = [self._ranked(scores) for scores in scorers]
         drawn: list[list[Floats]] = [[] for _ in scorers]
-        for counts in self._counts(samples, seed):
+        for counts in self._units.draw(samples, seed):
             for one, found in zip(ranked, drawn, strict=True):
-                found.append(_mean_share(one, counts, self._per_day))
+                found.append(_mean_share(one, counts, self.per_day))
         return [np.concatenate(found) for found in drawn]
-
-    def _counts(self, samples: int, seed: int) -> Iterable[Draws]:
-        """How often each card was drawn; kept where that is little."""
-        if samples * self._units.count > _MOST_KEPT:
-            return self._units.draw(samples, seed)
-        if (samples, seed) not in self._kept:
-            self._kept[samples, seed] = list(self._units.draw(samples, seed))
-        return self._kept[samples, seed]
 
     def _ranked(self, scores: Scores) -> list[_Day]:
         seen = scores[self._places]
@@ -99,16 +125,13 @@ class Desk:
         return [_Unranked.of(np.flatnonzero(days == day), clusters, positive, units) for day in np.unique(days)]
 
 
-_MOST_KEPT = 1_000_000
-"""Counts of resamples."""
-
-
 @dataclass(frozen=True)
 class _Day:
-    """A day's cards, the highest score first."""
+    """A day's cards, the highest score first. order: their places among the day's cards as they were before."""
 
     cards: Indices
     compromised: Bools
+    order: Indices
 
 
 @dataclass(frozen=True)
@@ -130,7 +153,13 @@ class _Unranked:
         """Where scores are equal, the card with the lower number comes first, as in the handbook; units are numbered by
         what is known of their labels and must not decide."""
         order = np.argsort(-np.maximum.reduceat(scores[self.rows], self.starts), kind="stable")
-        return _Day(self.cards[order], self.compromised[order])
+        return _Day(self.cards[order], self.compromised[order], order)
+
+    def top(self, place: int, scores: Floats) -> int:
+        """The case of the card at this place that has its highest score."""
+        end = self.starts[place + 1] if place + 1 < len(self.starts) else len(self.rows)
+        mine = self.rows[self.starts[place] : end]
+        return int(mine[np.argmax(scores[mine])])
 
 
 def _mean_share(days: Sequence[_Day], counts: Draws, per_day: int) -> Floats:

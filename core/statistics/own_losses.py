@@ -1,5 +1,5 @@
-"""Each case's own part of a loss: of AUC, of average precision and of the Brier score, whose parts are the squared
-errors.
+"""Each case's own part of a loss: of AUC, of average precision, of card precision and of the Brier score, whose parts
+are the squared errors.
 
 Of rankings, both scorers are put on one scale, the midranks of all cases. A case moves from its old rank to its new
 one; its part is what its move alone costs, the mean of that among the others' old ranks and among their new ones (of
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from featherweight.core.arrays import Bools, Clusters, Floats, Indices, Labels, Probabilities, Scores
+from featherweight.core.statistics.card_precision import Desk
 from featherweight.core.statistics.intervals import midranks
 from featherweight.core.statistics.loss_bounds import OwnLosses
 
@@ -62,6 +63,40 @@ def brier_own_losses(
     count = len(labels)
     parts = ((candidate - labels) ** 2 - (baseline - labels) ** 2) / count
     return OwnLosses(parts, 1 / count, np.ones(count, bool), clusters)
+
+
+def card_precision_own_losses(
+    desk: Desk, baseline: Scores, candidate: Scores, labels: Labels, clusters: Sequence[Clusters]
+) -> OwnLosses:
+    """The cases of compromised cards move to their new ranks, or all others do; what either costs is the mean of that
+    among the others' old ranks and among their new ones (Shapley's value of two players), and is shared out to the
+    cards that raise, or raised, the alerts: each card's part lies at its case with the highest old rank, so that one
+    that is found on another day, by another case, has no part. The worst that may happen is a legitimate card that
+    alerts on every day, and keeps a compromised one away on each. clusters: those of the cards first."""
+    old, new, inside, unit = midranks(baseline), midranks(candidate), desk.compromised, desk.share_of_alert
+    highest = _highest(2 * clusters[0] + inside, old)
+    raised = [
+        np.bincount(highest[desk.alerts(ranks)], minlength=len(labels))
+        for ranks in (old, np.where(inside, new, old), np.where(inside, old, new), new)
+    ]
+    (none, theirs, others, both), half = raised, unit / 2
+    parts = np.where(inside, none - theirs + others - both, others - none + both - theirs) * half
+    left = float((none - both)[inside].sum()) * unit - float(parts.sum())  # of days with fewer cards than alerts
+    size = float(np.abs(parts).sum())
+    if size > 0:
+        parts += left * np.abs(parts) / size
+    sizes = np.unique(clusters[0], return_counts=True)[1]
+    usual = float((sizes**2).sum() / sizes.sum())
+    return OwnLosses(parts, unit * desk.usual_days / usual, labels == 1, clusters)
+
+
+def _highest(groups: Clusters, ranks: Floats) -> Indices:
+    """Of each case [N] the case of its group with the highest rank."""
+    order = np.lexsort((-ranks, groups))
+    first = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    found = np.empty(len(groups), np.intp)
+    found[order] = np.repeat(order[first], np.diff(first, append=len(order)))
+    return found
 
 
 class _Precisions:

@@ -13,7 +13,7 @@ import numpy as np
 from featherweight.core.arrays import Bools, Clusters, Floats
 from featherweight.core.statistics.cluster_kinds import fewest_clusters
 from featherweight.core.statistics.intervals import Z_ONE_SIDED, Difference, design_effect
-from featherweight.core.statistics.loss_bounds import Events, OwnLosses, Unseen, loss_upper_bound
+from featherweight.core.statistics.loss_bounds import LEAST_AS_SEEN, Events, OwnLosses, Unseen, loss_upper_bound
 from featherweight.core.statistics.paired import score_statistic
 
 POWER = 0.8
@@ -135,6 +135,28 @@ def cases_needed_of_own_losses(own: OwnLosses, unseen: Unseen, margin: float) ->
     without = needed(events.balanced)
     as_seen = needed(events) if loss > 0 else without
     return Needed(_least_cases(unchanged, count), without, as_seen if loss < margin else None)
+
+
+def believed_from(needed: Needed, cases: int, rarer: int) -> Needed:
+    """No fewer than hold LEAST_AS_SEEN of the rarer class, below which no bound that takes the unseen case as seen is
+    believed: at the least with the mix of the classes as it is; with the power wanted where the mix is drawn. rarer: of
+    the rarer class among so many cases, or clusters with such."""
+    if not rarer:
+        return Needed(None, None, None)
+
+    def enough(count: int) -> float:
+        from scipy.special import bdtrc
+
+        return float(bdtrc(LEAST_AS_SEEN - 1, count, rarer / cases))
+
+    least, likely = math.ceil(LEAST_AS_SEEN * cases / rarer), _least_cases(enough, LEAST_AS_SEEN)
+
+    def no_fewer(count: int | None, floor: int | None) -> int | None:
+        return None if count is None or floor is None else max(count, floor)
+
+    return Needed(
+        no_fewer(needed.least, least), no_fewer(needed.without_loss, likely), no_fewer(needed.as_seen, likely)
+    )
 
 
 def _least_cases(power: Callable[[int], float], start: float) -> int | None:

@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from featherweight.core.arrays import AnyFloats, Bools, FeatureRows, Floats, Integers
+from featherweight.core.arrays import AnyFloats, Bools, FeatureRows, Floats, Floats32, Integers
 from featherweight.core.errors import UsageError
 from featherweight.core.terminal import counted
 from featherweight.core.trees.canonical import PROBABILITY_STEP
 from featherweight.core.trees.ensemble import LEAF, Ensemble
-from featherweight.core.trees.predict import SMALLEST_PROBABILITY, as_margin, reached_leaves
+from featherweight.core.trees.predict import SMALLEST_PROBABILITY, as_margin, reached_leaves, target_sums
 
 Score = Callable[[FeatureRows], AnyFloats]
-"""The library's own answer to rows [N, F]: margins [N], of forests probabilities of class 1."""
+"""The library's own answer to rows [N, F]: margins [N], or [N, targets] of several; of forests probabilities, of two
+classes of class 1."""
 
 RELATIVE = 1e-5
 """Tolerance relative to the largest partial sum of a row, or to 1: float32 sums in another order differ by less."""
@@ -42,20 +43,23 @@ def check_same_scores(ensemble: Ensemble, score: Score, library: str) -> None:
     an ensemble of many splits, a seeded draw is compared: always the same ones. Infinite and missing values are left
     out where the library refuses them; what the trees say of those then has nothing to be compared with.
     """
-    rows, expected = _scored(threshold_rows(ensemble, _affordable(ensemble)), score, library)
+    made = threshold_rows(ensemble, _affordable(ensemble))
+    rows, expected = _scored(made, score, library, ensemble.targets)
     found, largest = _margins(ensemble, rows)
     allowed = RELATIVE * largest
     if ensemble.output == "probability":
         low = float(SMALLEST_PROBABILITY)
         chance = np.clip(expected, low, 1 - low)
-        expected = np.log(chance) - np.log1p(-chance)
+        expected = np.log(chance) - (np.log1p(-chance) if ensemble.targets == 1 else 0)
         # A forest's leaves are rounded, each by half a step at most.
         allowed = RELATIVE * np.maximum(1, np.abs(expected))
         allowed += len(ensemble.roots) * PROBABILITY_STEP / 2 / (chance * (1 - chance))
-    differs = ~(np.abs(found - expected) <= allowed)
+    beyond = np.where(np.abs(found - expected) <= allowed, 0, np.nan_to_num(np.abs(found - expected), nan=np.inf))
+    differs = np.array((beyond > 0).any(axis=1), np.bool_, ndmin=1)
     if differs.any():
-        gaps = np.where(differs, np.nan_to_num(np.abs(found - expected) / allowed, nan=np.inf), 0)
-        worst = int(np.argmax(gaps))
+        worst = int(np.argmax((beyond / allowed).max(axis=1)))
+        target = int(np.argmax(beyond[worst]))
+        found, expected = found[:, target], expected[:, target]
         raise UsageError(
             f"the trees that were read do not score as {library} does: of "
             f"{counted(len(rows), 'rows')} at the thresholds, {int(differs.sum())} have another margin; "
@@ -75,7 +79,8 @@ def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> FeatureRows
     else:
         chosen = np.tile(splits, min(8, wanted // max(1, len(splits))))
     at = ensemble.threshold[chosen]
-    tries = [np.nextafter(at, _LOWEST), at, np.nextafter(at, _HIGHEST), np.full(len(at), np.nan, np.float32)]
+    tries = [np.nextafter(at, _LOWEST), at, np.nextafter(at, _HIGHEST), np.full(len(at), np.nan, at.dtype)]
+    _try_categories(ensemble, chosen, tries, generator)
     reaching = np.repeat(_rows_that_reach(ensemble, chosen, generator), TRIES, axis=0)
     reaching[np.arange(len(reaching)), np.repeat(ensemble.feature[chosen], TRIES)] = np.stack(tries, axis=1).ravel()
     return np.concatenate([reaching, _free_values(ensemble, 64, generator)])
@@ -91,9 +96,11 @@ def _rows_that_reach(ensemble: Ensemble, nodes: Integers, generator: np.random.G
     parent = np.full(len(ensemble.feature), -1)
     splits = np.flatnonzero(ensemble.feature != LEAF)
     parent[ensemble.left[splits]] = parent[ensemble.right[splits]] = splits
-    shape = (len(nodes), ensemble.features)
-    least, most = np.full(shape, _LOWEST), np.full(shape, _HIGHEST)
+    shape, kind = (len(nodes), ensemble.features), ensemble.threshold.dtype
+    least, most = np.full(shape, _LOWEST, kind), np.full(shape, _HIGHEST, kind)
     may_miss = np.ones(shape, bool)
+    allowed = {feature: np.ones((len(nodes), len(known) + 1), bool) for feature, known in _known(ensemble).items()}
+    inside = _inside(ensemble)
     row, node = np.arange(len(nodes)), nodes
     while True:
         inner = parent[node] >= 0
@@ -101,13 +108,26 @@ def _rows_that_reach(ensemble: Ensemble, nodes: Integers, generator: np.random.G
         if not len(row):
             break
         above = parent[node]
-        place, limit = (row, ensemble.feature[above]), ensemble.threshold[above]
         is_left = ensemble.left[above] == node
+        numbers = ensemble.counts[above] == 0
+        for feature, possible in allowed.items():
+            mine = ensemble.feature[above] == feature
+            number, table = inside[feature]
+            possible[row[mine]] &= table[number[above[mine]]] == is_left[mine, None]
+        place, limit = (row[numbers], ensemble.feature[above[numbers]]), ensemble.threshold[above[numbers]]
+        missed = (row, ensemble.feature[above])
+        may_miss[missed] &= ensemble.missing_left[above] == is_left
+        is_left = is_left[numbers]
         most[place] = np.where(is_left, np.minimum(most[place], np.nextafter(limit, _LOWEST)), most[place])
         least[place] = np.where(is_left, least[place], np.maximum(least[place], limit))
-        may_miss[place] &= ensemble.missing_left[above] == is_left
         node = above
     values = _free_values(ensemble, len(nodes), generator)
+    for feature, possible in allowed.items():
+        asked = ~possible.all(axis=1)
+        draw = np.argmax(generator.random(possible.shape) * possible, axis=1)
+        known = np.append(_known(ensemble)[feature], _known(ensemble)[feature][-1] + 1)
+        taken = np.where(possible.any(axis=1), known[draw], np.nan)
+        values[:, feature] = np.where(asked, taken, values[:, feature])
     bounded = (least > _LOWEST) | (most < _HIGHEST)
     takes_least = (least > _LOWEST) & ((most == _HIGHEST) | (generator.random(shape) < 0.5))
     missing = may_miss & (generator.random(shape) < 0.1)
@@ -115,10 +135,51 @@ def _rows_that_reach(ensemble: Ensemble, nodes: Integers, generator: np.random.G
     return np.where(bounded, np.where(missing, np.float32(np.nan), np.where(takes_least, least, most)), values)
 
 
+def _known(ensemble: Ensemble) -> dict[int, Floats32]:
+    """The categories of each categorical feature that splits ask for, rising."""
+    owner = np.repeat(ensemble.feature, ensemble.counts)
+    return {int(feature): np.unique(ensemble.members[owner == feature]) for feature in ensemble.categorical}
+
+
+def _inside(ensemble: Ensemble) -> dict[int, tuple[Integers, Bools]]:
+    """For each categorical feature the places of its splits, int64 [nodes], in a table of whether a split's members
+    hold each category, and another one: bool [splits, categories + 1]."""
+    owner = np.repeat(np.arange(len(ensemble.counts)), ensemble.counts)
+    found = {}
+    for feature, known in _known(ensemble).items():
+        splits = np.flatnonzero(ensemble.feature == feature)
+        place = np.zeros(len(ensemble.feature), np.int64)
+        place[splits] = np.arange(len(splits))
+        table = np.zeros((len(splits), len(known) + 1), bool)
+        mine = ensemble.feature[owner] == feature
+        table[place[owner[mine]], np.searchsorted(known, ensemble.members[mine])] = True
+        found[feature] = place, table
+    return found
+
+
+def _try_categories(
+    ensemble: Ensemble, splits: Integers, tries: list[AnyFloats], generator: np.random.Generator
+) -> None:
+    """At splits of categories, in the place of thresholds: one of its members, another's, one that nobody knows. tries:
+    TRIES arrays [splits], the last of which stays."""
+    inside, known = _inside(ensemble), _known(ensemble)
+    for feature, (place, table) in inside.items():
+        mine = np.flatnonzero((ensemble.feature[splits] == feature) & (ensemble.counts[splits] > 0))
+        values = np.append(known[feature], known[feature][-1] + 1)
+        draws = generator.random((len(mine), len(values)))
+        tries[0][mine] = values[np.argmax(draws * table[place[splits[mine]]], axis=1)]
+        tries[1][mine] = values[np.argmax(draws * ~table[place[splits[mine]]], axis=1)]
+        tries[2][mine] = values[-1]
+
+
 def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator) -> FeatureRows:
     """Each feature's values from its thresholds and beside them; some usual ones, missing and infinite ones."""
-    rows = np.empty((count, ensemble.features), np.float32)
+    rows = np.empty((count, ensemble.features), ensemble.threshold.dtype)
+    known = _known(ensemble)
     for feature in range(ensemble.features):
+        if feature in known:
+            rows[:, feature] = generator.choice(np.append(known[feature], [0, known[feature][-1] + 1]), count)
+            continue
         at = ensemble.threshold[ensemble.feature == feature]
         near = np.concatenate([np.nextafter(at, _LOWEST), at, np.nextafter(at, _HIGHEST)])
         usual = generator.choice(_USUAL, count)
@@ -130,7 +191,7 @@ def _free_values(ensemble: Ensemble, count: int, generator: np.random.Generator)
     return rows
 
 
-def _scored(rows: FeatureRows, score: Score, library: str) -> tuple[FeatureRows, Floats]:
+def _scored(rows: FeatureRows, score: Score, library: str, targets: int) -> tuple[FeatureRows, Floats]:
     """The rows as the library takes them, and what it says of them. Libraries differ in whether they take infinite and
     missing values, and some in that from one model to the next."""
     finite = np.clip(rows, _LIMITS.min, _LIMITS.max)
@@ -142,10 +203,12 @@ def _scored(rows: FeatureRows, score: Score, library: str) -> tuple[FeatureRows,
         except Exception as error:  # noqa: BLE001 - the libraries' own errors have no common class
             reason = error
             continue
-        if expected.shape != (len(taken),):
+        if expected.shape == (len(taken),):
+            expected = expected[:, None]
+        if expected.shape != (len(taken), targets):
             raise UsageError(
                 f"{library} gives {counted(len(taken), 'rows')} scores of the shape {expected.shape}; expected "
-                "one a row"
+                f"{'one' if targets == 1 else targets} a row"
             )
         return taken, expected
     text = str(reason).strip().splitlines() or [type(reason).__name__]
@@ -153,14 +216,16 @@ def _scored(rows: FeatureRows, score: Score, library: str) -> tuple[FeatureRows,
 
 
 def _margins(ensemble: Ensemble, rows: FeatureRows) -> tuple[Floats, Floats]:
-    """What `predict` says of each row; the largest absolute value of base and first leaves summed, at least 1."""
-    found, largest = np.empty(len(rows)), np.ones(len(rows))
+    """What `predict` says of each row [N, targets]; the largest absolute value of base and first leaves summed, at
+    least 1."""
+    found, largest = np.empty((len(rows), ensemble.targets)), np.ones((len(rows), ensemble.targets))
     for start in range(0, len(rows), 1024):
         part = slice(start, start + 1024)
-        leaves = reached_leaves(ensemble, rows[part])
-        sums = ensemble.base + np.cumsum(ensemble.value[leaves], axis=1, dtype=np.float64)
-        found[part] = as_margin(ensemble, sums[:, -1].astype(np.float32))
-        largest[part] = np.maximum(1, np.abs(sums).max(axis=1))
+        values = ensemble.value[reached_leaves(ensemble, rows[part])].astype(np.float64)
+        found[part] = as_margin(ensemble, target_sums(ensemble, values).astype(np.float32))
+        for target in range(ensemble.targets):
+            sums = ensemble.base + np.cumsum(values[:, ensemble.target == target], axis=1)
+            largest[part, target] = np.maximum(1, np.abs(sums).max(axis=1))
     return found, largest
 
 

@@ -29,13 +29,16 @@ _MAX_BYTES = 30 * MAX_NODES
 
 
 def write_trees(path: Path, ensemble: Ensemble) -> None:
-    """Raises OutputError."""
+    """Raises OutputError, and DataError as `encode_stored` does."""
     with atomic_write(path, "the trees cannot be written") as partial:
         partial.write_bytes(encode_stored(ensemble))
 
 
 def encode_stored(ensemble: Ensemble) -> bytes:
-    """What `write_trees` writes."""
+    """What `write_trees` writes. Raises DataError for trees with categories, float64 rows or several targets, which
+    these files do not hold."""
+    if ensemble.wide or ensemble.targets > 1 or len(ensemble.members):
+        raise DataError("trees with categories, float64 rows or several targets are not stored as safetensors")
     arrays: dict[str, Array] = {
         name: np.ascontiguousarray(getattr(ensemble, name), kind) for name, kind in _ARRAYS.items()
     }

@@ -2,8 +2,8 @@
 
 Three lines open an artifact, run it on arrays and show what was proved of it:
 
-    model = featherweight.open_model("data/models/chest-xray")
-    model.predict(images)       # uint8 [N, H, W]: a decision and a calibrated probability each
+    model = featherweight.open("data/models/chest-xray")
+    model(images)               # uint8 [N, H, W]: a decision and a calibrated probability each
     model.evidence              # in a notebook a table; `model.evidence.page` is the whole page
 
 Everything that programs need is here; what the folders below hold may change with any version. A name is imported when
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featherweight.core.adapters import InputRange
     from featherweight.core.api.comparing import compare
     from featherweight.core.api.evidence import SealedEvidence, read_evidence
-    from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open_model
+    from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open, open_model
     from featherweight.core.api.optimizing import optimize
     from featherweight.core.compare.comparison import ComparisonOutcome
     from featherweight.core.doors.data import Data
@@ -75,6 +75,7 @@ _MODULE_OF = {
     "WrongModelError": _ERRORS,
     "compare": "featherweight.core.api.comparing",
     "load": "featherweight.core.doors.load",
+    "open": "featherweight.core.api.model",
     "open_model": "featherweight.core.api.model",
     "optimize": "featherweight.core.api.optimizing",
     "read_evidence": "featherweight.core.api.evidence",
@@ -108,6 +109,7 @@ __all__ = [
     "WrongModelError",
     "compare",
     "load",
+    "open",
     "open_model",
     "optimize",
     "read_evidence",

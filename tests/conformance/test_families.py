@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the passes need torch")
 
-from tests.conformance.families import COLUMNS, FAMILIES, WORKS, table, try_family
+from tests.conformance.families import COLUMNS, FAMILIES, WORKS, model_of, table, try_family
+from tests.conformance.road import seal_family
 
 PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 
@@ -24,6 +25,15 @@ def test_the_page_has_every_family() -> None:
     rows = cells_of(PAGE.read_text())
     assert list(rows) == list(FAMILIES)
     assert all(len(cells) == len(COLUMNS) for cells in rows.values())
+
+
+@pytest.mark.parametrize("name", ["image and table", "regnet"])
+def test_two_families_go_the_whole_road_to_an_artifact(name: str, tmp_path: Path) -> None:
+    """Two inputs, and layers that are left whole; the slow test below has all."""
+    assert seal_family(model_of(name), tmp_path) == ""
+    (recipe,) = tmp_path.glob("road.toml")
+    assert '"prune-channels"' in recipe.read_text()
+    assert (tmp_path / "artifact" / "programs" / "int8.onnx.gz").is_file()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featherweight.core.evidence.reports.templates_env import open_templates
-from featherweight.core.terminal import counted
+from featherweight.core.terminal import counted, plural_of
 
 ROOT = Path(__file__).parents[2]
 THINGS = (
@@ -72,3 +72,24 @@ def test_no_page_puts_a_count_before_a_plural() -> None:
         (path.name, line[0]) for path in pages for line in re.finditer(r"\{\{[^{}]*" + plural.pattern, path.read_text())
     ]
     assert [one for one in found if "split" not in one[1] and "shown" not in one[1]] == []
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "two"),
+    [
+        ("patient", "1 patient", "2 patients"),
+        ("patient_id", "1 patient", "2 patients"),
+        ("PatientID", "1 patient", "2 patients"),
+        ("Card Number", "1 card", "2 cards"),
+        ("credit_card", "1 credit card", "2 credit cards"),
+        ("study", "1 study", "2 studies"),
+        ("box", "1 box", "2 boxes"),
+        ("cases", "1 case", "2 cases"),
+        ("p7", "1 p7 cluster", "2 p7 clusters"),
+        ("id", "1 id", "2 ids"),
+        ("a" * 61, f"1 {'a' * 61} cluster", f"2 {'a' * 61} clusters"),
+    ],
+)
+def test_what_a_column_names_is_called_by_its_name(column: str, one: str, two: str) -> None:
+    assert counted(1, plural_of(column)) == one
+    assert counted(2, plural_of(column)) == two

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featherweight.core.errors import DataError, FeatherweightError, UsageError
-from featherweight.core.losses import BINARY, CLASSES, VALUES, TaskLoss, infer_loss
+from featherweight.core.losses import BINARY, CLASSES, UNLABELLED, VALUES, TaskLoss, infer_loss
 from featherweight.core.model import Model
 from featherweight.core.passes.recover import distillation_loss, find_loss, recover
 from featherweight.core.passes.steps import RecoverStep
@@ -145,11 +145,86 @@ def two_inputs() -> Iterator[Batch]:
 @pytest.mark.parametrize(
     ("model", "batches", "told"),
     [
-        (model_of(3, inputs=2), two_inputs(), "one input and one output, this one has 2 and 1"),
-        (model_of(3), two_inputs(), r"training batches are \(tuple, Tensor\)"),
+        (model_of(3, inputs=2), batches_of(FINDINGS), "are .Tensor, Tensor., expected a tuple of 2 inputs and one of"),
+        (model_of(3), two_inputs(), r"training batches are \(\(Tensor, Tensor\), Tensor\), expected two tensors"),
         (model_of(3), [], "smaller than one batch"),
     ],
 )
 def test_networks_and_batches_that_the_loop_cannot_train(model: Model, batches: list[Batch], told: str) -> None:
     with pytest.raises(FeatherweightError, match=told):
         find_loss(model, batches, BINARY)
+
+
+class Twofold(nn.Module):
+    """Two inputs; a class, a quantity, and an embedding that has no labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU())
+        self.classes, self.value, self.embedding = nn.Linear(32, 3), nn.Linear(32, 1), nn.Linear(32, 5)
+
+    def forward(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.middle(torch.cat([left, right], dim=1))
+        return self.classes(found), self.value(found), 1000 * self.embedding(found)
+
+
+def twofold() -> Model:
+    torch.manual_seed(0)
+    inputs = tuple(TensorSpec(name, "float32", (None, 4)) for name in ("left", "right"))
+    outputs = tuple(
+        TensorSpec(name, "float32", (None, size)) for name, size in (("class", 3), ("value", 1), ("embedding", 5))
+    )
+    return Model(Twofold().eval(), inputs, outputs)
+
+
+LEFT, RIGHT = rows(), rows().flip(0)
+CLASS = (LEFT + RIGHT)[:, :3].argmax(1)
+
+
+def twofold_batches(epoch: int) -> list[tuple[list[Tensor], tuple[Tensor, ...]]]:
+    """Inputs as a list, as a DataLoader gives them."""
+    targets = (CLASS, LEFT[:, :1] * 2, torch.zeros(len(LEFT), 0))
+    return [
+        ([LEFT[i : i + 32], RIGHT[i : i + 32]], tuple(one[i : i + 32] for one in targets)) for i in range(0, 256, 32)
+    ]
+
+
+def test_several_inputs_and_outputs_are_trained_each_by_its_own_loss() -> None:
+    model, losses = twofold(), (CLASSES, VALUES, UNLABELLED)
+    with torch.no_grad():
+        before = model.module("test")(LEFT, RIGHT)
+    step = RecoverStep(40, 2e-2, teacher_weight=0.3, ema_decay=0.5)
+    found, record = recover(model, step, model.module("test"), twofold_batches, stated=losses)  # type: ignore[arg-type]
+    assert record.facts["loss"] == "classes, values, unlabelled"
+    with torch.no_grad():
+        classes, value, embedding = found.module("test")(LEFT, RIGHT)
+    assert float((classes.argmax(1) == CLASS).float().mean()) > 0.9
+    assert float((before[0].argmax(1) == CLASS).float().mean()) < 0.6
+    assert float(functional.mse_loss(value, 2 * LEFT[:, :1])) < 0.3 * float((2 * LEFT[:, :1]).var())
+    # No labels pull the embedding, and its size, a thousand times the others', does not drown them.
+    assert float(functional.mse_loss(embedding, before[2])) < 0.2 * float(before[2].var())
+
+
+def test_what_each_of_several_outputs_means_is_inferred_or_asked_for() -> None:
+    model = twofold()
+    with pytest.raises(UsageError, match=r"what the outputs \[32, 1\] mean cannot be told"):
+        find_loss(model, twofold_batches(0), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"states 1 loss for 3 outputs; return a tuple"):
+        find_loss(model, twofold_batches(0), CLASSES)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="do not fit its loss 'classes'"):
+        find_loss(model, twofold_batches(0), (CLASSES, CLASSES, UNLABELLED))  # type: ignore[arg-type]
+
+
+def test_the_loss_of_several_outputs_is_the_mean_of_theirs() -> None:
+    model = twofold()
+    (inputs, targets), *_ = twofold_batches(0)
+    with torch.no_grad():
+        opinions = model.module("test")(*inputs)
+    outputs = tuple(output + 0.1 for output in opinions)
+    losses = (CLASSES, VALUES, UNLABELLED)
+    loss = distillation_loss(model.module("test"), losses, 0.25, 2.0)
+    wanted = [
+        0.75 * one.hard(output, target) + 0.25 * one.soft(output, opinion, 2.0)
+        for one, output, opinion, target in zip(losses, outputs, opinions, targets, strict=True)
+    ]
+    assert float(loss(outputs, tuple(inputs), targets)) == pytest.approx(float(sum(wanted)) / 3)

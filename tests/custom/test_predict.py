@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import lightgbm
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +18,15 @@ import pytest
 from pyarrow import csv
 
 import featherweight
+from featherweight.apps.custom.adapter import CustomAdapter
 from featherweight.apps.custom.predict import PredictJob, run_predict
 from featherweight.apps.custom.rows import prepare
 from featherweight.apps.custom.sealed import Schema
+from featherweight.apps.custom.task import make_task, read_settings
+from featherweight.core.doors.data import Data
 from featherweight.core.doors.scores import ScoreForm
+from featherweight.core.errors import TensorError, UsageError
+from featherweight.core.tensors import TensorSpec
 from tests.custom.conftest import COUNT, run
 
 
@@ -48,12 +56,12 @@ def test_a_csv_in_and_out_says_the_same(folder: Path, artifact: Path) -> None:
 
 
 def test_rows_that_cannot_be_scored_stay_in_their_places(folder: Path, artifact: Path) -> None:
-    lines = ["id,age,dose,weight,height", "a,1,2,3,4", "b,many,2,3,4", "c,1,1e99,3,4", "d,1,,nan,4", "e,1,2,3,4.5"]
+    lines = ["id,age,dose,weight,height", "a,1,2,3,4", "b,many,2,3,4", "c,1,1e999,3,4", "d,1,,nan,4", "e,1,2,3,4.5"]
     (folder / "odd.csv").write_text("\n".join(lines) + "\n")
     words = ("predict", "models/x", "--data", "odd.csv", "--out", "odd.parquet", "--json")
     summary, _ = json.JSONDecoder().raw_decode(run(folder, *words, code=3))
     assert summary["rejected"] == 2
-    assert summary["reasons"] == {"age: not a number": 1, "dose: infinite, or too large for float32": 1}
+    assert summary["reasons"] == {"age: not a number": 1, "dose: infinite, or too large for float64": 1}
     found = pq.read_table(folder / "odd.parquet")
     assert found["id"].to_pylist() == ["a", "b", "c", "d", "e"]
     assert [value is None for value in found["score"].to_pylist()] == [False, True, True, False, False]
@@ -65,10 +73,42 @@ def test_a_value_that_is_missing_is_refused_where_the_model_takes_none() -> None
     schema = Schema(columns=("a", "b"), score=ScoreForm(output="score", form="logit"))
     batch = pa.record_batch({"a": pa.array([1, None, 3]), "b": pa.array([1.0, 2.0, -9.0])})
     assert prepare(batch, schema).reasons.tolist() == ["", "a: missing", ""]
+    exact = pa.record_batch({"a": pa.array([Decimal("1.5"), None, Decimal(3)]), "b": batch["b"].dictionary_encode()})
+    assert prepare(exact, schema).reasons.tolist() == ["", "a: missing", ""]
+    np.testing.assert_array_equal(prepare(exact, schema).rows[[0, 2]], [[1.5, 1], [3, -9]])
     known = Schema(columns=("a", "b"), missing=True, missing_value=-9.0, score=schema.score)
     prepared = prepare(batch, known)
     assert prepared.fit.all()
     assert np.isnan(prepared.rows).tolist() == [[False, False], [True, False], [False, True]]
+
+
+def test_a_fraction_is_no_category() -> None:
+    """Libraries read 2.5 as 2, or as a category that they do not know: it is refused, with its row."""
+    score = ScoreForm(output="score", form="logit")
+    schema = Schema(columns=("seconds", "site"), categories=(1,), missing=True, score=score)
+    batch = pa.record_batch({"seconds": pa.array([1_700_000_001, 2, 3]), "site": pa.array([2.0, 2.5, None])})
+    prepared = prepare(batch, schema, "float64")
+    assert prepared.rows.dtype == np.float64
+    assert prepared.rows[0].tolist() == [1_700_000_001, 2]
+    assert prepared.reasons.tolist() == ["", "site: not a whole number, and so no category", ""]
+    rule = {"slope": 1.0, "intercept": 0.0, "threshold": 0.5, "chosen_for": "a test"}
+    files = {"schema.json": msgspec.json.encode(schema), "decision.json": msgspec.json.encode(rule)}
+    adapter = CustomAdapter(("no", "yes"), files, (TensorSpec("features", "float64", (None, 2)),))
+    tensors, _ = adapter.prepare(adapter.cases({"site": [2, 3], "seconds": [1_700_000_001, 2]}), 0)
+    assert tensors["features"].dtype == np.float64
+    assert tensors["features"][0, 0] == 1_700_000_001
+    with pytest.raises(TensorError, match=r"column 'site'.*expected whole numbers"):
+        adapter.prepare(adapter.cases(np.array([[1, 2.5]])), 0)
+
+
+def test_several_classes_and_values_are_not_judged() -> None:
+    rows, labels = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
+    settings = read_settings({"model": "of a test", "data": "of a test"})
+    for objective, count, says in (("multiclass", 3, "one of several classes"), ("regression", 1, "a value")):
+        parameters = {"objective": objective, "num_class": count, "verbosity": -1, "num_threads": 1}
+        model = lightgbm.train(parameters, lightgbm.Dataset(rows, labels % 3), 2)
+        with pytest.raises(UsageError, match=f"gives {says}, and only yes or no is judged"):
+            make_task(model, Data(cases=(rows, labels % 2)), settings)
 
 
 def test_an_interrupted_job_goes_on_where_it_was(folder: Path, artifact: Path) -> None:

@@ -4,9 +4,12 @@ opened and run."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
+import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import featherweight
 from featherweight.core.recipe import parse_recipe
+from tests.core.doors.test_onnx_trees import file_of, trees
 from tests.custom.conftest import MEANT, run
 
 
@@ -78,6 +82,55 @@ def test_a_wrong_request_is_told_in_a_line(folder: Path, words: tuple[str, ...],
     said = run(folder, "optimize", *words, "--out", "models/y", code=2)
     assert says in " ".join(said.split())
     assert "Traceback" not in said
+
+
+def _network(rows: Any, labels: Any) -> bytes:
+    """A network as an exporter writes it."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    shown, truth = torch.from_numpy(rows), torch.from_numpy(labels).float()[:, None]
+    for _ in range(80):
+        optimizer.zero_grad()
+        nn.functional.binary_cross_entropy_with_logits(network(shown), truth).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    shapes = ({0: torch.export.Dim("N")},)
+    program = torch.onnx.export(network.eval(), (shown[:2],), dynamic_shapes=shapes, dynamo=True, verbose=False)
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["network", "converted trees"])
+def test_an_onnx_file_without_a_line_of_code(tmp_path: Path, kind: str) -> None:
+    """One command makes the artifact, another one verifies it, a third one scores the table."""
+    generator = np.random.default_rng(0)
+    rows = generator.normal(2, 1.5, (3000, 5)).astype(np.float32)
+    if kind == "network":
+        labels = (rows[:, 0] + rows[:, 1] + generator.normal(0, 0.5, 3000) > 4).astype(np.int64)
+        content = _network(rows[:1000], labels[:1000])
+    else:
+        content = file_of(trees(5, count=20))
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        chances = [one["yes"] for one in session.run(None, {"X": rows})[-1]]
+        labels = (generator.random(3000) < chances).astype(np.int64)
+    (tmp_path / "model.onnx").write_bytes(content)
+    names = {True: ["0", "1"], False: ["no", "yes"]}[kind == "network"]
+    table: dict[str, Any] = {f"c{place}": rows[:, place] for place in range(5)}
+    table |= {"y": np.array(names)[labels], "split": np.repeat(["train", "validation", "test"], 1000)}
+    pq.write_table(pa.table(table), tmp_path / "cases.parquet")
+
+    command = "optimize model.onnx --data cases.parquet --label y --split split --steps int8 --limit auc_loss=0.02"
+    said = run(tmp_path, *command.split(), "--out", "models/x")
+    assert "The model agrees with ONNX Runtime on 3,000 rows" in said
+    assert "reproduces the artifact's" in run(tmp_path, "artifact", "verify", "models/x")
+    words = ("predict", "models/x", "--data", "cases.parquet", "--keep", "y", "--out", "scores.parquet")
+    run(tmp_path, *words)
+
+    found = pq.read_table(tmp_path / "scores.parquet")
+    own = featherweight.open(tmp_path / "models" / "x")(rows)
+    assert found["decision"].to_pylist() == own.decisions.tolist()
 
 
 def test_a_torch_module_in_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,17 @@ class FraudTask:
             return HeldOut(ids, inputs, part.labels, groups)
         # The cards that are known to be compromised have left these rows already: see `protocol.held_out_rows`.
         alerts = Alerts(part.days, np.ones(len(part), bool), max(1, round(self.trained.training.alerts_per_day)))
-        return HeldOut(ids, inputs, part.labels, groups, part.customers, alerts, part.terminals, cluster_noun="cards")
+        return HeldOut(
+            ids,
+            inputs,
+            part.labels,
+            groups,
+            part.customers,
+            alerts,
+            part.terminals,
+            cluster_noun="cards",
+            cross_cluster_noun="terminals",
+        )
 
     def seal(self, scores: Scores, labels: Labels) -> tuple[SealedFiles, float]:
         """See Task. scores: float64 [N]; labels: int64 [N]."""

@@ -78,6 +78,7 @@ def describe_share(use: Use) -> str:
         "inputs": f"about {use.shared:.0%} of the cases, or with other labels",
         "names": f"about {use.shared:.0%} of the cases by their names; their inputs are others",
         "looks": f"{use.shared:.0%} or more of the cases by what they look like; their inputs are others",
+        "scores": f"about {use.shared:.0%} of the cases by the scores that A gives them; other ids or labels",
     }
     return how[use.known_by]
 

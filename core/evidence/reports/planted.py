@@ -34,6 +34,7 @@ def encode_gate(trial: GateTrial | NoTrial | None) -> dict[str, Any] | None:
         "should_be_caught": trial.should_be_caught,
         "false_refusals": trial.false_refusals,
         "harmless_draws": trial.harmless_draws,
+        "refuses_a_copy": trial.refuses_a_copy,
         "always_caught": [one.name for one in trial.found("caught")],
         "others": [_result(one) for one in trial.faults if one.finding != "caught"],
         "harmless": [_result(one) for one in trial.harmless],
@@ -58,6 +59,11 @@ def gate_sentence(trial: GateTrial | NoTrial) -> str:
     """How many planted faults the limits refuse, and how many harmless candidates."""
     if isinstance(trial, NoTrial):
         return f"No fault was planted to see: {trial.reason}."
+    if trial.refuses_a_copy:
+        return (
+            f"Planted faults show nothing here: on {_cases(trial)} the limits refuse even an exact copy of the "
+            "baseline, so that they refuse every fault too."
+        )
     beyond, through = len(trial.beyond), len(trial.found("let through"))
     said = (
         f"{counted(len(trial.faults), 'faults')} planted into the baseline's answers on "
@@ -81,11 +87,6 @@ def _cases(trial: GateTrial) -> str:
 def _false_refusals(trial: GateTrial) -> str:
     if not trial.harmless:
         return "The limits are so narrow that no candidate counts as harmless."
-    if trial.refuses_a_copy:
-        return (
-            "Even an exact copy of the baseline is refused: there are too few cases for such limits, whatever the "
-            "candidate is."
-        )
     return f"Of {trial.harmless_draws} judgements of harmless candidates {trial.false_refusals} were refusals."
 
 
@@ -94,7 +95,7 @@ def gate_part(trial: GateTrial | NoTrial | None, cluster_noun: str) -> dict[str,
     if trial is None:
         return None
     programs = read_program_faults().describe()
-    if isinstance(trial, NoTrial):
+    if isinstance(trial, NoTrial) or trial.refuses_a_copy:
         return {"sentence": gate_sentence(trial), "programs": programs, "tried": False}
     return {
         "sentence": gate_sentence(trial),

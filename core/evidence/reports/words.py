@@ -57,7 +57,7 @@ def headline(evidence: Evidence) -> Headline:
         told = "By how much is not told, so that nothing is tuned on them; what follows is of the validation cases."
         return Headline(False, "Not passed", f"Limits not kept on the test cases: {names or 'see the record'}. {told}")
     if not count:
-        return Headline(False, "Not judged", "The recipe sets no limit, so nothing was decided; the figures follow.")
+        return Headline(False, "Not judged", "No limit is set, so nothing was decided; the figures follow.")
     if not missed:
         limits = "the limit" if count == 1 else f"all {count} limits"
         if evidence.unchanged:

@@ -13,7 +13,7 @@ import featherweight
 from featherweight.core.bundled import data_directory
 from featherweight.core.compare.cases import Cases, Columns, read_cases
 from featherweight.core.compare.inputs import open_inputs
-from featherweight.core.compare.programs import open_artifact, run_onnx
+from featherweight.core.compare.programs import open_artifact, open_onnx
 from featherweight.core.compare.tables import table_of
 from featherweight.core.errors import DataError, WrongModelError
 from tests.small_programs import file_that_does_not_open
@@ -60,7 +60,7 @@ def one_input(path: Path, outputs: int = 1) -> Path:
 
 def test_columns_make_up_the_one_input(tmp_path: Path) -> None:
     inputs = open_inputs(table_of("data", rows()), the_cases(), "id", ("a", "b", "c"))
-    found = run_onnx(one_input(tmp_path / "m.onnx"), inputs)
+    found = open_onnx(one_input(tmp_path / "m.onnx")).run(inputs)
     np.testing.assert_allclose(found.scores, expected(), rtol=1e-5, atol=1e-5)
     assert "sha256" in found.source
 
@@ -70,7 +70,7 @@ def test_an_input_of_its_own_name_is_a_column(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", nodes, [("a", ["N", 1]), ("b", ["N", 1])], [("y", ["N", 1])])
     inputs = open_inputs(table_of("data", rows()), the_cases(), "id", ())
     values = np.random.default_rng(1).normal(size=(COUNT, 3)).astype(np.float32)
-    np.testing.assert_allclose(run_onnx(path, inputs).scores, values[:, 0] - values[:, 1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(open_onnx(path).run(inputs).scores, values[:, 0] - values[:, 1], rtol=1e-5, atol=1e-6)
 
 
 def test_arrays_are_taken_from_an_archive(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_arrays_are_taken_from_an_archive(tmp_path: Path) -> None:
     x = np.stack([given[name] for name in "abc"], axis=1)
     np.savez(tmp_path / "x.npz", id=np.array(given["id"]), x=x)
     inputs = open_inputs(tmp_path / "x.npz", the_cases(), "id", ())
-    found = run_onnx(one_input(tmp_path / "m.onnx"), inputs)
+    found = open_onnx(one_input(tmp_path / "m.onnx")).run(inputs)
     np.testing.assert_allclose(found.scores, expected(), rtol=1e-5, atol=1e-5)
     np.savez(tmp_path / "x.npz", x=x)
     with pytest.raises(DataError, match="no array 'id'"):
@@ -91,11 +91,11 @@ def test_arrays_are_taken_from_an_archive(tmp_path: Path) -> None:
 def test_inputs_that_do_not_fit_are_told(tmp_path: Path) -> None:
     path, table = one_input(tmp_path / "m.onnx"), table_of("data", rows())
     with pytest.raises(DataError, match=r"takes x: float32 \[N, 3\], which no column is; name the columns"):
-        run_onnx(path, open_inputs(table, the_cases(), "id", ()))
+        open_onnx(path).run(open_inputs(table, the_cases(), "id", ()))
     with pytest.raises(DataError, match="--features names 2 columns"):
-        run_onnx(path, open_inputs(table, the_cases(), "id", ("a", "b")))
+        open_onnx(path).run(open_inputs(table, the_cases(), "id", ("a", "b")))
     with pytest.raises(DataError, match="no column 'd'"):
-        run_onnx(path, open_inputs(table, the_cases(), "id", ("a", "b", "d")))
+        open_onnx(path).run(open_inputs(table, the_cases(), "id", ("a", "b", "d")))
 
 
 def test_programs_that_are_refused_are_told_with_their_file(tmp_path: Path) -> None:
@@ -103,17 +103,17 @@ def test_programs_that_are_refused_are_told_with_their_file(tmp_path: Path) -> N
     path = tmp_path / "m.onnx"
     path.write_bytes(b"not a program")
     with pytest.raises(DataError, match=r"m\.onnx: .*or run it elsewhere"):
-        run_onnx(path, inputs)
+        open_onnx(path).run(inputs)
     path.write_bytes(file_that_does_not_open("x", "y", 3, 2))
     with pytest.raises(DataError, match=r"m\.onnx: "):
-        run_onnx(path, inputs)
+        open_onnx(path).run(inputs)
     with pytest.raises(DataError, match="expected one output of one float32 a case"):
-        run_onnx(one_input(path, outputs=2), inputs)
+        open_onnx(one_input(path, outputs=2)).run(inputs)
     nodes = [helper.make_node("Log", ["x"], ["l"]), helper.make_node("ReduceSum", ["l", "ax"], ["y"], keepdims=1)]
     axes = helper.make_tensor("ax", TensorProto.INT64, [1], [1])
     save(path, nodes, [("x", ["N", 3])], [("y", ["N", 1])], (axes,))
     with pytest.raises(DataError, match="no finite number for"):
-        run_onnx(path, inputs)
+        open_onnx(path).run(inputs)
 
 
 def test_an_artifact_of_rows_gives_what_open_model_gives() -> None:
@@ -148,6 +148,9 @@ def test_an_artifact_of_images_runs_on_an_archive(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", id=np.arange(4), image=np.full((4, 1, 224, 224), 2, np.float32))
     with pytest.raises(DataError, match="the inputs do not fit the model"):
         open_artifact(MODELS / "chest-xray").run(open_inputs(tmp_path / "x.npz", cases, "id", ()))
+    np.savez(tmp_path / "x.npz", id=np.arange(4), images=np.array(list("abcd")))
+    with pytest.raises(DataError, match="no numbers"):
+        open_artifact(MODELS / "chest-xray").tensors(open_inputs(tmp_path / "x.npz", cases, "id", ()))
 
 
 def test_a_folder_that_is_no_artifact_is_told(tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 FEATURES = 5
 
@@ -62,12 +64,16 @@ MODELS: dict[str, Any] = {
     "XGBClassifier that reads a number as missing": _with_number_for_missing,
     "random forest": lambda: RandomForestClassifier(20, max_depth=5, random_state=0).fit(*rows_and_labels(0)),
     "extra trees": lambda: ExtraTreesClassifier(20, max_depth=5, random_state=0).fit(*rows_and_labels(0)),
+    "decision tree": lambda: DecisionTreeClassifier(max_depth=6, random_state=0).fit(*rows_and_labels(0)),
     "gradient boosting": lambda: GradientBoostingClassifier(n_estimators=12).fit(*rows_and_labels(0)),
     "histogram boosting": lambda: HistGradientBoostingClassifier(max_iter=12).fit(*rows_and_labels()),
     "logistic regression": lambda: LogisticRegression().fit(*rows_and_labels(0)),
     "SGD of log loss": lambda: make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", random_state=0)).fit(
         *rows_and_labels(0)
     ),
+    "network": lambda: make_pipeline(
+        StandardScaler(), MLPClassifier((8,), tol=10, n_iter_no_change=3, random_state=0)
+    ).fit(*rows_and_labels(0)),
     "support vectors": lambda: make_pipeline(StandardScaler(), LinearSVC()).fit(*rows_and_labels(0)),
     "imputed and scaled regression": lambda: make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()).fit(
         *rows_and_labels()
@@ -83,6 +89,8 @@ MODELS: dict[str, Any] = {
     ).fit(*rows_and_labels()),
 }
 NO_MISSING = {
+    "decision tree",
+    "network",
     "random forest",
     "extra trees",
     "gradient boosting",

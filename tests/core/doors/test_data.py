@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from featherweight.core.doors.binding import BoundData, InputForm, bind
 from featherweight.core.doors.data import Data
@@ -142,6 +144,100 @@ def test_datasets_and_loaders_of_torch() -> None:
     assert [len(part) for part in found.parts.values()] == [30, 30, 30]
     np.testing.assert_array_equal(found.parts["training"].tensors["features"], inputs[::3].numpy())
     np.testing.assert_array_equal(found.parts["validation"].labels, labels[1::3].numpy())
+
+
+class Cases(Dataset[Any]):
+    """Ninety cases of two columns, item by item made by `give`."""
+
+    def __init__(self, give: Callable[[int], Any]) -> None:
+        self.give = give
+
+    def __len__(self) -> int:
+        return 90
+
+    def __getitem__(self, place: int) -> Any:
+        if place >= 90:
+            raise IndexError
+        return self.give(place)
+
+
+ROWS = torch.arange(180.0).reshape(90, 2)
+PLAIN = Cases(lambda place: (ROWS[place], place % 2))
+
+
+class Streamed(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return (PLAIN[place] for place in range(90))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        PLAIN,
+        DataLoader(PLAIN, batch_size=7, shuffle=True, drop_last=True),
+        DataLoader(PLAIN, batch_size=None),
+        DataLoader(Streamed(), batch_size=7),
+        Streamed(),
+        [PLAIN[place] for place in range(90)],
+        Cases(lambda place: ({"only": ROWS[place]}, torch.tensor([place % 2]))),
+    ],
+)
+def test_every_case_comes_once_and_in_the_order_of_the_data_set(source: Any) -> None:
+    """However a loader would shuffle: the clusters belong to the cases by their places."""
+    data = Data(train=source, validation=PLAIN, test=PLAIN, clusters=(np.arange(90),) * 3)
+    train = bind(data, TWO).parts["training"]
+    np.testing.assert_array_equal(train.tensors["features"], ROWS.numpy())
+    np.testing.assert_array_equal(train.labels, np.arange(90) % 2)
+    assert train.clusters is not None
+    assert train.clusters[89] == "89"
+
+
+def _fail(place: int) -> Any:
+    raise OSError("disk")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (Cases(lambda place: (ROWS[place] + torch.randn(2), 0)), "something else for its first case"),
+        (DataLoader(PLAIN, sampler=WeightedRandomSampler([1.0] * 90, 90)), "drawn by WeightedRandomSampler"),
+        (DataLoader(PLAIN, sampler=RandomSampler(PLAIN, replacement=True)), "drawn by RandomSampler"),
+        (DataLoader(Streamed(), batch_size=7, drop_last=True), "leaves its last cases out"),
+        (Cases(lambda place: {"x": ROWS[place], "y": 0}), "gives dict, expected"),
+        (Cases(_fail), "its code fails .OSError: disk"),
+        (Cases(lambda place: ((ROWS[place],) * (1 + place % 2), 0)), "2 inputs for one case, 1 for another"),
+        (Cases(lambda place: (ROWS[place], torch.tensor([0, 1]))), r"labels of the shape \[2\]"),
+        (Cases(lambda place: (ROWS[place][: 1 + place % 2], 0)), "the inputs differ in shape"),
+        ((PLAIN[place] for place in range(3)), "does not say how many cases"),
+        ([[1, 2], [[1], [2, 3]]], r"does not become an array|expected|differ"),
+    ],
+)
+def test_a_data_set_that_cannot_be_right_is_refused(source: Any, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        Data(train=source, validation=PLAIN, test=PLAIN)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_columns_of_other_types_are_numbers_or_left_aside(tmp_path: Path) -> None:
+    """Decimals, truths and encoded texts; times and lists that the model does not ask for."""
+    table = columns()
+    odd = {
+        "age": pa.array([Decimal(place) / 4 for place in range(60)], pa.decimal128(8, 2)),
+        "dose": pa.array([False, True, None] * 20),
+        "y": pa.array([Decimal(place % 2) for place in range(60)], pa.decimal128(1, 0)),
+        "split": pa.array(table["split"]).dictionary_encode(),
+        "seen": pa.array(np.arange(60), pa.timestamp("s")),
+        "codes": pa.array([[1, 2]] * 60),
+    }
+    pq.write_table(pa.table({**table, **odd}), tmp_path / "cases.parquet")
+    train = bind(Data.read(tmp_path / "cases.parquet", label="y", split="split"), NAMED).parts["training"]
+    np.testing.assert_array_equal(train.tensors["features"][:2], [[0, 0], [1, 0.25]])
+    np.testing.assert_array_equal(train.labels[:2], [0, 1])
+    with pytest.raises(DataError, match=r"lacks 1 feature of the model .seen."):
+        bind(
+            Data.read(tmp_path / "cases.parquet", label="y", split="split"),
+            InputForm(NAMED.specs, ("seen", "age")),
+        )
 
 
 def test_several_inputs_by_their_names_or_places() -> None:

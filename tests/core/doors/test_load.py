@@ -78,17 +78,21 @@ def test_trees_that_were_read_wrongly_are_refused() -> None:
         notes_of(dataclasses.replace(loaded, model=trees_model(wrong)), rows, labels)
 
 
-def test_columns_that_float32_rounds_are_named() -> None:
-    """Seconds since 1970 are 128 apart in float32: the trees tell them apart in float64."""
+def test_columns_that_float32_rounds_are_compared_in_float64() -> None:
+    """Seconds since 1970 are 128 apart in float32: the trees tell them apart in float64, and so does the program."""
     import lightgbm
 
     generator = np.random.default_rng(0)
     seconds = 1.6e9 + generator.integers(0, 2000, 1000)
     rows = np.stack([seconds, generator.normal(size=1000)], axis=1)
     labels = ((seconds % 97) > 48).astype(np.int64)
-    fitted = lightgbm.LGBMClassifier(n_estimators=20, verbosity=-1, n_jobs=1).fit(rows, labels)
-    with pytest.raises(UsageError, match=r"float32, in which values of column 0 are rounded"):
-        notes_of(load(fitted), rows, labels)
+    loaded = load(lightgbm.LGBMClassifier(n_estimators=20, verbosity=-1, n_jobs=1).fit(rows, labels))
+    assert loaded.model.inputs[0].dtype == "float64"
+    (note,) = notes_of(loaded, rows, labels)
+    assert note.startswith("The model agrees with")
+    rounded = rows.astype(np.float32).astype(np.float64)
+    found = [run_model(loaded.model, {"features": one})["score"] for one in (rows, rounded)]
+    assert (np.abs(found[0] - found[1]) > 1e-3).mean() > 0.2
 
 
 def test_a_file_that_ends_the_librarys_process_is_refused_in_this_one(tmp_path: Path) -> None:

@@ -10,9 +10,12 @@ import pytest
 from featherweight.core.errors import LimitError
 from featherweight.core.evidence import metrics
 from featherweight.core.evidence.enough import check_cases_suffice
+from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metrics import Limits
+from featherweight.core.evidence.predictions import Measured
 from featherweight.core.task import Alerts, HeldOut
 from featherweight.core.tensors import Tensors
+from tests.core import evidence_cases as made
 
 
 def cases(positives: int, negatives: int, clusters: int | None = None) -> HeldOut:
@@ -83,3 +86,33 @@ def test_a_ranking_of_a_handful_is_not_believed_as_it_was_seen():
         check_cases_suffice({"test": cases(28, 500)}, Limits(auc_loss=0.05), seed=0)
     with pytest.raises(LimitError, match="20 independent cases"):
         check_cases_suffice({"test": cases(100, 500, clusters=20)}, Limits(auc_loss=0.05), seed=0)
+
+
+def test_the_probabilities_of_a_handful_are_not_believed_either():
+    check_cases_suffice({"test": cases(29, 500)}, Limits(brier_loss=0.05), seed=0)
+    with pytest.raises(LimitError, match=r"Brier score: .*28 independent cases of the rarer class; with fewer than 29"):
+        check_cases_suffice({"test": cases(28, 500)}, Limits(brier_loss=0.05), seed=0)
+    # A case like none of these costs one over their number, whoever's probabilities they are.
+    with pytest.raises(LimitError, match="brier_loss"):
+        check_cases_suffice({"test": cases(40, 40)}, Limits(brier_loss=0.01, unseen_case="lost"), seed=0)
+
+
+@pytest.mark.parametrize("name", ["auc_loss", "average_precision_loss", "brier_loss"])
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_what_is_said_to_be_needed_is_never_too_few_to_be_believed(name, noise):
+    """In four samples of five of so many cases 29 are of the rarer class; with the least of them just so many."""
+    before, after = (made.predictions(one, positives=400, negatives=1600) for one in (0.0, noise))
+    (check,) = judge(Measured("a", before), Measured("b", after), Limits(**{name: 0.2}), seed=0)
+    assert check.cases_least is not None
+    assert check.cases_needed is not None
+    assert check.cases_needed_as_seen is not None
+    rarer = np.random.default_rng(0).binomial(min(check.cases_needed, check.cases_needed_as_seen), 0.2, size=4000)
+    assert 0.78 <= np.mean(rarer >= 29) <= 0.87
+    assert check.cases_least == 145
+
+
+@pytest.mark.parametrize("name", ["auc_loss", "brier_loss"])
+def test_what_is_too_few_to_be_believed_is_told_in_cases_of_the_kind_that_are_counted(name):
+    few = Measured("a", made.predictions(0.0, positives=20, negatives=80))
+    (check,) = judge(few, few, Limits(**{name: 0.0001}), seed=0)
+    assert (check.status, check.cases_least) == ("not measured", 145)

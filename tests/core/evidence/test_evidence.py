@@ -264,3 +264,30 @@ def test_every_bound_is_drawn_with_the_seed_that_the_report_states():
 
 
 ALERTS = Alerts(np.arange(624) % 5, np.ones(624, bool), per_day=20)
+
+
+def test_clusters_of_both_kinds_are_named_and_counted_wherever_a_bound_rests_on_them():
+    kinds = {"clusters": np.arange(624) // 2, "cross_clusters": np.arange(624) % 40}
+    nouns = {"cluster_noun": "cards", "cross_cluster_noun": "terminals"}
+    before, after = (
+        replace(one, predictions=replace(one.predictions, **kinds, **nouns))
+        for one in (made.baseline(1), made.candidate(1))
+    )
+    limits = Limits(auc_loss=0.3, average_precision_loss=0.3, sensitivity_loss=0.3, specificity_loss=0.3)
+    for check in judge(before, after, limits, seed=0):
+        assert re.search(r"in \d+ cards and 40 terminals", check.explanation), check.explanation
+    methods = compare(before.predictions, after.predictions, samples=20, seed=0).methods
+    for name in ("auc", "average_precision", "accuracy", "sensitivity", "specificity", "brier_score"):
+        assert "312 cards and 40 terminals" in methods[name]
+    inside = before.predictions.among(before.predictions.labels == 1)
+    assert inside.counts_of_clusters(inside.labels == 1) == [(195, "cards"), (40, "terminals")]
+    # What cannot be shown names the kind that has too few.
+    few = replace(before.predictions, cross_clusters=np.arange(624) % 15)
+    floor, loss = (judge(Measured("a", few), Measured("b", few), one, seed=0)[0] for one in (
+        Limits(auc_min=0.5), Limits(auc_loss=0.5)
+    ))  # fmt: skip
+    assert "shown with 15 terminals with positive cases" in floor.explanation
+    assert "15 independent cases of the rarer class (15 terminals)" in loss.explanation
+    unnamed = replace(few, cluster_noun="clusters", cross_cluster_noun="cross clusters")
+    (check,) = judge(Measured("a", unnamed), Measured("b", unnamed), Limits(sensitivity_loss=0.5), seed=0)
+    assert "in 195 clusters and 15 cross clusters" in check.explanation

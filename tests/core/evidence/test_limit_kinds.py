@@ -215,7 +215,34 @@ def test_absurd_limits_are_pointed_out(limits):
     assert any(name in line for line in absurd_limits(before.predictions, Limits(**limits)))
 
 
+@pytest.mark.parametrize(("name", "prevalence"), [("ppv_loss", 0.01), ("ppv_loss", 0.5), ("npv_loss", 0.01)])
+def test_predictive_values_that_may_fall_to_those_of_a_guess_are_pointed_out(name, prevalence):
+    before = made.predictions(0.9)
+    sign = "positive" if name == "ppv_loss" else "negative"
+    shares = [(before.decisions == (before.labels == 1))[before.labels == kind].mean() for kind in (1, 0)]
+    most = predictive_value(sign, *shares, prevalence) - (prevalence if sign == "positive" else 1 - prevalence)
+    assert 0 < most < 0.9
+    for limit, told in ((most + 1e-6, True), (most - 1e-6, False)):
+        assert (
+            any(name in line for line in absurd_limits(before, Limits(prevalence=prevalence, **{name: limit}))) == told
+        )
+
+
+def test_no_limit_of_the_table_is_left_out_of_those_that_are_pointed_out():
+    """At its widest each refuses nothing, whatever it is on."""
+    before = made.baseline(1)
+    desk = {"clusters": np.arange(624) // 4, "alerts": Alerts(np.arange(624) % 5, np.ones(624, bool), 20)}
+    before = replace(before, predictions=replace(before.predictions, **desk))
+    for name, (metric, rule) in metrics.limits().items():
+        widest = 1e-9 if rule.kind == "min" else 1.0
+        predictive = {"prevalence": 0.01} if name in ("ppv_loss", "npv_loss") else {}
+        lines = list(absurd_limits(before.predictions, Limits(**{name: widest}, **predictive)))
+        assert [name in line for line in lines] == [True], (name, metric.name)
+
+
 def test_sensible_limits_are_not():
+    wide = Limits(calibration_in_the_large_max=0.5, ppv_loss=0.02, npv_loss=0.001, prevalence=0.01)
+    assert list(absurd_limits(made.predictions(0.9), wide)) == []
     assert list(absurd_limits(made.predictions(0.0), made.LIMITS)) == []
     sensible = Limits(auc_min=0.9, brier_loss=0.02, average_precision_min=0.9, calibration_slope_deviation_max=0.3)
     assert list(absurd_limits(made.predictions(0.0), sensible)) == []

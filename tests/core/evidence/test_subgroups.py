@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featherweight.core.evidence.figures import compare
-from featherweight.core.evidence.judge import judge
+from featherweight.core.evidence.judge import Check, judge
 from featherweight.core.evidence.metrics import Limits
 from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.subgroups import (
+    MAX_HELD_VALUES,
     MAX_VALUES,
     MIN_CASES,
     OTHER_VALUES,
@@ -315,3 +316,51 @@ def test_what_few_cases_lost_beyond_a_limit_is_named_apart_and_never_called_unme
     assert any(
         "chance may explain" in line and "site small (36 cases, few): sensitivity fell" in line for line in notes
     )
+
+
+def many_sites(sites: int, each: int) -> Predictions:
+    """Of so many sites with the same number of cases, and three of a single case each."""
+    count = sites * each + 3
+    labels = (np.arange(count) % 2).astype(np.int64)
+    scores = np.random.default_rng(0).normal(size=count) + 3.0 * labels
+    site = np.array([f"s{min(place // each, sites) + max(0, place - sites * each):03}" for place in range(count)])
+    return Predictions(tuple(map(str, range(count))), labels, scores, 1.5, groups={"site": site})
+
+
+def judged(before: Predictions, after: Predictions, limits: Limits) -> Check:
+    return judge(Measured("a", before), Measured("b", after), limits, seed=0)[0]
+
+
+def test_no_site_vanishes_in_a_limit_of_groups_however_many_there_are() -> None:
+    before, limits = many_sites(60, 60), Limits(**{"groups.auc_loss": 0.3})
+    kept = judged(before, replace(before), limits)
+    assert kept.status == "passed"
+    pooled = "site: 43 of 63 values, the rarest, of which 3 with fewer than 5 cases are not named, are also judged"
+    assert pooled in kept.explanation
+    assert "other values (2,403 cases)" in kept.explanation
+    for site in ("s001", "s030", "s059"):
+        inside = before.groups["site"] == site
+        reversed_there = replace(before, scores=np.where(inside, 3.0 - before.scores, before.scores))
+        check = judged(before, reversed_there, limits)
+        assert check.status == "failed"
+        assert f"worst is site {site} (60 cases)" in check.explanation
+
+
+def test_many_small_sites_that_lose_a_little_each_are_judged_together() -> None:
+    before, limits = many_sites(100, 16), Limits(**{"groups.sensitivity_loss": 0.1})
+    place = np.arange(len(before.labels))
+    hit = (place >= 20 * 16) & (place % 8 == 1)  # two of eight positives of each site but the first twenty
+    check = judged(before, replace(before, scores=np.where(hit, -9.0, before.scores)), limits)
+    assert check.status == "failed"
+    assert "worst is site other values" in check.explanation
+
+
+def test_a_column_of_too_many_values_is_none_of_groups() -> None:
+    before = many_sites(MAX_HELD_VALUES + 1, 6)
+    check = judged(before, replace(before), Limits(**{"groups.auc_loss": 0.3}))
+    assert check.status == "not measured"
+    assert "site has 501 values of 5 cases or more" in check.explanation
+    assert "name the columns" in check.explanation
+    sites = replace(before, groups={**before.groups, "sex": np.where(np.arange(len(before.ids)) % 4 < 2, "f", "m")})
+    limits = Limits(group_columns=("sex",), **{"groups.auc_loss": 0.3})
+    assert judged(sites, replace(sites), limits).status == "passed"

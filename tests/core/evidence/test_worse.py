@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from featherweight.core.evidence.figures import compare
 from featherweight.core.evidence.judge import judge
 from featherweight.core.evidence.metrics import Limits
-from featherweight.core.evidence.predictions import Predictions
+from featherweight.core.evidence.predictions import Measured, Predictions
 from featherweight.core.evidence.report import Comparison
 from featherweight.core.evidence.reports.html import render_html
 from featherweight.core.evidence.reports.json import evidence_as_dict
 from featherweight.core.evidence.reports.model_card import render_figures
 from featherweight.core.evidence.subgroups import compare_subgroups
 from featherweight.core.evidence.worse import MAX_NAMED, worse_notes
+from featherweight.core.thresholds import Outcomes
 from tests.core import evidence_cases as made
 
 
@@ -38,7 +39,7 @@ def test_a_brier_score_that_rises_without_a_limit_is_said_and_shown():
     lines = notes_of(before, after)
     assert "Shown to be worse" in lines[0]
     assert "Brier score rose by" in lines[0]
-    assert "the recipe does not limit it" in lines[0]
+    assert "no limit is on it" in lines[0]
 
 
 def test_a_loss_that_chance_may_explain_is_said_to_be_so():
@@ -57,6 +58,13 @@ def test_probabilities_that_are_one_number_are_called_worthless_though_they_are_
     assert found is not None
     assert found.estimate < 0.01
     assert any("no longer tell cases apart" in line for line in notes_of(before, after))
+
+
+def test_probabilities_that_the_candidate_lost_are_said():
+    before = made.predictions(0.0)
+    (line,) = notes_of(before, replace(before, probabilities=None))
+    assert "The baseline has probabilities and the candidate none" in line
+    assert notes_of(replace(before, probabilities=None), before) == ()  # it gained them
 
 
 @pytest.mark.parametrize(
@@ -117,3 +125,68 @@ def test_page_json_and_card_say_it():
     evidence = replace(made.evidence(), test=part)
     for text in (render_html(evidence), render_figures(evidence), " ".join(evidence_as_dict(evidence)["warnings"])):
         assert "Brier score rose by" in text
+
+
+def by_kind(found: Predictions) -> Predictions:
+    """In two sites; half of the positives are of a subtype."""
+    place = np.arange(len(found.labels))
+    kinds = np.where(found.labels == 0, "normal", np.where(place % 2 == 0, "virus", "bacteria"))
+    return replace(found, groups={"site": np.where(place % 4 < 2, "A", "B"), "kind": kinds})
+
+
+def test_probabilities_that_are_ruined_in_one_group_are_said_without_a_limit_on_them():
+    before = by_kind(made.predictions(0.0))
+    for column, value in (("site", "A"), ("kind", "virus")):  # of both classes, and of one alone
+        inside = before.groups[column] == value
+        ruined = np.where(inside, before.probabilities * 0.45, before.probabilities)
+        lines = notes_of(before, replace(before, probabilities=ruined), Limits(auc_loss=0.02, flip_ratio_max=0.01))
+        (line,) = [line for line in lines if line.startswith("Shown to be worse in groups")]
+        assert f"{column} {value}" in line
+        assert "Brier score rose by" in line
+
+
+def test_the_probabilities_of_a_subtype_are_judged_on_its_own_cases():
+    """Not thinned out by those of the other class, which a ranking needs."""
+    before = by_kind(made.predictions(0.0))
+    inside = before.groups["kind"] == "virus"
+    after = replace(before, probabilities=np.where(inside, 1 - before.probabilities, before.probabilities))
+    groups = compare_subgroups(before, after, Limits(**{"groups.brier_loss": 0.1}), seed=0)
+    (row,) = [row for row in groups.rows if row.value == "virus"]
+    (figure,) = [one for one in row.figures if one.name == "brier_score"]
+    own = np.mean((after.probabilities[inside] - 1) ** 2 - (before.probabilities[inside] - 1) ** 2)
+    assert (figure.loss, figure.status) == (pytest.approx(own), "shown worse")
+    same = compare_subgroups(before, replace(before), Limits(**{"groups.brier_loss": 0.1}), seed=0)
+    assert {one.status for row in same.rows for one in row.figures if one.name == "brier_score"} == {"not worse"}
+
+
+def test_declines_that_vanish_in_one_group_are_said_without_a_limit_on_decisions():
+    before = by_kind(made.predictions(0.0))
+    before = replace(before, outcomes=Outcomes(("approve", "review", "decline"), (before.threshold, 2.0)))
+    inside = before.groups["site"] == "B"
+    after = replace(before, scores=np.where(inside, np.minimum(before.scores, 1.9), before.scores))
+    lines = notes_of(before, after, Limits(auc_loss=0.02, flip_ratio_max=0.1))
+    declined = int((inside & (before.scores >= 2.0)).sum())
+    (vanished,) = [line for line in lines if line.startswith("The candidate leads no case of a group")]
+    assert f"site B: decline, the baseline {declined} cases" in vanished
+    (shown,) = [line for line in lines if line.startswith("Shown to be worse in groups")]
+    assert "site B" in shown
+    assert "at the threshold of decline sensitivity fell" in shown
+    # What vanished from all cases is told of the whole, not of each group again.
+    everywhere = replace(before, scores=np.minimum(before.scores, 1.9))
+    assert not any("no case of a group" in line for line in notes_of(before, everywhere))
+    same = notes_of(before, replace(before))
+    assert same == ()
+
+
+def test_what_no_limit_of_groups_holds_is_corrected_apart():
+    """Groups at thresholds whose figures no limit holds are notes: they make no limit easier, nor harder, to keep."""
+    before = by_kind(made.predictions(0.0))
+    limits = Limits(**{"groups.auc_loss": 0.05})
+    more = replace(before, outcomes=Outcomes(("approve", "review", "decline"), (before.threshold, 2.0)))
+    found = []
+    for one in (before, more):
+        after = replace(one, scores=one.scores + 0.1 * np.random.default_rng(0).normal(size=len(one.scores)))
+        (check,) = judge(Measured("a", one), Measured("b", after), limits, seed=0)
+        found.append((check.found, compare_subgroups(one, after, limits, seed=0).tests))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1]

@@ -89,7 +89,9 @@ def test_pruning_moves_the_scores_less_than_leaving_out_the_last_trees() -> None
     found, _ = pruned(ensemble, 0.6)
     nodes = nodes_of(ensemble)
     keep = len(found.roots) + 4
-    first = canonicalize(replace(nodes, roots=nodes.roots[:keep]), ensemble.features, ensemble.base)
+    first = canonicalize(
+        replace(nodes, roots=nodes.roots[:keep], target=nodes.target[:keep]), ensemble.features, ensemble.base
+    )
     assert first.splits > found.splits
     moved, moved_first = (np.abs(predict(one, TEST) - predict(ensemble, TEST)).mean() for one in (found, first))
     assert moved < moved_first / 2

@@ -89,7 +89,7 @@ def test_rows_that_were_prepared_otherwise_are_known_by_their_values(prepared: C
 def test_cases_with_other_features_are_known_by_their_names() -> None:
     names = [f"transaction {number}" for number in range(7000, 7500)]
     before, after = describe_rows(ROWS, names=names), describe_rows(ROWS[:, :3] * 2, names=names)
-    assert before.overlaps(after) == {"inputs": 0.0, "names": 1.0, "looks": 0.0}
+    assert before.overlaps(after) == {"inputs": 0.0, "names": 1.0, "looks": 0.0, "scores": 0.0}
     some = describe_rows(ROWS[:250, :3] * 2, names=[*names[:125], *(f"other {number}" for number in range(125))])
     assert before.overlaps(some)["names"] == pytest.approx(0.5)
 

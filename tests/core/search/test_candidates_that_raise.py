@@ -170,7 +170,7 @@ GROUPED = nn.Sequential(
 @pytest.mark.parametrize(
     ("make", "steps", "told"),
     [
-        (lambda: GROUPED, PRUNE.format("layer") + INT8, "ties channels together in groups"),
+        (lambda: GROUPED, PRUNE.format("layer") + INT8, "are tied together in groups"),
         (small_network, PRUNE.format("layer").replace("0.5", "[0.05, 0.1]") + INT8, "removes nothing at ratio 0.05"),
         (Named, INT8, "returns a dict, expected a tensor"),
         (lambda: torch.jit.script(small_network().eval()), INT8, "scripted"),

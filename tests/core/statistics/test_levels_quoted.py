@@ -60,6 +60,18 @@ def test_the_brier_loss_is_quoted_setting_by_setting() -> None:
         )
 
 
+def test_card_precision_is_quoted_change_by_change() -> None:
+    recorded = rows("card precision")
+    assert largest("card precision", "lost") <= 6
+    for row in recorded:  # beyond what a candidate without any change in these cases explains
+        assert float(row["as seen"].rstrip("%")) - float(row["no change seen"].rstrip("%")) <= 6
+    lines = [line for line in (ROOT / "docs/evidence.md").read_text().splitlines() if line.startswith("|")]
+    for change in {row["change"] for row in recorded}:
+        mine = [row for row in recorded if row["change"] == change]
+        quoted = ["; ".join(row[column] for row in mine) for column in ("lost", "as seen", "no change seen")]
+        assert any(_cells(line) == quoted and line.startswith(f"| {change}") for line in lines), change
+
+
 def _three(found: list[dict[str, str]]) -> list[str]:
     return ["; ".join(row[column] for row in found) for column in ("lost", "as seen", "normal")]
 

@@ -13,6 +13,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from featherweight.core.statistics import card_precision as a
 from featherweight.core.statistics import intervals as s
 from featherweight.core.statistics import resampling as r
+from featherweight.core.statistics.loss_bounds import least_bound, loss_upper_bound
+from featherweight.core.statistics.own_losses import card_precision_own_losses
 from featherweight.core.task import Alerts
 
 
@@ -210,16 +212,47 @@ def test_a_card_drawn_twice_is_two_cards():
         assert value == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_bound_of_card_precision_covers_the_truth():
-    """Two scorers that are equally good."""
-    above = 0
-    for seed in range(120):
-        rng = np.random.default_rng(seed)
-        clusters = np.repeat(np.arange(150), 8)
-        labels = ((clusters < 30) & (rng.random(1200) < 0.3)).astype(np.int64)
-        shared, one, other = rng.normal(size=(3, 1200))
-        scorers = [shared + 0.7 * own + 1.5 * labels for own in (one, other)]
-        alerts = Alerts(rng.integers(0, 7, 1200), np.ones(1200, bool), 8)
-        before, after = a.card_precision_draws(scorers, labels, clusters, **asdict(alerts), samples=100, seed=seed)
-        above += r.lowest_percentile(after - before).low > 0
-    assert above / 120 <= 0.11
+@pytest.mark.parametrize("seed", range(4))
+def test_the_cases_that_raise_the_alerts_are_those_that_are_counted(seed):
+    scores, labels, clusters, alerts = desk(seed)
+    one = a.Desk(labels, clusters, **asdict(alerts))
+    raised = one.alerts(scores)
+    assert one.precision(scores) == pytest.approx(one.compromised[raised].sum() * one.share_of_alert, abs=1e-12)
+    assert len(set(zip(clusters[raised], alerts.days[raised], strict=True))) == len(raised)
+    for case in raised:  # no case of the same card and day has a higher score
+        same = (clusters == clusters[case]) & (alerts.days == alerts.days[case])
+        assert scores[case] == scores[same].max()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0, 0.3), st.floats(0, 0.3))
+@settings(max_examples=40)
+def test_the_parts_of_the_loss_of_card_precision_add_up_to_it(seed, per_day, lost, rising):
+    """Also where a day has fewer cards than alerts, and where scores are equal."""
+    generator = np.random.default_rng(seed)
+    scores, labels, clusters, alerts = desk(seed)
+    one = a.Desk(labels, clusters, days=alerts.days, eligible=generator.random(600) < 0.6, per_day=per_day)
+    chance = generator.random(60)[clusters]
+    after = np.round(scores + 0.5 * generator.normal(size=600), 1)
+    after = np.where(labels * (chance < lost) == 1, -9, np.where((1 - labels) * (chance < rising) == 1, 9, after))
+    own = card_precision_own_losses(one, scores, after, labels, (clusters,))
+    assert own.loss == pytest.approx(one.precision(scores) - one.precision(after), abs=1e-12)
+    assert loss_upper_bound(own, "as-seen") >= own.loss - 1e-12
+    assert loss_upper_bound(own, "lost") >= least_bound(own) - 1e-12 or own.loss < 0
+
+
+def test_whole_cards_that_are_lost_are_excluded_by_the_bound_of_card_precision():
+    """A tenth of the compromised cards, whose loss is the margin: 5% of such candidates may pass. By percentiles of
+    resampled cards 28 to 76% of those passed that `bench.limit_levels` has since."""
+    losses, bounds = [], []
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        clusters = np.repeat(np.arange(300), 8)
+        bad = clusters < 60
+        labels = (bad & (draw.random(2400) < 0.3)).astype(np.int64)
+        scores = draw.normal(size=2400) + 3 * labels
+        after = np.where(bad & (draw.random(300)[clusters] < 0.1), -20, scores)
+        one = a.Desk(labels, clusters, days=draw.integers(0, 7, 2400), eligible=np.ones(2400, bool), per_day=8)
+        own = card_precision_own_losses(one, scores, after, labels, (clusters,))
+        losses.append(own.loss)
+        bounds.append(loss_upper_bound(own, "as-seen"))
+    assert np.mean(np.array(bounds) <= np.mean(losses)) <= 0.09

@@ -46,7 +46,6 @@ Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 WITH_GAPS, LABELS = rows(1500, seed=1)
 WHOLE = np.nan_to_num(WITH_GAPS)
-CODES = np.concatenate([WHOLE[:, :3], (np.abs(WHOLE[:, 3:]) * 2).astype(int).clip(0, 5)], axis=1).astype(np.float32)
 FEW: dict[str, Any] = {"n_estimators": 8, "random_state": 0}
 
 
@@ -202,14 +201,6 @@ def bag_of(member: Any) -> Any:
     return BaggingClassifier(member, n_estimators=4, random_state=0).fit(WHOLE, LABELS)
 
 
-def from_categories() -> Any:
-    """Categories that no split asks for still change the order of the features."""
-    noise = np.concatenate([WHOLE[:, :5], np.zeros((len(WHOLE), 1), np.float32)], axis=1)
-    model = HistGradientBoostingClassifier(categorical_features=[5], max_iter=5).fit(noise, LABELS)
-    assert not any(predictor.nodes["is_categorical"].any() for (predictor,) in model._predictors)
-    return model
-
-
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "bag of scaled trees": (
         lambda: bag_of(make_pipeline(StandardScaler(), DecisionTreeClassifier())),
@@ -233,7 +224,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: GradientBoostingClassifier(**FEW, init=LogisticRegression()).fit(WHOLE, LABELS),
         "starts from LogisticRegression",
     ),
-    "categories without a split": (from_categories, "categories"),
     "boosted stumps that vote": (lambda: AdaBoostClassifier(n_estimators=3).fit(WHOLE, LABELS), "not a tree ensemble"),
     "calibrated": (
         lambda: CalibratedClassifierCV(RandomForestClassifier(**FEW), cv=2).fit(WHOLE, LABELS),
@@ -250,18 +240,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "XGBClassifier, missing=0": (lambda: boosted(WHOLE, missing=0.0), "reads 0 as missing"),
     "XGBClassifier, missing=-999": (lambda: boosted(missing=-999.0), "reads -999 as missing"),
     "XGBClassifier, own objective": (lambda: boosted(objective=squared_loss), "objective of its own"),
-    "XGBClassifier, three classes": (lambda: boosted(labels=np.arange(len(LABELS)) % 3), "3 classes"),
-    "XGBClassifier, categories": (
-        lambda: boosted(CODES, feature_types=["q", "q", "q", "c", "c", "c"], enable_categorical=True),
-        "splits categories",
-    ),
     "XGBClassifier, linear": (
         lambda: xgboost.XGBClassifier(booster="gblinear").fit(WHOLE, LABELS),
         "booster is gblinear",
     ),
     "XGBClassifier, not fitted": (lambda: xgboost.XGBClassifier(), "not fitted"),
     "LGBMClassifier, own objective": (lambda: light_classifier(objective=squared_loss), "objective of its own"),
-    "LGBMClassifier, three classes": (lambda: light_classifier(labels=np.arange(len(LABELS)) % 3), "3 classes"),
     "LGBMClassifier, linear leaves": (lambda: light_classifier(WHOLE, linear_tree=True), "linear leaves"),
     "LGBMClassifier, zero as missing": (lambda: light_classifier(zero_as_missing=True), "zero as missing"),
     "LGBMClassifier, not fitted": (lambda: lightgbm.LGBMClassifier(), "not fitted"),
@@ -282,7 +266,7 @@ def test_boosters_of_an_own_objective_are_refused() -> None:
             read(booster)
     data = xgboost.DMatrix(WITH_GAPS, LABELS)
     with pytest.raises(UsageError, match="objective of its own"):
-        from_xgboost(xgboost.train({}, data, 3, obj=tilted_loss))
+        from_xgboost(xgboost.train({"objective": "binary:hinge"}, data, 3, obj=tilted_loss))
 
 
 @pytest.mark.parametrize("read", [from_lightgbm, from_xgboost])

@@ -17,13 +17,36 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load, save
 
 from featherweight.core.errors import BackendError, DataError, OutputError
-from featherweight.core.trees.ensemble import Ensemble
+from featherweight.core.trees.canonical import Nodes, canonicalize, join
+from featherweight.core.trees.ensemble import LEAF, Ensemble
 from featherweight.core.trees.onnx_file import decode_trees, encode_trees
 from featherweight.core.trees.safetensors_file import decode_stored, encode_stored, read_trees, write_trees
 from tests.fakes import fitted_trees
 
 CONTENT = encode_trees(fitted_trees(5))
 STORED = encode_stored(fitted_trees(5))
+
+
+def any_trees() -> Ensemble:
+    """With categories, float64 rows and two targets."""
+    none = [LEAF, LEAF]
+    made: list[tuple[int, float, list[int], float, int]] = [
+        (0, 1e300, [], 1, 0),
+        (1, 0, [2, 7, 40], 2, 1),
+        (1, 0, [7], 3, 0),
+    ]
+    trees = [
+        Nodes(
+            np.array([0]), np.array([feature, *none]), np.array([limit, 0, 0]), np.array([1, *none]),
+            np.array([2, *none]), np.array([True, False, False]), np.array([0, 0.5, value]),
+            np.array([len(members), 0, 0]), np.array(members, float), np.array([target]),
+        )
+        for feature, limit, members, value, target in made
+    ]  # fmt: skip
+    return canonicalize(join(trees), 3, wide=True)
+
+
+ANY = encode_trees(any_trees())
 
 
 def same(one: Ensemble, other: Ensemble) -> bool:
@@ -43,6 +66,12 @@ def test_stored_trees_are_the_same_trees(stored: Path) -> None:
     write_trees(stored, forest)
     assert same(read_trees(stored), forest)
     assert [path.name for path in stored.parent.iterdir()] == [stored.name]
+
+
+def test_trees_that_a_stored_file_cannot_hold_are_refused() -> None:
+    with pytest.raises(DataError, match="are not stored as safetensors"):
+        encode_stored(any_trees())
+    assert same(decode_trees(ANY), any_trees())
 
 
 def test_files_that_are_not_there_or_cannot_be_written(tmp_path: Path) -> None:
@@ -131,6 +160,7 @@ def check_trees(ensemble: Ensemble) -> None:
 def test_spoiled_bytes_give_trees_or_an_error_of_ours(places: list[tuple[int, int]]) -> None:
     for decode, content, error in (
         (decode_trees, CONTENT, BackendError),
+        (decode_trees, ANY, BackendError),
         (decode_stored, STORED, DataError),
     ):
         try:
@@ -199,6 +229,38 @@ def not_a_number(proto: onnx.ModelProto) -> None:
 
 def fewer(proto: onnx.ModelProto) -> None:
     del attribute(proto, "nodes_missing_value_tracks_true").ints[:1]
+
+
+def members_of(proto: onnx.ModelProto) -> np.ndarray:
+    found = next(entry for node in proto.graph.node for entry in node.attribute if entry.name == "membership_values")
+    return np.frombuffer(found.t.raw_data, "<f8").copy()
+
+
+def with_members(proto: onnx.ModelProto, values: np.ndarray) -> None:
+    found = next(entry for node in proto.graph.node for entry in node.attribute if entry.name == "membership_values")
+    found.t.raw_data = values.astype("<f8").tobytes()
+    found.t.dims[0] = len(values)
+
+
+MEMBERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "no end": lambda values: values[:-1],
+    "an end more": lambda values: np.append(values, np.nan),
+    "a split without any": lambda values: np.array([np.nan, 7, np.nan]),
+    "infinite": lambda values: np.where(values == 7, np.inf, values),
+    "a fraction": lambda values: np.where(values == 7, 7.5, values),
+    "negative": lambda values: np.where(values == 2, -2, values),
+    "falling": lambda values: np.where(values == 40, 1, values),
+    "none at all": lambda values: values[:0],
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_categories_that_are_none_are_refused(name: str) -> None:
+    proto = onnx.ModelProto()
+    proto.ParseFromString(ANY)
+    with_members(proto, MEMBERS[name](members_of(proto)))
+    with pytest.raises(BackendError):
+        decode_trees(proto.SerializeToString())
 
 
 def no_nodes(proto: onnx.ModelProto) -> None:

@@ -134,7 +134,7 @@ def test_what_the_task_provides(cards: Path, parts: Split, tmp_path: Path, monke
     validation, test = task.validation_cases(), task.test_cases()
     assert np.array_equal(validation.clusters, parts.validation.customers)
     assert validation.alerts is not None
-    assert validation.cluster_noun == "cards"
+    assert (validation.cluster_noun, validation.cross_cluster_noun) == ("cards", "terminals")
     stated = task.data_statement()
     assert stated.reference_standard == REFERENCES["records"][0]
     assert "not stated" in stated.reference_standard, "nobody knows who labelled one's own files"
