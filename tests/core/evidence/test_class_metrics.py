@@ -177,7 +177,10 @@ def test_accuracy_is_judged_in_every_group() -> None:
     after = made.rescored(before, scores)
     limits = Limits(**{"groups.accuracy_loss": 0.05})
     table = compare_subgroups(before, after, limits, seed=0)
-    assert {(row.value, row.status) for row in table.rows} == {("north", "shown worse"), ("south", "not worse")}
+    accuracy = {
+        row.value: figure.status for row in table.rows for figure in row.figures if figure.name == "top_1_accuracy"
+    }
+    assert accuracy == {"north": "shown worse", "south": "not worse"}
     (check,) = judge(made.measured(before), made.measured(after), limits, seed=0)
     assert check.status == "failed"
     assert "worst is site north (500 cases)" in check.explanation
@@ -191,7 +194,29 @@ def test_what_all_classes_have_in_common_is_compared_in_groups_that_lack_some() 
     before = replace(before, labels=labels)
     table = compare_subgroups(before, made.noised(before, 0.2), Limits(macro_auc_loss=0.2, kappa_loss=0.3), seed=0)
     names = {figure.name for row in table.rows for figure in row.figures}
-    assert names == {"top_1_accuracy", "macro_auc", "cohen_kappa"}
+    assert names == {"top_1_accuracy", "macro_auc", "cohen_kappa", "class_brier_score"}
+
+
+def test_probabilities_that_are_ruined_in_a_group_are_told() -> None:
+    """Though nothing is decided otherwise, and no limit is on them."""
+    site = np.where(np.arange(2000) % 4 == 0, "north", "south")
+    before = made.predictions(2000, groups={"site": site})
+    assert before.probabilities is not None
+    flat = np.where((site == "north")[:, None], 0.5 / 4 + 0.5 * before.probabilities, before.probabilities)
+    table = compare_subgroups(before, replace(before, probabilities=flat), Limits(), seed=0)
+    told = {(row.value, figure.name): figure.status for row in table.rows for figure in row.figures}
+    assert told["north", "class_brier_score"] == "shown worse"
+    assert told["south", "class_brier_score"] == told["north", "top_1_accuracy"] == "no sign of harm"
+
+
+def test_classes_that_vanish_from_a_group_are_told() -> None:
+    site = np.where(np.arange(800) % 4 == 0, "north", "south")
+    before = made.predictions(800, groups={"site": site})
+    scores = before.scores.copy()
+    scores[site == "north", 3] = -9.0
+    table = compare_subgroups(before, made.rescored(before, scores), Limits(), seed=0)
+    lost = int((before.outcome_places[site == "north"] == 3).sum())
+    assert {row.value: dict(row.vanished) for row in table.rows} == {"north": {"owl": lost}, "south": {}}
 
 
 # ------------------------------------------------------------------------------------------ reports

@@ -70,7 +70,7 @@ def test_of_many_cases_the_rarest_classes_are_kept() -> None:
     units = Units.of(of)
     assert len(units.strata) == 4
     assert sorted(np.concatenate(units.strata).tolist()) == list(range(4000))
-    places, clusters = units.thinned(np.random.default_rng(0))
+    places, clusters = units.thinned(np.random.default_rng(0), MAX_CASES)
     assert len(places) <= MAX_CASES
     assert clusters is not None
     kept = np.bincount(of.labels[places], minlength=4)

@@ -233,7 +233,7 @@ def test_no_limit_of_the_table_is_left_out_of_those_that_are_pointed_out():
     before = made.baseline(1)
     desk = {"clusters": np.arange(624) // 4, "alerts": Alerts(np.arange(624) % 5, np.ones(624, bool), 20)}
     before = replace(before, predictions=replace(before.predictions, **desk))
-    for name, (metric, rule) in metrics.limits().items():
+    for name, (metric, rule) in metrics.limits("binary").items():
         widest = 1e-9 if rule.kind == "min" else 1.0
         predictive = {"prevalence": 0.01} if name in ("ppv_loss", "npv_loss") else {}
         lines = list(absurd_limits(before.predictions, Limits(**{name: widest}, **predictive)))
