@@ -12,15 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from jsonschema import Draft202012Validator
+from lightgbm import LGBMClassifier
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from xgboost import XGBClassifier
 
 import featherweight
 from featherweight.apps.custom.predict import PredictJob, run_predict
-from featherweight.apps.custom.task import SourceSettings, make_task
+from featherweight.apps.custom.task import CustomTask, SourceSettings, make_task
 from featherweight.core.compare.programs import open_artifact
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.evidence.reports import json as document
@@ -151,6 +153,34 @@ def test_a_linear_model_of_several_classes(tmp_path: Path, monkeypatch: pytest.M
     assert (found.decisions == fitted.predict(rows)).mean() > 0.98
 
 
+def test_trees_of_several_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightGBM's trees, a tree for each class and round, which compare rows in float64."""
+    monkeypatch.chdir(tmp_path)
+    rows, labels = _cases()
+    wide = rows.astype(np.float64)
+    fitted = LGBMClassifier(n_estimators=40, n_jobs=1, verbose=-1).fit(wide[::3], labels[::3])
+    data = featherweight.Data(
+        train=(wide[::3], labels[::3]), validation=(wide[1::3], labels[1::3]), test=(wide[2::3], labels[2::3])
+    )
+    outcome = featherweight.optimize(fitted, data, out="models/trees")
+    assert any("The model agrees with LightGBM on 3,000 rows" in note for note in outcome.warnings)
+    assert outcome.evidence.passed
+    assert "reproduces the artifact's" in run(tmp_path, "artifact", "verify", "models/trees")
+    with featherweight.open_model("models/trees") as model:
+        found = model.predict(wide)
+    assert found.labels == ("0", "1", "2", "3")
+    assert (found.decisions == fitted.predict(wide).astype(str)).mean() > 0.99
+    np.testing.assert_allclose(found.probabilities.sum(axis=1), 1)
+
+
+def test_two_classes_with_a_score_for_each_are_a_yes_or_no() -> None:
+    rows, labels = _cases(900)
+    fitted = XGBClassifier(n_estimators=3, n_jobs=1, objective="multi:softprob", num_class=2).fit(rows, labels % 2)
+    task = _make(fitted, featherweight.Data(cases=(rows, labels % 2)))
+    assert any("The model agrees with XGBoost on 900 rows" in note for note in task.notes)
+    assert task.score.form == "logits"
+
+
 def test_what_does_not_fit_is_refused() -> None:
     rows, _ = _cases(900)
     network = nn.Linear(6, 1)
@@ -165,5 +195,5 @@ def test_what_does_not_fit_is_refused() -> None:
         _make(nn.Linear(6, 3), featherweight.Data(cases=(rows, np.arange(900) % 3), positive=1))
 
 
-def _make(network: nn.Module, data: featherweight.Data, threshold: float = 0.5) -> None:
-    make_task(network, data, SourceSettings(model="m", data="d", threshold=threshold))
+def _make(network: Any, data: featherweight.Data, threshold: float = 0.5) -> CustomTask:
+    return make_task(network, data, SourceSettings(model="m", data="d", threshold=threshold))

@@ -101,13 +101,16 @@ def test_a_fraction_is_no_category() -> None:
         adapter.prepare(adapter.cases(np.array([[1, 2.5]])), 0)
 
 
-def test_several_classes_and_values_are_not_judged() -> None:
+def test_classes_that_the_data_lack_and_values_are_not_judged() -> None:
     rows, labels = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60)
     settings = read_settings({"model": "of a test", "data": "of a test"})
-    for objective, count, says in (("multiclass", 3, "one of several classes"), ("regression", 1, "a value")):
+    lacking = "one output of one or two float32 numbers a case, which decides yes or no"
+    value = "gives a value, and only yes or no, or one of several classes, is judged"
+    several = "gives several labels, and only yes or no"
+    for objective, count, says in (("multiclass", 3, lacking), ("regression", 1, value), ("multiclassova", 3, several)):
         parameters = {"objective": objective, "num_class": count, "verbosity": -1, "num_threads": 1}
         model = lightgbm.train(parameters, lightgbm.Dataset(rows, labels % 3), 2)
-        with pytest.raises(UsageError, match=f"gives {says}, and only yes or no is judged"):
+        with pytest.raises(UsageError, match=says):
             make_task(model, Data(cases=(rows, labels % 2)), settings)
 
 

@@ -7,6 +7,9 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featherweight.core.doors.binding import class_names
@@ -73,14 +76,22 @@ def test_the_answer_of_several_classes_has_a_number_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [LogisticRegression(), LinearDiscriminantAnalysis(), LinearSVC(), SGDClassifier(loss="log_loss")]
+    "model",
+    [
+        LogisticRegression(),
+        LinearDiscriminantAnalysis(),
+        LinearSVC(),
+        SGDClassifier(loss="log_loss"),
+        MLPClassifier((8,), tol=1.0, random_state=0),
+        make_pipeline(StandardScaler(), LinearDiscriminantAnalysis()),
+    ],
 )
 def test_linear_models_of_several_classes_are_what_their_library_says(model: object) -> None:
     fitted = model.fit(ROWS, NAMED)  # type: ignore[attr-defined]
     loaded = load(fitted)
     assert loaded.classes == ("low", "middle", "top")
     assert loaded.model.outputs[0].shape == (None, 3)
-    assert loaded.recalibrates == (type(model).__name__ in ("LinearSVC", "SGDClassifier"))
+    assert loaded.recalibrates == (type(fitted).__name__ in ("LinearSVC", "SGDClassifier"))
     inputs = {"features": ROWS}
     score = infer_score(run_model(loaded.model, inputs), loaded.model.outputs, form="logits", classes=3)
     assert "agrees with scikit-learn on 900 rows" in check_rows(loaded, score, inputs, inputs)[0]
