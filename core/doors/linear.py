@@ -17,6 +17,7 @@ from featherweight.core.doors.scores import Meaning, probabilities
 from featherweight.core.doors.trees import class_labels, estimator_answer, feature_names
 from featherweight.core.errors import UsageError
 from featherweight.core.model import Model
+from featherweight.core.terminal import counted
 from featherweight.core.trees.ensemble import INPUT, tensor_specs
 
 _LOGISTIC: Final = ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis", "MLPClassifier")
@@ -94,7 +95,9 @@ def read_linear(whole: Any, last: Any, columns: Columns | None) -> LoadedModel:
         raise UsageError(f"this {name} is not fitted")
     count = len(last.classes_)
     if getattr(last, "out_activation_", "") == "logistic" and last.n_outputs_ != 1:
-        raise UsageError(f"this {name} has {count} labels, of which a case may have several; no such model is judged")
+        raise UsageError(
+            f"this {name} tells {counted(count, 'labels')}, of which a case may have several; no such model is judged"
+        )
     weight, bias, *others = _layers(last)
     names = () if columns is None else columns.names
     width = len(weight) if columns is None else columns.width
