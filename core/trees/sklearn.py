@@ -41,8 +41,9 @@ _OTHERS = ("LGBMClassifier", "LGBMRegressor", "XGBClassifier", "XGBRegressor")
 def from_sklearn(model: Any, *, wide: bool = False) -> Ensemble:
     """The trees of a fitted classifier or regressor: a decision tree, a forest, bagged decision trees (also
     imbalanced-learn's balanced ones), gradient boosting or histogram gradient boosting; of two classes, class 1 of
-    `classes_` is positive. Those of LightGBM and XGBoost are read by `from_lightgbm` and `from_xgboost`. wide: for
-    float64 rows where the estimator compares these as they are, as histogram gradient boosting and LightGBM do; all others round them to float32.
+    `classes_` is positive. Those of LightGBM and XGBoost are read by `from_lightgbm` and `from_xgboost`. wide:
+    for float64 rows where the estimator compares these as they are, as histogram gradient boosting and LightGBM do; all
+    others round them to float32.
 
     scikit-learn compares x <= threshold in float64, as LightGBM does; see `decode_lightgbm`. A classifying forest's
     output is its mean probability, the leaves rounded to multiples of PROBABILITY_STEP. Raises UsageError for another
