@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lightgbm import LGBMClassifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from xgboost import XGBClassifier
 
 from featherweight.core.doors.binding import class_names
 from featherweight.core.doors.data import Data
 from featherweight.core.doors.load import load
 from featherweight.core.doors.loaded import LoadedModel
-from featherweight.core.doors.rows import check_rows, run_model
-from featherweight.core.doors.scores import infer_score, probabilities, raw_scores
+from featherweight.core.doors.rows import baseline_scores, check_rows, run_model
+from featherweight.core.doors.scores import infer_score, meant, probabilities, raw_scores
 from featherweight.core.doors.splits import draw_split
 from featherweight.core.errors import DataError, UsageError
 from featherweight.core.tensors import TensorSpec
@@ -103,6 +106,44 @@ def test_linear_models_of_several_classes_are_what_their_library_says(model: obj
         )
         with pytest.raises(UsageError, match="have another probability than scikit-learn gives them"):
             check_rows(wrong, score, inputs, inputs)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        RandomForestClassifier(8, random_state=0),
+        HistGradientBoostingClassifier(max_iter=8),
+        LGBMClassifier(n_estimators=8, n_jobs=1, verbose=-1),
+        XGBClassifier(n_estimators=8, n_jobs=1),
+    ],
+)
+def test_trees_of_several_classes_are_what_their_library_says(model: object) -> None:
+    named = not isinstance(model, XGBClassifier)  # which takes numbers alone
+    fitted = model.fit(ROWS, NAMED if named else PLACES)  # type: ignore[attr-defined]
+    loaded = load(fitted)
+    assert loaded.meaning == "classes"
+    assert loaded.classes == (("low", "middle", "top") if named else ("0", "1", "2"))
+    inputs = {"features": ROWS.astype(loaded.model.inputs[0].dtype)}
+    score = infer_score(run_model(loaded.model, inputs), loaded.model.outputs, classes=3)
+    assert score.form == "logits"
+    assert f"agrees with {loaded.library} on 900 rows" in check_rows(loaded, score, inputs, inputs)[0]
+    assert baseline_scores(loaded, score, inputs).shape == (900, 3)
+
+
+def test_labels_of_which_a_case_may_have_several_are_no_classes() -> None:
+    fitted = MLPClassifier((4,), tol=1.0, random_state=0).fit(ROWS, np.eye(3, dtype=int)[PLACES] + [0, 0, 1] > 0)
+    with pytest.raises(UsageError, match="tells 3 labels, of which a case may have several"):
+        load(fitted)
+    each = meant(np.zeros((2, 3)), "labels")
+    np.testing.assert_array_equal(each, np.full((2, 3), 0.5))
+    np.testing.assert_allclose(meant(np.zeros((2, 3)), "classes"), 1 / 3)
+
+
+def test_a_yes_or_no_for_each_class_has_no_probabilities_of_its_own() -> None:
+    """Its library divides them by their sum, which is no softmax of its scores."""
+    several = LogisticRegression().fit(ROWS, NAMED)
+    several.solver = "liblinear"
+    assert load(several).recalibrates
 
 
 def test_a_sigmoid_for_each_class_is_no_temperature() -> None:
