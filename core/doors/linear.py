@@ -93,6 +93,8 @@ def read_linear(whole: Any, last: Any, columns: Columns | None) -> LoadedModel:
         raise UsageError(f"this {name} is not fitted")
     if len(last.classes_) != 2 or getattr(last, "n_outputs_", 1) != 1:
         raise UsageError(f"this {name} has {len(last.classes_)} classes; only binary models can be used")
+    if columns is not None and any(map(_clips, columns.steps)):
+        raise UsageError("the pipeline cuts off what is too large or too small (clip=True); fit it without")
     weight, bias, *others = _layers(last)
     names = () if columns is None else columns.names
     width = len(weight) if columns is None else columns.width
@@ -121,6 +123,11 @@ def read_linear(whole: Any, last: Any, columns: Columns | None) -> LoadedModel:
         (classes[0], classes[1]),
         recalibrates=not logistic,
     )
+
+
+def _clips(step: Any) -> bool:
+    inner = [one[1] for one in (*getattr(step, "steps", ()), *getattr(step, "transformers_", ()))]
+    return bool(getattr(step, "clip", False)) or any(map(_clips, inner))
 
 
 def _layers(last: Any) -> tuple[Any, ...]:

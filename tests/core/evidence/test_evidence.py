@@ -188,7 +188,7 @@ def test_limits_that_would_not_notice_a_fault_are_named():
 
     def told(**limits):
         return " ".join(
-            line for line in warnings(before, after, Limits(**limits), seed=0) if line.startswith("The recipe")
+            line for line in warnings(before, after, Limits(**limits), seed=0) if line.startswith("No limit is on")
         )
 
     assert "a threshold set wrong would not be noticed" in told(auc_loss=0.01)
