@@ -104,7 +104,8 @@ def test_every_public_method_has_an_example(kind: type) -> None:
 def test_the_names_are_these_and_no_others() -> None:
     """They are written three times: for whoever reads, for type checkers, and for whoever imports."""
     assert featherweight.__all__ == sorted(featherweight.__all__)
-    assert set(featherweight.__all__) == set(featherweight._MODULE_OF)
+    # `from featherweight import *` must not take the place of Python's own `open`.
+    assert {*featherweight.__all__, "open"} == set(featherweight._MODULE_OF)
     source = inspect.getsource(featherweight)
     for name, module in featherweight._MODULE_OF.items():
         assert getattr(featherweight, name) is getattr(sys.modules[module], name)

@@ -34,7 +34,7 @@ _BACKEND = "onnxruntime"
 _MAX_PROGRAM_BYTES = 2 << 30
 _BATCH_BYTES = 64 << 20
 _BATCH = 256
-_DTYPES: Mapping[int, DType] = {1: "float32", 2: "uint8", 6: "int32", 7: "int64"}
+_DTYPES: Mapping[int, DType] = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 11: "float64"}
 """ONNX's number of a type -> the types that sessions take."""
 
 
@@ -103,8 +103,8 @@ def _spec(value: Any) -> TensorSpec:
     sizes = [dim.get("dim_value") for dim in tensor.get("shape", {}).get("dim", [])]
     if dtype is None or not sizes or sizes[0] is not None or None in sizes[1:]:
         raise BackendError(
-            f"its tensor {name!r} is not of the form that is run here: float32, uint8, int32 or int64, the first size "
-            "open (the batch) and the others fixed; export it so"
+            f"its tensor {name!r} is not of the form that is run here: float32, float64, uint8, int32 or int64, the "
+            "first size open (the batch) and the others fixed; export it so"
         )
     return TensorSpec(name, dtype, tuple(sizes))
 

@@ -3,6 +3,7 @@ one way for some of the numbers and the other way for all others, which is a few
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ from featherweight.core.trees.ensemble import LEAF, Ensemble
 
 _MAX_GROWTH: Final = 20
 _FREE_NODES: Final = 100_000
+_MAX_SECONDS: Final = 60
 _LOWEST, _HIGHEST = float(-np.inf), float(np.inf)
 
 
@@ -42,7 +44,7 @@ class _Range(NamedTuple):
 
 class _Rebuilt:
     def __init__(self, ensemble: Ensemble, columns: Columns) -> None:
-        self._old, self._columns = ensemble, columns
+        self._old, self._columns, self._until = ensemble, columns, time.monotonic() + _MAX_SECONDS
         plain = np.flatnonzero((ensemble.feature != LEAF) & ~columns.encoded[ensemble.feature])
         self._threshold, self._missing = ensemble.threshold.copy(), ensemble.missing_left.copy()
         self._threshold[plain], self._missing[plain] = thresholds_before(
@@ -96,6 +98,11 @@ class _Rebuilt:
         """(where each stretch of numbers begins, whether it goes left, whether a missing value does); neighbours go
         different ways."""
         feature, threshold = self._old.feature[node], self._old.threshold[node]
+        if time.monotonic() > self._until:
+            raise UsageError(
+                f"the trees behind an encoding of so many categories take more than {_MAX_SECONDS} s to rewrite; "
+                "encode the categories before the pipeline, and load the model alone"
+            )
         after = self._asked[column][:, feature].astype(np.float32)
         left = np.where(np.isnan(after), self._old.missing_left[node], after < threshold).tolist()
         known = self._columns.categories[column]

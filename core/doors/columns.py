@@ -89,7 +89,8 @@ class Columns:
         them, and for a missing one."""
         known = self.categories[column]
         rows = np.zeros((len(known) + 2, self.width), np.float32)
-        rows[:, column] = [*known, known[~np.isnan(known)].max(initial=0) + 1, np.nan]
+        other = np.nextafter(known[~np.isnan(known)].max(initial=0), np.float32(np.inf))
+        rows[:, column] = [*known, other, np.nan]
         with np.errstate(all="ignore"):
             return np.asarray(self.asked(rows), np.float64)
 

@@ -79,7 +79,10 @@ def _pipeline(model: Any) -> LoadedModel:
     *before, (_, last) = steps
     if not before:
         return read_estimator(last)
-    columns = read_columns(before, int(model.n_features_in_), feature_names(model))
+    try:
+        columns = read_columns(before, int(model.n_features_in_), feature_names(model))
+    except (ValueError, AttributeError, TypeError) as error:  # as scikit-learn's steps fail
+        raise UsageError(f"the pipeline's steps cannot be asked ({describe_cause(error)}); is it fitted?") from error
     if type(last).__name__ in LINEAR:
         return read_linear(model, last, columns)
     # Thresholds before the steps are found among the float32 numbers.
@@ -125,6 +128,11 @@ def _calibrated(model: Any) -> LoadedModel:
 
 def _trees(whole: Any, read: LoadedModel, columns: Columns) -> LoadedModel:
     ensemble = read.model.ensemble("reading a pipeline")
+    if read.missing_value is not None:
+        raise UsageError(
+            f"the pipeline's model reads {read.missing_value:g} as missing, behind steps that change numbers; put NaN "
+            "in its place before the pipeline, and train it so"
+        )
     if ensemble.targets > 1 or len(ensemble.members):
         what = "categories" if len(ensemble.members) else "several classes"
         raise UsageError(

@@ -98,6 +98,8 @@ def read_linear(whole: Any, last: Any, columns: Columns | None) -> LoadedModel:
         raise UsageError(
             f"this {name} tells {counted(count, 'labels')}, of which a case may have several; no such model is judged"
         )
+    if columns is not None and any(map(_clips, columns.steps)):
+        raise UsageError("the pipeline cuts off what is too large or too small (clip=True); fit it without")
     weight, bias, *others = _layers(last)
     names = () if columns is None else columns.names
     width = len(weight) if columns is None else columns.width
@@ -136,6 +138,11 @@ def read_linear(whole: Any, last: Any, columns: Columns | None) -> LoadedModel:
 def _is_one_against_rest(last: Any) -> bool:
     """Of a logistic regression of several classes."""
     return getattr(last, "solver", "") == "liblinear" or getattr(last, "multi_class", "") == "ovr"
+
+
+def _clips(step: Any) -> bool:
+    inner = [one[1] for one in (*getattr(step, "steps", ()), *getattr(step, "transformers_", ()))]
+    return bool(getattr(step, "clip", False)) or any(map(_clips, inner))
 
 
 def _layers(last: Any) -> tuple[Any, ...]:

@@ -45,6 +45,8 @@ def thresholds_before(
     features: int,
 ) -> tuple[Floats32, Bools]:
     """(thresholds, whether a missing value goes left) of the same splits before `transform`, all [splits]."""
+    if not len(feature):
+        return threshold, missing_left
     column = origin[feature]
     rank = np.zeros(len(feature), np.int64)
     for one in np.unique(column):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,7 @@ _LIGHTGBM: Mapping[str, Meaning] = {
 def read_lightgbm(model: Any, *, wide: bool = True) -> LoadedModel:
     """A fitted Booster, LGBMClassifier or LGBMRegressor."""
     booster = model.booster_ if hasattr(model, "fit") and hasattr(model, "booster_") else model
+    _check_codes(getattr(booster, "pandas_categorical", None) or ())
     ensemble = from_lightgbm(model, wide=wide)
     names = tuple(booster.feature_name())
     made_up = tuple(f"Column_{place}" for place in range(len(names)))
@@ -79,7 +80,9 @@ def read_xgboost(model: Any) -> LoadedModel:
         plain.missing = np.nan
     ensemble = from_xgboost(plain)
     booster = plain.get_booster() if hasattr(plain, "fit") else plain
-    meaning = _xgboost_meaning(bytes(booster.save_raw("json")))
+    content = bytes(booster.save_raw("json"))
+    meaning = _xgboost_meaning(content)
+    _check_codes(_xgboost_categories(content))
     if not hasattr(plain, "fit"):
         reference = _of_rows(lambda rows: _xgboost_scores(booster, rows, (0, 0), meaning))
     elif meaning == "value":
@@ -110,6 +113,7 @@ def read_xgboost_file(path: Path, content: bytes) -> LoadedModel:
     ensemble = decode_xgboost(content)
     names = tuple(map(str, json.loads(content)["learner"].get("feature_names") or ()))
     meaning = _xgboost_meaning(content)
+    _check_codes(_xgboost_categories(content))
     note = "a number that an XGBClassifier read as missing is not in its file; if there was one, put NaN in its place"
     plain = LoadedModel(trees_model(ensemble), "XGBoost model", columns=names, notes=(note,), meaning=meaning)
     if find_spec("xgboost") is None:
@@ -133,6 +137,7 @@ def read_json(path: Path, content: bytes) -> LoadedModel:
     if "learner" in keys:
         return read_xgboost_file(path, content)
     if "tree_info" in keys:
+        _check_codes(json.loads(content).get("pandas_categorical") or ())
         ensemble = decode_lightgbm(content, wide=True)
         names = tuple(map(str, json.loads(content).get("feature_names") or ()))
         notes = (_not_compared("LightGBM") + "; the text of booster.save_model is compared",)
@@ -240,9 +245,31 @@ def _of_rows(score: Callable[[Array], Probabilities]) -> Reference:
     return reference
 
 
+def _check_codes(categories: Sequence[Any]) -> None:
+    """Of each column of categories that a library numbered itself, the categories in that order: only where these are
+    the numbers themselves does a row of numbers mean the same to the trees as to the library's table."""
+    for values in categories:
+        if list(values) != list(range(len(values))):
+            raise UsageError(
+                "the model numbers the categories of a table itself (pandas' `category`), and only rows of numbers "
+                "come to a program: train on the codes (`frame[column].cat.codes`), and give the cases so"
+            )
+
+
+def _xgboost_categories(content: bytes) -> list[Any]:
+    booster = json.loads(content)["learner"]["gradient_booster"]
+    model = booster.get("model") or booster.get("gbtree", {}).get("model", {})
+    encoded = (model.get("cats") or {}).get("enc") or []
+    return [one["values"] for one in encoded if isinstance(one, dict) and one.get("values")]
+
+
 def _xgboost_meaning(content: bytes) -> Meaning:
-    objective = str(json.loads(content)["learner"]["objective"]["name"])
-    return "classes" if objective.startswith("multi:") else "binary" if objective in LOGISTIC else "value"
+    learner = json.loads(content)["learner"]
+    objective = str(learner["objective"]["name"])
+    if objective.startswith("multi:"):
+        return "classes"
+    several = int(learner["learner_model_param"].get("num_target", 1)) > 1
+    return ("labels" if several else "binary") if objective in LOGISTIC else "value"
 
 
 def _xgboost_scores(booster: Any, rows: Array, rounds: tuple[int, int], meaning: Meaning) -> Probabilities:

@@ -108,9 +108,9 @@ class QuantizeStep:
         Choice(("int8", "int8-dynamic", "int8-weights", "fp16-weights", "bf16")), default="int8"
     )
     """Number format of the program's arithmetic. int8-dynamic: matrix products find the ranges of their inputs in each
-    run, from all cases of a batch, so that a case's output depends a little on the others. int8-weights, fp16-weights:
-    the file is smaller and the arithmetic stays float32; but OpenVINO rounds what it multiplies with int8 weights too,
-    each case for itself, and is faster for it. bf16: the same file, run with bfloat16 arithmetic."""
+    run; every case is run by itself, because a case's output would depend on the others of its batch. int8-weights,
+    fp16-weights: the file is smaller and the arithmetic stays float32; but OpenVINO rounds what it multiplies with int8
+    weights too, each case for itself, and is faster for it. bf16: the same file, run with bfloat16 arithmetic."""
     calibration_samples: int = bounded(Number(1, 100_000, whole=True), default=256)
     """Training inputs from which the ranges of int8 are taken."""
     method: Literal["minmax", "percentile", "entropy"] = bounded(

@@ -38,8 +38,8 @@ NOT_DECIDING = frozenset(
 """Modules of core that come after a trial, or show it. All others are taken to decide, so that a new module does
 too."""
 LIBRARIES = (
-    "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino",
-    "pillow", "protobuf", "pyarrow", "pydicom", "safetensors", "scikit-learn", "scipy", "skops", "torch",
+    "catboost", "imagecodecs", "lightgbm", "llvmlite", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
+    "openvino", "pillow", "protobuf", "pyarrow", "pydicom", "safetensors", "scikit-learn", "scipy", "skops", "torch",
     "torch-pruning", "torchvision", "xgboost",
 )  # fmt: skip
 

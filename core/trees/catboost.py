@@ -25,6 +25,7 @@ VALUES = ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "LogCosh", "Expectile", "L
 _LOSSES = (*BINARY, *CLASSES, *LABELS, *VALUES)
 MAX_DEPTH = 16
 """Of a symmetric tree: CatBoost's own limit."""
+_MAX_FEATURES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def _ensemble(content: dict[str, Any]) -> Ensemble:
     biases = [float(bias) for bias in (biases if isinstance(biases, list) else [biases])]
     columns = {int(one["feature_index"]): one for one in content["features_info"].get("float_features", [])}
     features = 1 + max(int(one["flat_feature_index"]) for one in _columns(content) if "flat_feature_index" in one)
+    if features > _MAX_FEATURES:
+        raise DataError(f"found more than {_MAX_FEATURES:,} features, which no table has")
 
     def split(given: dict[str, Any]) -> _Split:
         if given["split_type"] != "FloatFeature":

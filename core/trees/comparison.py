@@ -73,7 +73,8 @@ def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> FeatureRows
     threshold, on it, above it and missing; other features have values at their own thresholds. A few rows are free."""
     generator = np.random.default_rng(seed)
     splits = np.flatnonzero(ensemble.feature != LEAF)
-    wanted = max(1, count // TRIES)
+    most = max(1, MAX_VALUES // ensemble.features)
+    wanted = max(1, min(count, most) // TRIES)
     if len(splits) > wanted:
         chosen = np.sort(generator.choice(splits, wanted, replace=False))
     else:
@@ -83,7 +84,7 @@ def threshold_rows(ensemble: Ensemble, count: int, seed: int = 0) -> FeatureRows
     _try_categories(ensemble, chosen, tries, generator)
     reaching = np.repeat(_rows_that_reach(ensemble, chosen, generator), TRIES, axis=0)
     reaching[np.arange(len(reaching)), np.repeat(ensemble.feature[chosen], TRIES)] = np.stack(tries, axis=1).ravel()
-    return np.concatenate([reaching, _free_values(ensemble, 64, generator)])
+    return np.concatenate([reaching, _free_values(ensemble, min(64, most), generator)])
 
 
 def _affordable(ensemble: Ensemble) -> int:

@@ -253,7 +253,8 @@ def _categories(attributes: Message) -> tuple[Integers, Floats32]:
     values = _numbers(attributes["membership_values"]["t"])
     ends = np.flatnonzero(np.isnan(values))
     counts[modes == _BRANCH_MEMBER] = np.diff(ends, prepend=-1) - 1
-    return counts, values[~np.isnan(values)].astype(np.float32)
+    with np.errstate(over="ignore"):  # what is infinite then is refused as no category
+        return counts, values[~np.isnan(values)].astype(np.float32)
 
 
 def _targets(attributes: Message, roots: Integers) -> Integers:

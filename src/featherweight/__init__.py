@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from featherweight.core.adapters import InputRange
     from featherweight.core.api.comparing import compare
     from featherweight.core.api.evidence import SealedEvidence, read_evidence
-    from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open, open_model
+    from featherweight.core.api.model import ModelDescription, OpenModel, Predictions, open, open_model  # noqa: F401
     from featherweight.core.api.optimizing import optimize
     from featherweight.core.compare.comparison import ComparisonOutcome
     from featherweight.core.doors.data import Data
@@ -109,7 +109,6 @@ __all__ = [
     "WrongModelError",
     "compare",
     "load",
-    "open",
     "open_model",
     "optimize",
     "read_evidence",

@@ -75,7 +75,7 @@ def test_all_libraries_of_the_deciding_code_are_in_the_keys() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             found |= {name.partition(".")[0] for name in names}
     outside = found - sys.stdlib_module_names - ours - shown
-    missing = {name for name in outside if not set(distributions.get(name, ["?"])) & set(LIBRARIES)}
+    missing = {name for name in outside if not set(distributions.get(name, [name])) & set(LIBRARIES)}
     assert missing == set()
 
 
