@@ -94,7 +94,8 @@ def test_help_names_every_group(server: Server) -> None:
 
 
 def test_all_names_are_there_and_told(server: Server) -> None:
-    program = "import pydoc, featherweight; from featherweight import *; print(pydoc.render_doc(featherweight))"
+    shown = "print(pydoc.plain(pydoc.render_doc(featherweight)))"
+    program = f"import pydoc, featherweight; from featherweight import *; {shown}"
     told = server.run("python", "-I", "-c", program).stdout
     for name in ("open_model", "read_evidence", "optimize", "OpenModel", "Outcome", "TensorError"):
         assert name in told
