@@ -80,9 +80,9 @@ def read_xgboost(model: Any) -> LoadedModel:
         plain.missing = np.nan
     ensemble = from_xgboost(plain)
     booster = plain.get_booster() if hasattr(plain, "fit") else plain
-    content = bytes(booster.save_raw("json"))
-    meaning = _xgboost_meaning(content)
-    _check_codes(_xgboost_categories(content))
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    meaning = _xgboost_meaning(learner)
+    _check_codes(_xgboost_categories(learner))
     if not hasattr(plain, "fit"):
         reference = _of_rows(lambda rows: _xgboost_scores(booster, rows, (0, 0), meaning))
     elif meaning == "value":
@@ -111,9 +111,10 @@ def read_xgboost_file(path: Path, content: bytes) -> LoadedModel:
         booster.load_model(bytearray(content))
         content = bytes(booster.save_raw("json"))
     ensemble = decode_xgboost(content)
-    names = tuple(map(str, json.loads(content)["learner"].get("feature_names") or ()))
-    meaning = _xgboost_meaning(content)
-    _check_codes(_xgboost_categories(content))
+    learner = json.loads(content)["learner"]
+    names = tuple(map(str, learner.get("feature_names") or ()))
+    meaning = _xgboost_meaning(learner)
+    _check_codes(_xgboost_categories(learner))
     note = "a number that an XGBClassifier read as missing is not in its file; if there was one, put NaN in its place"
     plain = LoadedModel(trees_model(ensemble), "XGBoost model", columns=names, notes=(note,), meaning=meaning)
     if find_spec("xgboost") is None:
@@ -131,17 +132,18 @@ def read_xgboost_file(path: Path, content: bytes) -> LoadedModel:
 def read_json(path: Path, content: bytes) -> LoadedModel:
     """XGBoost's own JSON, or a dump of LightGBM; other libraries' are refused by name."""
     try:
-        keys = set(json.loads(content))
+        found = json.loads(content)
+        keys = set(found)
     except (ValueError, RecursionError, TypeError) as error:
         raise DataError(f"{path}: is not JSON ({type(error).__name__})") from error
     if "learner" in keys:
         return read_xgboost_file(path, content)
     if "tree_info" in keys:
-        _check_codes(json.loads(content).get("pandas_categorical") or ())
         ensemble = decode_lightgbm(content, wide=True)
-        names = tuple(map(str, json.loads(content).get("feature_names") or ()))
+        _check_codes(found.get("pandas_categorical") or ())
+        names = tuple(map(str, found.get("feature_names") or ()))
         notes = (_not_compared("LightGBM") + "; the text of booster.save_model is compared",)
-        meaning = _LIGHTGBM.get(objective_of(json.loads(content)), "value")
+        meaning = _LIGHTGBM.get(objective_of(found), "value")
         return LoadedModel(trees_model(ensemble), "LightGBM dump", columns=names, notes=notes, meaning=meaning)
     if "features_info" in keys:
         return read_catboost_json(path, content)
@@ -245,26 +247,28 @@ def _of_rows(score: Callable[[Array], Probabilities]) -> Reference:
     return reference
 
 
-def _check_codes(categories: Sequence[Any]) -> None:
+def _check_codes(categories: Any) -> None:
     """Of each column of categories that a library numbered itself, the categories in that order: only where these are
     the numbers themselves does a row of numbers mean the same to the trees as to the library's table."""
-    for values in categories:
-        if list(values) != list(range(len(values))):
+    for values in categories if isinstance(categories, Sequence) else [None]:
+        if not isinstance(values, Sequence) or list(values) != list(range(len(values))):
             raise UsageError(
                 "the model numbers the categories of a table itself (pandas' `category`), and only rows of numbers "
                 "come to a program: train on the codes (`frame[column].cat.codes`), and give the cases so"
             )
 
 
-def _xgboost_categories(content: bytes) -> list[Any]:
-    booster = json.loads(content)["learner"]["gradient_booster"]
+def _xgboost_categories(learner: Mapping[str, Any]) -> Any:
+    booster = learner["gradient_booster"]
     model = booster.get("model") or booster.get("gbtree", {}).get("model", {})
-    encoded = (model.get("cats") or {}).get("enc") or []
-    return [one["values"] for one in encoded if isinstance(one, dict) and one.get("values")]
+    cats = model.get("cats") or {}
+    encoded = cats.get("enc") or [] if isinstance(cats, Mapping) else None
+    if not isinstance(encoded, Sequence):
+        return encoded
+    return [one["values"] for one in encoded if isinstance(one, Mapping) and one.get("values")]
 
 
-def _xgboost_meaning(content: bytes) -> Meaning:
-    learner = json.loads(content)["learner"]
+def _xgboost_meaning(learner: Mapping[str, Any]) -> Meaning:
     objective = str(learner["objective"]["name"])
     if objective.startswith("multi:"):
         return "classes"

@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from featherweight.core.arrays import Bools, Floats
+from featherweight.core.arrays import Bools, Floats, Labels, Scores
 from featherweight.core.evidence import binary as b
 from featherweight.core.evidence.class_predictions import ClassPredictions
 from featherweight.core.evidence.metric import CLASSES, Limit, Metric, Pair, Side
@@ -59,18 +59,29 @@ def _rarest(of: Predictions) -> Bools:
 # ---------------------------------------------------------------------------------------------------- ranking
 
 
-def macro_auc(of: Predictions) -> float | None:
-    found = [s.roc_auc(part.scores, part.labels) for _, part in _known(of)]
+def _macro(of: Predictions, figure: Callable[[Predictions], float | None]) -> float | None:
+    """The mean of a figure over the classes; None where no class has one."""
+    found = [figure(part) for _, part in _known(of)]
     return float(np.mean([one for one in found if one is not None])) if found else None
+
+
+def _macro_interval(
+    of: Predictions, estimate: float | None, influence: Callable[[Scores, Labels], Floats]
+) -> s.Interval | None:
+    """influence: of each case [N] on the figure of one class."""
+    if estimate is None:
+        return None
+    mean = np.mean([influence(part.scores, part.labels) for _, part in _known(of)], axis=0)
+    return logit_interval(estimate, mean, of.cluster_kinds, _fewest(of))
+
+
+def macro_auc(of: Predictions) -> float | None:
+    return _macro(of, b.auc)
 
 
 def macro_auc_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    estimate, parts = macro_auc(of), _known(of)
-    if estimate is None:
-        return None
-    influence = np.mean([auc_influence(part.scores, part.labels) for _, part in parts], axis=0)
-    return logit_interval(estimate, influence, of.cluster_kinds, _fewest(of))
+    return _macro_interval(of, macro_auc(of), auc_influence)
 
 
 def macro_auc_losses(pair: Pair) -> OwnLosses | None:
@@ -78,17 +89,12 @@ def macro_auc_losses(pair: Pair) -> OwnLosses | None:
 
 
 def macro_average_precision(of: Predictions) -> float | None:
-    found = [b.average_precision(part) for _, part in _known(of)]
-    return float(np.mean([one for one in found if one is not None])) if found else None
+    return _macro(of, b.average_precision)
 
 
 def macro_average_precision_interval(pair: Pair, side: Side) -> s.Interval | None:
     of = pair.side(side)
-    estimate, parts = macro_average_precision(of), _known(of)
-    if estimate is None:
-        return None
-    influence = np.mean([precision_influence(part.scores, part.labels) for _, part in parts], axis=0)
-    return logit_interval(estimate, influence, of.cluster_kinds, _fewest(of))
+    return _macro_interval(of, macro_average_precision(of), precision_influence)
 
 
 def macro_average_precision_losses(pair: Pair) -> OwnLosses | None:

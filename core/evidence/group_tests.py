@@ -178,7 +178,7 @@ def _by_own_losses(metric: Metric, both: Pair, inside: Bools, limits: GroupMargi
 
     def least(confidence: float) -> float:
         if unseen(confidence) == "as-seen":  # then nothing lost is a bound of nothing, which few cases cannot carry
-            return _UNKNOWN if few or unbelieved else 0.0
+            return _UNKNOWN if unbelieved else 0.0
         return least_bound(own, confidence=confidence)
 
     return replace(unknown, low=low, p_value=loss_p_value(own, margin), least=least)

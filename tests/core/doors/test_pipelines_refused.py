@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -56,3 +58,11 @@ def test_encoded_columns_alone_are_read_and_labels_are_no_yes_or_no() -> None:
     assert featherweight.load(encoded).meaning == "binary"
     several = xgboost.XGBClassifier(n_estimators=2).fit(ROWS, np.stack([LABELS, 1 - LABELS], axis=1))
     assert featherweight.load(several).meaning == "labels"
+
+
+@pytest.mark.parametrize("stated", [5, "codes", [5], [None], {"x": [0, 1]}])
+def test_a_dump_that_states_no_list_of_categories_is_refused(tmp_path: Path, stated: object) -> None:
+    booster = lightgbm.train({"objective": "binary", "verbosity": -1}, lightgbm.Dataset(ROWS, LABELS), 2)
+    (tmp_path / "m.json").write_text(json.dumps({**booster.dump_model(), "pandas_categorical": stated}))
+    with pytest.raises(featherweight.UsageError, match="train on the codes"):
+        featherweight.load(str(tmp_path / "m.json"))
